@@ -1,0 +1,38 @@
+# Every target installs what it needs into .venv; nothing else has to be there but Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: sweep test bench lint proto install install-dev clean
+
+sweep: install ## Real Raft clusters of 3, 5 and 7 nodes, with a live table
+	$(BIN)/sweep run quick
+
+test: install-dev ## All tests
+	$(BIN)/pytest
+
+bench: install-dev ## Operations per second beside an echo without Raft; recovery; footprint. Nothing else should run
+	$(BIN)/python -m tests.bench
+
+lint: install-dev ## Style, types, and that generated code is fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+proto: install-dev ## Generate raft_actor_node/pb from proto/
+	$(BIN)/python -m grpc_tools.protoc -Iraft_actor_node/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/*.proto
+
+install: .venv/installed
+install-dev: .venv/installed-dev
+
+.venv/installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean: ## Remove the environment and caches; results stay
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

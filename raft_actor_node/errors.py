@@ -1,0 +1,95 @@
+"""The errors one meets in operation; each carries data, and one line for a person.
+
+RaftLabError
+|-- ConfigError               a parameter is not allowed                        exit code 2
+|-- BindError                 no port could be bound                            exit code 3
+|-- StorageError
+|   |-- DirectoryLocked       another process holds the log directory           exit code 4
+|   |-- DataCorrupt           damage that is not a torn tail, or foreign data   exit code 5
+|   `-- DiskError             the disk failed; nothing more is promised         exit code 6
+|-- InvariantViolated         a rule of Raft is broken: a bug; the node stops   exit code 7
+`-- OperationError            a client operation did not succeed
+    |-- OperationFailed       it certainly had no effect
+    `-- OperationUnknown      it may or may not have taken effect
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class RaftLabError(Exception):
+    """Base of all errors of this project that a caller may want to tell apart."""
+
+    exit_code = 1
+
+
+class ConfigError(RaftLabError):
+    """A parameter is not allowed. The message is one line that names the field and what is allowed."""
+
+    exit_code = 2
+
+
+class BindError(RaftLabError):
+    """No port could be bound on the configured interface."""
+
+    exit_code = 3
+
+
+class StorageError(RaftLabError):
+    """The node's directory cannot be used."""
+
+
+class DirectoryLocked(StorageError):
+    """Another process holds the directory. Nothing in it was touched."""
+
+    exit_code = 4
+
+
+class DataCorrupt(StorageError):
+    """Damage that a torn write does not explain, or data of another node or cluster. No byte was changed."""
+
+    exit_code = 5
+
+
+class DiskError(StorageError):
+    """A write or an fsync failed. What it covered must not be acknowledged, nor the call retried: after
+    a failed fsync the kernel may have dropped the dirty pages and will report success the next time."""
+
+    exit_code = 6
+
+
+class InvariantViolated(RaftLabError):
+    """A rule of Raft is broken. That is a bug, here or in a peer: the node stops at once."""
+
+    exit_code = 7
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a client operation: at which node, how it ended (a gRPC status name or an ErrorCode
+    name), and its begin and end on the monotonic clock."""
+
+    node_id: str
+    outcome: str
+    start_ns: int
+    end_ns: int
+
+
+class OperationError(RaftLabError):
+    """A client operation did not succeed."""
+
+    def __init__(self, message: str, code: str, attempts: tuple[Attempt, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        """Name of the last status: an ErrorCode of kv.proto or a gRPC status."""
+        self.attempts = attempts
+        """Every try, in order."""
+
+
+class OperationFailed(OperationError):
+    """The operation certainly had no effect."""
+
+
+class OperationUnknown(OperationError):
+    """The operation may or may not have taken effect, now or later."""

@@ -1,0 +1,65 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class LinkMessages(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ALL_MESSAGES: _ClassVar[LinkMessages]
+    REQUESTS: _ClassVar[LinkMessages]
+    REPLIES: _ClassVar[LinkMessages]
+ALL_MESSAGES: LinkMessages
+REQUESTS: LinkMessages
+REPLIES: LinkMessages
+
+class LinkRule(_message.Message):
+    __slots__ = ("from_id", "to_id", "messages", "cut", "drop", "duplicate", "delay_ms", "jitter_ms")
+    FROM_ID_FIELD_NUMBER: _ClassVar[int]
+    TO_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    DROP_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    DELAY_MS_FIELD_NUMBER: _ClassVar[int]
+    JITTER_MS_FIELD_NUMBER: _ClassVar[int]
+    from_id: str
+    to_id: str
+    messages: LinkMessages
+    cut: bool
+    drop: float
+    duplicate: float
+    delay_ms: float
+    jitter_ms: float
+    def __init__(self, from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., messages: _Optional[_Union[LinkMessages, str]] = ..., cut: _Optional[bool] = ..., drop: _Optional[float] = ..., duplicate: _Optional[float] = ..., delay_ms: _Optional[float] = ..., jitter_ms: _Optional[float] = ...) -> None: ...
+
+class SetLinksRequest(_message.Message):
+    __slots__ = ("rules",)
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    rules: _containers.RepeatedCompositeFieldContainer[LinkRule]
+    def __init__(self, rules: _Optional[_Iterable[_Union[LinkRule, _Mapping]]] = ...) -> None: ...
+
+class SetLinksReply(_message.Message):
+    __slots__ = ("applied_ns",)
+    APPLIED_NS_FIELD_NUMBER: _ClassVar[int]
+    applied_ns: int
+    def __init__(self, applied_ns: _Optional[int] = ...) -> None: ...
+
+class GetLinksRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetLinksReply(_message.Message):
+    __slots__ = ("rules", "dropped", "delayed", "duplicated")
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    DELAYED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATED_FIELD_NUMBER: _ClassVar[int]
+    rules: _containers.RepeatedCompositeFieldContainer[LinkRule]
+    dropped: int
+    delayed: int
+    duplicated: int
+    def __init__(self, rules: _Optional[_Iterable[_Union[LinkRule, _Mapping]]] = ..., dropped: _Optional[int] = ..., delayed: _Optional[int] = ..., duplicated: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,118 @@
+"""Quantities that carry their unit in configuration files: durations and sizes.
+
+A duration is written ``150ms`` and held as a float in seconds; a range of durations is written
+``150ms-300ms``; a size is written ``1KiB`` (or as a plain number of bytes) and held as an int in bytes.
+They are written back in the same form, so a configuration survives a round trip through YAML or JSON.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_NUMBER = r"\d+(?:\.\d+)?"
+_DURATION = re.compile(rf"({_NUMBER})\s*(us|ms|s|m|h)")
+_RANGE = re.compile(rf"({_NUMBER}\s*(?:us|ms|s|m|h))\s*-\s*({_NUMBER}\s*(?:us|ms|s|m|h))")
+_SIZE = re.compile(rf"({_NUMBER})\s*(B|KiB|MiB|GiB)?")
+
+
+class Range(NamedTuple):
+    """A closed interval of durations, in seconds."""
+
+    min_s: float
+    max_s: float
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds of a duration such as ``"150ms"``. Raises ValueError on anything without a unit."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration; write a number with a unit (us, ms, s, m, h), such as 150ms")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact way to write a duration; the inverse of parse_duration."""
+    if seconds == 0:
+        return "0s"
+    unit, scale = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if seconds >= s), ("us", 1e-6))
+    return f"{_plain(round(seconds / scale, 6))}{unit}"
+
+
+def parse_range(value: Any) -> Range:
+    """A range such as ``"150ms-300ms"``. Raises ValueError when it is reversed or has no units."""
+    if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
+        low, high = float(value[0]), float(value[1])
+    else:
+        match = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(f"{value!r} is not a range of durations; write two with units, such as 150ms-300ms")
+        low, high = parse_duration(match[1]), parse_duration(match[2])
+    if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high):
+        raise ValueError(f"{value!r} is reversed; the first duration must not exceed the second")
+    return Range(low, high)
+
+
+def format_range(value: Range) -> str:
+    """The inverse of parse_range."""
+    return f"{format_duration(value[0])}-{format_duration(value[1])}"
+
+
+def parse_size(value: Any) -> int:
+    """Bytes of a size such as ``"1KiB"`` or ``1024``. Raises ValueError on anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"{value!r} is not a size; write bytes, or a number with B, KiB, MiB or GiB")
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write bytes, or a number with B, KiB, MiB or GiB")
+    size = float(match[1]) * _BYTES[match[2] or "B"]
+    if size != int(size):
+        raise ValueError(f"{value!r} is not a whole number of bytes")
+    return int(size)
+
+
+def format_size(size: int) -> str | int:
+    """The inverse of parse_size: in the largest unit that is exact, plain bytes below 1 KiB."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{unit}"
+    return size
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else repr(number)
+
+
+def _duration(value: Any) -> float:
+    # A float is a duration that was parsed already (model_copy, defaults); text must carry its unit.
+    return value if isinstance(value, float) and math.isfinite(value) and value >= 0 else parse_duration(value)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    PlainSerializer(format_duration),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["150ms"]}),
+]
+"""A duration in seconds, written with its unit."""
+
+DurationRange = Annotated[
+    Range,
+    BeforeValidator(parse_range),
+    PlainSerializer(format_range),
+    WithJsonSchema({"type": "string", "pattern": f"^{_RANGE.pattern}$", "examples": ["150ms-300ms"]}),
+]
+"""A closed range of durations in seconds, written with units."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{_SIZE.pattern}$"}]}),
+]
+"""A size in bytes, written with or without a binary unit."""
