@@ -1,0 +1,92 @@
+"""The replicated log in memory: two parallel sequences, because an object per entry would cost more than
+the entry. Indexes start at 1; index 0, of term 0, precedes the first entry and matches everywhere.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+
+
+class Log:
+    """Entries 1 to last_index. Terms never decrease along a log, so they can be searched by halving."""
+
+    __slots__ = ("_payloads", "_terms")
+
+    def __init__(self, terms: Iterable[int] = (), payloads: Iterable[bytes] = ()) -> None:
+        self._terms = terms if isinstance(terms, array) else array("Q", terms)
+        self._payloads = payloads if isinstance(payloads, list) else list(payloads)
+        if len(self._terms) != len(self._payloads):
+            raise ValueError("as many terms as payloads")
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry, 0 when there is none."""
+        return len(self._payloads)
+
+    @property
+    def last_term(self) -> int:
+        """Term of the last entry, 0 when there is none."""
+        return self._terms[-1] if self._terms else 0
+
+    def term_at(self, index: int) -> int:
+        """Term of the entry at `index`; IndexError past the end."""
+        if index < 0:
+            raise IndexError(index)
+        return self._terms[index - 1] if index else 0
+
+    def matches(self, index: int, term: int) -> bool:
+        """Whether there is an entry at `index` with `term` (the consistency check of section 5.3)."""
+        return index <= self.last_index and self.term_at(index) == term
+
+    def append(self, terms: Sequence[int], payloads: Sequence[bytes]) -> None:
+        """Add entries behind the last one."""
+        self._terms.extend(terms)
+        self._payloads.extend(payloads)
+
+    def truncate(self, first_index: int) -> None:
+        """Erase the entries from `first_index` on."""
+        del self._terms[first_index - 1 :]
+        del self._payloads[first_index - 1 :]
+
+    def terms(self, lo: int, hi: int) -> array[int]:
+        """Terms of the entries in [lo, hi)."""
+        return self._terms[lo - 1 : hi - 1]
+
+    def payloads(self, lo: int, hi: int) -> list[bytes]:
+        """Payloads of the entries in [lo, hi)."""
+        return self._payloads[lo - 1 : hi - 1]
+
+    def batch_end(self, lo: int, max_entries: int, max_bytes: int) -> tuple[int, int]:
+        """(hi, bytes) of the longest batch [lo, hi) within the limits; at least one entry if there is one."""
+        hi = min(lo + max_entries, self.last_index + 1)
+        size = sum(map(len, self._payloads[lo - 1 : hi - 1]))
+        while size > max_bytes and hi > lo + 1:
+            hi -= 1
+            size -= len(self._payloads[hi - 1])
+        return hi, size
+
+    def first_difference(self, first_index: int, terms: Sequence[int]) -> int:
+        """Index of the first of these entries that is not in the log with the same term.
+
+        That is first_index + len(terms) when all of them are: the log is then as it should be, and longer
+        perhaps, and nothing may be erased (an old AppendEntries says nothing about what follows).
+        """
+        known = self._terms[first_index - 1 : first_index - 1 + len(terms)]
+        if list(known) == list(terms[: len(known)]):
+            return first_index + len(known)
+        return first_index + next(i for i, (a, b) in enumerate(zip(known, terms, strict=False)) if a != b)
+
+    def first_index_of(self, term: int) -> int:
+        """The first index whose term is at least `term`."""
+        return bisect_left(self._terms, term) + 1
+
+    def last_index_of(self, term: int) -> int | None:
+        """The last index of an entry of `term`, None when there is none."""
+        end = bisect_right(self._terms, term)
+        return end if end and self._terms[end - 1] == term else None
+
+    def up_to_date(self, last_index: int, last_term: int) -> bool:
+        """Whether a log that ends so is at least as up-to-date as this one (section 5.4.1)."""
+        return (last_term, last_index) >= (self.last_term, self.last_index)

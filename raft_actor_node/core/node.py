@@ -1,0 +1,649 @@
+"""One Raft node: the one place where state changes (paper, sections 5 and 8).
+
+Theory of operation. `step(events, now)` takes everything that happened since the last step and returns
+what must be done (effects.py says in which order). A step
+  1. handles each event: messages may change term, role, log and commit index;
+  2. looks at the time: elections and heartbeats that are due. After the messages, so that a process that
+     was paused reads its mail before it believes that nobody wrote;
+  3. as a leader, sends each follower what it lacks, in batches, and starts a heartbeat round for reads;
+  4. hands new log entries and a new term or vote to the disk, when the disk is free.
+
+Durability. A message that promises something (a vote, an append success, a term) is held back in `_held`
+until what it promises is on disk. A leader's own copy, and a candidate's own vote, count from then on too.
+
+Roles (paper, Figure 4, and the pre-vote of the dissertation, section 9.6):
+
+    FOLLOWER --timeout--> PRE_CANDIDATE --quorum would vote--> CANDIDATE --quorum voted--> LEADER
+        ^                      | timeout: again                   | timeout: again            |
+        '------ a leader of this term, or a higher term, is heard -+------ no quorum heard ----'
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from raft_actor_node.core import invariants
+from raft_actor_node.core.effects import Accepted, Effects, HardState, Persist
+from raft_actor_node.core.events import Event, Persisted, Propose, Read, Receive
+from raft_actor_node.core.invariants import require
+from raft_actor_node.core.log import Log
+from raft_actor_node.core.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Message,
+    RequestVote,
+    RequestVoteReply,
+)
+from raft_actor_node.core.progress import MAX_BACKOFF, Progress
+from raft_actor_node.core.quorum import quorum_size, reached_by_quorum
+from raft_actor_node.core.read_index import ReadQueue
+from raft_actor_node.core.trace import TraceEvent
+from raft_actor_node.core.types import NodeId, Role
+
+NO_OP = b""
+"""Payload of the entry with which a leader opens its term (section 8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RaftParameters:
+    """Times are in seconds; raft_actor_node/config.py documents each parameter and its default."""
+
+    election_timeout_min: float
+    election_timeout_max: float
+    heartbeat_interval: float
+    rpc_timeout: float
+    pre_vote: bool = True
+    check_quorum: bool = True
+    max_batch_entries: int = 1024
+    max_batch_bytes: int = 1 << 20
+    max_inflight: int = 64
+    max_inflight_bytes: int = 8 << 20
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since this object was made."""
+
+    elections_started: int = 0
+    elections_won: int = 0
+    pre_votes_started: int = 0
+    step_downs: int = 0
+    leader_changes: int = 0
+    entries_appended: int = 0
+    entries_erased: int = 0
+
+
+class RaftNode:
+    """A node of a cluster with static membership. Not thread-safe; reading attributes is free."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        members: Iterable[NodeId],
+        parameters: RaftParameters,
+        *,
+        rng: random.Random,
+        now: float,
+        hard_state: HardState | None = None,
+        log: Log | None = None,
+        commit_index: int = 0,
+    ) -> None:
+        """Start, or start again with what the disk kept: all of `hard_state` and `log` is durable.
+
+        `commit_index` may be anything known to be committed; 0 is always right. Time is in seconds on any
+        clock that does not go back.
+        """
+        self.node_id = node_id
+        self.peers: tuple[NodeId, ...] = tuple(sorted(set(members) - {node_id}))
+        self.parameters = parameters
+        self.counters = Counters()
+        self.log = log if log is not None else Log()
+        hard_state = hard_state or HardState()
+        self.current_term = hard_state.current_term
+        self.voted_for = hard_state.voted_for
+        self.role = Role.FOLLOWER
+        self.leader_id: NodeId | None = None
+        self.commit_index = commit_index
+        self.durable_index = self.log.last_index
+        self.progress: dict[NodeId, Progress] = {}
+
+        self._rng = rng
+        self._now = now
+        self._quorum = quorum_size(len(self.peers) + 1)
+        self._durable_state = hard_state
+        self._persisting: Persist | None = None
+        self._persist_number = 0
+        self._unstable_index = self.log.last_index + 1
+        """First index that no Persist has covered yet."""
+        self._held: list[tuple[int, Message]] = []
+        """(index that must be durable first, message): promises that the disk does not cover yet."""
+
+        self._sequence = 0
+        self._leader_heard_at = -inf
+        self._deadline = 0.0
+        """Next election, or next heartbeat of a leader."""
+        self._votes: set[NodeId] = set()
+        self._vote_resend_at: dict[NodeId, float] = {}
+        self._term_start_index = 0
+        """Index of the no-op of this node's leadership."""
+        self._reads = ReadQueue()
+        self._effects = Effects()
+        self._reset_election_timer()
+        self._trace("started", index=self.log.last_index)
+
+    # ------------------------------------------------------------------------------------ the door
+
+    def step(self, events: Iterable[Event], now: float) -> Effects:
+        """Take in all events, in order, then the time; return what must be done.
+
+        Raises InvariantViolated when a rule of Raft is broken; the node must not be used after that.
+        """
+        before = self.snapshot()
+        self._now = now
+        for event in events:
+            match event:
+                case Receive(message):
+                    self._receive(message)
+                case Propose():
+                    self._propose(event)
+                case Read(read_id):
+                    self._read(read_id)
+                case Persisted(number):
+                    self._persisted(number)
+        self._tick()
+        if self.role == Role.LEADER:
+            self._lead()
+        self._hand_to_disk()
+        if self.commit_index > before.commit_index:
+            self._trace("commit", index=self.commit_index)
+        effects, self._effects = self._effects, Effects()
+        effects.leadership_lost = before.role == Role.LEADER and (
+            self.role != Role.LEADER or before.current_term != self.current_term
+        )
+        invariants.check(before, self.snapshot())
+        return effects
+
+    def next_deadline(self) -> float:
+        """When the time alone will make something happen: call `step` then, if not before."""
+        if self.role == Role.LEADER:
+            return min(self._deadline, *(p.resend_at for p in self.progress.values()), inf)
+        if self.role in (Role.CANDIDATE, Role.PRE_CANDIDATE):
+            return min(self._deadline, *self._vote_resend_at.values(), inf)
+        return self._deadline
+
+    def snapshot(self) -> invariants.Snapshot:
+        """The numbers that define where this node stands."""
+        return invariants.Snapshot(
+            self.role,
+            self.current_term,
+            self.voted_for,
+            self.leader_id,
+            self.log.last_index,
+            self.log.last_term,
+            self.durable_index,
+            self.commit_index,
+        )
+
+    # ------------------------------------------------------------------------------ what comes in
+
+    def _receive(self, message: Message) -> None:
+        match message:
+            case AppendEntriesReply():
+                self._on_append_entries_reply(message)
+            case AppendEntries():
+                self._on_append_entries(message)
+            case RequestVote():
+                self._on_request_vote(message)
+            case RequestVoteReply():
+                self._on_request_vote_reply(message)
+
+    def _propose(self, event: Propose) -> None:
+        if self.role != Role.LEADER:
+            self._effects.refused.append(event.proposal_id)
+            return
+        first_index = self._append([self.current_term] * len(event.payloads), event.payloads)
+        self._effects.accepted.append(Accepted(event.proposal_id, first_index, self.current_term))
+
+    def _read(self, read_id: int) -> None:
+        if self.role != Role.LEADER:
+            self._effects.reads_refused.append(read_id)
+            return
+        # The no-op of this term bounds everything that was committed before it (section 8).
+        self._reads.add(read_id, self._sequence, max(self.commit_index, self._term_start_index))
+
+    def _persisted(self, number: int) -> None:
+        done = self._persisting
+        if done is None or done.number != number:
+            return
+        self._persisting = None
+        if done.hard_state is not None:
+            self._durable_state = done.hard_state
+        # Entries that were replaced while they were written are not in the log any more.
+        written_to = done.first_index + len(done.terms) - 1
+        self.durable_index = max(self.durable_index, min(written_to, self._unstable_index - 1))
+        self._release_held()
+        if self.role == Role.CANDIDATE and self._hard_state_is_durable():
+            self._count_vote(self.node_id)
+        if self.role == Role.LEADER:
+            self._advance_commit()
+
+    # ---------------------------------------------------------------------------------- elections
+
+    def _tick(self) -> None:
+        now = self._now
+        if self.role == Role.LEADER:
+            if self.parameters.check_quorum and not self._hears_quorum():
+                self._become_follower(self.current_term, None, "no quorum heard")
+            return
+        if now >= self._deadline:
+            if self.parameters.pre_vote:
+                self._become_pre_candidate()
+            else:
+                self._become_candidate()
+        elif self._vote_resend_at:
+            for peer in self.peers:
+                if self._vote_resend_at.get(peer, inf) <= now:
+                    self._ask_vote(peer)
+
+    def _become_follower(self, term: int, leader: NodeId | None, why: str) -> None:
+        """Enter FOLLOWER: from any role at a higher term, or at the same term when a leader is heard or lost."""
+        require(term >= self.current_term, f"{self.node_id}: term would decrease from {self.current_term} to {term}")
+        was_leader, changed = self.role == Role.LEADER, term > self.current_term or self.role != Role.FOLLOWER
+        if term > self.current_term:
+            self.current_term, self.voted_for = term, None
+            # What was promised in an older term and has not left is of no use to anybody.
+            self._held = [held for held in self._held if held[1].term >= term]
+        self.role = Role.FOLLOWER
+        self._votes.clear()
+        self._vote_resend_at.clear()
+        if was_leader:
+            self.counters.step_downs += 1
+            self.progress.clear()
+            self._effects.reads_refused += self._reads.refuse_all()
+        if changed and (was_leader or leader is not None):
+            self._reset_election_timer()
+        if changed:
+            self._trace("became_follower", peer=leader or "", detail=why)
+        if leader is None:
+            self.leader_id = None
+        elif leader != self.leader_id:
+            self.leader_id = leader
+            self.counters.leader_changes += 1
+            self._trace("leader_heard", peer=leader)
+
+    def _become_pre_candidate(self) -> None:
+        """Ask whether an election could be won; changes no term and no vote (dissertation, section 9.6)."""
+        self.role, self.leader_id = Role.PRE_CANDIDATE, None
+        self.counters.pre_votes_started += 1
+        self._trace("became_pre_candidate")
+        self._start_ballot()
+        self._count_vote(self.node_id)
+
+    def _become_candidate(self) -> None:
+        """Begin an election: raise the term, vote for itself, ask all others (section 5.2)."""
+        self.current_term += 1
+        self.role, self.voted_for, self.leader_id = Role.CANDIDATE, self.node_id, None
+        self._held.clear()
+        self.counters.elections_started += 1
+        self._trace("became_candidate")
+        # The own vote counts once it is on disk, in _persisted; the requests are held until then too.
+        self._start_ballot()
+
+    def _start_ballot(self) -> None:
+        self._votes.clear()
+        self._vote_resend_at.clear()
+        self._reset_election_timer()
+        for peer in self.peers:
+            self._ask_vote(peer)
+
+    def _ask_vote(self, peer: NodeId) -> None:
+        pre_vote = self.role == Role.PRE_CANDIDATE
+        self._vote_resend_at[peer] = self._now + self.parameters.rpc_timeout
+        self._sequence += 1
+        self._send(
+            RequestVote(
+                self.node_id,
+                peer,
+                self.current_term + pre_vote,
+                self.log.last_index,
+                self.log.last_term,
+                pre_vote,
+                self._sequence,
+            )
+        )
+
+    def _on_request_vote(self, request: RequestVote) -> None:
+        granted = self._would_vote(request) if request.pre_vote else self._vote(request)
+        self._send(
+            RequestVoteReply(
+                self.node_id,
+                request.from_id,
+                self.current_term,
+                request.term,
+                granted,
+                request.pre_vote,
+                request.sequence,
+            )
+        )
+
+    def _would_vote(self, request: RequestVote) -> bool:
+        return (
+            request.term > self.current_term
+            and not self._hears_leader()
+            and self.log.up_to_date(request.last_log_index, request.last_log_term)
+        )
+
+    def _vote(self, request: RequestVote) -> bool:
+        """Decide on a real vote: one per term, and only for a log that is up-to-date (sections 5.2, 5.4.1)."""
+        if request.term > self.current_term:
+            if self.parameters.check_quorum and self._hears_leader():
+                # A node that was away must not depose a leader that the others hear (dissertation, 4.2.3).
+                return False
+            self._become_follower(request.term, None, "higher term in RequestVote")
+        if request.term < self.current_term or self.voted_for not in (None, request.from_id):
+            return False
+        if not self.log.up_to_date(request.last_log_index, request.last_log_term):
+            return False
+        if self.voted_for is None:
+            self.voted_for = request.from_id
+            self._trace("vote_granted", peer=request.from_id)
+        self._reset_election_timer()
+        return True
+
+    def _hears_leader(self) -> bool:
+        """Whether a leader is known to live: this node itself, or one heard within the smallest timeout."""
+        if self.role == Role.LEADER:
+            return True
+        return self._now - self._leader_heard_at < self.parameters.election_timeout_min
+
+    def _on_request_vote_reply(self, reply: RequestVoteReply) -> None:
+        if reply.term > self.current_term:
+            self._become_follower(reply.term, None, "higher term in RequestVoteReply")
+            return
+        asking = {Role.PRE_CANDIDATE: self.current_term + 1, Role.CANDIDATE: self.current_term}.get(self.role)
+        if reply.request_term != asking or reply.pre_vote != (self.role == Role.PRE_CANDIDATE):
+            return
+        self._vote_resend_at.pop(reply.from_id, None)
+        if reply.vote_granted:
+            self._count_vote(reply.from_id)
+
+    def _count_vote(self, voter: NodeId) -> None:
+        self._votes.add(voter)
+        if len(self._votes) < self._quorum:
+            return
+        if self.role == Role.PRE_CANDIDATE:
+            self._become_candidate()
+        elif self.role == Role.CANDIDATE:
+            self._become_leader()
+
+    def _become_leader(self) -> None:
+        """Enter LEADER: only from CANDIDATE, with the votes of a quorum (section 5.2)."""
+        require(self.role == Role.CANDIDATE, f"{self.node_id}: {self.role.name} became leader")
+        require(self._hard_state_is_durable(), f"{self.node_id}: leader before its own vote was durable")
+        self.role, self.leader_id = Role.LEADER, self.node_id
+        self._votes.clear()
+        self._vote_resend_at.clear()
+        self.counters.elections_won += 1
+        self.counters.leader_changes += 1
+        self._trace("became_leader")
+        self.progress = {peer: Progress(self.log.last_index + 1, self._now) for peer in self.peers}
+        self._term_start_index = self._append([self.current_term], [NO_OP])
+        self._deadline = self._now  # the first heartbeat is due at once
+
+    def _hears_quorum(self) -> bool:
+        """Whether a quorum, this node included, has answered within the longest election timeout."""
+        heard = reached_by_quorum([inf, *(p.last_contact for p in self.progress.values())])
+        return self._now - heard <= self.parameters.election_timeout_max
+
+    def _reset_election_timer(self) -> None:
+        low, high = self.parameters.election_timeout_min, self.parameters.election_timeout_max
+        self._deadline = self._now + self._rng.uniform(low, high)
+
+    # -------------------------------------------------------------------------------- replication
+
+    def _lead(self) -> None:
+        """Send what is due: a heartbeat, what each follower lacks, and a round for waiting reads."""
+        now = self._now
+        for peer, progress in self.progress.items():
+            if progress.resend_at <= now:
+                progress.backoff = min(progress.backoff + 1, MAX_BACKOFF)
+                progress.probe(progress.match_index + 1, self._sequence + 1)
+                self._send_append(peer, progress, empty=True)
+            self._replicate(peer, progress)
+        if now >= self._deadline:
+            self._deadline = now + self.parameters.heartbeat_interval
+            self._start_round()
+        confirmed = self._confirmed_sequence()
+        if self._reads.wants_round(confirmed):
+            self._start_round()
+            confirmed = self._confirmed_sequence()
+        self._effects.reads += self._reads.ready(confirmed, self.commit_index)
+
+    def _start_round(self) -> None:
+        """One empty AppendEntries to every peer: heartbeat (section 5.2), and confirmation of reads."""
+        self._reads.round_started(self._sequence + 1)
+        for peer, progress in self.progress.items():
+            self._send_append(peer, progress, empty=True)
+
+    def _confirmed_sequence(self) -> float:
+        return reached_by_quorum([inf, *(p.acked_sequence for p in self.progress.values())])
+
+    def _replicate(self, peer: NodeId, progress: Progress) -> None:
+        parameters = self.parameters
+        while (
+            not progress.probing
+            and progress.next_index <= self.log.last_index
+            and len(progress.inflight) < parameters.max_inflight
+            and progress.inflight_bytes < parameters.max_inflight_bytes
+        ):
+            self._send_append(peer, progress, empty=False)
+
+    def _send_append(self, peer: NodeId, progress: Progress, *, empty: bool) -> None:
+        # An empty one goes where the logs are known to agree (or, probing, where that is asked): it is
+        # answered at once, whatever is under way.
+        first = progress.next_index if progress.probing or not empty else progress.match_index + 1
+        terms: Sequence[int] = ()
+        payloads: Sequence[bytes] = ()
+        resend_at = self._resend_at(progress)
+        if not empty:
+            end, size = self.log.batch_end(first, self.parameters.max_batch_entries, self.parameters.max_batch_bytes)
+            terms, payloads = self.log.terms(first, end), self.log.payloads(first, end)
+            progress.sent(end - 1, size, resend_at)
+        elif progress.probing:
+            progress.resend_at = resend_at
+        self._sequence += 1
+        self._send(
+            AppendEntries(
+                self.node_id,
+                peer,
+                self.current_term,
+                first - 1,
+                self.log.term_at(first - 1),
+                terms,
+                payloads,
+                self.commit_index,
+                self._sequence,
+            )
+        )
+
+    def _resend_at(self, progress: Progress) -> float:
+        return self._now + self.parameters.rpc_timeout * (1 << progress.backoff)
+
+    def _on_append_entries(self, request: AppendEntries) -> None:
+        if request.term < self.current_term:
+            self._refuse_append(request, 0, 0)
+            return
+        known = (None, request.from_id) if request.term == self.current_term else (self.leader_id,)
+        rule = (
+            f"{self.node_id}: leaders {self.leader_id} and {request.from_id} in term {request.term} (election safety)"
+        )
+        require(self.leader_id in known, rule)
+        if request.term > self.current_term or self.role != Role.FOLLOWER or self.leader_id is None:
+            self._become_follower(request.term, request.from_id, "AppendEntries of a leader")
+        self._leader_heard_at = self._now
+        self._reset_election_timer()
+
+        prev, last = request.prev_log_index, self.log.last_index
+        if prev > last:
+            self._refuse_append(request, 0, last + 1)
+        elif self.log.term_at(prev) != request.prev_log_term:
+            require(prev > self.commit_index, f"{self.node_id}: conflict with a leader at committed index {prev}")
+            conflict = self.log.term_at(prev)
+            self._refuse_append(request, conflict, self.log.first_index_of(conflict))
+        else:
+            self._accept_append(request)
+
+    def _accept_append(self, request: AppendEntries) -> None:
+        prev, count = request.prev_log_index, len(request.entry_terms)
+        verified = prev + count
+        new = self.log.first_difference(prev + 1, request.entry_terms)
+        if new <= verified:
+            if new <= self.log.last_index:
+                self._erase_from(new)
+            self._append(request.entry_terms[new - prev - 1 :], request.entry_payloads[new - prev - 1 :])
+        # Only what this message verified: entries behind it may be of another leader (Figure 2, receiver, 5).
+        self.commit_index = max(self.commit_index, min(request.leader_commit, verified))
+        # A heartbeat is answered at once with what is durable; entries are answered when they are.
+        match_index = verified if count else min(verified, self.durable_index)
+        self._send(
+            AppendEntriesReply(
+                self.node_id,
+                request.from_id,
+                self.current_term,
+                request.term,
+                True,
+                match_index,
+                0,
+                0,
+                0,
+                request.sequence,
+            ),
+            match_index,
+        )
+
+    def _refuse_append(self, request: AppendEntries, conflict_term: int, conflict_index: int) -> None:
+        self._send(
+            AppendEntriesReply(
+                self.node_id,
+                request.from_id,
+                self.current_term,
+                request.term,
+                False,
+                0,
+                request.prev_log_index,
+                conflict_term,
+                conflict_index,
+                request.sequence,
+            )
+        )
+
+    def _on_append_entries_reply(self, reply: AppendEntriesReply) -> None:
+        if reply.term > self.current_term:
+            self._become_follower(reply.term, None, "higher term in AppendEntriesReply")
+            return
+        if self.role != Role.LEADER or reply.request_term != self.current_term:
+            return
+        progress = self.progress[reply.from_id]
+        progress.last_contact = self._now
+        progress.acked_sequence = max(progress.acked_sequence, reply.sequence)
+        if reply.success:
+            require(reply.match_index <= self.log.last_index, f"{reply.from_id} matches beyond the leader's log")
+            advanced = reply.match_index > progress.match_index
+            progress.matched(reply.match_index, reply.sequence, self._resend_at(progress))
+            if advanced:
+                self._advance_commit()
+        elif self._is_news(reply, progress):
+            progress.probe(min(self._back_off(reply), reply.rejected_index), self._sequence + 1)
+            self._send_append(reply.from_id, progress, empty=True)
+
+    @staticmethod
+    def _is_news(refusal: AppendEntriesReply, progress: Progress) -> bool:
+        """Whether a refusal is about what is now asked, not about something older."""
+        if progress.probing:
+            return refusal.rejected_index == progress.next_index - 1
+        return refusal.rejected_index > progress.match_index
+
+    def _back_off(self, refusal: AppendEntriesReply) -> int:
+        """Where to look next, a whole term at a time (end of section 5.3)."""
+        last_of_term = self.log.last_index_of(refusal.conflict_term) if refusal.conflict_term else None
+        return refusal.conflict_index if last_of_term is None else last_of_term + 1
+
+    def _advance_commit(self) -> None:
+        """Commit what a quorum holds durably, if it is of this term (section 5.4.2, Figure 8)."""
+        index = int(reached_by_quorum([self.durable_index, *(p.match_index for p in self.progress.values())]))
+        if index > self.commit_index and self.log.term_at(index) == self.current_term:
+            self.commit_index = index
+
+    # --------------------------------------------------------------------- log, disk, promises
+
+    def _append(self, terms: Sequence[int], payloads: Sequence[bytes]) -> int:
+        first_index = self.log.last_index + 1
+        self.log.append(terms, payloads)
+        self.counters.entries_appended += len(terms)
+        return first_index
+
+    def _erase_from(self, index: int) -> None:
+        """Erase a suffix that conflicts with the leader's log (section 5.3)."""
+        require(self.role != Role.LEADER, f"{self.node_id}: leader erases its log")
+        require(index > self.commit_index, f"{self.node_id}: erases committed entry {index}")
+        self.counters.entries_erased += self.log.last_index - index + 1
+        self._trace("log_truncated", index=index)
+        self.log.truncate(index)
+        self.durable_index = min(self.durable_index, index - 1)
+        self._unstable_index = min(self._unstable_index, index)
+
+    def _hand_to_disk(self) -> None:
+        """Make one Persist of everything new, unless one is under way."""
+        if self._persisting is not None:
+            return
+        state = HardState(self.current_term, self.voted_for)
+        first, end = self._unstable_index, self.log.last_index + 1
+        if state == self._durable_state and first == end:
+            return
+        self._persist_number += 1
+        self._persisting = Persist(
+            self._persist_number,
+            None if state == self._durable_state else state,
+            first,
+            self.log.terms(first, end),
+            self.log.payloads(first, end),
+            self.commit_index,
+        )
+        self._unstable_index = end
+        self._effects.persist = self._persisting
+
+    def _hard_state_is_durable(self) -> bool:
+        durable = self._durable_state
+        return durable.current_term == self.current_term and durable.voted_for == self.voted_for
+
+    def _send(self, message: Message, durable_index: int = 0) -> None:
+        """Let a message leave, or hold it until the term, the vote and the entries it speaks of are durable."""
+        if durable_index <= self.durable_index and self._hard_state_is_durable():
+            self._effects.messages.append(message)
+        else:
+            self._held.append((durable_index, message))
+
+    def _release_held(self) -> None:
+        held, self._held = self._held, []
+        for index, message in held:
+            self._send(message, index)
+
+    def _trace(self, kind: TraceKind, *, index: int = 0, peer: NodeId = "", detail: str = "") -> None:
+        self._effects.trace.append(TraceEvent(kind, self.current_term, index, peer, detail))
+
+
+TraceKind = Literal[
+    "started",
+    "became_follower",
+    "became_pre_candidate",
+    "became_candidate",
+    "became_leader",
+    "vote_granted",
+    "leader_heard",
+    "log_truncated",
+    "commit",
+]

@@ -1,0 +1,20 @@
+"""Quorum arithmetic over one value per voter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def quorum_size(voters: int) -> int:
+    """The smallest majority: 2 of 3, 3 of 4, 3 of 5."""
+    return voters // 2 + 1
+
+
+def reached_by_quorum(values: Iterable[float]) -> float:
+    """The largest value that a majority has reached, given one value per voter.
+
+    Of match indexes it is the index up to which a majority holds the log (section 5.3); of contact times,
+    the moment since which a majority has been heard.
+    """
+    ordered = sorted(values, reverse=True)
+    return ordered[quorum_size(len(ordered)) - 1]
