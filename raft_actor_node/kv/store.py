@@ -1,0 +1,171 @@
+"""The state machine: keys, values and the session table, changed by log entries only.
+
+Whatever decides an answer is part of the state here, so that all nodes answer alike: sessions and
+sequences are judged when an entry is applied, never when it arrives (paper, section 8; dissertation,
+section 6.3). Leadership, waiting clients and the log itself live elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+from raft_actor_node.kv.commands import HEADER, Command, ErrorCode, Kind, decode
+
+
+class Result(NamedTuple):
+    """What became of a command; the fields mean what they mean in OperationResult of kv.proto."""
+
+    error: ErrorCode = ErrorCode.OK
+    found: bool = False
+    value: bytes | None = None
+    number: int = 0
+
+
+DONE = Result()
+"""Nothing to report: a put, or the no-op."""
+_FOUND = Result(found=True)
+_SESSION_UNKNOWN = Result(ErrorCode.SESSION_UNKNOWN)
+_SEQUENCE_STALE = Result(ErrorCode.SEQUENCE_STALE)
+_SEQUENCE_REUSED = Result(ErrorCode.SEQUENCE_REUSED)
+_VALUE_TOO_LARGE = Result(ErrorCode.VALUE_TOO_LARGE)
+
+# Plain ints: looking up an enum's member costs more than the put it would be compared for.
+_PUT = int(Kind.PUT)
+_OPEN_SESSION = int(Kind.OPEN_SESSION)
+
+
+class _Session:
+    """The last command of one client session, and its result."""
+
+    __slots__ = ("crc", "result", "sequence")
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.crc = 0
+        self.result = DONE
+
+
+class Store:
+    """The replicated key-value store."""
+
+    def __init__(self, *, value_bytes: int) -> None:
+        """`value_bytes` is the length that no append may exceed; it must be the same on all nodes."""
+        self.last_applied = 0
+        """Index of the last entry applied."""
+        self.duplicates_answered = 0
+        """Commands that were not applied because their session had done so before."""
+        self._value_bytes = value_bytes
+        self._values: dict[bytes, bytes] = {}
+        self._sessions: dict[int, _Session] = {}
+        # Streams of bytes, so that it makes no difference how the entries were batched. Commands say
+        # how long they are, hence two streams identify the sequence of (term, payload).
+        self._terms_hash = hashlib.sha256()
+        self._payloads_hash = hashlib.sha256()
+
+    @property
+    def session_count(self) -> int:
+        """Sessions that were opened."""
+        return len(self._sessions)
+
+    @property
+    def key_count(self) -> int:
+        """Keys that have a value."""
+        return len(self._values)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, as of `last_applied`."""
+        return self._values.get(key)
+
+    def apply(self, first_index: int, terms: Sequence[int], payloads: Sequence[bytes]) -> list[Result]:
+        """Applies the entries from `first_index` on, and returns one result for each.
+
+        An empty payload is the no-op. Raises ValueError when the entries do not follow `last_applied`
+        or one is no command: a bug or foreign data, after which this store must not be used any more.
+        """
+        if first_index != self.last_applied + 1 or len(terms) != len(payloads):
+            raise ValueError(f"{len(payloads)} entries from {first_index} do not follow entry {self.last_applied}")
+        apply = self._apply
+        results = [apply(index, payload) for index, payload in enumerate(payloads, first_index)]
+        self._terms_hash.update(struct.pack(f"<{len(terms)}Q", *terms))
+        # No command is or begins with a zero byte: it can stand for the no-op.
+        self._payloads_hash.update(b"".join([payload or b"\0" for payload in payloads]))
+        self.last_applied += len(payloads)
+        return results
+
+    def applied_hash(self) -> bytes:
+        """Hash over term and payload of the entries 1 to `last_applied`: 16 bytes.
+
+        Equal prefixes give equal hashes, however they were batched.
+        """
+        return hashlib.sha256(self._terms_hash.digest() + self._payloads_hash.digest()).digest()[:16]
+
+    def state_hash(self) -> bytes:
+        """Hash over keys, values and sessions: 16 bytes, at a cost in proportion to them."""
+        state = hashlib.sha256(struct.pack("<Q", len(self._values)))
+        for key, value in sorted(self._values.items()):
+            state.update(struct.pack("<QQ", len(key), len(value)) + key + value)
+        for session_id, session in sorted(self._sessions.items()):
+            state.update(struct.pack("<QQI", session_id, session.sequence, session.crc))
+            error, found, value_or_none, number = session.result
+            length = -1 if value_or_none is None else len(value_or_none)
+            state.update(struct.pack("<BBQq", error, found, number, length) + (value_or_none or b""))
+        return state.digest()[:16]
+
+    def _apply(self, index: int, payload: bytes) -> Result:
+        if not payload:
+            return DONE
+        try:
+            kind, key_length, expected_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
+        except struct.error:
+            raise ValueError(f"entry {index}: {len(payload)} bytes are no command") from None
+        session = None
+        if session_id:
+            session = self._sessions.get(session_id)
+            crc = crc32(payload)
+            if session is None or sequence <= session.sequence:
+                decode(payload)  # It has no effect, and must be a command all the same.
+                return _SESSION_UNKNOWN if session is None else self._repeated(session, sequence, crc)
+        if kind == _PUT and expected_length == -1 and HEADER.size + key_length + value_length == len(payload):
+            # The common case, without the cost of a Command.
+            value_at = HEADER.size + key_length
+            self._values[payload[HEADER.size : value_at]] = payload[value_at:]
+            result = DONE
+        else:
+            result = self._execute(index, decode(payload))
+        if session is not None:
+            session.sequence, session.crc, session.result = sequence, crc, result
+        return result
+
+    def _repeated(self, session: _Session, sequence: int, crc: int) -> Result:
+        """The answer to a command of a sequence that its session has reached or passed."""
+        if sequence < session.sequence:
+            return _SEQUENCE_STALE
+        if crc != session.crc:
+            return _SEQUENCE_REUSED
+        self.duplicates_answered += 1
+        return session.result
+
+    def _execute(self, index: int, command: Command) -> Result:
+        kind, key, value = command.kind, command.key, command.value
+        if kind is Kind.OPEN_SESSION:
+            self._sessions[index] = _Session()
+            return Result(number=index)
+        current = self._values.get(key)
+        if kind is Kind.DELETE:
+            self._values.pop(key, None)
+            return DONE if current is None else _FOUND
+        if kind is Kind.COMPARE_AND_SWAP:
+            if current != command.expected:
+                return Result(value=current)
+            self._values[key] = value
+            return _FOUND
+        assert kind is Kind.APPEND, "a put takes the short way, and there are no others"
+        value = (current or b"") + value
+        if len(value) > self._value_bytes:
+            return _VALUE_TOO_LARGE
+        self._values[key] = value
+        return Result(number=len(value))
