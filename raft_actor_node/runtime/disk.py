@@ -1,0 +1,109 @@
+"""The calls through which data reaches a disk, and what has to be known about a directory first.
+
+`Disk` is the one seam between the log and the operating system: a test passes one that fails or that
+forgets what was not synced. Reading and locking are not in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from raft_actor_node.errors import DirectoryLocked
+
+_MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
+
+
+class Disk:
+    """System calls that change files or wait for the disk; each raises OSError."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """A file descriptor; children do not inherit it."""
+        return os.open(path, flags, 0o644)
+
+    def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
+        """Write at an offset and return the number of bytes written, which may be fewer than given."""
+        return os.pwritev(fd, buffers, offset)
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        """Cut a file to a size in bytes."""
+        os.ftruncate(fd, size)
+
+    def fdatasync(self, fd: int) -> None:
+        """Return once content and length of the file are on disk."""
+        os.fdatasync(fd)
+
+    def fsync(self, fd: int) -> None:
+        """Return once the file, or the entries of the directory, are on disk."""
+        os.fsync(fd)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename a file, atomically, over what may be there."""
+        source.replace(target)
+
+    def mkdir(self, path: Path) -> None:
+        """Create a directory, unless another process just did."""
+        path.mkdir(exist_ok=True)
+
+
+REAL_DISK = Disk()
+
+
+def write_all(disk: Disk, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
+    """Write all buffers at an offset, in one call unless the system writes less."""
+    left = sum(map(len, buffers))
+    while left:
+        written = disk.pwritev(fd, buffers, offset)
+        if written <= 0:
+            raise OSError(errno.EIO, "a write took nothing")
+        left -= written
+        if left:
+            buffers = [memoryview(b"".join(buffers))[written:]]
+            offset += written
+
+
+def sync_directory(disk: Disk, directory: Path) -> None:
+    """Make the entries of a directory durable: without it, a new file may be gone after a power failure."""
+    fd = disk.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        disk.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def lock_directory(directory: Path) -> int:
+    """Hold the directory until the returned descriptor is closed; raises DirectoryLocked at once if it is held.
+
+    The lock is on the directory itself: a lock file would have to be created before one knows whether this
+    process may touch anything.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise DirectoryLocked(f"{directory}: another process holds this directory; nothing was touched") from None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def memory_file_system(path: Path) -> str | None:
+    """Name of the memory file system on which a path lies or would be created; None if it is on a disk.
+
+    Also None where the system does not tell (no /proc).
+    """
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    device = existing.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    # proc(5): ID, parent ID, major:minor, root, mount point, options, optional fields, "-", type, source, ...
+    types = {line.partition(" - ")[2].split()[0] for line in mounts if line.split()[2] == number}
+    return next(iter(types & _MEMORY_FILE_SYSTEMS), None)

@@ -1,0 +1,83 @@
+"""Term and vote as bytes, and which of the two copies to believe.
+
+Pure, as wal_format.py. What a node forgets here no peer can tell it again: it could vote twice in a term
+(paper, section 5.2 and Figure 2, persistent state). So there are two copies, A and B, each a file that is
+overwritten in place: magic 8s, nonce of the log 8s, sequence u64 (one up with each save), term u64, length
+of voted_for u16 (65535: no vote), voted_for 90s in UTF-8, crc u32: 128 bytes, less than a disk sector.
+
+A save writes A, syncs A, writes B, syncs B, and only then is anything promised. So at every moment at least
+one copy is on disk and not being written. Let n be the last promised state, n+1 the one being saved:
+
+    crash at                 A            B            recovered
+    before, while writing A  n, bad, n+1  n            n, or n+1 if A is whole: both keep the promise
+    while writing B          n+1          n, bad, n+1  n+1
+    after                    n+1          n+1          n+1, promised
+
+Damage to one copy at rest leaves the other, which has n: a promised state is in both. Damage to A between
+the two writes leaves n in B, and n+1 was not promised. Two bad copies take two faults: DataCorrupt, since
+guessing could vote twice. Recovery makes both copies whole and synced before the node says anything; it
+replaces the lesser copy by an atomic rename, so a crash in the middle of that never leaves two bad ones.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+from raft_actor_node.errors import DataCorrupt
+
+_MAGIC = b"RAFTHARD"
+_FIELDS = struct.Struct("<8s8sQQH90s")
+_RECORD = struct.Struct("<8s8sQQH90sI")
+_CRC_BYTES = 4
+_NO_VOTE = 0xFFFF
+VOTED_FOR_BYTES = 90
+
+
+class HardState(NamedTuple):
+    """Term and vote (paper, Figure 2), numbered by `sequence` in the order of the saves."""
+
+    sequence: int
+    term: int
+    voted_for: str | None
+
+
+INITIAL = HardState(0, 0, None)
+
+
+def encode_hard_state(nonce: bytes, state: HardState) -> bytes:
+    """One copy. Raises ValueError when the node id voted for is too long to store."""
+    voted = b"" if state.voted_for is None else state.voted_for.encode()
+    if len(voted) > VOTED_FOR_BYTES:
+        raise ValueError(f"voted_for: at most {VOTED_FOR_BYTES} bytes, not {len(voted)}")
+    voted_bytes = _NO_VOTE if state.voted_for is None else len(voted)
+    record = _FIELDS.pack(_MAGIC, nonce, state.sequence, state.term, voted_bytes, voted)
+    return record + struct.pack("<I", crc32(record))
+
+
+def decode_hard_state(data: bytes) -> tuple[bytes, HardState] | None:
+    """The nonce and the state in one copy, or None when it is damaged."""
+    if len(data) != _RECORD.size:
+        return None
+    magic, nonce, sequence, term, voted_bytes, voted, crc = _RECORD.unpack(data)
+    if magic != _MAGIC or crc != crc32(data[:-_CRC_BYTES]):
+        return None
+    voted_for = None if voted_bytes == _NO_VOTE else voted[:voted_bytes].decode()
+    return nonce, HardState(sequence, term, voted_for)
+
+
+def newest(copies: Sequence[bytes | None], nonce: bytes, directory: str) -> HardState:
+    """The state to recover from the copies of the log with this nonce; None is a missing file.
+
+    Raises DataCorrupt when no copy is good, or two of the same sequence differ.
+    """
+    decoded = [decode_hard_state(copy) for copy in copies if copy is not None]
+    good = [item[1] for item in decoded if item is not None and item[0] == nonce]
+    if not good:
+        raise DataCorrupt(f"{directory}: no copy of term and vote is good; nothing was changed")
+    best = max(good, key=lambda state: state.sequence)
+    if any(state != best for state in good if state.sequence == best.sequence):
+        raise DataCorrupt(f"{directory}: the two copies of term and vote contradict each other; nothing was changed")
+    return best

@@ -1,0 +1,392 @@
+"""The write-ahead log: the entries, the term and the vote of one node on its disk.
+
+Here are the files, their order of writing and the errors of the disk; what the bytes look like and how
+they are judged is in wal_format.py and hard_state.py, the system calls are in disk.py.
+
+One directory per node, locked for the life of the Wal:
+
+    segment-00000001.wal   the log: one checksummed unit per append, one fsync per unit
+    hard-state-a, -b       term and vote, twice
+    durable-mark           up to where the log is on disk; rewritten after each fsync of the log, itself
+                           synced only at open and close: it is never ahead of the log, it may lag behind
+
+The log file is created last, so a directory is a member's if and only if it has one. Every file appears by
+write, fsync, rename, fsync of the directory. Recovery decides everything before it changes anything.
+
+An error of write or fsync ends the log: after a failed fsync the kernel may drop the dirty pages and report
+success the next time, so every later call raises DiskError and nothing is tried again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from raft_actor_node.errors import ConfigError, DataCorrupt, DiskError, InvariantViolated
+from raft_actor_node.runtime.disk import (
+    REAL_DISK,
+    Disk,
+    lock_directory,
+    memory_file_system,
+    sync_directory,
+    write_all,
+)
+from raft_actor_node.runtime.hard_state import INITIAL, HardState, decode_hard_state, encode_hard_state, newest
+from raft_actor_node.runtime.wal_format import (
+    NONCE_BYTES,
+    DurableMark,
+    Replay,
+    Segment,
+    decode_mark,
+    decode_segment_header,
+    encode_mark,
+    encode_segment_header,
+    encode_unit,
+    replay,
+)
+
+SEGMENT_NUMBER = 1
+LOG_NAME = f"segment-{SEGMENT_NUMBER:08}.wal"
+HARD_STATE_NAMES = ("hard-state-a", "hard-state-b")
+MARK_NAME = "durable-mark"
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a node finds on its disk when it starts. Entry i of the log is at position i-1."""
+
+    current_term: int
+    voted_for: str | None
+    terms: array[int]
+    payloads: list[bytes]
+    commit_index: int
+    """Entries up to here are known to be committed: the largest hint given to an append."""
+    warnings: list[str]
+    """What was repaired, one line each: a torn tail, a bad copy of the hard state, a bad durable mark."""
+
+
+class Wal:
+    """The log of one node. Blocking; after `open`, for one thread at a time."""
+
+    def __init__(self, directory: Path, disk: Disk, fsync: bool) -> None:
+        """Use `Wal.open`."""
+        self.directory = directory
+        self.on_fsync: Callable[[int], None] | None = None
+        """Told the latency of each fsync of log and hard state, in nanoseconds. It must not raise."""
+        self._disk = disk
+        self._fsync = fsync
+        self._descriptors = ExitStack()
+        self._failure: str | None = None
+        # The rest is set by recovery.
+        self._nonce = b""
+        self._hard_state = INITIAL
+        self._last_index = self._commit_index = 0
+        self._end = self._chain = self._durable_offset = 0
+        self._log_fd = self._mark_fd = -1
+        self._copy_fds: list[int] = []
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        cluster_id: str,
+        node_id: str,
+        bootstrap: bool,
+        fsync: bool = True,
+        allow_memory_fs: bool = False,
+        disk: Disk = REAL_DISK,
+    ) -> tuple[Wal, Recovered]:
+        """Lock a node's directory, recover what it holds, and make that durable.
+
+        With `bootstrap`, a directory that is missing or holds no log becomes that of a new member; existing
+        data is opened all the same. With `fsync` off nothing is ever synced: a control, never a setting.
+
+        Raises ConfigError (a memory file system, or no directory), DirectoryLocked, DataCorrupt (damage that
+        a torn write does not explain, data of another node, or no data without `bootstrap`; in all these
+        cases nothing was changed) and DiskError.
+        """
+        wal = cls(directory.absolute(), disk, fsync)
+        try:
+            if not allow_memory_fs and (name := memory_file_system(wal.directory)) is not None:
+                raise ConfigError(
+                    f"storage.dir: {directory} is on a memory file system ({name}), where fsync proves nothing; "
+                    "choose a directory on a disk or set storage.allow_memory_fs"
+                )
+            return wal, wal._recover(cluster_id, node_id, bootstrap)
+        except NotADirectoryError as error:
+            wal._release("could not be opened")
+            raise ConfigError(f"storage.dir: {error.filename} is not a directory") from None
+        except OSError as error:
+            wal._release("could not be opened")
+            raise DiskError(f"{error.filename or directory}: {error.strerror or error}") from error
+        except BaseException:
+            wal._release("could not be opened")
+            raise
+
+    def save_hard_state(self, term: int, voted_for: str | None) -> None:
+        """Make term and vote durable, in both copies, before it returns.
+
+        Raises DiskError, and InvariantViolated for a term that decreases or a second vote in one term
+        (paper, section 5.2). To be called before the append of entries of a new term.
+        """
+        self._check_usable()
+        old = self._hard_state
+        if (term, voted_for) == (old.term, old.voted_for):
+            return
+        if term < old.term or (term == old.term and old.voted_for is not None):
+            raise InvariantViolated(
+                f"hard state: term {term} with vote {voted_for} cannot follow term {old.term} with vote {old.voted_for}"
+            )
+        state = HardState(old.sequence + 1, term, voted_for)
+        record = encode_hard_state(self._nonce, state)
+        with self._ends_at_error():
+            # One after the other: while one copy is being written, the other is whole on disk.
+            for fd in self._copy_fds:
+                write_all(self._disk, fd, (record,), 0)
+                self._sync(fd)
+        self._hard_state = state
+
+    def append(self, first_index: int, terms: Sequence[int], payloads: Sequence[bytes], commit_index: int) -> None:
+        """Make entries durable from `first_index` on, replacing whatever the log held from there, with one fsync.
+
+        It happens entirely or, if the process or the machine dies first, not at all. `commit_index` is the
+        node's own: all entries up to it, these included, are committed.
+
+        Raises DiskError; ValueError when terms and payloads differ in number; InvariantViolated for a gap,
+        for replacing a committed entry, for a commit index or a term beyond what is stored.
+        """
+        self._check_usable()
+        last_index = first_index - 1 + len(terms)
+        self._check_append(first_index, last_index, terms, payloads, commit_index)
+        commit_index = max(commit_index, self._commit_index)
+        header, body, chain = encode_unit(
+            self._nonce,
+            self._end,
+            self._chain,
+            first_index=first_index,
+            terms=terms,
+            payloads=payloads,
+            commit_index=commit_index,
+            durable_offset=self._durable_offset,
+        )
+        end = self._end + len(header) + len(body)
+        with self._ends_at_error():
+            write_all(self._disk, self._log_fd, (header, body), self._end)
+            self._sync(self._log_fd)
+            if self._fsync:
+                self._durable_offset = end
+                write_all(self._disk, self._mark_fd, (encode_mark(self._nonce, DurableMark(end, chain)),), 0)
+        self._end, self._chain = end, chain
+        self._last_index, self._commit_index = last_index, commit_index
+
+    def close(self) -> None:
+        """Sync the durable mark and release the directory; a second call does nothing."""
+        try:
+            if self._fsync and self._failure is None:
+                with self._ends_at_error():
+                    self._disk.fdatasync(self._mark_fd)
+        finally:
+            self._release("is closed")
+
+    # -- recovery
+
+    def _recover(self, cluster_id: str, node_id: str, bootstrap: bool) -> Recovered:
+        self._enter_directory(bootstrap)
+        log_path = self.directory / LOG_NAME
+        if not log_path.exists():
+            self._create_member(cluster_id, node_id, bootstrap)
+        data = log_path.read_bytes()
+        segment = decode_segment_header(data, str(log_path))
+        if (segment.cluster_id, segment.node_id, segment.number) != (cluster_id, node_id, SEGMENT_NUMBER):
+            raise DataCorrupt(
+                f"{log_path}: segment {segment.number} of node {segment.node_id!r} of cluster {segment.cluster_id!r}, "
+                f"not segment {SEGMENT_NUMBER} of {node_id!r} of {cluster_id!r}; nothing was changed"
+            )
+        copies = [self._read(name) for name in HARD_STATE_NAMES]
+        state = newest(copies, segment.nonce, str(self.directory))
+        mark_bytes = self._read(MARK_NAME)
+        mark = None if mark_bytes is None else decode_mark(mark_bytes, segment.nonce)
+        log = replay(data, segment, mark, str(log_path))
+        if log.terms and log.terms[-1] > state.term:
+            raise DataCorrupt(
+                f"{log_path}: the last entry is of term {log.terms[-1]}, and the hard state says term {state.term}; "
+                "nothing was changed"
+            )
+        # All is decided; only from here on is anything changed.
+        self._nonce, self._hard_state = segment.nonce, state
+        warnings = self._settle_log(log_path, log, len(data))
+        warnings += self._settle_hard_state(copies, state)
+        warnings += self._settle_mark(segment, log, mark, mark_bytes)
+        # The process before may have died between making an entry and the fsync of its directory.
+        self._sync_entry(log_path)
+        self._sync_entry(self.directory)
+        return Recovered(state.term, state.voted_for, log.terms, log.payloads, log.commit_index, warnings)
+
+    def _enter_directory(self, bootstrap: bool) -> None:
+        """Lock the directory, which is created only for a new member."""
+        missing = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
+        if missing and not bootstrap:
+            raise self._comes_back_empty("no such directory")
+        if missing:
+            self._sync_entry(missing[-1].parent)
+        for path in reversed(missing):
+            self._disk.mkdir(path)
+            self._sync_entry(path)
+        self._descriptors.callback(os.close, lock_directory(self.directory))
+
+    def _create_member(self, cluster_id: str, node_id: str, bootstrap: bool) -> None:
+        """Write the files of a new member. A crash before the last rename leaves nothing that counts."""
+        if not bootstrap:
+            raise self._comes_back_empty("there is no log in it")
+        found = {name: data for name in (*HARD_STATE_NAMES, MARK_NAME) if (data := self._read(name)) is not None}
+        for name, data in found.items():
+            decoded = decode_hard_state(data)
+            # A bootstrap that did not come to its end leaves initial hard states at most.
+            if decoded is None or decoded[1] != INITIAL:
+                raise self._comes_back_empty(f"there is {name} but no log in it")
+        nonce = os.urandom(NONCE_BYTES)
+        for name in HARD_STATE_NAMES:
+            self._create(name, encode_hard_state(nonce, INITIAL))
+        self._create(LOG_NAME, encode_segment_header(SEGMENT_NUMBER, nonce, cluster_id, node_id))
+
+    def _settle_log(self, path: Path, log: Replay, file_bytes: int) -> list[str]:
+        """Cut a torn tail off, and make durable what was read: it may be in the page cache only."""
+        self._log_fd = self._open(path, os.O_RDWR)
+        if log.end < file_bytes:
+            self._disk.ftruncate(self._log_fd, log.end)
+        if self._fsync:
+            self._disk.fsync(self._log_fd)
+        self._end, self._chain = log.end, log.chain
+        self._last_index, self._commit_index = len(log.terms), log.commit_index
+        if log.end == file_bytes:
+            return []
+        return [f"{path}: offset {log.end}: cut off {file_bytes - log.end} bytes of a torn last unit"]
+
+    def _settle_hard_state(self, copies: Sequence[bytes | None], state: HardState) -> list[str]:
+        """Make both copies whole and durable, and open them."""
+        record = encode_hard_state(self._nonce, state)
+        warnings = []
+        for name, copy in zip(HARD_STATE_NAMES, copies, strict=True):
+            path = self.directory / name
+            if copy != record:
+                self._create(name, record)
+                decoded = None if copy is None else decode_hard_state(copy)
+                stale = decoded is not None and decoded[0] == self._nonce
+                damage = "missing" if copy is None else "out of date" if stale else "damaged"
+                warnings.append(f"{path}: was {damage}; restored from the other copy: term {state.term}")
+            fd = self._open(path, os.O_RDWR)
+            self._copy_fds.append(fd)
+            if self._fsync:
+                self._disk.fsync(fd)
+        return warnings
+
+    def _settle_mark(
+        self, segment: Segment, log: Replay, mark: DurableMark | None, mark_bytes: bytes | None
+    ) -> list[str]:
+        """Bring the durable mark up to date, and open it."""
+        oldest = DurableMark(segment.header_bytes, segment.crc)
+        known = DurableMark(log.end, log.chain) if self._fsync else mark or oldest
+        record = encode_mark(self._nonce, known)
+        if record != mark_bytes:
+            self._create(MARK_NAME, record)
+        path = self.directory / MARK_NAME
+        self._mark_fd = self._open(path, os.O_RDWR)
+        if self._fsync:
+            self._disk.fsync(self._mark_fd)
+        self._durable_offset = known.offset
+        if mark is None and (mark_bytes is not None or log.end > segment.header_bytes):
+            damage = "missing" if mark_bytes is None else "damaged"
+            return [f"{path}: was {damage}; a loss of whole units at the end of the log would not have been noticed"]
+        return []
+
+    def _comes_back_empty(self, what: str) -> DataCorrupt:
+        return DataCorrupt(
+            f"{self.directory}: {what}; a member must not come back empty, it would forget its vote "
+            "(bootstrap is for a new member); nothing was changed"
+        )
+
+    # -- files
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return (self.directory / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _open(self, path: Path, flags: int) -> int:
+        fd = self._disk.open(path, flags)
+        self._descriptors.callback(os.close, fd)
+        return fd
+
+    def _create(self, name: str, data: bytes) -> None:
+        """Make a file appear whole, or not at all."""
+        path, temporary = self.directory / name, self.directory / f"{name}.tmp"
+        fd = self._disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            write_all(self._disk, fd, (data,), 0)
+            if self._fsync:
+                self._disk.fsync(fd)
+        finally:
+            os.close(fd)
+        self._disk.replace(temporary, path)
+        self._sync_entry(path)
+
+    def _sync_entry(self, path: Path) -> None:
+        """Make durable that a file or directory is where it is."""
+        if self._fsync:
+            # A directory that this user may not read was not written by a node of this user.
+            with suppress(PermissionError):
+                sync_directory(self._disk, path.parent)
+
+    def _sync(self, fd: int) -> None:
+        """Return once what was written to a file is on disk, and the file still in its directory."""
+        if self._fsync:
+            start_ns = time.monotonic_ns()
+            self._disk.fdatasync(fd)
+            if self.on_fsync is not None:
+                self.on_fsync(time.monotonic_ns() - start_ns)
+        if os.fstat(fd).st_nlink == 0:
+            raise OSError(errno.ENOENT, "a file of the log was deleted while in use")
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise DiskError(self._failure)
+
+    def _check_append(
+        self, first_index: int, last_index: int, terms: Sequence[int], payloads: Sequence[bytes], commit_index: int
+    ) -> None:
+        if len(terms) != len(payloads):
+            raise ValueError(f"terms: {len(terms)} of them for {len(payloads)} payloads")
+        if not self._commit_index < first_index <= self._last_index + 1:
+            raise InvariantViolated(
+                f"append: first index {first_index}, where the log ends at {self._last_index} "
+                f"and is committed up to {self._commit_index}"
+            )
+        if commit_index > last_index:
+            raise InvariantViolated(f"append: commit index {commit_index} is beyond the last index {last_index}")
+        if terms and terms[-1] > self._hard_state.term:
+            raise InvariantViolated(f"append: term {terms[-1]} is above the saved term {self._hard_state.term}")
+
+    @contextmanager
+    def _ends_at_error(self) -> Iterator[None]:
+        """Whatever interrupts a write leaves the files in a state unknown to this object: it must not go on."""
+        try:
+            yield
+        except BaseException as error:
+            what = (error.strerror if isinstance(error, OSError) else None) or repr(error)
+            self._failure = f"{self.directory}: the disk failed: {what}; nothing more is promised"
+            if isinstance(error, OSError):
+                raise DiskError(self._failure) from error
+            raise
+
+    def _release(self, why: str) -> None:
+        if self._failure is None:
+            self._failure = f"{self.directory}: the log {why}"
+        self._descriptors.close()
