@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ChaosStub:
-    """Missing associated documentation comment in .proto file."""
+    """Controls the link faults of one node.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -47,7 +48,8 @@ class ChaosStub:
 
 
 class ChaosServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Controls the link faults of one node.
+    """
 
     def SetLinks(self, request, context):
         """Replaces the whole table of link faults. Idempotent.
@@ -85,7 +87,8 @@ def add_ChaosServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Chaos:
-    """Missing associated documentation comment in .proto file."""
+    """Controls the link faults of one node.
+    """
 
     @staticmethod
     def SetLinks(request,

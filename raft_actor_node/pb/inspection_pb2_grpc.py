@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class InspectionStub:
-    """Missing associated documentation comment in .proto file."""
+    """Answers questions about one node.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -57,7 +58,8 @@ class InspectionStub:
 
 
 class InspectionServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Answers questions about one node.
+    """
 
     def GetStatus(self, request, context):
         """A consistent picture of the node, taken between two steps.
@@ -119,7 +121,8 @@ def add_InspectionServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Inspection:
-    """Missing associated documentation comment in .proto file."""
+    """Answers questions about one node.
+    """
 
     @staticmethod
     def GetStatus(request,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RaftStub:
-    """Missing associated documentation comment in .proto file."""
+    """What a node answers to its peers.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -42,7 +43,8 @@ class RaftStub:
 
 
 class RaftServicer:
-    """Missing associated documentation comment in .proto file."""
+    """What a node answers to its peers.
+    """
 
     def Exchange(self, request_iterator, context):
         """Opened by each node to each of its peers, and kept open. A message lost on the way is not
@@ -69,7 +71,8 @@ def add_RaftServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Raft:
-    """Missing associated documentation comment in .proto file."""
+    """What a node answers to its peers.
+    """
 
     @staticmethod
     def Exchange(request_iterator,
