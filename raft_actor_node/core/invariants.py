@@ -33,15 +33,31 @@ def require(condition: bool, rule: str) -> None:
 
 def check(before: Snapshot, after: Snapshot) -> None:
     """Check one state, and a pair of states with one step between them. Raises InvariantViolated."""
-    require(after.current_term >= before.current_term, f"term decreased: {before} -> {after}")
-    require(after.commit_index >= before.commit_index, f"commit_index decreased: {before} -> {after}")
-    require(after.commit_index <= after.last_index, f"commit_index beyond the log: {after}")
-    require(after.durable_index <= after.last_index, f"durable_index beyond the log: {after}")
-    require(after.last_term <= after.current_term, f"log of a later term than the node's: {after}")
-    if after.current_term == before.current_term:
-        same_vote = before.voted_for is None or after.voted_for == before.voted_for
-        require(same_vote, f"vote changed within a term (election safety): {before} -> {after}")
-        stays = before.role != Role.LEADER or after.role in (Role.LEADER, Role.FOLLOWER)
-        require(stays, f"leader became candidate in its own term: {before} -> {after}")
-        append_only = not (before.role == after.role == Role.LEADER) or after.last_index >= before.last_index
-        require(append_only, f"leader erased entries (leader append-only): {before} -> {after}")
+    rule = _broken(before, after)
+    if rule:
+        raise InvariantViolated(f"{rule}: {before} -> {after}")
+
+
+def _broken(before: Snapshot, after: Snapshot) -> str:
+    """The first rule that does not hold; empty when all do."""
+    same_term = after.current_term == before.current_term
+    rules = (
+        (after.current_term >= before.current_term, "term decreased"),
+        (after.commit_index >= before.commit_index, "commit_index decreased"),
+        (after.commit_index <= after.last_index, "commit_index beyond the log"),
+        (after.durable_index <= after.last_index, "durable_index beyond the log"),
+        (after.last_term <= after.current_term, "log of a later term than the node's"),
+        (
+            not same_term or before.voted_for is None or after.voted_for == before.voted_for,
+            "vote changed within a term (election safety)",
+        ),
+        (
+            not same_term or before.role != Role.LEADER or after.role in (Role.LEADER, Role.FOLLOWER),
+            "leader became candidate in its own term",
+        ),
+        (
+            not same_term or not before.role == after.role == Role.LEADER or after.last_index >= before.last_index,
+            "leader erased entries (leader append-only)",
+        ),
+    )
+    return next((rule for holds, rule in rules if not holds), "")

@@ -38,11 +38,12 @@ from raft_actor_node.core.messages import (
     RequestVote,
     RequestVoteReply,
 )
-from raft_actor_node.core.progress import MAX_BACKOFF, Progress
+from raft_actor_node.core.progress import Progress
 from raft_actor_node.core.quorum import quorum_size, reached_by_quorum
 from raft_actor_node.core.read_index import ReadQueue
 from raft_actor_node.core.trace import TraceEvent
 from raft_actor_node.core.types import NodeId, Role
+from raft_actor_node.errors import InvariantViolated
 
 NO_OP = b""
 """Payload of the entry with which a leader opens its term (section 8)."""
@@ -132,6 +133,10 @@ class RaftNode:
         """Index of the no-op of this node's leadership."""
         self._reads = ReadQueue()
         self._effects = Effects()
+        self._untold: list[TraceEvent] = []
+        """Events that wait, like promises, for the term and the vote they tell of to be durable."""
+        self._elected: NodeId | None = None
+        """The leader of the current term, once known, whether it is heard now or not."""
         self._reset_election_timer()
         self._trace("started", index=self.log.last_index)
 
@@ -160,10 +165,9 @@ class RaftNode:
         self._hand_to_disk()
         if self.commit_index > before.commit_index:
             self._trace("commit", index=self.commit_index)
+        if self._hard_state_is_durable():
+            self._effects.trace, self._untold = self._untold, []
         effects, self._effects = self._effects, Effects()
-        effects.leadership_lost = before.role == Role.LEADER and (
-            self.role != Role.LEADER or before.current_term != self.current_term
-        )
         invariants.check(before, self.snapshot())
         return effects
 
@@ -171,7 +175,9 @@ class RaftNode:
         """When the time alone will make something happen: call `step` then, if not before."""
         if self.role == Role.LEADER:
             return min(self._deadline, *(p.resend_at for p in self.progress.values()), inf)
-        if self.role in (Role.CANDIDATE, Role.PRE_CANDIDATE):
+        if self._stands():
+            if not self._hard_state_is_durable():
+                return inf
             return min(self._deadline, *self._vote_resend_at.values(), inf)
         return self._deadline
 
@@ -226,7 +232,10 @@ class RaftNode:
         written_to = done.first_index + len(done.terms) - 1
         self.durable_index = max(self.durable_index, min(written_to, self._unstable_index - 1))
         self._release_held()
-        if self.role == Role.CANDIDATE and self._hard_state_is_durable():
+        if self.role == Role.CANDIDATE and self._hard_state_is_durable() and done.hard_state is not None:
+            # The requests leave only now: the others get their full time to answer.
+            self._reset_election_timer()
+            self._vote_resend_at = dict.fromkeys(self._vote_resend_at, self._now + self.parameters.rpc_timeout)
             self._count_vote(self.node_id)
         if self.role == Role.LEADER:
             self._advance_commit()
@@ -239,6 +248,8 @@ class RaftNode:
             if self.parameters.check_quorum and not self._hears_quorum():
                 self._become_follower(self.current_term, None, "no quorum heard")
             return
+        if self._stands() and not self._hard_state_is_durable():
+            return  # not given up for the next election while the disk is busy with this one
         if now >= self._deadline:
             if self.parameters.pre_vote:
                 self._become_pre_candidate()
@@ -249,12 +260,15 @@ class RaftNode:
                 if self._vote_resend_at.get(peer, inf) <= now:
                     self._ask_vote(peer)
 
+    def _stands(self) -> bool:
+        return self.role in (Role.CANDIDATE, Role.PRE_CANDIDATE)
+
     def _become_follower(self, term: int, leader: NodeId | None, why: str) -> None:
         """Enter FOLLOWER: from any role at a higher term, or at the same term when a leader is heard or lost."""
         require(term >= self.current_term, f"{self.node_id}: term would decrease from {self.current_term} to {term}")
         was_leader, changed = self.role == Role.LEADER, term > self.current_term or self.role != Role.FOLLOWER
         if term > self.current_term:
-            self.current_term, self.voted_for = term, None
+            self.current_term, self.voted_for, self._elected = term, None, None
             # What was promised in an older term and has not left is of no use to anybody.
             self._held = [held for held in self._held if held[1].term >= term]
         self.role = Role.FOLLOWER
@@ -262,16 +276,16 @@ class RaftNode:
         self._vote_resend_at.clear()
         if was_leader:
             self.counters.step_downs += 1
+            self._effects.leadership_lost = True
             self.progress.clear()
             self._effects.reads_refused += self._reads.refuse_all()
         if changed and (was_leader or leader is not None):
             self._reset_election_timer()
         if changed:
             self._trace("became_follower", peer=leader or "", detail=why)
-        if leader is None:
-            self.leader_id = None
-        elif leader != self.leader_id:
-            self.leader_id = leader
+        self.leader_id = leader
+        if leader is not None and leader != self._elected:
+            self._elected = leader
             self.counters.leader_changes += 1
             self._trace("leader_heard", peer=leader)
 
@@ -286,7 +300,7 @@ class RaftNode:
     def _become_candidate(self) -> None:
         """Begin an election: raise the term, vote for itself, ask all others (section 5.2)."""
         self.current_term += 1
-        self.role, self.voted_for, self.leader_id = Role.CANDIDATE, self.node_id, None
+        self.role, self.voted_for, self.leader_id, self._elected = Role.CANDIDATE, self.node_id, None, None
         self._held.clear()
         self.counters.elections_started += 1
         self._trace("became_candidate")
@@ -384,7 +398,7 @@ class RaftNode:
         """Enter LEADER: only from CANDIDATE, with the votes of a quorum (section 5.2)."""
         require(self.role == Role.CANDIDATE, f"{self.node_id}: {self.role.name} became leader")
         require(self._hard_state_is_durable(), f"{self.node_id}: leader before its own vote was durable")
-        self.role, self.leader_id = Role.LEADER, self.node_id
+        self.role, self.leader_id, self._elected = Role.LEADER, self.node_id, self.node_id
         self._votes.clear()
         self._vote_resend_at.clear()
         self.counters.elections_won += 1
@@ -410,8 +424,7 @@ class RaftNode:
         now = self._now
         for peer, progress in self.progress.items():
             if progress.resend_at <= now:
-                progress.backoff = min(progress.backoff + 1, MAX_BACKOFF)
-                progress.probe(progress.match_index + 1, self._sequence + 1)
+                progress.ask_after(self._sequence + 1)
                 self._send_append(peer, progress, empty=True)
             self._replicate(peer, progress)
         if now >= self._deadline:
@@ -448,7 +461,7 @@ class RaftNode:
         first = progress.next_index if progress.probing or not empty else progress.match_index + 1
         terms: Sequence[int] = ()
         payloads: Sequence[bytes] = ()
-        resend_at = self._resend_at(progress)
+        resend_at = self._now + self.parameters.rpc_timeout
         if not empty:
             end, size = self.log.batch_end(first, self.parameters.max_batch_entries, self.parameters.max_batch_bytes)
             terms, payloads = self.log.terms(first, end), self.log.payloads(first, end)
@@ -470,18 +483,13 @@ class RaftNode:
             )
         )
 
-    def _resend_at(self, progress: Progress) -> float:
-        return self._now + self.parameters.rpc_timeout * (1 << progress.backoff)
-
     def _on_append_entries(self, request: AppendEntries) -> None:
         if request.term < self.current_term:
             self._refuse_append(request, 0, 0)
             return
-        known = (None, request.from_id) if request.term == self.current_term else (self.leader_id,)
-        rule = (
-            f"{self.node_id}: leaders {self.leader_id} and {request.from_id} in term {request.term} (election safety)"
-        )
-        require(self.leader_id in known, rule)
+        if request.term == self.current_term and self._elected not in (None, request.from_id):
+            leaders = f"leaders {self._elected} and {request.from_id} in term {request.term}"
+            raise InvariantViolated(f"{self.node_id}: {leaders} (election safety)")
         if request.term > self.current_term or self.role != Role.FOLLOWER or self.leader_id is None:
             self._become_follower(request.term, request.from_id, "AppendEntries of a leader")
         self._leader_heard_at = self._now
@@ -553,12 +561,16 @@ class RaftNode:
         if reply.success:
             require(reply.match_index <= self.log.last_index, f"{reply.from_id} matches beyond the leader's log")
             advanced = reply.match_index > progress.match_index
-            progress.matched(reply.match_index, reply.sequence, self._resend_at(progress))
+            progress.matched(reply.match_index, reply.sequence, self._now + self.parameters.rpc_timeout)
             if advanced:
                 self._advance_commit()
         elif self._is_news(reply, progress):
-            progress.probe(min(self._back_off(reply), reply.rejected_index), self._sequence + 1)
-            self._send_append(reply.from_id, progress, empty=True)
+            asked = progress.next_index if progress.probing else inf
+            progress.search(min(self._back_off(reply), reply.rejected_index), self._sequence + 1)
+            if progress.next_index < asked:
+                self._send_append(reply.from_id, progress, empty=True)
+            else:  # a follower that lost what it promised: no answer makes that good, so do not hurry
+                progress.resend_at = self._now + self.parameters.rpc_timeout
 
     @staticmethod
     def _is_news(refusal: AppendEntriesReply, progress: Progress) -> bool:
@@ -633,7 +645,7 @@ class RaftNode:
             self._send(message, index)
 
     def _trace(self, kind: TraceKind, *, index: int = 0, peer: NodeId = "", detail: str = "") -> None:
-        self._effects.trace.append(TraceEvent(kind, self.current_term, index, peer, detail))
+        self._untold.append(TraceEvent(kind, self.current_term, index, peer, detail))
 
 
 TraceKind = Literal[

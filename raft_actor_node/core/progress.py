@@ -1,10 +1,12 @@
 """One follower as its leader sees it (paper, Figure 2: nextIndex and matchIndex).
 
-    PROBING      the point where the logs agree is being searched: one empty AppendEntries at a time
-    REPLICATING  it is known: batches follow each other without waiting (pipelining), within a window
+    REPLICATING  batches follow each other without waiting (pipelining), within a window
+    PROBING      one empty AppendEntries at a time asks whether the logs agree just before next_index
 
-A new leader is an optimist and starts replicating behind its own last entry; a refusal, or a request that
-is not answered in time, turns to probing; any success turns back.
+A new leader is an optimist and starts replicating behind its own last entry. A refusal turns to probing at
+the place that it names. A batch that is not answered in time turns to probing as well, behind the last entry
+sent: is it all there, and only the disk is slow, nothing is sent again; is something missing, the refusal
+says what. Success of a probe turns back.
 """
 
 from __future__ import annotations
@@ -12,9 +14,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from math import inf
-
-MAX_BACKOFF = 6
-"""Resending waits at most 2 ** MAX_BACKOFF rpc timeouts: a follower may just be slow to write."""
 
 
 @dataclass(slots=True)
@@ -31,12 +30,10 @@ class Progress:
     acked_sequence: int = 0
     """Highest sequence of a request of this leadership that was answered."""
     inflight: deque[tuple[int, int]] = field(default_factory=deque)
-    """(last index, bytes) of each unanswered batch."""
+    """(last index, bytes) of each batch that the follower has not answered as durable."""
     inflight_bytes: int = 0
     resend_at: float = inf
-    """When what is under way counts as lost; inf when nothing is."""
-    backoff: int = 0
-    """How often in a row something was sent again without progress."""
+    """When what is under way must be asked after; inf when nothing is."""
 
     def sent(self, last_index: int, size: int, resend_at: float) -> None:
         """A batch that ends at last_index is under way."""
@@ -47,28 +44,31 @@ class Progress:
 
     def matched(self, match_index: int, sequence: int, resend_at: float) -> None:
         """The request `sequence` succeeded; the follower holds everything up to match_index, durably."""
-        advanced = match_index > self.match_index
-        if advanced:
-            self.match_index = match_index
-            self.backoff = 0
+        news = match_index > self.match_index
+        self.match_index = max(self.match_index, match_index)
         if self.probing and sequence >= self.probe_sequence:
-            self.probing = False
-            # What it may hold beyond that, not yet durable, is sent again: an answer may have been lost.
-            self.next_index = self.match_index + 1
+            self.probing, news = False, True
+            if self.match_index < self.next_index - 1 and not self.inflight:
+                # It holds that much, but not durably, and owes this leader no answer: it must be asked again.
+                self.inflight.append((self.next_index - 1, 0))
         self.next_index = max(self.next_index, self.match_index + 1)
-        if self.probing:
-            return
         while self.inflight and self.inflight[0][0] <= self.match_index:
             self.inflight_bytes -= self.inflight.popleft()[1]
+        if self.probing:
+            return
         if not self.inflight:
             self.resend_at = inf
-        elif advanced:  # an answered heartbeat says nothing about a batch that may be lost
+        elif news:  # an answered heartbeat says nothing about a batch that may be lost
             self.resend_at = resend_at
 
-    def probe(self, next_index: int, sequence: int) -> None:
-        """Search from next_index on, with requests numbered from `sequence` on."""
+    def ask_after(self, sequence: int) -> None:
+        """Ask, with requests numbered from `sequence` on, whether all that was sent arrived."""
         self.probing = True
         self.probe_sequence = sequence
+
+    def search(self, next_index: int, sequence: int) -> None:
+        """Search from next_index on; whatever was under way beyond it is of no use."""
+        self.ask_after(sequence)
         self.next_index = max(next_index, self.match_index + 1)
         self.resend_at = inf
         self.inflight.clear()

@@ -1,0 +1,243 @@
+"""A world for pure Raft nodes: virtual time, a wire that misbehaves, disks that forget what was not synced.
+
+`World` drives any number of nodes; rules.py checks after every step what must never be seen. bench.py has one
+node alone. Everything follows from the seed; nothing sleeps.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+from typing import Any
+
+from raft_actor_node.core import (
+    Event,
+    HardState,
+    Log,
+    Message,
+    Persist,
+    Persisted,
+    Propose,
+    RaftNode,
+    RaftParameters,
+    Read,
+    Receive,
+    Role,
+)
+from tests.core.rules import Disk, Rules
+
+ET_MIN, ET_MAX, HEARTBEAT, RPC_TIMEOUT = 0.150, 0.300, 0.050, 0.100
+
+
+def parameters(**changes: Any) -> RaftParameters:
+    """The default times of the tests, in seconds, with changes."""
+    times = {"election_timeout_min": ET_MIN, "election_timeout_max": ET_MAX}
+    return RaftParameters(**{**times, "heartbeat_interval": HEARTBEAT, "rpc_timeout": RPC_TIMEOUT, **changes})
+
+
+def names(n: int) -> list[str]:
+    return [f"n{i}" for i in range(1, n + 1)]
+
+
+def payload(index: int, term: int) -> bytes:
+    """Payload of the entry at `index` of `term`, the same wherever it is needed: what log matching demands."""
+    return b"%d.%d" % (index, term)
+
+
+def stored(terms: Sequence[int], term: int | None = None, voted_for: str | None = None) -> Disk:
+    """A disk with a log of these terms."""
+    hard_state = HardState((terms[-1] if terms else 0) if term is None else term, voted_for)
+    return Disk(hard_state, list(terms), [payload(i, t) for i, t in enumerate(terms, 1)])
+
+
+class World:
+    """Nodes n1..nN on one virtual clock. Times are seconds; `delay` and `disk` are ranges of latency."""
+
+    def __init__(
+        self,
+        n: int,
+        seed: int = 0,
+        *,
+        delay: tuple[float, float] = (0.001, 0.004),
+        disk: tuple[float, float] = (0.0005, 0.003),
+        loss: float = 0.0,
+        duplicate: float = 0.0,
+        disks: dict[str, Disk] | None = None,
+        **changes: Any,
+    ) -> None:
+        self.ids, self.seed, self.now = names(n), seed, 0.0
+        self.rng = random.Random(seed)
+        self.delay, self.disk_latency, self.loss, self.duplicate = delay, dict.fromkeys(self.ids, disk), loss, duplicate
+        self.parameters = parameters(**changes)
+        self.disks = {i: (disks or {}).get(i, Disk()) for i in self.ids}
+        self.nodes: dict[str, RaftNode] = {}
+        self.mail: dict[str, list[Event]] = {}  # of paused nodes
+        self.cuts: set[tuple[str, str]] = set()  # (from, to)
+        self.lose: Callable[[Message], bool] = lambda _: False
+        self.sent: list[Message] = []  # what left, lost or not, for tests to read
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._ticket, self._life, self._writing = count(), dict.fromkeys(self.ids, 0), dict[str, Persist]()
+        self.rules = Rules(self.disks)
+        self.committed, self.leaders, self.read_results = self.rules.committed, self.rules.leaders, self.rules.reads
+        for i in self.ids:
+            self.restart(i)
+
+    # ------------------------------------------------------------------------------ faults
+
+    def crash(self, node_id: str) -> None:
+        """Power loss: of the write under way nothing, only the hard state, or everything got to the disk."""
+        del self.nodes[node_id]
+        self.mail.pop(node_id, None)
+        self._life[node_id] += 1
+        if persist := self._writing.pop(node_id, None):
+            kept = self.rng.randrange(3)
+            if kept:
+                self.disks[node_id].write(persist, entries=kept == 2)
+
+    def restart(self, node_id: str) -> None:
+        disk, life = self.disks[node_id], self._life[node_id]
+        self.nodes[node_id] = RaftNode(
+            node_id,
+            self.ids,
+            self.parameters,
+            rng=random.Random(f"{self.seed} {node_id} {life}"),
+            now=self.now,
+            hard_state=disk.hard_state,
+            log=Log(disk.terms, list(disk.payloads)),  # a Log keeps the list it is given
+            commit_index=disk.commit_index,
+        )
+        self.rules.started(self.nodes[node_id])
+        self._step(node_id, [])
+
+    def pause(self, node_id: str) -> None:
+        self.mail[node_id] = []
+
+    def resume(self, node_id: str) -> None:
+        self._step(node_id, self.mail.pop(node_id))
+
+    def cut(self, a: str, b: str, *, both: bool = True) -> None:
+        self.cuts |= {(a, b), (b, a)} if both else {(a, b)}
+
+    def isolate(self, *group: str) -> None:
+        """Cut every link between the group and the rest."""
+        for a in group:
+            for b in set(self.ids) - set(group):
+                self.cut(a, b)
+
+    def heal(self) -> None:
+        """Links whole and quick, messages safe, every node up and running."""
+        self.cuts.clear()
+        self.delay = (0.001, 0.004)
+        self.loss = self.duplicate = 0.0
+        self.lose = lambda _: False
+        for i in self.ids:
+            if i not in self.nodes:
+                self.restart(i)
+            elif i in self.mail:
+                self.resume(i)
+
+    # ----------------------------------------------------------------------------- clients
+
+    def leader(self) -> RaftNode | None:
+        """The leader of the highest term among nodes that are up, if that term has one."""
+        up = [n for n in self.nodes.values() if n.role == Role.LEADER and n.node_id not in self.mail]
+        return max(up, key=lambda n: n.current_term, default=None)
+
+    def propose(self, node_id: str, *payloads: bytes) -> None:
+        self.give(node_id, Propose(next(self._ticket), payloads))
+
+    def read(self, node_id: str) -> int:
+        """A read arrives; `read_results` will hold its index, or None when it was refused."""
+        read_id = next(self._ticket)
+        self.rules.read_asked(read_id)
+        self.give(node_id, Read(read_id))
+        return read_id
+
+    def give(self, node_id: str, event: Event) -> None:
+        if node_id in self.mail:
+            self.mail[node_id].append(event)
+        elif node_id in self.nodes:
+            self._step(node_id, [event])
+
+    # -------------------------------------------------------------------------------- time
+
+    def run(self, seconds: float) -> None:
+        self.run_until(lambda: False, seconds)
+
+    def run_until(self, done: Callable[[], bool], limit: float) -> bool:
+        """Let time pass until the condition holds; whether it did within `limit` seconds."""
+        end = self.now + limit
+        while not done():
+            due, who = self._queue[0][0] if self._queue else inf, ""
+            for i, node in self.nodes.items():
+                if i not in self.mail and node.next_deadline() < due:
+                    due, who = node.next_deadline(), i
+            if due > end:
+                self.now = end
+                return False
+            self.now = max(self.now, due)
+            if who:
+                self._step(who, [])
+                assert self.nodes[who].next_deadline() > self.now, f"{who} is due again at once: a busy loop"
+            else:
+                heappop(self._queue)[2]()
+        return True
+
+    def led(self, limit: float = 10 * ET_MAX) -> bool:
+        """Wait for any leader."""
+        return self.run_until(lambda: self.leader() is not None, limit)
+
+    def elect(self, *, after: int = 0) -> RaftNode:
+        """A leader whose no-op is committed, of a term above `after`."""
+        done = self.run_until(lambda: (n := self.settled_leader()) is not None and n.current_term > after, 10 * ET_MAX)
+        leader = self.settled_leader()
+        assert done, f"seed {self.seed}: no leader"
+        assert leader is not None
+        return leader
+
+    def settled_leader(self) -> RaftNode | None:
+        leader = self.leader()
+        return leader if leader and leader.log.term_at(leader.commit_index) == leader.current_term else None
+
+    def converged(self) -> bool:
+        """Every node is up, holds the same log, durably, and knows all of it committed."""
+        state = {(n.log.last_index, n.log.last_term, n.durable_index, n.commit_index) for n in self.nodes.values()}
+        return len(self.nodes) == len(self.ids) and len(state) == 1 and state.pop()[0] == len(self.committed)
+
+    def _at(self, latency: tuple[float, float], act: Callable[[], None]) -> None:
+        heappush(self._queue, (self.now + self.rng.uniform(*latency), next(self._ticket), act))
+
+    def _step(self, node_id: str, events: list[Event]) -> None:
+        node = self.nodes[node_id]
+        led = node.current_term if node.role == Role.LEADER else None
+        try:
+            effects = node.step(events, self.now)
+            self.rules.stepped(node, effects, led)
+            for message in effects.messages:
+                self.rules.left(message, node)
+        except Exception as error:
+            error.add_note(f"seed {self.seed}, t={self.now:.4f}, {node_id}: {events}")
+            raise
+        if effects.persist:
+            assert node_id not in self._writing, "two writes under way"
+            self._writing[node_id] = effects.persist
+            self._at(self.disk_latency[node_id], partial(self._synced, node_id, self._life[node_id]))
+        self.sent += effects.messages
+        for message in effects.messages:
+            for _ in range(1 + (self.rng.random() < self.duplicate)):
+                if self.rng.random() >= self.loss and not self.lose(message):
+                    self._at(self.delay, partial(self._deliver, message))
+
+    def _deliver(self, message: Message) -> None:
+        if (message.from_id, message.to_id) not in self.cuts:
+            self.give(message.to_id, Receive(message))
+
+    def _synced(self, node_id: str, life: int) -> None:
+        if life == self._life[node_id]:
+            persist = self._writing.pop(node_id)
+            self.disks[node_id].write(persist)
+            self.give(node_id, Persisted(persist.number))

@@ -1,0 +1,87 @@
+"""A broken rule stops the node, loudly, also where asserts are switched off."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raft_actor_node.core import Role
+from raft_actor_node.core.invariants import Snapshot, check
+from raft_actor_node.errors import InvariantViolated
+
+GOOD = Snapshot(Role.FOLLOWER, 3, "n1", "n2", last_index=5, last_term=3, durable_index=4, commit_index=2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "after"),
+    [
+        ("term decreased", GOOD._replace(current_term=2, last_term=1)),
+        ("commit_index decreased", GOOD._replace(commit_index=1)),
+        ("commit_index beyond", GOOD._replace(commit_index=6)),
+        ("durable_index beyond", GOOD._replace(durable_index=6)),
+        ("later term", GOOD._replace(last_term=4)),
+        ("election safety", GOOD._replace(voted_for="n3")),
+        ("election safety", GOOD._replace(voted_for=None)),
+    ],
+)
+def test_what_a_step_must_not_do(rule: str, after: Snapshot) -> None:
+    """Terms, votes and commit_index per Figure 2 and Figure 3."""
+    check(GOOD, GOOD)
+    with pytest.raises(InvariantViolated, match=rule):
+        check(GOOD, after)
+
+
+def test_what_a_leader_must_not_do() -> None:
+    """Leader append-only, and no candidate in its own term (Figure 3, Figure 4)."""
+    leader = GOOD._replace(role=Role.LEADER)
+    check(leader, leader._replace(last_index=9))
+    with pytest.raises(InvariantViolated, match="append-only"):
+        check(leader, leader._replace(last_index=4))
+    with pytest.raises(InvariantViolated, match="candidate"):
+        check(leader, leader._replace(role=Role.CANDIDATE))
+
+
+def test_rules_that_hold_cost_no_formatting() -> None:
+    """The checks run after every step, on the hot path: their message is made when a rule broke, not before."""
+
+    class Silent(Snapshot):
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            raise AssertionError("formatted though nothing is wrong")
+
+    check(Silent(*GOOD), Silent(*GOOD))
+
+
+SCRIPT = """
+import random, sys
+from raft_actor_node.core import AppendEntries, RaftNode, RaftParameters, Receive
+from raft_actor_node.errors import InvariantViolated
+
+assert False, "asserts are on"
+node = RaftNode("n1", ["n1", "n2", "n3"], RaftParameters(0.15, 0.3, 0.05, 0.1), rng=random.Random(0), now=0.0)
+node.step([Receive(AppendEntries("n2", "n1", 1, 0, 0, [1], [b"x"], 1, 1))], 0.0)
+try:
+    node.step([Receive(MESSAGE)], 0.0)
+except InvariantViolated as error:
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'AppendEntries("n3", "n1", 1, 0, 0, [], [], 0, 1)',  # a second leader in term 1
+        'AppendEntries("n2", "n1", 2, 1, 2, [], [], 0, 1)',  # a conflict at the committed index 1
+        'AppendEntries("n2", "n1", 2, 0, 0, [2], [b"y"], 0, 1)',
+    ],
+)
+def test_invariants_survive_python_o(message: str) -> None:
+    """Exit code 7 also under `python -O`."""
+    script = SCRIPT.replace("MESSAGE", message)
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-O", "-c", script], cwd=root, check=False, timeout=60)
+    assert done.returncode == InvariantViolated.exit_code == 7
