@@ -1,0 +1,553 @@
+"""The engine under every client: retries, deadlines and outcomes of operations, in batches.
+
+It serves 20 000 operations per second on one core: no future, no timer and no task per operation.
+One stream (KV.Execute) per node; operations submitted in one event-loop tick leave in one
+OperationBatch; completed operations come back in lists. KVClient (client.py) puts an awaitable face
+on it, the load generator uses it directly. Connections are in client_link.py.
+
+An operation is a series of *attempts*, each at one node with a deadline of its own. An attempt is
+*ambiguous* when it was sent and its end does not exclude that the operation takes effect; one
+ambiguous attempt makes the whole operation's outcome unknown, unless a later attempt is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from raft_actor_node.client_link import Link
+from raft_actor_node.client_operation import (
+    FAIL,
+    OK,
+    OPEN,
+    OUTCOME_NAMES,
+    UNKNOWN,
+    Operation,
+    Session,
+    Trouble,
+    operation_error,
+)
+from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, ClientSettings, TransportSettings
+from raft_actor_node.errors import Attempt
+from raft_actor_node.kv.commands import ErrorCode, Kind
+from raft_actor_node.pb import kv_pb2
+
+__all__ = ["FAIL", "OK", "OPEN", "OUTCOME_NAMES", "UNKNOWN", "ClientEngine", "Operation", "Session", "operation_error"]
+
+
+class _Rule(NamedTuple):
+    """What the end of an attempt means (for what was sent)."""
+
+    ambiguous: bool
+    """It does not exclude that the operation takes effect."""
+    retry: bool
+    """Another attempt may end better."""
+    pause: bool = False
+    """But not at once."""
+
+
+_RULES = {
+    "NOT_LEADER": _Rule(ambiguous=False, retry=True, pause=True),
+    "OVERLOADED": _Rule(ambiguous=False, retry=True, pause=True),
+    "BAD_ARGUMENT": _Rule(ambiguous=False, retry=False),
+    "OUTCOME_UNKNOWN": _Rule(ambiguous=True, retry=True, pause=True),
+    "SESSION_UNKNOWN": _Rule(ambiguous=False, retry=False),
+    "SEQUENCE_STALE": _Rule(ambiguous=True, retry=False),
+    "SEQUENCE_REUSED": _Rule(ambiguous=False, retry=False),
+    "VALUE_TOO_LARGE": _Rule(ambiguous=False, retry=False),
+}
+_LOST = _Rule(ambiguous=True, retry=True)
+"""DEADLINE_EXCEEDED, UNAVAILABLE and every other status: the outcome of a write is not known."""
+
+_ERROR_NAMES = {int(code): code.name for code in ErrorCode}
+# Plain ints: looking up an enum's member costs as much as half an operation.
+_PUT, _GET, _OPEN_SESSION = int(Kind.PUT), int(Kind.GET), int(Kind.OPEN_SESSION)
+_NO_EFFECT = frozenset({_GET, _OPEN_SESSION})
+"""Kinds that may be tried again and have failed when they fail: nobody sees a session that was not handed out."""
+_OPERATION_OVERHEAD_BYTES = 64
+"""Bound of what an operation adds to a message beside key and values."""
+_TIMER_NS = 2_000_000
+"""Deadlines that fall this close together are handled by one timer: they may be late by this much."""
+
+
+class _Node:
+    """The engine's side of a link: what waits to be sent to a node, and what for its answer.
+
+    The id of an attempt is unique in the engine and grows in the order of sending.
+    """
+
+    def __init__(self, engine: ClientEngine, node_id: str, address: str) -> None:
+        self._engine = engine
+        self.node_id = node_id
+        self.address = address
+        self.down = False
+        """It could not be reached the last time. A node that was not tried yet is not down."""
+        self.why = ""
+        self.queue: deque[int] = deque()
+        """Attempts to be sent; those that are not in `pending` have ended meanwhile."""
+        self.pending: dict[int, Operation] = {}
+        """Attempts that run, by id."""
+        self.late: dict[int, Operation] = {}
+        """Attempts that passed their deadline: an answer is still welcome."""
+        self.sent_id = 0
+        """The last attempt that was sent."""
+        self.unanswered_since_ns: int | None = None
+        """Since when the node owes an answer and has not sent anything."""
+        self.link = Link(address, engine._transport, self)
+
+    def next_batch(self) -> kv_pb2.OperationBatch | None:
+        queue, pending, room = self.queue, self.pending, self._engine._room
+        batch = kv_pb2.OperationBatch(client_id=self._engine._client_id)
+        add, filled = batch.operations.add, 0
+        while queue:
+            operation = pending.get(queue[0])
+            if operation is None:
+                queue.popleft()
+                continue
+            key, value, expected = operation.key, operation.value, operation.expected
+            size = len(key) + len(value) + len(expected or b"") + _OPERATION_OVERHEAD_BYTES
+            if size > room:
+                self._engine._too_large(self, pending.pop(queue.popleft()), size)
+                continue
+            filled += size
+            if filled > room:
+                break
+            self.sent_id = attempt_id = queue.popleft()
+            if operation.sequence:
+                assert operation.session is not None
+                add(
+                    id=attempt_id,
+                    kind=operation.kind,
+                    key=key,
+                    value=value,
+                    expected=expected,
+                    session_id=operation.session.id,
+                    sequence=operation.sequence,
+                )
+            else:
+                add(id=attempt_id, kind=operation.kind, key=key, value=value, expected=expected)
+        return batch if filled else None
+
+    def received(self, batch: kv_pb2.ResultBatch) -> None:
+        self._engine._received(self, batch)
+
+    def connected(self) -> None:
+        self.down = False
+
+    def broken(self, code: str, message: str) -> None:
+        self._engine._broken(self, code, message)
+
+
+class _Opening:
+    """Sessions that are being opened together."""
+
+    def __init__(self, count: int) -> None:
+        self.future: asyncio.Future[list[Session]] = asyncio.get_running_loop().create_future()
+        self._missing = count
+        self._sessions: list[Session] = []
+
+    def completed(self, operation: Operation) -> None:
+        if self.future.done():
+            return
+        if operation.outcome != OK:
+            self.future.set_exception(operation_error(operation, "open session"))
+            return
+        self._sessions.append(Session(operation.number))
+        if len(self._sessions) == self._missing:
+            self.future.set_result(self._sessions)
+
+
+class ClientEngine:
+    """Sends operations to whichever node leads, until they are answered or their time is up.
+
+    Lives on one event loop. Usage:
+
+        engine = ClientEngine(addresses, client_id="load-1", on_done=completed)
+        await engine.start()
+        sessions = await engine.open_sessions(64)
+        engine.submit([Operation(Kind.PUT, b"k", b"v", session=session) for session in sessions])
+        ...                                     # completed(operations) is called, and may submit more
+        await engine.close()
+    """
+
+    def __init__(
+        self,
+        addresses: Mapping[str, str] | Iterable[str],
+        *,
+        client_id: str,
+        on_done: Callable[[list[Operation]], None],
+        settings: ClientSettings | None = None,
+        transport: TransportSettings | None = None,
+        rng: random.Random | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """`addresses`: node id -> "host:port", or "host:port" alone (leader hints are of no use then).
+
+        `on_done` gets everything that completed in one tick of the event loop, in one list; it is never
+        called from within `submit`. It may submit; what is submitted in one tick travels in one batch,
+        or in as few as `transport.message_bytes` allows. `clock` gives nanoseconds, monotonic.
+        """
+        settings = settings or ClientSettings()
+        self._transport = transport or TransportSettings()
+        self._client_id = client_id
+        self._on_done = on_done
+        self._rng = rng or random.Random()
+        self._clock = clock
+        self._timeout_ns = round(settings.rpc_timeout * 1e9)
+        self._budget_ns = round(settings.retry_budget * 1e9)
+        self._backoff_ns = [seconds * 1e9 for seconds in settings.retry_backoff]
+        self._room = self._transport.message_bytes - MESSAGE_OVERHEAD_BYTES
+
+        self._book = _book(addresses)
+        self._nodes: dict[str, _Node] = {}
+        self._guess = ""
+        self._next_id = 1
+        self._done: list[Operation] = []
+        self._outstanding = 0
+        # The deadline of attempts [first, end) at a node. All have the same timeout, so the oldest is
+        # the next one due, and nothing needs to be done for an operation that is answered in time.
+        self._deadlines: deque[tuple[int, _Node, int, int]] = deque()
+        # Operations that pause between two attempts: due time, tie-breaker, operation.
+        self._paused: list[tuple[int, int, Operation]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def outstanding(self) -> int:
+        """Operations submitted and not completed."""
+        return self._outstanding
+
+    @property
+    def leader(self) -> str | None:
+        """The node that is believed to lead: the one the next operation goes to first."""
+        return self._guess or None
+
+    async def start(self) -> None:
+        """Begins to connect to all nodes; does not wait for them."""
+        self._loop = asyncio.get_running_loop()
+        self.update_addresses(self._book)
+
+    async def close(self) -> None:
+        """Ends every outstanding operation, delivers them to `on_done`, and closes all connections.
+
+        A write that was sent and not answered ends UNKNOWN, all else FAIL; the error is CANCELLED.
+        `submit` raises RuntimeError from then on, in that last `on_done` too.
+        """
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        now = self._clock()
+        for node in self._nodes.values():
+            pending, node.pending = node.pending, {}
+            for attempt_id, operation in pending.items():
+                _record(node, operation, "CANCELLED", now, ambiguous=attempt_id <= node.sent_id)
+                self._cancel(operation, now)
+            node.late.clear()
+            self._retire(node)
+        for _, _, operation in self._paused:
+            if operation.outcome == OPEN:
+                self._cancel(operation, now)
+        self._nodes.clear()
+        self._paused.clear()
+        self._deliver()
+        while self._closing:
+            await asyncio.wait(self._closing)
+
+    def submit(self, operations: Sequence[Operation]) -> None:
+        """Starts operations. They complete through `on_done`, also when nothing is connected.
+
+        Cheapest when called once per tick with many. `start_ns` is taken once per call.
+        """
+        if self._closed or self._loop is None:
+            raise RuntimeError("the engine is closed, or was not started")
+        now = self._clock()
+        for operation in operations:
+            operation.start_ns = now
+            session = operation.session
+            if session is not None and operation.kind != _GET:
+                assert not session.busy, f"session {session.id} has a write outstanding"
+                session.busy = True
+                session.sequence += 1
+                operation.sequence = session.sequence
+        self._outstanding += len(operations)
+        self._send(self._choose(), operations, now)
+
+    def update_addresses(self, addresses: Mapping[str, str] | Iterable[str]) -> None:
+        """Replaces the address book. A node with a new address gets a fresh connection at once; what was
+        under way to its old one, or to a node that is gone, ends UNAVAILABLE (and is retried)."""
+        self._book = _book(addresses)
+        if self._loop is None or self._closed:
+            return
+        before, self._nodes = self._nodes, {}
+        for node_id, address in self._book.items():
+            known = before.get(node_id)
+            keep = known is not None and known.address == address
+            self._nodes[node_id] = known if known is not None and keep else _Node(self, node_id, address)
+        for node_id, node in before.items():
+            if self._nodes.get(node_id) is not node:
+                self._retire(node)
+                self._broken(node, "UNAVAILABLE", f"{node.address} is not its address any more")
+
+    async def open_sessions(self, count: int) -> list[Session]:
+        """Opens sessions, in one batch, retrying within the budget. Not seen by `on_done`.
+
+        Raises OperationFailed when one could not be opened.
+        """
+        if count == 0:
+            return []
+        opening = _Opening(count)
+        self.submit([Operation(_OPEN_SESSION, b"", token=opening) for _ in range(count)])
+        return await opening.future
+
+    # What goes out.
+
+    def _choose(self) -> _Node | None:
+        """The node that the next operation goes to first; None when there is none."""
+        node = self._nodes.get(self._guess)
+        if node is None or node.down:
+            node = self._after(self._guess)
+            self._guess = node.node_id if node is not None else ""
+        return node
+
+    def _after(self, node_id: str) -> _Node | None:
+        """The next node in the order of the address book, preferably one that is not down."""
+        ids = list(self._nodes)
+        start = ids.index(node_id) + 1 if node_id in self._nodes else 0
+        ring = [self._nodes[each] for each in ids[start:] + ids[:start]]
+        return next((node for node in ring if not node.down), ring[0] if ring else None)
+
+    def _send(self, node: _Node | None, operations: Sequence[Operation], now: int) -> None:
+        """Begins an attempt of each operation at a node."""
+        first = attempt_id = self._next_id
+        for operation in operations:
+            operation.attempt_id = attempt_id
+            operation.attempt_ns = now
+            operation.attempts += 1
+            attempt_id += 1
+        self._next_id = attempt_id
+        if node is None or node.down:
+            why = "no address is known" if node is None else f"{node.node_id} is down: {node.why}"
+            for operation in operations:
+                self._ended(node, operation, "UNAVAILABLE", why, now, sent=False)
+            return
+        node.pending.update(zip(range(first, attempt_id), operations, strict=True))
+        node.queue.extend(range(first, attempt_id))
+        if node.unanswered_since_ns is None:
+            node.unanswered_since_ns = now
+        node.link.wake()
+        deadline_ns = now + self._timeout_ns
+        self._deadlines.append((deadline_ns, node, first, attempt_id))
+        self._call_at(deadline_ns)
+
+    def _too_large(self, node: _Node, operation: Operation, size: int) -> None:
+        message = f"{size} bytes, more than the {self._room} that fit into a message"
+        self._ended(node, operation, "BAD_ARGUMENT", message, self._clock(), sent=False)
+
+    # What comes back.
+
+    def _received(self, node: _Node, batch: kv_pb2.ResultBatch) -> None:
+        now = self._clock()
+        node.unanswered_since_ns = None
+        for result in batch.results:
+            operation = node.pending.pop(result.id, None)
+            if operation is None:
+                operation = self._late(node, result)
+                if operation is None:
+                    continue
+            if result.error:
+                code = _ERROR_NAMES.get(result.error) or f"ERROR_{result.error}"
+                self._ended(node, operation, code, result.message, now, sent=True, hint=result.leader_hint)
+                continue
+            kind = operation.kind
+            if kind != _PUT:
+                operation.found = result.found
+                operation.number = result.number
+                if result.HasField("value") or (result.found and kind == _GET):
+                    operation.result = result.value
+            operation.outcome = OK
+            operation.error = operation.message = ""
+            self._complete(operation, now)
+            self._guess = node.node_id
+
+    def _late(self, node: _Node, result: kv_pb2.OperationResult) -> Operation | None:
+        """The operation that a result after its attempt's deadline still completes, if any."""
+        operation = node.late.pop(result.id, None)
+        if operation is None or operation.outcome != OPEN or result.error:
+            return None
+        for other in self._nodes.values():
+            if other.pending.get(operation.attempt_id) is operation:
+                del other.pending[operation.attempt_id]
+        return operation
+
+    def _broken(self, node: _Node, code: str, message: str) -> None:
+        node.down, node.why = True, message
+        node.queue.clear()
+        node.late.clear()
+        node.unanswered_since_ns = None
+        pending, node.pending = node.pending, {}
+        now = self._clock()
+        for attempt_id, operation in pending.items():
+            self._ended(node, operation, code, message, now, sent=attempt_id <= node.sent_id)
+
+    def _expire(self, node: _Node, attempts: Iterable[int], now: int) -> None:
+        message = f"no answer from {node.node_id} in {self._timeout_ns / 1e9:g} s"
+        for attempt_id in attempts:
+            operation = node.pending.pop(attempt_id, None)
+            if operation is None:
+                continue
+            sent = attempt_id <= node.sent_id
+            self._ended(node, operation, "DEADLINE_EXCEEDED", message, now, sent=sent)
+            if sent and operation.outcome == OPEN and operation.trouble is not None:
+                node.late[attempt_id] = operation
+                operation.trouble.late.append((node.late, attempt_id))
+        self._refresh(node, now)
+
+    def _refresh(self, node: _Node, now: int) -> None:
+        """Reconnects to a node from which nothing is heard: a network that works again would be found
+        out by TCP only after a long pause of its own."""
+        since = node.unanswered_since_ns
+        silent = since is not None and now - since >= 2 * self._timeout_ns
+        if silent and not node.pending and self._nodes.get(node.node_id) is node:
+            self._nodes[node.node_id] = _Node(self, node.node_id, node.address)
+            self._retire(node)
+
+    # What becomes of an operation.
+
+    def _ended(
+        self, node: _Node | None, operation: Operation, code: str, message: str, now: int, *, sent: bool, hint: str = ""
+    ) -> None:
+        """An attempt ended without an answer: the operation is tried again, or completes."""
+        rule = _RULES.get(code, _LOST)
+        trouble = _record(node, operation, code, now, ambiguous=rule.ambiguous and sent)
+        operation.error, operation.message = code, message
+        # Before the decision: the next operation profits from what this one has found out.
+        target = self._redirect(node, operation, code, hint) if rule.retry else None
+        recognised = operation.sequence or operation.kind in _NO_EFFECT
+        in_time = now - operation.start_ns < self._budget_ns
+        if not (rule.retry and in_time and (recognised or not trouble.ambiguous)):
+            self._give_up(operation, now, ambiguous=rule.ambiguous)
+            return
+        at_once = not rule.pause or (target is not None and target.node_id == hint)
+        if at_once and target is not None and not target.down and trouble.hops < len(self._nodes):
+            trouble.hops += 1
+            self._send(target, [operation], now)
+        else:
+            self._pause(operation, trouble, now, ambiguous=rule.ambiguous)
+
+    def _redirect(self, node: _Node | None, operation: Operation, code: str, hint: str) -> _Node | None:
+        """Where to try next after an attempt at `node`; learns from it who may lead."""
+        if node is None or code == "OVERLOADED":
+            return self._choose()
+        hinted = self._nodes.get(hint)
+        if hinted is not None and hinted is not node and not hinted.down:
+            self._guess = hint
+            return hinted
+        since = node.unanswered_since_ns
+        alive = code == "DEADLINE_EXCEEDED" and (since is None or since > operation.attempt_ns)
+        other = self._after(node.node_id)
+        if self._guess == node.node_id and other is not None and not alive:
+            # A node that lost a single message may lead all the same; others keep going there.
+            self._guess = other.node_id
+        return other if self._guess == node.node_id else self._choose()
+
+    def _pause(self, operation: Operation, trouble: Trouble, now: int, *, ambiguous: bool) -> None:
+        first_ns, longest_ns = self._backoff_ns
+        delay_ns = min(longest_ns, first_ns * 2.0 ** min(trouble.pauses, 32)) * self._rng.uniform(0.5, 1.0)
+        due_ns = now + round(delay_ns)
+        if due_ns - operation.start_ns >= self._budget_ns:
+            self._give_up(operation, now, ambiguous=ambiguous)
+            return
+        trouble.pauses += 1
+        trouble.hops = 0
+        heapq.heappush(self._paused, (due_ns, operation.attempt_id, operation))
+        self._call_at(due_ns)
+
+    def _cancel(self, operation: Operation, now: int) -> None:
+        operation.error, operation.message = "CANCELLED", "the client was closed"
+        self._give_up(operation, now, ambiguous=False)
+
+    def _give_up(self, operation: Operation, now: int, *, ambiguous: bool) -> None:
+        """Completes an operation that was not answered. `ambiguous`: so was its last attempt."""
+        ambiguous = ambiguous or (operation.trouble is not None and operation.trouble.ambiguous)
+        # VALUE_TOO_LARGE is what the session remembers: whichever attempt was applied, it had no effect.
+        certain = not ambiguous or operation.error == "VALUE_TOO_LARGE" or operation.kind in _NO_EFFECT
+        operation.outcome = FAIL if certain else UNKNOWN
+        self._complete(operation, now)
+
+    def _complete(self, operation: Operation, now: int) -> None:
+        operation.end_ns = now
+        self._outstanding -= 1
+        if operation.sequence and operation.session is not None:
+            operation.session.busy = False
+        if operation.trouble is not None:
+            for late, attempt_id in operation.trouble.late:
+                late.pop(attempt_id, None)
+        if operation.kind == _OPEN_SESSION:
+            operation.token.completed(operation)
+            return
+        if not self._done and self._loop is not None:
+            self._loop.call_soon(self._deliver)
+        self._done.append(operation)
+
+    def _deliver(self) -> None:
+        done, self._done = self._done, []
+        if done:
+            self._on_done(done)
+
+    # Time.
+
+    def _call_at(self, due_ns: int) -> None:
+        """Makes sure that `_on_time` runs at `due_ns` or before."""
+        if self._timer is not None:
+            if self._timer_ns <= due_ns:
+                return
+            self._timer.cancel()
+        assert self._loop is not None
+        self._timer_ns = due_ns
+        # Rounded up: event loops count milliseconds, and one that wakes too early would have to spin.
+        delay_s = max(0, due_ns - self._clock()) / 1e9 + 0.0005
+        self._timer = self._loop.call_later(delay_s, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        now = self._clock()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, node, first, end = self._deadlines.popleft()
+            self._expire(node, range(first, end), now)
+        due = []
+        while self._paused and self._paused[0][0] <= now:
+            operation = heapq.heappop(self._paused)[2]
+            if operation.outcome == OPEN:
+                due.append(operation)
+        if due:
+            self._send(self._choose(), due, now)
+        ahead = [queue[0][0] for queue in (self._deadlines, self._paused) if queue]
+        if ahead:
+            self._call_at(max(min(ahead), now + _TIMER_NS))
+
+    def _retire(self, node: _Node) -> None:
+        """Closes a link, in the background. What is pending on it is the caller's to end."""
+        task = asyncio.create_task(node.link.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _book(addresses: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
+    return dict(addresses) if isinstance(addresses, Mapping) else {address: address for address in addresses}
+
+
+def _record(node: _Node | None, operation: Operation, code: str, now: int, *, ambiguous: bool) -> Trouble:
+    if operation.trouble is None:
+        operation.trouble = Trouble()
+    trouble = operation.trouble
+    trouble.failures.append(Attempt(node.node_id if node is not None else "", code, operation.attempt_ns, now))
+    trouble.ambiguous |= ambiguous
+    return trouble

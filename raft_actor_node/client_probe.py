@@ -1,0 +1,134 @@
+"""What an owner of nodes asks them, beside the key-value service: health, status, link faults, traces.
+
+These calls never pass the nodes' link faults. A node need not offer them: the reply is None then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from raft_actor_node.channels import channel_options
+from raft_actor_node.config import TransportSettings
+from raft_actor_node.errors import RaftLabError
+from raft_actor_node.links import LinkRule
+from raft_actor_node.pb import chaos_pb2, chaos_pb2_grpc, inspection_pb2, inspection_pb2_grpc
+from raft_actor_node.runtime.codec import encode_rule
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+
+class ProbeFailed(RaftLabError):
+    """A node did not answer a question about itself."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+        """Name of the gRPC status."""
+
+
+class NodeProbe:
+    """Asks one node. Usage: `async with NodeProbe("127.0.0.1:41233") as probe: await probe.status()`.
+
+    Every call takes a timeout in seconds and raises ProbeFailed when it ends without a reply; the reply
+    is None when the node does not offer the service (UNIMPLEMENTED).
+    """
+
+    def __init__(self, address: str, *, transport: TransportSettings | None = None) -> None:
+        """`address` is "host:port". Needs a running event loop; connects at the first call."""
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address, options=channel_options(transport or TransportSettings()))
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._inspection = inspection_pb2_grpc.InspectionStub(self._channel)
+        self._chaos = chaos_pb2_grpc.ChaosStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Drops the connection."""
+        await self._channel.close()
+
+    async def health(self, *, timeout: float = 1.0) -> bool | None:
+        """True when the node serves; False when it says that it does not, or cannot be reached in time."""
+        try:
+            reply = await self._ask(self._health.Check, health_pb2.HealthCheckRequest(service=""), timeout)
+        except ProbeFailed:
+            return False
+        return None if reply is None else bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def status(self, *, timeout: float = 1.0, with_state_hash: bool = False) -> inspection_pb2.StatusReply | None:
+        """The node's inner state; the hash over it costs time in proportion to keys and sessions."""
+        request = inspection_pb2.StatusRequest(with_state_hash=with_state_hash)
+        return await self._ask(self._inspection.GetStatus, request, timeout)
+
+    async def log(self, first: int = 0, end: int = 0, *, timeout: float = 1.0) -> inspection_pb2.LogReply | None:
+        """Log entries [first, end), at most 1000; 0 means from the beginning and up to the end."""
+        request = inspection_pb2.LogRequest(first_index=first, end_index=end)
+        return await self._ask(self._inspection.GetLog, request, timeout)
+
+    async def samples(self, since_ns: int = 0, *, timeout: float = 1.0) -> inspection_pb2.SamplesReply | None:
+        """What the node measured about itself since `since_ns` on its monotonic clock."""
+        return await self._ask(self._inspection.GetSamples, inspection_pb2.SamplesRequest(since_ns=since_ns), timeout)
+
+    async def set_links(self, rules: Iterable[LinkRule], *, timeout: float = 1.0) -> int | None:
+        """Replaces the node's table of link faults. When it was in force, in ns of the node's clock."""
+        request = chaos_pb2.SetLinksRequest(rules=[encode_rule(rule) for rule in rules])
+        reply = await self._ask(self._chaos.SetLinks, request, timeout)
+        return None if reply is None else int(reply.applied_ns)
+
+    async def links(self, *, timeout: float = 1.0) -> chaos_pb2.GetLinksReply | None:
+        """The table of link faults in force, and what it did so far."""
+        return await self._ask(self._chaos.GetLinks, chaos_pb2.GetLinksRequest(), timeout)
+
+    async def trace(self, after: int = 0, *, timeout: float = 5.0) -> list[inspection_pb2.TraceEvent] | None:
+        """The trace events above number `after` that the node remembers."""
+        try:
+            return [event async for event in self._trace(after, follow=False, timeout=timeout)]
+        except ProbeFailed as error:
+            if error.code == "UNIMPLEMENTED":
+                return None
+            raise
+
+    def follow_trace(self, after: int = 0, *, timeout: float | None = None) -> AsyncIterator[inspection_pb2.TraceEvent]:
+        """Trace events above number `after`, those remembered and then those that happen, for `timeout`
+        seconds or until the iteration is left. Raises ProbeFailed when the stream ends."""
+        return self._trace(after, follow=True, timeout=timeout)
+
+    async def _trace(
+        self, after: int, *, follow: bool, timeout: float | None
+    ) -> AsyncIterator[inspection_pb2.TraceEvent]:
+        request = inspection_pb2.TraceRequest(after=after, follow=follow)
+        call = self._inspection.Trace(request, timeout=timeout)
+        try:
+            async for event in call:
+                yield event
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(error) from None
+        finally:
+            call.cancel()
+
+    async def _ask(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Reply], request: Request, timeout: float
+    ) -> Reply | None:
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return None
+            raise self._failed(error) from None
+
+    def _failed(self, error: grpc.aio.AioRpcError) -> ProbeFailed:
+        name = error.code().name
+        return ProbeFailed(f"{self.address}: {name}: {error.details() or 'no reason given'}", name)

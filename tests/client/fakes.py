@@ -1,0 +1,189 @@
+"""Fakes for the tests of the client: key-value nodes that answer as a script says, and a load."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+
+from raft_actor_node.channels import server_options
+from raft_actor_node.client_engine import ClientEngine, Operation
+from raft_actor_node.config import ClientSettings, TransportSettings
+from raft_actor_node.kv.commands import encode, fault
+from raft_actor_node.kv.store import Store
+from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
+from raft_actor_node.units import Range
+
+CALM = ClientSettings(rpc_timeout=10.0, retry_budget=30.0, retry_backoff=Range(0.001, 0.01))
+"""No deadline passes by itself, however busy the machine is."""
+QUICK = ClientSettings(rpc_timeout=0.5, retry_budget=30.0, retry_backoff=Range(0.001, 0.01))
+"""For tests in which a deadline has to pass."""
+PATIENCE_S = 10.0
+
+Result = kv_pb2.OperationResult
+Step = Callable[[kv_pb2.Operation], Result | None]
+"""What a node does with one operation; None is silence."""
+
+
+class AbortStream(Exception):
+    """Raised by a step: the stream ends with this status."""
+
+    def __init__(self, code: grpc.StatusCode, details: str = "as the script says") -> None:
+        super().__init__(details)
+        self.code, self.details = code, details
+
+
+def silent(_: kv_pb2.Operation) -> None:
+    """Never answer."""
+
+
+def refuse(code: int, hint: str = "", message: str = "") -> Step:
+    """Answer with an error."""
+    error = cast("kv_pb2.ErrorCode", code)  # any number: enums of proto3 are open
+    return lambda operation: Result(id=operation.id, error=error, leader_hint=hint, message=message)
+
+
+def abort(code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> Step:
+    """End the stream."""
+
+    def step(_: kv_pb2.Operation) -> None:
+        raise AbortStream(code)
+
+    return step
+
+
+class FakeNode(kv_pb2_grpc.KVServicer):
+    """A node without Raft. It applies operations to its store, unless `script` says otherwise for the next
+    ones or `default` for all of them; the opening of sessions is scripted only through `default`."""
+
+    def __init__(self, store: Store | None = None) -> None:
+        self.store = store or Store(value_bytes=1 << 20)
+        self.script: deque[Step] = deque()
+        self.default: Step = self.apply
+        self.batches: list[kv_pb2.OperationBatch] = []
+        self.reading = asyncio.Event()
+        """Cleared: the node reads nothing more from its streams."""
+        self.reading.set()
+        self.streams: list[Any] = []
+        self.address = ""
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server(options=server_options(TransportSettings()))
+        kv_pb2_grpc.add_KVServicer_to_server(self, self._server)
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        self.address = f"127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self.reading.set()
+            await self._server.stop(None)
+            self._server = None
+
+    @property
+    def operations(self) -> list[kv_pb2.Operation]:
+        """Everything received but the opening of sessions."""
+        return [each for batch in self.batches for each in batch.operations if each.kind != kv_pb2.OPEN_SESSION]
+
+    def apply(self, operation: kv_pb2.Operation) -> Result:
+        """Do what is asked, as a leader would."""
+        expected = operation.expected if operation.HasField("expected") else None
+        what = int(operation.kind), operation.key, operation.value, expected
+        session_id, sequence = operation.session_id, operation.sequence
+        refusal = fault(*what, session_id=session_id, sequence=sequence, key_bytes=1024, value_bytes=1 << 20)
+        if refusal:
+            return Result(id=operation.id, error=kv_pb2.BAD_ARGUMENT, message=refusal)
+        if operation.kind == kv_pb2.GET:
+            value = self.store.get(operation.key)
+            return Result(id=operation.id, found=value is not None, value=value)
+        payload = encode(*what, session_id=session_id, sequence=sequence)
+        (done,) = self.store.apply(self.store.last_applied + 1, [1], [payload])
+        error = cast("kv_pb2.ErrorCode", int(done.error))
+        return Result(id=operation.id, error=error, found=done.found, value=done.value, number=done.number)
+
+    def apply_silently(self, operation: kv_pb2.Operation) -> None:
+        """Do what is asked, and lose the answer."""
+        self.apply(operation)
+
+    async def answer(self, result: Result) -> None:
+        """Send a result on the newest stream."""
+        await self.streams[-1].write(kv_pb2.ResultBatch(results=[result]))
+
+    async def Execute(self, request_iterator: Any, context: Any) -> None:  # noqa: N802 -- the name of the rpc
+        self.streams.append(context)
+        while True:
+            batch = await context.read()
+            await self.reading.wait()
+            if batch is grpc.aio.EOF:
+                return
+            self.batches.append(batch)
+            try:
+                results = [self._step(operation)(operation) for operation in batch.operations]
+            except AbortStream as end:
+                await context.abort(end.code, end.details)
+            answers = [result for result in results if result is not None]
+            if answers:
+                await context.write(kv_pb2.ResultBatch(results=answers))
+
+    def _step(self, operation: kv_pb2.Operation) -> Step:
+        scripted = self.script and operation.kind != kv_pb2.OPEN_SESSION
+        return self.script.popleft() if scripted else self.default
+
+
+StartNodes = Callable[[int], Awaitable[list[FakeNode]]]
+"""Type of the fixture `nodes`."""
+
+
+class Load:
+    """An engine, and the operations that it has completed."""
+
+    def __init__(self, addresses: Any, settings: ClientSettings = CALM, **options: Any) -> None:
+        self.done: list[Operation] = []
+        self.lists: list[list[Operation]] = []
+        self.then: Callable[[list[Operation]], None] = lambda _: None
+        self._change = asyncio.Event()
+        self.engine = ClientEngine(addresses, client_id="load", on_done=self._on_done, settings=settings, **options)
+
+    def _on_done(self, operations: list[Operation]) -> None:
+        self.lists.append(operations)
+        self.done.extend(operations)
+        self._change.set()
+        self.then(operations)
+
+    async def completed(self, count: int) -> list[Operation]:
+        """The operations, as soon as there are `count` of them."""
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.done) < count:
+                self._change.clear()
+                await self._change.wait()
+        return self.done
+
+    async def run(self, *operations: Operation) -> Sequence[Operation]:
+        """Submit, and wait for all."""
+        count = len(self.done) + len(operations)
+        self.engine.submit(operations)
+        await self.completed(count)
+        return operations
+
+
+StartLoad = Callable[..., Awaitable[Load]]
+"""Type of the fixture `load`."""
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"never came true: {what}"
+        await asyncio.sleep(0.002)
+
+
+def book(targets: list[Any]) -> dict[str, str]:
+    """An address book; targets are fake nodes or addresses."""
+    return {f"n{i}": getattr(target, "address", target) for i, target in enumerate(targets, 1)}
