@@ -1,0 +1,70 @@
+"""What really happened: the events of a run, the schedule that would repeat them, and the windows they span."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from chaos.faults import AnyFault
+from chaos.schedule import Schedule
+from raft_actor_node.config import Section
+
+NEVER_NS = 2**63 - 1
+"""The end of a fault that was not healed."""
+
+
+class FaultEvent(Section):
+    """One act: a fault was put in force, was healed, or was skipped."""
+
+    time_ns: int
+    """When the first node had it, on the monotonic clock."""
+    done_ns: int
+    """When the last node had it."""
+    kind: str
+    """Kind of the fault; `links` for the final healing of all links."""
+    action: Literal["inject", "heal", "skip"]
+    nodes: tuple[str, ...]
+    """The nodes it is about."""
+    detail: str
+    """For a person: where and how; why it was skipped; who was chosen in place of a missing leader."""
+    error: str = ""
+    """What failed; the fault, or the healing, may have taken effect in part or not at all."""
+    planned_at_s: float
+    """When it was due, in seconds after the start."""
+    index: int | None
+    """Position of the fault in the schedule; it ties a healing to its injection."""
+    fault: AnyFault | None
+    """The fault with node ids in place of `leader` and the like."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only, for a line of events.jsonl."""
+        return self.model_dump(mode="json")
+
+
+def ran(schedule: Schedule, events: Iterable[FaultEvent]) -> Schedule:
+    """The schedule that repeats what happened: the same faults on the same nodes, skipped ones left out."""
+    done = [event.fault for event in events if event.action == "inject" and event.fault is not None]
+    return schedule.model_copy(update={"faults": tuple(sorted(done, key=lambda fault: float(fault.at)))})
+
+
+def fault_windows(events: Iterable[FaultEvent]) -> list[tuple[int, int]]:
+    """The spans of time, in nanoseconds, in which at least one fault was in force: disjoint, in order.
+
+    A span runs from when the first node had the fault to when the last one was rid of it; a fault whose
+    healing failed lasts until a healing that succeeds, or else to NEVER_NS.
+    """
+    opened: dict[int | None, int] = {}
+    spans: list[tuple[int, int]] = []
+    for event in events:
+        if event.action == "inject":
+            opened.setdefault(event.index, event.time_ns)
+        elif event.action == "heal" and not event.error and event.index in opened:
+            spans.append((opened.pop(event.index), event.done_ns))
+    spans += [(start_ns, NEVER_NS) for start_ns in opened.values()]
+    windows: list[tuple[int, int]] = []
+    for start_ns, end_ns in sorted(spans):
+        if windows and start_ns <= windows[-1][1]:
+            windows[-1] = (windows[-1][0], max(end_ns, windows[-1][1]))
+        else:
+            windows.append((start_ns, end_ns))
+    return windows

@@ -1,0 +1,130 @@
+"""Arithmetic of link faults: which links a fault is about, and which a partition cuts. Pure functions.
+
+A partition is held as groups: two members see each other exactly when they share a group. Disjoint groups
+are an ordinary split; groups that overlap make a bridge, a ring or a star. `CLIENTS` may be a member;
+clients that are in no group see every node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import permutations
+from typing import Literal, NamedTuple
+
+from raft_actor_node.links import CLIENTS, LinkRule
+
+Link = tuple[str, str]
+"""A directed link: the sender's node id and the receiver's."""
+Groups = tuple[tuple[str, ...], ...]
+"""The groups of a partition."""
+Direction = Literal["in", "out", "both"]
+"""Messages to a node, from it, or both."""
+Between = Literal["nodes", "clients", "all"]
+"""Links between nodes, links between nodes and clients, or both."""
+
+
+def minority(n: int) -> int:
+    """The most nodes of `n` whose loss leaves a quorum."""
+    return (n - 1) // 2
+
+
+def majority(n: int) -> int:
+    """The size of a quorum of `n` nodes."""
+    return n // 2 + 1
+
+
+def touching(
+    chosen: Iterable[str], nodes: Sequence[str], direction: Direction = "both", between: Between = "nodes"
+) -> list[Link]:
+    """The links into, out of, or into and out of the chosen nodes, each once."""
+    of = set(chosen)
+    return [
+        (a, b) for a, b in _links(nodes, between) if (direction != "out" and b in of) or (direction != "in" and a in of)
+    ]
+
+
+def separated(groups: Groups, nodes: Sequence[str]) -> list[Link]:
+    """The links between members that share no group."""
+    sees = {pair for group in groups for pair in permutations(group, 2)}
+    with_clients = any(CLIENTS in group for group in groups)
+    return [link for link in _links(nodes, "all" if with_clients else "nodes") if link not in sees]
+
+
+def cut(links: Iterable[Link]) -> list[LinkRule]:
+    """Rules that let nothing pass on these links."""
+    return [LinkRule(from_id=a, to_id=b, cut=True) for a, b in links]
+
+
+def compose(tables: Iterable[Sequence[LinkRule]]) -> list[LinkRule]:
+    """One table in which the faults of all tables are in force.
+
+    Several rules on one link all take effect, so that two losses of one half lose three quarters; only
+    cuts are written once, because a link cannot be cut twice.
+    """
+    rules = [rule for table in tables for rule in table]
+    return list(dict.fromkeys(r for r in rules if r.cut)) + [r for r in rules if not r.cut]
+
+
+def _links(nodes: Sequence[str], between: Between) -> list[Link]:
+    ends = nodes if between == "nodes" else (*nodes, CLIENTS)
+    return [link for link in permutations(ends, 2) if between != "clients" or CLIENTS in link]
+
+
+class Shape(NamedTuple):
+    """A named partition: the groups it makes of members whose order says who plays which part."""
+
+    groups: Callable[[Sequence[str]], Groups]
+    leader: Literal["first", "last"] | None
+    """Where the leader must stand among the members; None: anywhere."""
+    min_nodes: int
+    """The smallest cluster in which the shape cuts what its name promises."""
+    two_sided: bool = False
+    """The groups are (minority, majority); for `halves` of an even cluster, two halves."""
+
+
+def _halves(members: Sequence[str]) -> Groups:
+    return _split(members, len(members) // 2)
+
+
+def _minority_first(members: Sequence[str]) -> Groups:
+    return _split(members, minority(len(members)))
+
+
+def _split(members: Sequence[str], size: int) -> Groups:
+    return tuple(members[:size]), tuple(members[size:])
+
+
+def _ring(members: Sequence[str]) -> Groups:
+    # A node sees `reach` neighbours on either side: a majority, and no other node sees the same one.
+    # Nodes that are at most `reach` apart share one of the n windows of reach + 1 nodes.
+    n = len(members)
+    reach = majority(n) // 2
+    return tuple(tuple(members[(start + i) % n] for i in range(reach + 1)) for start in range(n))
+
+
+def _bridge(members: Sequence[str]) -> Groups:
+    bridge, *others = members
+    return tuple((bridge, *side) for side in _halves(others))
+
+
+def _star(members: Sequence[str]) -> Groups:
+    hub, *others = members
+    return tuple((hub, other) for other in others)
+
+
+def _chained(members: Sequence[str]) -> Groups:
+    return tuple(members[:-1]), tuple(members[1:])
+
+
+SHAPES: dict[str, Shape] = {
+    "leader-in-minority": Shape(_minority_first, "first", 3, two_sided=True),
+    "leader-in-majority": Shape(_minority_first, "last", 3, two_sided=True),
+    "majority-minority": Shape(_minority_first, None, 3, two_sided=True),
+    "halves": Shape(_halves, None, 2, two_sided=True),
+    "ring": Shape(_ring, None, 4),
+    "bridge": Shape(_bridge, None, 3),
+    "quorum-loss": Shape(_star, "last", 4),
+    "chained": Shape(_chained, "first", 3),
+}
+"""Partitions by name. In the last two, known from the literature on partial partitions, only one follower
+sees a quorum (all others see only it), and the leader and one follower do not see each other."""

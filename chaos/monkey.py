@@ -1,0 +1,397 @@
+"""Carries out a schedule on a Target, records what happened, and always heals.
+
+Acts never overlap: a slow one delays those after it, which their time stamps show. Every call of the
+target is bounded by a timeout in the event loop's time; an error of the target is recorded and the
+schedule goes on. Healing takes place however the run ends, and a cancellation waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any, Literal, Protocol, TypeVar
+
+from chaos.events import FaultEvent
+from chaos.faults import AnyFault, Crash, LinkFault, Pause
+from chaos.links import compose
+from chaos.resolve import needs_leader, refusal, resolve
+from chaos.schedule import Schedule
+from chaos.spec import BadChaos, describe
+from chaos.target import Applied, Target
+from raft_actor_node.errors import RaftLabError
+
+log = logging.getLogger(__name__)
+
+LEADER_POLL_S = 0.02
+"""Pause between two questions for the leader while there is none."""
+
+
+class Clock(Protocol):
+    """The time by which a schedule runs, so that it may be virtual."""
+
+    def now_ns(self) -> int:
+        """The time in nanoseconds; it never goes back."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let this much time pass."""
+
+
+class MonotonicClock:
+    """Real time: the monotonic clock of this host."""
+
+    def now_ns(self) -> int:
+        """CLOCK_MONOTONIC, the one the nodes of this host use too."""
+        return time.monotonic_ns()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep in the event loop."""
+        await asyncio.sleep(seconds)
+
+
+class NotHealed(RaftLabError):
+    """Faults were left in force, although their healing was tried; what is measured from now on is worthless."""
+
+    def __init__(self, message: str, events: Sequence[FaultEvent]) -> None:
+        super().__init__(message)
+        self.events = tuple(events)
+        """Everything that happened."""
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long to wait for a target, in seconds."""
+
+    call_s: float = 5.0
+    """For the answer to any call."""
+    restart_s: float = 30.0
+    """For nodes to be back; they recover their log first."""
+    leader_s: float = 2.0
+    """For a leader, when a fault needs one; then the seed chooses a node in its place."""
+
+
+async def run(
+    target: Target,
+    schedule: Schedule,
+    *,
+    clock: Clock | None = None,
+    on_event: Callable[[FaultEvent], None] | None = None,
+    timeouts: Timeouts = Timeouts(),
+) -> list[FaultEvent]:
+    """Carry out the schedule, starting now, and return what happened; nothing is in force afterwards.
+
+    It returns when the last fault is healed, which may be before the end of the schedule.
+    `on_event` is told each event as it happens, and is the way to have them when the run is cancelled.
+    Raises NotHealed when the target cannot be healed; other failures of the target are in the events.
+    Raises BadChaos, before anything happens, for a schedule that is not for this cluster.
+    """
+    for fault in schedule.faults:
+        if reason := refusal(fault, target.node_ids):
+            raise BadChaos(reason)
+    monkey = _Monkey(target, schedule, clock or MonotonicClock(), on_event, timeouts)
+    await monkey.run()
+    return monkey.events
+
+
+@dataclass
+class _Active:
+    """A fault in force, or one that may be: it was tried and not healed since."""
+
+    fault: AnyFault
+    nodes: tuple[str, ...]
+    heal_at_s: float
+    ending: bool = False
+
+
+@dataclass
+class _Outcome:
+    """How a call of the target ended."""
+
+    first_ns: int
+    last_ns: int
+    failed: tuple[str, ...] = ()
+    error: str = ""
+
+
+class _Monkey:
+    def __init__(
+        self,
+        target: Target,
+        schedule: Schedule,
+        clock: Clock,
+        on_event: Callable[[FaultEvent], None] | None,
+        timeouts: Timeouts,
+    ) -> None:
+        self.target = target
+        self.nodes = target.node_ids
+        self.schedule = schedule
+        self.clock = clock
+        self.on_event = on_event
+        self.timeouts = timeouts
+        self.events: list[FaultEvent] = []
+        self.active: dict[int, _Active] = {}
+        self.stale: set[str] = set()  # nodes that missed the last table of link faults
+        self.links_touched = False
+        self.start_ns = 0
+
+    async def run(self) -> None:
+        self.start_ns = self.clock.now_ns()
+        try:
+            await self._follow_schedule()
+        finally:
+            await _to_the_end(self._heal_everything())
+        if self.active or self.stale:
+            raise NotHealed(self._not_healed(), self.events)
+
+    async def _follow_schedule(self) -> None:
+        # (when it is due, healing before injecting, position in the schedule)
+        agenda = [(float(fault.at), True, index) for index, fault in enumerate(self.schedule.faults)]
+        while agenda:
+            at_s, inject, index = heapq.heappop(agenda)
+            await self._sleep_until(at_s)
+            if not inject:
+                await self._heal(index)
+            elif await self._inject(index) and self.active[index].heal_at_s < self.schedule.duration_s:
+                heapq.heappush(agenda, (self.active[index].heal_at_s, False, index))
+        if self.active:
+            await self._sleep_until(self.schedule.duration_s)
+
+    async def _sleep_until(self, at_s: float) -> None:
+        due_ns = self.start_ns + round(at_s * 1e9)
+        while (left_ns := due_ns - self.clock.now_ns()) > 0:
+            await self.clock.sleep(left_ns / 1e9)
+
+    def _elapsed_s(self) -> float:
+        return (self.clock.now_ns() - self.start_ns) / 1e9
+
+    def _held(self) -> set[str]:
+        """Nodes that are, or may be, crashed or paused."""
+        return {n for a in self.active.values() if isinstance(a.fault, (Crash, Pause)) for n in a.nodes}
+
+    async def _inject(self, index: int) -> bool:
+        planned = self.schedule.faults[index]
+        at_s, end_s = float(planned.at), self.schedule.duration_s
+        lasts_s = end_s if planned.lasts is None else float(planned.lasts)
+        too_late = "its time was over before it could begin"
+        if self._elapsed_s() >= (min(at_s + lasts_s, end_s) if lasts_s else end_s):
+            return self._skip(index, planned, too_late)
+        fault, note = await self._resolve(index)
+        if self._elapsed_s() >= end_s:
+            return self._skip(index, fault, too_late)
+        nodes = fault.ids
+        if isinstance(fault, (Crash, Pause)):
+            held = self._held()
+            nodes = tuple(node for node in nodes if node not in held)
+            if not nodes:
+                return self._skip(index, fault, "crashed or paused already")
+            fault = fault.on(nodes)
+        # In force from here on: a call that fails or is cancelled may still have had its effect.
+        active = self.active[index] = _Active(fault, nodes, end_s)
+        begin_ns = self.clock.now_ns()
+        outcome = _Outcome(begin_ns, begin_ns, error="cancelled before it was answered")
+        try:
+            outcome = await self._put_in_force(active)
+        finally:
+            self._record(index, "inject", fault, at_s, outcome, note)
+        active.heal_at_s = min(self._elapsed_s() + lasts_s, end_s)
+        return True
+
+    def _skip(self, index: int, fault: AnyFault, reason: str) -> Literal[False]:
+        now_ns = self.clock.now_ns()
+        self._record(index, "skip", fault, float(fault.at), _Outcome(now_ns, now_ns), reason)
+        return False
+
+    async def _resolve(self, index: int) -> tuple[AnyFault, str]:
+        fault, note, leader = self.schedule.faults[index], "", None
+        rng = Random(f"{self.schedule.seed}/{index}")
+        if needs_leader(fault):
+            leader = await self._find_leader()
+            if leader is None:
+                held = self._held()
+                leader = rng.choice([node for node in self.nodes if node not in held] or self.nodes)
+                note = f"there was no leader, {leader} was chosen in its place"
+        return resolve(fault, self.nodes, leader, rng), note
+
+    async def _find_leader(self) -> str | None:
+        until_s = min(self._elapsed_s() + self.timeouts.leader_s, self.schedule.duration_s)
+        while (left_s := until_s - self._elapsed_s()) > 0:
+            try:
+                leader = await _bounded(self.target.leader, left_s)
+            except Exception:  # a target that cannot say knows no leader
+                leader = None
+            if leader in self.nodes and leader not in self._held():
+                return leader
+            await self.clock.sleep(LEADER_POLL_S)
+        return None
+
+    async def _put_in_force(self, active: _Active) -> _Outcome:
+        if isinstance(active.fault, LinkFault):
+            return await self._set_links()
+        act = self.target.crash if isinstance(active.fault, Crash) else self.target.pause
+        return await self._call(lambda: act(*active.nodes), self.timeouts.call_s)
+
+    async def _set_links(self) -> _Outcome:
+        faults = [a.fault for a in self.active.values() if isinstance(a.fault, LinkFault) and not a.ending]
+        table = compose(fault.rules(self.nodes) for fault in faults)
+        return await self._call_links(lambda: self.target.set_links(table))
+
+    async def _call_links(self, call: Callable[[], Awaitable[Applied | None]]) -> _Outcome:
+        self.links_touched = True
+        outcome = await self._call(call, self.timeouts.call_s, excused=self._held())
+        self.stale = set(outcome.failed or (self.nodes if outcome.error else ()))
+        return outcome
+
+    async def _call(
+        self, call: Callable[[], Awaitable[Applied | None]], timeout_s: float, excused: Collection[str] = ()
+    ) -> _Outcome:
+        """Never raises for what the target does; nodes that are excused may fail without an error."""
+        begin_ns = self.clock.now_ns()
+        try:
+            applied = await _bounded(call, timeout_s)
+            if applied is None:
+                return _Outcome(begin_ns, self.clock.now_ns())
+            missing = [node for node in applied.failed if node not in excused]
+            return _Outcome(
+                int(applied.first_ns) or begin_ns,
+                int(applied.last_ns) or self.clock.now_ns(),
+                tuple(applied.failed),
+                f"not on {', '.join(missing)}" if missing else "",
+            )
+        except Exception as error:
+            text = " ".join(str(error).split())
+            return _Outcome(begin_ns, self.clock.now_ns(), error=text or type(error).__name__)
+
+    async def _heal(self, index: int) -> None:
+        active = self.active[index]
+        active.ending = True
+        if isinstance(active.fault, LinkFault):
+            outcome = await self._set_links()
+        else:
+            nodes = set(active.nodes)
+            outcome = await self._bring_back(active)
+            if self.stale & nodes:
+                # They could not take the table while they stood still, and what they still cut, they cut for all.
+                outcome.last_ns = max(outcome.last_ns, (await self._set_links()).last_ns)
+        self._healed(index, outcome)
+
+    async def _bring_back(self, active: _Active) -> _Outcome:
+        """Restart or resume nodes, each by a call of its own: one that fails must not keep the others down."""
+        crashed = isinstance(active.fault, Crash)
+        act = self.target.restart if crashed else self.target.resume
+        timeout_s = self.timeouts.restart_s if crashed else self.timeouts.call_s
+        outcomes = await asyncio.gather(*(self._call(partial(act, node), timeout_s) for node in active.nodes))
+        errors = {node: outcome.error for node, outcome in zip(active.nodes, outcomes, strict=True) if outcome.error}
+        active.nodes = tuple(errors)
+        return _Outcome(
+            min(outcome.first_ns for outcome in outcomes),
+            max(outcome.last_ns for outcome in outcomes),
+            error="; ".join(f"{node}: {error}" for node, error in errors.items()),
+        )
+
+    def _healed(self, index: int, outcome: _Outcome) -> None:
+        active = self.active[index]
+        if not outcome.error:
+            del self.active[index]
+        self._record(index, "heal", active.fault, active.heal_at_s, outcome)
+
+    async def _heal_everything(self) -> None:
+        # Paused nodes first: they cannot take a table. Links before crashed nodes, which start with the
+        # table in force. Once more for those that missed it.
+        await self._bring_all_back(Pause)
+        await self._heal_links()
+        await self._bring_all_back(Crash)
+        if self.stale:
+            await self._heal_links()
+        if self.active or self.stale:
+            log.error("%s", self._not_healed())
+
+    async def _bring_all_back(self, kind: type[Crash | Pause]) -> None:
+        async def bring_back(index: int) -> None:
+            self._healed(index, await self._bring_back(self.active[index]))
+
+        await asyncio.gather(*(bring_back(i) for i, a in list(self.active.items()) if isinstance(a.fault, kind)))
+
+    async def _heal_links(self) -> None:
+        if not self.links_touched:
+            return
+        outcome = await self._call_links(self.target.heal)
+        lifted = [index for index, active in self.active.items() if isinstance(active.fault, LinkFault)]
+        for index in lifted:
+            self._healed(index, outcome)
+        if not lifted:
+            self._record(None, "heal", None, self.schedule.duration_s, outcome)
+
+    def _not_healed(self) -> str:
+        failed = [event for event in self.events if event.action == "heal" and event.error]
+        causes = dict.fromkeys(f"{event.kind}: {event.error}" for event in failed)
+        return f"the cluster could not be healed: {'; '.join(causes)}"
+
+    def _record(
+        self,
+        index: int | None,
+        action: Literal["inject", "heal", "skip"],
+        fault: AnyFault | None,
+        planned_at_s: float,
+        outcome: _Outcome,
+        note: str = "",
+    ) -> None:
+        event = FaultEvent(
+            time_ns=outcome.first_ns,
+            done_ns=outcome.last_ns,
+            kind=fault.kind if fault else "links",
+            action=action,
+            nodes=fault.ids if fault else self.nodes,
+            detail="; ".join(part for part in (describe(fault) if fault else "all links", note) if part),
+            error=outcome.error,
+            planned_at_s=planned_at_s,
+            index=index,
+            fault=fault,
+        )
+        self.events.append(event)
+        if self.on_event:
+            try:
+                self.on_event(event)
+            except Exception:  # a listener must not keep the cluster from being healed
+                log.exception("a listener to fault events failed")
+
+
+T = TypeVar("T")
+
+
+async def _bounded(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+    """The result of a call, or TimeoutError; a call that ignores its cancellation is left behind."""
+
+    async def attempt() -> T:
+        return await call()
+
+    task = asyncio.ensure_future(attempt())
+    try:
+        await asyncio.wait({task}, timeout=timeout_s)
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(lambda late: late.cancelled() or late.exception())
+    if not task.done():
+        raise TimeoutError(f"no answer within {timeout_s:g}s")
+    if task.cancelled():
+        raise RuntimeError("the target cancelled the call")
+    return task.result()
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await work that no cancellation may interrupt; a cancellation takes effect afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

@@ -1,0 +1,166 @@
+"""Schedules: which fault strikes when. Made from a `chaos:` value and a seed, saved, loaded and replayed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from chaos.faults import (
+    FAULTS,
+    SELECTORS,
+    AnyFault,
+    Fault,
+    Item,
+    Monkey,
+    Replay,
+    format_moment,
+    moment_s,
+)
+from chaos.links import SHAPES
+from chaos.resolve import needs_leader, refusal, resolve
+from chaos.spec import BadChaos, ChaosSpec, one_line
+from raft_actor_node.config import Section
+from raft_actor_node.units import format_duration, parse_duration
+
+MAX_INTERVALS = 10_000
+"""The most times that a fault is repeated; more is a slip of the pen."""
+
+
+class Schedule(Section):
+    """Faults, each once and at a plain time after the start, in the order of these times.
+
+    Nodes may still be named by their part, such as `leader`: that is decided when the fault strikes.
+    """
+
+    duration_s: Annotated[float, Field(gt=0)]
+    """Everything is healed by then."""
+    seed: int
+    """Decides what is left open until a fault strikes."""
+    faults: tuple[AnyFault, ...] = ()
+
+    @model_validator(mode="after")
+    def _plain(self) -> Schedule:
+        for i, fault in enumerate(self.faults):
+            if fault.every is not None or not all(isinstance(t, float) for t in (fault.at, fault.lasts or 0.0)):
+                raise ValueError(f"faults.{i}: each fault strikes once, at a time such as 2s after the start")
+            if fault.at >= self.duration_s:
+                raise ValueError(f"faults.{i}: at: must be before the end at {format_duration(self.duration_s)}")
+        if list(self.faults) != sorted(self.faults, key=_at):
+            raise ValueError("faults: must be in the order of their times")
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the schedule as JSON, replacing the file in one step."""
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial.write_text(json.dumps(self.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+        partial.replace(target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Schedule:
+        """Read a saved schedule. Raises BadChaos with one line."""
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except OSError as error:
+            raise BadChaos(f"{path}: cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            raise BadChaos(f"{path}: {one_line(error, show_position=True)}") from None
+
+
+def plan(spec: ChaosSpec, *, duration_s: float, nodes: Sequence[str], seed: int) -> Schedule:
+    """The schedule of a `chaos:` value for a phase of `duration_s` seconds in a cluster of these nodes.
+
+    The same arguments give the same schedule, everywhere; the only thing read is the file of a replay.
+    Raises BadChaos with one line for what cannot happen in this phase or this cluster.
+    """
+    faults: list[Fault] = []
+    for position, item in enumerate(spec.root):
+        # A generator for each item: to add one does not change what the others do.
+        rng = Random(f"{seed}/{position}" if not isinstance(item, Monkey) or item.seed is None else str(item.seed))
+        for fault in _strikes(item, duration_s, nodes, rng):
+            if reason := refusal(fault, nodes):
+                raise BadChaos(reason)
+            faults.append(fault if needs_leader(fault) else resolve(fault, nodes, None, rng))
+    return Schedule.model_validate({"duration_s": duration_s, "seed": seed, "faults": sorted(faults, key=_at)})
+
+
+def _strikes(item: Item, duration_s: float, nodes: Sequence[str], rng: Random) -> Iterator[Fault]:
+    if isinstance(item, Replay):
+        yield from _replayed(item, duration_s)
+    elif isinstance(item, Monkey):
+        for start_s in _intervals(0.0, item.every, duration_s, item.kind):
+            lasts_s = _tidy(rng.uniform(0.25, 0.75) * item.every)
+            fault = _random_fault(rng.choice(item.monkey), nodes, rng)
+            at_s = start_s + rng.uniform(0.0, item.every - lasts_s)
+            yield fault.timed(_before(duration_s, at_s), lasts_s)
+    elif isinstance(item, Fault):
+        yield from _timed(item, duration_s, rng)
+
+
+def _timed(fault: Fault, duration_s: float, rng: Random) -> Iterator[Fault]:
+    first_s = moment_s(fault.at, duration_s)
+    lasts_s = None if fault.lasts is None else _tidy(moment_s(fault.lasts, duration_s))
+    if fault.every is None or lasts_s is None:
+        _within(f"{fault.kind}.at", fault.at, duration_s)
+        yield fault.timed(_before(duration_s, first_s), lasts_s)
+        return
+    every_s = moment_s(fault.every, duration_s)
+    # A fault that outlasts its interval may begin anywhere in it.
+    slack_s = every_s - lasts_s if lasts_s <= every_s else every_s
+    for start_s in _intervals(first_s, every_s, duration_s, fault.kind):
+        yield fault.timed(_before(duration_s, start_s + rng.uniform(0.0, slack_s)), lasts_s)
+
+
+def _replayed(item: Replay, duration_s: float) -> Iterator[Fault]:
+    for fault in Schedule.load(item.replay).faults:
+        _within(f"replay: {item.replay}: {fault.kind}.at", fault.at, duration_s)
+        yield fault
+
+
+def _intervals(first_s: float, every_s: float, duration_s: float, kind: str) -> list[float]:
+    # The tolerance lets three thirds of a phase be a whole.
+    count = int((duration_s - first_s) / every_s + 1e-9)
+    if not 1 <= count <= MAX_INTERVALS:
+        found = f"more than {MAX_INTERVALS} intervals" if count > 0 else "no interval"
+        raise BadChaos(
+            f"{kind}.every: {found} of {format_duration(every_s)} in the phase of {format_duration(duration_s)}"
+        )
+    return [first_s + k * every_s for k in range(count)]
+
+
+def _within(field: str, moment: float | Fraction, duration_s: float) -> None:
+    if moment_s(moment, duration_s) >= duration_s:
+        phase = format_duration(duration_s)
+        raise BadChaos(f"{field}: {format_moment(moment)} is not before the end of the phase of {phase}")
+
+
+def _random_fault(kind: str, nodes: Sequence[str], rng: Random) -> Fault:
+    where = rng.choice([part for part in ("leader", "one", "minority") if SELECTORS[part] <= len(nodes)])
+    details: dict[str, dict[str, Any]] = {
+        "partition": {"partition": rng.choice([s for s in SHAPES if SHAPES[s].min_nodes <= len(nodes)] or ["halves"])},
+        "one_way": {"one_way": where, "direction": rng.choice(["in", "out"])},
+        "drop": {"drop": round(rng.uniform(0.05, 0.5), 2)},
+        "delay": {"delay": f"{rng.randint(5, 100)}ms", "jitter": f"{rng.randint(0, 50)}ms"},
+        "duplicate": {"duplicate": round(rng.uniform(0.05, 0.5), 2)},
+    }
+    return FAULTS[kind].model_validate(details.get(kind, {kind: where}))
+
+
+def _before(end_s: float, time_s: float) -> float:
+    return _tidy(min(time_s, end_s - 1e-6))
+
+
+def _tidy(time_s: float) -> float:
+    # To the microsecond, and exactly what reading the written form gives back.
+    return parse_duration(format_duration(time_s))
+
+
+def _at(fault: Fault) -> float:
+    return float(fault.at)

@@ -1,0 +1,113 @@
+"""The `chaos:` value of a sweep: read, checked, written back and named. Its grammar stands in chaos/faults.py."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    RootModel,
+    ValidationError,
+    model_serializer,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from chaos.faults import AnyItem, Delay, Fault, Item, MessageFault, Monkey, Partition, Replay, format_moment
+from raft_actor_node.errors import ConfigError
+
+
+class BadChaos(ConfigError, ValueError):
+    """A `chaos:` value, or a schedule, that is not allowed; a ValueError too, for validators that call us."""
+
+
+def _as_list(value: Any) -> Any:
+    if value is None or value == "none":
+        return ()
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+class ChaosSpec(RootModel[tuple[AnyItem, ...]]):
+    """Faults during the measuring phase: none, one, or a list of them. It is false when there are none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    root: Annotated[tuple[AnyItem, ...], BeforeValidator(_as_list)] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.root)
+
+    @property
+    def written(self) -> str | dict[str, Any] | list[dict[str, Any]]:
+        """The value one would write: `none`, a mapping, or a list of mappings, of JSON types only."""
+        items = [item.written for item in self.root]
+        return "none" if not items else items[0] if len(items) == 1 else items
+
+    @model_serializer(mode="plain")
+    def _as_written(self) -> Any:
+        return self.written
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        many = handler.resolve_ref_schema(handler(core))
+        many.update({"anyOf": [{"enum": ["none", None]}, many["items"], {"type": "array", "items": many.pop("items")}]})
+        del many["type"], many["default"]
+        return many
+
+
+def parse_chaos(value: Any) -> ChaosSpec:
+    """Read a `chaos:` value. Raises BadChaos with one line that names the field and what is allowed."""
+    if isinstance(value, ChaosSpec):
+        return value
+    try:
+        return ChaosSpec.model_validate(value)
+    except ValidationError as error:
+        raise BadChaos(one_line(error, show_position=isinstance(value, (list, tuple)))) from None
+
+
+def one_line(error: ValidationError, *, show_position: bool) -> str:
+    """The first fault that a validation found; the position in a list is shown where somebody wrote a list."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"] if show_position or not isinstance(part, int)]
+    # The kind comes twice when its own value is wrong: once as the model's tag, once as its field.
+    where = ".".join(part for i, part in enumerate(path) if part not in path[:i])
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] in ("value_error", "missing") else f", not {first['input']!r}"
+    return f"{where}: {message}{given}" if where else f"{message}{given}"
+
+
+def label(spec: ChaosSpec) -> str:
+    """A short name for tables: `none`, `crash leader`, `monkey crash+pause`; it leaves the times out."""
+    return " + ".join(_label(item) for item in spec.root) or "none"
+
+
+def _label(item: Item) -> str:
+    if isinstance(item, Monkey):
+        return f"monkey {'+'.join(item.monkey)}"
+    if isinstance(item, Replay):
+        return f"replay {PurePath(item.replay).name}"
+    assert isinstance(item, Fault)
+    return f"{item.kind} {describe(item)}"
+
+
+def describe(fault: Fault) -> str:
+    """Where a fault strikes, and how, in a few words."""
+    if isinstance(fault, Partition):
+        if isinstance(fault.partition, str):
+            return fault.partition + (f" clients in {fault.clients}" if fault.clients else "")
+        return " | ".join(",".join(group) for group in fault.partition)
+    where = fault.where if isinstance(fault.where, str) else ",".join(fault.where)
+    words = [] if fault.nodes_key == "nodes" and where == "all" else [where]
+    if fault.nodes_key == "nodes":
+        value = getattr(fault, fault.kind)
+        words.insert(0, format_moment(value) if isinstance(fault, Delay) else f"{value:g}")
+    if isinstance(fault, Delay) and fault.jitter:
+        words.insert(1, f"jitter {format_moment(fault.jitter)}")
+    if isinstance(fault, MessageFault):
+        words += [fault.direction] if fault.direction != "both" else []
+        words += [{"nodes": "", "clients": "from clients", "all": "and clients"}[fault.between]]
+        words += [fault.messages] if fault.messages != "all" else []
+    return " ".join(word for word in words if word)

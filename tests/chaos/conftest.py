@@ -1,0 +1,134 @@
+"""A cluster that only takes notes, and an event loop whose time is virtual."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from raft_actor_node.links import LinkRule
+
+
+class _VirtualSelector(selectors.SelectSelector):
+    """Where a loop would wait for its next timer, its time jumps there."""
+
+    now_s = 1000.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None:
+            raise AssertionError("everybody waits, and nobody for a time: a deadlock")
+        self.now_s += max(timeout, 0.0)
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._virtual = _VirtualSelector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now_s
+
+
+class VirtualClock:
+    def now_ns(self) -> int:
+        return round(asyncio.get_running_loop().time() * 1e9)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Applied:
+    first_ns: int
+    last_ns: int
+    failed: tuple[str, ...] = ()
+
+
+class FakeTarget:
+    """Notes (time in seconds since the first call, what, whom) and does what one tells it to do wrong."""
+
+    def __init__(self, n: int = 5) -> None:
+        self.node_ids = tuple(f"n{i}" for i in range(1, n + 1))
+        self.leads: str | None = "n1"
+        self.calls: list[tuple[float, str, tuple[str, ...]]] = []
+        self.down: set[str] = set()
+        self.paused: set[str] = set()
+        self.table: list[LinkRule] = []
+        self.tables: dict[str, list[LinkRule]] = {node: [] for node in self.node_ids}
+        self.misbehave: Callable[[str, tuple[str, ...]], Coroutine[Any, Any, None]] | None = None
+        self.start_s = asyncio.get_running_loop().time()
+
+    async def _note(self, what: str, *nodes: str) -> None:
+        self.calls.append((round(asyncio.get_running_loop().time() - self.start_s, 6), what, nodes))
+        if self.misbehave:
+            await self.misbehave(what, nodes)
+
+    async def leader(self) -> str | None:
+        if self.misbehave:
+            await self.misbehave("leader", ())
+        return self.leads
+
+    async def crash(self, *nodes: str) -> None:
+        await self._note("crash", *nodes)
+        self.down |= set(nodes)
+        if self.leads in nodes:
+            self.leads = next((node for node in self.node_ids if node not in self.down), None)
+
+    async def restart(self, *nodes: str) -> None:
+        await self._note("restart", *nodes)
+        self.down -= set(nodes)
+        for node in nodes:
+            self.tables[node] = self.table
+
+    async def pause(self, *nodes: str) -> None:
+        await self._note("pause", *nodes)
+        self.paused |= set(nodes)
+
+    async def resume(self, *nodes: str) -> None:
+        await self._note("resume", *nodes)
+        self.paused -= set(nodes)
+
+    async def set_links(self, rules: Sequence[LinkRule]) -> Applied:
+        await self._note("links" if rules else "no links")
+        self.table = list(rules)
+        for node in self.node_ids:
+            if node not in self.down | self.paused:
+                self.tables[node] = self.table
+        now_ns = VirtualClock().now_ns()
+        return Applied(now_ns, now_ns + 1000, tuple(node for node in self.node_ids if node in self.paused))
+
+    async def heal(self) -> Applied:
+        await self._note("heal")
+        return await self.set_links([])
+
+    def assert_healed(self) -> None:
+        assert not self.down
+        assert not self.paused
+        assert not any(self.tables.values())
+
+
+@pytest.fixture
+def virtual() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Runs a coroutine to its end in virtual time; whatever it leaves behind is cancelled."""
+
+    def run_virtual(work: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(work)
+
+    return run_virtual
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def cluster() -> type[FakeTarget]:
+    """The fake cluster; one is made inside the loop it lives in."""
+    return FakeTarget
