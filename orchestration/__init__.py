@@ -1,0 +1,50 @@
+"""Clusters brought up, kept alive, disturbed and taken down."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestration.address_book import AddressBook, Entry
+    from orchestration.errors import InfrastructureError, NodeFailed, PlacementRefused
+    from orchestration.ray_cluster.cluster import Applied, BringUp, ClusterPlan, NodeExit, RayCluster
+    from orchestration.ray_cluster.connect import Backend
+    from orchestration.ray_cluster.worker import Worker
+
+_HOME = {
+    "AddressBook": "orchestration.address_book",
+    "Entry": "orchestration.address_book",
+    "InfrastructureError": "orchestration.errors",
+    "NodeFailed": "orchestration.errors",
+    "PlacementRefused": "orchestration.errors",
+    "Applied": "orchestration.ray_cluster.cluster",
+    "BringUp": "orchestration.ray_cluster.cluster",
+    "ClusterPlan": "orchestration.ray_cluster.cluster",
+    "NodeExit": "orchestration.ray_cluster.cluster",
+    "RayCluster": "orchestration.ray_cluster.cluster",
+    "Backend": "orchestration.ray_cluster.connect",
+    "Worker": "orchestration.ray_cluster.worker",
+}
+
+__all__ = [
+    "AddressBook",
+    "Applied",
+    "Backend",
+    "BringUp",
+    "ClusterPlan",
+    "Entry",
+    "InfrastructureError",
+    "NodeExit",
+    "NodeFailed",
+    "PlacementRefused",
+    "RayCluster",
+    "Worker",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: ray takes a second to import, and whoever wants the address book needs none of it.
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

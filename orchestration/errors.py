@@ -1,0 +1,66 @@
+"""The errors one meets when a cluster is brought up and kept alive.
+
+    RaftLabError
+    |-- NodeFailed            a node process could not be started, or ended by itself
+    |-- PlacementRefused      the hosts cannot carry what was asked for
+    `-- InfrastructureError   Ray, an actor or a host failed: neither the node's fault nor the chaos schedule's
+
+All of them survive pickling, on their way out of an actor.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from raft_actor_node.errors import RaftLabError
+
+_EXIT_MEANING = {
+    0: "ok",
+    1: "error",
+    2: "configuration",
+    3: "cannot bind",
+    4: "directory locked",
+    5: "data corrupt or foreign",
+    6: "disk error",
+    7: "invariant broken",
+    126: "command not executable",
+    127: "command not found",
+}
+
+
+def describe_exit(exit_code: int) -> str:
+    """An exit code in words: ``exit code 4 (directory locked)``, ``killed by SIGKILL``."""
+    if exit_code < 0:
+        try:
+            return f"killed by {signal.Signals(-exit_code).name}"
+        except ValueError:
+            return f"killed by signal {-exit_code}"
+    meaning = _EXIT_MEANING.get(exit_code)
+    return f"exit code {exit_code} ({meaning})" if meaning else f"exit code {exit_code}"
+
+
+class NodeFailed(RaftLabError):
+    """A node process could not be started, or ended by itself."""
+
+    def __init__(self, node_id: str, reason: str, exit_code: int | None = None, log_tail: str = "") -> None:
+        # All arguments go to the base class: unpickling calls this with them.
+        super().__init__(node_id, reason, exit_code, log_tail)
+        self.node_id = node_id
+        self.reason = reason
+        """What happened, in a few words."""
+        self.node_exit_code = exit_code
+        """As `subprocess` gives it: negative for a signal, None while the process lived."""
+        self.log_tail = log_tail
+        """The last lines of the node's log."""
+
+    def __str__(self) -> str:
+        tail = "".join(f"\n    {line}" for line in self.log_tail.splitlines())
+        return f"node {self.node_id}: {self.reason}{tail}"
+
+
+class PlacementRefused(RaftLabError):
+    """The hosts cannot carry what was asked for. The message says what is missing."""
+
+
+class InfrastructureError(RaftLabError):
+    """Ray, an actor or a host failed: neither the node's fault nor the chaos schedule's."""

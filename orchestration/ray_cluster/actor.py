@@ -1,0 +1,296 @@
+"""What runs inside a Ray actor: a host for any object, and the supervisor of one node.
+
+Neither class knows Ray; connect.py makes an actor of `ObjectHost`. One actor is used again and again, for
+one object after the other, because a new one costs 0.3 s of CPU. Both are asyncio classes and every call
+runs as a task of one loop, so a `kill` never queues behind a `wait`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestration.errors import NodeFailed
+from orchestration.ray_cluster.process import Exit, NodeProcess
+from raft_actor_node.runtime.disk import memory_file_system
+
+
+class HostFacts(NamedTuple):
+    """What an actor knows about the host it runs on."""
+
+    hostname: str
+    cpus: int
+    pid: int
+    """Of the actor itself."""
+    clock_id: str
+    """Equal on two hosts only if they read the same monotonic clock."""
+
+
+class ObjectHost:
+    """Holds one object at a time and calls its methods."""
+
+    def __init__(self) -> None:
+        self._object: Any = None
+
+    async def facts(self) -> HostFacts:
+        """About this host."""
+        return HostFacts(socket.gethostname(), os.cpu_count() or 1, os.getpid(), clock_id())
+
+    async def now_ns(self) -> int:
+        """The monotonic clock of this host."""
+        return time.monotonic_ns()
+
+    async def create(self, factory: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Replace the object, on the loop that will run its methods."""
+        await self.close()
+        self._object = factory(*args, **kwargs)
+
+    async def call(self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call a method of the object, sync or async."""
+        return await _settle(getattr(self._object, method)(*args, **kwargs))
+
+    async def close(self) -> None:
+        """Let go of the object, after its `close()`, sync or async, where it has one."""
+        hosted, self._object = self._object, None
+        if hasattr(hosted, "close"):
+            await _settle(hosted.close())
+
+
+async def _settle(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def clock_id() -> str:
+    """Names the monotonic clock of this process: the boot of the machine, and the time namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/time').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """All that a supervisor needs to know to start a node, again and again."""
+
+    node_id: str
+    run_id: str
+    cell_id: str
+    config: Mapping[str, Any]
+    """NodeConfig as JSON, less what depends on the host and the moment."""
+    command: str | tuple[str, ...]
+    """`default`, a command line, or its words; `--config FILE` is added."""
+    cwd: str
+    """Working directory of the command, where the host has it."""
+    bind_host: str
+    advertise_host: str
+    boot_timeout_s: float
+
+
+class Started(NamedTuple):
+    """A node is ready."""
+
+    address: str
+    pid: int
+    spawned_ns: int
+    """When the process was started, on the monotonic clock of its host."""
+    ready_ns: int
+    """When it reported."""
+
+
+class NodeFiles(NamedTuple):
+    """What a node has written."""
+
+    trace: list[str]
+    """Trace events, one JSON object each, over all lives of the node; empty for a program that writes none."""
+    log: str
+    """Standard output and error, over all lives."""
+    storage: str
+    """The folder, on the node's host, below which its write-ahead log lives."""
+
+
+class NodeSupervisor:
+    """Starts, stops and disturbs one node process, life after life, on one directory.
+
+    All of the node's files but a log directory chosen by the user live below a private folder of the run
+    and cell. Times are of this host's monotonic clock. When the actor goes, in whatever way, the process
+    goes with it (process.py); the files stay.
+    """
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self._spec = spec
+        self._process: NodeProcess | None = None
+        self._starting = asyncio.Lock()
+        self._closed = False
+        chosen = spec.config["storage"]["dir"]
+        cell = Path(spec.run_id, spec.cell_id)
+        self._scratch = temporary_folder() / cell
+        self._storage = self._scratch if chosen == "auto" else Path(chosen).absolute() / cell
+        self._config_file, self._log_file, self._trace_file = (
+            self._scratch / f"{spec.node_id}.{suffix}" for suffix in ("json", "log", "trace.jsonl")
+        )
+
+    async def start(self, links: Sequence[Mapping[str, Any]], *, bootstrap: bool) -> Started:
+        """Start the process, in the place of one that runs, and wait until it is ready. Raises NodeFailed.
+
+        `links` is the table of link faults, in force before the node opens its port; `bootstrap` allows an
+        empty directory.
+        """
+        # One at a time: the caller of an earlier start may have given it up, and asks again.
+        async with self._starting:
+            if self._process is not None:
+                await self._process.kill()
+            spawned_ns = time.monotonic_ns()
+            process = self._process = await self._spawn(links, bootstrap)
+            if self._closed:
+                await process.kill()
+            report = await process.report(self._spec.boot_timeout_s)
+            return Started(report.address, process.pid, spawned_ns, time.monotonic_ns())
+
+    async def _spawn(self, links: Sequence[Mapping[str, Any]], bootstrap: bool) -> NodeProcess:
+        try:
+            for folder in (self._scratch, self._storage):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _cut_torn_line(self._trace_file)
+            self._config_file.write_text(json.dumps(self._config(links, bootstrap)), encoding="utf-8")
+            return await NodeProcess.spawn(
+                self._spec.node_id,
+                [*_command_words(self._spec.command), "--config", str(self._config_file)],
+                log_file=self._log_file,
+                env=_environment(),
+                cwd=self._working_directory(),
+            )
+        except OSError as error:
+            raise NodeFailed(self._spec.node_id, f"cannot be started: {error}") from None
+
+    async def wait(self) -> Exit:
+        """Wait for the end of the life that runs now."""
+        return await self._running().wait()
+
+    async def send_addresses(self, book: Mapping[str, Any]) -> None:
+        """Pass the address book on; the node reads it when it can."""
+        if self._process is not None:
+            self._process.send({"addresses": book})
+
+    async def kill(self) -> int:
+        """SIGKILL; returns when the process is gone. The time is that of the signal."""
+        process = self._running()
+        sent_ns = process.send_signal(signal.SIGKILL)
+        await process.wait()
+        return sent_ns
+
+    async def terminate(self) -> Exit:
+        """SIGTERM, and SIGKILL if that is not enough; returns when the process is gone."""
+        return await self._running().terminate()
+
+    async def pause(self) -> int:
+        """SIGSTOP; the time is when it was seen stopped."""
+        return await self._running().pause()
+
+    async def resume(self) -> int:
+        """SIGCONT; the time is that of the signal."""
+        return self._running().resume()
+
+    async def collect(self) -> NodeFiles:
+        """Read what the node has written so far; of the trace only whole lines."""
+        trace, log = await asyncio.gather(
+            asyncio.to_thread(_read, self._trace_file), asyncio.to_thread(_read, self._log_file)
+        )
+        return NodeFiles(trace.rpartition("\n")[0].splitlines(), log, str(self._storage))
+
+    async def close(self) -> None:
+        """End the process for good; the files stay."""
+        self._closed = True
+        if self._process is not None:
+            await self._process.kill()
+
+    async def remove_files(self) -> None:
+        """Delete everything the node has written, and the folders of the cell once they are empty."""
+        await self.close()
+        await asyncio.to_thread(self._remove_files)
+
+    def _running(self) -> NodeProcess:
+        if self._process is None:
+            raise NodeFailed(self._spec.node_id, "was never started")
+        return self._process
+
+    def _config(self, links: Sequence[Mapping[str, Any]], bootstrap: bool) -> dict[str, Any]:
+        config = dict(self._spec.config)
+        return config | {
+            "storage": {**config["storage"], "dir": str(self._storage)},
+            "bind_host": self._spec.bind_host,
+            "advertise_host": self._spec.advertise_host,
+            "bootstrap": bootstrap,
+            "links": list(links),
+            "trace_file": str(self._trace_file),
+        }
+
+    def _working_directory(self) -> Path:
+        wanted = Path(self._spec.cwd)
+        return wanted if wanted.is_dir() else self._scratch
+
+    def _remove_files(self) -> None:
+        shutil.rmtree(self._storage / self._spec.node_id, ignore_errors=True)
+        for file in (self._config_file, self._log_file, self._trace_file):
+            file.unlink(missing_ok=True)
+        for cell in {self._scratch, self._storage}:
+            for folder in (cell, cell.parent):
+                try:
+                    folder.rmdir()
+                except OSError:
+                    break  # other nodes of the cell, or other cells of the run, are still in it
+
+
+def temporary_folder() -> Path:
+    """Where `storage.dir: auto` is: a temporary folder of this user, on a disk if there is one.
+
+    Many systems keep the usual one in memory, where an fsync proves nothing, and have a second that lasts.
+    """
+    usual, lasting = Path(tempfile.gettempdir()), Path("/var/tmp")  # noqa: S108 - a private folder is made below
+    on_disk = lasting.is_dir() and memory_file_system(usual) is not None and memory_file_system(lasting) is None
+    return (lasting if on_disk else usual) / f"raft-lab-{os.getuid()}"
+
+
+def _command_words(command: str | Sequence[str]) -> list[str]:
+    if command == "default":
+        # -P: a module in the working directory must not hide one of the node's.
+        return [sys.executable, "-P", "-m", "raft_actor_node"]
+    return shlex.split(command) if isinstance(command, str) else list(command)
+
+
+def _environment() -> dict[str, str]:
+    """The actor's own, less what is Ray's, with the place this project was imported from."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    package = importlib.util.find_spec("raft_actor_node")
+    if package is not None and package.submodule_search_locations:
+        root = str(Path(package.submodule_search_locations[0]).parent)
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (root, env.get("PYTHONPATH"))))
+    return env
+
+
+def _cut_torn_line(path: Path) -> None:
+    """A SIGKILL may have come in the middle of a write; what the next life writes is to begin a new line."""
+    if path.exists():
+        written = path.read_bytes()
+        os.truncate(path, written.rfind(b"\n") + 1)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""

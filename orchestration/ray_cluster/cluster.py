@@ -1,0 +1,575 @@
+"""A Raft cluster of real processes: brought up, disturbed, repaired, inspected, taken down.
+
+Commands to a process go through the actor beside it (actor.py); questions to a node, and its link faults,
+go by gRPC from here (raft_actor_node/client_probe.py). RayCluster has the shape of chaos' Target.
+
+A node here is *up*, *paused* or *down*:
+
+    from      by                                     to
+    down      start, restart                         up
+    up        pause                                  paused
+    paused    resume                                 up
+    up        crash, halt, or an end of its own      down
+    paused    crash, halt, or an end of its own      down
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import Field, ValidationError
+
+from orchestration.address_book import AddressBook
+from orchestration.errors import InfrastructureError, NodeFailed, describe_exit
+from orchestration.ray_cluster.actor import NodeFiles, NodeSpec, NodeSupervisor, Started
+from orchestration.ray_cluster.placement import Placement
+from orchestration.ray_cluster.process import Exit
+from raft_actor_node.client import KVClient
+from raft_actor_node.client_probe import NodeProbe, ProbeFailed
+from raft_actor_node.config import (
+    ClientSettings,
+    LimitSettings,
+    NodeConfig,
+    RaftSettings,
+    Section,
+    StorageSettings,
+    TransportSettings,
+    describe,
+)
+from raft_actor_node.errors import ConfigError, OperationError
+from raft_actor_node.links import LinkRule
+from raft_actor_node.pb import inspection_pb2
+
+if TYPE_CHECKING:
+    from orchestration.ray_cluster.connect import Backend
+    from orchestration.ray_cluster.worker import Worker
+
+T = TypeVar("T")
+
+_POLL_S = 0.02
+_PROBE_TIMEOUT_S = 1.0
+_ACTOR_MARGIN_S = 10.0
+"""How much longer than the node itself its actor may take to answer."""
+
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+
+
+class ClusterPlan(Section):
+    """What cluster to bring up."""
+
+    nodes: Annotated[int, Field(ge=1, le=99)] = 3
+    cluster_id: Annotated[str, Field(min_length=1, max_length=200)] = "raft-lab"
+    """Each bring-up adds something unique to it, so that clusters never mistake one another."""
+    raft: RaftSettings = RaftSettings()
+    storage: StorageSettings = StorageSettings()
+    limits: LimitSettings = LimitSettings()
+    transport: TransportSettings = TransportSettings()
+    chaos_enabled: bool = True
+    allow_bad_parameters: bool = False
+    seed: int | None = None
+    """Seed of the nodes' timeouts, made different for each node; default: from the system."""
+    command: str | tuple[str, ...] = "default"
+    """What starts a node; `--config FILE` is added. `default`: this project's own node."""
+    placement: Placement = "spread"
+    run_id: FolderName = Field(default_factory=lambda: f"run-{uuid.uuid4().hex[:8]}")
+    """With cell_id: names the folder of the nodes' files on their hosts."""
+    cell_id: FolderName = "cell"
+    boot_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """From the start of a process to its serving, recovery of its log included."""
+    leader_timeout_s: Annotated[float, Field(ge=0)] = 10.0
+    """How long bring-up waits for a first leader; none is no error, with bad parameters there may never be one."""
+
+
+class Applied(NamedTuple):
+    """When a change took effect, in ns of the driver's monotonic clock; 0 where no node took it."""
+
+    first_ns: int
+    last_ns: int
+    failed: tuple[str, ...] = ()
+    """Nodes that should have it and do not."""
+
+
+class NodeExit(NamedTuple):
+    """The end of one life of a node."""
+
+    node_id: str
+    cause: Literal["crash", "stop", "exit", "infrastructure"]
+    """`crash` and `stop` were asked for; `exit`: the process ended by itself; `infrastructure`: its actor or
+    host did, which is neither the node's fault nor chaos."""
+    exit_code: int | None
+    """As `subprocess` gives it; None when nobody is left to tell."""
+    log_tail: str
+    time_ns: int
+    """When it was noticed, on the driver's monotonic clock."""
+
+    def __str__(self) -> str:
+        how = describe_exit(self.exit_code) if self.exit_code is not None else self.log_tail
+        return f"node {self.node_id} ended ({self.cause}): {how}"
+
+
+@dataclass(frozen=True)
+class BringUp:
+    """How long each step of a bring-up took, in seconds."""
+
+    place_s: float
+    """Until there was an actor for every node."""
+    spawn_s: float
+    """Until every process had reported its address."""
+    serving_s: float
+    """Until every node said SERVING."""
+    leader_s: float | None
+    """Until one led; None when none did within the plan's leader_timeout_s, or none would tell."""
+
+
+class _Node:
+    """One node as the driver sees it."""
+
+    def __init__(self, node_id: str, worker: Worker) -> None:
+        self.node_id = node_id
+        self.worker = worker
+        self.state: Literal["up", "paused", "down"] = "down"
+        self.pid = 0
+        self.probe: NodeProbe | None = None
+        self.ending: Literal["crash", "stop"] | None = None
+        """Why the process is about to end, if somebody asked for it."""
+        self.watch: asyncio.Task[None] | None = None
+        """Waits for the end of the life that runs."""
+
+
+class RayCluster:
+    """A cluster that runs. Made by `Backend.start_cluster`, or on its own by `RayCluster.start`."""
+
+    def __init__(self, backend: Backend, plan: ClusterPlan, workers: Sequence[Worker]) -> None:
+        self.plan = plan
+        self.cluster_id = f"{plan.cluster_id}-{uuid.uuid4().hex[:8]}"
+        self.addresses = AddressBook()
+        """Where the nodes are; subscribe to it to hear of restarts."""
+        self.exits: list[NodeExit] = []
+        """Every end of a node so far, in order."""
+        self.bring_up_times: BringUp
+        self._backend = backend
+        self._nodes = {f"n{i}": _Node(f"n{i}", worker) for i, worker in enumerate(workers, 1)}
+        self._links: tuple[LinkRule, ...] = ()
+        self._clients: list[KVClient] = []
+        self._scout: KVClient | None = None
+        self._stopped = False
+
+    # ------------------------------------------------------------------------------ life
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def start(cls, nodes: int = 3, *, address: str | None = None, **settings: Any) -> AsyncIterator[RayCluster]:
+        """A cluster of its own for a program: connects to Ray (see Backend.connect), and cleans up at the end.
+
+        `settings` are the fields of ClusterPlan. Raises ConfigError, PlacementRefused, NodeFailed and
+        InfrastructureError.
+        """
+        # Here, because ray takes a second to import, and because connect.py imports this module.
+        from orchestration.ray_cluster.connect import Backend  # noqa: PLC0415
+
+        try:
+            plan = ClusterPlan.model_validate({"nodes": nodes, **settings})
+        except ValidationError as error:
+            raise ConfigError(describe(error)) from None
+        async with Backend.connect(address) as backend:
+            cluster = await backend.start_cluster(plan)
+            try:
+                yield cluster
+            finally:
+                await cluster.stop()
+
+    @classmethod
+    async def bring_up(cls, backend: Backend, plan: ClusterPlan) -> RayCluster:
+        """Place, start, and wait until every node serves. Whatever goes wrong, nothing stays behind.
+
+        Raises PlacementRefused, NodeFailed (with the end of the node's log) and InfrastructureError.
+        """
+        begin = time.monotonic()
+        cluster = cls(backend, plan, await backend.place(plan.nodes, plan.placement))
+        placed = time.monotonic()
+        try:
+            await cluster._each(cluster.node_ids, cluster._create)
+            started = await cluster._each(cluster.node_ids, lambda node: cluster._boot(node, bootstrap=True))
+            for node_id, life in started.items():
+                cluster.addresses.set(node_id, life.address)
+            spawned = time.monotonic()
+            await cluster._tell_addresses()
+            await cluster._each(cluster.node_ids, cluster._until_serving)
+            serving = time.monotonic()
+            leader = await cluster._first_leader()
+        except BaseException:
+            await cluster.stop()
+            raise
+        cluster.bring_up_times = BringUp(
+            placed - begin, spawned - placed, serving - spawned, time.monotonic() - serving if leader else None
+        )
+        return cluster
+
+    async def halt(self) -> None:
+        """End all processes in order (SIGTERM; by force if need be). Their files stay, for `collect`."""
+        await self._each(self.node_ids, self._halt)
+
+    async def stop(self, keep: bool = False) -> None:
+        """End everything, delete the nodes' files unless they are to be kept, give the actors back."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._backend.forget(self)
+        for client in self._clients:
+            await client.close()
+        try:
+            with contextlib.suppress(InfrastructureError, NodeFailed):
+                await self._each(self.node_ids, self._halt)
+        finally:
+            await self._each(self.node_ids, lambda node: self._dismiss(node, keep))
+
+    # ------------------------------------------------------------------------------ observing
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """Every node, up or down."""
+        return tuple(self._nodes)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """The nodes that run and are not paused."""
+        return tuple(node_id for node_id, node in self._nodes.items() if node.state == "up")
+
+    @property
+    def unexpected_exits(self) -> tuple[NodeExit, ...]:
+        """The ends that nobody asked for."""
+        return tuple(end for end in self.exits if end.cause in ("exit", "infrastructure"))
+
+    def pid(self, node_id: str) -> int:
+        """Process id of the node on its host, in its present or last life."""
+        return self._node(node_id).pid
+
+    def worker(self, node_id: str) -> Worker:
+        """The actor beside a node: its host, and how that host's clock relates to the driver's."""
+        return self._node(node_id).worker
+
+    def client(
+        self, *, settings: ClientSettings | None = None, client_id: str = "client", follow: bool = True
+    ) -> KVClient:
+        """A client of this cluster, ready for use; closed with the cluster at the latest.
+
+        With `follow` it hears of restarts.
+        """
+        client = KVClient(
+            self.addresses.addresses(), settings=settings, transport=self.plan.transport, client_id=client_id
+        )
+        _start_now(client)
+        self._clients.append(client)
+        if follow:
+            self.addresses.subscribe(lambda book: client.update_addresses(book.addresses()))
+        return client
+
+    async def leader(self) -> str | None:
+        """The leader of the highest term among the nodes that run and answer, None while there is none.
+
+        Of a program that offers no Inspection: the node that answers a read, or None.
+        """
+        statuses = await self._statuses()
+        leaders = [
+            (status.current_term, node_id)
+            for node_id, status in statuses.items()
+            if status is not None and status.role == inspection_pb2.Role.LEADER
+        ]
+        if leaders:
+            return max(leaders)[1]
+        silent = statuses and all(status is None for status in statuses.values())
+        return await self._leader_by_reading() if silent else None
+
+    async def status(self, node_id: str) -> inspection_pb2.StatusReply | None:
+        """The inner state of a node; None when it is not up, does not answer, or does not offer that."""
+        return await self._ask(node_id, lambda probe: probe.status(timeout=_PROBE_TIMEOUT_S))
+
+    async def samples(self, node_id: str, since_ns: int = 0) -> inspection_pb2.SamplesReply | None:
+        """What a node measured about itself since `since_ns` of its own clock; None as for `status`."""
+        return await self._ask(node_id, lambda probe: probe.samples(since_ns, timeout=_PROBE_TIMEOUT_S))
+
+    async def collect(self, node_id: str) -> NodeFiles:
+        """What the node has written, up or down. Raises InfrastructureError."""
+        return NodeFiles(*await self._node(node_id).worker.call("collect"))
+
+    # ------------------------------------------------------------------------------ disturbing
+
+    async def crash(self, *node_ids: str) -> Applied:
+        """Kill the processes (SIGKILL), all at once; returns when they are gone."""
+        return await self._disturb(node_ids, self._crash)
+
+    async def restart(self, *node_ids: str) -> Applied:
+        """Start nodes that are down again, on what their disks hold, under the link faults in force.
+
+        Returns when they serve and everybody knows their new addresses. Raises NodeFailed with the end of
+        the log of a node that does not come up.
+        """
+        return await self._disturb(node_ids, self._restart)
+
+    async def pause(self, *node_ids: str) -> Applied:
+        """Stop the processes (SIGSTOP) without ending them; returns when they stand still."""
+        applied = await self._disturb(node_ids, self._pause)
+        return applied._replace(failed=tuple(node_id for node_id in node_ids if self._nodes[node_id].state == "down"))
+
+    async def resume(self, *node_ids: str) -> Applied:
+        """Let paused processes go on (SIGCONT)."""
+        return await self._disturb(node_ids, self._resume)
+
+    async def set_links(self, rules: Sequence[LinkRule]) -> Applied:
+        """Put this whole table of link faults in force on every node that runs.
+
+        A node that is down or paused gets it when it comes back. A node that does not offer Chaos is among
+        those that failed.
+        """
+        self._links = tuple(rules)
+        answers = await self._each(self.live, self._push_links)
+        failed = (node_id for node_id, time_ns in answers.items() if time_ns is None)
+        return _applied(answers.values(), tuple(node_id for node_id in failed if self._nodes[node_id].state == "up"))
+
+    async def heal(self) -> Applied:
+        """Remove every link fault."""
+        return await self.set_links(())
+
+    # ------------------------------------------------------------------------------ one node
+
+    def _node(self, node_id: str) -> _Node:
+        if node_id not in self._nodes:
+            raise ValueError(f"there is no node {node_id!r}; the nodes are {', '.join(self._nodes)}")
+        return self._nodes[node_id]
+
+    async def _create(self, node: _Node) -> None:
+        await node.worker.create(NodeSupervisor, self._spec(node))
+
+    def _spec(self, node: _Node) -> NodeSpec:
+        plan, node_id = self.plan, node.node_id
+        config = NodeConfig(
+            cluster_id=self.cluster_id,
+            node_id=node_id,
+            members=list(self._nodes),
+            seed=None if plan.seed is None else random.Random(f"{plan.seed}/{node_id}").getrandbits(32),
+            raft=plan.raft,
+            storage=plan.storage,
+            limits=plan.limits,
+            transport=plan.transport,
+            chaos_enabled=plan.chaos_enabled,
+            allow_bad_parameters=plan.allow_bad_parameters,
+        )
+        here = self._backend.private  # then nobody else needs to reach the nodes
+        return NodeSpec(
+            node_id=node_id,
+            run_id=plan.run_id,
+            # Unique, so that a cell which runs again does not find what an interrupted run left behind.
+            cell_id=f"{plan.cell_id}-{self.cluster_id[-8:]}",
+            config=config.model_dump(mode="json"),
+            command=plan.command,
+            cwd=str(Path.cwd()),
+            bind_host="127.0.0.1" if here else "0.0.0.0",  # noqa: S104 - nodes on other hosts must reach it
+            advertise_host="127.0.0.1" if here else node.worker.host.address,
+            boot_timeout_s=plan.boot_timeout_s,
+        )
+
+    async def _boot(self, node: _Node, *, bootstrap: bool) -> Started:
+        """Start the process. Nobody is told its address yet."""
+        links = self._links
+        started = Started(
+            *await node.worker.call(
+                "start",
+                [rule.model_dump(mode="json") for rule in links],
+                bootstrap=bootstrap,
+                timeout_s=self.plan.boot_timeout_s + _ACTOR_MARGIN_S,
+            )
+        )
+        node.ending = None
+        node.state, node.pid = "up", started.pid
+        node.probe = NodeProbe(started.address, transport=self.plan.transport)
+        node.watch = asyncio.create_task(self._watch(node), name=f"end of {node.node_id}")
+        if self._links is not links:
+            # They changed while it started. Nobody knows its address, so nothing has leaked.
+            await self._push_links(node)
+        return started
+
+    async def _watch(self, node: _Node) -> None:
+        """Wait for the end of this life of the node and write it down."""
+        cause: Literal["crash", "stop", "exit", "infrastructure"]
+        try:
+            end = Exit(*await node.worker.call("wait", timeout_s=None))
+            cause, exit_code, tail = node.ending or "exit", end.exit_code, end.log_tail
+            time_ns = node.worker.clock.to_driver(end.time_ns)
+        except InfrastructureError as error:
+            cause, exit_code, tail, time_ns = "infrastructure", None, str(error), time.monotonic_ns()
+        node.state = "down"
+        probe, node.probe = node.probe, None
+        self.exits.append(NodeExit(node.node_id, cause, exit_code, tail, time_ns))
+        if probe is not None:
+            await probe.close()
+
+    async def _until_serving(self, node: _Node) -> None:
+        deadline = time.monotonic() + self.plan.boot_timeout_s
+        while node.probe is not None and await node.probe.health(timeout=_PROBE_TIMEOUT_S) is False:
+            if time.monotonic() > deadline:
+                raise NodeFailed(node.node_id, f"did not serve within {self.plan.boot_timeout_s:g} s")
+            await asyncio.sleep(_POLL_S)
+        if node.state == "down":
+            end = next(end for end in reversed(self.exits) if end.node_id == node.node_id)
+            raise NodeFailed(node.node_id, str(end).partition(" ended ")[2], end.exit_code, end.log_tail)
+
+    async def _crash(self, node: _Node) -> int | None:
+        if node.state == "down":
+            return None
+        node.ending = "crash"
+        sent_ns = await node.worker.call("kill")
+        await self._gone(node)
+        return node.worker.clock.to_driver(sent_ns)
+
+    async def _halt(self, node: _Node) -> None:
+        if node.state == "down":
+            return
+        node.ending = "stop"
+        await node.worker.call("terminate")
+        await self._gone(node)
+
+    async def _gone(self, node: _Node) -> None:
+        if node.watch is not None:
+            await asyncio.shield(node.watch)
+
+    async def _restart(self, node: _Node) -> int | None:
+        if node.state != "down":
+            return None
+        started = await self._boot(node, bootstrap=False)
+        self.addresses.set(node.node_id, started.address)
+        await self._tell_addresses()
+        await self._until_serving(node)
+        return node.worker.clock.to_driver(started.spawned_ns)
+
+    async def _pause(self, node: _Node) -> int | None:
+        if node.state != "up":
+            return None
+        node.state = "paused"  # first, so that whoever gives up waiting can still resume it
+        stopped_ns = await node.worker.call("pause")
+        return node.worker.clock.to_driver(stopped_ns)
+
+    async def _resume(self, node: _Node) -> int | None:
+        if node.state != "paused":
+            return None
+        # The present table waits in its socket when it wakes up.
+        links = asyncio.create_task(self._push_links(node))
+        sent_ns = await node.worker.call("resume")
+        await links
+        if node.state == "paused":
+            node.state = "up"
+        return node.worker.clock.to_driver(sent_ns)
+
+    async def _push_links(self, node: _Node) -> int | None:
+        """When the table was in force on a node, on the driver's clock; None when it is not."""
+        if node.probe is None:
+            return None
+        try:
+            applied_ns = await node.probe.set_links(self._links, timeout=_PROBE_TIMEOUT_S)
+        except ProbeFailed:
+            return None
+        if applied_ns is None and not self._links:
+            return time.monotonic_ns()  # it knows no link faults, so none are in force
+        return None if applied_ns is None else node.worker.clock.to_driver(applied_ns)
+
+    async def _dismiss(self, node: _Node, keep: bool) -> None:
+        try:
+            if not keep:
+                await node.worker.call("remove_files")
+        except InfrastructureError:
+            pass  # its files stay; they may tell what happened
+        finally:
+            await node.worker.close()
+            if node.watch is not None:
+                await asyncio.wait((node.watch,))
+
+    # ------------------------------------------------------------------------------ all nodes
+
+    async def _each(self, node_ids: Iterable[str], act: Callable[[_Node], Coroutine[Any, Any, T]]) -> dict[str, T]:
+        """Act on all of these nodes at once; raise the first error only after all were tried."""
+        nodes = [self._node(node_id) for node_id in dict.fromkeys(node_ids)]
+        results = await asyncio.gather(*map(act, nodes), return_exceptions=True)
+        done: dict[str, T] = {}
+        errors: list[BaseException] = []
+        for node, result in zip(nodes, results, strict=True):
+            if isinstance(result, BaseException):
+                errors.append(result)
+            else:
+                done[node.node_id] = result
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(str(other))
+            raise errors[0]
+        return done
+
+    async def _disturb(
+        self, node_ids: Sequence[str], act: Callable[[_Node], Coroutine[Any, Any, int | None]]
+    ) -> Applied:
+        return _applied((await self._each(node_ids, act)).values())
+
+    async def _tell_addresses(self) -> None:
+        book = self.addresses.to_json()
+        # A node whose actor is gone is reported by its watch.
+        with contextlib.suppress(InfrastructureError):
+            await self._each(self.node_ids, lambda node: node.worker.call("send_addresses", book))
+        await self.addresses.publish()
+
+    async def _statuses(self) -> dict[str, inspection_pb2.StatusReply | None]:
+        """Of every live node that answers; None where it offers no Inspection."""
+
+        async def ask(node: _Node) -> tuple[bool, inspection_pb2.StatusReply | None]:
+            if node.probe is None:
+                return False, None
+            try:
+                return True, await node.probe.status(timeout=_PROBE_TIMEOUT_S)
+            except ProbeFailed:
+                return False, None
+
+        answers = await self._each(self.live, ask)
+        return {node_id: status for node_id, (answered, status) in answers.items() if answered}
+
+    async def _ask(self, node_id: str, question: Callable[[NodeProbe], Awaitable[T | None]]) -> T | None:
+        node = self._node(node_id)
+        if node.state != "up" or node.probe is None:
+            return None
+        try:
+            return await question(node.probe)
+        except ProbeFailed:
+            return None
+
+    async def _first_leader(self) -> str | None:
+        deadline = time.monotonic() + self.plan.leader_timeout_s
+        while (leader := await self.leader()) is None and time.monotonic() < deadline:  # noqa: ASYNC110 - remote
+            await asyncio.sleep(_POLL_S)
+        return leader
+
+    async def _leader_by_reading(self) -> str | None:
+        if self._scout is None:
+            settings = ClientSettings(rpc_timeout=_PROBE_TIMEOUT_S / 2, retry_budget=_PROBE_TIMEOUT_S)
+            self._scout = self.client(settings=settings, client_id="scout")
+        try:
+            await self._scout.get(b"leader")
+        except OperationError:
+            return None
+        return self._scout.leader
+
+
+def _applied(times: Iterable[int | None], failed: tuple[str, ...] = ()) -> Applied:
+    known = [time_ns for time_ns in times if time_ns is not None]
+    return Applied(min(known, default=0), max(known, default=0), failed)
+
+
+def _start_now(client: KVClient) -> None:
+    """Start a client without an await: its start does not suspend, it only schedules the connecting."""
+    try:
+        client.__aenter__().send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("KVClient.__aenter__ suspended")

@@ -1,0 +1,312 @@
+"""The connection to Ray: a cluster that is there, or a private one for the life of this program.
+
+A private Ray is out of everybody's way. Its access token lives in the environment of its processes and not
+in a file of the home directory, where a later `ray start` would find it and demand it from other hosts; its
+files are in a folder of its own. And it ends with the driver: the kernel kills the greater part when the
+thread that started it ends, guard.py the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestration.errors import InfrastructureError, PlacementRefused
+from orchestration.ray_cluster.actor import ObjectHost
+from orchestration.ray_cluster.cluster import ClusterPlan, RayCluster
+from orchestration.ray_cluster.placement import (
+    CPU_PER_ACTOR,
+    Host,
+    Placement,
+    bundles,
+    choose_hosts,
+    describe_missing,
+)
+from orchestration.ray_cluster.worker import Worker
+
+_OBJECT_STORE_BYTES = 200 * 2**20
+_ACTOR_TIMEOUT_S = 60.0
+_PLACEMENT_TIMEOUT_S = 30
+_GUARD_TIMEOUT_S = 30.0
+_KNOCK_TIMEOUT_S = 5.0
+_LONGEST_BASE = 24
+# Ray starts as many workers at a time as it believes to have CPUs; with 2 the first 15 actors take twice as long.
+_LEAST_CPUS = 4
+_MAX_CONCURRENCY = 1000
+
+
+class Backend:
+    """A connection to Ray, and a pool of actors that are used again from cell to cell. Made by `connect`."""
+
+    def __init__(self, origin: str, hosts: Sequence[Host], private: bool) -> None:
+        self.hosts = tuple(hosts)
+        """The hosts that are alive, as of the last start of a cluster."""
+        self.private = private
+        """True when this Ray was started for this program: everything is on this machine."""
+        self._origin = origin
+        self._idle: defaultdict[str, list[Worker]] = defaultdict(list)
+        self._workers: set[Worker] = set()
+        self._groups: list[PlacementGroup] = []
+        self._clusters: set[RayCluster] = set()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, address: str | None = None) -> AsyncIterator[Backend]:
+        """Use the Ray cluster at `address` or $RAY_ADDRESS (`auto`: the one on this machine), else start one.
+
+        `local` starts a private one whatever the environment says. A connection that this program has already
+        is used in any case, and left open. What was started is taken down at the end. Raises
+        InfrastructureError.
+        """
+        wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+        if "://" in wanted:
+            raise InfrastructureError(f"Ray ({wanted}): must be host:port; run this program on a host of the cluster")
+        loop = asyncio.get_running_loop()
+        # Ray's processes die with the thread that started them, so this one lives as long as they may.
+        with ThreadPoolExecutor(1, thread_name_prefix="ray") as executor:
+            in_thread = functools.partial(loop.run_in_executor, executor)
+            connection = await in_thread(_Connection, wanted)
+            try:
+                origin, hosts = await in_thread(connection.open)
+                backend = cls(origin, hosts, private=connection.private)
+                try:
+                    yield backend
+                finally:
+                    await backend._close()
+            finally:
+                await in_thread(connection.close)
+
+    @property
+    def description(self) -> str:
+        """One line: which Ray this is, its hosts and their addresses."""
+        count = len(self.hosts)
+        addresses = ", ".join(host.address for host in self.hosts)
+        return f"Ray: {self._origin}; {count} host{'s' if count != 1 else ''}: {addresses}"
+
+    async def start_cluster(self, plan: ClusterPlan) -> RayCluster:
+        """Bring up a cluster; see RayCluster.bring_up."""
+        cluster = await RayCluster.bring_up(self, plan)
+        self._clusters.add(cluster)
+        return cluster
+
+    def forget(self, cluster: RayCluster) -> None:
+        """The cluster has been stopped."""
+        self._clusters.discard(cluster)
+
+    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker:
+        """An actor, on the driver's host where possible, that holds `factory(*args, **kwargs)`.
+
+        The factory, as a rule a class, must be importable there.
+        """
+        here = [host for host in self.hosts if host.is_driver and host.cpus > 0]
+        [worker] = await self.acquire(here or choose_hosts(1, self.hosts, "spread"))
+        try:
+            await worker.create(factory, *args, **kwargs)
+        except BaseException:
+            await worker.close()
+            raise
+        return worker
+
+    async def place(self, count: int, placement: Placement) -> list[Worker]:
+        """One actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
+        self.hosts = tuple(await asyncio.to_thread(_live_hosts))
+        return await self.acquire(choose_hosts(count, self.hosts, placement))
+
+    async def acquire(self, chosen: Sequence[Host]) -> list[Worker]:
+        """One actor on each chosen host: idle ones first, then new ones."""
+        idle = [self._idle[host.host_id].pop() if self._idle[host.host_id] else None for host in chosen]
+        try:
+            new = iter(await self._create([host for host, worker in zip(chosen, idle, strict=True) if worker is None]))
+        except BaseException:
+            for worker in filter(None, idle):
+                self._take_back(worker, healthy=True)
+            raise
+        return [worker or next(new) for worker in idle]
+
+    async def _create(self, chosen: Sequence[Host]) -> list[Worker]:
+        if not chosen:
+            return []
+        group = await _reserve(chosen)
+        self._groups.append(group)
+        actor_class = ray.remote(ObjectHost)
+        workers = [
+            Worker(
+                actor_class.options(
+                    num_cpus=CPU_PER_ACTOR,
+                    max_restarts=0,  # a restart by Ray would be a fault that nobody logged
+                    max_concurrency=_MAX_CONCURRENCY,
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+                ).remote(),
+                host,
+                self._take_back,
+            )
+            for index, host in enumerate(chosen)
+        ]
+        self._workers.update(workers)
+        try:
+            await asyncio.gather(*(worker.connect(_ACTOR_TIMEOUT_S) for worker in workers))
+        except BaseException:
+            for worker in workers:
+                self._take_back(worker, healthy=False)
+            raise
+        return workers
+
+    def _take_back(self, worker: Worker, healthy: bool) -> None:
+        if healthy:
+            self._idle[worker.host.host_id].append(worker)
+        elif worker in self._workers:
+            self._workers.remove(worker)
+            worker.kill()
+
+    async def _close(self) -> None:
+        for cluster in tuple(self._clusters):
+            await cluster.stop()
+        if not self.private:  # a private Ray goes as a whole
+            for worker in self._workers:
+                worker.kill()
+            for group in self._groups:
+                remove_placement_group(group)
+
+
+class _Connection:
+    """The life of the connection to Ray. Blocking; all of it runs in one thread."""
+
+    def __init__(self, wanted: str) -> None:
+        self._wanted = wanted
+        self._borrowed = bool(ray.is_initialized())
+        self.private = wanted == "local" and not self._borrowed
+        self._folder = _ray_folder() if self.private else None
+        self._guard = _start_guard(self._folder) if self._folder else None
+
+    def open(self) -> tuple[str, list[Host]]:
+        """Connect; what to call this Ray, and its hosts."""
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if self._borrowed:
+                origin = "the connection that this program had, to"
+            elif self._folder is not None:
+                origin = "private, started for this program at"
+                with _private_environment():
+                    ray.init(
+                        address="local",
+                        num_cpus=max(_LEAST_CPUS, os.cpu_count() or 1),
+                        include_dashboard=False,
+                        object_store_memory=_OBJECT_STORE_BYTES,
+                        _temp_dir=self._folder,
+                        # Else nodes and load generator would yield the CPU to everything else on the machine.
+                        _system_config={"worker_niceness": 0},
+                        **common,
+                    )
+            else:
+                origin = "the cluster at"
+                _knock(self._wanted)
+                ray.init(address=self._wanted, **common)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InfrastructureError(f"Ray ({self._wanted}): {reason}") from error
+        return f"{origin} {ray.get_runtime_context().gcs_address}", _live_hosts()
+
+    def close(self) -> None:
+        """Disconnect, and take down what was started."""
+        if not self._borrowed:
+            ray.shutdown()
+        if self._guard is not None:
+            _reread_authentication()
+            # The same end as after a SIGKILL of this program, so it is exercised every time.
+            self._guard.communicate(timeout=_GUARD_TIMEOUT_S)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError when nobody listens there; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_TIMEOUT_S).close()
+
+
+async def _reserve(chosen: Sequence[Host]) -> PlacementGroup:
+    """A placement group that is ready."""
+    wanted, strategy = bundles(chosen)
+    group: PlacementGroup = placement_group(wanted, strategy=strategy)
+    # Not ready(): that would start a worker process only to say so.
+    if not await asyncio.to_thread(group.wait, _PLACEMENT_TIMEOUT_S):
+        missing = describe_missing(chosen, ray.available_resources())  # type: ignore[no-untyped-call]
+        remove_placement_group(group)
+        raise PlacementRefused(f"placement: not possible within {_PLACEMENT_TIMEOUT_S} s: {missing}")
+    return group
+
+
+def _live_hosts() -> list[Host]:
+    driver = ray.get_runtime_context().get_node_id()
+    return [
+        Host(node["NodeID"], node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0), node["NodeID"] == driver)
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+
+
+def _ray_folder() -> str:
+    """A new folder for the files of a private Ray; short, because it puts Unix sockets far below it."""
+    base = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="raft-lab-ray-", dir=base if len(base) <= _LONGEST_BASE else "/tmp")  # noqa: S108
+
+
+def _start_guard(folder: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def _private_environment() -> Iterator[None]:
+    """The environment that a private Ray inherits; this program's own is left as it was.
+
+    Ray's default would write a token into the home directory. With the token in the environment only this
+    user's processes can use it. A RAY_AUTH_MODE that the user has set is left alone.
+    """
+    ours = {"PYTHONPATH": os.pathsep.join(filter(None, (_import_root(), os.environ.get("PYTHONPATH"))))}
+    if "RAY_AUTH_MODE" not in os.environ:
+        ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        _reread_authentication()
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _reread_authentication() -> None:
+    """Make Ray forget what it read from the environment when it was imported or last used."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _import_root() -> str:
+    """The folder from which this project is imported, installed or not; workers need it too."""
+    return str(Path(__file__).parents[2])

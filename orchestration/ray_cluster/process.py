@@ -1,0 +1,258 @@
+"""One node process: started, tied to its owner, watched, signalled. Only asyncio and the operating system.
+
+Three things tie the process to its owner, because a SIGKILL of the owner lets none of its code run:
+
+* the kernel kills the process when the thread that started it ends (PR_SET_PDEATHSIG, set by shim.py; it
+  holds for foreign programs and ends stopped processes too) - so it must be started from a thread that
+  lives as long as the owner, such as the one that runs the event loop;
+* its standard input is a pipe whose other end only the owner holds: end-of-file means that the owner is gone;
+* it leads a session of its own, so Ctrl-C in a terminal reaches the owner alone, who then ends it in order.
+
+The same pipe is the control channel: JSON lines from the owner to the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from orchestration.errors import NodeFailed, describe_exit
+
+REPORT_FD_VARIABLE = "RAFT_REPORT_FD"
+"""Names the descriptor on which a node reports its address once it is ready to serve."""
+
+_SHIM = Path(__file__).with_name("shim.py")
+_TAIL_LINES = 20
+_TAIL_BYTES = 4096
+_STOP_TIMEOUT_S = 5.0
+
+
+class Report(NamedTuple):
+    """What a node says when it is ready."""
+
+    address: str
+    """host:port under which others reach it."""
+    pid: int
+
+
+class Exit(NamedTuple):
+    """How a process ended."""
+
+    exit_code: int
+    """As `subprocess` gives it: negative for a signal."""
+    log_tail: str
+    """The last lines it wrote."""
+    time_ns: int
+    """When its end was noticed, on the monotonic clock of its host."""
+
+
+def tail_of(path: Path) -> str:
+    """The last lines of a file; empty when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-_TAIL_LINES:])
+
+
+class NodeProcess:
+    """A running node process. Made by `spawn`; all methods belong to the loop that ran it."""
+
+    def __init__(self, node_id: str, popen: subprocess.Popen[bytes], log_file: Path) -> None:
+        self.node_id = node_id
+        self.pid = popen.pid
+        self._popen = popen
+        self._log_file = log_file
+        # The child is not reaped yet, so the pid is certainly still its own here, and a pidfd stays with it.
+        self._pidfd = os.pidfd_open(popen.pid)
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[Exit] = self._loop.create_future()
+        self._reported: asyncio.Future[bytes] = self._loop.create_future()
+        self._control: asyncio.WriteTransport | None = None
+        self._loop.add_reader(self._pidfd, self._on_exit)
+
+    @classmethod
+    async def spawn(
+        cls,
+        node_id: str,
+        command: Sequence[str],
+        *,
+        log_file: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> NodeProcess:
+        """Start `command`, with standard output and error appended to `log_file`. Raises OSError.
+
+        That the command cannot be executed shows as an exit with code 126 or 127, as in a shell.
+        """
+        read_fd, write_fd = os.pipe()
+        try:
+            with log_file.open("ab") as log:
+                popen = subprocess.Popen(  # noqa: ASYNC220 - it must run in this thread, see above; it takes 1 ms
+                    [sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()), *command],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    env={**(os.environ if env is None else env), REPORT_FD_VARIABLE: str(write_fd)},
+                    cwd=cwd,
+                    pass_fds=(write_fd,),
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
+        process = cls(node_id, popen, log_file)
+        process._read_report(read_fd)
+        await process._open_control(cast(IO[bytes], popen.stdin))
+        return process
+
+    @property
+    def running(self) -> bool:
+        """True until its end was noticed."""
+        return not self._exited.done()
+
+    async def report(self, timeout_s: float) -> Report:
+        """Wait until the node says where it serves. One that dies, is silent or talks nonsense is killed.
+
+        Raises NodeFailed with the end of its log.
+        """
+        try:
+            await asyncio.wait((self._reported, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if self._reported.done() and not self._reported.result():
+                # It closed its end without a word: as a rule it is dying, and its exit code says more.
+                await asyncio.wait((self._exited,), timeout=1.0)
+            reason = self._reason_of_silence(timeout_s)
+            if reason is None:
+                return _parse_report(self._reported.result())
+        except ValueError as error:
+            reason = f"its report is malformed: {error}"
+        except asyncio.CancelledError:
+            self.send_signal(signal.SIGKILL)
+            raise
+        end = await self.kill()
+        raise NodeFailed(self.node_id, reason, end.exit_code, end.log_tail)
+
+    def _reason_of_silence(self, timeout_s: float) -> str | None:
+        if self._reported.done() and self._reported.result():
+            return None
+        if self._exited.done():
+            return f"ended before it served: {describe_exit(self._exited.result().exit_code)}"
+        if self._reported.done():
+            return f"closed ${REPORT_FD_VARIABLE} without reporting its address"
+        return f"did not report its address within {timeout_s:g} s"
+
+    async def wait(self) -> Exit:
+        """Wait for its end."""
+        return await asyncio.shield(self._exited)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Write one line to its control channel, without waiting for it to be read."""
+        if self._control is not None and not self._control.is_closing():
+            self._control.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+    def send_signal(self, number: signal.Signals) -> int:
+        """Send a signal to it and whatever it started; when it was sent, on the monotonic clock.
+
+        Nothing happens when it has ended.
+        """
+        if self.running:
+            try:
+                # The whole group: a script around a node must not shield it from a fault. The pid cannot be
+                # someone else's: nobody but _on_exit reaps it, and if somebody did, the pidfd tells.
+                signal.pidfd_send_signal(self._pidfd, 0)
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                pass
+        return time.monotonic_ns()
+
+    async def kill(self) -> Exit:
+        """End it at once (SIGKILL) and wait until it is gone."""
+        self.send_signal(signal.SIGKILL)
+        return await self.wait()
+
+    async def terminate(self, grace_s: float = _STOP_TIMEOUT_S) -> Exit:
+        """End it in order (SIGTERM), by force if that takes longer than `grace_s`."""
+        # TERM first: a stopped process would otherwise run on for a moment and work as if nothing were asked.
+        self.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGCONT)
+        try:
+            return await asyncio.wait_for(self.wait(), grace_s)
+        except TimeoutError:
+            return await self.kill()
+
+    async def pause(self) -> int:
+        """Stop it without ending it (SIGSTOP); when it was seen stopped, on the monotonic clock."""
+        self.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while self.running and self._state() != "T":
+            if time.monotonic() > deadline:
+                raise NodeFailed(self.node_id, f"did not stop within {_STOP_TIMEOUT_S:g} s of SIGSTOP")
+            await asyncio.sleep(0.001)
+        return time.monotonic_ns()
+
+    def resume(self) -> int:
+        """Let it go on (SIGCONT); when that was sent, on the monotonic clock."""
+        return self.send_signal(signal.SIGCONT)
+
+    def _state(self) -> str:
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        # The command name stands in parentheses and may contain any character.
+        return stat.rpartition(")")[2].split()[0]
+
+    async def _open_control(self, pipe: IO[bytes]) -> None:
+        transport, _ = await self._loop.connect_write_pipe(asyncio.BaseProtocol, pipe)
+        self._control = transport
+
+    def _read_report(self, fd: int) -> None:
+        received = bytearray()
+
+        def on_readable() -> None:
+            chunk = os.read(fd, 4096)
+            received.extend(chunk)
+            if chunk and b"\n" not in chunk:
+                return
+            self._loop.remove_reader(fd)
+            os.close(fd)
+            line, newline, _ = bytes(received).partition(b"\n")
+            self._reported.set_result(line if newline else b"")
+
+        self._loop.add_reader(fd, on_readable)
+
+    def _on_exit(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        # It is a zombie until it is reaped below, so its process group cannot belong to others yet: what it
+        # started and left behind goes with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        exit_code = self._popen.wait()
+        os.close(self._pidfd)
+        if self._control is not None and not self._control.is_closing():
+            self._control.abort()
+        self._exited.set_result(Exit(exit_code, tail_of(self._log_file), time.monotonic_ns()))
+
+
+def _parse_report(line: bytes) -> Report:
+    report = json.loads(line)
+    if not isinstance(report, dict):
+        raise ValueError(f"not an object: {line[:80]!r}")
+    address = report.get("address")
+    if not isinstance(address, str) or not address.rpartition(":")[2].isdigit():
+        raise ValueError(f"address: must be host:port, not {address!r}")
+    pid = report.get("pid", 0)
+    return Report(address, pid if isinstance(pid, int) else 0)

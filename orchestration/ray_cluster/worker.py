@@ -1,0 +1,108 @@
+"""The driver's end of an actor: calls with a deadline, and Ray's errors translated into ours."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from orchestration.errors import InfrastructureError
+from orchestration.ray_cluster.actor import HostFacts, clock_id
+from orchestration.ray_cluster.placement import Host
+
+CALL_TIMEOUT_S = 30.0
+_CLOCK_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the monotonic clock of a host relates to the driver's."""
+
+    offset_ns: int = 0
+    """Host less driver."""
+    error_ns: int = 0
+    """The offset is right within this much; 0 when both read the same clock."""
+
+    def to_driver(self, host_ns: int) -> int:
+        """The driver's time of a host's time stamp."""
+        return host_ns - self.offset_ns
+
+
+class Worker:
+    """An actor on some host, and the object that it holds at present.
+
+    Made by the Backend; goes back to its pool on `close`, to hold another object later.
+    """
+
+    def __init__(self, actor: Any, host: Host, give_back: Callable[[Worker, bool], None]) -> None:
+        self.host = host
+        self.facts: HostFacts
+        self.clock = Clock()
+        self._actor = actor
+        self._give_back = give_back
+
+    async def connect(self, timeout_s: float) -> None:
+        """Wait until the actor runs."""
+        self.facts = HostFacts(*await self._remote("facts", timeout_s=timeout_s))
+
+    async def create(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Have the actor hold `factory(*args, **kwargs)`; the factory must be importable on its host."""
+        if self.facts.clock_id != clock_id():
+            # Again for each object: clocks drift. The shortest of a few round trips bounds the offset best.
+            samples = [await self._compare_clocks() for _ in range(_CLOCK_SAMPLES)]
+            self.clock = min(samples, key=lambda clock: clock.error_ns)
+        await self._remote("create", factory, args, kwargs)
+
+    async def call(self, method: str, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **kwargs: Any) -> Any:
+        """Call a method, sync or async, of the object.
+
+        Raises what the method raises, and InfrastructureError when the actor is gone or does not answer
+        within `timeout_s` seconds (None: wait for ever; the death of the actor still ends the call).
+        """
+        return await self._remote("call", method, args, kwargs, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Have the object closed and give the actor back. An actor that does not answer is killed."""
+        healthy = False
+        try:
+            await self._remote("close")
+            healthy = True
+        except InfrastructureError:
+            pass
+        finally:
+            self._give_back(self, healthy)
+
+    def kill(self) -> None:
+        """End the actor and with it whatever it runs."""
+        ray.kill(self._actor, no_restart=True)
+
+    async def _remote(self, method: str, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
+        what = f"{args[0]}()" if method == "call" else method
+        try:
+            return await asyncio.wait_for(getattr(self._actor, method).remote(*args), timeout_s)
+        except TimeoutError as error:
+            # A TimeoutError of the method itself arrives as a RayTaskError that is one, too.
+            if isinstance(error, RayTaskError):
+                raise error.cause from None
+            raise InfrastructureError(
+                f"the actor on {self.host.address} did not answer {what} within {timeout_s:g} s"
+            ) from None
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            # Ray's messages are long; the first line says what happened, the last one why, where that is known.
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = " ... ".join(dict.fromkeys((lines[0], lines[-1])))
+            raise InfrastructureError(f"the actor on {self.host.address} is gone ({what}): {reason}") from None
+
+    async def _compare_clocks(self) -> Clock:
+        """One sample of Cristian's algorithm."""
+        before = time.monotonic_ns()
+        there = await self._remote("now_ns")
+        after = time.monotonic_ns()
+        return Clock(offset_ns=there - (before + after) // 2, error_ns=(after - before + 1) // 2)

@@ -1,0 +1,192 @@
+"""The supervisor and the object host, without Ray. The programs are a few lines of standard library."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.errors import NodeFailed, describe_exit
+from orchestration.ray_cluster import actor
+from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, ObjectHost
+from tests.orchestration.waiting import gone
+
+PROGRAM = """
+import json, os, sys
+config = json.load(open(sys.argv[-1]))
+print(json.dumps({"config": config, "ray": [name for name in os.environ if name.startswith("RAY_")]}), flush=True)
+os.makedirs(os.path.join(config["storage"]["dir"], config["node_id"]), exist_ok=True)
+with open(config["trace_file"], "a") as trace:
+    trace.write('{"number": 1}\\n{"numb')
+import raft_actor_node
+with os.fdopen(int(os.environ["RAFT_REPORT_FD"]), "w") as owner:
+    owner.write(json.dumps({"address": "127.0.0.1:4000"}) + "\\n")
+for line in sys.stdin:
+    print(line, end="", flush=True)
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(actor, "temporary_folder", lambda: tmp_path / "scratch")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    return tmp_path
+
+
+def supervisor(folder: Path, *, storage: str = "auto", program: str = PROGRAM) -> NodeSupervisor:
+    config: dict[str, Any] = {"node_id": "n1", "storage": {"dir": storage, "fsync": "always"}}
+    command = (sys.executable, "-c", program)
+    return NodeSupervisor(
+        NodeSpec("n1", "run", "cell", config, command, str(folder), "127.0.0.1", "host.example", 10.0)
+    )
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+async def test_lives_of_a_node(temporary: Path) -> None:
+    node = supervisor(temporary)
+    first = await node.start([], bootstrap=True)
+    waiting = asyncio.create_task(node.wait())
+    assert first.address == "127.0.0.1:4000"
+    assert await node.kill() >= first.ready_ns
+    assert (await waiting).exit_code == -signal.SIGKILL
+    rule = {"from_id": "n1", "to_id": "n2", "cut": True}
+    second = await node.start([rule], bootstrap=False)
+    assert second.pid != first.pid
+
+    files = await node.collect()
+    assert files.trace == ['{"number": 1}', '{"number": 1}']  # without the line that each life left torn
+    told = [json.loads(line) for line in files.log.splitlines()]
+    cell = temporary / "scratch" / "run" / "cell"
+    assert files.storage == str(cell)
+    assert [life["config"] for life in told] == [
+        {
+            "node_id": "n1",
+            "storage": {"dir": str(cell), "fsync": "always"},
+            "bind_host": "127.0.0.1",
+            "advertise_host": "host.example",
+            "bootstrap": bootstrap,
+            "links": links,
+            "trace_file": str(cell / "n1.trace.jsonl"),
+        }
+        for bootstrap, links in ((True, []), (False, [rule]))
+    ]
+    assert told[0]["ray"] == []  # a node has no business with Ray's token
+
+    await node.close()
+    assert gone(second.pid)
+    assert "scratch/run/cell/n1" in tree(temporary)
+    await node.remove_files()
+    assert tree(temporary) == ["scratch"]
+
+
+async def test_storage_where_the_user_wants_it(temporary: Path) -> None:
+    node = supervisor(temporary, storage=str(temporary / "disk"))
+    await node.start([], bootstrap=True)
+    assert "disk/run/cell/n1" in tree(temporary)
+    await node.remove_files()
+    assert tree(temporary) == ["disk", "scratch"]
+
+
+async def test_start_replaces_what_runs(temporary: Path) -> None:
+    node = supervisor(temporary)
+    first = await node.start([], bootstrap=True)
+    second = await node.start([], bootstrap=False)
+    assert gone(first.pid)
+    assert not gone(second.pid)
+    await node.close()
+
+
+async def test_start_that_comes_after_the_end_leaves_nothing(temporary: Path) -> None:
+    node = supervisor(temporary)
+    await node.close()
+    with pytest.raises(NodeFailed, match="killed by SIGKILL"):
+        await node.start([], bootstrap=True)
+
+
+async def test_folder_that_cannot_be_made(temporary: Path) -> None:
+    (temporary / "file").write_text("")
+    node = supervisor(temporary, storage=str(temporary / "file"))
+    with pytest.raises(NodeFailed, match=r"node n1: cannot be started: .*Not a directory"):
+        await node.start([], bootstrap=True)
+    with pytest.raises(NodeFailed, match="never started"):
+        await node.kill()
+
+
+def test_command_words() -> None:
+    assert actor._command_words("default") == [sys.executable, "-P", "-m", "raft_actor_node"]
+    assert actor._command_words("etcd-node --name 'a b'") == ["etcd-node", "--name", "a b"]
+    assert actor._command_words(["python", "a b.py"]) == ["python", "a b.py"]
+
+
+def test_temporary_folder_avoids_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    private = f"raft-lab-{os.getuid()}"
+    monkeypatch.setattr(actor, "memory_file_system", lambda path: None)
+    assert actor.temporary_folder() == tmp_path / private
+    monkeypatch.setattr(actor, "memory_file_system", lambda path: "tmpfs" if path == tmp_path else None)
+    assert actor.temporary_folder() == Path("/var/tmp") / private
+    monkeypatch.setattr(actor, "memory_file_system", lambda path: "tmpfs")
+    assert actor.temporary_folder() == tmp_path / private  # the node refuses it, and says why
+
+
+class Counter:
+    """Something to host."""
+
+    def __init__(self, start: int, *, step: int = 1) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.value = start
+        self.step = step
+        self.closed = False
+
+    def add(self) -> int:
+        self.value += self.step
+        return self.value
+
+    async def fail(self, message: str) -> None:
+        raise ValueError(message)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_object_host() -> None:
+    made: list[Counter] = []
+
+    def factory(*args: Any, **kwargs: Any) -> Counter:
+        made.append(Counter(*args, **kwargs))
+        return made[-1]
+
+    host = ObjectHost()
+    await host.create(factory, (5,), {"step": 2})
+    assert [await host.call("add", (), {}) for _ in range(2)] == [7, 9]
+    with pytest.raises(ValueError, match="no way"):
+        await host.call("fail", ("no way",), {})
+    await host.create(factory, (0,), {})
+    assert [counter.closed for counter in made] == [True, False]
+    await host.close()
+    await host.close()
+    assert made[1].closed
+    assert (await host.facts()).pid == os.getpid()
+
+
+def test_errors_travel() -> None:
+    error = pickle.loads(pickle.dumps(NodeFailed("n1", "ended", 5, "last words")))
+    assert (error.node_id, error.node_exit_code, str(error)) == ("n1", 5, "node n1: ended\n    last words")
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "words"),
+    [(0, "exit code 0 (ok)"), (7, "exit code 7 (invariant broken)"), (42, "exit code 42"), (-9, "killed by SIGKILL")],
+)
+def test_exit_in_words(exit_code: int, words: str) -> None:
+    assert describe_exit(exit_code) == words
