@@ -1,0 +1,51 @@
+"""One Raft node as a process: `python -m raft_actor_node --config FILE`.
+
+Exit codes: 0 stopped, 2 configuration, 3 no port, 4 directory locked, 5 data corrupt or foreign, 6 disk
+error, 7 invariant broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import uvloop
+
+from raft_actor_node.config import load_node_config
+from raft_actor_node.errors import RaftLabError
+from raft_actor_node.runtime.process import run_node
+
+
+def main() -> int:
+    """Parse the command line, run the node, return its exit code."""
+    parser = argparse.ArgumentParser(prog="raft_actor_node", description="One node of a Raft cluster.")
+    parser.add_argument("--config", required=True, metavar="FILE", help="configuration of the node, JSON or YAML")
+    parser.add_argument(
+        "--address-book",
+        metavar="DIR",
+        type=Path,
+        help="find the other nodes through files in this directory; "
+        "default: JSON lines on stdin, whose end of file stops the node",
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    arguments = parser.parse_args()
+    try:
+        config = load_node_config(arguments.config)
+        logging.basicConfig(
+            filename=config.log_file,
+            level=logging.INFO,
+            format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s",
+            datefmt="%H:%M:%S",
+        )
+        return uvloop.run(run_node(config, arguments.address_book))
+    except RaftLabError as error:
+        if arguments.debug:
+            raise
+        sys.stderr.write(f"raft_actor_node: {error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Translates between the core's messages, link rules and their wire forms in proto/, and nowhere else."""
+
+from __future__ import annotations
+
+from array import array
+
+from raft_actor_node.core import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
+from raft_actor_node.core.messages import Reply, Request
+from raft_actor_node.links import LinkRule
+from raft_actor_node.pb import chaos_pb2
+from raft_actor_node.pb import raft_pb2 as pb
+
+
+def encode_request(message: Request) -> pb.PeerRequest:
+    """The wire form of a request."""
+    if isinstance(message, AppendEntries):
+        return pb.PeerRequest(
+            append_entries=pb.AppendEntriesRequest(
+                term=message.term,
+                prev_log_index=message.prev_log_index,
+                prev_log_term=message.prev_log_term,
+                entry_terms=message.entry_terms,
+                entry_payloads=message.entry_payloads,
+                leader_commit=message.leader_commit,
+                sequence=message.sequence,
+            )
+        )
+    return pb.PeerRequest(
+        request_vote=pb.RequestVoteRequest(
+            term=message.term,
+            last_log_index=message.last_log_index,
+            last_log_term=message.last_log_term,
+            pre_vote=message.pre_vote,
+            sequence=message.sequence,
+        )
+    )
+
+
+def decode_request(request: pb.PeerRequest, from_id: str, to_id: str) -> Request:
+    """The request in a wire message. Raises ValueError when it is malformed."""
+    kind = request.WhichOneof("body")
+    if kind == "append_entries":
+        append = request.append_entries
+        terms, payloads = array("Q", append.entry_terms), list(append.entry_payloads)
+        if len(terms) != len(payloads):
+            raise ValueError(f"AppendEntries with {len(terms)} terms and {len(payloads)} payloads")
+        if not append.term or (terms and max(terms) > append.term):
+            raise ValueError(f"AppendEntries of term {append.term} with entries of term {max(terms, default=0)}")
+        return AppendEntries(
+            from_id,
+            to_id,
+            append.term,
+            append.prev_log_index,
+            append.prev_log_term,
+            terms,
+            payloads,
+            append.leader_commit,
+            append.sequence,
+        )
+    if kind == "request_vote":
+        vote = request.request_vote
+        if not vote.term:
+            raise ValueError("RequestVote of term 0")
+        return RequestVote(
+            from_id, to_id, vote.term, vote.last_log_index, vote.last_log_term, vote.pre_vote, vote.sequence
+        )
+    raise ValueError("a request without a body")
+
+
+def encode_reply(message: Reply) -> pb.PeerReply:
+    """The wire form of a reply."""
+    if isinstance(message, AppendEntriesReply):
+        return pb.PeerReply(
+            append_entries=pb.AppendEntriesReply(
+                term=message.term,
+                request_term=message.request_term,
+                success=message.success,
+                match_index=message.match_index,
+                rejected_index=message.rejected_index,
+                conflict_term=message.conflict_term,
+                conflict_index=message.conflict_index,
+                sequence=message.sequence,
+            )
+        )
+    return pb.PeerReply(
+        request_vote=pb.RequestVoteReply(
+            term=message.term,
+            request_term=message.request_term,
+            vote_granted=message.vote_granted,
+            pre_vote=message.pre_vote,
+            sequence=message.sequence,
+        )
+    )
+
+
+def decode_reply(reply: pb.PeerReply, from_id: str, to_id: str) -> Reply:
+    """The reply in a wire message. Raises ValueError when it is malformed."""
+    kind = reply.WhichOneof("body")
+    if kind == "append_entries":
+        append = reply.append_entries
+        return AppendEntriesReply(
+            from_id,
+            to_id,
+            append.term,
+            append.request_term,
+            append.success,
+            append.match_index,
+            append.rejected_index,
+            append.conflict_term,
+            append.conflict_index,
+            append.sequence,
+        )
+    if kind == "request_vote":
+        vote = reply.request_vote
+        return RequestVoteReply(
+            from_id, to_id, vote.term, vote.request_term, vote.vote_granted, vote.pre_vote, vote.sequence
+        )
+    raise ValueError("a reply without a body")
+
+
+_LINK_MESSAGES = {"all": chaos_pb2.ALL_MESSAGES, "requests": chaos_pb2.REQUESTS, "replies": chaos_pb2.REPLIES}
+_LINK_MESSAGE_NAMES = {number: name for name, number in _LINK_MESSAGES.items()}
+
+
+def encode_rule(rule: LinkRule) -> chaos_pb2.LinkRule:
+    """The wire form of a link rule."""
+    return chaos_pb2.LinkRule(**rule.model_dump(exclude={"messages"}), messages=_LINK_MESSAGES[rule.messages])
+
+
+def decode_rule(rule: chaos_pb2.LinkRule) -> LinkRule:
+    """The link rule in a wire message. Raises pydantic's ValidationError when it is malformed."""
+    return LinkRule.model_validate(
+        {
+            "from_id": rule.from_id,
+            "to_id": rule.to_id,
+            "messages": _LINK_MESSAGE_NAMES.get(rule.messages, rule.messages),
+            "cut": rule.cut,
+            "drop": rule.drop,
+            "duplicate": rule.duplicate,
+            "delay_ms": rule.delay_ms,
+            "jitter_ms": rule.jitter_ms,
+        }
+    )

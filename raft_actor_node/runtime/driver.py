@@ -1,0 +1,314 @@
+"""Drives the core: gathers events, steps, performs the effects in their order.
+
+Everything that arrives within one turn of the event loop becomes one step: one message per peer, one
+fsync, one answer per client stream. Under load the batches grow by themselves.
+
+A request's way: services -> propose() -> [event] -> core.step -> Persist -> writer thread (fdatasync)
+-> Persisted -> core: commit -> store.apply -> the proposal's callback -> services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from raft_actor_node.core import Effects, Event, Message, Persist, Persisted, Propose, RaftNode, Read
+from raft_actor_node.errors import RaftLabError
+from raft_actor_node.kv.store import Result, Store
+from raft_actor_node.runtime.samples import Samples
+from raft_actor_node.runtime.tracer import Tracer
+from raft_actor_node.runtime.wal import Wal
+
+T = TypeVar("T")
+
+APPLY_CHUNK = 4096
+"""Entries applied in one turn of the loop: heartbeats must get through while a long log is replayed."""
+
+
+class ProposalSink(Protocol):
+    """Receives what becomes of a proposal's payloads."""
+
+    def applied(self, offset: int, results: Sequence[Result]) -> None:
+        """The payloads from `offset` on were committed and applied, with these results."""
+
+    def refused(self) -> None:
+        """Nothing was appended: this node does not lead."""
+
+    def lost(self, offset: int) -> None:
+        """The payloads from `offset` on were appended, and will be committed or not: nobody knows."""
+
+
+class ReadSink(Protocol):
+    """Receives the permission to read."""
+
+    def readable(self) -> None:
+        """The store is now fit to be read from, for every read of this sink."""
+
+    def refused(self) -> None:
+        """This node does not lead (any more)."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An appended proposal whose payloads are not all applied."""
+
+    term: int
+    next_index: int
+    end_index: int
+    offset: int
+    sink: ProposalSink
+
+
+class Driver:
+    """One node's core, log and state, on one event loop."""
+
+    def __init__(
+        self,
+        node: RaftNode,
+        wal: Wal,
+        store: Store,
+        tracer: Tracer,
+        *,
+        send: Callable[[Sequence[Message]], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        """`send` takes messages that may leave now; `fail` is told once when the node cannot go on."""
+        self.node = node
+        self.store = store
+        self.fsync = Samples()
+        self._send = send
+        self._fail = fail
+        self._tracer = tracer
+        self._loop = asyncio.get_running_loop()
+        self._events: list[Event] = []
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+        self._progressed = asyncio.Event()
+        self._number = 0
+        self._proposals: dict[int, tuple[int, ProposalSink]] = {}
+        self._pending: deque[_Pending] = deque()
+        self._new_reads: list[ReadSink] = []
+        self._reads: dict[int, list[ReadSink]] = {}
+        self._readable: deque[tuple[int, list[ReadSink]]] = deque()
+        self._writer = _Writer(wal, self.fsync, self._loop, self.deliver, self._die)
+
+    def start(self) -> None:
+        """Begin: rebuild the state up to what is known to be committed, then run elections."""
+        while self.store.last_applied < self.node.commit_index:
+            self._apply_chunk()
+        self._writer.start()
+        self._wake()
+
+    async def stop(self, grace_s: float) -> None:
+        """Answer what can be answered within the grace, give up the rest truthfully, finish the disk."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while self._pending or self._proposals:
+                    await self._progressed.wait()
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._give_up()
+        await asyncio.to_thread(self._writer.close)
+
+    # ------------------------------------------------------------------------------ what comes in
+
+    def deliver(self, event: Event) -> None:
+        """Hand an event to the next step."""
+        self._events.append(event)
+        self._wake()
+
+    def propose(self, payloads: Sequence[bytes], sink: ProposalSink) -> None:
+        """Append these payloads if this node leads; the sink hears the rest."""
+        self._number += 1
+        self._proposals[self._number] = (len(payloads), sink)
+        self.deliver(Propose(self._number, payloads))
+
+    def read(self, sink: ReadSink) -> None:
+        """Ask for a linearizable read. All that ask in one turn of the loop share a read index."""
+        self._new_reads.append(sink)
+        self._wake()
+
+    @property
+    def waiting(self) -> int:
+        """Proposed payloads and read batches that are not answered yet."""
+        writes = sum(p.end_index - p.next_index for p in self._pending) + sum(n for n, _ in self._proposals.values())
+        return writes + len(self._new_reads) + sum(map(len, self._reads.values()))
+
+    # ------------------------------------------------------------------------------------ a step
+
+    def _wake(self) -> None:
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._loop.call_soon(self._step)
+
+    def _step(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        if self._new_reads:
+            self._number += 1
+            self._reads[self._number], self._new_reads = self._new_reads, []
+            self._events.append(Read(self._number))
+        events, self._events = self._events, []
+        try:
+            effects = self.node.step(events, self._loop.time())
+            self._perform(effects)
+        except (RaftLabError, ValueError) as error:
+            self._die(error)
+            return
+        self._set_timer()
+
+    def _perform(self, effects: Effects) -> None:
+        """Perform the effects of a step, in the order of core/effects.py."""
+        if effects.trace:
+            self._tracer.record(effects.trace)
+        if effects.persist is not None:
+            self._writer.submit(effects.persist)
+        if effects.messages:
+            self._send(effects.messages)
+        for accepted in effects.accepted:
+            count, sink = self._proposals.pop(accepted.proposal_id)
+            self._pending.append(_Pending(accepted.term, accepted.first_index, accepted.first_index + count, 0, sink))
+        for proposal_id in effects.refused:
+            self._proposals.pop(proposal_id)[1].refused()
+        if self.store.last_applied < self.node.commit_index:
+            self._apply_chunk()
+        if effects.leadership_lost:
+            self._lose_pending()
+        for ready in effects.reads:
+            self._readable.append((ready.index, self._reads.pop(ready.read_id)))
+        for read_id in effects.reads_refused:
+            for read_sink in self._reads.pop(read_id):
+                read_sink.refused()
+        while self._readable and self._readable[0][0] <= self.store.last_applied:
+            for read_sink in self._readable.popleft()[1]:
+                read_sink.readable()
+
+    def _apply_chunk(self) -> None:
+        lo = self.store.last_applied + 1
+        hi = min(self.node.commit_index + 1, lo + APPLY_CHUNK)
+        terms = self.node.log.terms(lo, hi)
+        results = self.store.apply(lo, terms, self.node.log.payloads(lo, hi))
+        while self._pending and self._pending[0].next_index < hi:
+            pending = self._pending[0]
+            at, end = pending.next_index - lo, min(pending.end_index, hi) - lo
+            # Another leader may have replaced a suffix: by log matching, what is of our term is ours, and a prefix.
+            ours = terms[at:end].count(pending.term)
+            if ours:
+                pending.sink.applied(pending.offset, results[at : at + ours])
+            pending.offset += ours
+            pending.next_index += ours
+            if at + ours < end:
+                pending.sink.lost(pending.offset)
+            elif pending.next_index < pending.end_index:
+                continue
+            self._pending.popleft()
+        self._progressed.set()
+        self._progressed = asyncio.Event()
+        if hi <= self.node.commit_index:
+            self._wake()
+
+    def _lose_pending(self) -> None:
+        """Leadership is gone: what is not committed may still be, by another leader, or never."""
+        last = self.node.commit_index
+        while self._pending and self._pending[-1].end_index - 1 > last:
+            pending = self._pending.pop()
+            known = max(last + 1 - pending.next_index, 0)
+            pending.sink.lost(pending.offset + known)
+            if known:
+                # Committed, and not yet applied: answered when it is.
+                pending.end_index = last + 1
+                self._pending.append(pending)
+                return
+
+    def _set_timer(self) -> None:
+        deadline = self.node.next_deadline()
+        if self._timer is not None:
+            if self._timer.when() <= deadline and not self._timer.cancelled():
+                return  # it rings early, steps, and is set anew: cheaper than a timer per message
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._wake()
+
+    # ---------------------------------------------------------------------------------- endings
+
+    def _give_up(self) -> None:
+        for pending in self._pending:
+            pending.sink.lost(pending.offset)
+        for _, sink in self._proposals.values():
+            sink.refused()
+        for sinks in (self._new_reads, *self._reads.values(), *(sinks for _, sinks in self._readable)):
+            for read_sink in sinks:
+                read_sink.refused()
+        self._pending.clear()
+        self._proposals.clear()
+        self._new_reads.clear()
+        self._reads.clear()
+        self._readable.clear()
+
+    def _die(self, error: BaseException) -> None:
+        """Nothing is acknowledged any more; the process is about to end."""
+        if not self._stopped:
+            self._stopped = True
+            self._fail(error)
+
+
+class _Writer:
+    """The thread that waits for the disk, so that heartbeats do not."""
+
+    def __init__(
+        self,
+        wal: Wal,
+        fsync: Samples,
+        loop: asyncio.AbstractEventLoop,
+        done: Callable[[Event], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        wal.on_fsync = fsync.add_ns
+        self._wal = wal
+        self._loop = loop
+        self._done = done
+        self._failed = failed
+        self._queue: queue.SimpleQueue[Persist | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, persist: Persist) -> None:
+        self._queue.put(persist)
+
+    def close(self) -> None:
+        """Finish what was submitted and close the log."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (persist := self._queue.get()) is not None:
+                self._write(persist)
+                self._tell(self._done, Persisted(persist.number))
+            self._wal.close()
+        except Exception as error:  # whatever it is, this node cannot promise anything any more
+            self._tell(self._failed, error)
+
+    def _tell(self, callback: Callable[[T], None], value: T) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+            self._loop.call_soon_threadsafe(callback, value)
+
+    def _write(self, persist: Persist) -> None:
+        if persist.hard_state is not None:
+            self._wal.save_hard_state(persist.hard_state.current_term, persist.hard_state.voted_for)
+        if persist.terms:
+            self._wal.append(persist.first_index, persist.terms, persist.payloads, persist.commit_index)

@@ -1,0 +1,286 @@
+"""A node process from start to end: recover, serve, stop; and how its owner talks to it.
+
+The owner (an orchestrator, see `Owner`) holds the other end of stdin. It writes JSON lines there, the
+address book; when it goes away, the line ends, and the node with it. Without an owner, nodes of one
+host find each other through a directory (`AddressDirectory`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from raft_actor_node.channels import server_options
+from raft_actor_node.config import NodeConfig, unwise
+from raft_actor_node.core import HardState, Log, RaftNode, RaftParameters, Receive
+from raft_actor_node.errors import BindError, DiskError, InvariantViolated, RaftLabError
+from raft_actor_node.kv.store import Store
+from raft_actor_node.pb import (
+    chaos_pb2,
+    chaos_pb2_grpc,
+    inspection_pb2,
+    inspection_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+    raft_pb2,
+    raft_pb2_grpc,
+)
+from raft_actor_node.runtime.driver import Driver
+from raft_actor_node.runtime.faults import LinkFaults
+from raft_actor_node.runtime.samples import Samples, measure_loop_lag
+from raft_actor_node.runtime.services import ChaosService, Gate, InspectionService, KVService
+from raft_actor_node.runtime.tracer import Tracer
+from raft_actor_node.runtime.transport import Transport
+from raft_actor_node.runtime.wal import Wal
+
+logger = logging.getLogger(__name__)
+
+REPORT_FD_VARIABLE = "RAFT_REPORT_FD"
+STOP_GRACE_S = 1.0
+"""How long a stopping node waits for what it has appended to be committed."""
+SWITCH_INTERVAL_S = 0.0005
+"""The writer thread comes back from fsync and needs the interpreter; by default it may wait for 5 ms."""
+
+Addresses = Mapping[str, tuple[str, int]]
+"""Node id -> (host:port, epoch)."""
+
+
+async def run_node(config: NodeConfig, address_directory: Path | None) -> int:
+    """Run one node until it is told to stop, or cannot go on. Returns its exit code.
+
+    Raises ConfigError, DirectoryLocked, DataCorrupt, DiskError or BindError when it cannot start.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    for warning in unwise(config):
+        logger.warning("%s", warning)
+    node = _Node(config)
+    try:
+        port = await node.serve()
+        address = f"{config.advertised_host}:{port}"
+        if address_directory is None:
+            book: Owner | AddressDirectory = Owner(node.transport.update_addresses)
+        else:
+            book = AddressDirectory(address_directory, config, node.transport.update_addresses)
+        book.announce(config.node_id, address)
+        # Nothing of the start-up is garbage: keep the collector from looking at it again and again.
+        gc.collect()
+        gc.freeze()
+        return await node.until_stopped()
+    finally:
+        await node.close()
+
+
+class _Node:
+    """The parts of one node, and their order of life."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        loop = asyncio.get_running_loop()
+        self._config = config
+        self._stop: asyncio.Future[int] = loop.create_future()
+        rng = random.Random(config.seed)
+        self._wal, recovered = Wal.open(
+            Path(config.storage.dir) / config.node_id,
+            cluster_id=config.cluster_id,
+            node_id=config.node_id,
+            bootstrap=config.bootstrap,
+            fsync=config.storage.fsync == "always",
+            allow_memory_fs=config.storage.allow_memory_fs,
+        )
+        for warning in recovered.warnings:
+            logger.warning("%s", warning)
+        self._faults = LinkFaults(config.node_id, config.members, config.links, rng)
+        self._tracer = Tracer(config.node_id, config.trace_file)
+        self.transport = Transport(config, self._faults, lambda message: self._driver.deliver(Receive(message)))
+        core = RaftNode(
+            config.node_id,
+            config.members,
+            _parameters(config),
+            rng=rng,
+            now=loop.time(),
+            hard_state=HardState(recovered.current_term, recovered.voted_for),
+            log=Log(recovered.terms, recovered.payloads),
+            commit_index=recovered.commit_index,
+        )
+        self._driver = Driver(
+            core,
+            self._wal,
+            Store(value_bytes=config.limits.value_bytes),
+            self._tracer,
+            send=self.transport.send,
+            fail=self._fail,
+        )
+        self._gate = Gate(config, self._driver)
+        self._loop_lag = Samples()
+        self._lag_task = loop.create_task(measure_loop_lag(self._loop_lag))
+        self._health = health.HealthServicer()
+        self._server = grpc.aio.server(options=server_options(config.transport))
+
+    async def serve(self) -> int:
+        """Rebuild the state, open a port, and take part. Returns the port."""
+        config, server = self._config, self._server
+        self._driver.start()
+        logger.info("%s: recovered %d entries", config.node_id, self._driver.node.log.last_index)
+        raft_pb2_grpc.add_RaftServicer_to_server(self.transport, server)
+        kv_pb2_grpc.add_KVServicer_to_server(KVService(config, self._gate, self._faults), server)
+        inspection_pb2_grpc.add_InspectionServicer_to_server(
+            InspectionService(
+                config, self._driver, self._gate, self.transport, self._faults, self._tracer, self._loop_lag
+            ),
+            server,
+        )
+        services = [raft_pb2.DESCRIPTOR, kv_pb2.DESCRIPTOR, inspection_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR]
+        if config.chaos_enabled:
+            chaos_pb2_grpc.add_ChaosServicer_to_server(ChaosService(self._faults), server)
+            services.append(chaos_pb2.DESCRIPTOR)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [service.full_name for file in services for service in file.services_by_name.values()]
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+        try:
+            port = server.add_insecure_port(f"{config.bind_host}:0")
+        except RuntimeError as error:
+            raise BindError(f"bind_host: no port could be bound on {config.bind_host}: {error}") from None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._finish, 0)
+        await server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def until_stopped(self) -> int:
+        """Wait for a signal or a failure. Returns the exit code."""
+        return await self._stop
+
+    async def close(self) -> None:
+        """Refuse what is new, answer what can be answered, flush, and let go of everything."""
+        self._gate.closed = True
+        failed = self._stop.done() and self._stop.result() != 0
+        await self._health.enter_graceful_shutdown()
+        await self._driver.stop(0.0 if failed else STOP_GRACE_S)
+        await self._server.stop(0.0 if failed else 0.1)
+        await self.transport.close()
+        self._lag_task.cancel()
+        self._tracer.close()
+
+    def _finish(self, code: int) -> None:
+        if not self._stop.done():
+            self._stop.set_result(code)
+
+    def _fail(self, error: BaseException) -> None:
+        """The node cannot go on: end with the error's exit code, whatever waits."""
+        logger.critical("%s: %s: %s", self._config.node_id, type(error).__name__, error)
+        if isinstance(error, RaftLabError):
+            code = error.exit_code
+        else:
+            code = DiskError.exit_code if isinstance(error, OSError) else InvariantViolated.exit_code
+        self._finish(code)
+
+
+def _parameters(config: NodeConfig) -> RaftParameters:
+    raft = config.raft
+    return RaftParameters(
+        election_timeout_min=raft.election_timeout.min_s,
+        election_timeout_max=raft.election_timeout.max_s,
+        heartbeat_interval=raft.heartbeat_interval,
+        rpc_timeout=raft.rpc_timeout,
+        pre_vote=raft.pre_vote,
+        check_quorum=raft.check_quorum,
+        max_batch_entries=raft.max_batch_entries,
+        max_batch_bytes=raft.max_batch_bytes,
+        max_inflight=raft.max_inflight,
+        max_inflight_bytes=raft.max_inflight_bytes,
+    )
+
+
+class Owner:
+    """The process that started this one and holds the other end of stdin.
+
+    It is told the port once, as a JSON line on the descriptor named by RAFT_REPORT_FD (or on stdout), and
+    sends {"addresses": {node id: {"address": "host:port", "epoch": n}}} lines. End-of-file means that it is
+    gone: the process ends at once, from a thread, so that not even a stuck event loop outlives its owner.
+    """
+
+    def __init__(self, on_addresses: Callable[[Addresses], None]) -> None:
+        self._on_addresses = on_addresses
+        self._loop = asyncio.get_running_loop()
+
+    def announce(self, node_id: str, address: str) -> None:
+        """Report the port, then listen."""
+        line = json.dumps({"node_id": node_id, "address": address, "pid": os.getpid()}) + "\n"
+        descriptor = os.environ.get(REPORT_FD_VARIABLE)
+        if descriptor is None:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+        else:
+            os.write(int(descriptor), line.encode())
+            os.close(int(descriptor))
+        threading.Thread(target=self._listen, name="owner", daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in _lines(sys.stdin.fileno()):
+            try:
+                entries = json.loads(line)["addresses"]
+                addresses = {node_id: (str(e["address"]), int(e["epoch"])) for node_id, e in entries.items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                logger.warning("owner: a line that is no address book (%s): %r", error, line[:200])
+                continue
+            self._loop.call_soon_threadsafe(self._on_addresses, addresses)
+        logger.info("owner: gone")
+        logging.shutdown()
+        os._exit(0)
+
+
+def _lines(descriptor: int) -> Iterator[bytes]:
+    """Lines of a pipe, read without sys.stdin: its lock would still be held when the interpreter ends."""
+    rest = b""
+    while chunk := os.read(descriptor, 65536):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+
+
+class AddressDirectory:
+    """Nodes of one host that find each other by files in a directory: for runs by hand, without an owner."""
+
+    INTERVAL_S = 0.2
+
+    def __init__(self, directory: Path, config: NodeConfig, on_addresses: Callable[[Addresses], None]) -> None:
+        self._directory = directory
+        self._peers = [member for member in config.members if member != config.node_id]
+        self._on_addresses = on_addresses
+
+    def announce(self, node_id: str, address: str) -> None:
+        """Write this node's address, then watch for those of the others."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        target = self._directory / node_id
+        temporary = target.with_suffix(f".{os.getpid()}")
+        temporary.write_text(address + "\n")
+        temporary.replace(target)
+        sys.stdout.write(json.dumps({"node_id": node_id, "address": address, "pid": os.getpid()}) + "\n")
+        sys.stdout.flush()
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            found = {}
+            for peer in self._peers:
+                try:
+                    file = self._directory / peer
+                    # The time of writing is an epoch: a node that starts again writes later.
+                    found[peer] = (file.read_text().strip(), file.stat().st_mtime_ns)
+                except OSError:
+                    continue
+            self._on_addresses(found)
+            await asyncio.sleep(self.INTERVAL_S)

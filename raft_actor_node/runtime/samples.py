@@ -1,0 +1,42 @@
+"""What a node measures about itself, kept as raw samples: percentiles cannot be pooled, arrays can."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import monotonic_ns
+
+KEPT = 65536
+LAG_INTERVAL_S = 0.05
+
+
+class Samples:
+    """The most recent samples of one kind, in microseconds, each with its time."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._recent: deque[tuple[int, int]] = deque(maxlen=KEPT)
+
+    def add_ns(self, duration_ns: int) -> None:
+        """Record a duration that ended now. Safe from any thread."""
+        self.total += 1
+        self._recent.append((monotonic_ns(), min(duration_ns // 1000, 2**32 - 1)))
+
+    def since(self, time_ns: int) -> list[int]:
+        """Samples taken at or after time_ns on the monotonic clock, oldest first."""
+        return [us for taken_ns, us in self._recent.copy() if taken_ns >= time_ns]
+
+    def percentiles(self, *shares: float) -> list[float]:
+        """Nearest-rank percentiles of what is remembered; zeros when nothing is."""
+        ordered = sorted(us for _, us in self._recent.copy())
+        if not ordered:
+            return [0.0 for _ in shares]
+        return [float(ordered[min(int(share * len(ordered)), len(ordered) - 1)]) for share in shares]
+
+
+async def measure_loop_lag(samples: Samples) -> None:
+    """Record, for ever, how late the event loop runs a timer."""
+    while True:
+        due_ns = monotonic_ns() + int(LAG_INTERVAL_S * 1e9)
+        await asyncio.sleep(LAG_INTERVAL_S)
+        samples.add_ns(max(monotonic_ns() - due_ns, 0))

@@ -1,0 +1,491 @@
+"""The gRPC face of a node for everyone but its peers: clients (KV), observers (Inspection), Chaos.
+
+Status codes are chosen here and nowhere else. A request that link faults take away is never answered: its
+caller finds out by its deadline. Chaos and Inspection do not pass the faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from time import monotonic_ns
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from pydantic import ValidationError
+
+from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, NodeConfig, describe
+from raft_actor_node.core import Role
+from raft_actor_node.kv.commands import ErrorCode, encode, fault
+from raft_actor_node.kv.store import Result
+from raft_actor_node.links import CLIENTS
+from raft_actor_node.pb import (
+    chaos_pb2,
+    chaos_pb2_grpc,
+    inspection_pb2,
+    inspection_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+)
+from raft_actor_node.runtime.codec import decode_rule, encode_rule
+from raft_actor_node.runtime.driver import Driver
+from raft_actor_node.runtime.faults import ONCE, LinkFaults
+from raft_actor_node.runtime.samples import Samples
+from raft_actor_node.runtime.tracer import Tracer
+from raft_actor_node.runtime.transport import Transport
+
+LOG_PAGE = 1000
+"""Most entries in one LogReply."""
+ERROR_DETAIL_KEY = "raft-error-bin"
+RESULT_BYTES = 64
+"""What a result weighs besides its value and message."""
+
+STATUS = {
+    ErrorCode.NOT_LEADER: grpc.StatusCode.FAILED_PRECONDITION,
+    ErrorCode.OVERLOADED: grpc.StatusCode.FAILED_PRECONDITION,
+    ErrorCode.BAD_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
+    ErrorCode.OUTCOME_UNKNOWN: grpc.StatusCode.UNAVAILABLE,
+    ErrorCode.SESSION_UNKNOWN: grpc.StatusCode.FAILED_PRECONDITION,
+    ErrorCode.SEQUENCE_STALE: grpc.StatusCode.UNAVAILABLE,
+    ErrorCode.SEQUENCE_REUSED: grpc.StatusCode.FAILED_PRECONDITION,
+    ErrorCode.VALUE_TOO_LARGE: grpc.StatusCode.FAILED_PRECONDITION,
+}
+MESSAGES = {
+    ErrorCode.NOT_LEADER: "this node does not lead",
+    ErrorCode.OVERLOADED: "too many operations wait on this node (limits.pending_operations), or it is stopping",
+    ErrorCode.OUTCOME_UNKNOWN: "appended, then leadership was lost or the node stopped",
+    ErrorCode.SESSION_UNKNOWN: "session_id: no such session was opened",
+    ErrorCode.SEQUENCE_STALE: "sequence: the session has gone on to a later one",
+    ErrorCode.SEQUENCE_REUSED: "sequence: used before in this session, for another command",
+    ErrorCode.VALUE_TOO_LARGE: "value: would grow above limits.value_bytes",
+}
+
+Answer = kv_pb2.OperationResult
+Operation = kv_pb2.Operation
+Respond = Callable[[Answer], None]
+
+
+class Gate:
+    """Takes operations in, from the stream and from unary calls alike, and gives each one answer."""
+
+    def __init__(self, config: NodeConfig, driver: Driver) -> None:
+        self.answered = 0
+        self.refused = 0
+        self.closed = False
+        self._limits = config.limits
+        self._driver = driver
+        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """Operations taken in and not answered."""
+        return self._waiting
+
+    def take(self, operations: Sequence[Operation], respond: Respond) -> None:
+        """Take in operations that arrived together; `respond` is called once for each, in any order."""
+        self._waiting += len(operations)
+        ids: list[int] = []
+        payloads: list[bytes] = []
+        reads: list[tuple[int, bytes]] = []
+        full = self.closed or self._waiting > self._limits.pending_operations
+        key_bytes, value_bytes = self._limits.key_bytes, self._limits.value_bytes
+        for operation in operations:
+            kind, key, value = operation.kind, operation.key, operation.value
+            session_id, sequence = operation.session_id, operation.sequence
+            expected = operation.expected if operation.HasField("expected") else None
+            if full:
+                self._answer(respond, self._error(operation.id, ErrorCode.OVERLOADED))
+            elif wrong := fault(
+                kind,
+                key,
+                value,
+                expected,
+                session_id=session_id,
+                sequence=sequence,
+                key_bytes=key_bytes,
+                value_bytes=value_bytes,
+            ):
+                self._answer(respond, self._error(operation.id, ErrorCode.BAD_ARGUMENT, wrong))
+            elif kind == kv_pb2.GET:
+                reads.append((operation.id, key))
+            else:
+                ids.append(operation.id)
+                payloads.append(encode(kind, key, value, expected, session_id=session_id, sequence=sequence))
+        if payloads:
+            self._driver.propose(payloads, _Writes(self, ids, respond))
+        if reads:
+            self._driver.read(_Reads(self, reads, respond))
+
+    def _answer(self, respond: Respond, answer: Answer) -> None:
+        self._waiting -= 1
+        if answer.error:
+            self.refused += 1
+        else:
+            self.answered += 1
+        respond(answer)
+
+    def _error(self, operation_id: int, code: ErrorCode, message: str = "") -> Answer:
+        return Answer(
+            id=operation_id,
+            error=kv_pb2.ErrorCode.Name(code),
+            leader_hint=self._driver.node.leader_id or "",
+            message=message or MESSAGES[code],
+        )
+
+
+class _Writes:
+    """The writes of one batch; satisfies driver.ProposalSink."""
+
+    def __init__(self, gate: Gate, ids: list[int], respond: Respond) -> None:
+        self._gate = gate
+        self._ids = ids
+        self._respond = respond
+
+    def applied(self, offset: int, results: Sequence[Result]) -> None:
+        for operation_id, result in zip(self._ids[offset : offset + len(results)], results, strict=True):
+            if result.error:
+                answer = self._gate._error(operation_id, result.error)
+            else:
+                answer = Answer(id=operation_id, found=result.found, value=result.value, number=result.number)
+            self._gate._answer(self._respond, answer)
+
+    def refused(self) -> None:
+        self._fail(0, ErrorCode.NOT_LEADER)
+
+    def lost(self, offset: int) -> None:
+        self._fail(offset, ErrorCode.OUTCOME_UNKNOWN)
+
+    def _fail(self, offset: int, code: ErrorCode) -> None:
+        for operation_id in self._ids[offset:]:
+            self._gate._answer(self._respond, self._gate._error(operation_id, code))
+
+
+class _Reads:
+    """The gets of one batch; satisfies driver.ReadSink."""
+
+    def __init__(self, gate: Gate, keys: list[tuple[int, bytes]], respond: Respond) -> None:
+        self._gate = gate
+        self._keys = keys
+        self._respond = respond
+
+    def readable(self) -> None:
+        get = self._gate._driver.store.get
+        for operation_id, key in self._keys:
+            value = get(key)
+            self._gate._answer(self._respond, Answer(id=operation_id, found=value is not None, value=value))
+
+    def refused(self) -> None:
+        for operation_id, _ in self._keys:
+            self._gate._answer(self._respond, self._gate._error(operation_id, ErrorCode.NOT_LEADER))
+
+
+class KVService(kv_pb2_grpc.KVServicer):
+    """proto/kv.proto. The unary calls are operations of one, through the same gate as the stream's."""
+
+    def __init__(self, config: NodeConfig, gate: Gate, faults: LinkFaults) -> None:
+        self._config = config
+        self._gate = gate
+        self._faults = faults
+        self._loop = asyncio.get_running_loop()
+
+    async def Execute(  # noqa: N802 - the names of methods are the service's
+        self,
+        request_iterator: AsyncIterator[kv_pb2.OperationBatch],
+        context: grpc.aio.ServicerContext[kv_pb2.OperationBatch, kv_pb2.ResultBatch],
+    ) -> None:
+        """Take in batches until the client hangs up; answers leave as they become ready."""
+        answers = _Answers(self._config.transport.message_bytes - MESSAGE_OVERHEAD_BYTES)
+        writer = asyncio.create_task(answers.write_to(context))
+        try:
+            async for batch in request_iterator:
+                if self._faults.active:
+                    self._take_through_faults(batch, answers.put)
+                else:
+                    self._gate.take(batch.operations, answers.put)
+        finally:
+            writer.cancel()
+
+    def _take_through_faults(self, batch: kv_pb2.OperationBatch, put: Respond) -> None:
+        client = batch.client_id or CLIENTS
+
+        def respond(answer: Answer) -> None:
+            if (delays := self._faults.leaving(client, "replies")) is ONCE:
+                put(answer)
+                return
+            for delay_s in delays:
+                self._loop.call_later(delay_s, put, answer)
+
+        unharmed = []
+        for operation in batch.operations:
+            if (delays := self._faults.arriving(client, "requests")) is ONCE:
+                unharmed.append(operation)
+                continue
+            for delay_s in delays:
+                self._loop.call_later(delay_s, self._gate.take, (operation,), respond)
+        self._gate.take(unharmed, respond)
+
+    async def OpenSession(self, request: kv_pb2.OpenSessionRequest, context: Any) -> kv_pb2.OpenSessionReply:  # noqa: N802
+        answer = await self._unary(request.client_id, Operation(kind=kv_pb2.OPEN_SESSION), context)
+        return kv_pb2.OpenSessionReply(session_id=answer.number)
+
+    async def Put(self, request: kv_pb2.PutRequest, context: Any) -> kv_pb2.PutReply:  # noqa: N802
+        await self._unary(request.client_id, _operation(kv_pb2.PUT, request), context)
+        return kv_pb2.PutReply()
+
+    async def Get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetReply:  # noqa: N802
+        answer = await self._unary(request.client_id, Operation(kind=kv_pb2.GET, key=request.key), context)
+        return kv_pb2.GetReply(found=answer.found, value=answer.value)
+
+    async def Delete(self, request: kv_pb2.DeleteRequest, context: Any) -> kv_pb2.DeleteReply:  # noqa: N802
+        operation = Operation(
+            kind=kv_pb2.DELETE, key=request.key, session_id=request.session_id, sequence=request.sequence
+        )
+        return kv_pb2.DeleteReply(found=(await self._unary(request.client_id, operation, context)).found)
+
+    async def CompareAndSwap(  # noqa: N802
+        self, request: kv_pb2.CompareAndSwapRequest, context: Any
+    ) -> kv_pb2.CompareAndSwapReply:
+        operation = _operation(kv_pb2.COMPARE_AND_SWAP, request)
+        if request.HasField("expected"):
+            operation.expected = request.expected
+        answer = await self._unary(request.client_id, operation, context)
+        current = answer.value if answer.HasField("value") else None
+        return kv_pb2.CompareAndSwapReply(swapped=answer.found, current=current)
+
+    async def Append(self, request: kv_pb2.AppendRequest, context: Any) -> kv_pb2.AppendReply:  # noqa: N802
+        answer = await self._unary(request.client_id, _operation(kv_pb2.APPEND, request), context)
+        return kv_pb2.AppendReply(length=answer.number)
+
+    async def _unary(self, client_id: str, operation: Operation, context: Any) -> Answer:
+        client = client_id or CLIENTS
+        answer = Answer()
+        for delay_s in await self._copies(self._faults.arriving, client, "requests"):
+            await asyncio.sleep(delay_s)
+            answer = await self._ask(operation)
+        for delay_s in (await self._copies(self._faults.leaving, client, "replies"))[:1]:
+            await asyncio.sleep(delay_s)
+        if answer.error:
+            await _abort(context, answer)
+        return answer
+
+    async def _copies(self, fate: Callable[..., tuple[float, ...]], client: str, kind: str) -> tuple[float, ...]:
+        """The fate of a unary message; a lost one never comes back, so the caller runs into its deadline."""
+        delays = fate(client, kind) if self._faults.active else (0.0,)
+        if not delays:
+            await asyncio.get_running_loop().create_future()
+        return delays
+
+    def _ask(self, operation: Operation) -> Awaitable[Answer]:
+        answered: asyncio.Future[Answer] = self._loop.create_future()
+        self._gate.take((operation,), lambda answer: None if answered.done() else answered.set_result(answer))
+        return answered
+
+
+def _operation(kind: Any, request: Any) -> Operation:
+    return Operation(
+        kind=kind,
+        key=request.key,
+        value=request.value,
+        session_id=request.session_id,
+        sequence=request.sequence,
+    )
+
+
+async def _abort(context: Any, answer: Answer) -> NoReturn:
+    detail = kv_pb2.ErrorDetail(code=answer.error, leader_hint=answer.leader_hint, message=answer.message)
+    code = kv_pb2.ErrorCode.Name(answer.error)
+    await context.abort(
+        STATUS[ErrorCode(answer.error)],
+        f"{code}: {answer.message}",
+        ((ERROR_DETAIL_KEY, detail.SerializeToString()),),
+    )
+    raise AssertionError("abort raises")
+
+
+class _Answers:
+    """Answers that wait for one client stream."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._waiting: list[Answer] = []
+        self._news = asyncio.Event()
+
+    def put(self, answer: Answer) -> None:
+        self._waiting.append(answer)
+        self._news.set()
+
+    async def write_to(self, context: Any) -> None:
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                waiting, self._waiting = self._waiting, []
+                for batch in _chunks(waiting, self._room):
+                    await context.write(kv_pb2.ResultBatch(results=batch))
+
+
+def _chunks(answers: list[Answer], room: int) -> list[list[Answer]]:
+    """Answers split so that each part fits into one gRPC message."""
+    parts: list[list[Answer]] = [[]]
+    used = 0
+    for answer in answers:
+        size = RESULT_BYTES + len(answer.value) + len(answer.message)
+        if used + size > room and parts[-1]:
+            parts.append([])
+            used = 0
+        parts[-1].append(answer)
+        used += size
+    return parts
+
+
+class InspectionService(inspection_pb2_grpc.InspectionServicer):
+    """proto/inspection.proto: what a node knows of itself, in any role."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        driver: Driver,
+        gate: Gate,
+        transport: Transport,
+        faults: LinkFaults,
+        tracer: Tracer,
+        loop_lag: Samples,
+    ) -> None:
+        self._config = config
+        self._driver = driver
+        self._gate = gate
+        self._transport = transport
+        self._faults = faults
+        self._tracer = tracer
+        self._loop_lag = loop_lag
+
+    async def GetStatus(self, request: inspection_pb2.StatusRequest, context: Any) -> inspection_pb2.StatusReply:  # noqa: N802
+        node, store = self._driver.node, self._driver.store
+        now = asyncio.get_running_loop().time()
+        fsync_p50, fsync_p99, fsync_max = self._driver.fsync.percentiles(0.50, 0.99, 1.0)
+        lag_p99, lag_max = self._loop_lag.percentiles(0.99, 1.0)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return inspection_pb2.StatusReply(
+            node_id=node.node_id,
+            cluster_id=self._config.cluster_id,
+            role=inspection_pb2.Role.Name(node.role),
+            current_term=node.current_term,
+            voted_for=node.voted_for or "",
+            leader_id=node.leader_id or "",
+            first_log_index=1,
+            last_log_index=node.log.last_index,
+            last_log_term=node.log.last_term,
+            durable_index=node.durable_index,
+            commit_index=node.commit_index,
+            last_applied=store.last_applied,
+            peers=[
+                inspection_pb2.PeerStatus(
+                    node_id=peer,
+                    match_index=progress.match_index,
+                    next_index=progress.next_index,
+                    probing=progress.probing,
+                    silent_ms=(now - progress.last_contact) * 1000,
+                )
+                for peer, progress in node.progress.items()
+                if node.role == Role.LEADER
+            ],
+            session_count=store.session_count,
+            key_count=store.key_count,
+            applied_hash=store.applied_hash(),
+            state_hash=store.state_hash() if request.with_state_hash else b"",
+            counters=self._counters(),
+            fsync_p50_us=fsync_p50,
+            fsync_p99_us=fsync_p99,
+            fsync_max_us=fsync_max,
+            loop_lag_p99_us=lag_p99,
+            loop_lag_max_us=lag_max,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            resident_bytes=_resident_bytes(),
+            pid=os.getpid(),
+            now_ns=monotonic_ns(),
+            pending_operations=self._gate.waiting,
+        )
+
+    def _counters(self) -> inspection_pb2.Counters:
+        core, wire, links = self._driver.node.counters, self._transport.counters, self._faults.counters
+        return inspection_pb2.Counters(
+            elections_started=core.elections_started,
+            elections_won=core.elections_won,
+            pre_votes_started=core.pre_votes_started,
+            step_downs=core.step_downs,
+            leader_changes=core.leader_changes,
+            messages_sent=wire.sent,
+            messages_received=wire.received,
+            messages_refused=wire.refused,
+            messages_dropped=links.dropped,
+            messages_unsent=wire.unsent,
+            entries_appended=core.entries_appended,
+            entries_erased=core.entries_erased,
+            operations_answered=self._gate.answered,
+            duplicates_answered=self._driver.store.duplicates_answered,
+            operations_refused=self._gate.refused,
+            fsyncs=self._driver.fsync.total,
+        )
+
+    async def GetLog(self, request: inspection_pb2.LogRequest, context: Any) -> inspection_pb2.LogReply:  # noqa: N802
+        log = self._driver.node.log
+        lo = max(request.first_index, 1)
+        hi = min(request.end_index or log.last_index + 1, log.last_index + 1, lo + LOG_PAGE)
+        if hi <= lo:
+            return inspection_pb2.LogReply(first_index=lo)
+        hi, _ = log.batch_end(lo, hi - lo, self._config.transport.message_bytes - MESSAGE_OVERHEAD_BYTES)
+        return inspection_pb2.LogReply(first_index=lo, terms=log.terms(lo, hi), payloads=log.payloads(lo, hi))
+
+    async def GetSamples(self, request: inspection_pb2.SamplesRequest, context: Any) -> inspection_pb2.SamplesReply:  # noqa: N802
+        return inspection_pb2.SamplesReply(
+            fsync_us=self._driver.fsync.since(request.since_ns),
+            loop_lag_us=self._loop_lag.since(request.since_ns),
+            round_trip_us=self._transport.round_trips.since(request.since_ns),
+        )
+
+    async def Trace(  # noqa: N802
+        self, request: inspection_pb2.TraceRequest, context: Any
+    ) -> AsyncIterator[inspection_pb2.TraceEvent]:
+        async for number, time_ns, event in self._tracer.events(request.after, follow=request.follow):
+            yield inspection_pb2.TraceEvent(
+                number=number,
+                time_ns=time_ns,
+                kind=event.kind,
+                term=event.term,
+                index=event.index,
+                peer_id=event.peer_id,
+                detail=event.detail,
+            )
+
+
+class ChaosService(chaos_pb2_grpc.ChaosServicer):
+    """proto/chaos.proto; registered only where the configuration enables it."""
+
+    def __init__(self, faults: LinkFaults) -> None:
+        self._faults = faults
+
+    async def SetLinks(self, request: chaos_pb2.SetLinksRequest, context: Any) -> chaos_pb2.SetLinksReply:  # noqa: N802
+        try:
+            rules = [decode_rule(rule) for rule in request.rules]
+        except ValidationError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, describe(error, "rules"))
+        self._faults.replace(rules)
+        return chaos_pb2.SetLinksReply(applied_ns=monotonic_ns())
+
+    async def GetLinks(self, request: chaos_pb2.GetLinksRequest, context: Any) -> chaos_pb2.GetLinksReply:  # noqa: N802
+        counters = self._faults.counters
+        return chaos_pb2.GetLinksReply(
+            rules=[encode_rule(rule) for rule in self._faults.rules],
+            dropped=counters.dropped,
+            delayed=counters.delayed,
+            duplicated=counters.duplicated,
+        )
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - read at every status: a Path costs more than the read
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

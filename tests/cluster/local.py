@@ -1,0 +1,223 @@
+"""A cluster of real node processes on loopback, without Ray: what the tests of the protocol stand on.
+
+Ray adds nothing to these tests but seconds. The processes are supervised by the very class that the Ray
+actors run (orchestration's NodeSupervisor); tests/orchestration and tests/sweeps use a real Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from chaos.links import cut, separated
+from orchestration.address_book import AddressBook
+from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor
+from raft_actor_node.client import KVClient
+from raft_actor_node.client_probe import NodeProbe
+from raft_actor_node.config import ClientSettings, NodeConfig, RaftSettings, StorageSettings
+from raft_actor_node.links import LinkRule
+from raft_actor_node.pb import inspection_pb2
+from raft_actor_node.units import Range
+
+FAST = RaftSettings(election_timeout=Range(0.3, 0.6), heartbeat_interval=0.05, rpc_timeout=0.1)
+"""Quick enough for a test, slow enough for two busy cores."""
+PATIENCE_S = 20.0
+"""How long a condition may take to come true before a test fails: far more than it ever should."""
+
+LEADER = inspection_pb2.Role.LEADER
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]], what: str, timeout_s: float = PATIENCE_S) -> Any:
+    """Wait until the condition returns something true, and return it. Fails with `what` it waited for."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = await condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+class LocalCluster:
+    """Node processes n1 ... nN. Use as an async context manager; the exit checks the traces of all lives."""
+
+    def __init__(self, directory: Path, nodes: int, raft: RaftSettings = FAST, **settings: Any) -> None:
+        self.node_ids = tuple(f"n{i}" for i in range(1, nodes + 1))
+        self.book = AddressBook()
+        self.live: set[str] = set()
+        self._rules: list[LinkRule] = []
+        self._clients: list[KVClient] = []
+        self._probes: dict[str, tuple[str, NodeProbe]] = {}
+        config = NodeConfig(
+            cluster_id=f"test-{uuid.uuid4().hex[:8]}",
+            node_id="n1",
+            members=list(self.node_ids),
+            raft=raft,
+            storage=StorageSettings(dir=str(directory)),
+            chaos_enabled=True,
+            **settings,
+        )
+        self.config = config
+        self.supervisors = {node_id: NodeSupervisor(self._spec(node_id)) for node_id in self.node_ids}
+
+    def _spec(self, node_id: str) -> NodeSpec:
+        config = self.config.model_copy(update={"node_id": node_id}).model_dump(mode="json")
+        return NodeSpec(
+            node_id, self.config.cluster_id, "cell", config, "default", str(Path.cwd()), "127.0.0.1", "127.0.0.1", 30.0
+        )
+
+    async def __aenter__(self) -> LocalCluster:
+        try:
+            await self.restart(*self.node_ids, bootstrap=True)
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                check_traces(await self.traces())
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        for client in self._clients:
+            await client.close()
+        for _, probe in self._probes.values():
+            await probe.close()
+        await asyncio.gather(*(supervisor.remove_files() for supervisor in self.supervisors.values()))
+
+    # ------------------------------------------------------------------------------- processes
+
+    async def restart(self, *node_ids: str, bootstrap: bool = False) -> None:
+        """Start these nodes, all at once, under the link faults in force."""
+        rules = [rule.model_dump() for rule in self._rules]
+        started = await asyncio.gather(*(self.supervisors[i].start(rules, bootstrap=bootstrap) for i in node_ids))
+        for node_id, start in zip(node_ids, started, strict=True):
+            self.book.set(node_id, start.address)
+            self.live.add(node_id)
+        for supervisor in self.supervisors.values():
+            await supervisor.send_addresses(self.book.to_json())
+        for client in self._clients:
+            client.update_addresses(self.book.addresses())
+
+    async def kill(self, *node_ids: str) -> None:
+        self.live.difference_update(node_ids)
+        await asyncio.gather(*(self.supervisors[i].kill() for i in node_ids))
+
+    async def terminate(self, node_id: str) -> int:
+        self.live.discard(node_id)
+        return (await self.supervisors[node_id].terminate()).exit_code
+
+    async def pause(self, node_id: str) -> None:
+        await self.supervisors[node_id].pause()
+
+    async def resume(self, node_id: str) -> None:
+        await self.supervisors[node_id].resume()
+
+    # ----------------------------------------------------------------------------------- links
+
+    async def set_links(self, rules: Sequence[LinkRule]) -> None:
+        """Put this table in force on every live node."""
+        self._rules = list(rules)
+        for node_id in sorted(self.live):
+            assert await self.probe(node_id).set_links(rules) is not None
+
+    async def partition(self, *groups: Sequence[str]) -> None:
+        """Cut all links between the groups, in both directions."""
+        await self.set_links(cut(separated(tuple(tuple(group) for group in groups), self.node_ids)))
+
+    async def heal(self) -> None:
+        await self.set_links([])
+
+    # ------------------------------------------------------------------------------- observing
+
+    def probe(self, node_id: str) -> NodeProbe:
+        address = self.book[node_id].address
+        known = self._probes.get(node_id)
+        if known is None or known[0] != address:
+            known = self._probes[node_id] = (address, NodeProbe(address))
+        return known[1]
+
+    async def status(self, node_id: str, **options: Any) -> inspection_pb2.StatusReply:
+        reply = await self.probe(node_id).status(**options)
+        assert reply is not None
+        return reply
+
+    async def statuses(self, node_ids: Sequence[str] = ()) -> dict[str, inspection_pb2.StatusReply]:
+        chosen = node_ids or sorted(self.live)
+        return dict(zip(chosen, await asyncio.gather(*map(self.status, chosen)), strict=True))
+
+    async def leader(self, among: Sequence[str] = ()) -> str:
+        """Wait until one of these nodes leads and a quorum of the cluster, among them, follows it."""
+
+        async def find() -> str | None:
+            statuses = await self.statuses(among)
+            for node_id, status in statuses.items():
+                followers = [
+                    s for s in statuses.values() if s.leader_id == node_id and s.current_term == status.current_term
+                ]
+                if status.role == LEADER and len(followers) > len(self.node_ids) // 2:
+                    return node_id
+            return None
+
+        return str(await eventually(find, f"a leader among {among or self.live}"))
+
+    async def converged(self) -> inspection_pb2.StatusReply:
+        """Wait until all live nodes have applied the same prefix up to the same end; returns one status."""
+
+        async def same() -> inspection_pb2.StatusReply | None:
+            statuses = list((await self.statuses()).values())
+            first = statuses[0]
+            equal = all(
+                (s.last_applied, s.last_log_index, s.applied_hash)
+                == (first.last_log_index, first.last_log_index, first.applied_hash)
+                for s in statuses
+            )
+            return first if equal else None
+
+        status: inspection_pb2.StatusReply = await eventually(same, "all nodes at the same state")
+        return status
+
+    async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient:
+        """A client; with `only` it knows just these nodes."""
+        addresses = {i: a for i, a in self.book.addresses().items() if not only or i in only}
+        client = KVClient(addresses, settings=ClientSettings(**settings))
+        await client.__aenter__()
+        if not only:
+            self._clients.append(client)
+        return client
+
+    async def traces(self) -> dict[str, list[dict[str, Any]]]:
+        """What each node told of itself, over all its lives."""
+        files = await asyncio.gather(*(self.supervisors[i].collect() for i in self.node_ids))
+        return {i: [json.loads(line) for line in f.trace] for i, f in zip(self.node_ids, files, strict=True)}
+
+    def address(self, node_id: str) -> str:
+        return self.book[node_id].address
+
+    def others(self, *node_ids: str) -> tuple[str, ...]:
+        return tuple(i for i in self.node_ids if i not in node_ids)
+
+
+def check_traces(traces: dict[str, list[dict[str, Any]]]) -> None:
+    """Election safety, one vote per term, terms that never decrease: over all lives of all nodes (5.2, 5.4)."""
+    leaders: dict[int, str] = {}
+    for node_id, events in traces.items():
+        votes: dict[int, str] = {}
+        term = 0
+        for event in events:
+            assert event["term"] >= term, f"{node_id}: term went from {term} back to {event['term']}"
+            term = event["term"]
+            if event["kind"] == "became_leader":
+                other = leaders.setdefault(term, node_id)
+                assert other == node_id, f"two leaders in term {term}: {other} and {node_id}"
+            if event["kind"] in ("vote_granted", "became_candidate"):
+                given = event["peer"] or node_id
+                assert votes.setdefault(term, given) == given, f"{node_id} voted twice in term {term}"

@@ -1,0 +1,246 @@
+"""What a caller sees under faults: deadlines, retries, at most once, linearizable reads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+import pytest
+
+from raft_actor_node.errors import OperationError, OperationFailed, OperationUnknown
+from raft_actor_node.links import LinkRule
+from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
+from tests.cluster.local import LocalCluster, eventually
+
+DEADLINE_S = 0.5
+LATEST_S = 1.0
+"""How late an answer at a deadline may be on a busy machine."""
+
+
+@pytest.mark.parametrize("lost", ["requests", "replies"])
+async def test_a_drop_is_a_timeout_on_a_unary_call(three: LocalCluster, lost: str) -> None:
+    """Nothing until the deadline, then DEADLINE_EXCEEDED; and the retry gets the original result."""
+    leader = await three.leader()
+    async with grpc.aio.insecure_channel(three.address(leader)) as channel:
+        kv = kv_pb2_grpc.KVStub(channel)
+        session = (await kv.OpenSession(kv_pb2.OpenSessionRequest(), timeout=5)).session_id
+        ends = ("clients", leader) if lost == "requests" else (leader, "clients")
+        await three.set_links([LinkRule(from_id=ends[0], to_id=ends[1], messages=lost, drop=1.0)])
+        request = kv_pb2.AppendRequest(key=b"k", value=b"abc", session_id=session, sequence=1)
+        begin = time.monotonic()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await kv.Append(request, timeout=DEADLINE_S)
+        elapsed = time.monotonic() - begin
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert DEADLINE_S <= elapsed < DEADLINE_S + LATEST_S
+        await three.heal()
+        log = [p for p in (await three.probe(leader).log()).payloads if b"abc" in p]
+        assert len(log) == (0 if lost == "requests" else 1), (
+            "a lost request never reaches the handler; a lost reply does"
+        )
+        assert (await kv.Append(request, timeout=5)).length == 3
+        assert (await kv.Get(kv_pb2.GetRequest(key=b"k"), timeout=5)).value == b"abc"
+
+
+@pytest.mark.parametrize("lost", ["requests", "replies"])
+async def test_a_drop_is_a_timeout_on_the_stream(three: LocalCluster, lost: str) -> None:
+    """The operation ends at its deadline, the stream and its other operations go on."""
+    leader = await three.leader()
+    once = await three.client(only=[leader], rpc_timeout=DEADLINE_S, retry_budget=0.0)
+    await once.put(b"k", b"0")
+    ends = ("clients", leader) if lost == "requests" else (leader, "clients")
+    await three.set_links([LinkRule(from_id=ends[0], to_id=ends[1], messages=lost, drop=0.5)])
+    outcomes = await asyncio.gather(*(once.append(b"k", b"x") for _ in range(40)), return_exceptions=True)
+    good = [o for o in outcomes if isinstance(o, int)]
+    bad = [o for o in outcomes if isinstance(o, OperationUnknown)]
+    assert len(good) + len(bad) == 40, outcomes
+    assert good
+    assert bad
+    for error in bad:
+        (attempt,) = error.attempts
+        assert attempt.outcome == "DEADLINE_EXCEEDED"
+        assert DEADLINE_S <= (attempt.end_ns - attempt.start_ns) / 1e9 < DEADLINE_S + LATEST_S
+    await three.heal()
+    await once.close()
+    kv = await three.client()
+    value = await kv.get(b"k")
+    assert value is not None
+    applied = len(value) - 1
+    assert applied == (len(good) if lost == "requests" else 40)
+
+
+async def test_append_is_applied_once_under_retries(three: LocalCluster) -> None:
+    """Half of all messages to and from clients are lost: every append counts once (section 8)."""
+    await three.leader()
+    await three.set_links(
+        [LinkRule(from_id="clients", to_id="*", drop=0.3), LinkRule(from_id="*", to_id="clients", drop=0.3)]
+    )
+    kv = await three.client(rpc_timeout=0.3, retry_budget=30.0)
+    lengths = await asyncio.gather(*(kv.append(b"k", b"x") for _ in range(60)))
+    assert sorted(lengths) == list(range(1, 61)), "each append found another length"
+    await three.heal()
+    assert await kv.get(b"k") == b"x" * 60
+    answered = [s.counters.duplicates_answered for s in (await three.statuses()).values()]
+    assert max(answered) > 0, "some retry should have been answered from the session table"
+
+
+async def test_sessions_survive_leader_change_and_restart_of_every_node(three: LocalCluster) -> None:
+    async def call(request: kv_pb2.AppendRequest) -> int:
+        """The length, from whoever leads now."""
+        leader = await three.leader()
+        async with grpc.aio.insecure_channel(three.address(leader)) as channel:
+            return (await kv_pb2_grpc.KVStub(channel).Append(request, timeout=5)).length
+
+    leader = await three.leader()
+    async with grpc.aio.insecure_channel(three.address(leader)) as channel:
+        session = (await kv_pb2_grpc.KVStub(channel).OpenSession(kv_pb2.OpenSessionRequest(), timeout=5)).session_id
+    request = kv_pb2.AppendRequest(key=b"k", value=b"abc", session_id=session, sequence=1)
+    assert await call(request) == 3
+    await three.kill(leader)
+    await three.leader(three.others(leader))
+    assert await call(request) == 3
+    await three.restart(leader)
+    await three.kill(*three.node_ids)
+    await three.restart(*three.node_ids)
+    assert await call(request) == 3
+    assert await (await three.client()).get(b"k") == b"abc"
+
+
+async def test_a_paused_leader_serves_no_stale_read_when_it_wakes(three: LocalCluster) -> None:
+    """Reads are confirmed by a heartbeat round that began after them, however long the leader slept (section 8)."""
+    kv = await three.client()
+    await kv.put(b"k", b"old")
+    old = await three.leader()
+    sleeper = await three.client(only=[old], rpc_timeout=3.0, retry_budget=0.0)
+    assert await sleeper.get(b"k") == b"old"
+    await three.pause(old)
+    reads = [asyncio.create_task(sleeper.get(b"k")) for _ in range(5)]  # they wait in its socket
+    new = await three.leader(three.others(old))
+    there = await three.client(only=three.others(old))
+    await there.put(b"k", b"new")
+    await three.resume(old)
+    outcomes = await asyncio.gather(*reads, return_exceptions=True)
+    assert b"old" not in outcomes, f"stale: {outcomes}"
+    assert all(o == b"new" or isinstance(o, OperationFailed) for o in outcomes), outcomes
+    assert new != old
+    await sleeper.close()
+    await there.close()
+
+
+async def test_concurrent_clients_on_one_key(three: LocalCluster) -> None:
+    """Of many compare-and-swaps from one value exactly one wins, each time."""
+    clients = [await three.client() for _ in range(4)]
+    await clients[0].put(b"k", b"0")
+    for i in range(15):
+        expected, values = b"%d" % i, [b"%d" % (i + 1)] * 4
+        swaps = await asyncio.gather(
+            *(c.compare_and_swap(b"k", expected, v) for c, v in zip(clients, values, strict=True))
+        )
+        assert sum(swap.swapped for swap in swaps) == 1
+    assert await clients[0].get(b"k") == b"15"
+
+
+async def test_reads_see_what_was_acknowledged_before_them(five: LocalCluster) -> None:
+    writer, reader = await five.client(), await five.client()
+    for i in range(100):
+        await writer.put(b"k", b"%d" % i)
+        assert await reader.get(b"k") == b"%d" % i
+
+
+async def test_all_operations_and_any_bytes(three: LocalCluster) -> None:
+    kv = await three.client()
+    key, value = bytes(range(256)), bytes(reversed(range(256)))
+    assert await kv.get(key) is None
+    assert await kv.delete(key) is False
+    assert (await kv.compare_and_swap(key, None, value)).swapped
+    swap = await kv.compare_and_swap(key, None, b"other")
+    assert not swap.swapped
+    assert swap.current == value
+    assert await kv.append(key, b"!") == 257
+    assert await kv.get(key) == value + b"!"
+    assert await kv.delete(key) is True
+    assert await kv.get(key) is None
+    await kv.put(key, b"")
+    assert await kv.get(key) == b""
+
+
+async def test_large_values_pass(three: LocalCluster) -> None:
+    kv = await three.client()
+    value = bytes(1024 * 1024)
+    await asyncio.gather(*(kv.put(b"k%d" % i, value) for i in range(12)))
+    assert await asyncio.gather(*(kv.get(b"k%d" % i) for i in range(12))) == [value] * 12
+    await three.converged()
+
+
+BAD_INPUT = [
+    (lambda kv: kv.put(b"", b"v"), "BAD_ARGUMENT", "key"),
+    (lambda kv: kv.put(b"k" * 1025, b"v"), "BAD_ARGUMENT", "1024"),
+    (lambda kv: kv.put(b"k", bytes(1024 * 1024 + 1)), "BAD_ARGUMENT", "value"),
+    (lambda kv: kv.get(b""), "BAD_ARGUMENT", "key"),
+]
+
+
+@pytest.mark.parametrize(("call", "code", "word"), BAD_INPUT)
+async def test_bad_input_fails_before_append(three: LocalCluster, call: object, code: str, word: str) -> None:
+    kv = await three.client()
+    await kv.put(b"session", b"open")
+    before = (await three.status(await three.leader())).last_log_index
+    with pytest.raises(OperationFailed) as caught:
+        await call(kv)  # type: ignore[operator]
+    assert caught.value.code == code
+    assert word in str(caught.value)
+    assert (await three.status(await three.leader())).last_log_index == before
+
+
+async def test_a_follower_names_the_leader(three: LocalCluster) -> None:
+    leader = await three.leader()
+    async with grpc.aio.insecure_channel(three.address(three.others(leader)[0])) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await kv_pb2_grpc.KVStub(channel).Put(kv_pb2.PutRequest(key=b"k", value=b"v"), timeout=5)
+        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        metadata = dict(caught.value.trailing_metadata() or ())
+        detail = kv_pb2.ErrorDetail.FromString(metadata["raft-error-bin"])  # type: ignore[arg-type]
+        assert detail.code == kv_pb2.NOT_LEADER
+        assert detail.leader_hint == leader
+
+
+async def test_sessions_and_sequences_are_judged(three: LocalCluster) -> None:
+    leader = await three.leader()
+    async with grpc.aio.insecure_channel(three.address(leader)) as channel:
+        kv = kv_pb2_grpc.KVStub(channel)
+        session = (await kv.OpenSession(kv_pb2.OpenSessionRequest(), timeout=5)).session_id
+
+        async def code(session_id: int, sequence: int, value: bytes) -> str:
+            request = kv_pb2.PutRequest(key=b"k", value=value, session_id=session_id, sequence=sequence)
+            try:
+                await kv.Put(request, timeout=5)
+            except grpc.aio.AioRpcError as error:
+                return f"{error.code().name} {error.details().split(':')[0]}"
+            return "OK"
+
+        assert await code(session, 5, b"five") == "OK"
+        assert await code(session, 5, b"five") == "OK"
+        assert await code(session, 5, b"other") == "FAILED_PRECONDITION SEQUENCE_REUSED"
+        assert await code(session, 4, b"four") == "UNAVAILABLE SEQUENCE_STALE"
+        assert await code(session, 0, b"zero") == "INVALID_ARGUMENT BAD_ARGUMENT"
+        assert await code(999_999, 1, b"x") == "FAILED_PRECONDITION SESSION_UNKNOWN"
+        assert (await kv.Get(kv_pb2.GetRequest(key=b"k"), timeout=5)).value == b"five"
+
+
+async def test_appended_then_leadership_lost_is_unknown(three: LocalCluster) -> None:
+    leader = await three.leader()
+    alone = await three.client(only=[leader], rpc_timeout=10.0, retry_budget=0.0)
+    await alone.put(b"k", b"v")
+    await three.partition((leader,), three.others(leader))
+    with pytest.raises(OperationError) as caught:
+        await alone.put(b"k", b"w")
+    assert isinstance(caught.value, OperationUnknown)
+    assert caught.value.code == "OUTCOME_UNKNOWN"
+    await three.heal()
+    await alone.close()
+
+    async def settled() -> bool:
+        return await (await three.client()).get(b"k") in (b"v", b"w")
+
+    await eventually(settled, "a leader after the heal")

@@ -1,0 +1,254 @@
+"""The node as a process: its face on gRPC, its exit codes, its ties to its owner, what it takes in from peers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from raft_actor_node.pb import chaos_pb2, chaos_pb2_grpc, raft_pb2, raft_pb2_grpc
+from tests.cluster.local import LEADER, LocalCluster, eventually
+
+
+def config(directory: Path, **changes: Any) -> str:
+    """Write a node's configuration file; returns its path."""
+    data = {"cluster_id": "c", "node_id": "n1", "members": ["n1"], "bootstrap": True} | changes
+    data.setdefault("storage", {"dir": str(directory / "wal")})
+    path = directory / "node.json"
+    path.write_text(json.dumps(data))
+    return str(path)
+
+
+def node(path: str, *options: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "raft_actor_node", "--config", path, *options]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def ends(path: str) -> tuple[int, str]:
+    """Exit code and standard error of a node that cannot start."""
+    with node(path) as process:
+        _, error = process.communicate(timeout=30)
+        return process.returncode, error
+
+
+BAD_CONFIGURATIONS = [
+    ({"raft": {"heartbeat_interval": "1s"}}, "raft.election_timeout"),
+    ({"raft": {"heartbeat_interval": 50}}, "raft.heartbeat_interval"),
+    ({"raft": {"election_timeout": "300ms-150ms"}}, "raft.election_timeout"),
+    ({"raft": {"max_batch_bytes": "8MiB"}}, "raft.max_batch_bytes"),
+    ({"limits": {"value_bytes": "5MiB"}}, "limits.value_bytes"),
+    ({"node_id": "n9"}, "node_id"),
+    ({"node_id": "../n1", "members": ["../n1"]}, "node_id"),
+    ({"members": ["n1", "n1"]}, "members"),
+    ({"election_timeout": "1s"}, "election_timeout"),
+    ({"links": [{"from_id": "n1", "to_id": "n2", "drop": 1.5}]}, "links.0.drop"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field"), BAD_CONFIGURATIONS)
+def test_a_bad_configuration_is_one_line_and_exit_2(tmp_path: Path, changes: dict[str, Any], field: str) -> None:
+    code, error = ends(config(tmp_path, **changes))
+    assert code == 2
+    assert len(error.strip().splitlines()) == 1, error
+    assert field in error
+
+
+def test_a_missing_or_foreign_file_is_exit_2(tmp_path: Path) -> None:
+    assert ends(str(tmp_path / "none.json"))[0] == 2
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    assert ends(str(tmp_path / "list.yaml"))[0] == 2
+
+
+def test_an_interface_that_does_not_exist_is_exit_3(tmp_path: Path) -> None:
+    code, error = ends(config(tmp_path, bind_host="192.0.2.1"))
+    assert code == 3
+    assert "bind_host" in error
+
+
+def test_a_locked_directory_is_exit_4_and_a_foreign_one_exit_5(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    with node(path) as first:
+        assert first.stdout is not None
+        assert json.loads(first.stdout.readline())["node_id"] == "n1"
+        assert ends(path)[0] == 4
+        first.terminate()
+        first.communicate(timeout=10)
+        assert first.returncode == 0
+    assert ends(config(tmp_path, cluster_id="other"))[0] == 5
+
+
+def test_a_member_whose_directory_vanished_does_not_come_back_empty(tmp_path: Path) -> None:
+    code, error = ends(config(tmp_path, bootstrap=False))
+    assert code == 5
+    assert "wal" in error
+
+
+def test_the_node_ends_with_its_owner(tmp_path: Path) -> None:
+    with node(config(tmp_path)) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(timeout=5) == 0
+
+
+def test_nodes_without_an_owner_find_each_other(tmp_path: Path) -> None:
+    """The README's way of running three nodes by hand."""
+    members, processes = ["n1", "n2", "n3"], []
+    try:
+        for member in members:
+            directory = tmp_path / member
+            directory.mkdir()
+            path = config(directory, node_id=member, members=members, storage={"dir": str(tmp_path / "wal")})
+            processes.append(node(path, "--address-book", str(tmp_path / "book")))
+        addresses = {}
+        for process in processes:
+            assert process.stdout is not None
+            report = json.loads(process.stdout.readline())
+            addresses[report["node_id"]] = report["address"]
+
+        async def write_and_read() -> bytes | None:
+            from raft_actor_node.client import KVClient  # noqa: PLC0415
+
+            async with KVClient(addresses) as kv:
+                await kv.put(b"k", b"v")
+                return await kv.get(b"k")
+
+        assert asyncio.run(write_and_read()) == b"v"
+    finally:
+        for process in processes:
+            process.terminate()
+        codes = [process.wait(timeout=10) for process in processes]
+        for process in processes:
+            process.communicate()
+    assert codes == [0, 0, 0]
+
+
+async def test_health_and_reflection(three: LocalCluster) -> None:
+    address = three.address("n1")
+    async with grpc.aio.insecure_channel(address) as channel:
+        reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+    def listed() -> set[str]:
+        with grpc.insecure_channel(address) as channel:
+            return set(ProtoReflectionDescriptorDatabase(channel).get_services())
+
+    expected = {f"raft_lab.v1.{name}" for name in ("Raft", "KV", "Inspection", "Chaos")} | {"grpc.health.v1.Health"}
+    assert expected <= await asyncio.to_thread(listed)
+
+
+async def test_chaos_answers_only_where_it_was_enabled(tmp_path: Path) -> None:
+    with node(config(tmp_path)) as process:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())["address"]
+        async with grpc.aio.insecure_channel(address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await chaos_pb2_grpc.ChaosStub(channel).SetLinks(chaos_pb2.SetLinksRequest(), timeout=5)
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+def append_entries(term: int) -> raft_pb2.PeerRequest:
+    return raft_pb2.PeerRequest(append_entries=raft_pb2.AppendEntriesRequest(term=term))
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"cluster_id": "another"},
+        {"to_id": "n2"},
+        {"from_id": "stranger"},
+        {"from_id": "n1"},
+    ],
+    ids=["wrong cluster", "wrong addressee", "unknown sender", "itself"],
+)
+async def test_a_message_without_valid_ids_changes_nothing(three: LocalCluster, batch: dict[str, str]) -> None:
+    """Not even the term in it counts."""
+    before = await three.status("n1")
+    valid = {"cluster_id": three.config.cluster_id, "from_id": "n2", "to_id": "n1"}
+    request = raft_pb2.PeerRequests(**{**valid, **batch}, requests=[append_entries(1000)])
+    async with grpc.aio.insecure_channel(three.address("n1")) as channel:
+        call = raft_pb2_grpc.RaftStub(channel).Exchange()
+        await call.write(request)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    after = await three.status("n1")
+    assert after.current_term < 1000
+    assert after.counters.messages_refused == before.counters.messages_refused + 1
+
+
+async def test_a_malformed_batch_changes_nothing(three: LocalCluster) -> None:
+    async with grpc.aio.insecure_channel(three.address("n1")) as channel:
+        call = raft_pb2_grpc.RaftStub(channel).Exchange()
+        bad = raft_pb2.PeerRequest(append_entries=raft_pb2.AppendEntriesRequest(term=1000, entry_terms=[1]))
+        await call.write(
+            raft_pb2.PeerRequests(
+                cluster_id=three.config.cluster_id, from_id="n2", to_id="n1", requests=[append_entries(1000), bad]
+            )
+        )
+
+        async def refused() -> bool:
+            return (await three.status("n1")).counters.messages_refused >= 2
+
+        await eventually(refused, "the batch is refused")
+        call.cancel()
+    assert (await three.status("n1")).current_term < 1000
+
+
+async def test_a_second_leader_in_the_term_stops_the_node(three: LocalCluster) -> None:
+    """Exit 7: a broken invariant is a bug somewhere, and going on would make it worse."""
+    leader = await three.leader()
+    follower, other = three.others(leader)
+    term = (await three.status(follower)).current_term
+    async with grpc.aio.insecure_channel(three.address(follower)) as channel:
+        call = raft_pb2_grpc.RaftStub(channel).Exchange()
+        await call.write(
+            raft_pb2.PeerRequests(
+                cluster_id=three.config.cluster_id, from_id=other, to_id=follower, requests=[append_entries(term)]
+            )
+        )
+        end = await asyncio.wait_for(three.supervisors[follower].wait(), 10)
+    three.live.discard(follower)
+    assert end.exit_code == 7
+    assert "election safety" in end.log_tail
+
+
+async def test_inspection_shows_the_state(three: LocalCluster) -> None:
+    kv = await three.client()
+    await asyncio.gather(*(kv.put(b"k%d" % i, b"v") for i in range(10)))
+    leader = await three.leader()
+    await three.converged()
+    status = await three.status(leader, with_state_hash=True)
+    follower = await three.status(three.others(leader)[0], with_state_hash=True)
+    assert status.role == LEADER
+    assert status.voted_for == leader
+    assert {peer.node_id for peer in status.peers} == set(three.others(leader))
+    assert all(peer.match_index == status.last_log_index < peer.next_index for peer in status.peers)
+    assert status.key_count == 10
+    assert status.session_count >= 1
+    assert status.state_hash == follower.state_hash != b""
+    assert status.durable_index == status.commit_index == status.last_applied == status.last_log_index
+    assert status.counters.elections_won == 1
+    assert status.counters.fsyncs > 0
+    assert status.fsync_p50_us > 0
+    assert status.pid != os.getpid()
+    samples = await three.probe(leader).samples(0)
+    assert samples is not None
+    assert len(samples.fsync_us) > 0
+    assert len(samples.round_trip_us) > 0
+    kinds = {event["kind"] for event in (await three.traces())[leader]}
+    assert {"started", "became_leader", "commit"} <= kinds

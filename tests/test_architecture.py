@@ -1,0 +1,138 @@
+"""The house rules that a reader relies on: who imports whom, that generated code is fresh, and what is on paper."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("raft_actor_node", "chaos", "orchestration", "sweeps")
+CORE_MAY_IMPORT = {
+    "__future__", "array", "bisect", "collections", "dataclasses", "enum", "math", "random", "typing",
+    "raft_actor_node.core", "raft_actor_node.errors",
+}  # fmt: skip
+KV_MAY_IMPORT = CORE_MAY_IMPORT | {"hashlib", "struct", "zlib", "raft_actor_node.kv"}
+
+ALLOWED = {
+    "raft_actor_node": {"raft_actor_node"},
+    "chaos": {"chaos", "raft_actor_node"},
+    "orchestration": {"orchestration", "raft_actor_node"},
+    "sweeps": {"sweeps", "chaos", "orchestration", "raft_actor_node"},
+}
+"""Project packages that a package may import: chaos and orchestration are siblings."""
+
+GRPC_ROOMS = ("raft_actor_node/runtime/", "raft_actor_node/client", "raft_actor_node/pb/")
+
+
+def modules(folder: str = "") -> list[Path]:
+    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return [path for path in found if path.relative_to(ROOT).as_posix().startswith(folder)]
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(line, dotted name) of everything a module imports, anywhere in it."""
+    found = []
+    for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(statement, ast.Import):
+            found += [(statement.lineno, alias.name) for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0, f"{path}:{statement.lineno}: a relative import"
+            found.append((statement.lineno, statement.module or ""))
+    return found
+
+
+def offences(paths: list[Path], wrong: object) -> list[str]:
+    assert paths
+    assert callable(wrong)
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in paths
+        for line, name in imports(path)
+        if wrong(path.relative_to(ROOT).as_posix(), name)
+    ]
+
+
+def within(name: str, allowed: set[str]) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in allowed)
+
+
+def test_packages_import_downwards_only() -> None:
+    def wrong(path: str, name: str) -> bool:
+        return within(name, set(PACKAGES)) and not within(name, ALLOWED[path.split("/", maxsplit=1)[0]])
+
+    assert offences(modules(), wrong) == []
+
+
+@pytest.mark.parametrize(("room", "allowed"), [("core", CORE_MAY_IMPORT), ("kv", KV_MAY_IMPORT)])
+def test_the_core_and_the_store_are_pure(room: str, allowed: set[str]) -> None:
+    """No clock, no sockets, no files, no asyncio, no logging."""
+    assert offences(modules(f"raft_actor_node/{room}/"), lambda _, name: not within(name, allowed)) == []
+
+
+def test_the_core_draws_no_randomness_of_its_own() -> None:
+    drawn = re.compile(r"\brandom\.(?!Random\b)\w+")
+    assert [p.name for p in modules("raft_actor_node/core/") if drawn.search(p.read_text(encoding="utf-8"))] == []
+
+
+def test_ray_is_imported_in_orchestration_only() -> None:
+    def wrong(path: str, name: str) -> bool:
+        return within(name, {"ray"}) and not path.startswith("orchestration/")
+
+    assert offences(modules(), wrong) == []
+
+
+def test_grpc_is_imported_in_its_rooms_only() -> None:
+    def wrong(path: str, name: str) -> bool:
+        return within(name, {"grpc", "grpc_health", "grpc_reflection"}) and not path.startswith(GRPC_ROOMS)
+
+    assert offences(modules(), wrong) == []
+
+
+def test_the_runtime_does_not_know_its_clients() -> None:
+    def wrong(_: str, name: str) -> bool:
+        return name.startswith("raft_actor_node.client")
+
+    assert offences(modules("raft_actor_node/runtime/"), wrong) == []
+
+
+def test_generated_code_is_fresh(tmp_path: Path) -> None:
+    protos = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "proto").glob("*.proto"))
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-Iraft_actor_node/pb=proto"]
+    outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
+    subprocess.run([*command, *outputs, *protos], cwd=ROOT, check=True)
+    fresh = {path.name: path.read_bytes() for path in (tmp_path / "raft_actor_node/pb").iterdir()}
+    committed = {
+        p.name: p.read_bytes() for p in (ROOT / "raft_actor_node/pb").iterdir() if "_pb2" in p.name and p.is_file()
+    }
+    assert committed == fresh, "run make proto"
+
+
+def test_every_field_of_every_message_is_commented() -> None:
+    declaration = re.compile(r"(repeated |optional )?[\w.]+ \w+ = \d+;|(message|enum|service|rpc) ")
+    bare = []
+    for path in (ROOT / "proto").glob("*.proto"):
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        for number, (above, line) in enumerate(pairwise(lines), 2):
+            own = above.startswith("//") or above == "oneof body {"
+            if declaration.match(line) and not own:
+                bare.append(f"{path.name}:{number} {line}")
+    assert bare == []
+
+
+def test_no_port_number_and_no_registry_stands_in_any_file() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    suspicious = re.compile(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0):[1-9]\d{2,4}\b|https?://\S*(?:/simple|pypi)\S*")
+    allowed = re.compile(r"127\.0\.0\.1:4123\d")  # the example address in documentation
+    found = []
+    for name in listed:
+        if not (ROOT / name).is_file() or name.startswith("raft_actor_node/pb/"):
+            continue
+        text = (ROOT / name).read_text(encoding="utf-8", errors="replace")
+        found += [f"{name}: {m[0]}" for m in suspicious.finditer(text) if not allowed.fullmatch(m[0])]
+    assert found == []
