@@ -1,0 +1,218 @@
+"""The face of sweeps in Python, and what the command line is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from raft_actor_node.errors import RaftLabError
+from sweeps.grid import Cell, make_cells
+from sweeps.latency import OK, Ints, Operations
+from sweeps.progress import Progress
+from sweeps.results import EXIT_FAILED, EXIT_INTERRUPTED, RunWriter, StoredCell, manifest, read_run
+from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
+
+if TYPE_CHECKING:
+    from sweeps.cell import Backend
+    from sweeps.live import View
+
+Connect = Callable[[], AbstractAsyncContextManager["Backend"]]
+"""Connects to whatever brings up clusters."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is valid as a whole, and its cells in the order in which they run."""
+
+    spec: Spec
+    cells: Sequence[Cell]
+
+    @classmethod
+    def from_preset(cls, name: str, overrides: Mapping[str, Any] | None = None) -> Sweep:
+        """A built-in sweep. `overrides` maps dotted names to values, or to lists of values: axes.
+
+        Raises ConfigError with one line.
+        """
+        return cls.from_file(name, overrides)
+
+    @classmethod
+    def from_file(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> Sweep:
+        """The sweep in a YAML file, or the preset of this name. Raises ConfigError with one line."""
+        source = open_source(str(path))
+        for key, value in (overrides or {}).items():
+            source = override(source, key, value, f"overrides[{key!r}]")
+        return cls.from_source(source)
+
+    @classmethod
+    def from_options(cls, path: str, options: Sequence[str], seed: int | None = None) -> Sweep:
+        """The sweep of the command line: a preset or a file, `-o` options, `--seed`. Raises ConfigError."""
+        source = open_source(path)
+        for option in options:
+            key, value = parse_option(option)
+            source = override(source, key, value, f"-o {option}")
+        if seed is not None:
+            source = override(source, "seed", seed, f"--seed {seed}")
+        return cls.from_source(source)
+
+    @classmethod
+    def from_source(cls, source: Source) -> Sweep:
+        """The sweep that a raw spec describes. Raises ConfigError."""
+        spec = resolve(source)
+        return cls(spec, make_cells(spec, source))
+
+    def run(self, out: str | Path = "results", *, address: str | None = None, connect: Connect | None = None) -> Run:
+        """Run it, in silence; must not be called from within an event loop. `address`: of the Ray cluster.
+
+        Cells that fail do not raise: see `Run.exit_code`. Raises ConfigError and InfrastructureError when
+        there is nothing to run on.
+        """
+        from sweeps.live import PlainView  # noqa: PLC0415
+
+        console = Console(quiet=True)
+        code, path = asyncio.run(
+            self.execute(
+                Path(out), ["sweeps.Sweep.run"], connect or ray(address), functools.partial(PlainView, console)
+            )
+        )
+        return Run.read(path, code)
+
+    async def execute(
+        self,
+        out: Path,
+        command_line: Sequence[str],
+        connect: Connect,
+        view: Callable[[Progress], View],
+        announce: Callable[[str], None] = lambda text: None,
+    ) -> tuple[int, Path]:
+        """Run it; returns the exit code and the directory of the run. An interruption (SIGINT, SIGTERM) is no
+        error here: it ends the run early, in order, and the exit code says so."""
+        spec = self.spec
+        facts = manifest(
+            seed=spec.seed, command_line=command_line, spec_name=spec.name, storage_dir=spec.base.storage.dir
+        )
+        writer = RunWriter.create(out, spec.name, spec.to_yaml(), facts)
+        progress = Progress(spec.name, self.cells, cores=os.cpu_count() or 2)
+        announce(f"results in {writer.path}")
+        display = view(progress)
+        work = asyncio.ensure_future(self._on_backend(connect, writer, progress, display, announce))
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+
+        def interrupt() -> None:
+            display.note("interrupted: healing the cluster and stopping its nodes")
+            work.cancel()
+
+        try:
+            # Elsewhere than in the main thread there are no signals to handle.
+            with contextlib.suppress(RuntimeError, ValueError):
+                for each in signals:
+                    loop.add_signal_handler(each, interrupt)
+            return await work, writer.path
+        except asyncio.CancelledError:
+            writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
+            return EXIT_INTERRUPTED, writer.path
+        except RaftLabError as error:
+            writer.journal("run failed", error=str(error))
+            writer.finish(complete=False, exit_code=EXIT_FAILED)
+            raise
+        finally:
+            for each in signals:
+                loop.remove_signal_handler(each)
+
+    async def _on_backend(
+        self, connect: Connect, writer: RunWriter, progress: Progress, view: View, announce: Callable[[str], None]
+    ) -> int:
+        async with connect() as backend:
+            announce(backend.description)
+            writer.add_facts({"ray": backend.description})
+            progress.where = f"{writer.path}   {backend.description}"
+            with view:
+                # Not before it is needed: it brings gRPC with it.
+                from sweeps.runner import Runner  # noqa: PLC0415
+
+                return await Runner(backend, writer, progress, view, self.spec.thresholds).run(self.cells)
+
+
+def ray(address: str | None) -> Connect:
+    """Clusters on Ray, which is imported only when it is needed."""
+
+    def connect() -> AbstractAsyncContextManager[Backend]:
+        from orchestration import Backend as RayBackend  # noqa: PLC0415
+
+        return RayBackend.connect(address)
+
+    return connect
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One cell of a run."""
+
+    stored: StoredCell
+
+    @property
+    def id(self) -> str:
+        """The cell's id."""
+        return str(self.stored.params["cell"])
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What stands in result.json."""
+        return self.stored.result
+
+    def operations(self) -> Operations:
+        """All operations as arrays (see sweeps.latency)."""
+        return self.stored.operations()
+
+    def latency(self, kind: str = "all") -> Ints:
+        """Latencies in nanoseconds of the completed operations of one kind (put, get, delete, cas, append or
+        all) in the measurement: one-dimensional, int64."""
+        operations = self.operations()
+        return operations.latency_ns(kind, np.equal(operations["outcome"], OK))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is over."""
+
+    path: Path
+    exit_code: int
+    cells: Sequence[CellResult]
+
+    @classmethod
+    def read(cls, path: str | Path, exit_code: int | None = None) -> Run:
+        """A run from its directory. Raises ConfigError."""
+        stored = read_run(Path(path))
+        code = stored.manifest.get("exit_code", EXIT_INTERRUPTED) if exit_code is None else exit_code
+        return cls(stored.path, code, [CellResult(cell) for cell in stored.cells])
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """One record per cell: its parameters that vary, and its result."""
+        return [{"axes": cell.stored.params["axes"], **cell.result} for cell in self.cells]
+
+    def to_dataframe(self) -> Any:
+        """results.csv as a pandas DataFrame. Raises ImportError when pandas is not installed."""
+        try:
+            import pandas as pd  # noqa: PLC0415 - an optional extra
+        except ImportError:
+            raise ImportError("to_dataframe needs pandas: pip install 'raft-lab[dataframe]'") from None
+        return pd.read_csv(self.path / "results.csv")
+
+
+def make_view(console: Console, progress: Progress, *, plain: bool) -> View:
+    """The live display where the output is a terminal, else plain lines."""
+    from sweeps.live import LiveView, PlainView  # noqa: PLC0415
+
+    return PlainView(console, progress) if plain or not console.is_terminal else LiveView(console, progress)

@@ -1,0 +1,441 @@
+"""The life of one cell: boot, elect, warm up, measure under chaos, drain, collect.
+
+Here a cluster, a load generator and a monkey are put together. Nothing is written and nothing is judged: what
+comes out is a Record. The clusters are known only by the protocols below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import psutil
+
+from chaos import FaultEvent, NotHealed, Target, fault_windows, plan, ran, run
+from orchestration import ClusterPlan
+from raft_actor_node.errors import OperationError, RaftLabError
+from sweeps.grid import Cell
+from sweeps.latency import Operations
+from sweeps.progress import Progress
+from sweeps.summary import Evidence, NodeFigures
+from sweeps.workload import LoadGenerator, LoadResult
+
+_LOAD_POLL_S = 0.5
+_LEADER_POLL_S = 1.0
+_ELECT_POLL_S = 0.05
+_CHECK_S = 0.1
+_DRAIN_MARGIN_S = 2.0
+_SALVAGE_S = 1.0
+_LEADER = 3
+"""Role.LEADER of inspection.proto."""
+_TIMES = ("intended_ns", "start_ns", "end_ns")
+
+
+class Clock(Protocol):
+    """How a host's monotonic clock relates to the driver's."""
+
+    @property
+    def offset_ns(self) -> int: ...
+    @property
+    def error_ns(self) -> int: ...
+
+
+class Worker(Protocol):
+    """An object in a process of its own."""
+
+    @property
+    def clock(self) -> Clock: ...
+    async def call(self, method: str, *args: Any, timeout_s: float | None = ..., **kwargs: Any) -> Any: ...
+    async def close(self) -> None: ...
+
+
+class Cluster(Target, Protocol):
+    """A cluster that runs."""
+
+    @property
+    def addresses(self) -> Any: ...
+    @property
+    def bring_up_times(self) -> Any: ...
+    @property
+    def unexpected_exits(self) -> Sequence[Any]: ...
+    def worker(self, node_id: str) -> Worker: ...
+    async def status(self, node_id: str) -> Any: ...
+    async def samples(self, node_id: str, since_ns: int = 0) -> Any: ...
+    async def collect(self, node_id: str) -> Any: ...
+    async def halt(self) -> None: ...
+    async def stop(self, keep: bool = False) -> None: ...
+
+
+class Backend(Protocol):
+    """What brings up clusters and hosts load generators."""
+
+    @property
+    def hosts(self) -> Sequence[Any]: ...
+    @property
+    def description(self) -> str: ...
+    async def start_cluster(self, plan: ClusterPlan) -> Cluster: ...
+    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker: ...
+
+
+class NodeDied(RaftLabError):
+    """A node ended though neither the sweep nor the chaos asked for it."""
+
+
+@dataclass
+class Record:
+    """All that is known of a cell when it is over."""
+
+    evidence: Evidence
+    schedule: Mapping[str, Any] | None = None
+    logs: dict[str, str] = field(default_factory=dict)
+    storage: dict[str, str] = field(default_factory=dict)
+    """Node id to the folder, on its host, below which it kept its log."""
+    error: str | None = None
+    """What ended it early, in one line."""
+    detail: str = ""
+    """The whole of that error: the end of a node's log, or a traceback."""
+    unavailable: str | None = None
+    """Why no load could begin, although all nodes ran."""
+
+
+class CellRun:
+    """One run of one cell. `run` does everything up to the end of the processes; then `release`."""
+
+    def __init__(self, cell: Cell, backend: Backend, progress: Progress, run_id: str) -> None:
+        self._cell, self._backend, self._progress, self._run_id = cell, backend, progress, run_id
+        self._parameters = cell.parameters
+        self._cluster: Cluster | None = None
+        self._load: Worker | None = None
+        self._loaded: LoadResult | None = None
+        self._measure_ns = (0, 0)
+        self._faults: list[FaultEvent] = []
+        self._events: list[dict[str, Any]] = []
+        self._bring_up_s: dict[str, float] = {}
+        self._cpu: dict[str, tuple[int, float, int]] = {}
+        self._nodes: dict[str, NodeFigures] = {}
+        self._unavailable: str | None = None
+        self._host_busy: float | None = None
+
+    async def run(self) -> Record:
+        """Live the cell. What goes wrong is in the record; only a cancellation is raised, after the record
+        was made: it is then in `interrupted`."""
+        error, detail = None, ""
+        try:
+            await self._live()
+        except asyncio.CancelledError:
+            await self._salvage()
+            self.interrupted = await self._record("interrupted", "")
+            raise
+        except RaftLabError as failure:
+            error, detail = str(failure).splitlines()[0], str(failure)
+        except Exception as failure:  # a bug, here or in what we call, must not cost the cells to come
+            first = next(iter(str(failure).splitlines()), "")
+            error, detail = f"{type(failure).__name__}: {first}", traceback.format_exc()
+        if error is not None:
+            await self._salvage()
+        return await self._record(error, detail)
+
+    interrupted: Record | None = None
+
+    async def release(self, *, keep: bool) -> None:
+        """End what is left. With `keep` the files of the nodes stay on their hosts."""
+        load, self._load = self._load, None
+        cluster, self._cluster = self._cluster, None
+        try:
+            if load is not None:
+                await load.close()
+        finally:
+            if cluster is not None:
+                await cluster.stop(keep=keep)
+
+    # ------------------------------------------------------------------------------ the phases
+
+    async def _live(self) -> None:
+        cluster = await self._boot()
+        if not await self._elect(cluster) or not await self._connect(cluster):
+            return
+        assert self._load is not None
+        async with self._watched(cluster):
+            phases = self._parameters.phases
+            self._enter("warm up", phases.warmup)
+            await self._load.call("start")
+            await self._pass(cluster, phases.warmup)
+            await self._measure(cluster, phases.measure)
+            self._enter("drain")
+            budget_s = self._parameters.client.rpc_timeout + self._parameters.client.retry_budget + _DRAIN_MARGIN_S
+            await self._load.call("drain", budget_s, timeout_s=budget_s + 30)
+        self._loaded = await self._load.call("result", timeout_s=120)
+        self._check(cluster)
+
+    async def _boot(self) -> Cluster:
+        self._enter("boot")
+        parameters, command = self._parameters, self._parameters.cluster.command
+        self._load = await self._backend.host(
+            LoadGenerator,
+            parameters.load,
+            parameters.client,
+            parameters.transport,
+            seed=self._cell.seed,
+            longest_value=parameters.limits.value_bytes,
+        )
+        cluster = await self._backend.start_cluster(
+            ClusterPlan(
+                nodes=parameters.cluster.nodes,
+                raft=parameters.raft,
+                storage=parameters.storage,
+                limits=parameters.limits,
+                transport=parameters.transport,
+                chaos_enabled=bool(parameters.chaos),
+                allow_bad_parameters=parameters.allow_bad_parameters,
+                seed=self._cell.seed,
+                command=command if isinstance(command, str) else tuple(command),
+                placement=parameters.cluster.placement,
+                run_id=self._run_id,
+                cell_id=self._cell.id,
+                boot_timeout_s=parameters.phases.boot,
+                leader_timeout_s=0,
+            )
+        )
+        self._cluster = cluster
+        times = cluster.bring_up_times
+        self._bring_up_s |= {"place": times.place_s, "spawn": times.spawn_s, "serving": times.serving_s}
+        return cluster
+
+    async def _elect(self, cluster: Cluster) -> bool:
+        self._enter("elect")
+        limit_s = self._parameters.phases.boot
+        begin = time.monotonic()
+        while (leader := await cluster.leader()) is None:
+            self._check(cluster)
+            if time.monotonic() - begin > limit_s:
+                self._unavailable = f"no leader was elected within {limit_s:g} s"
+                return False
+            await asyncio.sleep(_ELECT_POLL_S)
+        self._bring_up_s["leader"] = time.monotonic() - begin
+        self._progress.leads(leader, None)
+        return True
+
+    async def _connect(self, cluster: Cluster) -> bool:
+        parameters = self._parameters
+        load = self._load
+        assert load is not None
+        limit_s = parameters.client.rpc_timeout + parameters.client.retry_budget
+        try:
+            await load.call("connect", cluster.addresses.addresses(), timeout_s=limit_s + 30)
+        except OperationError as error:
+            self._unavailable = f"no session could be opened: {error}"
+            return False
+        cluster.addresses.subscribe(lambda book: load.call("update_addresses", book.addresses()))
+        return True
+
+    async def _measure(self, cluster: Cluster, measure_s: float) -> None:
+        self._enter("measure", measure_s)
+        schedule = plan(self._parameters.chaos, duration_s=measure_s, nodes=cluster.node_ids, seed=self._cell.seed)
+        await self._note_cpu(cluster)
+        psutil.cpu_percent()  # the next call tells of the time since this one
+        begin_ns = time.monotonic_ns()
+        self._measure_ns = (begin_ns, begin_ns + int(measure_s * 1e9))
+        monkey = asyncio.create_task(run(cluster, schedule, on_event=self._fault))
+        try:
+            await self._pass(cluster, measure_s, begin_ns)
+            self._host_busy = psutil.cpu_percent() / 100
+            assert self._load is not None
+            await self._load.call("stop")
+            await self._take_samples(cluster)
+            await monkey
+        finally:
+            if not monkey.done():
+                monkey.cancel()
+                with contextlib.suppress(asyncio.CancelledError, NotHealed):
+                    await monkey
+
+    async def _pass(self, cluster: Cluster, seconds: float, begin_ns: int | None = None) -> None:
+        """Let time pass, and look after the nodes meanwhile."""
+        end_ns = (begin_ns or time.monotonic_ns()) + int(seconds * 1e9)
+        while (left_s := (end_ns - time.monotonic_ns()) / 1e9) > 0:
+            await asyncio.sleep(min(left_s, _CHECK_S))
+            self._check(cluster)
+
+    def _check(self, cluster: Cluster) -> None:
+        if cluster.unexpected_exits:
+            raise NodeDied(str(cluster.unexpected_exits[0]))
+
+    def _enter(self, phase: str, length_s: float | None = None) -> None:
+        self._progress.enter(phase, length_s)
+        self._events.append({"time_ns": time.monotonic_ns(), "kind": "phase", "phase": phase})
+
+    def _fault(self, event: FaultEvent) -> None:
+        self._faults.append(event)
+        injected = event.action == "inject"
+        words = event.kind if injected else f"{event.action} {event.kind}"
+        self._progress.fault(f"{words} {','.join(event.nodes)}", counts=injected)
+
+    # ------------------------------------------------------------------------------ watching
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, cluster: Cluster) -> AsyncIterator[None]:
+        """Keep the progress up to date meanwhile. A watcher that fails must not cost the cell."""
+        watchers = [asyncio.create_task(self._watch_load()), asyncio.create_task(self._watch_leader(cluster))]
+        try:
+            yield
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+
+    async def _watch_load(self) -> None:
+        while self._load is not None:
+            await asyncio.sleep(_LOAD_POLL_S)
+            self._progress.load(await self._load.call("snapshot"))
+
+    async def _watch_leader(self, cluster: Cluster) -> None:
+        leader: str | None = None
+        while True:
+            # Ask the one node that led a moment ago; all of them only when it does not lead any more.
+            status = await cluster.status(leader) if leader is not None else None
+            if status is None or status.role != _LEADER:
+                leader = await cluster.leader()
+                status = await cluster.status(leader) if leader is not None else None
+            self._progress.leads(leader, None if status is None else int(status.current_term))
+            await asyncio.sleep(_LEADER_POLL_S)
+
+    async def _note_cpu(self, cluster: Cluster) -> None:
+        for node_id, status in zip(cluster.node_ids, await _of_each(cluster, cluster.status), strict=True):
+            if status is not None:
+                self._cpu[node_id] = (status.pid, status.cpu_s, status.now_ns)
+
+    async def _take_samples(self, cluster: Cluster) -> None:
+        """What the nodes that run now measured about themselves during the measurement."""
+        statuses = await _of_each(cluster, cluster.status)
+        since = {node_id: self._measure_ns[0] + _clock(cluster, node_id).offset_ns for node_id in cluster.node_ids}
+        samples = await _of_each(cluster, lambda node_id: cluster.samples(node_id, since[node_id]))
+        for node_id, status, sample in zip(cluster.node_ids, statuses, samples, strict=True):
+            share = None
+            pid, cpu_s, then_ns = self._cpu.get(node_id, (0, 0.0, 0))
+            if status is not None and status.pid == pid and status.now_ns > then_ns:
+                share = (status.cpu_s - cpu_s) * 1e9 / (status.now_ns - then_ns)
+            self._nodes[node_id] = NodeFigures(
+                cpu_share=share,
+                resident_bytes=None if status is None else int(status.resident_bytes),
+                fsync_us=() if sample is None else tuple(sample.fsync_us),
+                loop_lag_us=() if sample is None else tuple(sample.loop_lag_us),
+                round_trip_us=() if sample is None else tuple(sample.round_trip_us),
+            )
+
+    # ------------------------------------------------------------------------------ the record
+
+    async def _salvage(self) -> None:
+        """Of a cell that ends early, get what was measured so far."""
+        if self._load is None or self._loaded is not None or not self._measure_ns[1]:
+            return
+        self._measure_ns = (self._measure_ns[0], min(self._measure_ns[1], time.monotonic_ns()))
+        with contextlib.suppress(RaftLabError):
+            await self._load.call("drain", _SALVAGE_S)
+            self._loaded = await self._load.call("result", timeout_s=120)
+
+    async def _record(self, error: str | None, detail: str) -> Record:
+        self._enter("collect")
+        trace: list[dict[str, Any]] = []
+        logs: dict[str, str] = {}
+        storage: dict[str, str] = {}
+        if self._cluster is not None:
+            with contextlib.suppress(RaftLabError):  # a host that is gone takes its files with it
+                await self._cluster.halt()
+                for node_id in self._cluster.node_ids:
+                    files = await self._cluster.collect(node_id)
+                    logs[node_id], storage[node_id] = files.log, files.storage
+                    trace += read_trace(files.trace, node_id, _clock(self._cluster, node_id).offset_ns)
+        faults = [event.to_dict() for event in self._faults]
+        schedule = None
+        if self._measure_ns[1]:
+            planned = plan(
+                self._parameters.chaos,
+                duration_s=self._parameters.phases.measure,
+                nodes=self._cluster.node_ids if self._cluster is not None else (),
+                seed=self._cell.seed,
+            )
+            schedule = ran(planned, self._faults).model_dump(mode="json")
+        evidence = Evidence(
+            parameters=self._parameters,
+            operations=self._operations(),
+            events=sorted([*self._events, *faults, *trace], key=lambda event: int(event["time_ns"])),
+            nodes=self._nodes,
+            load=self._load_figures(),
+            cores=os.cpu_count() if len(self._backend.hosts) == 1 else None,
+            host_busy=self._host_busy if len(self._backend.hosts) == 1 else None,
+            clock_error_ms=self._clock_error_ms(),
+            phases_s=_durations(self._events),
+            bring_up_s=self._bring_up_s,
+        )
+        return Record(evidence, schedule, logs, storage, error, detail, self._unavailable)
+
+    def _operations(self) -> Operations | None:
+        if self._loaded is None:
+            return None
+        assert self._load is not None
+        offset = self._load.clock.offset_ns
+        columns = {
+            name: column - offset if name in _TIMES and offset else column
+            for name, column in self._loaded.columns.items()
+        }
+        faults = np.array(fault_windows(self._faults), np.int64).reshape(-1, 2)
+        return Operations(columns, self._measure_ns, self._loaded.dropped_ns - offset, faults)
+
+    def _load_figures(self) -> NodeFigures:
+        if self._loaded is None or self._load is None:
+            return NodeFigures()
+        times = self._loaded.sample_ns - self._load.clock.offset_ns
+        inside = (times >= self._measure_ns[0]) & (times < self._measure_ns[1])
+        cpu, times = self._loaded.cpu_ns[inside], times[inside]
+        share = float(cpu[-1] - cpu[0]) / float(times[-1] - times[0]) if len(times) > 1 else None
+        return NodeFigures(cpu_share=share, loop_lag_us=(self._loaded.loop_lag_ns[inside] // 1000).tolist())
+
+    def _clock_error_ms(self) -> float:
+        if self._cluster is None:
+            return 0.0
+        clocks = [_clock(self._cluster, node_id) for node_id in self._cluster.node_ids]
+        errors = [*(clock.error_ns for clock in clocks), self._load.clock.error_ns if self._load is not None else 0]
+        return float(max(errors)) / 1e6
+
+
+async def _of_each(cluster: Cluster, ask: Callable[[str], Any]) -> list[Any]:
+    return await asyncio.gather(*(ask(node_id) for node_id in cluster.node_ids))
+
+
+def _clock(cluster: Cluster, node_id: str) -> Clock:
+    return cluster.worker(node_id).clock
+
+
+def _durations(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How long each phase lasted but the last one, which still runs."""
+    return {event["phase"]: (after["time_ns"] - event["time_ns"]) / 1e9 for event, after in itertools.pairwise(events)}
+
+
+def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[dict[str, Any]]:
+    """The trace events of a node, on the driver's clock. Of the commits only the first of each term in each
+    life of the process: there is one per step of the node, and nothing here looks at the others."""
+    events = []
+    committed = -math.inf
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if event["kind"] == "started":
+            committed = -math.inf
+        if event["kind"] == "commit":
+            if event["term"] <= committed:
+                continue
+            committed = event["term"]
+        events.append({**event, "node": node_id, "time_ns": event["time_ns"] - offset_ns})
+    return events

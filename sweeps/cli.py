@@ -1,0 +1,180 @@
+"""The command line: `sweep run | plan | show | presets | schema`.
+
+Exit codes: 0 all good, 1 a cell failed (or there was nothing to run on), 2 usage or spec, 130 interrupted.
+What takes long to import is imported by the command that needs it.
+"""
+
+# ruff: noqa: PLC0415 - imports in functions, as said above
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeps.api import Sweep
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Says errors of ours in one line, without a traceback unless it is asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from raft_actor_node.errors import RaftLabError
+
+        try:
+            return super().invoke(ctx)
+        except RaftLabError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"sweep: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except OSError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"sweep: {error}", err=True)
+            ctx.exit(1)
+        except click.UsageError as error:
+            click.echo(f"sweep: {error.format_message()}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(debug: bool) -> None:
+    """Measure real Raft clusters: how they elect, replicate, fail and recover, over axes of parameters."""
+
+
+def _spec_arguments(command: F) -> F:
+    """PRESET or FILE, -o and --seed."""
+    for decorate in (
+        click.option("--seed", type=click.IntRange(min=0), help="Seed of the order, the load and the faults."),
+        click.option(
+            "-o",
+            "options",
+            multiple=True,
+            metavar="KEY=VALUE[,VALUE...]",
+            help="Set a parameter (-o load.clients=64), or make it an axis (-o cluster.nodes=3,5,7).",
+        ),
+        click.argument("spec", metavar="[PRESET | FILE.yaml]", default="quick"),
+    ):
+        command = decorate(command)
+    return command
+
+
+_out = click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Where results are."
+)
+
+
+@main.command()
+@_spec_arguments
+@_out
+@click.option("--address", help="Ray cluster to use; default: RAY_ADDRESS, else a private one is started.")
+@click.option("--plain", is_flag=True, help="A line per cell in place of the live display.")
+@click.pass_context
+def run(
+    ctx: click.Context, spec: str, options: Sequence[str], seed: int | None, out: Path, address: str | None, plain: bool
+) -> None:
+    """Run a sweep, and show what it measured."""
+    from sweeps.api import Sweep, make_view, ray
+
+    sweep = Sweep.from_options(spec, options, seed)
+    console = _console()
+    _warn(sweep, console)
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    code, path = asyncio.run(
+        sweep.execute(
+            out, sys.argv, ray(address), lambda progress: make_view(console, progress, plain=plain), announce=say
+        )
+    )
+    _show(path, console)
+    ctx.exit(code)
+
+
+@main.command()
+@_spec_arguments
+def plan(spec: str, options: Sequence[str], seed: int | None) -> None:
+    """Show the cells, how long they take, and what the machine must bear. Runs nothing."""
+    from sweeps.api import Sweep
+    from sweeps.tables import cells_table, needs_lines
+
+    sweep = Sweep.from_options(spec, options, seed)
+    console = _console()
+    console.print(cells_table(sweep.spec, sweep.cells))
+    console.print("\n".join(needs_lines(sweep.cells)), markup=False, highlight=False, soft_wrap=True)
+    _warn(sweep, console)
+
+
+@main.command()
+@click.argument("run_name", metavar="[RUN]", required=False)
+@_out
+def show(run_name: str | None, out: Path) -> None:
+    """Show the summary of a run: its directory, NAME, or NAME/TIME; default: the latest."""
+    from sweeps.results import find_run
+
+    _show(find_run(out, run_name), _console())
+
+
+@main.command()
+def presets() -> None:
+    """Show the built-in sweeps, and what each is for."""
+    from sweeps.api import Sweep
+    from sweeps.spec import PRESETS
+    from sweeps.tables import presets_table
+
+    names = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+    sweeps = [Sweep.from_preset(name) for name in names]
+    _console().print(presets_table([(sweep.spec, sweep.cells) for sweep in sweeps]))
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of a spec, for editors."""
+    from sweeps.spec import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _console() -> Console:
+    """Standard output. A pipe or a file has no width of its own, so that nothing needs to be folded there."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def _warn(sweep: Sweep, console: Console) -> None:
+    for warning in dict.fromkeys(line for cell in sweep.cells for line in cell.warnings):
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(path: Path, console: Console) -> None:
+    from sweeps.results import read_run
+    from sweeps.tables import notes, rows, summary
+
+    stored = read_run(path)
+    arrays = {cell.params["cell"]: cell.operations for cell in stored.cells}
+    results = rows([(cell.params, cell.result) for cell in stored.cells], lambda identity: arrays[identity]())
+    if results:
+        console.print(summary(results))
+    for note in notes(results):
+        console.print(f"- {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    if not stored.manifest.get("complete"):
+        console.print("incomplete: the run was interrupted, or it still runs", style="bold red")
+    console.print(f"{path}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

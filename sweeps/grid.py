@@ -1,0 +1,119 @@
+"""From a spec to its cells: the product of the axes, less the exclusions, times the repeats, in order.
+
+Pure: no clock and no global randomness, so that the same spec gives the same cells in the same order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from chaos import label
+from raft_actor_node.errors import ConfigError
+from sweeps.spec import Parameters, Source, Spec, cell_faults, cell_warnings, normal_value, parameter, with_value
+
+MAX_CELLS = 10_000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the axes, in one repeat."""
+
+    id: str
+    """Hash of the parameters and the repeat: the same cell has the same id in every run."""
+    parameters: Parameters
+    repeat: int
+    """From 1."""
+    axes: dict[str, Any]
+    """Values of the axes, as they were written."""
+    seed: int
+    """Seed of its load and its faults, made from the seed of the sweep and the id."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other cells, in a few words."""
+        chaos = {"chaos": label(self.parameters.chaos)}
+        values = [f"{name.rsplit('.', 1)[-1]}={chaos.get(name, show(value))}" for name, value in self.axes.items()]
+        return " ".join(values) or f"nodes={self.parameters.cluster.nodes}"
+
+
+def show(value: Any) -> str:
+    """A value as it is written, on one line and without quotes."""
+    if isinstance(value, (dict, list)):
+        return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip().replace("'", "")
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def cell_id(parameters: Parameters, repeat: int) -> str:
+    """Ten hexadecimal digits, from the resolved parameters and the repeat."""
+    text = json.dumps([parameters.model_dump(mode="json"), repeat], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def node_ids(parameters: Parameters) -> tuple[str, ...]:
+    """n1, n2, ..."""
+    return tuple(f"n{number}" for number in range(1, parameters.cluster.nodes + 1))
+
+
+def make_cells(spec: Spec, source: Source) -> list[Cell]:
+    """The cells in the order in which they run. Raises ConfigError, with one line that names the field."""
+    count = math.prod(len(values) for values in spec.axes.values()) * spec.repeats
+    if count > MAX_CELLS:
+        raise source.error(("axes",) if spec.axes else ("repeats",), f"{count} cells are too many; at most {MAX_CELLS}")
+    excluded = [
+        {name: normal_value(source, name, value, ("exclude", position, name)) for name, value in combination.items()}
+        for position, combination in enumerate(spec.exclude)
+    ]
+    combinations = []
+    for values in itertools.product(*spec.axes.values()):
+        axes = dict(zip(spec.axes, values, strict=True))
+        parameters = _combine(source, axes)
+        if any(all(parameter(parameters, name) == value for name, value in rule.items()) for rule in excluded):
+            continue
+        _check(source, parameters, axes)
+        combinations.append((parameters, axes, tuple(cell_warnings(parameters))))
+    if not combinations:
+        raise source.error(("exclude",), "leaves no cell")
+    return [
+        Cell(identity, parameters, repeat, axes, _seed(spec.seed, identity), warnings)
+        for repeat, (parameters, axes, warnings) in _ordered(spec, combinations)
+        for identity in [cell_id(parameters, repeat)]
+    ]
+
+
+def _combine(source: Source, axes: dict[str, Any]) -> Parameters:
+    raw = source.data.get("base") or {}
+    for name, value in axes.items():
+        raw = with_value(raw, name, value)
+    return Parameters.model_validate(raw)  # each part was validated before; what is left is in cell_faults
+
+
+def _check(source: Source, parameters: Parameters, axes: dict[str, Any]) -> None:
+    for fault in cell_faults(parameters, node_ids(parameters)):
+        name, _, message = fault.partition(": ")
+        path = source.parameter_origin(name)
+        if path[0] == "axes":
+            path = (*path, source.data["axes"][path[1]].index(axes[str(path[1])]))
+        cell = ", ".join(f"{axis}={show(value)}" for axis, value in axes.items())
+        raise ConfigError(f"{source.origin(path)}: {name}: {message}" + (f" [in the cell {cell}]" if cell else ""))
+
+
+def _ordered(spec: Spec, combinations: Sequence[Any]) -> list[tuple[int, Any]]:
+    repeats = range(1, spec.repeats + 1)
+    if spec.order == "sequential":
+        return [(repeat, combination) for combination in combinations for repeat in repeats]
+    rng = random.Random(spec.seed)
+    return [(repeat, chosen) for repeat in repeats for chosen in rng.sample(combinations, len(combinations))]
+
+
+def _seed(seed: int, identity: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode()).digest()[:6], "big")

@@ -1,0 +1,223 @@
+"""Operations as columns: one row per operation, one numpy array per property.
+
+`Recorder` grows the columns while load runs; `Operations` is what a cell ends with, and what
+`latency.npz` holds. All times are nanoseconds of the monotonic clock of the load generator's host.
+
+| array        | dtype  | meaning                                                                             |
+|--------------|--------|-------------------------------------------------------------------------------------|
+| intended_ns  | int64  | when the operation was due; in a closed loop the same as start_ns                   |
+| start_ns     | int64  | when it was handed to the client                                                    |
+| end_ns       | int64  | when it was decided, or given up                                                    |
+| kind         | uint8  | 1 put, 2 get, 3 delete, 4 cas, 5 append                                             |
+| outcome      | uint8  | 1 ok, 2 fail (no effect), 3 unknown (may have taken effect, now or later)           |
+| attempts     | uint16 | requests that were sent for it                                                      |
+| key          | uint32 | number of the key                                                                   |
+| client       | uint32 | number of the client, that is, of the session                                       |
+| written      | uint64 | id of the value it wrote, 0 for none: the first 8 bytes of the value, big-endian    |
+| observed     | uint64 | get, and cas that did not swap: id of the value seen, 0 for none; append: new length |
+| dropped_ns   | int64  | when those operations were due that could not be started (open loop)                |
+| measure_ns   | int64  | [begin, end) of the measurement                                                     |
+| fault_ns     | int64  | one row [begin, end) per fault, shape (n, 2)                                        |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+COLUMNS: dict[str, type[np.generic]] = {
+    "intended_ns": np.int64,
+    "start_ns": np.int64,
+    "end_ns": np.int64,
+    "kind": np.uint8,
+    "outcome": np.uint8,
+    "attempts": np.uint16,
+    "key": np.uint32,
+    "client": np.uint32,
+    "written": np.uint64,
+    "observed": np.uint64,
+}
+KINDS = {"put": 1, "get": 2, "delete": 3, "cas": 4, "append": 5}
+OK, FAIL, UNKNOWN = 1, 2, 3
+PERCENTILES = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
+"""Names of the percentiles, in thousandths."""
+MIN_ABOVE = 10
+"""A percentile with fewer samples above it is not printed."""
+
+
+class Recorder:
+    """Columns that grow by doubling; rows come in batches."""
+
+    def __init__(self, capacity: int = 1 << 16) -> None:
+        self._columns = {name: np.empty(capacity, dtype) for name, dtype in COLUMNS.items()}
+        self.rows = 0
+
+    def extend(self, *columns: Sequence[int]) -> None:
+        """Append a batch: one sequence per column, in the order of COLUMNS, all of one length."""
+        begin, end = self.rows, self.rows + len(columns[0])
+        if end > len(self._columns["kind"]):
+            self._grow(end)
+        for name, values in zip(COLUMNS, columns, strict=True):
+            self._columns[name][begin:end] = values
+        self.rows = end
+
+    def _grow(self, rows: int) -> None:
+        capacity = max(rows, 2 * len(self._columns["kind"]))
+        for name, column in self._columns.items():
+            self._columns[name] = np.resize(column, capacity)
+
+    def column(self, name: str, begin: int = 0) -> NDArray[Any]:
+        """A view of the rows [begin, rows) of one column; it is valid until the next extend."""
+        return self._columns[name][begin : self.rows]
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """A copy of every column."""
+        return {name: column[: self.rows].copy() for name, column in self._columns.items()}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The load at one moment, for a person who watches; rates and percentiles are since the last snapshot."""
+
+    ok: int = 0
+    failed: int = 0
+    unknown: int = 0
+    dropped: int = 0
+    outstanding: int = 0
+    per_second: float = 0.0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+def _no_times() -> Ints:
+    return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Every operation of a cell, warm-up included."""
+
+    columns: Mapping[str, NDArray[Any]]
+    measure_ns: tuple[int, int]
+    dropped_ns: Ints = field(default_factory=_no_times)
+    fault_ns: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
+
+    def __len__(self) -> int:
+        return len(self.columns["kind"])
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.columns[name]
+
+    @property
+    def measured(self) -> Mask:
+        """Operations that were due in the measurement."""
+        due = self.columns["intended_ns"]
+        return (due >= self.measure_ns[0]) & (due < self.measure_ns[1])
+
+    @property
+    def under_fault(self) -> Mask:
+        """Operations during any part of whose life a fault was in force."""
+        touched = np.zeros(len(self), np.bool_)
+        for begin, end in self.fault_ns:
+            touched |= (self.columns["intended_ns"] < end) & (self.columns["end_ns"] >= begin)
+        return touched
+
+    def of_kind(self, kind: str) -> Mask:
+        """Operations of one kind; `all` is every kind."""
+        return np.ones(len(self), np.bool_) if kind == "all" else self.columns["kind"] == KINDS[kind]
+
+    def latency_ns(self, kind: str = "all", where: Mask | None = None) -> Ints:
+        """Latencies of the measured operations in nanoseconds, from when they were due. Failed and unknown
+        ones are among them with the time until they were given up, a lower bound, so that an outage shows."""
+        chosen = self.measured & self.of_kind(kind)
+        if where is not None:
+            chosen &= where
+        latencies: Ints = self.columns["end_ns"][chosen] - self.columns["intended_ns"][chosen]
+        return latencies
+
+    def count(self, outcome: int, kind: str = "all") -> int:
+        """Measured operations with one outcome."""
+        return int(np.count_nonzero(self.measured & self.of_kind(kind) & (self.columns["outcome"] == outcome)))
+
+    def dropped(self) -> int:
+        """Operations that were due in the measurement and could not be started."""
+        begin, end = self.measure_ns
+        return int(np.count_nonzero((self.dropped_ns >= begin) & (self.dropped_ns < end)))
+
+    def success_ns(self) -> Ints:
+        """When operations succeeded, in ascending order."""
+        ends: Ints = np.sort(self.columns["end_ns"][self.columns["outcome"] == OK])
+        return ends
+
+    def throughput(self) -> float:
+        """Operations per second that succeeded within the measurement."""
+        begin, end = self.measure_ns
+        within = np.diff(np.searchsorted(self.success_ns(), (begin, end)))[0]
+        return float(within) * 1e9 / (end - begin) if end > begin else 0.0
+
+    def throughput_series(self, step_s: float = 1.0) -> list[float]:
+        """Operations per second that succeeded, for each whole step of the measurement."""
+        begin, end = self.measure_ns
+        step_ns = int(step_s * 1e9)
+        edges = np.arange(begin, end + 1, step_ns)
+        return [round(float(count) / step_s, 1) for count in np.diff(np.searchsorted(self.success_ns(), edges))]
+
+    def longest_gap_ns(self) -> int:
+        """Longest time within the measurement in which no operation succeeded."""
+        begin, end = self.measure_ns
+        ends = self.success_ns()
+        inside = ends[(ends >= begin) & (ends < end)]
+        return int(np.diff(np.concatenate(([begin], inside, [end]))).max())
+
+    def save(self, path: Path) -> None:
+        """Write an uncompressed .npz that `numpy.load` alone can read, atomically."""
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as file:
+            arrays: dict[str, Any] = {
+                **self.columns,
+                "dropped_ns": self.dropped_ns,
+                "measure_ns": np.array(self.measure_ns, np.int64),
+                "fault_ns": self.fault_ns,
+            }
+            np.savez(file, **arrays)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Operations:
+        """Read what `save` wrote."""
+        with np.load(path) as file:
+            begin, end = file["measure_ns"]
+            columns = {name: file[name] for name in COLUMNS}
+            return cls(columns, (int(begin), int(end)), file["dropped_ns"], file["fault_ns"])
+
+
+def percentiles(latencies_ns: NDArray[Any]) -> dict[str, float | None]:
+    """p50, p90, p99, p99.9 and max in milliseconds, by the nearest rank. One with fewer than 10 samples
+    above it says nothing and is None; so is the maximum of nothing."""
+    count = len(latencies_ns)
+    ranks = {name: -(-count * thousandths // 1000) for name, thousandths in PERCENTILES.items()}
+    supported = {name: rank for name, rank in ranks.items() if count - rank >= MIN_ABOVE}
+    if not count:
+        return dict.fromkeys((*PERCENTILES, "max"))
+    ordered = np.partition(latencies_ns, sorted({*(rank - 1 for rank in supported.values()), count - 1}))
+    found: dict[str, float | None] = {
+        name: _ms(ordered[supported[name] - 1]) if name in supported else None for name in PERCENTILES
+    }
+    return {**found, "max": _ms(ordered[-1])}
+
+
+def pool(cells: Iterable[Operations], kind: str = "all") -> Ints:
+    """Latencies of several repeats together: percentiles are never averaged."""
+    return np.concatenate([_no_times(), *(cell.latency_ns(kind) for cell in cells)])
+
+
+def _ms(nanoseconds: Any) -> float:
+    return round(float(nanoseconds) / 1e6, 4)

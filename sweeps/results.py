@@ -1,0 +1,302 @@
+"""The run directory: what a run has found, on disk, whole and readable at any moment.
+
+    results/<name>/<time>/
+      spec.yaml  manifest.json  journal.jsonl  results.csv
+      cells/<id>/ params.json  result.json  latency.npz  events.jsonl  schedule.json  nodes/<node id>.log
+    results/<name>/latest, results/latest -> the newest
+
+Files are replaced as a whole (written beside, then renamed); only the journal grows line by line. A manifest
+says `complete: true` once the last cell is done; a run that was interrupted or killed never gets there.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raft_actor_node.errors import ConfigError
+from sweeps.grid import Cell, show
+from sweeps.latency import Operations
+
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+"""Exit codes of `sweep`; 2 is usage or spec."""
+_CSV_FIRST = ("cell", "repeat", "status", "reason")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replace a JSON file as a whole. What JSON cannot hold, such as NaN, is an error."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True)
+class CellFiles:
+    """Everything a cell leaves behind besides its result."""
+
+    operations: Operations | None
+    events: Sequence[Mapping[str, Any]]
+    """Faults, phases and trace events; they are put in order of time."""
+    schedule: Mapping[str, Any] | None
+    logs: Mapping[str, str]
+    """Node id to log."""
+
+
+class RunWriter:
+    """Writes a run directory, cell by cell."""
+
+    def __init__(self, path: Path, spec_yaml: str, manifest: Mapping[str, Any]) -> None:
+        self.path = path
+        self._manifest = dict(manifest)
+        self._rows: list[dict[str, Any]] = []
+        (path / "cells").mkdir()
+        write_text(path / "spec.yaml", spec_yaml)
+        self._write_manifest(complete=False)
+        self._write_csv()
+        for link in (path.parent / "latest", path.parent.parent / "latest"):
+            _point(link, path)
+
+    @classmethod
+    def create(cls, out: Path, name: str, spec_yaml: str, manifest: Mapping[str, Any]) -> RunWriter:
+        """Make the directory of a new run below `out`. Raises ConfigError when it cannot be written."""
+        stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        for attempt in range(1, 100):
+            path = out / name / (stamp if attempt == 1 else f"{stamp}-{attempt}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if path.is_dir():
+                    continue
+                raise ConfigError(f"--out {out}: is not a directory") from None
+            except OSError as error:
+                raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
+            return cls(path, spec_yaml, manifest)
+        raise ConfigError(f"--out {out}: has too many runs of {stamp}")
+
+    def journal(self, event: str, **data: Any) -> None:
+        """Add a line to the journal: what happened, and when on the wall clock and on the monotonic one."""
+        line = {"time": _now(), "time_ns": time.monotonic_ns(), "event": event, **data}
+        with (self.path / "journal.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def add_facts(self, facts: Mapping[str, Any]) -> None:
+        """Put more into the manifest."""
+        self._manifest |= facts
+        self._write_manifest(complete=False)
+
+    def write_cell(self, cell: Cell, result: Mapping[str, Any], files: CellFiles) -> Path:
+        """Write the folder of a cell, and its row."""
+        folder = self.path / "cells" / cell.id
+        (folder / "nodes").mkdir(parents=True, exist_ok=True)
+        write_json(folder / "params.json", describe(cell))
+        for node_id, log in files.logs.items():
+            write_text(folder / "nodes" / f"{node_id}.log", log)
+        ordered = sorted(files.events, key=lambda event: int(event["time_ns"]))
+        write_text(folder / "events.jsonl", "".join(json.dumps(event) + "\n" for event in ordered))
+        write_json(folder / "schedule.json", files.schedule)
+        if files.operations is not None:
+            files.operations.save(folder / "latency.npz")
+        write_json(folder / "result.json", result)
+        self._rows.append(csv_row(cell, result))
+        self._write_csv()
+        return folder
+
+    def finish(self, *, complete: bool, exit_code: int) -> None:
+        """Say in the manifest how the run ended."""
+        self._manifest |= {"finished": _now(), "exit_code": exit_code}
+        self._write_manifest(complete=complete)
+
+    def _write_manifest(self, *, complete: bool) -> None:
+        self._manifest["complete"] = complete
+        write_json(self.path / "manifest.json", self._manifest)
+
+    def _write_csv(self) -> None:
+        names = list(dict.fromkeys((*_CSV_FIRST, *(name for row in self._rows for name in row))))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.path / "results.csv", text.getvalue())
+
+
+def describe(cell: Cell) -> dict[str, Any]:
+    """A cell as JSON: params.json."""
+    return {
+        "cell": cell.id,
+        "label": cell.label,
+        "axes": cell.axes,
+        "repeat": cell.repeat,
+        "seed": cell.seed,
+        "warnings": list(cell.warnings),
+        "parameters": cell.parameters.model_dump(mode="json"),
+    }
+
+
+def csv_row(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of results.csv; what was not measured is empty."""
+    row: dict[str, Any] = {"cell": cell.id, "repeat": cell.repeat, "status": result["status"]}
+    row["reason"] = result.get("reason") or ""
+    row |= {name: show(value) for name, value in cell.axes.items()}
+    row["cluster.nodes"] = cell.parameters.cluster.nodes
+    row["chaos"] = result.get("chaos", "")
+    row |= {_csv_name(name): "" if value is None else value for name, value in result.get("metrics", {}).items()}
+    row["flags"] = "; ".join(result.get("flags", ()))
+    return row
+
+
+def _csv_name(metric: str) -> str:
+    """`latency.put.p99` as a column whose name ends with its unit."""
+    name = metric.replace(".", "_").replace("p99_9", "p99.9")
+    if metric.startswith(("latency.", "failover.")) or metric == "outage":
+        return f"{name}_ms"
+    return f"{name}_per_s" if metric == "throughput" else name
+
+
+def _point(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to `target`, in one step. Where that is impossible there is none."""
+    partial = link.with_name(f".{link.name}.{os.getpid()}")
+    try:
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(target.relative_to(link.parent))
+        partial.replace(link)
+    except OSError:
+        partial.unlink(missing_ok=True)
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def manifest(*, seed: int, command_line: Sequence[str], spec_name: str, storage_dir: str) -> dict[str, Any]:
+    """What one needs to make the numbers again, besides the spec: versions, commit, machine, command line."""
+    return {
+        "name": spec_name,
+        "started": _now(),
+        "command_line": list(command_line),
+        "seed": seed,
+        "versions": _versions(("raft-lab", "ray", "grpcio", "protobuf", "numpy", "pydantic", "uvloop")),
+        "commit": _commit(),
+        "host": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "kernel": platform.release(),
+            "system": platform.system(),
+        },
+        "storage_dir": storage_dir,
+    }
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this runs from, with `+` when it has changes; None outside of one."""
+    root = Path(__file__).parent.parent
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root.resolve():
+            return None
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def file_system(path: Path) -> str | None:
+    """Type and device of the file system a path is, or was, on: `ext4 on /dev/sda1`. None where nobody tells."""
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    device = existing.stat().st_dev
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    # proc(5): ID, parent ID, major:minor, root, mount point, options, optional fields, "-", type, source, ...
+    for mount in mounts:
+        place, _, kind = mount.partition(" - ")
+        if place.split()[2] == f"{os.major(device)}:{os.minor(device)}":
+            return " on ".join(kind.split()[:2])
+    return None
+
+
+@dataclass(frozen=True)
+class StoredCell:
+    """A cell in a run directory."""
+
+    path: Path
+    params: dict[str, Any]
+    result: dict[str, Any]
+
+    def operations(self) -> Operations:
+        """Its operations as arrays. Raises FileNotFoundError when the cell never came to measure."""
+        return Operations.load(self.path / "latency.npz")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run directory, read back."""
+
+    path: Path
+    manifest: dict[str, Any]
+    cells: list[StoredCell]
+    """Those that ended, in the order in which they ran."""
+
+
+def find_run(out: Path, run: str | None) -> Path:
+    """The directory of a run: a path, `NAME`, `NAME/TIME`, or the newest. Raises ConfigError."""
+    candidates = [out / "latest"] if run is None else [Path(run), out / run, out / run / "latest", Path(run) / "latest"]
+    for path in candidates:
+        if (path / "manifest.json").is_file():
+            return path.resolve()
+    raise ConfigError(f"{run or out}: no run here; `sweep run` makes one" + ("" if run is None else f" below {out}"))
+
+
+def read_run(path: Path) -> StoredRun:
+    """Read a run directory, also one that is being written. Raises ConfigError when it is damaged."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        with (path / "results.csv").open(encoding="utf-8", newline="") as file:
+            ids = [row["cell"] for row in csv.DictReader(file)]
+        return StoredRun(path, manifest, [_read_cell(path / "cells" / identity) for identity in ids])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path}: is not a run that can be read: {error}") from None
+
+
+def _read_cell(folder: Path) -> StoredCell:
+    params, result = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("params", "result"))
+    return StoredCell(folder, params, result)

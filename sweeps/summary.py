@@ -1,0 +1,229 @@
+"""What a cell's raw data says: counts, percentiles, elections, failovers, flags, and whether it is good.
+
+Pure functions from arrays, events and samples to the result that stands in result.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from chaos import label
+from sweeps.failover import STAGES, failovers, is_injection
+from sweeps.latency import FAIL, KINDS, MIN_ABOVE, OK, UNKNOWN, Operations, percentiles
+from sweeps.spec import Parameters
+from sweeps.thresholds import parse_threshold
+
+_BUSY = 0.9
+"""From this share of the CPU on, the machine may be what is measured."""
+
+
+@dataclass(frozen=True)
+class NodeFigures:
+    """What a node, or the load generator, measured about itself during the measurement."""
+
+    cpu_share: float | None = None
+    """CPU time per time; 1 is one core."""
+    resident_bytes: int | None = None
+    fsync_us: Sequence[int] = ()
+    loop_lag_us: Sequence[int] = ()
+    round_trip_us: Sequence[int] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Medians, 99th percentiles and maxima, in microseconds."""
+        return {
+            "cpu_share": None if self.cpu_share is None else round(self.cpu_share, 3),
+            "resident_bytes": self.resident_bytes,
+            "fsync_p50_us": _percentile(self.fsync_us, 0.5),
+            "fsync_p99_us": _percentile(self.fsync_us, 0.99),
+            "loop_lag_p99_us": _percentile(self.loop_lag_us, 0.99),
+            "loop_lag_max_us": _percentile(self.loop_lag_us, 1.0),
+            "round_trip_p50_us": _percentile(self.round_trip_us, 0.5),
+        }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The raw data of a cell."""
+
+    parameters: Parameters
+    operations: Operations | None
+    """None: no load could begin."""
+    events: Sequence[Mapping[str, Any]]
+    nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
+    load: NodeFigures = NodeFigures()
+    cores: int | None = None
+    """Cores that nodes and load generator share; None when they are on several hosts."""
+    host_busy: float | None = None
+    """Share of that host's CPU time which anything at all used."""
+    clock_error_ms: float = 0.0
+    """By how much times of different hosts may be off; 0 when all read one clock."""
+    phases_s: Mapping[str, float] = field(default_factory=dict)
+    bring_up_s: Mapping[str, float] = field(default_factory=dict)
+    """place, spawn, serving, leader: each from the end of the one before."""
+
+
+def summarise(evidence: Evidence) -> dict[str, Any]:
+    """The result of a cell, JSON types only, without `status` and `reason`."""
+    operations = evidence.operations
+    lost = failovers(evidence.events, operations.success_ns()) if operations is not None else []
+    elections = count_elections(evidence.events, operations.measure_ns if operations is not None else None)
+    result: dict[str, Any] = {
+        "chaos": label(evidence.parameters.chaos),
+        "phases_s": {phase: round(seconds, 3) for phase, seconds in evidence.phases_s.items()},
+        "bring_up_s": {step: round(seconds, 3) for step, seconds in evidence.bring_up_s.items()},
+        "elections": elections,
+        "faults": sum(is_injection(event) for event in evidence.events),
+        "failovers": [
+            {
+                "old_leader": each.old_leader,
+                "new_leader": each.new_leader,
+                "term": each.term,
+                "lost_ns": each.lost_ns,
+                **{f"{stage}_ms": value for stage, value in each.stages_ms().items()},
+            }
+            for each in lost
+        ],
+        "host_busy": evidence.host_busy,
+        "nodes": {node_id: figures.as_json() for node_id, figures in evidence.nodes.items()},
+        "load": evidence.load.as_json(),
+        "clock_error_ms": evidence.clock_error_ms,
+        "flags": flags(evidence),
+    }
+    if operations is not None:
+        result |= _of_operations(operations)
+    result["metrics"] = metrics(result, [each.stages_ms() for each in lost])
+    return result
+
+
+def _of_operations(operations: Operations) -> dict[str, Any]:
+    used = [kind for kind in KINDS if operations.of_kind(kind).any()]
+    touched = operations.under_fault
+    outcomes = {"ok": OK, "failed": FAIL, "unknown": UNKNOWN}
+    windows = {"under_fault": touched, "without_fault": ~touched} if touched.any() else {}
+    return {
+        "operations": {
+            **{name: operations.count(outcome) for name, outcome in outcomes.items()},
+            "dropped": operations.dropped(),
+            "by_kind": {
+                kind: {name: operations.count(outcome, kind) for name, outcome in outcomes.items()} for kind in used
+            },
+        },
+        "throughput_per_s": round(operations.throughput(), 2),
+        "throughput_series_per_s": operations.throughput_series(),
+        "longest_gap_ms": round(operations.longest_gap_ns() / 1e6, 3),
+        "latency_ms": {kind: percentiles(operations.latency_ns(kind)) for kind in ("all", *used)},
+        **{
+            f"latency_{name}_ms": {kind: percentiles(operations.latency_ns(kind, where)) for kind in ("all", *used)}
+            for name, where in windows.items()
+        },
+    }
+
+
+def metrics(result: Mapping[str, Any], stages: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The numbers of a result by the names that thresholds and columns use; times in milliseconds."""
+    operations = result.get("operations", {})
+    found: dict[str, float | None] = {
+        "throughput": result.get("throughput_per_s"),
+        **{name: operations.get(name) for name in ("ok", "failed", "unknown", "dropped")},
+        "elections": result["elections"]["won"],
+        "failovers": len(result["failovers"]),
+        "outage": result.get("longest_gap_ms"),
+    }
+    for stage in STAGES:
+        times = [each[stage] for each in stages]
+        # The worst of the cell; one that never came to this stage is worse than any.
+        found[f"failover.{stage}"] = None if None in times else max((t for t in times if t is not None), default=None)
+    for kind, values in result.get("latency_ms", {}).items():
+        found |= {f"latency.{kind}.{name}": value for name, value in values.items()}
+    return found
+
+
+def count_elections(events: Iterable[Mapping[str, Any]], window_ns: tuple[int, int] | None) -> dict[str, int | None]:
+    """Elections begun and won, and the terms seen, within the measurement; all None when nothing is traced."""
+    traced = [event for event in events if "term" in event]
+    if not traced:
+        return {"started": None, "won": None, "first_term": None, "last_term": None}
+    begin, end = window_ns if window_ns is not None else (0, 2**63)
+    inside = [event for event in traced if begin <= event["time_ns"] < end]
+    before = [int(event["term"]) for event in traced if event["time_ns"] < begin]
+    terms = [int(event["term"]) for event in inside]
+    first = max(before, default=min(terms, default=0))
+    return {
+        "started": sum(event["kind"] == "became_candidate" for event in inside),
+        "won": sum(event["kind"] == "became_leader" for event in inside),
+        "first_term": first,
+        "last_term": max(terms, default=first),
+    }
+
+
+def flags(evidence: Evidence) -> list[str]:
+    """What a reader of the numbers must know, one short line each: operations that did not succeed though
+    nothing was done to the cluster, and signs that the machine was measured and not the protocol."""
+    found = []
+    raft, operations = evidence.parameters.raft, evidence.operations
+    if operations is not None and not evidence.parameters.chaos:
+        bad = {"failed": operations.count(FAIL), "unknown": operations.count(UNKNOWN)}
+        found += [f"{name}: {count} operations, without chaos" for name, count in bad.items() if count]
+    figures = [*evidence.nodes.values(), evidence.load]
+    used = sum(each.cpu_share or 0.0 for each in figures)
+    if evidence.cores is not None and max(used / evidence.cores, evidence.host_busy or 0.0) >= _BUSY:
+        busy = "" if evidence.host_busy is None else f"the host was {evidence.host_busy:.0%} busy, "
+        found.append(f"cpu: {busy}{used:.1f} of {evidence.cores} cores by this cell")
+    if (evidence.load.cpu_share or 0.0) >= _BUSY:
+        found.append(f"load generator: {evidence.load.cpu_share:.0%} of a core")
+    # A stall of half the gap between a heartbeat and the shortest timeout is where false elections begin.
+    bearable_us = max(raft.heartbeat_interval, raft.election_timeout[0] - raft.heartbeat_interval) * 1e6 / 2
+    paused = {node for event in evidence.events if event["kind"] == "pause" for node in event["nodes"]}
+    stalls = {name: max(each.loop_lag_us, default=0) for name, each in evidence.nodes.items() if name not in paused}
+    writes = {name: _percentile(each.fsync_us, 0.99) for name, each in evidence.nodes.items()}
+    for name, worst_us in sorted(stalls.items(), key=lambda item: -item[1])[:1]:
+        if worst_us > bearable_us:
+            found.append(f"lag: the event loop of {name} stood still for up to {worst_us / 1e3:.0f} ms")
+    for name, p99_us in sorted(writes.items(), key=lambda item: -(item[1] or 0))[:1]:
+        if p99_us is not None and p99_us > bearable_us:
+            found.append(f"fsync: p99 on {name} was {p99_us / 1e3:.0f} ms")
+    return found
+
+
+def judge(evidence: Evidence, result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | None:
+    """Why the cell is not what was expected of it, in one line, or None when it is good."""
+    available = _available(evidence)
+    if evidence.parameters.expect == "unavailable":
+        return "expected to be unavailable, and operations succeeded" if available else None
+    if evidence.operations is None:
+        return "no load could begin"
+    if not available:
+        return "no operation succeeded"
+    misses = [
+        miss
+        for metric, condition in thresholds.items()
+        if (miss := parse_threshold(metric, condition).miss(result["metrics"])) is not None
+    ]
+    return "threshold " + "; ".join(misses) if misses else None
+
+
+def _available(evidence: Evidence) -> bool:
+    """Whether operations succeeded: in the measurement, or, where unavailability is expected of faults,
+    from begin to end while a fault was in force."""
+    operations = evidence.operations
+    if operations is None:
+        return False
+    succeeded = operations.measured & (operations["outcome"] == OK)
+    if evidence.parameters.expect == "unavailable" and len(operations.fault_ns):
+        inside = np.zeros(len(operations), np.bool_)
+        for begin, end in operations.fault_ns:
+            inside |= (operations["start_ns"] >= begin) & (operations["end_ns"] < end)
+        succeeded &= inside
+    return bool(succeeded.any())
+
+
+def _percentile(samples: Sequence[int], q: float) -> int | None:
+    """A percentile by the nearest rank; None when fewer than 10 samples are above it, except for the maximum."""
+    count = len(samples)
+    if not count or (q < 1 and count * (1 - q) < MIN_ABOVE):
+        return None
+    return int(np.quantile(np.asarray(samples), q, method="inverted_cdf"))

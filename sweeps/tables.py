@@ -1,0 +1,251 @@
+"""Results as tables. Pure: from stored results to rows, from rows to a table of rich; nothing is printed here."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.estimate import RAY_START_S, cell_s, needs
+from sweeps.grid import Cell, show
+from sweeps.latency import KINDS, Operations, percentiles, pool
+from sweeps.spec import Spec
+
+Percentiles = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One combination of parameters with the results of its repeats."""
+
+    axes: Mapping[str, str]
+    statuses: Sequence[str]
+    throughputs: Sequence[float] = ()
+    latency_ms: Mapping[str, Percentiles] = field(default_factory=dict)
+    """By kind of operation; of several repeats pooled, never averaged."""
+    failovers_ms: Sequence[float | None] = ()
+    """From the loss of a leader to the first success under the next; None: it did not come to that."""
+    failed: int = 0
+    unknown: int = 0
+    dropped: int = 0
+    elections: int | None = None
+    notes: Sequence[str] = ()
+    """Reasons of failures, and flags."""
+    open_loop: bool = False
+
+
+Repeat = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""params.json and result.json of one cell."""
+
+
+def rows(cells: Sequence[Repeat], arrays: Callable[[str], Operations] | None = None) -> list[Row]:
+    """A row for each combination, in the order of their first cells. `arrays` gives the operations of a cell
+    by its id; it is asked only where repeats must be pooled."""
+    groups: dict[str, list[Repeat]] = {}
+    for params, result in cells:
+        groups.setdefault(repr(params["parameters"]), []).append((params, result))
+    return [_row(repeats, arrays) for repeats in groups.values()]
+
+
+def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) -> Row:
+    params, first = repeats[0]
+    results = [result for _, result in repeats]
+    measured = [(p, r) for p, r in repeats if "operations" in r]
+    counts = [result["operations"] for _, result in measured]
+    elections = [result["elections"]["won"] for result in results if result.get("elections")]
+    axes = params["axes"] or {"cluster.nodes": params["parameters"]["cluster"]["nodes"]}
+    latency = first.get("latency_ms", {})
+    if len(measured) > 1 and arrays is not None:
+        stored = [arrays(p["cell"]) for p, _ in measured]
+        latency = {kind: percentiles(pool(stored, kind)) for kind in measured[0][1]["latency_ms"]}
+    return Row(
+        axes={name: _axis(name, value, first) for name, value in axes.items()},
+        statuses=[result["status"] for result in results],
+        throughputs=[result["throughput_per_s"] for _, result in measured],
+        latency_ms=latency,
+        failovers_ms=[each["succeeded_ms"] for result in results for each in result.get("failovers", ())],
+        failed=sum(count["failed"] for count in counts),
+        unknown=sum(count["unknown"] for count in counts),
+        dropped=sum(count["dropped"] for count in counts),
+        elections=sum(elections) if elections and None not in elections else None,
+        notes=list(dict.fromkeys(note for result in results for note in _notes(result))),
+        open_loop=params["parameters"]["load"]["mode"] == "open",
+    )
+
+
+def _axis(name: str, value: Any, result: Mapping[str, Any]) -> str:
+    return str(result["chaos"]) if name == "chaos" and result.get("chaos") else show(value)
+
+
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    return [note for note in (result.get("reason"), *result.get("flags", ())) if note]
+
+
+def summary(results: Sequence[Row], title: str | None = None) -> Table:
+    """The table of a run: what varied, throughput, latencies of the kinds that ran, what went wrong."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="dim",
+        header_style="bold",
+        pad_edge=False,
+        collapse_padding=True,
+        padding=(0, 1, 0, 0),
+        box=None,
+    )
+    axes = list(dict.fromkeys(name for row in results for name in row.axes))
+    kinds = shown_kinds(row.latency_ms for row in results)
+    extra = [name for name in ("failovers_ms", "dropped") if any(getattr(row, name) for row in results)]
+    for name in axes:
+        table.add_column(name.rsplit(".", 1)[-1].replace("_", " "), overflow="fold", max_width=26)
+    table.add_column("op/s", justify="right", no_wrap=True)
+    for kind in kinds:
+        for name in ("p50", "p99"):
+            title_of = f"{kind} {name}" if name == "p50" and kind != "all" else name
+            table.add_column(title_of, justify="right", no_wrap=True)
+    if "failovers_ms" in extra:
+        table.add_column("failover", justify="right", no_wrap=True)
+    table.add_column("elections", justify="right")
+    table.add_column("failed", justify="right")
+    table.add_column("unknown", justify="right")
+    if "dropped" in extra:
+        table.add_column("dropped", justify="right")
+    table.add_column("", no_wrap=True)
+    for row in results:
+        table.add_row(
+            *(Text(row.axes.get(name, "")) for name in axes),  # as Text: what users write is no markup
+            _spread(row.throughputs),
+            *(duration(row.latency_ms.get(kind, {}).get(name)) for kind in kinds for name in ("p50", "p99")),
+            *([_failovers(row.failovers_ms)] if "failovers_ms" in extra else []),
+            "-" if row.elections is None else str(row.elections),
+            _count(row.failed),
+            _count(row.unknown),
+            *([_count(row.dropped)] if "dropped" in extra else []),
+            status(row.statuses),
+        )
+    return table
+
+
+def shown_kinds(latencies: Iterable[Mapping[str, Percentiles]]) -> list[str]:
+    """The kinds of operation that get columns of their own; of more than two all together have one."""
+    used = {kind for latency in latencies for kind in latency}
+    kinds = [kind for kind in KINDS if kind in used]
+    return kinds if len(kinds) <= 2 else ["all"]
+
+
+def notes(results: Sequence[Row]) -> list[str]:
+    """What a reader of the table must know, one line each."""
+    lines = [
+        f"{' '.join(f'{name}={value}' for name, value in row.axes.items())}: {note}"
+        for row in results
+        for note in row.notes
+    ]
+    if any(not row.open_loop for row in results):
+        lines.append(
+            "closed loop: clients that wait send nothing, so that outages are under-represented in percentiles"
+        )
+    return lines
+
+
+def duration(milliseconds: float | None) -> str:
+    """Milliseconds with three significant digits and a unit; `-` for none."""
+    if milliseconds is None:
+        return "-"
+    if milliseconds >= 1000:
+        return f"{milliseconds / 1000:.3g} s" if milliseconds < 1e6 else f"{milliseconds / 1000:.0f} s"
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else "1 s"
+
+
+def status(statuses: Sequence[str]) -> Text:
+    """`ok`, or how many are not."""
+    bad = [each for each in statuses if each != "ok"]
+    if not bad:
+        return Text("ok", "green")
+    return Text(bad[0] if len(bad) == len(statuses) else f"{len(bad)} of {len(statuses)} {bad[0]}", "bold red")
+
+
+def _count(count: int) -> Text:
+    return Text(f"{count:,}", "bold yellow" if count else "dim")
+
+
+def _spread(values: Sequence[float]) -> str:
+    """The value, or the median of several with their range."""
+    if not values:
+        return "-"
+    middle = f"{statistics.median(values):,.0f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):,.0f}-{max(values):,.0f})"
+
+
+def _failovers(times_ms: Sequence[float | None]) -> str:
+    """The time, or the median and the worst of several."""
+    if not times_ms:
+        return "-"
+    known = [time for time in times_ms if time is not None]
+    if len(known) < len(times_ms):
+        return f"{len(times_ms) - len(known)} of {len(times_ms)} none"
+    worst = duration(max(known))
+    return worst if len(known) == 1 else f"{duration(statistics.median(known))} (max {worst})"
+
+
+def cells_table(spec: Spec, cells: Sequence[Cell]) -> Table:
+    """What would run, in order."""
+    table = Table(
+        title=f"{spec.name}: {len(cells)} cells, seed {spec.seed}", title_justify="left", box=None, pad_edge=False
+    )
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("cell", style="dim", no_wrap=True)
+    for name in spec.axes or ("cluster.nodes",):
+        table.add_column(name, overflow="fold", max_width=60)
+    if spec.repeats > 1:
+        table.add_column("repeat", justify="right")
+    table.add_column("time", justify="right", no_wrap=True)
+    for position, cell in enumerate(cells, 1):
+        values = cell.axes or {"cluster.nodes": cell.parameters.cluster.nodes}
+        table.add_row(
+            str(position),
+            cell.id,
+            *(Text(show(value)) for value in values.values()),
+            *([str(cell.repeat)] if spec.repeats > 1 else []),
+            f"{cell_s(cell):.0f} s",
+        )
+    return table
+
+
+def needs_lines(cells: Sequence[Cell]) -> list[str]:
+    """What the machine must bear, a line each."""
+    most = needs(cells)
+    total_s = RAY_START_S + sum(cell_s(cell) for cell in cells)
+    return [
+        f"time       about {clock(total_s)}",
+        f"processes  at most {most.processes} at a time, besides Ray's own",
+        f"memory     about {_bytes(most.memory_bytes)} for all of them, when all nodes are on one host",
+        f"disk       up to {_bytes(most.disk_bytes)} of logs at a time, {_bytes(most.results_bytes)} of results",
+    ]
+
+
+def presets_table(presets: Sequence[tuple[Spec, Sequence[Cell]]]) -> Table:
+    """The built-in sweeps."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("preset", "cells", "time", "what it is for"):
+        table.add_column(
+            name, justify="right" if name in ("cells", "time") else "left", no_wrap=name != "what it is for"
+        )
+    for spec, cells in presets:
+        total_s = RAY_START_S + sum(cell_s(cell) for cell in cells)
+        table.add_row(spec.name, str(len(cells)), f"{total_s / 60:.0f} min", Text(spec.description))
+    return table
+
+
+def clock(seconds: float) -> str:
+    """1:05, or 1:02:03."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MiB"

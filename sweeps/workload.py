@@ -1,0 +1,359 @@
+"""The load generator: many client sessions in one event loop, every operation a row of numpy columns.
+
+It knows no Ray; orchestration hosts it in a process of its own. The hot path handles what completes in one
+tick of the loop as one batch: it is recorded column by column, and the operations that follow it are
+submitted together, so that they travel in one message.
+
+Two kinds of load. Closed: each client sends its next operation when the last one returned. Open: operations
+are due at a rate; one that finds no client free when it is due is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raft_actor_node.client_engine import ClientEngine, Operation, Session
+from raft_actor_node.config import ClientSettings, TransportSettings
+from raft_actor_node.kv.commands import Kind
+from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Ints, Recorder, Snapshot
+from sweeps.spec import LoadSettings
+
+_PUT, _CAS, _APPEND = int(Kind.PUT), int(Kind.COMPARE_AND_SWAP), int(Kind.APPEND)  # plain, for the hot path
+_CLIENT_SHIFT = 40
+_BLOCK = 8192
+_TICK_S = 0.001
+_SAMPLE_S = 0.05
+
+
+class Engine(Protocol):
+    """What the generator needs from a client engine."""
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def open_sessions(self, count: int) -> list[Session]: ...
+    def submit(self, operations: Sequence[Operation]) -> None: ...
+    def update_addresses(self, addresses: Mapping[str, str]) -> None: ...
+
+
+EngineFactory = Callable[..., Engine]
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """All that a load generator recorded."""
+
+    columns: dict[str, NDArray[Any]]
+    """As in latency.py."""
+    dropped_ns: Ints
+    sample_ns: Ints
+    """When the two series below were sampled."""
+    cpu_ns: Ints
+    """CPU time of the process so far."""
+    loop_lag_ns: Ints
+    """How late the event loop ran a timer."""
+
+
+class Choices:
+    """An endless, seeded series of kinds and keys, drawn in blocks."""
+
+    def __init__(self, load: LoadSettings, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        shares = load.mix.model_dump()
+        self._kinds = [KINDS[name] for name in shares]
+        self._shares = np.array(list(shares.values())) / sum(shares.values())
+        self._keys = load.keys
+        self._zipf = (1 / np.arange(1, load.keys + 1)).cumsum() if load.key_dist == "zipf" else None
+        self._block: list[tuple[int, int]] = []
+        self._position = 0
+
+    def take(self, count: int) -> list[tuple[int, int]]:
+        """The next `count` pairs of kind and number of the key."""
+        while len(self._block) - self._position < count:
+            self._block, self._position = self._block[self._position :] + self._draw(), 0
+        self._position += count
+        return self._block[self._position - count : self._position]
+
+    def _draw(self) -> list[tuple[int, int]]:
+        kinds = self._rng.choice(self._kinds, _BLOCK, p=self._shares)
+        if self._zipf is None:
+            keys = self._rng.integers(0, self._keys, _BLOCK)
+        else:
+            keys = np.searchsorted(self._zipf, self._rng.random(_BLOCK) * self._zipf[-1])
+        return list(zip(kinds.tolist(), keys.tolist(), strict=True))
+
+
+class Arrivals:
+    """When the operations of an open load are due: an endless series that grows."""
+
+    def __init__(self, load: LoadSettings, seed: int, begin_ns: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._poisson = load.arrivals == "poisson"
+        self._gap_ns = 1e9 / (load.rate or 1.0)
+        self._last_ns = float(begin_ns)
+        self._due: list[int] = []
+        self._position = 0
+
+    def next_ns(self) -> int:
+        """When the next operation is due."""
+        if self._position == len(self._due):
+            self._draw()
+        return self._due[self._position]
+
+    def until(self, now_ns: int) -> list[int]:
+        """The times up to `now_ns` that were not taken yet."""
+        taken: list[int] = []
+        while self.next_ns() <= now_ns:
+            end = int(np.searchsorted(self._due, now_ns, side="right"))
+            taken += self._due[self._position : end]
+            self._position = end
+        return taken
+
+    def _draw(self) -> None:
+        gaps = self._rng.exponential(self._gap_ns, 1024) if self._poisson else np.full(1024, self._gap_ns)
+        times = self._last_ns + gaps.cumsum()
+        self._last_ns = float(times[-1])
+        self._due, self._position = times.astype(np.int64).tolist(), 0
+
+
+class LoadGenerator:
+    """Sends load to a cluster, and records every operation.
+
+    Usage: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`, `result`, `close`.
+    Values are unique: the first 8 bytes hold the client's number plus one (24 bits) and the number of its
+    value (40 bits); shorter values are cut from the left and repeat. What is appended is these 8 bytes.
+    """
+
+    def __init__(
+        self,
+        load: LoadSettings,
+        client: ClientSettings,
+        transport: TransportSettings,
+        *,
+        seed: int,
+        longest_value: int,
+        engine: EngineFactory = ClientEngine,
+    ) -> None:
+        self._load, self._client, self._transport, self._seed = load, client, transport, seed
+        self._longest_value = longest_value
+        self._new_engine = engine
+        self._engine: Engine | None = None
+        self._sessions: list[Session] = []
+        self._choices = Choices(load, seed)
+        self._arrivals: Arrivals | None = None
+        self._free = list(range(load.clients - 1, -1, -1))
+        self._recorder = Recorder()
+        self._dropped = array("q")
+        self._written = 0
+        self._id_bytes = min(8, load.value_bytes)
+        self._padding = b"." * (load.value_bytes - self._id_bytes)
+        self._known: dict[int, bytes | None] = {}
+        self._full: set[int] = set()
+        self._running = False
+        self._idle = asyncio.Event()
+        self._samples: list[tuple[int, int, int]] = []
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._seen = (0, 0)
+
+    async def connect(self, addresses: Mapping[str, str]) -> None:
+        """Open a session per client. Raises OperationError when the cluster grants none in time."""
+        self._engine = self._new_engine(
+            dict(addresses), client_id="load", on_done=self._done, settings=self._client, transport=self._transport
+        )
+        await self._engine.start()
+        self._sessions = await self._engine.open_sessions(self._load.clients)
+
+    async def update_addresses(self, addresses: Mapping[str, str]) -> None:
+        """A node has a new address."""
+        if self._engine is not None:
+            self._engine.update_addresses(dict(addresses))
+
+    async def start(self) -> int:
+        """Begin; returns the moment on the monotonic clock in nanoseconds."""
+        # What lives now lives on: the collector need not look at it while latencies are taken.
+        gc.collect()
+        gc.freeze()
+        self._running = True
+        now_ns = time.monotonic_ns()
+        self._seen = (self._recorder.rows, now_ns)
+        self._sample(now_ns)
+        if self._load.mode == "open":
+            self._arrivals = Arrivals(self._load, self._seed + 1, now_ns)
+            self._tick()
+        else:
+            clients, self._free = self._free, []
+            self._submit(clients, [now_ns] * len(clients))
+        return now_ns
+
+    async def stop(self) -> None:
+        """Send nothing new; what is outstanding goes on."""
+        self._running = False
+        if "tick" in self._timers:
+            self._timers.pop("tick").cancel()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Send nothing new, and wait until everything outstanding is decided, at most `timeout_s` seconds. What
+        is not is given up and recorded as unknown (a read: failed); returns how many operations that were."""
+        await self.stop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._outstanding:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            pass
+        given_up = self._outstanding
+        await self.close()
+        return given_up
+
+    async def close(self) -> None:
+        """End the connections, and whatever is still outstanding."""
+        await self.stop()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            await engine.close()
+        gc.unfreeze()
+
+    async def snapshot(self) -> Snapshot:
+        """How the load stands. Cheap: a look at the rows since the last time."""
+        rows, then_ns = self._seen
+        now_ns = time.monotonic_ns()
+        self._seen = (self._recorder.rows, now_ns)
+        latencies = self._recorder.column("end_ns", rows) - self._recorder.column("intended_ns", rows)
+        outcomes = np.bincount(self._recorder.column("outcome"), minlength=UNKNOWN + 1)
+        recent_ok = np.count_nonzero(self._recorder.column("outcome", rows) == OK)
+        p50, p99 = np.percentile(latencies, (50, 99)) / 1e6 if len(latencies) else (None, None)
+        return Snapshot(
+            ok=int(outcomes[OK]),
+            failed=int(outcomes[FAIL]),
+            unknown=int(outcomes[UNKNOWN]),
+            dropped=len(self._dropped),
+            outstanding=self._outstanding,
+            per_second=float(recent_ok) * 1e9 / max(1, now_ns - then_ns),
+            p50_ms=None if p50 is None else float(p50),
+            p99_ms=None if p99 is None else float(p99),
+        )
+
+    async def result(self) -> LoadResult:
+        """Everything that was recorded."""
+        samples = np.array(self._samples, np.int64).reshape(-1, 3)
+        dropped = np.array(self._dropped, np.int64)
+        return LoadResult(self._recorder.columns(), dropped, samples[:, 0], samples[:, 1], samples[:, 2])
+
+    @property
+    def _outstanding(self) -> int:
+        return self._submitted - self._recorder.rows
+
+    _submitted = 0
+
+    def _done(self, operations: list[Operation]) -> None:
+        self._record(operations)
+        clients = [operation.token[0] for operation in operations]
+        if self._running and self._arrivals is None:
+            self._submit(clients, [time.monotonic_ns()] * len(clients))
+        else:
+            self._free += clients
+            if not self._outstanding:
+                self._idle.set()
+
+    def _record(self, operations: list[Operation]) -> None:
+        if self._load.mix.append:
+            half = self._longest_value // 2
+            self._full.update(o.token[1] for o in operations if o.kind == _APPEND and o.number > half)
+        if self._load.mix.cas:
+            self._learn(operations)
+        self._recorder.extend(
+            [operation.intended_ns for operation in operations],
+            [operation.start_ns for operation in operations],
+            [operation.end_ns for operation in operations],
+            [operation.kind for operation in operations],
+            [operation.outcome for operation in operations],
+            [operation.attempts for operation in operations],
+            [operation.token[1] for operation in operations],
+            [operation.token[0] for operation in operations],
+            [operation.token[2] for operation in operations],
+            [self._observed(operation) for operation in operations],
+        )
+
+    def _observed(self, operation: Operation) -> int:
+        if operation.result is None:
+            return operation.number
+        return int.from_bytes(operation.result[: self._id_bytes], "big")
+
+    def _learn(self, operations: list[Operation]) -> None:
+        """Remember what keys hold, as far as one can know with others about: a compare-and-swap expects it."""
+        for operation in operations:
+            if operation.outcome != OK:
+                continue
+            key, value = operation.token[1], operation.result
+            if operation.kind == _APPEND:
+                value = (self._known.get(key) or b"") + operation.value
+            elif operation.kind == _PUT or (operation.kind == _CAS and operation.found):
+                value = operation.value
+            self._known[key] = value
+
+    def _submit(self, clients: list[int], intended_ns: list[int]) -> None:
+        if self._engine is None or not clients:
+            return
+        choices = self._choices.take(len(clients))
+        self._submitted += len(clients)
+        self._engine.submit(
+            [
+                self._operation(client, due_ns, kind, key)
+                for client, due_ns, (kind, key) in zip(clients, intended_ns, choices, strict=True)
+            ]
+        )
+
+    def _operation(self, client: int, intended_ns: int, kind: int, key: int) -> Operation:
+        written, value, expected = 0, b"", None
+        if kind == _APPEND and key in self._full:
+            # The value has grown to half of what is allowed; a put makes it short again.
+            self._full.discard(key)
+            kind = _PUT
+        if kind in (_PUT, _CAS, _APPEND):
+            self._written += 1
+            written = (client + 1) << _CLIENT_SHIFT | self._written
+            value = self._value(written) if kind != _APPEND else self._value(written)[: self._id_bytes]
+        if kind == _CAS:
+            expected = self._known.get(key)
+        return Operation(
+            kind,
+            b"%0*d" % (self._load.key_bytes, key),
+            value,
+            expected=expected,
+            session=self._sessions[client],
+            intended_ns=intended_ns,
+            token=(client, key, written),
+        )
+
+    def _value(self, written: int) -> bytes:
+        return (written & ((1 << 8 * self._id_bytes) - 1)).to_bytes(self._id_bytes, "big") + self._padding
+
+    def _tick(self) -> None:
+        """Submit what is due, and come back when more is."""
+        assert self._arrivals is not None
+        due = self._arrivals.until(time.monotonic_ns())
+        ready = min(len(due), len(self._free))
+        clients = [self._free.pop() for _ in range(ready)]
+        self._dropped.extend(due[ready:])
+        self._submit(clients, due[:ready])
+        wait_s = (self._arrivals.next_ns() - time.monotonic_ns()) / 1e9
+        self._timers["tick"] = asyncio.get_running_loop().call_later(max(wait_s, _TICK_S), self._tick)
+
+    def _sample(self, due_ns: int) -> None:
+        """Take a sample of the loop's lag and the CPU time, and come back."""
+        now_ns = time.monotonic_ns()
+        self._samples.append((now_ns, time.process_time_ns(), max(0, now_ns - due_ns)))
+        next_ns = now_ns + int(_SAMPLE_S * 1e9)
+        self._timers["sample"] = asyncio.get_running_loop().call_later(_SAMPLE_S, self._sample, next_ns)

@@ -1,0 +1,234 @@
+"""A cluster, a backend and a client engine that live in the test's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from orchestration import ClusterPlan
+from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
+from raft_actor_node.errors import OperationFailed, RaftLabError
+from raft_actor_node.kv.commands import Kind
+
+MS = 1_000_000
+CLOCK = SimpleNamespace(offset_ns=0, error_ns=0)
+
+
+class FakeEngine:
+    """Completes every operation after `delay_s`, as one key-value store would; `silent` ones never."""
+
+    delay_s = 0.002
+
+    def __init__(self, addresses: Mapping[str, str], *, on_done: Callable[[list[Operation]], None], **_: Any) -> None:
+        self.addresses = dict(addresses)
+        self.on_done = on_done
+        self.batches: list[list[Operation]] = []
+        self.open: list[Operation] = []
+        self.store: dict[bytes, bytes] = {}
+        self.silent = False
+        self.closed = False
+
+    async def start(self) -> None:
+        pass
+
+    async def open_sessions(self, count: int) -> list[Session]:
+        return [Session(number) for number in range(1, count + 1)]
+
+    def update_addresses(self, addresses: Mapping[str, str]) -> None:
+        self.addresses = dict(addresses)
+
+    def submit(self, operations: Sequence[Operation]) -> None:
+        batch = list(operations)
+        self.batches.append(batch)
+        self.open += batch
+        for operation in batch:
+            operation.start_ns = time.monotonic_ns()
+            operation.attempts = 1
+        if not self.silent:
+            asyncio.get_running_loop().call_later(self.delay_s, self._complete, batch)
+
+    async def close(self) -> None:
+        self.closed = True
+        for operation in self.open:
+            operation.outcome, operation.end_ns = UNKNOWN, time.monotonic_ns()
+        given_up, self.open = self.open, []
+        if given_up:
+            self.on_done(given_up)
+
+    def _complete(self, batch: list[Operation]) -> None:
+        done = [operation for operation in batch if operation.outcome == OPEN]
+        for operation in done:
+            self._apply(operation)
+            operation.outcome, operation.end_ns = OK, time.monotonic_ns()
+            self.open.remove(operation)
+        if done:
+            self.on_done(done)
+
+    def _apply(self, operation: Operation) -> None:
+        current = self.store.get(operation.key)
+        match operation.kind:
+            case Kind.GET:
+                operation.result, operation.found = current, current is not None
+            case Kind.PUT:
+                self.store[operation.key] = operation.value
+            case Kind.DELETE:
+                operation.found = self.store.pop(operation.key, None) is not None
+            case Kind.APPEND:
+                self.store[operation.key] = (current or b"") + operation.value
+                operation.number = len(self.store[operation.key])
+            case Kind.COMPARE_AND_SWAP:
+                operation.found = current == operation.expected
+                operation.result = None if operation.found else current
+                if operation.found:
+                    self.store[operation.key] = operation.value
+
+
+class RefusingEngine(FakeEngine):
+    """Grants no session."""
+
+    async def open_sessions(self, count: int) -> list[Session]:
+        raise OperationFailed("no leader within 10 s", "NOT_LEADER")
+
+
+class FakeWorker:
+    """An object that a test holds in place of an actor."""
+
+    clock = CLOCK
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+        self.closed = False
+
+    async def call(self, method: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
+        assert not self.closed
+        return await asyncio.wait_for(getattr(self.held, method)(*args, **kwargs), timeout_s)
+
+    async def close(self) -> None:
+        self.closed = True
+        await self.held.close()
+
+
+class FakeBook:
+    """An address book that never changes."""
+
+    def addresses(self) -> dict[str, str]:
+        return {"n1": "127.0.0.1:1"}
+
+    def subscribe(self, listener: Any) -> Callable[[], None]:
+        return lambda: None
+
+
+class FakeCluster:
+    """n1 leads, and the next node after it when it is crashed."""
+
+    def __init__(self, plan: ClusterPlan) -> None:
+        self.plan = plan
+        self.node_ids = tuple(f"n{number}" for number in range(1, plan.nodes + 1))
+        self.addresses = FakeBook()
+        self.bring_up_times = SimpleNamespace(place_s=0.1, spawn_s=0.2, serving_s=0.3, leader_s=None)
+        self.unexpected_exits: list[str] = []
+        self.down: set[str] = set()
+        self.elects = True
+        self.calls: list[str] = []
+        self.trace: dict[str, list[dict[str, Any]]] = {node_id: [] for node_id in self.node_ids}
+        self._lead(1)
+
+    def _lead(self, term: int) -> None:
+        up = [node_id for node_id in self.node_ids if node_id not in self.down]
+        self.term, self.leads = term, up[0] if up else None
+        for node_id in up[:1]:
+            for kind in ("became_candidate", "became_leader", "commit", "commit"):
+                self.trace[node_id].append({"time_ns": time.monotonic_ns(), "kind": kind, "term": term, "index": term})
+
+    def worker(self, node_id: str) -> Any:
+        return SimpleNamespace(clock=CLOCK)
+
+    async def leader(self) -> str | None:
+        return self.leads if self.elects else None
+
+    async def status(self, node_id: str) -> Any:
+        if node_id in self.down:
+            return None
+        role = 3 if node_id == self.leads else 0
+        now_ns = time.monotonic_ns()
+        return SimpleNamespace(
+            role=role, current_term=self.term, pid=1, cpu_s=now_ns / 4e9, now_ns=now_ns, resident_bytes=1000
+        )
+
+    async def samples(self, node_id: str, since_ns: int = 0) -> Any:
+        return SimpleNamespace(fsync_us=[200] * 100, loop_lag_us=[50] * 100, round_trip_us=[300] * 100)
+
+    async def crash(self, *node_ids: str) -> None:
+        self.calls.append(f"crash {' '.join(node_ids)}")
+        self.down |= set(node_ids)
+        self._lead(self.term + 1)
+
+    async def restart(self, *node_ids: str) -> None:
+        self.calls.append(f"restart {' '.join(node_ids)}")
+        self.down -= set(node_ids)
+
+    async def pause(self, *node_ids: str) -> None:
+        self.calls.append("pause")
+
+    async def resume(self, *node_ids: str) -> None:
+        self.calls.append("resume")
+
+    async def set_links(self, rules: Sequence[Any]) -> None:
+        self.calls.append("set_links")
+
+    async def heal(self) -> None:
+        self.calls.append("heal")
+
+    async def collect(self, node_id: str) -> Any:
+        lines = [json.dumps(event) for event in self.trace[node_id]]
+        return SimpleNamespace(trace=lines, log=f"log of {node_id}\n", storage="/logs/cell")
+
+    async def halt(self) -> None:
+        self.calls.append("halt")
+
+    async def stop(self, keep: bool = False) -> None:
+        self.calls.append(f"stop keep={keep}")
+
+
+class FakeBackend:
+    """Hands out fake clusters, one per cell; `prepare` may spoil each of them."""
+
+    hosts = ("here",)
+    description = "a fake"
+
+    def __init__(
+        self, prepare: Callable[[FakeCluster], None] = lambda cluster: None, engine: type[FakeEngine] = FakeEngine
+    ) -> None:
+        self.prepare, self.engine = prepare, engine
+        self.clusters: list[FakeCluster] = []
+        self.workers: list[FakeWorker] = []
+        self.refusals: dict[int, RaftLabError] = {}
+        """Position of a cell, from 0, to why its cluster does not come up."""
+        self.started = asyncio.Event()
+
+    async def start_cluster(self, plan: ClusterPlan) -> FakeCluster:
+        position = len(self.clusters) + sum(position < len(self.clusters) for position in self.refusals)
+        if position in self.refusals:
+            raise self.refusals.pop(position)
+        cluster = FakeCluster(plan)
+        self.prepare(cluster)
+        self.clusters.append(cluster)
+        self.started.set()
+        return cluster
+
+    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> FakeWorker:
+        worker = FakeWorker(factory(*args, engine=self.engine, **kwargs))
+        self.workers.append(worker)
+        return worker
+
+    def connect(self) -> contextlib.AbstractAsyncContextManager[FakeBackend]:
+        @contextlib.asynccontextmanager
+        async def connected() -> AsyncIterator[FakeBackend]:
+            yield self
+
+        return connected()

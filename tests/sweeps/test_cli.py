@@ -1,0 +1,136 @@
+"""The command line: what is printed, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sweeps import api, cli
+from tests.sweeps.fakes import FakeBackend
+from tests.sweeps.test_runner import CRASH, TWO_CELLS
+
+
+def sweep(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments)
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    """Takes Ray's place."""
+    fake = FakeBackend()
+    monkeypatch.setattr(api, "ray", lambda address: fake.connect)
+    return fake
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TWO_CELLS)
+    return str(path)
+
+
+BAD = [
+    (["run", "quikc"], "sweep: quikc: no preset and no file of this name; did you mean quick?"),
+    (["run", "no/such.yaml"], "sweep: no/such.yaml: no such file"),
+    (["plan", "quick", "-o", "cluster.nodes=0"], "sweep: -o cluster.nodes=0: cluster.nodes: must be at least 1, not 0"),
+    (["plan", "quick", "-o", "nodes=3"], "sweep: -o nodes=3: nodes: unknown parameter; did you mean cluster.nodes?"),
+    (["run", "quick", "-o", "cluster.nodes"], "sweep: -o cluster.nodes: must have the form KEY=VALUE"),
+    (["run", "quick", "--seed", "-1"], "sweep: Invalid value for '--seed': -1 is not in the range x>=0."),
+    (["run", "quick", "--seed", "x"], "sweep: Invalid value for '--seed': 'x' is not a valid integer range."),
+    (["run", "quick", "--nodes", "3"], "sweep: No such option"),
+    (["run", "quick", "extra"], "sweep: Got unexpected extra argument"),
+    (["rnu"], "sweep: No such command 'rnu'."),
+    (["show", "nothing", "--out", "nowhere"], "sweep: nothing: no run here; `sweep run` makes one below nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(row[0]) for row in BAD])
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+    result = sweep(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith(message)
+
+
+def test_a_mistake_in_a_file_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nbase:\n  raft:\n    election_timeout: 300ms-150ms\n")
+    result = sweep("plan", str(path))
+    assert result.exit_code == 2
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"sweep: {path}:4: raft.election_timeout: '300ms-150ms' is reversed")
+
+
+def test_a_traceback_is_shown_when_asked_for() -> None:
+    result = sweep("--debug", "plan", "quick", "-o", "x=1")
+    assert isinstance(result.exception, Exception)
+    assert type(result.exception).__name__ == "ConfigError"
+
+
+def test_run_shows_the_summary_and_keeps_the_results(backend: FakeBackend, tiny: str, tmp_path: Path) -> None:
+    result = sweep("run", tiny, "--out", str(tmp_path / "out"), "-o", "load.clients=3", "--seed", "7")
+    assert result.exit_code == 0, result.output
+    assert "[1/1] nodes=3  ok" in result.stdout
+    assert "put p50" in result.stdout
+    latest = (tmp_path / "out" / "latest").resolve()
+    assert str(latest) in result.stdout
+    assert json.loads((latest / "manifest.json").read_text())["seed"] == 7
+    assert len(backend.clusters) == 1
+
+    shown = sweep("show", "--out", str(tmp_path / "out"))
+    assert shown.exit_code == 0
+    assert shown.stdout.splitlines()[0].split()[0] == "nodes"
+    assert "incomplete" not in shown.stdout
+
+
+def test_a_failed_cell_is_exit_code_1(backend: FakeBackend, tiny: str, tmp_path: Path) -> None:
+    result = sweep("run", tiny, "--out", str(tmp_path), "-o", "thresholds.throughput=> 1000000000")
+    assert result.exit_code == 1
+    assert "threshold throughput: " in result.stdout
+
+
+def test_show_says_when_a_run_is_incomplete(backend: FakeBackend, tiny: str, tmp_path: Path) -> None:
+    assert sweep("run", tiny, "--out", str(tmp_path)).exit_code == 0
+    path = (tmp_path / "latest").resolve() / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "complete": False}))
+    assert "incomplete: the run was interrupted" in sweep("show", "tiny", "--out", str(tmp_path)).stdout
+
+
+def test_plan_runs_nothing(backend: FakeBackend, tmp_path: Path) -> None:
+    path = tmp_path / "crash.yaml"
+    path.write_text(CRASH)
+    result = sweep("plan", str(path), "-o", "cluster.nodes=3,5,4")
+    assert result.exit_code == 0
+    assert "tiny: 3 cells, seed 1" in result.stdout
+    assert "processes  at most 11 at a time" in result.stdout
+    assert "warning: cluster.nodes: 4 nodes tolerate 1 failures" in result.stdout
+    assert not backend.clusters
+
+
+def test_presets_are_listed_with_what_they_are_for() -> None:
+    result = sweep("presets")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == [
+        "chaos", "quick", "scalability", "timeouts", "workload",
+    ]  # fmt: skip
+
+
+def test_the_schema_is_json() -> None:
+    assert json.loads(sweep("schema").stdout)["title"] == "Sweep"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "quick"], ["presets"], ["schema"], ["show", "--help"]])
+def test_only_run_imports_ray(arguments: list[str]) -> None:
+    check = (
+        "import sys\nfrom sweeps.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "assert 'ray' not in sys.modules\nassert 'grpc' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,143 @@
+"""The run directory."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raft_actor_node.errors import ConfigError
+from sweeps.grid import Cell, make_cells
+from sweeps.results import CellFiles, RunWriter, file_system, find_run, manifest, read_run
+from sweeps.spec import read_source, resolve
+from sweeps.summary import Evidence, summarise
+from tests.sweeps.test_summary import puts
+
+FACTS = manifest(seed=1, command_line=["sweep", "run"], spec_name="tiny", storage_dir="auto")
+
+
+def cells(text: str = "axes: {cluster.nodes: [3, 5]}\norder: sequential") -> list[Cell]:
+    source = read_source(text, "file.yaml")
+    return make_cells(resolve(source), source)
+
+
+def write(writer: RunWriter, cell: Cell, status: str = "ok", reason: str | None = None) -> Path:
+    ops = puts(100)
+    found = {"cell": cell.id, "status": status, "reason": reason, **summarise(Evidence(cell.parameters, ops, ()))}
+    late_first = [{"time_ns": 9, "kind": "commit"}, {"time_ns": 3, "kind": "phase"}]
+    return writer.write_cell(cell, found, CellFiles(ops, late_first, {"faults": []}, {"n1": "line\n"}))
+
+
+def test_a_run_directory_has_everything_the_issue_names(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "name: tiny\n", FACTS)
+    first, second = cells()
+    folder = write(writer, first)
+    write(writer, second, "failed", "node n2 ended, by itself")
+    writer.journal("cell finished", cell=first.id)
+    writer.finish(complete=True, exit_code=1)
+
+    assert {path.name for path in writer.path.iterdir()} == {
+        "spec.yaml", "manifest.json", "journal.jsonl", "results.csv", "cells",
+    }  # fmt: skip
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        "params.json", "result.json", "latency.npz", "events.jsonl", "schedule.json", "nodes/n1.log",
+    }  # fmt: skip
+    assert [json.loads(line)["time_ns"] for line in (folder / "events.jsonl").read_text().splitlines()] == [3, 9]
+    assert json.loads((folder / "params.json").read_text())["parameters"]["cluster"]["nodes"] == 3
+    assert len(np.load(folder / "latency.npz")["kind"]) == 100
+    with (writer.path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cell"] for row in rows] == [first.id, second.id]
+    assert [row["cluster.nodes"] for row in rows] == ["3", "5"]
+    assert rows[1]["reason"] == "node n2 ended, by itself"
+    assert rows[0]["latency_put_p50_ms"] == "5.0"
+    assert rows[0]["latency_put_p99.9_ms"] == ""
+
+
+def test_the_manifest_says_what_is_needed_to_make_the_numbers_again(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "name: tiny\n", FACTS)
+    stored = json.loads((writer.path / "manifest.json").read_text())
+    assert stored["seed"] == 1
+    assert stored["command_line"] == ["sweep", "run"]
+    assert {"python", "raft-lab", "ray", "grpcio", "protobuf", "numpy"} <= set(stored["versions"])
+    assert {"cpu", "cores", "memory_bytes", "kernel", "system"} <= set(stored["host"])
+    assert "commit" in stored
+
+
+def test_a_run_is_incomplete_until_it_says_otherwise(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "name: tiny\n", FACTS)
+    assert read_run(writer.path).manifest["complete"] is False
+    write(writer, cells()[0])
+    running = read_run(writer.path)
+    assert running.manifest["complete"] is False
+    assert [cell.params["cell"] for cell in running.cells] == [cells()[0].id]
+    assert len(running.cells[0].operations()) == 100
+    writer.finish(complete=True, exit_code=0)
+    assert read_run(writer.path).manifest["complete"] is True
+
+
+def test_no_half_written_file_is_left(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "name: tiny\n", FACTS)
+    write(writer, cells()[0])
+    assert not [path for path in writer.path.rglob("*") if ".partial" in path.name]
+    with pytest.raises(ValueError, match="Out of range float"):
+        writer.add_facts({"bad": float("nan")})
+    assert read_run(writer.path).manifest["name"] == "tiny"
+
+
+def test_latest_points_to_the_newest_run_of_a_sweep_and_of_all(tmp_path: Path) -> None:
+    first = RunWriter.create(tmp_path, "one", "", FACTS)
+    second = RunWriter.create(tmp_path, "two", "", FACTS)
+    third = RunWriter.create(tmp_path, "one", "", FACTS)
+    assert first.path != third.path
+    assert (tmp_path / "latest").resolve() == third.path
+    assert find_run(tmp_path, None) == third.path
+    assert find_run(tmp_path, "two") == second.path
+    assert find_run(tmp_path, f"one/{first.path.name}") == first.path
+    assert find_run(tmp_path, str(first.path)) == first.path
+    assert not (tmp_path / "latest").readlink().is_absolute()
+
+
+@pytest.mark.parametrize("run", [None, "nothing", "../else"])
+def test_a_run_that_is_not_there(tmp_path: Path, run: str | None) -> None:
+    with pytest.raises(ConfigError, match="no run here"):
+        find_run(tmp_path, run)
+
+
+def test_a_damaged_run_is_said_in_one_line(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "", FACTS)
+    folder = write(writer, cells()[0])
+    (folder / "result.json").write_text("{")
+    with pytest.raises(ConfigError, match="is not a run that can be read"):
+        read_run(writer.path)
+
+
+def test_a_place_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^--out .*file: cannot be written: Not a directory$"):
+        RunWriter.create(tmp_path / "file", "tiny", "", FACTS)
+
+
+def test_columns_that_come_later_get_a_place_in_every_row(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "", FACTS)
+    first, second = cells()
+    nothing: dict[str, Any] = {"cell": first.id, "status": "failed", "reason": "no leader", "metrics": {}}
+    writer.write_cell(first, nothing, CellFiles(None, (), None, {}))
+    write(writer, second)
+    with (writer.path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["throughput_per_s"] == ""
+    assert rows[1]["throughput_per_s"] == "10.0"
+    assert not (writer.path / "cells" / first.id / "latency.npz").exists()
+    with pytest.raises(FileNotFoundError):
+        read_run(writer.path).cells[0].operations()
+
+
+def test_the_file_system_of_a_path_that_is_gone_is_that_of_its_parent(tmp_path: Path) -> None:
+    found = file_system(tmp_path)
+    assert found is None or " on " in found
+    assert file_system(tmp_path / "gone" / "deeper") == found

@@ -1,0 +1,196 @@
+"""What raw data says, and whether a cell is as expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chaos import parse_chaos
+from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Operations
+from sweeps.spec import ClusterSettings, Parameters
+from sweeps.summary import Evidence, NodeFigures, judge, summarise
+from sweeps.thresholds import NUMBERS, TIMES, parse_threshold
+from tests.sweeps.test_latency import MS, S, operations
+
+CRASH = parse_chaos({"crash": "leader"})
+
+
+def events(*rows: tuple[float, str, str, int]) -> list[dict[str, Any]]:
+    return [{"time_ns": int(at * S), "node": node, "kind": kind, "term": term} for at, node, kind, term in rows]
+
+
+def puts(count: int = 100, outcome: int = OK, **extra: Any) -> Operations:
+    rows = [
+        {"start_ns": i * MS, "end_ns": i * MS + 5 * MS, "kind": KINDS["put"], "outcome": outcome} for i in range(count)
+    ]
+    return operations(*rows, **extra)
+
+
+def evidence(ops: Operations | None, parameters: Parameters | None = None, **more: Any) -> Evidence:
+    return Evidence(parameters or Parameters(), ops, more.pop("events", ()), **more)
+
+
+def test_counts_percentiles_and_throughput() -> None:
+    result = summarise(evidence(puts(100, measure_ns=(0, S))))
+    assert result["operations"]["ok"] == 100
+    assert result["operations"]["by_kind"] == {"put": {"ok": 100, "failed": 0, "unknown": 0}}
+    assert result["throughput_per_s"] == 100.0
+    assert result["latency_ms"]["put"] == {"p50": 5.0, "p90": 5.0, "p99": None, "p99.9": None, "max": 5.0}
+    assert "latency_under_fault_ms" not in result
+
+
+def test_windows_with_and_without_fault_are_apart() -> None:
+    ops = puts(100, fault_ns=np.array([[0, 20 * MS]], np.int64))
+    result = summarise(evidence(ops, Parameters(chaos=CRASH)))
+    assert ops.under_fault.sum() == 20
+    assert result["latency_under_fault_ms"]["put"]["p50"] == 5.0
+    assert result["latency_without_fault_ms"]["put"]["p50"] == 5.0
+
+
+def test_elections_are_counted_within_the_measurement() -> None:
+    seen = events(
+        (0.5, "n1", "became_candidate", 1),
+        (0.5, "n1", "became_leader", 1),
+        (3.0, "n2", "became_candidate", 2),
+        (3.1, "n3", "became_candidate", 3),
+        (3.2, "n3", "became_leader", 3),
+    )
+    result = summarise(evidence(operations(measure_ns=(S, 5 * S)), events=seen))
+    assert result["elections"] == {"started": 2, "won": 1, "first_term": 1, "last_term": 3}
+
+
+def test_what_a_foreign_program_does_not_tell_is_not_a_number() -> None:
+    result = summarise(evidence(puts()))
+    assert result["elections"] == {"started": None, "won": None, "first_term": None, "last_term": None}
+    assert result["metrics"]["elections"] is None
+    assert result["failovers"] == []
+
+
+def test_the_worst_failover_of_a_cell_is_its_metric() -> None:
+    def crash(at: float, node: str) -> dict[str, Any]:
+        return {"time_ns": int(at * S), "kind": "crash", "action": "inject", "nodes": [node]}
+
+    seen = [
+        *events((0.0, "n1", "became_leader", 1), (1.3, "n2", "became_leader", 2), (2.5, "n3", "became_leader", 3)),
+        crash(1.0, "n1"),
+        crash(2.0, "n2"),
+    ]
+    ops = operations({"start_ns": S, "end_ns": int(1.4 * S)}, {"start_ns": 2 * S, "end_ns": int(2.6 * S)})
+    result = summarise(evidence(ops, Parameters(chaos=CRASH), events=seen))
+    assert result["faults"] == 2
+    assert result["metrics"]["failover.elected"] == 500.0
+    assert result["metrics"]["failover.succeeded"] == 600.0
+    # One that never ended is worse than any number.
+    unended = summarise(evidence(ops, Parameters(chaos=CRASH), events=[*seen, crash(3.0, "n3")]))
+    assert unended["metrics"]["failovers"] == 3
+    assert unended["metrics"]["failover.elected"] is None
+
+
+def test_figures_of_nodes_obey_the_rule_of_percentiles() -> None:
+    few = NodeFigures(fsync_us=[100] * 999, loop_lag_us=[7]).as_json()
+    assert (few["fsync_p50_us"], few["fsync_p99_us"]) == (100, None)
+    assert (few["loop_lag_p99_us"], few["loop_lag_max_us"]) == (None, 7)
+    assert NodeFigures(fsync_us=[100] * 1000).as_json()["fsync_p99_us"] == 100
+    assert NodeFigures(cpu_share=0.51234).as_json()["cpu_share"] == 0.512
+
+
+@pytest.mark.parametrize(
+    ("more", "flag"),
+    [
+        (
+            {"nodes": {"n1": NodeFigures(cpu_share=1.0)}, "load": NodeFigures(cpu_share=0.85), "cores": 2},
+            "cpu: 1.9 of 2 cores by this cell",
+        ),
+        ({"cores": 2, "host_busy": 0.98}, "cpu: the host was 98% busy, 0.0 of 2 cores by this cell"),
+        ({"load": NodeFigures(cpu_share=0.95)}, "load generator: 95% of a core"),
+        (
+            {"nodes": {"n2": NodeFigures(loop_lag_us=[10, 60_000])}},
+            "lag: the event loop of n2 stood still for up to 60",
+        ),
+        ({"nodes": {"n3": NodeFigures(fsync_us=[90_000] * 1000)}}, "fsync: p99 on n3 was 90 ms"),
+    ],
+)
+def test_signs_that_the_machine_was_measured_are_flagged(more: dict[str, Any], flag: str) -> None:
+    [found] = summarise(evidence(puts(), **more))["flags"]
+    assert found.startswith(flag)
+
+
+def test_a_calm_machine_is_not_flagged() -> None:
+    calm = NodeFigures(cpu_share=0.2, fsync_us=[300] * 2000, loop_lag_us=[900] * 200)
+    assert summarise(evidence(puts(), nodes={"n1": calm, "n2": calm}, load=calm, cores=2, host_busy=0.5))["flags"] == []
+
+
+def test_a_node_that_chaos_paused_is_no_stalled_machine() -> None:
+    paused = {"time_ns": 1, "kind": "pause", "action": "inject", "nodes": ["n1"]}
+    late = NodeFigures(loop_lag_us=[3_000_000])
+    found = evidence(puts(), Parameters(chaos=CRASH), nodes={"n1": late}, events=[paused])
+    assert summarise(found)["flags"] == []
+
+
+def test_operations_that_do_not_succeed_without_chaos_are_flagged() -> None:
+    ops = operations({"outcome": OK}, {"outcome": UNKNOWN}, {"outcome": FAIL}, {"outcome": UNKNOWN})
+    flags = summarise(evidence(ops))["flags"]
+    assert flags == ["failed: 1 operations, without chaos", "unknown: 2 operations, without chaos"]
+    assert summarise(evidence(ops, Parameters(chaos=CRASH)))["flags"] == []
+
+
+def verdict(ops: Operations | None, thresholds: dict[str, str] | None = None, **parameters: Any) -> str | None:
+    found = evidence(ops, Parameters(**parameters))
+    return judge(found, summarise(found), thresholds or {})
+
+
+def test_a_cell_is_good_when_operations_succeed() -> None:
+    assert verdict(puts()) is None
+    assert verdict(puts(outcome=UNKNOWN)) == "no operation succeeded"
+    assert verdict(None) == "no load could begin"
+
+
+def test_expected_unavailability_is_good_and_its_absence_is_not() -> None:
+    assert verdict(None, expect="unavailable") is None
+    assert verdict(puts(outcome=UNKNOWN), expect="unavailable") is None
+    assert verdict(puts(), expect="unavailable") == "expected to be unavailable, and operations succeeded"
+
+
+def test_unavailability_is_judged_while_faults_last() -> None:
+    outside = puts(100, fault_ns=np.array([[2 * S, 3 * S]], np.int64))
+    assert verdict(outside, expect="unavailable", chaos=CRASH) is None
+    across = operations(
+        {"start_ns": 2 * S - 1, "end_ns": 2 * S + 1},
+        {"start_ns": 2 * S + 1, "end_ns": 3 * S},
+        fault_ns=np.array([[2 * S, 3 * S]], np.int64),
+    )
+    assert verdict(across, expect="unavailable", chaos=CRASH) is None
+    inside = operations({"start_ns": 2 * S, "end_ns": 2 * S + 5}, fault_ns=np.array([[2 * S, 3 * S]], np.int64))
+    assert verdict(inside, expect="unavailable", chaos=CRASH) is not None
+
+
+@pytest.mark.parametrize(
+    ("metric", "condition", "miss"),
+    [
+        ("latency.put.p50", "< 100ms", None),
+        ("latency.put.p50", "< 5ms", "latency.put.p50: 5ms is not < 5ms"),
+        ("latency.put.p50", "<= 5ms", None),
+        ("latency.put.p50", ">= 1s", "latency.put.p50: 5ms is not >= 1s"),
+        ("latency.put.p99.9", "< 1s", "latency.put.p99.9: was not measured, so it is not < 1s"),
+        ("latency.get.p50", "< 1s", "latency.get.p50: was not measured, so it is not < 1s"),
+        ("throughput", "> 5", None),
+        ("throughput", "> 5000", "throughput: 10 is not > 5000"),
+        ("unknown", "< 1", None),
+        ("outage", "< 1s", "outage: 9896ms is not < 1s"),
+    ],
+)
+def test_thresholds(metric: str, condition: str, miss: str | None) -> None:
+    result = summarise(evidence(puts()))
+    assert parse_threshold(metric, condition).miss(result["metrics"]) == miss
+    assert verdict(puts(), {metric: condition}) == (miss and f"threshold {miss}")
+
+
+def test_every_metric_of_a_threshold_is_in_a_result() -> None:
+    every_kind = operations(*({"kind": kind, "end_ns": 1} for kind in KINDS.values()))
+    assert set(summarise(evidence(every_kind))["metrics"]) == {*TIMES, *NUMBERS}
+
+
+def test_a_small_cluster_is_described_by_its_parameters() -> None:
+    assert summarise(evidence(puts(), Parameters(cluster=ClusterSettings(nodes=1))))["chaos"] == "none"
