@@ -165,8 +165,6 @@ class RaftNode:
         self._hand_to_disk()
         if self.commit_index > before.commit_index:
             self._trace("commit", index=self.commit_index)
-        if self._hard_state_is_durable():
-            self._effects.trace, self._untold = self._untold, []
         effects, self._effects = self._effects, Effects()
         invariants.check(before, self.snapshot())
         return effects
@@ -231,6 +229,9 @@ class RaftNode:
         # Entries that were replaced while they were written are not in the log any more.
         written_to = done.first_index + len(done.terms) - 1
         self.durable_index = max(self.durable_index, min(written_to, self._unstable_index - 1))
+        if self._hard_state_is_durable():
+            self._effects.trace += self._untold
+            self._untold.clear()
         self._release_held()
         if self.role == Role.CANDIDATE and self._hard_state_is_durable() and done.hard_state is not None:
             # The requests leave only now: the others get their full time to answer.
@@ -645,7 +646,9 @@ class RaftNode:
             self._send(message, index)
 
     def _trace(self, kind: TraceKind, *, index: int = 0, peer: NodeId = "", detail: str = "") -> None:
-        self._untold.append(TraceEvent(kind, self.current_term, index, peer, detail))
+        # Told when the term and the vote it tells of are durable: not before, and in the step in which they leave.
+        told = self._effects.trace if self._hard_state_is_durable() else self._untold
+        told.append(TraceEvent(kind, self.current_term, index, peer, detail))
 
 
 TraceKind = Literal[

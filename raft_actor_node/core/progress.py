@@ -63,12 +63,12 @@ class Progress:
 
     def ask_after(self, sequence: int) -> None:
         """Ask, with requests numbered from `sequence` on, whether all that was sent arrived."""
-        self.probing = True
-        self.probe_sequence = sequence
+        if not self.probing:  # a repeated question is answered by the first answer as well as by the last
+            self.probing, self.probe_sequence = True, sequence
 
     def search(self, next_index: int, sequence: int) -> None:
         """Search from next_index on; whatever was under way beyond it is of no use."""
-        self.ask_after(sequence)
+        self.probing, self.probe_sequence = True, sequence
         self.next_index = max(next_index, self.match_index + 1)
         self.resend_at = inf
         self.inflight.clear()

@@ -232,6 +232,17 @@ def test_a_vote_is_traced_when_it_is_given() -> None:
     assert late.count("vote_granted") == 1
 
 
+def test_a_vote_that_leaves_is_in_the_trace_of_its_step() -> None:
+    """What becomes visible is recorded first, also when the node's term goes on within the same step."""
+    solo = unsynced()
+    solo.receive(request_vote(1, candidate="n2"))
+    assert solo.pending
+    effects = solo.step(Persisted(solo.pending.number), Receive(request_vote(2, candidate="n3")))
+    left = [m.request_term for m in effects.messages if isinstance(m, RequestVoteReply) and m.vote_granted]
+    assert left == [1]
+    assert [(e.term, e.peer_id) for e in effects.trace if e.kind == "vote_granted"] == [(1, "n2")]
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_an_acknowledged_write_survives_the_loss_of_every_nodes_power(seed: int) -> None:
     """Durable means durable: all nodes lose power at once, again and again (5.4; 10.2.1)."""

@@ -337,6 +337,19 @@ def test_backing_off_is_bounded_by_what_healing_may_take() -> None:
         assert world.run_until(world.converged, 10 * ET_MAX), f"lost for {lost_for} s"
 
 
+@pytest.mark.parametrize("heartbeat", [0.010, 0.050, 0.140])
+def test_answers_slower_than_the_rpc_timeout_are_believed(heartbeat: float) -> None:
+    """A request that is repeated asks the same: the answer to the first is as good as that to the last. With the
+    way there and back longer than the rpc timeout there is never any other (5.3)."""
+    world = World(3, delay=(0.015, 0.017), rpc_timeout=0.020, heartbeat_interval=heartbeat, max_inflight=4)
+    leader = world.elect()
+    for k in range(50):
+        world.propose(leader.node_id, b"%d" % k)
+        world.run(0.020)
+    assert world.run_until(world.converged, 2 * ET_MAX)
+    assert len(world.committed) == 51
+
+
 def test_a_slow_disk_at_a_follower_is_waited_for() -> None:
     """With fsync slower than the rpc timeout a follower still advances, and is not flooded with copies."""
     world = World(3, seed=3)
