@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, NodeConfig, describe
 from raft_actor_node.core import Role
 from raft_actor_node.kv.commands import ErrorCode, encode, fault
-from raft_actor_node.kv.store import Result
+from raft_actor_node.kv.store import DONE, Result
 from raft_actor_node.links import CLIENTS
 from raft_actor_node.pb import (
     chaos_pb2,
@@ -41,8 +41,10 @@ from raft_actor_node.runtime.transport import Transport
 LOG_PAGE = 1000
 """Most entries in one LogReply."""
 ERROR_DETAIL_KEY = "raft-error-bin"
+_GET, _CAS = int(kv_pb2.GET), int(kv_pb2.COMPARE_AND_SWAP)
+_PLAIN = frozenset({_GET, int(kv_pb2.PUT), int(kv_pb2.DELETE), int(kv_pb2.APPEND)})
 RESULT_BYTES = 64
-"""What a result weighs besides its value and message."""
+"""Bound of what a result adds to a message beside its own bytes."""
 
 STATUS = {
     ErrorCode.NOT_LEADER: grpc.StatusCode.FAILED_PRECONDITION,
@@ -66,7 +68,8 @@ MESSAGES = {
 
 Answer = kv_pb2.OperationResult
 Operation = kv_pb2.Operation
-Respond = Callable[[Answer], None]
+Respond = Callable[[list[Answer]], None]
+"""Takes answers that became ready at one moment."""
 
 
 class Gate:
@@ -75,60 +78,76 @@ class Gate:
     def __init__(self, config: NodeConfig, driver: Driver) -> None:
         self.answered = 0
         self.refused = 0
+        self.waiting = 0
+        """Operations taken in and not answered."""
         self.closed = False
         self._limits = config.limits
         self._driver = driver
-        self._waiting = 0
-
-    @property
-    def waiting(self) -> int:
-        """Operations taken in and not answered."""
-        return self._waiting
 
     def take(self, operations: Sequence[Operation], respond: Respond) -> None:
-        """Take in operations that arrived together; `respond` is called once for each, in any order."""
-        self._waiting += len(operations)
-        ids: list[int] = []
+        """Take in operations that arrived together. Each is answered once, through `respond`, in any order."""
+        self.waiting += len(operations)
+        if self.closed or self.waiting > self._limits.pending_operations:
+            self.refuse(respond, [operation.id for operation in operations], ErrorCode.OVERLOADED)
+            return
+        writes = _Writes(self, respond)
+        reads = _Reads(self, respond)
+        wrong: list[Answer] = []
         payloads: list[bytes] = []
-        reads: list[tuple[int, bytes]] = []
-        full = self.closed or self._waiting > self._limits.pending_operations
         key_bytes, value_bytes = self._limits.key_bytes, self._limits.value_bytes
         for operation in operations:
             kind, key, value = operation.kind, operation.key, operation.value
             session_id, sequence = operation.session_id, operation.sequence
-            expected = operation.expected if operation.HasField("expected") else None
-            if full:
-                self._answer(respond, self._error(operation.id, ErrorCode.OVERLOADED))
-            elif wrong := fault(
-                kind,
-                key,
-                value,
-                expected,
-                session_id=session_id,
-                sequence=sequence,
-                key_bytes=key_bytes,
-                value_bytes=value_bytes,
+            expected = operation.expected if kind == _CAS and operation.HasField("expected") else None
+            # The rules are in `fault`; what is plainly sound need not ask it.
+            sound = (
+                kind in _PLAIN
+                and 0 < len(key) <= key_bytes
+                and len(value) <= value_bytes
+                and (sequence or not session_id)
+            )
+            if not sound and (
+                reason := fault(
+                    kind,
+                    key,
+                    value,
+                    expected,
+                    session_id=session_id,
+                    sequence=sequence,
+                    key_bytes=key_bytes,
+                    value_bytes=value_bytes,
+                )
             ):
-                self._answer(respond, self._error(operation.id, ErrorCode.BAD_ARGUMENT, wrong))
-            elif kind == kv_pb2.GET:
-                reads.append((operation.id, key))
+                wrong.append(self.error(operation.id, ErrorCode.BAD_ARGUMENT, reason))
+            elif kind == _GET:
+                reads.keys.append((operation.id, key))
             else:
-                ids.append(operation.id)
+                writes.ids.append(operation.id)
                 payloads.append(encode(kind, key, value, expected, session_id=session_id, sequence=sequence))
+        if wrong:
+            self.deliver(respond, wrong, refused=len(wrong))
         if payloads:
-            self._driver.propose(payloads, _Writes(self, ids, respond))
-        if reads:
-            self._driver.read(_Reads(self, reads, respond))
+            self._driver.propose(payloads, writes)
+        if reads.keys:
+            self._driver.read(reads)
 
-    def _answer(self, respond: Respond, answer: Answer) -> None:
-        self._waiting -= 1
-        if answer.error:
-            self.refused += 1
-        else:
-            self.answered += 1
-        respond(answer)
+    def get(self, key: bytes) -> bytes | None:
+        """What a key holds now."""
+        return self._driver.store.get(key)
 
-    def _error(self, operation_id: int, code: ErrorCode, message: str = "") -> Answer:
+    def deliver(self, respond: Respond, answers: list[Answer], *, refused: int = 0) -> None:
+        """Give answers, `refused` of them errors, to who asked."""
+        self.waiting -= len(answers)
+        self.refused += refused
+        self.answered += len(answers) - refused
+        respond(answers)
+
+    def refuse(self, respond: Respond, ids: Sequence[int], code: ErrorCode) -> None:
+        """Answer all of these with one error."""
+        self.deliver(respond, [self.error(operation_id, code) for operation_id in ids], refused=len(ids))
+
+    def error(self, operation_id: int, code: ErrorCode, message: str = "") -> Answer:
+        """The answer that says why not."""
         return Answer(
             id=operation_id,
             error=kv_pb2.ErrorCode.Name(code),
@@ -140,47 +159,47 @@ class Gate:
 class _Writes:
     """The writes of one batch; satisfies driver.ProposalSink."""
 
-    def __init__(self, gate: Gate, ids: list[int], respond: Respond) -> None:
+    def __init__(self, gate: Gate, respond: Respond) -> None:
+        self.ids: list[int] = []
         self._gate = gate
-        self._ids = ids
         self._respond = respond
 
     def applied(self, offset: int, results: Sequence[Result]) -> None:
-        for operation_id, result in zip(self._ids[offset : offset + len(results)], results, strict=True):
-            if result.error:
-                answer = self._gate._error(operation_id, result.error)
-            else:
-                answer = Answer(id=operation_id, found=result.found, value=result.value, number=result.number)
-            self._gate._answer(self._respond, answer)
+        ids = self.ids[offset : offset + len(results)]
+        refused = sum(result.error != 0 for result in results if result is not DONE)
+        answers = [
+            Answer(id=operation_id) if result is DONE else self._answer(operation_id, result)
+            for operation_id, result in zip(ids, results, strict=True)
+        ]
+        self._gate.deliver(self._respond, answers, refused=refused)
 
     def refused(self) -> None:
-        self._fail(0, ErrorCode.NOT_LEADER)
+        self._gate.refuse(self._respond, self.ids, ErrorCode.NOT_LEADER)
 
     def lost(self, offset: int) -> None:
-        self._fail(offset, ErrorCode.OUTCOME_UNKNOWN)
+        self._gate.refuse(self._respond, self.ids[offset:], ErrorCode.OUTCOME_UNKNOWN)
 
-    def _fail(self, offset: int, code: ErrorCode) -> None:
-        for operation_id in self._ids[offset:]:
-            self._gate._answer(self._respond, self._gate._error(operation_id, code))
+    def _answer(self, operation_id: int, result: Result) -> Answer:
+        if result.error:
+            return self._gate.error(operation_id, result.error)
+        return Answer(id=operation_id, found=result.found, value=result.value, number=result.number)
 
 
 class _Reads:
     """The gets of one batch; satisfies driver.ReadSink."""
 
-    def __init__(self, gate: Gate, keys: list[tuple[int, bytes]], respond: Respond) -> None:
+    def __init__(self, gate: Gate, respond: Respond) -> None:
+        self.keys: list[tuple[int, bytes]] = []
         self._gate = gate
-        self._keys = keys
         self._respond = respond
 
     def readable(self) -> None:
-        get = self._gate._driver.store.get
-        for operation_id, key in self._keys:
-            value = get(key)
-            self._gate._answer(self._respond, Answer(id=operation_id, found=value is not None, value=value))
+        values = [(operation_id, self._gate.get(key)) for operation_id, key in self.keys]
+        answers = [Answer(id=operation_id, found=value is not None, value=value) for operation_id, value in values]
+        self._gate.deliver(self._respond, answers)
 
     def refused(self) -> None:
-        for operation_id, _ in self._keys:
-            self._gate._answer(self._respond, self._gate._error(operation_id, ErrorCode.NOT_LEADER))
+        self._gate.refuse(self._respond, [operation_id for operation_id, _ in self.keys], ErrorCode.NOT_LEADER)
 
 
 class KVService(kv_pb2_grpc.KVServicer):
@@ -212,12 +231,15 @@ class KVService(kv_pb2_grpc.KVServicer):
     def _take_through_faults(self, batch: kv_pb2.OperationBatch, put: Respond) -> None:
         client = batch.client_id or CLIENTS
 
-        def respond(answer: Answer) -> None:
-            if (delays := self._faults.leaving(client, "replies")) is ONCE:
-                put(answer)
-                return
-            for delay_s in delays:
-                self._loop.call_later(delay_s, put, answer)
+        def respond(answers: list[Answer]) -> None:
+            unharmed = []
+            for answer in answers:
+                if (delays := self._faults.leaving(client, "replies")) is ONCE:
+                    unharmed.append(answer)
+                    continue
+                for delay_s in delays:
+                    self._loop.call_later(delay_s, put, [answer])
+            put(unharmed)
 
         unharmed = []
         for operation in batch.operations:
@@ -281,7 +303,7 @@ class KVService(kv_pb2_grpc.KVServicer):
 
     def _ask(self, operation: Operation) -> Awaitable[Answer]:
         answered: asyncio.Future[Answer] = self._loop.create_future()
-        self._gate.take((operation,), lambda answer: None if answered.done() else answered.set_result(answer))
+        self._gate.take((operation,), lambda answers: None if answered.done() else answered.set_result(answers[0]))
         return answered
 
 
@@ -314,9 +336,10 @@ class _Answers:
         self._waiting: list[Answer] = []
         self._news = asyncio.Event()
 
-    def put(self, answer: Answer) -> None:
-        self._waiting.append(answer)
-        self._news.set()
+    def put(self, answers: list[Answer]) -> None:
+        if answers:
+            self._waiting += answers
+            self._news.set()
 
     async def write_to(self, context: Any) -> None:
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
@@ -324,22 +347,24 @@ class _Answers:
                 await self._news.wait()
                 self._news.clear()
                 waiting, self._waiting = self._waiting, []
-                for batch in _chunks(waiting, self._room):
-                    await context.write(kv_pb2.ResultBatch(results=batch))
+                batch = kv_pb2.ResultBatch(results=waiting)
+                parts = [batch] if batch.ByteSize() <= self._room else _chunks(waiting, self._room)
+                for part in parts:
+                    await context.write(part)
 
 
-def _chunks(answers: list[Answer], room: int) -> list[list[Answer]]:
+def _chunks(answers: list[Answer], room: int) -> list[kv_pb2.ResultBatch]:
     """Answers split so that each part fits into one gRPC message."""
     parts: list[list[Answer]] = [[]]
     used = 0
     for answer in answers:
-        size = RESULT_BYTES + len(answer.value) + len(answer.message)
+        size = RESULT_BYTES + answer.ByteSize()
         if used + size > room and parts[-1]:
             parts.append([])
             used = 0
         parts[-1].append(answer)
         used += size
-    return parts
+    return [kv_pb2.ResultBatch(results=part) for part in parts]
 
 
 class InspectionService(inspection_pb2_grpc.InspectionServicer):

@@ -21,6 +21,8 @@ Log file (one segment, it only grows; a torn tail is the only thing ever cut off
                      crc u32           of the header up to here
       body           count terms u64, count payload lengths u32, the payloads one after the other
 
+    room           zeros behind the last unit, written ahead so that appends need not change the file's size
+
 Durable mark       magic 8s, nonce 8s, offset u64, chain u32, crc u32. The log is on disk up to offset,
                    where its chain is `chain`.
 
@@ -30,6 +32,7 @@ Reading again. Units are taken in order. The first bad one, or the end of the fi
 
     below the durable mark                       promised: DataCorrupt
     above, and a unit header is valid behind it  written after this unit was synced, so promised: DataCorrupt
+    above, and only zeros behind                 room: the end of the log
     above, and nothing valid behind              torn, never acknowledged: ends the log
 
 Damage that hits just the last unit, above the mark, looks exactly like a tear; nobody can tell them apart.
@@ -169,7 +172,7 @@ def decode_mark(data: bytes, nonce: bytes) -> DurableMark | None:
 
 
 def replay(data: bytes, segment: Segment, mark: DurableMark | None, name: str) -> Replay:
-    """Read the log file `name` as far as it is good; `end` below the file's length means a torn tail.
+    """Read the log file `name` as far as it is good; behind `end` is room, or a torn tail.
 
     Raises DataCorrupt, naming file and offset, for any damage that a torn write does not explain.
     """

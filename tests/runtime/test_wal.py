@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from raft_actor_node.errors import ConfigError, DataCorrupt, DirectoryLocked, DiskError, InvariantViolated
 from raft_actor_node.runtime.disk import Disk, memory_file_system
-from raft_actor_node.runtime.wal import LOG_NAME, Recovered, Wal
+from raft_actor_node.runtime.wal import LOG_NAME, ROOM_BYTES, Recovered, Wal
 
 ROOT = Path(__file__).parents[2]
 
@@ -419,3 +419,37 @@ def test_recovery_reads_200_000_entries_per_second(tmp_path: Path) -> None:
         assert len(recovered.payloads) == 100_000
         assert recovered.payloads[-1] == b"%0100d" % 99
     assert cpu_s < 0.5, f"{100_000 / cpu_s:,.0f} entries per second"
+
+
+def test_room_is_kept_after_a_kill_and_given_back_at_close(tmp_path: Path) -> None:
+    """Small appends do not change the size of the file; zeros behind the log are no tear, other bytes are."""
+    options: dict[str, Any] = {"cluster_id": "c", "node_id": "n1", "bootstrap": True}
+    wal, _ = Wal.open(tmp_path / "n1", **options)
+    wal.save_hard_state(1, None)
+    wal.append(1, [1], [b"one"], 0)
+    log = tmp_path / "n1" / LOG_NAME
+    size = log.stat().st_size
+    assert size > ROOM_BYTES
+    wal.append(2, [1], [b"two"], 0)
+    assert log.stat().st_size == size
+    wal._release("was killed")  # as SIGKILL does: without giving anything back
+
+    wal, recovered = Wal.open(tmp_path / "n1", **options)
+    assert (recovered.payloads, recovered.warnings) == ([b"one", b"two"], [])
+    assert log.stat().st_size == size
+    wal.append(3, [1], [b"three"], 0)
+    assert log.stat().st_size == size
+    wal._release("was killed")
+
+    with log.open("r+b") as file:
+        file.seek(size - 1)
+        file.write(b"x")
+    wal, recovered = Wal.open(tmp_path / "n1", **options)
+    assert recovered.payloads == [b"one", b"two", b"three"]
+    assert "cut off" in recovered.warnings[0]
+    wal.append(4, [1], [bytes(ROOM_BYTES)], 0)
+    assert log.stat().st_size < 2 * ROOM_BYTES, "a large unit asks for no room"
+    wal.close()
+    wal, recovered = Wal.open(tmp_path / "n1", **options)
+    assert (len(recovered.payloads), recovered.warnings) == (4, [])
+    wal.close()
