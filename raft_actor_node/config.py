@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.links import LinkRule
-from raft_actor_node.units import Duration, DurationRange, Range, Size
+from raft_actor_node.units import WRITTEN, Duration, DurationRange, Range, Size
 
 NODE_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 NodeId = Annotated[str, Field(pattern=f"^{NODE_ID_PATTERN}$")]
@@ -223,6 +223,6 @@ def load_node_config(path: str | Path) -> NodeConfig:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping of parameters")
     try:
-        return NodeConfig.model_validate(data)
+        return NodeConfig.model_validate(data, context=WRITTEN)
     except ValidationError as error:
         raise ConfigError(describe(error, str(path))) from None

@@ -11,7 +11,7 @@ import math
 import re
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -19,6 +19,10 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _DURATION = re.compile(rf"({_NUMBER})\s*(us|ms|s|m|h)")
 _RANGE = re.compile(rf"({_NUMBER}\s*(?:us|ms|s|m|h))\s*-\s*({_NUMBER}\s*(?:us|ms|s|m|h))")
 _SIZE = re.compile(rf"({_NUMBER})\s*(B|KiB|MiB|GiB)?")
+
+
+WRITTEN = {"written": True}
+"""Validation context of what a person wrote: durations must carry their unit. A program may pass seconds as floats."""
 
 
 class Range(NamedTuple):
@@ -46,14 +50,11 @@ def format_duration(seconds: float) -> str:
 
 def parse_range(value: Any) -> Range:
     """A range such as ``"150ms-300ms"``. Raises ValueError when it is reversed or has no units."""
-    if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
-        low, high = float(value[0]), float(value[1])
-    else:
-        match = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
-        if match is None:
-            raise ValueError(f"{value!r} is not a range of durations; write two with units, such as 150ms-300ms")
-        low, high = parse_duration(match[1]), parse_duration(match[2])
-    if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high):
+    match = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a range of durations; write two with units, such as 150ms-300ms")
+    low, high = parse_duration(match[1]), parse_duration(match[2])
+    if low > high:
         raise ValueError(f"{value!r} is reversed; the first duration must not exceed the second")
     return Range(low, high)
 
@@ -88,9 +89,16 @@ def _plain(number: float) -> str:
     return str(int(number)) if number == int(number) else repr(number)
 
 
-def _duration(value: Any) -> float:
-    # A float is a duration that was parsed already (model_copy, defaults); text must carry its unit.
-    return value if isinstance(value, float) and math.isfinite(value) and value >= 0 else parse_duration(value)
+def _duration(value: Any, info: ValidationInfo) -> float:
+    if isinstance(value, float) and info.context != WRITTEN and math.isfinite(value) and value >= 0:
+        return value
+    return parse_duration(value)
+
+
+def _range(value: Any, info: ValidationInfo) -> Range:
+    if isinstance(value, Range) and info.context != WRITTEN and 0 <= value.min_s <= value.max_s < math.inf:
+        return value
+    return parse_range(value)
 
 
 Duration = Annotated[
@@ -103,7 +111,7 @@ Duration = Annotated[
 
 DurationRange = Annotated[
     Range,
-    BeforeValidator(parse_range),
+    BeforeValidator(_range),
     PlainSerializer(format_range),
     WithJsonSchema({"type": "string", "pattern": f"^{_RANGE.pattern}$", "examples": ["150ms-300ms"]}),
 ]

@@ -18,6 +18,7 @@ import yaml
 
 from chaos import label
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.units import WRITTEN
 from sweeps.spec import Parameters, Source, Spec, cell_faults, cell_warnings, normal_value, parameter, with_value
 
 MAX_CELLS = 10_000
@@ -94,7 +95,9 @@ def _combine(source: Source, axes: dict[str, Any]) -> Parameters:
     raw = source.data.get("base") or {}
     for name, value in axes.items():
         raw = with_value(raw, name, value)
-    return Parameters.model_validate(raw)  # each part was validated before; what is left is in cell_faults
+    return Parameters.model_validate(
+        raw, context=WRITTEN
+    )  # each part was validated before; what is left is in cell_faults
 
 
 def _check(source: Source, parameters: Parameters, axes: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ from raft_actor_node.config import (
 )
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.links import Probability
-from raft_actor_node.units import Duration, Size
+from raft_actor_node.units import WRITTEN, Duration, Size
 from sweeps.document import Document, Path, dotted, parse_yaml, split_values
 from sweeps.thresholds import parse_threshold
 
@@ -318,7 +318,7 @@ def _without(origins: Mapping[Path, str], path: Path) -> dict[Path, str]:
 def resolve(source: Source) -> Spec:
     """The validated spec. Raises ConfigError with one line that names the field, and where it was written."""
     try:
-        spec = Spec.model_validate(source.data)
+        spec = Spec.model_validate(source.data, context=WRITTEN)
     except ValidationError as error:
         raise _translate(error, source, source.data, ()) from None
     for name, values in spec.axes.items():
@@ -359,7 +359,7 @@ def normal_value(source: Source, name: str, value: Any, path: Path) -> Any:
         )
     raw = with_value(source.data.get("base") or {}, name, value)
     try:
-        return parameter(Parameters.model_validate(raw), name)
+        return parameter(Parameters.model_validate(raw, context=WRITTEN), name)
     except ValidationError as error:
         raise _translate(error, source, {"base": raw}, ("base",), origin=path, name=name) from None
 
