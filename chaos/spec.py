@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema
 
 from chaos.faults import AnyItem, Delay, Fault, Item, MessageFault, Monkey, Partition, Replay, format_moment
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.units import WRITTEN
 
 
 class BadChaos(ConfigError, ValueError):
@@ -63,7 +64,7 @@ def parse_chaos(value: Any) -> ChaosSpec:
     if isinstance(value, ChaosSpec):
         return value
     try:
-        return ChaosSpec.model_validate(value)
+        return ChaosSpec.model_validate(value, context=WRITTEN)
     except ValidationError as error:
         raise BadChaos(one_line(error, show_position=isinstance(value, (list, tuple)))) from None
 

@@ -113,3 +113,11 @@ def test_the_json_schema_allows_none_one_or_many() -> None:
     assert {"Crash", "Partition", "Monkey", "Replay"} < kinds
     assert schema["$defs"]["Crash"]["additionalProperties"] is False
     assert json.dumps(schema)
+
+
+@pytest.mark.parametrize(
+    "value", [{"delay": 0.02}, {"delay": "20ms", "jitter": 0.01}, {"monkey": ["crash"], "every": 3.5}]
+)
+def test_durations_carry_their_unit(value: dict[str, object]) -> None:
+    with pytest.raises(BadChaos, match="unit"):
+        parse_chaos(value)
