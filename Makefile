@@ -13,7 +13,7 @@ test: install-dev ## All tests
 bench: install-dev ## Operations per second beside an echo without Raft; recovery; footprint. Nothing else should run
 	$(BIN)/python -m tests.bench
 
-lint: install-dev ## Style, types, and that generated code is fresh
+lint: install-dev ## Style and types; that generated code is fresh is a test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from raft_actor_node.config import load_node_config
-from raft_actor_node.errors import RaftLabError
+from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.runtime.process import run_node
 
 
@@ -33,18 +33,21 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         config = load_node_config(arguments.config)
-        logging.basicConfig(
-            filename=config.log_file,
-            level=logging.INFO,
-            format="%(asctime)s.%(msecs)03d %(levelname)s %(message)s",
-            datefmt="%H:%M:%S",
-        )
+        _log_to(config.log_file)
         return uvloop.run(run_node(config, arguments.address_book))
     except RaftLabError as error:
         if arguments.debug:
             raise
         sys.stderr.write(f"raft_actor_node: {error}\n")
         return error.exit_code
+
+
+def _log_to(path: str | None) -> None:
+    line = "%(asctime)s.%(msecs)03d %(levelname)s %(message)s"
+    try:
+        logging.basicConfig(filename=path, level=logging.INFO, format=line, datefmt="%H:%M:%S")
+    except OSError as error:
+        raise ConfigError(f"log_file: {path}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

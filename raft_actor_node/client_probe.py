@@ -36,14 +36,16 @@ class ProbeFailed(RaftLabError):
 class NodeProbe:
     """Asks one node. Usage: `async with NodeProbe("127.0.0.1:41233") as probe: await probe.status()`.
 
-    Every call takes a timeout in seconds and raises ProbeFailed when it ends without a reply; the reply
-    is None when the node does not offer the service (UNIMPLEMENTED).
+    Every call takes a timeout in seconds (default: the transport's probe_timeout) and raises ProbeFailed when
+    it ends without a reply; the reply is None when the node does not offer the service (UNIMPLEMENTED).
     """
 
     def __init__(self, address: str, *, transport: TransportSettings | None = None) -> None:
         """`address` is "host:port". Needs a running event loop; connects at the first call."""
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options(transport or TransportSettings()))
+        transport = transport or TransportSettings()
+        self._timeout = transport.probe_timeout
+        self._channel = grpc.aio.insecure_channel(address, options=channel_options(transport))
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self._inspection = inspection_pb2_grpc.InspectionStub(self._channel)
         self._chaos = chaos_pb2_grpc.ChaosStub(self._channel)
@@ -60,7 +62,7 @@ class NodeProbe:
         """Drops the connection."""
         await self._channel.close()
 
-    async def health(self, *, timeout: float = 1.0) -> bool | None:
+    async def health(self, *, timeout: float | None = None) -> bool | None:
         """True when the node serves; False when it says that it does not, or cannot be reached in time."""
         try:
             reply = await self._ask(self._health.Check, health_pb2.HealthCheckRequest(service=""), timeout)
@@ -68,34 +70,38 @@ class NodeProbe:
             return False
         return None if reply is None else bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
-    async def status(self, *, timeout: float = 1.0, with_state_hash: bool = False) -> inspection_pb2.StatusReply | None:
+    async def status(
+        self, *, timeout: float | None = None, with_state_hash: bool = False
+    ) -> inspection_pb2.StatusReply | None:
         """The node's inner state; the hash over it costs time in proportion to keys and sessions."""
         request = inspection_pb2.StatusRequest(with_state_hash=with_state_hash)
         return await self._ask(self._inspection.GetStatus, request, timeout)
 
-    async def log(self, first: int = 0, end: int = 0, *, timeout: float = 1.0) -> inspection_pb2.LogReply | None:
+    async def log(
+        self, first: int = 0, end: int = 0, *, timeout: float | None = None
+    ) -> inspection_pb2.LogReply | None:
         """Log entries [first, end), at most 1000; 0 means from the beginning and up to the end."""
         request = inspection_pb2.LogRequest(first_index=first, end_index=end)
         return await self._ask(self._inspection.GetLog, request, timeout)
 
-    async def samples(self, since_ns: int = 0, *, timeout: float = 1.0) -> inspection_pb2.SamplesReply | None:
+    async def samples(self, since_ns: int = 0, *, timeout: float | None = None) -> inspection_pb2.SamplesReply | None:
         """What the node measured about itself since `since_ns` on its monotonic clock."""
         return await self._ask(self._inspection.GetSamples, inspection_pb2.SamplesRequest(since_ns=since_ns), timeout)
 
-    async def set_links(self, rules: Iterable[LinkRule], *, timeout: float = 1.0) -> int | None:
+    async def set_links(self, rules: Iterable[LinkRule], *, timeout: float | None = None) -> int | None:
         """Replaces the node's table of link faults. When it was in force, in ns of the node's clock."""
         request = chaos_pb2.SetLinksRequest(rules=[encode_rule(rule) for rule in rules])
         reply = await self._ask(self._chaos.SetLinks, request, timeout)
         return None if reply is None else int(reply.applied_ns)
 
-    async def links(self, *, timeout: float = 1.0) -> chaos_pb2.GetLinksReply | None:
+    async def links(self, *, timeout: float | None = None) -> chaos_pb2.GetLinksReply | None:
         """The table of link faults in force, and what it did so far."""
         return await self._ask(self._chaos.GetLinks, chaos_pb2.GetLinksRequest(), timeout)
 
-    async def trace(self, after: int = 0, *, timeout: float = 5.0) -> list[inspection_pb2.TraceEvent] | None:
+    async def trace(self, after: int = 0, *, timeout: float | None = None) -> list[inspection_pb2.TraceEvent] | None:
         """The trace events above number `after` that the node remembers."""
         try:
-            return [event async for event in self._trace(after, follow=False, timeout=timeout)]
+            return [event async for event in self._trace(after, follow=False, timeout=self._within(timeout))]
         except ProbeFailed as error:
             if error.code == "UNIMPLEMENTED":
                 return None
@@ -103,7 +109,7 @@ class NodeProbe:
 
     def follow_trace(self, after: int = 0, *, timeout: float | None = None) -> AsyncIterator[inspection_pb2.TraceEvent]:
         """Trace events above number `after`, those remembered and then those that happen, for `timeout`
-        seconds or until the iteration is left. Raises ProbeFailed when the stream ends."""
+        seconds (default: no limit) or until the iteration is left. Raises ProbeFailed when the stream ends."""
         return self._trace(after, follow=True, timeout=timeout)
 
     async def _trace(
@@ -120,14 +126,17 @@ class NodeProbe:
             call.cancel()
 
     async def _ask(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Reply], request: Request, timeout: float
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Reply], request: Request, timeout: float | None
     ) -> Reply | None:
         try:
-            return await method(request, timeout=timeout)
+            return await method(request, timeout=self._within(timeout))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None
             raise self._failed(error) from None
+
+    def _within(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
 
     def _failed(self, error: grpc.aio.AioRpcError) -> ProbeFailed:
         name = error.code().name

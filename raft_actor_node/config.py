@@ -87,6 +87,8 @@ class TransportSettings(Section):
     """Pause before connecting again: the first, and the longest."""
     queue_bytes: Annotated[Size, Field(ge=64 * 1024)] = 32 * 1024 * 1024
     """Bytes that may wait to be sent to one peer; what exceeds them is lost, as on any network."""
+    probe_timeout: Annotated[Duration, Field(gt=0)] = 2.0
+    """Deadline of health, inspection and chaos calls."""
 
 
 class ClientSettings(Section):

@@ -8,6 +8,9 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
+ENTRY_BYTES = 16
+"""Bound of what an entry adds to a message beside its payload: its term, and the length of the payload."""
+
 
 class Log:
     """Entries 1 to last_index. Terms never decrease along a log, so they can be searched by halving."""
@@ -59,12 +62,15 @@ class Log:
         return self._payloads[lo - 1 : hi - 1]
 
     def batch_end(self, lo: int, max_entries: int, max_bytes: int) -> tuple[int, int]:
-        """(hi, bytes) of the longest batch [lo, hi) within the limits; at least one entry if there is one."""
+        """(hi, bytes) of the longest batch [lo, hi) within the limits; at least one entry if there is one.
+
+        Bytes are those of the payloads and ENTRY_BYTES for each: many small entries fill a message too.
+        """
         hi = min(lo + max_entries, self.last_index + 1)
-        size = sum(map(len, self._payloads[lo - 1 : hi - 1]))
+        size = sum(map(len, self._payloads[lo - 1 : hi - 1])) + ENTRY_BYTES * (hi - lo)
         while size > max_bytes and hi > lo + 1:
             hi -= 1
-            size -= len(self._payloads[hi - 1])
+            size -= len(self._payloads[hi - 1]) + ENTRY_BYTES
         return hi, size
 
     def first_difference(self, first_index: int, terms: Sequence[int]) -> int:

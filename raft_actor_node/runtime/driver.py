@@ -13,13 +13,14 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol, TypeVar
 
-from raft_actor_node.core import Effects, Event, Message, Persist, Persisted, Propose, RaftNode, Read
-from raft_actor_node.errors import RaftLabError
+from raft_actor_node.core import Effects, Event, Message, Persist, Persisted, Propose, RaftNode, Read, Role
 from raft_actor_node.kv.store import Result, Store
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.tracer import Tracer
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 APPLY_CHUNK = 4096
 """Entries applied in one turn of the loop: heartbeats must get through while a long log is replayed."""
+TIMER_GRAIN_S = 0.001
+"""uvloop's timers and clock go by whole milliseconds."""
 
 
 class ProposalSink(Protocol):
@@ -88,7 +91,8 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._events: list[Event] = []
         self._scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = inf
         self._stopped = False
         self._progressed = asyncio.Event()
         self._number = 0
@@ -159,9 +163,9 @@ class Driver:
             self._events.append(Read(self._number))
         events, self._events = self._events, []
         try:
-            effects = self.node.step(events, self._loop.time())
+            effects = self.node.step(events, time.monotonic())
             self._perform(effects)
-        except (RaftLabError, ValueError) as error:
+        except Exception as error:  # whatever it is: the core believes that its effects were performed
             self._die(error)
             return
         self._set_timer()
@@ -230,16 +234,38 @@ class Driver:
                 return
 
     def _set_timer(self) -> None:
+        # A timer that rings too early looks again, and is set anew: cheaper than a new one per message.
         deadline = self.node.next_deadline()
+        if self._timer is None or deadline < self._timer_due:
+            self._arm(deadline)
+
+    def _arm(self, deadline: float) -> None:
+        """Have _ring called at the deadline.
+
+        uvloop counts whole milliseconds, and in phase in all processes of a host: timeouts drawn from a narrow
+        range would fall together. So an election is awaited in turns of the loop for its last millisecond. A
+        leader's heartbeat may be a little late instead.
+        """
         if self._timer is not None:
-            if self._timer.when() <= deadline and not self._timer.cancelled():
-                return  # it rings early, steps, and is set anew: cheaper than a timer per message
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._ring)
+        self._timer, self._timer_due = None, deadline
+        left = deadline - time.monotonic()
+        if left == inf:
+            return
+        if self.node.role == Role.LEADER:
+            self._timer = self._loop.call_later(max(left, 0.0) + TIMER_GRAIN_S / 2, self._ring)
+        elif left > 2 * TIMER_GRAIN_S:
+            self._timer = self._loop.call_later(left - 1.5 * TIMER_GRAIN_S, self._ring)
+        else:
+            self._timer = self._loop.call_soon(self._ring)
 
     def _ring(self) -> None:
         self._timer = None
-        self._wake()
+        deadline = self.node.next_deadline()
+        if deadline > time.monotonic():
+            self._arm(deadline)
+        else:
+            self._wake()
 
     # ---------------------------------------------------------------------------------- endings
 
@@ -247,7 +273,7 @@ class Driver:
         for pending in self._pending:
             pending.sink.lost(pending.offset)
         for _, sink in self._proposals.values():
-            sink.refused()
+            sink.refused()  # not handed to the core yet: certainly not appended
         for sinks in (self._new_reads, *self._reads.values(), *(sinks for _, sinks in self._readable)):
             for read_sink in sinks:
                 read_sink.refused()
@@ -259,9 +285,11 @@ class Driver:
 
     def _die(self, error: BaseException) -> None:
         """Nothing is acknowledged any more; the process is about to end."""
-        if not self._stopped:
-            self._stopped = True
-            self._fail(error)
+        self._stopped = True
+        for _, sink in self._proposals.values():
+            sink.lost(0)  # the step that failed may have appended it
+        self._proposals.clear()
+        self._fail(error)
 
 
 class _Writer:
@@ -292,7 +320,8 @@ class _Writer:
     def close(self) -> None:
         """Finish what was submitted and close the log."""
         self._queue.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         try:

@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from grpc_reflection.v1alpha import reflection
 from raft_actor_node.channels import server_options
 from raft_actor_node.config import NodeConfig, unwise
 from raft_actor_node.core import HardState, Log, RaftNode, RaftParameters, Receive
-from raft_actor_node.errors import BindError, DiskError, InvariantViolated, RaftLabError
+from raft_actor_node.errors import BindError, DataCorrupt, DiskError, InvariantViolated, RaftLabError
 from raft_actor_node.kv.store import Store
 from raft_actor_node.pb import (
     chaos_pb2,
@@ -80,9 +81,10 @@ async def run_node(config: NodeConfig, address_directory: Path | None) -> int:
         # Nothing of the start-up is garbage: keep the collector from looking at it again and again.
         gc.collect()
         gc.freeze()
-        return await node.until_stopped()
+        await node.stopped
     finally:
         await node.close()
+    return node.exit_code
 
 
 class _Node:
@@ -91,7 +93,9 @@ class _Node:
     def __init__(self, config: NodeConfig) -> None:
         loop = asyncio.get_running_loop()
         self._config = config
-        self._stop: asyncio.Future[int] = loop.create_future()
+        self.stopped: asyncio.Future[None] = loop.create_future()
+        """Done when a signal or a failure ends the node."""
+        self.exit_code = 0
         rng = random.Random(config.seed)
         self._wal, recovered = Wal.open(
             Path(config.storage.dir) / config.node_id,
@@ -111,7 +115,7 @@ class _Node:
             config.members,
             _parameters(config),
             rng=rng,
-            now=loop.time(),
+            now=time.monotonic(),
             hard_state=HardState(recovered.current_term, recovered.voted_for),
             log=Log(recovered.terms, recovered.payloads),
             commit_index=recovered.commit_index,
@@ -133,7 +137,10 @@ class _Node:
     async def serve(self) -> int:
         """Rebuild the state, open a port, and take part. Returns the port."""
         config, server = self._config, self._server
-        self._driver.start()
+        try:
+            self._driver.start()
+        except ValueError as error:  # the checksums hold, and yet it is no command of ours
+            raise DataCorrupt(f"{config.storage.dir}: {error}") from None
         logger.info("%s: recovered %d entries", config.node_id, self._driver.node.log.last_index)
         raft_pb2_grpc.add_RaftServicer_to_server(self.transport, server)
         kv_pb2_grpc.add_KVServicer_to_server(KVService(config, self._gate, self._faults), server)
@@ -155,19 +162,15 @@ class _Node:
         except RuntimeError as error:
             raise BindError(f"bind_host: no port could be bound on {config.bind_host}: {error}") from None
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._finish, 0)
+            asyncio.get_running_loop().add_signal_handler(number, self._finish)
         await server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         return port
 
-    async def until_stopped(self) -> int:
-        """Wait for a signal or a failure. Returns the exit code."""
-        return await self._stop
-
     async def close(self) -> None:
         """Refuse what is new, answer what can be answered, flush, and let go of everything."""
         self._gate.closed = True
-        failed = self._stop.done() and self._stop.result() != 0
+        failed = self.exit_code != 0
         await self._health.enter_graceful_shutdown()
         await self._driver.stop(0.0 if failed else STOP_GRACE_S)
         await self._server.stop(0.0 if failed else 0.1)
@@ -175,18 +178,17 @@ class _Node:
         self._lag_task.cancel()
         self._tracer.close()
 
-    def _finish(self, code: int) -> None:
-        if not self._stop.done():
-            self._stop.set_result(code)
+    def _finish(self) -> None:
+        if not self.stopped.done():
+            self.stopped.set_result(None)
 
     def _fail(self, error: BaseException) -> None:
         """The node cannot go on: end with the error's exit code, whatever waits."""
         logger.critical("%s: %s: %s", self._config.node_id, type(error).__name__, error)
-        if isinstance(error, RaftLabError):
-            code = error.exit_code
-        else:
-            code = DiskError.exit_code if isinstance(error, OSError) else InvariantViolated.exit_code
-        self._finish(code)
+        if not self.exit_code:
+            usual = DiskError if isinstance(error, OSError) else InvariantViolated
+            self.exit_code = error.exit_code if isinstance(error, RaftLabError) else usual.exit_code
+        self._finish()
 
 
 def _parameters(config: NodeConfig) -> RaftParameters:

@@ -7,12 +7,12 @@ caller finds out by its deadline. Chaos and Inspection do not pass the faults.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import os
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from time import monotonic_ns
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from time import monotonic, monotonic_ns
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -33,7 +33,7 @@ from raft_actor_node.pb import (
 )
 from raft_actor_node.runtime.codec import decode_rule, encode_rule
 from raft_actor_node.runtime.driver import Driver
-from raft_actor_node.runtime.faults import ONCE, LinkFaults
+from raft_actor_node.runtime.faults import ONCE, LinkFaults, MessageKind
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.tracer import Tracer
 from raft_actor_node.runtime.transport import Transport
@@ -66,6 +66,7 @@ MESSAGES = {
     ErrorCode.VALUE_TOO_LARGE: "value: would grow above limits.value_bytes",
 }
 
+M = TypeVar("M")
 Answer = kv_pb2.OperationResult
 Operation = kv_pb2.Operation
 Respond = Callable[[list[Answer]], None]
@@ -221,34 +222,46 @@ class KVService(kv_pb2_grpc.KVServicer):
         writer = asyncio.create_task(answers.write_to(context))
         try:
             async for batch in request_iterator:
-                if self._faults.active:
-                    self._take_through_faults(batch, answers.put)
-                else:
-                    self._gate.take(batch.operations, answers.put)
+                if writer.done():
+                    break  # answers cannot leave any more
+                self._take(batch, answers.put)
+                # A client that does not read its answers is not read from either.
+                await answers.room_for_more()
         finally:
             writer.cancel()
 
-    def _take_through_faults(self, batch: kv_pb2.OperationBatch, put: Respond) -> None:
+    def _take(self, batch: kv_pb2.OperationBatch, put: Respond) -> None:
         client = batch.client_id or CLIENTS
 
         def respond(answers: list[Answer]) -> None:
-            unharmed = []
-            for answer in answers:
-                if (delays := self._faults.leaving(client, "replies")) is ONCE:
-                    unharmed.append(answer)
-                    continue
-                for delay_s in delays:
-                    self._loop.call_later(delay_s, put, [answer])
-            put(unharmed)
+            # Decided when the answer leaves: the link may have been cut since the question came.
+            if self._faults.active:
+                answers = self._pass(answers, self._faults.leaving, client, "replies", put)
+            put(answers)
 
+        operations: Sequence[Operation] = batch.operations
+        if self._faults.active:
+            take = functools.partial(self._gate.take, respond=respond)
+            operations = self._pass(operations, self._faults.arriving, client, "requests", take)
+        self._gate.take(operations, respond)
+
+    def _pass(
+        self,
+        messages: Iterable[M],
+        fate: Callable[[str, MessageKind], tuple[float, ...]],
+        client: str,
+        kind: MessageKind,
+        deliver: Callable[[list[M]], None],
+    ) -> list[M]:
+        """The messages that the link faults leave alone; copies of the others are delivered later, or never."""
         unharmed = []
-        for operation in batch.operations:
-            if (delays := self._faults.arriving(client, "requests")) is ONCE:
-                unharmed.append(operation)
+        for message in messages:
+            if (delays := fate(client, kind)) is ONCE:
+                unharmed.append(message)
                 continue
             for delay_s in delays:
-                self._loop.call_later(delay_s, self._gate.take, (operation,), respond)
-        self._gate.take(unharmed, respond)
+                self._loop.call_later(delay_s, deliver, [message])
+        return unharmed
 
     async def OpenSession(self, request: kv_pb2.OpenSessionRequest, context: Any) -> kv_pb2.OpenSessionReply:  # noqa: N802
         answer = await self._unary(request.client_id, Operation(kind=kv_pb2.OPEN_SESSION), context)
@@ -329,28 +342,43 @@ async def _abort(context: Any, answer: Answer) -> NoReturn:
 
 
 class _Answers:
-    """Answers that wait for one client stream."""
+    """Answers that wait for one client stream, or are being written to it."""
 
     def __init__(self, room: int) -> None:
         self._room = room
         self._waiting: list[Answer] = []
+        self._bytes = 0
         self._news = asyncio.Event()
+        self._written = asyncio.Event()
 
     def put(self, answers: list[Answer]) -> None:
         if answers:
             self._waiting += answers
+            self._bytes += sum([len(answer.value) for answer in answers]) + RESULT_BYTES * len(answers)
             self._news.set()
 
+    async def room_for_more(self) -> None:
+        """Wait while more than a full message is unread, which a client that reads never sees."""
+        while self._bytes > self._room:
+            self._written.clear()
+            await self._written.wait()
+
     async def write_to(self, context: Any) -> None:
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+        try:
             while True:
                 await self._news.wait()
                 self._news.clear()
-                waiting, self._waiting = self._waiting, []
+                waiting, self._waiting, taken = self._waiting, [], self._bytes
                 batch = kv_pb2.ResultBatch(results=waiting)
-                parts = [batch] if batch.ByteSize() <= self._room else _chunks(waiting, self._room)
-                for part in parts:
+                for part in [batch] if batch.ByteSize() <= self._room else _chunks(waiting, self._room):
                     await context.write(part)
+                self._bytes -= taken
+                self._written.set()
+        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+            pass  # the client is gone
+        finally:
+            self._bytes = 0
+            self._written.set()
 
 
 def _chunks(answers: list[Answer], room: int) -> list[kv_pb2.ResultBatch]:
@@ -390,7 +418,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
 
     async def GetStatus(self, request: inspection_pb2.StatusRequest, context: Any) -> inspection_pb2.StatusReply:  # noqa: N802
         node, store = self._driver.node, self._driver.store
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         fsync_p50, fsync_p99, fsync_max = self._driver.fsync.percentiles(0.50, 0.99, 1.0)
         lag_p99, lag_max = self._loop_lag.percentiles(0.99, 1.0)
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Sequence
 from time import monotonic_ns
 
 from raft_actor_node.core import TraceEvent
+from raft_actor_node.errors import ConfigError
 
-REMEMBERED = 16384
+REMEMBERED = 2048
 
 
 class Tracer:
@@ -23,13 +24,17 @@ class Tracer:
 
     def __init__(self, node_id: str, path: str | None) -> None:
         self._node_id = node_id
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else None
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else None
+        except OSError as error:
+            raise ConfigError(f"trace_file: {path}: {error.strerror}") from None
         self._events: deque[tuple[int, int, TraceEvent]] = deque(maxlen=REMEMBERED)
         self._number = 0
         self._news = asyncio.Event()
 
     def record(self, events: Sequence[TraceEvent]) -> None:
-        """Take in what one step told."""
+        """Take in what one step told. Raises OSError when the file does not take it: what is not on record must
+        not leave the node."""
         now_ns = monotonic_ns()
         lines = []
         for event in events:
@@ -38,7 +43,9 @@ class Tracer:
             if self._file is not None:
                 lines.append(self._line(now_ns, event))
         if self._file is not None:
-            os.write(self._file, "".join(lines).encode())
+            data = "".join(lines).encode()
+            while data:
+                data = data[os.write(self._file, data) :]
         self._news.set()
         self._news = asyncio.Event()
 

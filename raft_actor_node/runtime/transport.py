@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -23,12 +24,15 @@ import grpc.aio
 from raft_actor_node.channels import channel_options
 from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, NodeConfig, TransportSettings
 from raft_actor_node.core import AppendEntries, Message, RequestVote
+from raft_actor_node.core.log import ENTRY_BYTES
 from raft_actor_node.core.messages import Reply, Request
 from raft_actor_node.pb import raft_pb2 as pb
 from raft_actor_node.pb import raft_pb2_grpc
 from raft_actor_node.runtime.codec import decode_reply, decode_request, encode_reply, encode_request
 from raft_actor_node.runtime.faults import LinkFaults
 from raft_actor_node.runtime.samples import Samples
+
+logger = logging.getLogger(__name__)
 
 MESSAGE_BYTES = 64
 """What a message weighs in a queue besides its payloads."""
@@ -125,6 +129,8 @@ class Transport(raft_pb2_grpc.RaftServicer):
                     peer = batch.from_id
                     self._answers[peer] = outbox
                     writer = asyncio.create_task(self._write_replies(outbox, peer, context))
+                if writer.done():
+                    break  # replies cannot leave any more: the peer must open another stream
                 self._take(batch)
         finally:
             if self._answers.get(peer) is outbox:
@@ -195,7 +201,7 @@ class _Outbox(Generic[M]):
     def put(self, message: M) -> None:
         size = MESSAGE_BYTES
         if isinstance(message, AppendEntries) and message.entry_payloads:
-            size += sum(map(len, message.entry_payloads)) + 8 * len(message.entry_payloads)
+            size += sum(map(len, message.entry_payloads)) + ENTRY_BYTES * len(message.entry_payloads)
         if self._waiting and self._bytes + size > self._settings.queue_bytes:
             self._counters.unsent += 1
             return
@@ -271,6 +277,8 @@ class _Link:
                 for task in (talk, moved):
                     task.cancel()
                 results = await asyncio.gather(talk, moved, return_exceptions=True)
+            if isinstance(results[0], Exception):  # a bug; the link goes on
+                logger.error("link to %s: %r", self._peer, results[0])
             pause = first if results[0] is True else min(2 * pause, longest)
             with contextlib.suppress(asyncio.TimeoutError):
                 # A random part, so that the nodes of a cluster do not knock in step.
@@ -288,6 +296,7 @@ class _Link:
             call = raft_pb2_grpc.RaftStub(channel).Exchange()
             self.outbox.clear()  # what waited for the connection is out of date
             writer = asyncio.create_task(self._write(call))
+            writer.add_done_callback(lambda _: call.cancel())  # neither direction outlives the other
             try:
                 while (batch := await call.read()) is not grpc.aio.EOF:
                     self._note_round_trips(batch)
@@ -296,8 +305,10 @@ class _Link:
                 pass
             finally:
                 writer.cancel()
-                call.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
                 self.outbox.clear()
+            if not writer.cancelled():
+                writer.result()
             return True
 
     async def _write(self, call: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -70,6 +71,50 @@ async def test_a_drop_is_a_timeout_on_the_stream(three: LocalCluster, lost: str)
     assert applied == (len(good) if lost == "requests" else 40)
 
 
+async def test_an_answer_does_not_pass_a_link_that_was_cut_meanwhile(three: LocalCluster) -> None:
+    """The question came while the link was whole; its answer, that the outcome is unknown, is lost all the same."""
+    leader = await three.leader()
+    once = await three.client(only=[leader], rpc_timeout=4.0, retry_budget=0.0)
+    await once.put(b"k", b"0")
+    await three.set_links(
+        [LinkRule(from_id=leader, to_id="*", cut=True), LinkRule(from_id="*", to_id=leader, cut=True)]
+    )
+    write = asyncio.create_task(once.put(b"k", b"1"))
+
+    async def appended() -> bool:
+        return (await three.status(leader)).pending_operations > 0
+
+    await eventually(appended, "the write waits for a quorum")
+    await three.set_links(
+        [LinkRule(from_id=a, to_id=b, cut=True) for a, b in ((leader, "*"), ("*", leader), (leader, "clients"))]
+    )
+    with pytest.raises(OperationUnknown) as caught:
+        await write
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+    assert (await three.status(leader)).pending_operations == 0, "it was answered, to nobody"
+    await three.heal()
+    await once.close()
+
+
+async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
+    """Its answers wait in the node up to a bound, and no longer grow then."""
+    async with LocalCluster(tmp_path, 1) as cluster:
+        kv = await cluster.client()
+        await kv.put(b"k", bytes(500_000))
+        async with grpc.aio.insecure_channel(cluster.address("n1")) as channel:
+            call = kv_pb2_grpc.KVStub(channel).Execute()
+            for i in range(400):
+                try:
+                    async with asyncio.timeout(2.0):
+                        get = kv_pb2.Operation(id=i, kind=kv_pb2.GET, key=b"k")
+                        await call.write(kv_pb2.OperationBatch(operations=[get]))
+                except TimeoutError:
+                    break
+            resident = (await cluster.status("n1")).resident_bytes
+            assert resident < 130_000_000, "400 answers of 500 kB are 200 MB"
+            call.cancel()
+
+
 async def test_append_is_applied_once_under_retries(three: LocalCluster) -> None:
     """Half of all messages to and from clients are lost: every append counts once (section 8)."""
     await three.leader()
@@ -107,19 +152,25 @@ async def test_sessions_survive_leader_change_and_restart_of_every_node(three: L
     assert await (await three.client()).get(b"k") == b"abc"
 
 
-async def test_a_paused_leader_serves_no_stale_read_when_it_wakes(three: LocalCluster) -> None:
+@pytest.mark.parametrize("nodes", [3, 5])
+async def test_a_paused_leader_serves_no_stale_read_when_it_wakes(tmp_path: Path, nodes: int) -> None:
     """Reads are confirmed by a heartbeat round that began after them, however long the leader slept (section 8)."""
-    kv = await three.client()
+    async with LocalCluster(tmp_path, nodes) as cluster:
+        await wakes_without_stale_reads(cluster)
+
+
+async def wakes_without_stale_reads(cluster: LocalCluster) -> None:
+    kv = await cluster.client()
     await kv.put(b"k", b"old")
-    old = await three.leader()
-    sleeper = await three.client(only=[old], rpc_timeout=3.0, retry_budget=0.0)
+    old = await cluster.leader()
+    sleeper = await cluster.client(only=[old], rpc_timeout=3.0, retry_budget=0.0)
     assert await sleeper.get(b"k") == b"old"
-    await three.pause(old)
+    await cluster.pause(old)
     reads = [asyncio.create_task(sleeper.get(b"k")) for _ in range(5)]  # they wait in its socket
-    new = await three.leader(three.others(old))
-    there = await three.client(only=three.others(old))
+    new = await cluster.leader(cluster.others(old))
+    there = await cluster.client(only=cluster.others(old))
     await there.put(b"k", b"new")
-    await three.resume(old)
+    await cluster.resume(old)
     outcomes = await asyncio.gather(*reads, return_exceptions=True)
     assert b"old" not in outcomes, f"stale: {outcomes}"
     assert all(o == b"new" or isinstance(o, OperationFailed) for o in outcomes), outcomes

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from raft_actor_node.client import KVClient
+from raft_actor_node.config import LimitSettings, TransportSettings
 from raft_actor_node.errors import OperationError
-from tests.cluster.local import LocalCluster, eventually
+from tests.cluster.local import FAST, LocalCluster, eventually
 
 
 class Writers:
@@ -86,17 +87,34 @@ async def test_every_follower_may_die_in_turn(three: LocalCluster) -> None:
     await three.converged()
 
 
-async def test_all_nodes_killed_at_once_come_back_with_everything(three: LocalCluster) -> None:
-    kv = await three.client()
-    writers = Writers(kv)
-    await writers.reach(300)
-    await three.kill(*three.node_ids)
-    acknowledged = dict(writers.acknowledged)
-    await three.restart(*three.node_ids)
-    await writers.reach(len(acknowledged) + 100)
-    await writers.stop()
-    assert await missing(kv, writers.acknowledged) == {}
-    await three.converged()
+@pytest.mark.parametrize("nodes", [3, 5])
+async def test_all_nodes_killed_at_once_come_back_with_everything(tmp_path: Path, nodes: int) -> None:
+    async with LocalCluster(tmp_path, nodes) as cluster:
+        kv = await cluster.client()
+        writers = Writers(kv)
+        await writers.reach(300)
+        await cluster.kill(*cluster.node_ids)
+        acknowledged = dict(writers.acknowledged)
+        await cluster.restart(*cluster.node_ids)
+        await writers.reach(len(acknowledged) + 100)
+        await writers.stop()
+        assert await missing(kv, writers.acknowledged) == {}
+        await cluster.converged()
+
+
+async def test_many_small_entries_reach_a_follower_that_was_away(tmp_path: Path) -> None:
+    """A batch keeps to the size of a message, counted with what each entry adds to it."""
+    raft = FAST.model_copy(update={"max_batch_entries": 65536, "max_batch_bytes": 960 * 1024})
+    small = {"transport": TransportSettings(message_bytes=1024 * 1024), "limits": LimitSettings(value_bytes=1024)}
+    async with LocalCluster(tmp_path, 3, raft, **small) as cluster:
+        leader = await cluster.leader()
+        away = cluster.others(leader)[0]
+        await cluster.kill(away)
+        kv = await cluster.client()
+        for _ in range(20):
+            await asyncio.gather(*(kv.delete(b"k") for _ in range(2000)))
+        await cluster.restart(away)
+        assert (await cluster.converged()).last_log_index > 40_000
 
 
 async def test_the_leader_dies_again_and_again(five: LocalCluster) -> None:

@@ -134,6 +134,38 @@ def test_nodes_without_an_owner_find_each_other(tmp_path: Path) -> None:
     assert codes == [0, 0, 0]
 
 
+@pytest.mark.parametrize("field", ["trace_file", "log_file"])
+def test_a_file_that_cannot_be_opened_is_one_line_and_exit_2(tmp_path: Path, field: str) -> None:
+    code, error = ends(config(tmp_path, **{field: str(tmp_path / "missing" / "file")}))
+    assert code == 2
+    assert error.startswith(f"raft_actor_node: {field}")
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_trace_that_cannot_be_written_stops_the_node(tmp_path: Path) -> None:
+    """What is not on record must not leave the node: it ends, instead of living on as a zombie that leads."""
+    with node(config(tmp_path, trace_file="/dev/full")) as process:
+        assert process.wait(timeout=20) == 6
+        process.communicate()
+
+
+def test_a_failed_last_write_is_not_exit_0(tmp_path: Path) -> None:
+    """SIGTERM, and then the disk fails while the log is closed: exit 6."""
+    script = (
+        "import sys, runpy; from raft_actor_node.runtime.wal import Wal; from raft_actor_node.errors import DiskError\n"
+        "def close(self): raise DiskError('the disk failed')\n"
+        "Wal.close = close; sys.argv[0] = 'node'; runpy.run_module('raft_actor_node', run_name='__main__')"
+    )
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", script, "--config", config(tmp_path)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        assert process.wait(timeout=20) == 6
+        process.communicate()
+
+
 async def test_health_and_reflection(three: LocalCluster) -> None:
     address = three.address("n1")
     async with grpc.aio.insecure_channel(address) as channel:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft_actor_node.core import Log
+from raft_actor_node.core.log import ENTRY_BYTES
 from raft_actor_node.core.quorum import quorum_size, reached_by_quorum
 
 some_terms = st.lists(st.integers(1, 5), max_size=20).map(sorted)
@@ -48,7 +49,7 @@ def test_batch_end_is_the_longest_batch_within_the_limits(terms: list[int], lo: 
     it = log(terms)
     lo = min(lo, len(terms) + 1)
     hi, total = it.batch_end(lo, most, size)
-    lengths = [len(p) for p in it.payloads(lo, len(terms) + 1)]
+    lengths = [len(p) + ENTRY_BYTES for p in it.payloads(lo, len(terms) + 1)]
     fits = [k for k in range(min(most, len(lengths)) + 1) if sum(lengths[:k]) <= size]
     assert hi - lo == min(max(*fits, 1), len(lengths))
     assert total == sum(lengths[: hi - lo])

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from raft_actor_node.core import AppendEntries, AppendEntriesReply, Message
+from raft_actor_node.core.log import ENTRY_BYTES
 from raft_actor_node.errors import InvariantViolated
 from tests.core.bench import Solo, ack, append, appends, refusal
 from tests.core.harness import ET_MAX, HEARTBEAT, RPC_TIMEOUT, World, payload, stored
@@ -190,11 +191,11 @@ def test_reordered_batches_do_not_multiply() -> None:
 
 def test_batches_keep_to_their_limits() -> None:
     """A batch has at most max_batch_entries and max_batch_bytes; a larger entry travels alone."""
-    solo = Solo(2, max_batch_entries=3, max_batch_bytes=10)
+    solo = Solo(2, max_batch_entries=3, max_batch_bytes=10 + 3 * ENTRY_BYTES)
     solo.receive(*[ack(m) for m in solo.lead()])
-    sizes = [1] * 7 + [4, 4, 4, 25, 1]
+    sizes = [1] * 7 + [4, 4, 4, 75, 1]
     said = appends(solo.propose(*[b"x" * size for size in sizes]).messages)
-    assert [[len(p) for p in m.entry_payloads] for m in said] == [[1] * 3, [1] * 3, [1, 4, 4], [4], [25], [1]]
+    assert [[len(p) for p in m.entry_payloads] for m in said] == [[1] * 3, [1] * 3, [1, 4, 4], [4], [75], [1]]
     assert all(b.prev_log_index == a.prev_log_index + len(a.entry_terms) for a, b in pairwise(said))
 
 
@@ -213,7 +214,7 @@ def test_the_window_is_bounded_and_moves_with_answers() -> None:
 
 def test_the_window_is_bounded_in_bytes() -> None:
     """At most max_inflight_bytes are unanswered; one batch more may begin below that."""
-    solo = Solo(2, max_batch_entries=1, max_inflight_bytes=30)
+    solo = Solo(2, max_batch_entries=1, max_inflight_bytes=30 + 2 * ENTRY_BYTES)
     solo.receive(*[ack(m) for m in solo.lead()])
     first = appends(solo.propose(*[b"x" * 12] * 10).messages)
     assert len(first) == 3
