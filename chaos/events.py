@@ -29,6 +29,8 @@ class FaultEvent(Section):
     """For a person: where and how; why it was skipped; who was chosen in place of a missing leader."""
     error: str = ""
     """What failed; the fault, or the healing, may have taken effect in part or not at all."""
+    took_effect: bool | None = True
+    """Whether any node had it; None: nobody can tell, for the call failed, or was not answered."""
     planned_at_s: float
     """When it was due, in seconds after the start."""
     index: int | None
@@ -51,12 +53,12 @@ def fault_windows(events: Iterable[FaultEvent]) -> list[tuple[int, int]]:
     """The spans of time, in nanoseconds, in which at least one fault was in force: disjoint, in order.
 
     A span runs from when the first node had the fault to when the last one was rid of it; a fault whose
-    healing failed lasts until a healing that succeeds, or else to NEVER_NS.
+    healing failed lasts until a healing that succeeds, or else to NEVER_NS. One that no node had opens none.
     """
     opened: dict[int | None, int] = {}
     spans: list[tuple[int, int]] = []
     for event in events:
-        if event.action == "inject":
+        if event.action == "inject" and event.took_effect is not False:
             opened.setdefault(event.index, event.time_ns)
         elif event.action == "heal" and not event.error and event.index in opened:
             spans.append((opened.pop(event.index), event.done_ns))

@@ -116,6 +116,7 @@ class _Outcome:
     last_ns: int
     failed: tuple[str, ...] = ()
     error: str = ""
+    took_effect: bool | None = True
 
 
 class _Monkey:
@@ -193,7 +194,7 @@ class _Monkey:
         # In force from here on: a call that fails or is cancelled may still have had its effect.
         active = self.active[index] = _Active(fault, nodes, end_s)
         begin_ns = self.clock.now_ns()
-        outcome = _Outcome(begin_ns, begin_ns, error="cancelled before it was answered")
+        outcome = _Outcome(begin_ns, begin_ns, error="cancelled before it was answered", took_effect=None)
         try:
             outcome = await self._put_in_force(active)
         finally:
@@ -203,7 +204,7 @@ class _Monkey:
 
     def _skip(self, index: int, fault: AnyFault, reason: str) -> Literal[False]:
         now_ns = self.clock.now_ns()
-        self._record(index, "skip", fault, float(fault.at), _Outcome(now_ns, now_ns), reason)
+        self._record(index, "skip", fault, float(fault.at), _Outcome(now_ns, now_ns, took_effect=False), reason)
         return False
 
     async def _resolve(self, index: int) -> tuple[AnyFault, str]:
@@ -261,10 +262,11 @@ class _Monkey:
                 int(applied.last_ns) or self.clock.now_ns(),
                 tuple(applied.failed),
                 f"not on {', '.join(missing)}" if missing else "",
+                took_effect=not missing or bool(applied.first_ns),
             )
         except Exception as error:
             text = " ".join(str(error).split())
-            return _Outcome(begin_ns, self.clock.now_ns(), error=text or type(error).__name__)
+            return _Outcome(begin_ns, self.clock.now_ns(), error=text or type(error).__name__, took_effect=None)
 
     async def _heal(self, index: int) -> None:
         active = self.active[index]
@@ -348,6 +350,7 @@ class _Monkey:
             nodes=fault.ids if fault else self.nodes,
             detail="; ".join(part for part in (describe(fault) if fault else "all links", note) if part),
             error=outcome.error,
+            took_effect=outcome.took_effect,
             planned_at_s=planned_at_s,
             index=index,
             fault=fault,

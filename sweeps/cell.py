@@ -39,6 +39,8 @@ _SALVAGE_S = 1.0
 _LEADER = 3
 """Role.LEADER of inspection.proto."""
 _TIMES = ("intended_ns", "start_ns", "end_ns")
+_FORM = {"kind": str, "time_ns": int, "term": int}
+"""What every line of a trace has."""
 
 
 class Clock(Protocol):
@@ -106,6 +108,13 @@ class Record:
     """The whole of that error: the end of a node's log, or a traceback."""
     unavailable: str | None = None
     """Why no load could begin, although all nodes ran."""
+
+    def fails(self, failure: Exception, doing: str) -> None:
+        """Note what went wrong with the record itself, unless something did before."""
+        if self.error is None:
+            line = next(iter(str(failure).splitlines()), "")
+            name = "" if isinstance(failure, RaftLabError) else f"{type(failure).__name__}: "
+            self.error, self.detail = f"{doing}: {name}{line}", "".join(traceback.format_exception(failure))
 
 
 class CellRun:
@@ -278,7 +287,7 @@ class CellRun:
         self._faults.append(event)
         injected = event.action == "inject"
         words = event.kind if injected else f"{event.action} {event.kind}"
-        self._progress.fault(f"{words} {','.join(event.nodes)}", counts=injected)
+        self._progress.fault(f"{words} {','.join(event.nodes)}", counts=injected and event.took_effect is True)
 
     # ------------------------------------------------------------------------------ watching
 
@@ -339,33 +348,54 @@ class CellRun:
         if self._load is None or self._loaded is not None or not self._measure_ns[1]:
             return
         self._measure_ns = (self._measure_ns[0], min(self._measure_ns[1], time.monotonic_ns()))
-        with contextlib.suppress(RaftLabError):
+        with contextlib.suppress(Exception):  # what ended the cell early is the reason to tell
             await self._load.call("drain", _SALVAGE_S)
             self._loaded = await self._load.call("result", timeout_s=120)
 
     async def _record(self, error: str | None, detail: str) -> Record:
-        self._enter("collect")
+        """The record, whatever happens: an error while it is made costs what it would have told."""
+        record = Record(Evidence(self._parameters, None, ()), error=error, detail=detail, unavailable=self._unavailable)
+        try:
+            self._enter("collect")
+            trace = await self._collect(record)
+            record.evidence, record.schedule = self._evidence(trace), self._schedule()
+        except Exception as failure:
+            record.fails(failure, "recording")
+        return record
+
+    async def _collect(self, record: Record) -> list[dict[str, Any]]:
+        """Halt the nodes, note their logs in the record, and return what they traced. A host that is gone
+        takes the files of its own nodes with it, and no others."""
         trace: list[dict[str, Any]] = []
-        logs: dict[str, str] = {}
-        storage: dict[str, str] = {}
-        if self._cluster is not None:
-            with contextlib.suppress(RaftLabError):  # a host that is gone takes its files with it
-                await self._cluster.halt()
-                for node_id in self._cluster.node_ids:
-                    files = await self._cluster.collect(node_id)
-                    logs[node_id], storage[node_id] = files.log, files.storage
-                    trace += read_trace(files.trace, node_id, _clock(self._cluster, node_id).offset_ns)
+        if (cluster := self._cluster) is None:
+            return trace
+        try:
+            await cluster.halt()
+        except Exception as failure:
+            record.fails(failure, "halting the nodes")
+        for node_id in cluster.node_ids:
+            try:
+                files = await cluster.collect(node_id)
+                record.logs[node_id], record.storage[node_id] = files.log, files.storage
+                trace += read_trace(files.trace, node_id, _clock(cluster, node_id).offset_ns)
+            except Exception as failure:
+                record.fails(failure, f"collecting the files of {node_id}")
+        return trace
+
+    def _schedule(self) -> dict[str, Any] | None:
+        if not self._measure_ns[1]:
+            return None
+        planned = plan(
+            self._parameters.chaos,
+            duration_s=self._parameters.phases.measure,
+            nodes=self._cluster.node_ids if self._cluster is not None else (),
+            seed=self._cell.seed,
+        )
+        return ran(planned, self._faults).model_dump(mode="json")
+
+    def _evidence(self, trace: Sequence[dict[str, Any]]) -> Evidence:
         faults = [event.to_dict() for event in self._faults]
-        schedule = None
-        if self._measure_ns[1]:
-            planned = plan(
-                self._parameters.chaos,
-                duration_s=self._parameters.phases.measure,
-                nodes=self._cluster.node_ids if self._cluster is not None else (),
-                seed=self._cell.seed,
-            )
-            schedule = ran(planned, self._faults).model_dump(mode="json")
-        evidence = Evidence(
+        return Evidence(
             parameters=self._parameters,
             operations=self._operations(),
             events=sorted([*self._events, *faults, *trace], key=lambda event: int(event["time_ns"])),
@@ -377,7 +407,6 @@ class CellRun:
             phases_s=_durations(self._events),
             bring_up_s=self._bring_up_s,
         )
-        return Record(evidence, schedule, logs, storage, error, detail, self._unavailable)
 
     def _operations(self) -> Operations | None:
         if self._loaded is None:
@@ -423,13 +452,16 @@ def _durations(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[dict[str, Any]]:
     """The trace events of a node, on the driver's clock. Of the commits only the first of each term in each
-    life of the process: there is one per step of the node, and nothing here looks at the others."""
+    life of the process: there is one per step of the node, and nothing here looks at the others. Lines of
+    another form are left out: a foreign program may write what it likes."""
     events = []
     committed = -math.inf
     for line in lines:
         try:
             event = json.loads(line)
         except ValueError:
+            continue
+        if not isinstance(event, dict) or any(type(event.get(key)) is not form for key, form in _FORM.items()):
             continue
         if event["kind"] == "started":
             committed = -math.inf

@@ -78,11 +78,15 @@ _out = click.option(
 )
 
 
+_address = click.option("--address", help="Ray cluster to use; default: RAY_ADDRESS, else a private one is started.")
+_plain = click.option("--plain", is_flag=True, help="A line per cell in place of the live display.")
+
+
 @main.command()
 @_spec_arguments
 @_out
-@click.option("--address", help="Ray cluster to use; default: RAY_ADDRESS, else a private one is started.")
-@click.option("--plain", is_flag=True, help="A line per cell in place of the live display.")
+@_address
+@_plain
 @click.pass_context
 def run(
     ctx: click.Context, spec: str, options: Sequence[str], seed: int | None, out: Path, address: str | None, plain: bool
@@ -105,8 +109,14 @@ def run(
 
 @main.command()
 @_spec_arguments
-def plan(spec: str, options: Sequence[str], seed: int | None) -> None:
-    """Show the cells, how long they take, and what the machine must bear. Runs nothing."""
+@_out
+@_address
+@_plain
+def plan(spec: str, options: Sequence[str], seed: int | None, **_: Any) -> None:
+    """Show the cells, how long they take, and what the machine must bear. Runs nothing.
+
+    It takes the options of `run`; --out, --address and --plain have no effect on the plan.
+    """
     from sweeps.api import Sweep
     from sweeps.tables import cells_table, needs_lines
 

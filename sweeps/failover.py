@@ -18,10 +18,11 @@ import numpy as np
 from sweeps.latency import Ints
 
 STAGES = ("detected", "elected", "heard", "committed", "succeeded")
-_ALWAYS = ("crash", "pause", "isolate")
-"""Kinds of fault that end a leadership when they hit the leader."""
-_SOMETIMES = ("one_way", "partition")
-"""Kinds that end it or not; they did when another node came to lead before they were healed."""
+_SOMETIMES = ("pause", "isolate", "one_way", "partition")
+"""Kinds of fault that end the leadership of a node they hit, or not; they did when another node came to lead
+before they were healed, and before the next fault that may end it. A crash always ends it."""
+_HELD = ("crash", "pause")
+"""Kinds under which a node hears nobody and says nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,48 @@ def failovers(events: Iterable[Mapping[str, Any]], success_ns: Ints) -> list[Fai
 
 
 def is_injection(event: Mapping[str, Any]) -> bool:
-    """Whether an event of a cell is a fault that was put in force."""
-    return event.get("action") == "inject"
+    """Whether an event of a cell is a fault that was put in force, or may have been."""
+    return event.get("action") == "inject" and event.get("took_effect", True) is not False
 
 
-def _ends_leadership(fault: Mapping[str, Any], leader: str, events: Iterable[Mapping[str, Any]]) -> bool:
-    if fault["kind"] not in _SOMETIMES:
-        return fault["kind"] in _ALWAYS
+def _ends_leadership(fault: Mapping[str, Any], leader: str, events: Sequence[Mapping[str, Any]]) -> bool:
+    if fault["kind"] == "crash" and fault.get("took_effect", True):
+        return True
+    if fault["kind"] not in (*_SOMETIMES, "crash"):
+        return False
+
+    def decides(event: Mapping[str, Any]) -> bool:
+        if event["kind"] == "became_leader":
+            return bool(event["node"] != leader)
+        if is_injection(event):
+            return event["kind"] in (*_SOMETIMES, "crash") and leader in event["nodes"] and event is not fault
+        return _heals(event, fault)
+
     since = [event for event in events if event["time_ns"] >= fault["time_ns"]]
-    healed = _first(since, lambda event: event.get("action") == "heal" and event["index"] == fault["index"])
-    another = _first(since, lambda event: event["kind"] == "became_leader" and event["node"] != leader)
-    return another is not None and (healed is None or another["time_ns"] < healed["time_ns"])
+    decisive = _first(since, decides)
+    return decisive is not None and decisive["kind"] == "became_leader"
+
+
+def _heals(event: Mapping[str, Any], fault: Mapping[str, Any]) -> bool:
+    same = event["kind"] == fault["kind"] and event.get("index") == fault.get("index")
+    return same and event.get("action") == "heal" and not event.get("error")
+
+
+def _held(events: Sequence[Mapping[str, Any]], begin_ns: int, end_ns: int) -> set[str]:
+    """The nodes that were crashed or paused at any time from `begin_ns` to `end_ns`."""
+    held: set[str] = set()
+    in_force: dict[Any, Sequence[str]] = {}
+    for event in events:
+        if event["kind"] not in _HELD or event["time_ns"] > end_ns:
+            continue
+        fault = event["kind"], event.get("index")
+        if is_injection(event):
+            in_force[fault] = event["nodes"]
+        elif event.get("action") == "heal" and not event.get("error"):
+            nodes = in_force.pop(fault, ())
+            if event.get("done_ns", event["time_ns"]) >= begin_ns:
+                held.update(nodes)
+    return held.union(*in_force.values())
 
 
 def _follow(lost_ns: int, old: str, end_ns: int, events: Sequence[Mapping[str, Any]], success_ns: Ints) -> Failover:
@@ -90,8 +122,9 @@ def _follow(lost_ns: int, old: str, end_ns: int, events: Sequence[Mapping[str, A
     )
     heard: dict[str, int] = {}
     for event in later:
-        if event["kind"] == "leader_heard" and event["term"] == term and event["node"] not in (old, new):
+        if event["kind"] == "leader_heard" and event["term"] == term:
             heard.setdefault(event["node"], int(event["time_ns"]))
+    survivors = {event["node"] for event in events if "node" in event} - {old, new} - _held(events, lost_ns, elected_ns)
     position = int(np.searchsorted(success_ns, elected_ns))
     succeeded = int(success_ns[position]) if position < len(success_ns) and success_ns[position] < end_ns else None
     return Failover(
@@ -101,7 +134,7 @@ def _follow(lost_ns: int, old: str, end_ns: int, events: Sequence[Mapping[str, A
         term=term,
         detected_ns=_time(detected),
         elected_ns=elected_ns,
-        heard_ns=max(heard.values(), default=None),
+        heard_ns=max((heard[node] for node in survivors), default=None) if survivors <= heard.keys() else None,
         committed_ns=_time(committed),
         succeeded_ns=succeeded,
     )

@@ -16,7 +16,7 @@ from sweeps.grid import Cell
 from sweeps.live import View
 from sweeps.progress import Progress
 from sweeps.results import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, CellFiles, RunWriter, describe, file_system
-from sweeps.summary import judge, summarise
+from sweeps.summary import Evidence, judge, summarise
 
 
 class Runner:
@@ -49,13 +49,14 @@ class Runner:
         try:
             record = await run.run()
         except asyncio.CancelledError:
-            if run.interrupted is not None:
-                summary = summarise(run.interrupted.evidence)
-                self._write(cell, run.interrupted, {"status": "interrupted", "reason": "interrupted", **summary})
-            await run.release(keep=False)
+            try:
+                if run.interrupted is not None:
+                    summary, _ = self._findings(run.interrupted)
+                    self._write(cell, run.interrupted, {"status": "interrupted", "reason": "interrupted", **summary})
+            finally:
+                await run.release(keep=False)
             raise
-        summary = summarise(record.evidence)
-        reason = self._verdict(record, summary)
+        summary, reason = self._findings(record)
         verdict: dict[str, Any] = {"status": "failed" if reason else "ok", "reason": reason}
         if record.error and record.detail != record.error:
             verdict["detail"] = record.detail
@@ -67,6 +68,16 @@ class Runner:
         if "kept" in verdict:
             self._view.note(f"the logs of cell {cell.id} are kept in {', '.join(verdict['kept'])}")
         return str(verdict["status"])
+
+    def _findings(self, record: Record) -> tuple[dict[str, Any], str | None]:
+        """What the cell shows, and why it failed, if it did. Raw data that cannot be understood fails it too,
+        and is written down as it is."""
+        try:
+            summary = summarise(record.evidence)
+            return summary, self._verdict(record, summary)
+        except Exception as failure:
+            record.fails(failure, "summarising")
+            return summarise(Evidence(record.evidence.parameters, None, ())), record.error
 
     def _verdict(self, record: Record, summary: Mapping[str, Any]) -> str | None:
         if record.error is not None:

@@ -76,7 +76,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "phases_s": {phase: round(seconds, 3) for phase, seconds in evidence.phases_s.items()},
         "bring_up_s": {step: round(seconds, 3) for step, seconds in evidence.bring_up_s.items()},
         "elections": elections,
-        "faults": sum(is_injection(event) for event in evidence.events),
+        "faults": sum(_struck(event) for event in evidence.events),
         "failovers": [
             {
                 "old_leader": each.old_leader,
@@ -163,7 +163,7 @@ def count_elections(events: Iterable[Mapping[str, Any]], window_ns: tuple[int, i
 def flags(evidence: Evidence) -> list[str]:
     """What a reader of the numbers must know, one short line each: operations that did not succeed though
     nothing was done to the cluster, and signs that the machine was measured and not the protocol."""
-    found = []
+    found = [f"fault: {problem}" for problem in _fault_problems(evidence.events)]
     raft, operations = evidence.parameters.raft, evidence.operations
     if operations is not None and not evidence.parameters.chaos:
         bad = {"failed": operations.count(FAIL), "unknown": operations.count(UNKNOWN)}
@@ -191,6 +191,8 @@ def flags(evidence: Evidence) -> list[str]:
 
 def judge(evidence: Evidence, result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | None:
     """Why the cell is not what was expected of it, in one line, or None when it is good."""
+    if evidence.parameters.chaos and evidence.operations is not None and not any(map(_struck, evidence.events)):
+        return ": ".join(["no fault took effect", *_fault_problems(evidence.events)[:1]])
     available = _available(evidence)
     if evidence.parameters.expect == "unavailable":
         return "expected to be unavailable, and operations succeeded" if available else None
@@ -204,6 +206,25 @@ def judge(evidence: Evidence, result: Mapping[str, Any], thresholds: Mapping[str
         if (miss := parse_threshold(metric, condition).miss(result["metrics"])) is not None
     ]
     return "threshold " + "; ".join(misses) if misses else None
+
+
+def _struck(event: Mapping[str, Any]) -> bool:
+    """Whether an event is a fault of which it is known that a node had it."""
+    return is_injection(event) and event.get("took_effect", True) is True
+
+
+def _fault_problems(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The faults that were not put in force as planned, and why."""
+    problems = []
+    for event in events:
+        if event.get("action") == "skip":
+            where, _, reason = event["detail"].rpartition("; ")
+            problems.append(f"{event['kind']} {where} was skipped: {reason}")
+        elif event.get("action") == "inject" and event.get("error"):
+            effects = {True: "took effect in part", False: "did not take effect", None: "may not have taken effect"}
+            effect = effects[event.get("took_effect", True)]
+            problems.append(f"{event['kind']} {', '.join(event['nodes'])} {effect}: {event['error']}")
+    return problems
 
 
 def _available(evidence: Evidence) -> bool:

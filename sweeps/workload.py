@@ -151,6 +151,7 @@ class LoadGenerator:
         self._arrivals: Arrivals | None = None
         self._free = list(range(load.clients - 1, -1, -1))
         self._recorder = Recorder()
+        self._decided = dict.fromkeys((OK, FAIL, UNKNOWN), 0)
         self._dropped = array("q")
         self._written = 0
         self._id_bytes = min(8, load.value_bytes)
@@ -231,13 +232,12 @@ class LoadGenerator:
         now_ns = time.monotonic_ns()
         self._seen = (self._recorder.rows, now_ns)
         latencies = self._recorder.column("end_ns", rows) - self._recorder.column("intended_ns", rows)
-        outcomes = np.bincount(self._recorder.column("outcome"), minlength=UNKNOWN + 1)
         recent_ok = np.count_nonzero(self._recorder.column("outcome", rows) == OK)
         p50, p99 = np.percentile(latencies, (50, 99)) / 1e6 if len(latencies) else (None, None)
         return Snapshot(
-            ok=int(outcomes[OK]),
-            failed=int(outcomes[FAIL]),
-            unknown=int(outcomes[UNKNOWN]),
+            ok=self._decided[OK],
+            failed=self._decided[FAIL],
+            unknown=self._decided[UNKNOWN],
             dropped=len(self._dropped),
             outstanding=self._outstanding,
             per_second=float(recent_ok) * 1e9 / max(1, now_ns - then_ns),
@@ -273,12 +273,15 @@ class LoadGenerator:
             self._full.update(o.token[1] for o in operations if o.kind == _APPEND and o.number > half)
         if self._load.mix.cas:
             self._learn(operations)
+        outcomes = [operation.outcome for operation in operations]
+        for outcome in self._decided:
+            self._decided[outcome] += outcomes.count(outcome)
         self._recorder.extend(
             [operation.intended_ns for operation in operations],
             [operation.start_ns for operation in operations],
             [operation.end_ns for operation in operations],
             [operation.kind for operation in operations],
-            [operation.outcome for operation in operations],
+            outcomes,
             [operation.attempts for operation in operations],
             [operation.token[1] for operation in operations],
             [operation.token[0] for operation in operations],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from chaos.events import NEVER_NS
 from chaos.faults import FAULTS
 
 if TYPE_CHECKING:
+    from raft_actor_node.links import LinkRule
     from tests.chaos.conftest import FakeTarget, VirtualClock
 
     Virtual = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -279,7 +280,8 @@ def test_an_error_of_the_target_is_recorded_and_the_schedule_goes_on(lab: Lab) -
         {"pause": "n2", "at": "5s", "resume_after": "1s"},
     ]
     target = lab.run(planned(faults), prepare)
-    assert [event.error for event in lab.events if event.action == "inject"] == ["no such process"] * 2 + [""]
+    injected = [(event.error, event.took_effect) for event in lab.events if event.action == "inject"]
+    assert injected == [("no such process", None)] * 2 + [("", True)]
     # What failed may have had an effect, so that it is healed all the same.
     assert (2.0, "restart", ("n1",)) in target.calls
     assert (4.0, "no links", ()) in target.calls
@@ -455,6 +457,29 @@ async def test_without_a_clock_it_runs_in_real_time(cluster: type[FakeTarget]) -
     assert paused.time_ns - before_ns >= 10_000_000
     assert resumed.time_ns - paused.done_ns >= 20_000_000
     target.assert_healed()
+
+
+@pytest.mark.parametrize(
+    ("refusing", "first_ns", "took_effect"),
+    [(("n1", "n2", "n3", "n4", "n5"), 0, False), (("n2",), 7, True)],
+    ids=["nowhere", "in part"],
+)
+def test_a_fault_that_no_node_took_opens_no_window(
+    lab: Lab, refusing: tuple[str, ...], first_ns: int, took_effect: bool
+) -> None:
+    def prepare(target: FakeTarget) -> None:
+        accept = target.set_links
+
+        async def set_links(rules: Sequence[LinkRule]) -> Any:
+            applied = await accept(rules)
+            return replace(applied, first_ns=first_ns, failed=refusing) if rules else applied
+
+        target.set_links = set_links  # type: ignore[method-assign]
+
+    lab.run(planned({"isolate": "n1", "at": "1s", "heal_after": "1s"}), prepare)
+    [injected] = [event for event in lab.events if event.action == "inject"]
+    assert (injected.took_effect, injected.error) == (took_effect, f"not on {', '.join(refusing)}")
+    assert len(fault_windows(lab.events)) == took_effect
 
 
 def event(action: str, index: int | None, start: int, end: int, error: str = "") -> FaultEvent:

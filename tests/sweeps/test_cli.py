@@ -113,6 +113,15 @@ def test_plan_runs_nothing(backend: FakeBackend, tmp_path: Path) -> None:
     assert not backend.clusters
 
 
+def test_plan_takes_the_options_of_run_and_says_that_some_have_no_effect(tiny: str, tmp_path: Path) -> None:
+    result = sweep("plan", tiny, "--out", str(tmp_path / "out"), "--address", "nowhere:1", "--plain")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == sweep("plan", tiny).stdout
+    assert not (tmp_path / "out").exists()
+    told = " ".join(sweep("plan", "--help").stdout.split())
+    assert "--out, --address and --plain have no effect on the plan" in told
+
+
 def test_presets_are_listed_with_what_they_are_for() -> None:
     result = sweep("presets")
     assert result.exit_code == 0

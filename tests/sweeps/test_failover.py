@@ -57,13 +57,41 @@ def test_the_crash_of_a_follower_is_no_failover() -> None:
     assert failovers([event(0, "n1", "became_leader", term=1), fault(10, "crash", "n2")], SUCCESS_NS) == []
 
 
-def test_a_paused_leader_is_lost_and_a_slow_link_does_not_lose_it() -> None:
+def test_a_slow_link_does_not_lose_the_leader() -> None:
     start = event(0, "n1", "became_leader", term=1)
-    assert len(failovers([start, fault(10, "pause", "n1")], SUCCESS_NS)) == 1
-    assert failovers([start, fault(10, "delay", "n1")], SUCCESS_NS) == []
+    assert failovers([start, fault(10, "delay", "n1"), event(300, "n2", "became_leader")], SUCCESS_NS) == []
 
 
-@pytest.mark.parametrize("kind", ["one_way", "partition"])
+@pytest.mark.parametrize("healed", [True, False])
+def test_a_pause_that_nobody_noticed_is_no_failover_and_the_crash_after_it_is(healed: bool) -> None:
+    pause = {**fault(100, "pause", "n1"), "index": 0}
+    resume = {**pause, "time_ns": 150 * MS, "done_ns": 150 * MS, "action": "heal"}
+    events = [*FAILOVER, pause, *([resume] if healed else [])]
+    [found] = failovers(events, SUCCESS_NS)
+    assert (found.lost_ns, found.old_leader, found.new_leader) == (1000 * MS, "n1", "n2")
+
+
+@pytest.mark.parametrize("effect", [True, False, None])
+def test_a_crash_loses_the_leader_only_if_it_took_effect(effect: bool | None) -> None:
+    crash = {**fault(10, "crash", "n1"), "took_effect": effect}
+    start, later = event(0, "n1", "became_leader", term=1), event(300, "n2", "became_leader")
+    assert len(failovers([start, crash], SUCCESS_NS)) == (effect is True)
+    assert len(failovers([start, crash, later], SUCCESS_NS)) == (effect is not False)
+
+
+def test_only_survivors_must_hear_the_new_leader_and_all_of_them() -> None:
+    crash = {**fault(1000, "crash", "n1", "n3"), "index": 0}
+    restart = {**crash, "time_ns": 1500 * MS, "done_ns": 1600 * MS, "action": "heal"}
+    back = event(1700, "n3", "leader_heard")
+    both = [e for e in FAILOVER if e["kind"] != "crash" and (e["node"], e["kind"]) != ("n3", "leader_heard")]
+    [found] = failovers([*both, crash, restart, back], SUCCESS_NS)
+    assert found.stages_ms()["heard"] == 174.0
+    silent = [e for e in FAILOVER if (e.get("node"), e["kind"]) != ("n4", "leader_heard")]
+    [found] = failovers([*silent, event(900, "n4", "leader_heard", term=1)], SUCCESS_NS)
+    assert found.stages_ms()["heard"] is None
+
+
+@pytest.mark.parametrize("kind", ["pause", "isolate", "one_way", "partition"])
 def test_a_cut_loses_the_leader_if_another_leads_before_it_is_healed(kind: str) -> None:
     start = event(0, "n1", "became_leader", term=1)
     cut = {**fault(10, kind, "n1", "n2"), "index": 0}

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ async def test_a_cell_whose_cluster_does_not_come_up_fails_and_the_sweep_goes_on
     assert code == 1
     failed, good = read_run(path).cells
     assert failed.result["status"] == "failed"
-    assert failed.result["reason"] == "node n2: exit code 3 (cannot bind)"
+    assert failed.result["reason"].startswith("node n2: exit code 3 (cannot bind)")
     assert "last line of the log" in failed.result["detail"]
     assert good.result["status"] == "ok"
     assert read_run(path).manifest["complete"] is True
@@ -178,6 +179,51 @@ async def test_an_error_of_ours_costs_one_cell_only(tmp_path: Path) -> None:
     assert failed.result["reason"].startswith("AttributeError:")
     assert "Traceback" in failed.result["detail"]
     assert good.result["status"] == "ok"
+
+
+async def test_one_node_whose_files_are_lost_fails_the_cell_and_the_others_logs_stay(tmp_path: Path) -> None:
+    class Leaky(FakeCluster):
+        async def halt(self) -> None:
+            raise OSError("cannot halt") if len(backend.clusters) > 1 else InfrastructureError("n2 would not halt")
+
+        async def collect(self, node_id: str) -> Any:
+            if node_id == "n2":
+                raise ValueError("no such file")
+            return await super().collect(node_id)
+
+    backend = FakeBackend(lambda cluster: setattr(cluster, "__class__", Leaky))
+    code, path, _ = await execute(sweep(), backend, tmp_path)
+    assert code == 1
+    first, second = read_run(path).cells
+    assert first.result["reason"] == "halting the nodes: n2 would not halt"
+    assert second.result["reason"] == "halting the nodes: OSError: cannot halt"
+    assert sorted(file.name for file in (first.path / "nodes").iterdir()) == ["n1.log", "n3.log"]
+    assert len(first.operations()) > 0
+    assert [cluster.calls for cluster in backend.clusters] == [["stop keep=True"]] * 2
+
+
+@pytest.mark.parametrize("broken", ["sweeps.runner.judge", "sweeps.cell.fault_windows", "sweeps.cell.read_trace"])
+async def test_an_error_after_the_measurement_costs_one_cell_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    module, _, name = broken.rpartition(".")
+    real = getattr(sys.modules[module], name)
+
+    def fails_at_first(*arguments: Any) -> Any:
+        if len(backend.clusters) == 1:
+            raise KeyError("kind")
+        return real(*arguments)
+
+    monkeypatch.setattr(broken, fails_at_first)
+    backend = FakeBackend()
+    code, path, _ = await execute(sweep(), backend, tmp_path)
+    assert code == 1
+    failed, good = read_run(path).cells
+    assert failed.result["status"] == "failed"
+    assert "KeyError: 'kind'" in failed.result["reason"]
+    assert "Traceback" in failed.result["detail"]
+    assert good.result["status"] == "ok"
+    assert [cluster.calls[-1] for cluster in backend.clusters] == ["stop keep=True", "stop keep=False"]
 
 
 async def test_without_a_leader_there_is_no_load(tmp_path: Path) -> None:
@@ -295,7 +341,8 @@ def test_of_the_commits_in_a_trace_the_first_of_each_term_and_life_stays() -> No
         json.dumps({"time_ns": int(at), "kind": kind, "term": int(term)})
         for at, kind, term in (words.split() for words in told.split(","))
     ]
-    events = read_trace([*lines, '{"time_ns": 7, "ki'], "n4", offset_ns=100)
+    foreign = ['{"time_ns": 7, "ki', "7", '{"time_ns": 7, "term": 1}', '{"time_ns": "7", "term": 1, "kind": "x"}', "{}"]
+    events = read_trace([*foreign, *lines], "n4", offset_ns=100)
     assert [(event["time_ns"], event["kind"]) for event in events] == [
         (-99, "started"), (-98, "commit"), (-96, "commit"), (-95, "started"), (-94, "commit"),
     ]  # fmt: skip

@@ -100,6 +100,16 @@ def test_presets_are_sound(preset: str) -> None:
     assert not any(cell.warnings for cell in cells if preset != "timeouts")
 
 
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_presets_without_chaos_tolerate_no_lost_operation(preset: str) -> None:
+    source = open_source(preset)
+    spec = resolve(source)
+    cells = make_cells(spec, source)
+    assert all(cell.parameters.raft.rpc_timeout < cell.parameters.raft.election_timeout[0] for cell in cells)
+    if not any(cell.parameters.chaos for cell in cells):
+        assert spec.thresholds == {"failed": "< 1", "unknown": "< 1"}
+
+
 def test_the_presets_cover_what_the_issue_names() -> None:
     values: dict[str, Any] = {path.stem: resolve(open_source(path.stem)) for path in PRESETS.glob("*.yaml")}
     assert set(values) == {"quick", "scalability", "timeouts", "workload", "chaos"}
@@ -309,4 +319,9 @@ def test_the_schema_knows_every_parameter() -> None:
     assert schema["properties"]["axes"]["additionalProperties"] is False
     nodes = schema["properties"]["axes"]["properties"]["cluster.nodes"]["items"]
     assert (nodes["minimum"], nodes["maximum"]) == (1, 99)
+    for section in ("Raft", "Storage", "Limit", "Transport", "Client", "Cluster", "Load", "Phase"):
+        properties = schema["$defs"][f"{section}Settings"]["properties"]
+        assert [name for name, field in properties.items() if not field.get("description")] == [], section
+    beat = schema["properties"]["axes"]["properties"]["raft.heartbeat_interval"]["items"]
+    assert beat["description"] == "Time between two heartbeats of an idle leader."
     assert schema["$defs"]["Parameters"]["additionalProperties"] is False

@@ -136,8 +136,34 @@ def test_operations_that_do_not_succeed_without_chaos_are_flagged() -> None:
     assert summarise(evidence(ops, Parameters(chaos=CRASH)))["flags"] == []
 
 
+def injection(**more: Any) -> dict[str, Any]:
+    return {"time_ns": 1, "kind": "isolate", "action": "inject", "nodes": ["n1"], "detail": "n1", **more}
+
+
+@pytest.mark.parametrize("expect", ["ok", "unavailable"])
+def test_a_cell_whose_faults_never_struck_fails(expect: str) -> None:
+    missed = injection(error="not on n1, n2, n3", took_effect=False)
+    skipped = injection(action="skip", detail="n1; crashed or paused already", took_effect=False)
+    found = evidence(puts(), Parameters(chaos=CRASH, expect=expect), events=[missed, skipped])
+    result = summarise(found)
+    assert result["faults"] == 0
+    assert result["flags"] == [
+        "fault: isolate n1 did not take effect: not on n1, n2, n3",
+        "fault: isolate n1 was skipped: crashed or paused already",
+    ]
+    reason = "no fault took effect: isolate n1 did not take effect: not on n1, n2, n3"
+    assert judge(found, result, {}) == reason
+
+
+def test_one_fault_that_struck_in_part_is_enough_and_is_flagged() -> None:
+    found = evidence(puts(), Parameters(chaos=CRASH), events=[injection(error="not on n2", took_effect=True)])
+    result = summarise(found)
+    assert (result["faults"], judge(found, result, {})) == (1, None)
+    assert result["flags"] == ["fault: isolate n1 took effect in part: not on n2"]
+
+
 def verdict(ops: Operations | None, thresholds: dict[str, str] | None = None, **parameters: Any) -> str | None:
-    found = evidence(ops, Parameters(**parameters))
+    found = evidence(ops, Parameters(**parameters), events=[injection()] if "chaos" in parameters else [])
     return judge(found, summarise(found), thresholds or {})
 
 

@@ -225,6 +225,21 @@ async def test_appended_values_stay_below_the_limit() -> None:
     await load.close()
 
 
+async def test_a_snapshot_counts_every_outcome_so_far_without_looking_at_all_rows() -> None:
+    load = generator(LoadSettings(clients=4))
+    await load.connect({"n1": "a"})
+    await load.start()
+    await rows(load, 20)
+    engine: Any = load._engine
+    engine.silent = True
+    await load.stop()
+    await load.drain(0.0)
+    outcomes = Counter((await load.result()).columns["outcome"].tolist())
+    load._recorder.column("outcome")[:] = 0
+    snapshot = await load.snapshot()
+    assert (snapshot.ok, snapshot.failed, snapshot.unknown) == (outcomes[OK], outcomes[FAIL], outcomes[UNKNOWN])
+
+
 async def test_a_snapshot_tells_of_the_time_since_the_last_one() -> None:
     load = generator(LoadSettings(clients=4))
     await load.connect({"n1": "a"})
