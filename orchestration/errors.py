@@ -54,8 +54,11 @@ class NodeFailed(RaftLabError):
         """The last lines of the node's log."""
 
     def __str__(self) -> str:
-        tail = "".join(f"\n    {line}" for line in self.log_tail.splitlines())
-        return f"node {self.node_id}: {self.reason}{tail}"
+        """The first line alone tells why: what happened, and the last words of the node. Then its log."""
+        lines = self.log_tail.splitlines()
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        why = self.reason if last in self.reason else f"{self.reason}: {last}"
+        return "\n    ".join((f"node {self.node_id}: {why}", *lines))
 
 
 class PlacementRefused(RaftLabError):

@@ -144,29 +144,29 @@ class NodeSupervisor:
             self._scratch / f"{spec.node_id}.{suffix}" for suffix in ("json", "log", "trace.jsonl")
         )
 
-    async def start(self, links: Sequence[Mapping[str, Any]], *, bootstrap: bool) -> Started:
+    async def start(self, links: Sequence[Mapping[str, Any]], *, bootstrap: bool, seed: int | None = None) -> Started:
         """Start the process, in the place of one that runs, and wait until it is ready. Raises NodeFailed.
 
         `links` is the table of link faults, in force before the node opens its port; `bootstrap` allows an
-        empty directory.
+        empty directory; `seed` is that of this life's timeouts.
         """
         # One at a time: the caller of an earlier start may have given it up, and asks again.
         async with self._starting:
             if self._process is not None:
                 await self._process.kill()
             spawned_ns = time.monotonic_ns()
-            process = self._process = await self._spawn(links, bootstrap)
+            process = self._process = await self._spawn(links, bootstrap, seed)
             if self._closed:
                 await process.kill()
             report = await process.report(self._spec.boot_timeout_s)
             return Started(report.address, process.pid, spawned_ns, time.monotonic_ns())
 
-    async def _spawn(self, links: Sequence[Mapping[str, Any]], bootstrap: bool) -> NodeProcess:
+    async def _spawn(self, links: Sequence[Mapping[str, Any]], bootstrap: bool, seed: int | None) -> NodeProcess:
         try:
             for folder in (self._scratch, self._storage):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             _cut_torn_line(self._trace_file)
-            self._config_file.write_text(json.dumps(self._config(links, bootstrap)), encoding="utf-8")
+            self._config_file.write_text(json.dumps(self._config(links, bootstrap, seed)), encoding="utf-8")
             return await NodeProcess.spawn(
                 self._spec.node_id,
                 [*_command_words(self._spec.command), "--config", str(self._config_file)],
@@ -228,13 +228,14 @@ class NodeSupervisor:
             raise NodeFailed(self._spec.node_id, "was never started")
         return self._process
 
-    def _config(self, links: Sequence[Mapping[str, Any]], bootstrap: bool) -> dict[str, Any]:
+    def _config(self, links: Sequence[Mapping[str, Any]], bootstrap: bool, seed: int | None) -> dict[str, Any]:
         config = dict(self._spec.config)
         return config | {
             "storage": {**config["storage"], "dir": str(self._storage)},
             "bind_host": self._spec.bind_host,
             "advertise_host": self._spec.advertise_host,
             "bootstrap": bootstrap,
+            "seed": seed,
             "links": list(links),
             "trace_file": str(self._trace_file),
         }

@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _POLL_S = 0.02
-_PROBE_TIMEOUT_S = 1.0
 _ACTOR_MARGIN_S = 10.0
 """How much longer than the node itself its actor may take to answer."""
 
@@ -75,7 +74,8 @@ class ClusterPlan(Section):
     chaos_enabled: bool = True
     allow_bad_parameters: bool = False
     seed: int | None = None
-    """Seed of the nodes' timeouts, made different for each node; default: from the system."""
+    """Seed of the nodes' timeouts, made different for each node and each of its lives (else the first election
+    timeout after every restart would be the same); default: from the system."""
     command: str | tuple[str, ...] = "default"
     """What starts a node; `--config FILE` is added. `default`: this project's own node."""
     placement: Placement = "spread"
@@ -102,8 +102,9 @@ class NodeExit(NamedTuple):
 
     node_id: str
     cause: Literal["crash", "stop", "exit", "infrastructure"]
-    """`crash` and `stop` were asked for; `exit`: the process ended by itself; `infrastructure`: its actor or
-    host did, which is neither the node's fault nor chaos."""
+    """`crash` and `stop` were asked for; `exit`: the process ended by itself, as always with an exit code
+    above 0, whatever was asked; `infrastructure`: its actor or host did, which is neither the node's fault
+    nor chaos."""
     exit_code: int | None
     """As `subprocess` gives it; None when nobody is left to tell."""
     log_tail: str
@@ -140,6 +141,8 @@ class _Node:
         self.probe: NodeProbe | None = None
         self.ending: Literal["crash", "stop"] | None = None
         """Why the process is about to end, if somebody asked for it."""
+        self.stale = False
+        """True while it could not be given the present table of link faults."""
         self.watch: asyncio.Task[None] | None = None
         """Waits for the end of the life that runs."""
 
@@ -290,11 +293,11 @@ class RayCluster:
 
     async def status(self, node_id: str) -> inspection_pb2.StatusReply | None:
         """The inner state of a node; None when it is not up, does not answer, or does not offer that."""
-        return await self._ask(node_id, lambda probe: probe.status(timeout=_PROBE_TIMEOUT_S))
+        return await self._ask(node_id, lambda probe: probe.status())
 
     async def samples(self, node_id: str, since_ns: int = 0) -> inspection_pb2.SamplesReply | None:
         """What a node measured about itself since `since_ns` of its own clock; None as for `status`."""
-        return await self._ask(node_id, lambda probe: probe.samples(since_ns, timeout=_PROBE_TIMEOUT_S))
+        return await self._ask(node_id, lambda probe: probe.samples(since_ns))
 
     async def collect(self, node_id: str) -> NodeFiles:
         """What the node has written, up or down. Raises InfrastructureError."""
@@ -309,10 +312,11 @@ class RayCluster:
     async def restart(self, *node_ids: str) -> Applied:
         """Start nodes that are down again, on what their disks hold, under the link faults in force.
 
-        Returns when they serve and everybody knows their new addresses. Raises NodeFailed with the end of
+        Returns when they serve and everybody knows their new addresses. Where the link faults changed meanwhile
+        and a node could not be given them, it is among those that failed. Raises NodeFailed with the end of
         the log of a node that does not come up.
         """
-        return await self._disturb(node_ids, self._restart)
+        return self._with_stale(await self._disturb(node_ids, self._restart), node_ids)
 
     async def pause(self, *node_ids: str) -> Applied:
         """Stop the processes (SIGSTOP) without ending them; returns when they stand still."""
@@ -320,8 +324,11 @@ class RayCluster:
         return applied._replace(failed=tuple(node_id for node_id in node_ids if self._nodes[node_id].state == "down"))
 
     async def resume(self, *node_ids: str) -> Applied:
-        """Let paused processes go on (SIGCONT)."""
-        return await self._disturb(node_ids, self._resume)
+        """Let paused processes go on (SIGCONT), under the link faults in force.
+
+        Those that could not be given these are among those that failed, as with `restart`.
+        """
+        return self._with_stale(await self._disturb(node_ids, self._resume), node_ids)
 
     async def set_links(self, rules: Sequence[LinkRule]) -> Applied:
         """Put this whole table of link faults in force on every node that runs.
@@ -331,8 +338,7 @@ class RayCluster:
         """
         self._links = tuple(rules)
         answers = await self._each(self.live, self._push_links)
-        failed = (node_id for node_id, time_ns in answers.items() if time_ns is None)
-        return _applied(answers.values(), tuple(node_id for node_id in failed if self._nodes[node_id].state == "up"))
+        return self._with_stale(_applied(answers.values()), answers)
 
     async def heal(self) -> Applied:
         """Remove every link fault."""
@@ -354,7 +360,6 @@ class RayCluster:
             cluster_id=self.cluster_id,
             node_id=node_id,
             members=list(self._nodes),
-            seed=None if plan.seed is None else random.Random(f"{plan.seed}/{node_id}").getrandbits(32),
             raft=plan.raft,
             storage=plan.storage,
             limits=plan.limits,
@@ -376,6 +381,13 @@ class RayCluster:
             boot_timeout_s=plan.boot_timeout_s,
         )
 
+    def _seed(self, node_id: str) -> int | None:
+        """Of the life that begins: a function of the plan's seed, the node, and its epoch in the address book."""
+        if self.plan.seed is None:
+            return None
+        epoch = self.addresses[node_id].epoch + 1 if node_id in self.addresses else 1
+        return random.Random(f"{self.plan.seed}/{node_id}/{epoch}").getrandbits(63)
+
     async def _boot(self, node: _Node, *, bootstrap: bool) -> Started:
         """Start the process. Nobody is told its address yet."""
         links = self._links
@@ -384,16 +396,16 @@ class RayCluster:
                 "start",
                 [rule.model_dump(mode="json") for rule in links],
                 bootstrap=bootstrap,
+                seed=self._seed(node.node_id),
                 timeout_s=self.plan.boot_timeout_s + _ACTOR_MARGIN_S,
             )
         )
-        node.ending = None
+        node.ending, node.stale = None, False
         node.state, node.pid = "up", started.pid
         node.probe = NodeProbe(started.address, transport=self.plan.transport)
         node.watch = asyncio.create_task(self._watch(node), name=f"end of {node.node_id}")
-        if self._links is not links:
-            # They changed while it started. Nobody knows its address, so nothing has leaked.
-            await self._push_links(node)
+        # Where they changed while it started: nobody knows its address, so nothing has leaked.
+        await self._catch_up(node, links)
         return started
 
     async def _watch(self, node: _Node) -> None:
@@ -401,7 +413,9 @@ class RayCluster:
         cause: Literal["crash", "stop", "exit", "infrastructure"]
         try:
             end = Exit(*await node.worker.call("wait", timeout_s=None))
-            cause, exit_code, tail = node.ending or "exit", end.exit_code, end.log_tail
+            exit_code, tail = end.exit_code, end.log_tail
+            # A signal or an end in order may be what was asked for; an error that it reports is its own.
+            cause = "exit" if exit_code > 0 else node.ending or "exit"
             time_ns = node.worker.clock.to_driver(end.time_ns)
         except InfrastructureError as error:
             cause, exit_code, tail, time_ns = "infrastructure", None, str(error), time.monotonic_ns()
@@ -413,7 +427,7 @@ class RayCluster:
 
     async def _until_serving(self, node: _Node) -> None:
         deadline = time.monotonic() + self.plan.boot_timeout_s
-        while node.probe is not None and await node.probe.health(timeout=_PROBE_TIMEOUT_S) is False:
+        while node.probe is not None and await node.probe.health() is False:
             if time.monotonic() > deadline:
                 raise NodeFailed(node.node_id, f"did not serve within {self.plan.boot_timeout_s:g} s")
             await asyncio.sleep(_POLL_S)
@@ -460,24 +474,39 @@ class RayCluster:
         if node.state != "paused":
             return None
         # The present table waits in its socket when it wakes up.
-        links = asyncio.create_task(self._push_links(node))
+        links = asyncio.create_task(self._catch_up(node))
         sent_ns = await node.worker.call("resume")
-        await links
         if node.state == "paused":
-            node.state = "up"
+            node.state = "up"  # a table that changes from now on is sent to it
+        await links
         return node.worker.clock.to_driver(sent_ns)
+
+    async def _catch_up(self, node: _Node, links: tuple[LinkRule, ...] | None = None) -> None:
+        """Bring a node that comes back, and has the table `links`, to the present one."""
+        while links is not self._links:
+            links = self._links
+            if await self._push_links(node) is None:
+                return
 
     async def _push_links(self, node: _Node) -> int | None:
         """When the table was in force on a node, on the driver's clock; None when it is not."""
-        if node.probe is None:
-            return None
-        try:
-            applied_ns = await node.probe.set_links(self._links, timeout=_PROBE_TIMEOUT_S)
-        except ProbeFailed:
-            return None
-        if applied_ns is None and not self._links:
-            return time.monotonic_ns()  # it knows no link faults, so none are in force
-        return None if applied_ns is None else node.worker.clock.to_driver(applied_ns)
+        time_ns = await self._try_links(node)
+        node.stale = time_ns is None
+        return time_ns
+
+    async def _try_links(self, node: _Node) -> int | None:
+        # Again and again: the connection may be one that broke while it was paused.
+        deadline = time.monotonic() + self.plan.transport.probe_timeout
+        while node.probe is not None and (left := deadline - time.monotonic()) > 0:
+            try:
+                applied_ns = await node.probe.set_links(self._links, timeout=left)
+            except ProbeFailed:
+                await asyncio.sleep(_POLL_S)
+                continue
+            if applied_ns is not None:
+                return node.worker.clock.to_driver(applied_ns)
+            return None if self._links else time.monotonic_ns()  # it knows no link faults, so none are in force
+        return None
 
     async def _dismiss(self, node: _Node, keep: bool) -> None:
         try:
@@ -514,6 +543,11 @@ class RayCluster:
     ) -> Applied:
         return _applied((await self._each(node_ids, act)).values())
 
+    def _with_stale(self, applied: Applied, node_ids: Iterable[str]) -> Applied:
+        """With those that run under another table of link faults than the present one among the failed."""
+        nodes = map(self._node, dict.fromkeys(node_ids))
+        return applied._replace(failed=tuple(node.node_id for node in nodes if node.stale and node.state == "up"))
+
     async def _tell_addresses(self) -> None:
         book = self.addresses.to_json()
         # A node whose actor is gone is reported by its watch.
@@ -528,7 +562,7 @@ class RayCluster:
             if node.probe is None:
                 return False, None
             try:
-                return True, await node.probe.status(timeout=_PROBE_TIMEOUT_S)
+                return True, await node.probe.status()
             except ProbeFailed:
                 return False, None
 
@@ -552,7 +586,8 @@ class RayCluster:
 
     async def _leader_by_reading(self) -> str | None:
         if self._scout is None:
-            settings = ClientSettings(rpc_timeout=_PROBE_TIMEOUT_S / 2, retry_budget=_PROBE_TIMEOUT_S)
+            budget = self.plan.transport.probe_timeout
+            settings = ClientSettings(rpc_timeout=budget / 2, retry_budget=budget)
             self._scout = self.client(settings=settings, client_id="scout")
         try:
             await self._scout.get(b"leader")
@@ -561,9 +596,9 @@ class RayCluster:
         return self._scout.leader
 
 
-def _applied(times: Iterable[int | None], failed: tuple[str, ...] = ()) -> Applied:
+def _applied(times: Iterable[int | None]) -> Applied:
     known = [time_ns for time_ns in times if time_ns is not None]
-    return Applied(min(known, default=0), max(known, default=0), failed)
+    return Applied(min(known, default=0), max(known, default=0))
 
 
 def _start_now(client: KVClient) -> None:

@@ -50,6 +50,8 @@ _KNOCK_TIMEOUT_S = 5.0
 _LONGEST_BASE = 24
 # Ray starts as many workers at a time as it believes to have CPUs; with 2 the first 15 actors take twice as long.
 _LEAST_CPUS = 4
+# Ray prints a warning, whatever log_to_driver says, from about four times as many workers on: never with 99 nodes.
+_WORKERS_AT_A_TIME = 32
 _MAX_CONCURRENCY = 1000
 
 
@@ -211,8 +213,11 @@ class _Connection:
                         include_dashboard=False,
                         object_store_memory=_OBJECT_STORE_BYTES,
                         _temp_dir=self._folder,
-                        # Else nodes and load generator would yield the CPU to everything else on the machine.
-                        _system_config={"worker_niceness": 0},
+                        _system_config={
+                            # Else nodes and load generator would yield the CPU to everything else on the machine.
+                            "worker_niceness": 0,
+                            "worker_maximum_startup_concurrency": _WORKERS_AT_A_TIME,
+                        },
                         **common,
                     )
             else:

@@ -4,7 +4,7 @@ No Raft: the node with the lowest id holds everything in memory and is the "lead
 It shows the contract in full: read `--config`, bind any port, serve KV and health, report the address on
 $RAFT_REPORT_FD, take address books from standard input, leave at its end-of-file and on SIGTERM.
 
-    python foreign_node.py [--misbehave die|silent] --config FILE
+    python foreign_node.py [--misbehave die|silent|stumble] --config FILE
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def obey_owner() -> None:
     os._exit(0)
 
 
-async def serve(config: dict[str, Any]) -> None:
-    """Serve until SIGTERM."""
+async def serve(config: dict[str, Any], exit_code: int) -> None:
+    """Serve until SIGTERM; then end with this code."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     kv_pb2_grpc.add_KVServicer_to_server(Store(config["node_id"], min(config["members"])), server)
     checks = health.HealthServicer()
@@ -86,14 +86,14 @@ async def serve(config: dict[str, Any]) -> None:
     await stop.wait()
     await server.stop(0.1)
     print("stopped", flush=True)
-    os._exit(0)  # the thread above may still be reading
+    os._exit(exit_code)  # the thread above may still be reading
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--misbehave", choices=["die", "silent"])
+    parser.add_argument("--misbehave", choices=["die", "silent", "stumble"])
     arguments = parser.parse_args()
     config = json.loads(arguments.config.read_text())
     print(f"foreign node {config['node_id']}, bootstrap {config['bootstrap']}", flush=True)
@@ -102,7 +102,7 @@ def main() -> None:
         sys.exit(5)
     if arguments.misbehave == "silent":
         signal.pause()
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, exit_code=7 if arguments.misbehave == "stumble" else 0))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ async def test_lives_of_a_node(temporary: Path) -> None:
     assert await node.kill() >= first.ready_ns
     assert (await waiting).exit_code == -signal.SIGKILL
     rule = {"from_id": "n1", "to_id": "n2", "cut": True}
-    second = await node.start([rule], bootstrap=False)
+    second = await node.start([rule], bootstrap=False, seed=7)
     assert second.pid != first.pid
 
     files = await node.collect()
@@ -75,10 +75,11 @@ async def test_lives_of_a_node(temporary: Path) -> None:
             "bind_host": "127.0.0.1",
             "advertise_host": "host.example",
             "bootstrap": bootstrap,
+            "seed": seed,
             "links": links,
             "trace_file": str(cell / "n1.trace.jsonl"),
         }
-        for bootstrap, links in ((True, []), (False, [rule]))
+        for bootstrap, seed, links in ((True, None, []), (False, 7, [rule]))
     ]
     assert told[0]["ray"] == []  # a node has no business with Ray's token
 
@@ -180,8 +181,14 @@ async def test_object_host() -> None:
 
 
 def test_errors_travel() -> None:
-    error = pickle.loads(pickle.dumps(NodeFailed("n1", "ended", 5, "last words")))
-    assert (error.node_id, error.node_exit_code, str(error)) == ("n1", 5, "node n1: ended\n    last words")
+    error = pickle.loads(pickle.dumps(NodeFailed("n1", "ended", 5, "hello\n  last words\n")))
+    assert (error.node_id, error.node_exit_code) == ("n1", 5)
+    assert str(error) == "node n1: ended: last words\n    hello\n      last words"
+
+
+def test_last_words_are_said_once() -> None:
+    assert str(NodeFailed("n1", "the host is gone", None, "the host is gone")).splitlines()[0].count("gone") == 1
+    assert str(NodeFailed("n1", "never started")) == "node n1: never started"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import queue
 import shutil
@@ -26,7 +27,8 @@ from orchestration import (
 )
 from orchestration.ray_cluster import connect
 from orchestration.ray_cluster.actor import temporary_folder
-from raft_actor_node.config import ClientSettings
+from raft_actor_node.client_probe import NodeProbe, ProbeFailed
+from raft_actor_node.config import ClientSettings, TransportSettings
 from raft_actor_node.errors import OperationError
 from raft_actor_node.links import LinkRule
 from tests.orchestration.waiting import eventually, gone, remaining, state
@@ -144,8 +146,8 @@ async def test_pause_and_resume(backend: Backend, foreign: tuple[str, ...]) -> N
 @pytest.mark.parametrize(
     ("misbehave", "words"),
     [
-        ("die", r"ended before it served: exit code 5 \(data corrupt or foreign\)\n.*\n    the disk is on fire"),
-        ("silent", r"did not report its address within 2 s\n    foreign node n\d, bootstrap True"),
+        ("die", r"ended before it served: exit code 5 \(data corrupt or foreign\): the disk is on fire\n"),
+        ("silent", r"did not report its address within 2 s: foreign node n\d, bootstrap True\n"),
     ],
 )
 async def test_program_that_does_not_come_up(
@@ -166,6 +168,60 @@ async def test_end_that_nobody_asked_for(backend: Backend, foreign: tuple[str, .
         assert end.log_tail.endswith("stopped")
         await cluster.restart("n2")
         assert cluster.live == ("n1", "n2")
+
+
+async def test_an_error_at_the_end_is_unexpected(backend: Backend, foreign: tuple[str, ...]) -> None:
+    async with running(backend, (*foreign, "--misbehave", "stumble"), nodes=1) as cluster:
+        await cluster.halt()
+        assert [(end.cause, end.exit_code) for end in cluster.unexpected_exits] == [("exit", 7)]
+
+
+async def test_every_life_has_a_seed_of_its_own(backend: Backend, foreign: tuple[str, ...]) -> None:
+    async def seeds() -> list[int]:
+        async with running(backend, foreign, nodes=2, seed=7) as cluster:
+            found = []
+            for life in range(2):
+                if life:
+                    await cluster.crash("n1", "n2")
+                    await cluster.restart("n1", "n2")
+                folder = temporary_folder() / cluster.plan.run_id
+                found += [json.loads(path.read_text())["seed"] for path in sorted(folder.glob("*/*.json"))]
+            return found
+
+    first = await seeds()
+    assert len(set(first)) == 4
+    assert await seeds() == first
+
+
+async def test_a_node_that_comes_back_without_the_present_links_has_failed(
+    backend: Backend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TransportSettings(probe_timeout=0.3)
+    async with running(backend, foreign, nodes=3, transport=settings) as cluster:
+        await cluster.pause("n1", "n2")
+        refusals = 2
+
+        async def set_links(probe: NodeProbe, *_: object, **__: object) -> int:
+            nonlocal refusals
+            if probe.address in (cluster.addresses["n1"].address, cluster.addresses["n3"].address):
+                if not refusals:
+                    return 1
+                refusals -= 1
+            raise ProbeFailed("busy", "UNAVAILABLE")
+
+        monkeypatch.setattr(NodeProbe, "set_links", set_links)
+        assert (await cluster.set_links([CUT])).failed == ()
+        assert refusals == 0
+        refusals = 2
+        assert (await cluster.resume("n1", "n2")).failed == ("n2",)
+        assert cluster.live == cluster.node_ids
+
+        await cluster.crash("n2")
+        restarting = asyncio.create_task(cluster.restart("n2"))
+        await asyncio.sleep(0)  # it has begun, with the table of this moment
+        await asyncio.sleep(0)
+        await cluster.set_links([])
+        assert (await restarting).failed == ("n2",)
 
 
 async def test_sigkill_of_an_actor(backend: Backend, foreign: tuple[str, ...]) -> None:

@@ -82,7 +82,7 @@ async def test_failed_start_says_why(tmp_path: Path, program: str, reason: str) 
 async def test_silent_program_is_killed_after_its_time(tmp_path: Path) -> None:
     process = await spawn(tmp_path, "print('thinking', flush=True); import time; time.sleep(1000)")
     await eventually((tmp_path / "n1.log").read_text, "it runs")
-    with pytest.raises(NodeFailed, match=r"n1: did not report its address within 0.1 s\n    thinking"):
+    with pytest.raises(NodeFailed, match=r"n1: did not report its address within 0.1 s: thinking\n    thinking"):
         await process.report(0.1)
     assert gone(process.pid)
 
@@ -99,7 +99,7 @@ async def test_start_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
 
 async def test_command_that_does_not_exist(tmp_path: Path) -> None:
     process = await NodeProcess.spawn("n1", ["no-such-program"], log_file=tmp_path / "n1.log")
-    with pytest.raises(NodeFailed, match=r"exit code 127 \(command not found\)\n.*no-such-program: No such file"):
+    with pytest.raises(NodeFailed, match=r"exit code 127 \(command not found\): .*no-such-program: No such file"):
         await process.report(10.0)
 
 
