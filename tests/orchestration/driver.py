@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,4 +36,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    # Whoever runs the tests in the background may have SIGINT ignored, and a child inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.run(main())
