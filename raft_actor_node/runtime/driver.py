@@ -140,12 +140,6 @@ class Driver:
         self._new_reads.append(sink)
         self._wake()
 
-    @property
-    def waiting(self) -> int:
-        """Proposed payloads and read batches that are not answered yet."""
-        writes = sum(p.end_index - p.next_index for p in self._pending) + sum(n for n, _ in self._proposals.values())
-        return writes + len(self._new_reads) + sum(map(len, self._reads.values()))
-
     # ------------------------------------------------------------------------------------ a step
 
     def _wake(self) -> None:
