@@ -1,7 +1,7 @@
-"""The calls through which data reaches a disk, and what has to be known about a directory first.
+"""The calls between the log and the operating system.
 
-`Disk` is the one seam between the log and the operating system: a test passes one that fails or that
-forgets what was not synced. Reading and locking are not in it.
+`Disk` is the one seam: all that the log does with files goes through it. So a disk can fail, forget what was not
+synced (volatile_disk.py), or be in memory altogether (orchestration's sim_cluster).
 """
 
 from __future__ import annotations
@@ -18,11 +18,65 @@ _MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 
 class Disk:
-    """System calls that change files or wait for the disk; each raises OSError."""
+    """System calls on files and directories; each raises OSError."""
+
+    room_bytes = 1 << 20
+    """Zeros that a log writes ahead, so that most appends change no file size: their fsync has no metadata to
+    journal, and that is half of its time when several logs share a disk."""
+
+    # -- what is there
+
+    def exists(self, path: Path) -> bool:
+        """Whether a file or directory has this name."""
+        return path.exists()
+
+    def read(self, path: Path) -> bytes | None:
+        """The content of a file, or None when there is none of this name."""
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def links(self, fd: int) -> int:
+        """The number of names an open file has: 0 when it was deleted."""
+        return os.fstat(fd).st_nlink
+
+    def memory_file_system(self, path: Path) -> str | None:
+        """Name of the memory file system on which a path lies or would be created; None if it is on a disk."""
+        return memory_file_system(path)
+
+    def random_bytes(self, size: int) -> bytes:
+        """Bytes that nobody can guess."""
+        return os.urandom(size)
+
+    # -- descriptors
+
+    def lock(self, directory: Path) -> int:
+        """Hold a directory until the returned descriptor is closed; raises DirectoryLocked at once if it is held.
+
+        The lock is on the directory itself: a lock file would have to be created before one knows whether this
+        process may touch anything.
+        """
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise DirectoryLocked(f"{directory}: another process holds this directory; nothing was touched") from None
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def open(self, path: Path, flags: int) -> int:
         """A file descriptor; children do not inherit it."""
         return os.open(path, flags, 0o644)
+
+    def close(self, fd: int) -> None:
+        """Give a descriptor back; nothing is synced by it."""
+        os.close(fd)
+
+    # -- changes
 
     def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
         """Write at an offset and return the number of bytes written, which may be fewer than given."""
@@ -71,25 +125,7 @@ def sync_directory(disk: Disk, directory: Path) -> None:
     try:
         disk.fsync(fd)
     finally:
-        os.close(fd)
-
-
-def lock_directory(directory: Path) -> int:
-    """Hold the directory until the returned descriptor is closed; raises DirectoryLocked at once if it is held.
-
-    The lock is on the directory itself: a lock file would have to be created before one knows whether this
-    process may touch anything.
-    """
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise DirectoryLocked(f"{directory}: another process holds this directory; nothing was touched") from None
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        disk.close(fd)
 
 
 def memory_file_system(path: Path) -> str | None:

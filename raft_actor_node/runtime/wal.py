@@ -29,14 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raft_actor_node.errors import ConfigError, DataCorrupt, DiskError, InvariantViolated
-from raft_actor_node.runtime.disk import (
-    REAL_DISK,
-    Disk,
-    lock_directory,
-    memory_file_system,
-    sync_directory,
-    write_all,
-)
+from raft_actor_node.runtime.disk import REAL_DISK, Disk, sync_directory, write_all
 from raft_actor_node.runtime.hard_state import INITIAL, HardState, decode_hard_state, encode_hard_state, newest
 from raft_actor_node.runtime.wal_format import (
     NONCE_BYTES,
@@ -55,9 +48,6 @@ SEGMENT_NUMBER = 1
 LOG_NAME = f"segment-{SEGMENT_NUMBER:08}.wal"
 HARD_STATE_NAMES = ("hard-state-a", "hard-state-b")
 MARK_NAME = "durable-mark"
-ROOM_BYTES = 1 << 20
-"""Zeros written ahead of the log, so that most appends change no file size: their fsync has no metadata to
-journal, and that is half of its time when several logs share a disk."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,8 @@ class Wal:
         """Lock a node's directory, recover what it holds, and make that durable.
 
         With `bootstrap`, a directory that is missing or holds no log becomes that of a new member; existing
-        data is opened all the same. With `fsync` off nothing is ever synced: a control, never a setting.
+        data is opened all the same. With `fsync` off nothing is synced once the log is open: a control, never a
+        setting.
 
         Raises ConfigError (a memory file system, or no directory), DirectoryLocked, DataCorrupt (damage that
         a torn write does not explain, data of another node, or no data without `bootstrap`; in all these
@@ -118,7 +109,7 @@ class Wal:
         """
         wal = cls(directory.absolute(), disk, fsync)
         try:
-            if not allow_memory_fs and (name := memory_file_system(wal.directory)) is not None:
+            if not allow_memory_fs and (name := disk.memory_file_system(wal.directory)) is not None:
                 raise ConfigError(
                     f"storage.dir: {directory} is on a memory file system ({name}), where fsync proves nothing; "
                     "choose a directory on a disk or set storage.allow_memory_fs"
@@ -194,7 +185,8 @@ class Wal:
         """What to write behind a unit that ends at `end`: new room, when a small unit has used up the last."""
         if end <= self._file_bytes:
             return b""
-        room = bytes(ROOM_BYTES) if end - self._end < ROOM_BYTES // 8 else b""
+        room_bytes = self._disk.room_bytes
+        room = bytes(room_bytes) if end - self._end < room_bytes // 8 else b""
         self._file_bytes = end + len(room)
         return room
 
@@ -215,9 +207,9 @@ class Wal:
     def _recover(self, cluster_id: str, node_id: str, bootstrap: bool) -> Recovered:
         self._enter_directory(bootstrap)
         log_path = self.directory / LOG_NAME
-        if not log_path.exists():
-            self._create_member(cluster_id, node_id, bootstrap)
-        data = log_path.read_bytes()
+        data = self._disk.read(log_path)
+        if data is None:
+            data = self._create_member(cluster_id, node_id, bootstrap)
         segment = decode_segment_header(data, str(log_path))
         if (segment.cluster_id, segment.node_id, segment.number) != (cluster_id, node_id, SEGMENT_NUMBER):
             raise DataCorrupt(
@@ -246,7 +238,7 @@ class Wal:
 
     def _enter_directory(self, bootstrap: bool) -> None:
         """Lock the directory, which is created only for a new member."""
-        missing = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
+        missing = [path for path in (self.directory, *self.directory.parents) if not self._disk.exists(path)]
         if missing and not bootstrap:
             raise self._comes_back_empty("no such directory")
         if missing:
@@ -254,10 +246,10 @@ class Wal:
         for path in reversed(missing):
             self._disk.mkdir(path)
             self._sync_entry(path)
-        self._descriptors.callback(os.close, lock_directory(self.directory))
+        self._descriptors.callback(self._disk.close, self._disk.lock(self.directory))
 
-    def _create_member(self, cluster_id: str, node_id: str, bootstrap: bool) -> None:
-        """Write the files of a new member. A crash before the last rename leaves nothing that counts."""
+    def _create_member(self, cluster_id: str, node_id: str, bootstrap: bool) -> bytes:
+        """Write the files of a new member, the log last: until then nothing counts. Returns the log."""
         if not bootstrap:
             raise self._comes_back_empty("there is no log in it")
         found = {name: data for name in (*HARD_STATE_NAMES, MARK_NAME) if (data := self._read(name)) is not None}
@@ -267,10 +259,12 @@ class Wal:
             if decoded is None or decoded[1] != INITIAL:
                 raise self._comes_back_empty(f"there is {name} but no log in it")
         # Without a zero byte: not even the first byte of a unit can be taken for room.
-        nonce = bytes(byte | 1 for byte in os.urandom(NONCE_BYTES))
+        nonce = bytes(byte | 1 for byte in self._disk.random_bytes(NONCE_BYTES))
         for name in HARD_STATE_NAMES:
             self._create(name, encode_hard_state(nonce, INITIAL))
-        self._create(LOG_NAME, encode_segment_header(SEGMENT_NUMBER, nonce, cluster_id, node_id))
+        header = encode_segment_header(SEGMENT_NUMBER, nonce, cluster_id, node_id)
+        self._create(LOG_NAME, header)
+        return header
 
     def _settle_log(self, path: Path, log: Replay, data: bytes) -> list[str]:
         """Cut a torn tail off, and make durable what was read: it may be in the page cache only."""
@@ -280,8 +274,7 @@ class Wal:
         if torn:
             self._disk.ftruncate(self._log_fd, log.end)
             self._file_bytes = log.end
-        if self._fsync:
-            self._disk.fsync(self._log_fd)
+        self._write_again(self._log_fd, data[log.durable_offset : log.end], log.durable_offset)
         self._end, self._chain = log.end, log.chain
         self._last_index, self._commit_index = len(log.terms), log.commit_index
         return [f"{path}: offset {log.end}: cut off {len(data) - log.end} bytes of a torn last unit"] if torn else []
@@ -300,23 +293,20 @@ class Wal:
                 warnings.append(f"{path}: was {damage}; restored from the other copy: term {state.term}")
             fd = self._open(path, os.O_RDWR)
             self._copy_fds.append(fd)
-            if self._fsync:
-                self._disk.fsync(fd)
+            self._write_again(fd, record, 0)
         return warnings
 
     def _settle_mark(
         self, segment: Segment, log: Replay, mark: DurableMark | None, mark_bytes: bytes | None
     ) -> list[str]:
         """Bring the durable mark up to date, and open it."""
-        oldest = DurableMark(segment.header_bytes, segment.crc)
-        known = DurableMark(log.end, log.chain) if self._fsync else mark or oldest
+        known = DurableMark(log.end, log.chain)
         record = encode_mark(self._nonce, known)
         if record != mark_bytes:
             self._create(MARK_NAME, record)
         path = self.directory / MARK_NAME
         self._mark_fd = self._open(path, os.O_RDWR)
-        if self._fsync:
-            self._disk.fsync(self._mark_fd)
+        self._disk.fsync(self._mark_fd)
         self._durable_offset = known.offset
         if mark is None and (mark_bytes is not None or log.end > segment.header_bytes):
             damage = "missing" if mark_bytes is None else "damaged"
@@ -331,15 +321,21 @@ class Wal:
 
     # -- files
 
+    def _write_again(self, fd: int, data: bytes, offset: int) -> None:
+        """Make durable what was read from a file.
+
+        Had an fsync of the process before failed, the kernel would show data that it takes for written and that is
+        not: an fsync alone would do nothing. The same bytes over the same bytes: to be torn does them no harm.
+        """
+        write_all(self._disk, fd, (data,), offset)
+        self._disk.fsync(fd)
+
     def _read(self, name: str) -> bytes | None:
-        try:
-            return (self.directory / name).read_bytes()
-        except FileNotFoundError:
-            return None
+        return self._disk.read(self.directory / name)
 
     def _open(self, path: Path, flags: int) -> int:
         fd = self._disk.open(path, flags)
-        self._descriptors.callback(os.close, fd)
+        self._descriptors.callback(self._disk.close, fd)
         return fd
 
     def _create(self, name: str, data: bytes) -> None:
@@ -348,19 +344,17 @@ class Wal:
         fd = self._disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             write_all(self._disk, fd, (data,), 0)
-            if self._fsync:
-                self._disk.fsync(fd)
+            self._disk.fsync(fd)
         finally:
-            os.close(fd)
+            self._disk.close(fd)
         self._disk.replace(temporary, path)
         self._sync_entry(path)
 
     def _sync_entry(self, path: Path) -> None:
         """Make durable that a file or directory is where it is."""
-        if self._fsync:
-            # A directory that this user may not read was not written by a node of this user.
-            with suppress(PermissionError):
-                sync_directory(self._disk, path.parent)
+        # A directory that this user may not read was not written by a node of this user.
+        with suppress(PermissionError):
+            sync_directory(self._disk, path.parent)
 
     def _sync(self, fd: int) -> None:
         """Return once what was written to a file is on disk, and the file still in its directory."""
@@ -369,7 +363,7 @@ class Wal:
             self._disk.fdatasync(fd)
             if self.on_fsync is not None:
                 self.on_fsync(time.monotonic_ns() - start_ns)
-        if os.fstat(fd).st_nlink == 0:
+        if self._disk.links(fd) == 0:
             raise OSError(errno.ENOENT, "a file of the log was deleted while in use")
 
     def _check_usable(self) -> None:

@@ -88,6 +88,8 @@ class Replay:
 
     end: int
     chain: int
+    durable_offset: int
+    """Up to here it is known to have been on disk: by the durable mark, or by the last unit."""
     terms: array[int] = field(default_factory=lambda: array("Q"))
     payloads: list[bytes] = field(default_factory=list)
     commit_index: int = 0
@@ -176,9 +178,9 @@ def replay(data: bytes, segment: Segment, mark: DurableMark | None, name: str) -
 
     Raises DataCorrupt, naming file and offset, for any damage that a torn write does not explain.
     """
-    log = Replay(segment.header_bytes, segment.crc)
-    view = memoryview(data)
     mark_offset = segment.header_bytes if mark is None else mark.offset
+    log = Replay(segment.header_bytes, segment.crc, mark_offset)
+    view = memoryview(data)
     below_mark = mark is not None
     while True:
         if below_mark and log.end >= mark_offset:
@@ -260,5 +262,6 @@ def _take(data: bytes, unit: _Unit, log: Replay, name: str) -> None:
     bounds = accumulate(lengths, initial=unit.body_offset + _ENTRY_BYTES * unit.entries)
     log.payloads.extend([data[start:end] for start, end in pairwise(bounds)])
     log.commit_index = unit.commit_index
+    log.durable_offset = max(log.durable_offset, unit.durable_offset)
     log.chain = unit.chain
     log.end = unit.body_offset + len(unit.body)

@@ -1,0 +1,13 @@
+"""Shows at the end of a session what became of damaged logs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.runtime.torture import OUTCOMES
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if OUTCOMES:
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(OUTCOMES.items()))
+        terminalreporter.write_line(f"damaged logs: {counts}")
