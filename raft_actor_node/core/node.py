@@ -138,7 +138,7 @@ class RaftNode:
         self._elected: NodeId | None = None
         """The leader of the current term, once known, whether it is heard now or not."""
         self._reset_election_timer()
-        self._trace("started", index=self.log.last_index)
+        self._trace("started", index=self.log.last_index, peer=self.voted_for or "")
 
     # ------------------------------------------------------------------------------------ the door
 
@@ -404,7 +404,7 @@ class RaftNode:
         self._vote_resend_at.clear()
         self.counters.elections_won += 1
         self.counters.leader_changes += 1
-        self._trace("became_leader")
+        self._trace("became_leader", index=self.log.last_index)
         self.progress = {peer: Progress(self.log.last_index + 1, self._now) for peer in self.peers}
         self._term_start_index = self._append([self.current_term], [NO_OP])
         self._deadline = self._now  # the first heartbeat is due at once
@@ -648,7 +648,7 @@ class RaftNode:
     def _trace(self, kind: TraceKind, *, index: int = 0, peer: NodeId = "", detail: str = "") -> None:
         # Told when the term and the vote it tells of are durable: not before, and in the step in which they leave.
         told = self._effects.trace if self._hard_state_is_durable() else self._untold
-        told.append(TraceEvent(kind, self.current_term, index, peer, detail))
+        told.append(TraceEvent(kind, self.current_term, index, peer, detail, self.log.term_at(index)))
 
 
 TraceKind = Literal[

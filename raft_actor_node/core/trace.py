@@ -13,6 +13,9 @@ class TraceEvent:
 
     kind: started | became_follower | became_pre_candidate | became_candidate | became_leader |
     vote_granted | leader_heard | log_truncated | commit
+
+    With what these tell, checkers need no log: `started` its end and the vote that was found (peer_id),
+    `became_leader` its end before the no-op, `commit` the last entry committed, `log_truncated` the first erased.
     """
 
     kind: str
@@ -20,3 +23,5 @@ class TraceEvent:
     index: int = 0
     peer_id: NodeId = ""
     detail: str = ""
+    log_term: int = 0
+    """Term of the entry at `index`."""

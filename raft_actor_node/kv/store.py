@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
+from raft_actor_node.core.log import Log
 from raft_actor_node.kv.commands import HEADER, Command, ErrorCode, Kind, decode
 
 
@@ -25,6 +27,8 @@ class Result(NamedTuple):
     number: int = 0
 
 
+MARK_EVERY = 4096
+"""Entries between two marks of the rolling hash."""
 DONE = Result()
 """Nothing to report: a put, or the no-op."""
 _FOUND = Result(found=True)
@@ -49,6 +53,35 @@ class _Session:
         self.result = DONE
 
 
+class _PrefixHash:
+    """Rolling hash over term and payload of the entries 1 to `index`.
+
+    Over two streams of bytes, so that it makes no difference how the entries were batched. Commands say how
+    long they are, hence the streams identify the sequence of (term, payload).
+    """
+
+    __slots__ = ("_payloads", "_terms", "index")
+
+    def __init__(self) -> None:
+        self.index = 0
+        self._terms = hashlib.sha256()
+        self._payloads = hashlib.sha256()
+
+    def update(self, terms: Sequence[int], payloads: Sequence[bytes]) -> None:
+        self._terms.update(struct.pack(f"<{len(terms)}Q", *terms))
+        # No command is or begins with a zero byte: it can stand for the no-op.
+        self._payloads.update(b"".join([payload or b"\0" for payload in payloads]))
+        self.index += len(payloads)
+
+    def copy(self) -> _PrefixHash:
+        twin = _PrefixHash()
+        twin.index, twin._terms, twin._payloads = self.index, self._terms.copy(), self._payloads.copy()
+        return twin
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self._terms.digest() + self._payloads.digest()).digest()[:16]
+
+
 class Store:
     """The replicated key-value store."""
 
@@ -61,10 +94,9 @@ class Store:
         self._value_bytes = value_bytes
         self._values: dict[bytes, bytes] = {}
         self._sessions: dict[int, _Session] = {}
-        # Streams of bytes, so that it makes no difference how the entries were batched. Commands say
-        # how long they are, hence two streams identify the sequence of (term, payload).
-        self._terms_hash = hashlib.sha256()
-        self._payloads_hash = hashlib.sha256()
+        self._prefix = _PrefixHash()
+        self._marks: list[_PrefixHash] = []
+        """Copies of it at growing indexes: a prefix is hashed from the last mark before its end."""
 
     @property
     def session_count(self) -> int:
@@ -90,10 +122,10 @@ class Store:
             raise ValueError(f"{len(payloads)} entries from {first_index} do not follow entry {self.last_applied}")
         apply = self._apply
         results = [apply(index, payload) for index, payload in enumerate(payloads, first_index)]
-        self._terms_hash.update(struct.pack(f"<{len(terms)}Q", *terms))
-        # No command is or begins with a zero byte: it can stand for the no-op.
-        self._payloads_hash.update(b"".join([payload or b"\0" for payload in payloads]))
+        self._prefix.update(terms, payloads)
         self.last_applied += len(payloads)
+        if self.last_applied - (self._marks[-1].index if self._marks else 0) >= MARK_EVERY:
+            self._marks.append(self._prefix.copy())
         return results
 
     def applied_hash(self) -> bytes:
@@ -101,7 +133,16 @@ class Store:
 
         Equal prefixes give equal hashes, however they were batched.
         """
-        return hashlib.sha256(self._terms_hash.digest() + self._payloads_hash.digest()).digest()[:16]
+        return self._prefix.digest()
+
+    def prefix_hash(self, index: int, log: Log) -> bytes:
+        """What `applied_hash` was when `index` had been applied; empty when it has not been. `log` is the node's."""
+        if index > self.last_applied:
+            return b""
+        at = bisect_right(self._marks, index, key=lambda mark: mark.index)
+        prefix = self._marks[at - 1].copy() if at else _PrefixHash()
+        prefix.update(log.terms(prefix.index + 1, index + 1), log.payloads(prefix.index + 1, index + 1))
+        return prefix.digest()
 
     def state_hash(self) -> bytes:
         """Hash over keys, values and sessions: 16 bytes, at a cost in proportion to them."""

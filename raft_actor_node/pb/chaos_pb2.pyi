@@ -17,7 +17,7 @@ REQUESTS: LinkMessages
 REPLIES: LinkMessages
 
 class LinkRule(_message.Message):
-    __slots__ = ("from_id", "to_id", "messages", "cut", "drop", "duplicate", "delay_ms", "jitter_ms")
+    __slots__ = ("from_id", "to_id", "messages", "cut", "drop", "duplicate", "delay_ms", "jitter_ms", "tail_ms")
     FROM_ID_FIELD_NUMBER: _ClassVar[int]
     TO_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class LinkRule(_message.Message):
     DUPLICATE_FIELD_NUMBER: _ClassVar[int]
     DELAY_MS_FIELD_NUMBER: _ClassVar[int]
     JITTER_MS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_MS_FIELD_NUMBER: _ClassVar[int]
     from_id: str
     to_id: str
     messages: LinkMessages
@@ -34,7 +35,8 @@ class LinkRule(_message.Message):
     duplicate: float
     delay_ms: float
     jitter_ms: float
-    def __init__(self, from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., messages: _Optional[_Union[LinkMessages, str]] = ..., cut: _Optional[bool] = ..., drop: _Optional[float] = ..., duplicate: _Optional[float] = ..., delay_ms: _Optional[float] = ..., jitter_ms: _Optional[float] = ...) -> None: ...
+    tail_ms: float
+    def __init__(self, from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., messages: _Optional[_Union[LinkMessages, str]] = ..., cut: _Optional[bool] = ..., drop: _Optional[float] = ..., duplicate: _Optional[float] = ..., delay_ms: _Optional[float] = ..., jitter_ms: _Optional[float] = ..., tail_ms: _Optional[float] = ...) -> None: ...
 
 class SetLinksRequest(_message.Message):
     __slots__ = ("rules",)

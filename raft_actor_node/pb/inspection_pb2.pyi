@@ -19,10 +19,12 @@ CANDIDATE: Role
 LEADER: Role
 
 class StatusRequest(_message.Message):
-    __slots__ = ("with_state_hash",)
+    __slots__ = ("with_state_hash", "hash_index")
     WITH_STATE_HASH_FIELD_NUMBER: _ClassVar[int]
+    HASH_INDEX_FIELD_NUMBER: _ClassVar[int]
     with_state_hash: bool
-    def __init__(self, with_state_hash: _Optional[bool] = ...) -> None: ...
+    hash_index: int
+    def __init__(self, with_state_hash: _Optional[bool] = ..., hash_index: _Optional[int] = ...) -> None: ...
 
 class PeerStatus(_message.Message):
     __slots__ = ("node_id", "match_index", "next_index", "probing", "silent_ms")
@@ -39,7 +41,7 @@ class PeerStatus(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., match_index: _Optional[int] = ..., next_index: _Optional[int] = ..., probing: _Optional[bool] = ..., silent_ms: _Optional[float] = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("elections_started", "elections_won", "pre_votes_started", "step_downs", "leader_changes", "messages_sent", "messages_received", "messages_refused", "messages_dropped", "messages_unsent", "entries_appended", "entries_erased", "operations_answered", "duplicates_answered", "operations_refused", "fsyncs")
+    __slots__ = ("elections_started", "elections_won", "pre_votes_started", "step_downs", "leader_changes", "messages_sent", "messages_received", "messages_refused", "messages_dropped", "messages_unsent", "entries_appended", "entries_erased", "operations_answered", "duplicates_answered", "operations_refused", "fsyncs", "messages_delayed", "messages_duplicated")
     ELECTIONS_STARTED_FIELD_NUMBER: _ClassVar[int]
     ELECTIONS_WON_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTES_STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +58,8 @@ class Counters(_message.Message):
     DUPLICATES_ANSWERED_FIELD_NUMBER: _ClassVar[int]
     OPERATIONS_REFUSED_FIELD_NUMBER: _ClassVar[int]
     FSYNCS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_DELAYED_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_DUPLICATED_FIELD_NUMBER: _ClassVar[int]
     elections_started: int
     elections_won: int
     pre_votes_started: int
@@ -72,10 +76,12 @@ class Counters(_message.Message):
     duplicates_answered: int
     operations_refused: int
     fsyncs: int
-    def __init__(self, elections_started: _Optional[int] = ..., elections_won: _Optional[int] = ..., pre_votes_started: _Optional[int] = ..., step_downs: _Optional[int] = ..., leader_changes: _Optional[int] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_refused: _Optional[int] = ..., messages_dropped: _Optional[int] = ..., messages_unsent: _Optional[int] = ..., entries_appended: _Optional[int] = ..., entries_erased: _Optional[int] = ..., operations_answered: _Optional[int] = ..., duplicates_answered: _Optional[int] = ..., operations_refused: _Optional[int] = ..., fsyncs: _Optional[int] = ...) -> None: ...
+    messages_delayed: int
+    messages_duplicated: int
+    def __init__(self, elections_started: _Optional[int] = ..., elections_won: _Optional[int] = ..., pre_votes_started: _Optional[int] = ..., step_downs: _Optional[int] = ..., leader_changes: _Optional[int] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_refused: _Optional[int] = ..., messages_dropped: _Optional[int] = ..., messages_unsent: _Optional[int] = ..., entries_appended: _Optional[int] = ..., entries_erased: _Optional[int] = ..., operations_answered: _Optional[int] = ..., duplicates_answered: _Optional[int] = ..., operations_refused: _Optional[int] = ..., fsyncs: _Optional[int] = ..., messages_delayed: _Optional[int] = ..., messages_duplicated: _Optional[int] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("node_id", "cluster_id", "role", "current_term", "voted_for", "leader_id", "first_log_index", "last_log_index", "last_log_term", "durable_index", "commit_index", "last_applied", "peers", "session_count", "key_count", "applied_hash", "state_hash", "counters", "fsync_p50_us", "fsync_p99_us", "fsync_max_us", "loop_lag_p99_us", "loop_lag_max_us", "cpu_s", "resident_bytes", "pid", "now_ns", "pending_operations")
+    __slots__ = ("node_id", "cluster_id", "role", "current_term", "voted_for", "leader_id", "first_log_index", "last_log_index", "last_log_term", "durable_index", "commit_index", "last_applied", "peers", "session_count", "key_count", "applied_hash", "state_hash", "counters", "fsync_p50_us", "fsync_p99_us", "fsync_max_us", "loop_lag_p99_us", "loop_lag_max_us", "cpu_s", "resident_bytes", "pid", "now_ns", "pending_operations", "prefix_hash")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +110,7 @@ class StatusReply(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     NOW_NS_FIELD_NUMBER: _ClassVar[int]
     PENDING_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_HASH_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     cluster_id: str
     role: Role
@@ -132,7 +139,8 @@ class StatusReply(_message.Message):
     pid: int
     now_ns: int
     pending_operations: int
-    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., current_term: _Optional[int] = ..., voted_for: _Optional[str] = ..., leader_id: _Optional[str] = ..., first_log_index: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ..., durable_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., last_applied: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[PeerStatus, _Mapping]]] = ..., session_count: _Optional[int] = ..., key_count: _Optional[int] = ..., applied_hash: _Optional[bytes] = ..., state_hash: _Optional[bytes] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., fsync_p50_us: _Optional[float] = ..., fsync_p99_us: _Optional[float] = ..., fsync_max_us: _Optional[float] = ..., loop_lag_p99_us: _Optional[float] = ..., loop_lag_max_us: _Optional[float] = ..., cpu_s: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., pid: _Optional[int] = ..., now_ns: _Optional[int] = ..., pending_operations: _Optional[int] = ...) -> None: ...
+    prefix_hash: bytes
+    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., current_term: _Optional[int] = ..., voted_for: _Optional[str] = ..., leader_id: _Optional[str] = ..., first_log_index: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ..., durable_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., last_applied: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[PeerStatus, _Mapping]]] = ..., session_count: _Optional[int] = ..., key_count: _Optional[int] = ..., applied_hash: _Optional[bytes] = ..., state_hash: _Optional[bytes] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., fsync_p50_us: _Optional[float] = ..., fsync_p99_us: _Optional[float] = ..., fsync_max_us: _Optional[float] = ..., loop_lag_p99_us: _Optional[float] = ..., loop_lag_max_us: _Optional[float] = ..., cpu_s: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., pid: _Optional[int] = ..., now_ns: _Optional[int] = ..., pending_operations: _Optional[int] = ..., prefix_hash: _Optional[bytes] = ...) -> None: ...
 
 class LogRequest(_message.Message):
     __slots__ = ("first_index", "end_index")
@@ -177,7 +185,7 @@ class TraceRequest(_message.Message):
     def __init__(self, after: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
 
 class TraceEvent(_message.Message):
-    __slots__ = ("number", "time_ns", "kind", "term", "index", "peer_id", "detail")
+    __slots__ = ("number", "time_ns", "kind", "term", "index", "peer_id", "detail", "log_term")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIME_NS_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -185,6 +193,7 @@ class TraceEvent(_message.Message):
     INDEX_FIELD_NUMBER: _ClassVar[int]
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    LOG_TERM_FIELD_NUMBER: _ClassVar[int]
     number: int
     time_ns: int
     kind: str
@@ -192,4 +201,5 @@ class TraceEvent(_message.Message):
     index: int
     peer_id: str
     detail: str
-    def __init__(self, number: _Optional[int] = ..., time_ns: _Optional[int] = ..., kind: _Optional[str] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., peer_id: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+    log_term: int
+    def __init__(self, number: _Optional[int] = ..., time_ns: _Optional[int] = ..., kind: _Optional[str] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., peer_id: _Optional[str] = ..., detail: _Optional[str] = ..., log_term: _Optional[int] = ...) -> None: ...

@@ -1,13 +1,14 @@
 """A world for pure Raft nodes: virtual time, a wire that misbehaves, disks that forget what was not synced.
 
-`World` drives any number of nodes; rules.py checks after every step what must never be seen. bench.py has one
-node alone. Everything follows from the seed; nothing sleeps.
+`World` drives any number of nodes; the product's ClusterInvariants check after every step what must never be
+seen. bench.py has one node alone. Everything follows from the seed; nothing sleeps.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -28,7 +29,7 @@ from raft_actor_node.core import (
     Receive,
     Role,
 )
-from tests.core.rules import Disk, Rules
+from raft_actor_node.core.invariants.cluster import ClusterInvariants
 
 ET_MIN, ET_MAX, HEARTBEAT, RPC_TIMEOUT = 0.150, 0.300, 0.050, 0.100
 
@@ -46,6 +47,37 @@ def names(n: int) -> list[str]:
 def payload(index: int, term: int) -> bytes:
     """Payload of the entry at `index` of `term`, the same wherever it is needed: what log matching demands."""
     return b"%d.%d" % (index, term)
+
+
+@dataclass
+class Disk:
+    """What one node's disk holds for certain; `write` is the moment at which an fsync returns."""
+
+    hard_state: HardState = field(default_factory=HardState)
+    terms: list[int] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    commit_index: int = 0
+
+    def write(self, persist: Persist, *, entries: bool = True) -> None:
+        """The hard state, then the entries as one unit (or not, when the power fails in between)."""
+        self.hard_state = persist.hard_state or self.hard_state
+        if entries and persist.terms:
+            self.terms[persist.first_index - 1 :] = persist.terms
+            self.payloads[persist.first_index - 1 :] = persist.payloads
+            self.commit_index = max(self.commit_index, min(persist.commit_index, len(self.terms)))
+
+
+@dataclass
+class Applied:
+    """Stands for a state machine: what it holds is the log up to an index."""
+
+    last_applied: int = 0
+
+    def get(self, _: bytes) -> None:
+        return None
+
+    def state_hash(self) -> bytes:
+        return b"%d" % self.last_applied
 
 
 def stored(terms: Sequence[int], term: int | None = None, voted_for: str | None = None) -> Disk:
@@ -81,16 +113,23 @@ class World:
         self.sent: list[Message] = []  # what left, lost or not, for tests to read
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._ticket, self._life, self._writing = count(), dict.fromkeys(self.ids, 0), dict[str, Persist]()
-        self.rules = Rules(self.disks)
-        self.committed, self.leaders, self.read_results = self.rules.committed, self.rules.leaders, self.rules.reads
+        self.invariants = ClusterInvariants()
+        self.leaders, self.read_results = self.invariants.leaders, dict[int, int | None]()
+        self._applied = {i: Applied() for i in self.ids}
         for i in self.ids:
             self.restart(i)
+
+    @property
+    def committed(self) -> list[tuple[int, bytes]]:
+        """(term, payload) of every committed entry."""
+        return list(zip(self.invariants.committed_terms, self.invariants.committed_payloads, strict=True))
 
     # ------------------------------------------------------------------------------ faults
 
     def crash(self, node_id: str) -> None:
         """Power loss: of the write under way nothing, only the hard state, or everything got to the disk."""
         del self.nodes[node_id]
+        self.invariants.crashed(node_id, self.now)
         self.mail.pop(node_id, None)
         self._life[node_id] += 1
         if persist := self._writing.pop(node_id, None):
@@ -110,7 +149,8 @@ class World:
             log=Log(disk.terms, list(disk.payloads)),  # a Log keeps the list it is given
             commit_index=disk.commit_index,
         )
-        self.rules.started(self.nodes[node_id])
+        self._applied[node_id] = Applied()
+        self.invariants.started(self.nodes[node_id], self.now)
         self._step(node_id, [])
 
     def pause(self, node_id: str) -> None:
@@ -153,7 +193,6 @@ class World:
     def read(self, node_id: str) -> int:
         """A read arrives; `read_results` will hold its index, or None when it was refused."""
         read_id = next(self._ticket)
-        self.rules.read_asked(read_id)
         self.give(node_id, Read(read_id))
         return read_id
 
@@ -206,19 +245,19 @@ class World:
     def converged(self) -> bool:
         """Every node is up, holds the same log, durably, and knows all of it committed."""
         state = {(n.log.last_index, n.log.last_term, n.durable_index, n.commit_index) for n in self.nodes.values()}
-        return len(self.nodes) == len(self.ids) and len(state) == 1 and state.pop()[0] == len(self.committed)
+        committed = len(self.invariants.committed_terms)
+        return len(self.nodes) == len(self.ids) and len(state) == 1 and state.pop()[0] == committed
 
     def _at(self, latency: tuple[float, float], act: Callable[[], None]) -> None:
         heappush(self._queue, (self.now + self.rng.uniform(*latency), next(self._ticket), act))
 
     def _step(self, node_id: str, events: list[Event]) -> None:
         node = self.nodes[node_id]
-        led = node.current_term if node.role == Role.LEADER else None
+        before = node.snapshot()
         try:
             effects = node.step(events, self.now)
-            self.rules.stepped(node, effects, led)
-            for message in effects.messages:
-                self.rules.left(message, node)
+            self.invariants.stepped(node, before, events, effects, self.now)
+            self._apply(node)
         except Exception as error:
             error.add_note(f"seed {self.seed}, t={self.now:.4f}, {node_id}: {events}")
             raise
@@ -226,11 +265,19 @@ class World:
             assert node_id not in self._writing, "two writes under way"
             self._writing[node_id] = effects.persist
             self._at(self.disk_latency[node_id], partial(self._synced, node_id, self._life[node_id]))
+        self.read_results |= {ready.read_id: ready.index for ready in effects.reads}
+        self.read_results |= dict.fromkeys(effects.reads_refused)
         self.sent += effects.messages
         for message in effects.messages:
             for _ in range(1 + (self.rng.random() < self.duplicate)):
                 if self.rng.random() >= self.loss and not self.lose(message):
                     self._at(self.delay, partial(self._deliver, message))
+
+    def _apply(self, node: RaftNode) -> None:
+        state, commit = self._applied[node.node_id], node.commit_index
+        if commit > state.last_applied:
+            first, state.last_applied = state.last_applied + 1, commit
+            self.invariants.applied(node.node_id, first, [None] * (commit + 1 - first), state, self.now)
 
     def _deliver(self, message: Message) -> None:
         if (message.from_id, message.to_id) not in self.cuts:
@@ -240,4 +287,5 @@ class World:
         if life == self._life[node_id]:
             persist = self._writing.pop(node_id)
             self.disks[node_id].write(persist)
+            self.invariants.synced(node_id, persist, self.now)
             self.give(node_id, Persisted(persist.number))

@@ -251,7 +251,7 @@ def test_an_acknowledged_write_survives_the_loss_of_every_nodes_power(seed: int)
         leader = world.elect()
         world.propose(leader.node_id, b"%d" % k)
         world.run(world.rng.uniform(0.0, 0.03))
-        acknowledged = world.rules.acknowledged
+        acknowledged = world.invariants.acknowledged
         for i in world.ids:
             world.crash(i)
         for i in world.ids:

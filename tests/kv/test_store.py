@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
+from raft_actor_node.core.log import Log
 from raft_actor_node.kv.commands import Command, ErrorCode, Kind, decode, encode
 from raft_actor_node.kv.model import Model, step
-from raft_actor_node.kv.store import DONE, Result, Store
+from raft_actor_node.kv.store import DONE, MARK_EVERY, Result, Store
 
 VALUE_BYTES = 6
 KEYS = st.sampled_from([b"a", b"b", b"\x00"])
@@ -225,6 +226,33 @@ def test_the_applied_hash_tells_logs_apart_and_nothing_else(log: list[tuple[int,
     assert hash_of(log) == hash_of(log, cuts)
     other = data.draw(LOGS)
     assert (hash_of(log) == hash_of(other)) == (log == other)
+
+
+@given(LOGS, st.data())
+def test_the_hash_of_a_prefix_is_what_the_applied_hash_was(log: list[tuple[int, bytes]], data: st.DataObject) -> None:
+    store, kept = Store(value_bytes=VALUE_BYTES), Log([term for term, _ in log], [payload for _, payload in log])
+    hashes = [store.applied_hash()]
+    for index, (term, payload) in enumerate(log, 1):
+        store.apply(index, [term], [payload])
+        hashes.append(store.applied_hash())
+    index = data.draw(st.integers(0, len(log)))
+    assert store.prefix_hash(index, kept) == hashes[index]
+    assert store.prefix_hash(len(log) + 1, kept) == b""
+
+
+def test_the_hash_of_a_prefix_of_a_long_log_begins_at_a_mark() -> None:
+    """It costs the same wherever the prefix ends: what was hashed before the mark is not needed any more."""
+    payloads = [put(b"k", b"%d" % (k % 1000)) for k in range(3 * MARK_EVERY)]
+    store, kept = Store(value_bytes=VALUE_BYTES), Log([1] * len(payloads), payloads)
+    hashes = {}
+    for lo in range(1, len(payloads), 1000):
+        store.apply(lo, kept.terms(lo, lo + 1000), kept.payloads(lo, lo + 1000))
+        hashes[store.last_applied] = store.applied_hash()
+    for index, digest in hashes.items():
+        assert store.prefix_hash(index, kept) == digest
+    kept._payloads[: 2 * MARK_EVERY] = [b"gone"] * (2 * MARK_EVERY)
+    index = max(hashes)
+    assert store.prefix_hash(index, kept) == hashes[index]
 
 
 def test_the_state_hash_does_not_depend_on_the_order_of_insertion() -> None:

@@ -1,0 +1,618 @@
+"""What must hold of a whole cluster, checked after every step of every node.
+
+`ClusterInvariants` watches from outside: what each node holds after a step, what leaves it, and what its disk
+held for certain at that moment. It knows no role's duties, only what must never be seen, and trusts no
+bookkeeping of the core that it can see for itself: who voted for whom is read off the messages that left,
+what is durable off the writes that were reported done.
+
+Costs. Everything is incremental: a log is compared with what was seen of it only when it changed, an entry is
+looked at once per node that takes it, and logs are compared by (index, term) pairs: a pair that is always found
+with the same payload and the same term before it makes two logs that share it equal up to there (log matching,
+by induction), so that no check has to walk a log again.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from raft_actor_node.core.effects import Effects, HardState, Persist, ReadReady
+from raft_actor_node.core.events import Event, Propose, Read, Receive
+from raft_actor_node.core.invariants.node import Snapshot
+from raft_actor_node.core.invariants.rules import Rule
+from raft_actor_node.core.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raft_actor_node.core.quorum import quorum_size, reached_by_quorum
+from raft_actor_node.core.types import NodeId, Role
+from raft_actor_node.errors import InvariantViolated
+
+if TYPE_CHECKING:
+    from raft_actor_node.core.node import RaftNode
+
+HASHED_EVERY = 64
+"""Entries between two comparisons of whole states: a state hash costs time in proportion to the state."""
+QUORUM_PATIENCE = 2
+"""Longest election timeouts within which a leader that hears no quorum must have stepped down."""
+
+
+class State(Protocol):
+    """A replica of the state machine."""
+
+    @property
+    def last_applied(self) -> int: ...
+    def get(self, key: bytes) -> bytes | None: ...
+    def state_hash(self) -> bytes: ...
+
+
+class StateModel(Protocol):
+    """What the state machine should do with each entry, by an implementation of its own."""
+
+    def apply(self, index: int, payload: bytes) -> object:
+        """The result that the entry at `index` must have; called once for each, in order."""
+
+    def mismatch(self, state: State) -> str:
+        """What a replica that applied as much as the model holds differently; empty when nothing."""
+
+
+@dataclass(slots=True)
+class _Disk:
+    """What the disk of one node holds for certain."""
+
+    current_term: int
+    voted_for: NodeId | None
+    terms: array[int]
+    writing: Persist | None = None
+    """Handed to the disk and not reported done: after a crash it is there or not."""
+
+
+@dataclass(slots=True)
+class _Life:
+    """One life of a node, as seen so far."""
+
+    node: RaftNode
+    terms: array[int]
+    """Terms of its log."""
+    appended: int
+    commit_index: int = 0
+    applied: int = 0
+    sequence: int = 0
+    """Highest sequence of a request that left it."""
+    reads: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    """By read: commit index and sequence at its arrival, and what clients had been told by then."""
+    accepted: deque[tuple[int, int, int]] = field(default_factory=deque)
+    """(first index, end, term) of proposals taken from clients."""
+    verified: tuple[int, int] = (0, 0)
+    """A term, and up to where its leader's messages showed that the logs agree."""
+    pre_votes: dict[int, set[NodeId]] = field(default_factory=dict)
+    """By term: who would vote for this node."""
+    leads: int = 0
+    """The term it leads, or led last."""
+    heard: dict[NodeId, float] = field(default_factory=dict)
+    acked: dict[NodeId, int] = field(default_factory=dict)
+    promised: dict[NodeId, int] = field(default_factory=dict)
+    """By peer, in this leadership: when it was heard, which request it answered, what it holds durably."""
+    match: dict[NodeId, int] = field(default_factory=dict)
+
+
+class ClusterInvariants:
+    """The observer of one cluster: told of everything its nodes do, in order, from their first start on.
+
+    Every method may raise InvariantViolated, which names the rule, the node and the time. `now` is the true
+    time in seconds; each node's own clock may run slower, down to `slowest_clock` of it.
+    """
+
+    def __init__(self, *, slowest_clock: float = 1.0, model: StateModel | None = None) -> None:
+        self.leaders: dict[int, NodeId] = {}
+        """By term, of all nodes in all their lives."""
+        self.committed_terms = array("Q")
+        self.committed_payloads: list[bytes] = []
+        """Every committed entry, from index 1 on."""
+        self.acknowledged = 0
+        """Highest index of which a client has an answer."""
+        self.reads_checked = 0
+        self.violation: InvariantViolated | None = None
+        """The first that was raised, should somebody have caught it."""
+        self._slowest_clock = slowest_clock
+        self._model = model
+        self._now = 0.0
+        self._quorum = 0
+        self._members: tuple[NodeId, ...] = ()
+        self._disks: dict[NodeId, _Disk] = {}
+        self._lives: dict[NodeId, _Life] = {}
+        self._leading: dict[int, _Life] = {}
+        """By term: leaders that are alive and have not learned of a later term."""
+        self._votes: dict[tuple[NodeId, int], NodeId] = {}
+        self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}
+        """(index, term): payload, and term of the entry before."""
+        self._committed_in = array("Q")
+        """Term of the leader that committed the entry."""
+        self._results: list[object] = []
+        self._state_hashes: dict[int, bytes] = {}
+
+    # ------------------------------------------------------------------------------ what happened
+
+    def started(self, node: RaftNode, now: float) -> None:
+        """A node begins a life with what its disk kept."""
+        self._now = now
+        node_id, log = node.node_id, node.log
+        self._members = (node_id, *node.peers)
+        self._quorum = quorum_size(len(self._members))
+        terms = log.terms(1, log.last_index + 1)
+        known = self._disks.get(node_id)
+        if known is not None:
+            self._check_recovered(node, known, terms)
+        else:
+            self._disks[node_id] = _Disk(node.current_term, node.voted_for, array("Q"))
+        disk = self._disks[node_id]
+        self._set_hard_state(node_id, disk, HardState(node.current_term, node.voted_for))
+        self._replace_on_disk(node_id, disk, 1, terms)
+        disk.writing = None
+        life = self._lives[node_id] = _Life(node, array("Q"), node.counters.entries_appended)
+        self._check_log(life, append_only=False)
+        if known is None and node.commit_index > len(self.committed_terms):
+            self._adopt_committed(node)  # the disks are older than the watch
+        elif node.commit_index > len(self.committed_terms):
+            self._fail(Rule.DURABLE_QUORUM, node_id, f"starts with {node.commit_index} committed, nobody committed it")
+        self._check_known_committed(life, 0, node.commit_index)
+        life.commit_index = node.commit_index
+
+    def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
+        """A node took in these events; nothing of the effects has been performed yet."""
+        self._now = now
+        life = self._lives[node.node_id]
+        term = node.current_term
+        self._take_in(life, before, events)
+        if term != before.current_term or node.voted_for != before.voted_for:
+            self._check_ballot(node, life, before, events)
+        if node.log.last_index != len(life.terms) or node.counters.entries_appended != life.appended:
+            led_on = before.role == Role.LEADER == node.role and before.current_term == term
+            self._check_log(life, append_only=led_on)
+        if node.role == Role.LEADER:
+            self._check_leader(life)
+        elif life.leads and self._leading.get(life.leads) is life and term > life.leads:
+            del self._leading[life.leads]
+        if node.commit_index != life.commit_index:
+            self._check_commit(life, before)
+        if effects.persist is not None:
+            self._check_persist(node, effects.persist)
+        for message in effects.messages:
+            self._check_promise(life, message)
+        for ready in effects.reads:
+            self._check_read(life, ready)
+        for read_id in effects.reads_refused:
+            life.reads.pop(read_id, None)
+        if effects.accepted:
+            counts = {event.proposal_id: len(event.payloads) for event in events if isinstance(event, Propose)}
+            for accepted in effects.accepted:
+                end = accepted.first_index + counts[accepted.proposal_id]
+                life.accepted.append((accepted.first_index, end, accepted.term))
+
+    def synced(self, node_id: NodeId, persist: Persist, now: float) -> None:
+        """The disk reported a write as done."""
+        self._now = now
+        disk = self._disks[node_id]
+        disk.writing = None
+        if persist.hard_state is not None:
+            self._set_hard_state(node_id, disk, persist.hard_state)
+        if len(persist.terms):
+            self._replace_on_disk(node_id, disk, persist.first_index, persist.terms)
+
+    def crashed(self, node_id: NodeId, now: float) -> None:
+        """A life ended; what was being written is on disk, or not."""
+        self._now = now
+        life = self._lives.pop(node_id, None)
+        if life is not None and self._leading.get(life.leads) is life:
+            del self._leading[life.leads]
+
+    def applied(self, node_id: NodeId, first_index: int, results: Sequence[object], store: State, now: float) -> None:
+        """A node applied the entries from `first_index` on; clients that wait for them are answered now."""
+        self._now = now
+        life = self._lives[node_id]
+        lo, hi = first_index - 1, first_index - 1 + len(results)
+        if hi > life.node.commit_index or store.last_applied > life.node.commit_index:
+            text = f"applied {max(hi, store.last_applied)}, commit_index {life.node.commit_index}"
+            self._fail(Rule.LAST_APPLIED, node_id, text)
+        if lo != life.applied or hi != store.last_applied:
+            text = f"applied {first_index} to {hi} behind {life.applied}, says {store.last_applied}"
+            self._fail(Rule.STATE_MACHINE_SAFETY, node_id, text)
+        life.applied = hi
+        self._check_results(node_id, lo, hi, results, store)
+        self._compare_state(node_id, store, due=False)
+        accepted = life.accepted
+        while accepted and accepted[0][0] <= hi:
+            first, end, term = accepted.popleft()
+            ours = self.committed_terms[first - 1 : min(end - 1, hi)].count(term)  # a prefix, by log matching
+            if ours:
+                self.acknowledged = max(self.acknowledged, first + ours - 1)
+            if first + ours > hi and first + ours < end:
+                accepted.appendleft((first + ours, end, term))
+
+    def answered(self, node_id: NodeId, read_index: int, last_applied: int, now: float) -> None:
+        """A read of that index is being answered from a state that has applied so much."""
+        self._now = now
+        if last_applied < read_index:
+            text = f"a read of index {read_index} answered from a state at {last_applied}"
+            self._fail(Rule.READ, node_id, text)
+
+    def sent(self, message: Message, now: float) -> None:
+        """Of no interest here: what leaves is checked in the step that let it leave."""
+
+    def delivered(self, message: Message, now: float) -> None:
+        """Of no interest here: what arrives is among the events of a step."""
+
+    def compare_states(self, states: Mapping[NodeId, State], now: float) -> None:
+        """Compare all replicas that applied equally much, whatever it costs: for the end of a run."""
+        self._now = now
+        for node_id, state in states.items():
+            self._compare_state(node_id, state, due=True)
+
+    # ------------------------------------------------------------------------- terms, votes, leaders
+
+    def _take_in(self, life: _Life, before: Snapshot, events: Sequence[Event]) -> None:
+        """Note what the node was told: answers of this leadership, pre-votes, reads."""
+        for event in events:
+            if isinstance(event, Receive):
+                message = event.message
+                if isinstance(message, AppendEntriesReply):
+                    if message.request_term == life.leads and message.term <= life.leads:
+                        peer = message.from_id
+                        life.heard[peer] = self._now
+                        life.acked[peer] = max(life.acked.get(peer, 0), message.sequence)
+                        if message.success:
+                            life.promised[peer] = max(life.promised.get(peer, 0), message.match_index)
+                elif isinstance(message, AppendEntries):
+                    self._note_verified(life, message)
+                elif isinstance(message, RequestVoteReply) and message.pre_vote and message.vote_granted:
+                    life.pre_votes.setdefault(message.request_term, {life.node.node_id}).add(message.from_id)
+            elif isinstance(event, Read):
+                life.reads[event.read_id] = (before.commit_index, life.sequence, self.acknowledged)
+
+    @staticmethod
+    def _note_verified(life: _Life, message: AppendEntries) -> None:
+        term, index = life.verified
+        if message.term < term:
+            return
+        end = message.prev_log_index + len(message.entry_terms)
+        last_term = message.entry_terms[-1] if message.entry_terms else message.prev_log_term
+        if not life.node.log.matches(end, last_term):
+            end = 0
+        life.verified = message.term, max(end, index if message.term == term else 0)
+
+    def _check_ballot(self, node: RaftNode, life: _Life, before: Snapshot, events: Sequence[Event]) -> None:
+        """A term rises, and a vote is given, only for a reason that stands in the messages or in a won pre-vote."""
+        term, vote, node_id = node.current_term, node.voted_for, node.node_id
+        if term < before.current_term:
+            self._fail(Rule.TERM, node_id, f"from {before.current_term} to {term}")
+        if term == before.current_term and before.voted_for is not None:
+            self._fail(Rule.ONE_VOTE, node_id, f"vote of term {term} changed from {before.voted_for} to {vote}")
+        messages = [event.message for event in events if isinstance(event, Receive)]
+        told = max((m.term for m in messages if not (isinstance(m, RequestVote) and m.pre_vote)), default=0)
+        told = max(told, before.current_term)
+        if vote == node_id:
+            if term > told + 1:
+                self._fail(Rule.PRE_VOTE, node_id, f"term {term}, though nobody told of one above {told}")
+            if node.parameters.pre_vote and len(life.pre_votes.get(term, (node_id,))) < self._quorum:
+                self._fail(Rule.PRE_VOTE, node_id, f"stands in term {term} without the pre-votes of a quorum")
+            life.pre_votes.clear()
+            return
+        if term > told:
+            self._fail(Rule.PRE_VOTE, node_id, f"term {term}, though nobody told of one above {told}")
+        if vote is None:
+            return
+        asked = [m for m in messages if isinstance(m, RequestVote) and m.from_id == vote and m.term == term]
+        if not any(not m.pre_vote for m in asked):
+            rule = Rule.PRE_VOTE if asked else Rule.ONE_VOTE
+            self._fail(rule, node_id, f"voted for {vote} in term {term} without a request for a vote")
+        ends = max((m.last_log_term, m.last_log_index) for m in asked)
+        if ends < (before.last_term, before.last_index) and not any(isinstance(m, AppendEntries) for m in messages):
+            text = f"voted for {vote}, whose log ends at {ends}, its own at {(before.last_term, before.last_index)}"
+            self._fail(Rule.ELECTION_RESTRICTION, node_id, text)
+
+    def _vote(self, node_id: NodeId, term: int, candidate: NodeId) -> None:
+        """A node voted, as its disk or a message shows: in any of its lives it may vote once in a term."""
+        first = self._votes.setdefault((node_id, term), candidate)
+        if first != candidate:
+            self._fail(Rule.ONE_VOTE, node_id, f"voted for {first} and for {candidate} in term {term}")
+
+    def _check_leader(self, life: _Life) -> None:
+        node = life.node
+        node_id, term = node.node_id, node.current_term
+        if life.leads != term:
+            self._check_elected(life)
+        seen, promised = life.match, life.promised
+        for peer, progress in node.progress.items():
+            match = progress.match_index
+            if match != seen.get(peer, 0):
+                if match < seen.get(peer, 0):
+                    self._fail(Rule.MATCH_INDEX, node_id, f"of {peer} went from {seen[peer]} back to {match}")
+                if match > promised.get(peer, 0):
+                    text = f"counts {peer} up to {match}, which promised {promised.get(peer, 0)}"
+                    self._fail(Rule.DURABLE_QUORUM, node_id, text)
+                seen[peer] = match
+            if progress.next_index <= match:
+                self._fail(Rule.NEXT_INDEX, node_id, f"{progress.next_index} for {peer}, which matches {match}")
+        if node.parameters.check_quorum:
+            silent_s = self._now - reached_by_quorum([inf, *life.heard.values()])
+            if silent_s * self._slowest_clock > QUORUM_PATIENCE * node.parameters.election_timeout_max:
+                self._fail(Rule.CHECK_QUORUM, node_id, f"leads term {term} and heard no quorum for {silent_s:.3f} s")
+
+    def _check_elected(self, life: _Life) -> None:
+        """A new leader: the only one of its term, with the votes of a quorum and everything committed before."""
+        node = life.node
+        node_id, term = node.node_id, node.current_term
+        if term in self.leaders:
+            self._fail(Rule.ELECTION_SAFETY, node_id, f"leads term {term}, which {self.leaders[term]} led")
+        self.leaders[term] = node_id
+        voters = [voter for voter in self._members if self._votes.get((voter, term)) == node_id]
+        if len(voters) < self._quorum:
+            text = f"leads term {term} with the votes of {', '.join(voters) or 'nobody'}"
+            self._fail(Rule.ELECTION_SAFETY, node_id, text)
+        end = bisect_left(self._committed_in, term)  # what was committed in older terms
+        if node.log.terms(1, end + 1) != self.committed_terms[:end]:
+            text = f"leads term {term} without all of the {end} entries committed before"
+            self._fail(Rule.LEADER_COMPLETENESS, node_id, text)
+        life.leads = term
+        life.heard = dict.fromkeys(node.peers, self._now)
+        life.acked, life.promised, life.match = {}, {}, {}
+        self._leading[term] = life
+
+    # --------------------------------------------------------------------------------- logs and disks
+
+    def _check_log(self, life: _Life, *, append_only: bool) -> None:
+        """Take in what is new in a log. Log matching, by induction: who has (index, term) has the same payload
+        and the same term before it."""
+        node, log, old = life.node, life.node.log, life.terms
+        last, same = log.last_index, len(old)
+        life.appended = node.counters.entries_appended
+        if last < same or log.terms(1, same + 1) != old:
+            now = log.terms(1, last + 1)
+            same = next((k for k, (a, b) in enumerate(zip(now, old, strict=False)) if a != b), min(last, same))
+            if append_only:
+                self._fail(Rule.APPEND_ONLY, node.node_id, f"entry {same + 1} replaced by the leader")
+            if same < life.commit_index:
+                self._fail(Rule.STATE_MACHINE_SAFETY, node.node_id, f"erased committed entry {same + 1}")
+            del old[same:]
+        previous = old[same - 1] if same else 0
+        new = log.terms(same + 1, last + 1)
+        for index, term, payload in zip(range(same + 1, last + 1), new, log.payloads(same + 1, last + 1), strict=True):
+            entry = (payload, previous)
+            known = self._entries.setdefault((index, term), entry)
+            if known is not entry and known != entry:
+                text = f"at {index} of term {term}: {entry}, and elsewhere {known} (payload, term before)"
+                self._fail(Rule.LOG_MATCHING, node.node_id, text)
+            if term < previous:
+                self._fail(Rule.LOG_MATCHING, node.node_id, f"term {term} at {index} behind term {previous}")
+            previous = term
+        if previous > node.current_term:
+            self._fail(Rule.TERM, node.node_id, f"log of term {previous} in term {node.current_term}")
+        old.extend(new)
+
+    def _check_persist(self, node: RaftNode, persist: Persist) -> None:
+        """What goes to the disk is what the node holds, and leaves no gap there."""
+        disk, first = self._disks[node.node_id], persist.first_index
+        if disk.writing is not None:
+            self._fail(Rule.DISK, node.node_id, "two writes under way")
+        if first > len(disk.terms) + 1:
+            self._fail(Rule.DISK, node.node_id, f"a gap before {first}: the disk holds {len(disk.terms)} entries")
+        if list(persist.terms) != list(node.log.terms(first, node.log.last_index + 1)):
+            self._fail(Rule.DISK, node.node_id, f"from {first} on, other entries go to the disk than are in the log")
+        disk.writing = persist
+
+    def _set_hard_state(self, node_id: NodeId, disk: _Disk, state: HardState) -> None:
+        if state.current_term < disk.current_term:
+            self._fail(Rule.TERM, node_id, f"from {disk.current_term} back to {state.current_term} on disk")
+        disk.current_term, disk.voted_for = state.current_term, state.voted_for
+        if state.voted_for is not None:
+            self._vote(node_id, state.current_term, state.voted_for)
+
+    def _replace_on_disk(self, node_id: NodeId, disk: _Disk, first_index: int, terms: Sequence[int]) -> None:
+        """Entries from `first_index` on are durable, and what they replace is gone.
+
+        What is committed stays on the disks of a quorum. Another node may lose it, if it does not know that it is
+        committed: to a leader of an older term than the one that committed it, whose entries were under way.
+        """
+        if first_index == 1 and disk.terms == terms:
+            return
+        kept, end = first_index - 1, min(len(disk.terms), len(self.committed_terms))
+        for index in range(kept + 1, end + 1):
+            at = index - first_index
+            held = disk.terms[index - 1] == self.committed_terms[index - 1]
+            if held and (at >= len(terms) or terms[at] != self.committed_terms[index - 1]):
+                life = self._lives.get(node_id)
+                known = life is not None and life.commit_index >= index
+                if known or len(self._holders(index, self.committed_terms[index - 1])) <= self._quorum:
+                    self._fail(Rule.DURABLE_QUORUM, node_id, f"committed entry {index} is not on its disk any more")
+        if kept and terms:
+            # With this, a pair (index, term) on a disk also stands for all that precedes it.
+            _, previous = self._entries.get((first_index, terms[0]), (b"", disk.terms[kept - 1]))
+            if previous != disk.terms[kept - 1]:
+                text = f"on disk entry {kept} is of term {disk.terms[kept - 1]}, and {previous} before {first_index}"
+                self._fail(Rule.LOG_MATCHING, node_id, text)
+        del disk.terms[kept:]
+        disk.terms.extend(terms)
+
+    def _check_recovered(self, node: RaftNode, disk: _Disk, terms: array[int]) -> None:
+        """A life begins with what was durable; what was being written is there as a whole, or not at all."""
+        node_id, writing = node.node_id, disk.writing
+        state = HardState(node.current_term, node.voted_for)
+        synced = HardState(disk.current_term, disk.voted_for)
+        written = synced if writing is None or writing.hard_state is None else writing.hard_state
+        if state not in (synced, written):
+            rule = Rule.TERM if state.current_term < synced.current_term else Rule.ONE_VOTE
+            if state.current_term == synced.current_term and state.voted_for is None:
+                rule = Rule.DISK
+            self._fail(rule, node_id, f"starts with {state}, its disk was left with {synced}")
+        if terms == disk.terms:
+            return
+        kept = len(disk.terms) if writing is None or not writing.terms else writing.first_index - 1
+        if terms[:kept] != disk.terms[:kept]:
+            text = f"starts with {len(terms)} entries and not with the {len(disk.terms)} that were synced"
+            self._fail(Rule.DISK, node_id, text)
+        whole = writing is not None and list(terms[kept:]) == list(writing.terms)
+        if not whole or state != written:
+            self._fail(Rule.DISK, node_id, f"starts with part of a write: entries {kept + 1} to {len(terms)}")
+
+    # --------------------------------------------------------------------------------- what is committed
+
+    def _check_commit(self, life: _Life, before: Snapshot) -> None:
+        node, log, known = life.node, life.node.log, len(self.committed_terms)
+        node_id, lo, hi = node.node_id, life.commit_index, node.commit_index
+        if hi < lo:
+            self._fail(Rule.COMMIT_INDEX, node_id, f"from {lo} back to {hi}")
+        if hi > log.last_index:
+            self._fail(Rule.COMMIT_INDEX, node_id, f"{hi} is beyond the log, which ends at {log.last_index}")
+        led = before.current_term if before.role == Role.LEADER else 0
+        # One that stepped down within the step may have learned of older commits from its successor.
+        by_counting = hi > known or (node.role == Role.LEADER and node.current_term == led)
+        if led and by_counting and log.term_at(hi) != led:
+            text = f"the leader of term {led} commits {hi}, of term {log.term_at(hi)} (Figure 8)"
+            self._fail(Rule.OWN_TERM, node_id, text)
+        if not led and before.current_term == node.current_term and hi > life.verified[1]:
+            text = f"takes {hi} for committed, and its leader's log for its own up to {life.verified[1]} only"
+            self._fail(Rule.STATE_MACHINE_SAFETY, node_id, text)
+        self._check_known_committed(life, lo, min(hi, known))
+        if hi > known:
+            self._check_first_commit(life, hi, led)
+        life.commit_index = hi
+
+    def _check_known_committed(self, life: _Life, lo: int, hi: int) -> None:
+        """The entries in (lo, hi] are committed as others have them."""
+        log = life.node.log
+        if (
+            log.terms(lo + 1, hi + 1) != self.committed_terms[lo:hi]
+            or log.payloads(lo + 1, hi + 1) != self.committed_payloads[lo:hi]
+        ):
+            text = f"commits other entries in {lo + 1} to {hi} than were committed there"
+            self._fail(Rule.STATE_MACHINE_SAFETY, life.node.node_id, text)
+
+    def _check_first_commit(self, life: _Life, hi: int, led: int) -> None:
+        """Entries are committed for the first time, anywhere: by a leader, and durable on a quorum."""
+        log, node_id, known = life.node.log, life.node.node_id, len(self.committed_terms)
+        if not led:
+            self._fail(Rule.STATE_MACHINE_SAFETY, node_id, f"takes {hi} for committed, which no leader committed")
+        term = log.term_at(hi)
+        holders = self._holders(hi, term)
+        if len(holders) < self._quorum:
+            text = f"commits {hi} of term {term}, durable on {', '.join(sorted(holders)) or 'no node'} only"
+            self._fail(Rule.DURABLE_QUORUM, node_id, text)
+        for later, other in self._leading.items():
+            if later > led and not other.node.log.matches(hi, term):
+                text = f"leads term {later} without entry {hi}, committed by {node_id} in term {led}"
+                self._fail(Rule.LEADER_COMPLETENESS, other.node.node_id, text)
+        self.committed_terms.extend(log.terms(known + 1, hi + 1))
+        self.committed_payloads += log.payloads(known + 1, hi + 1)
+        self._committed_in.extend([led] * (hi - known))
+
+    def _holders(self, index: int, term: int) -> list[NodeId]:
+        """The nodes whose disks hold this entry."""
+        return [i for i, disk in self._disks.items() if len(disk.terms) >= index and disk.terms[index - 1] == term]
+
+    def _adopt_committed(self, node: RaftNode) -> None:
+        known, hi = len(self.committed_terms), node.commit_index
+        self.committed_terms.extend(node.log.terms(known + 1, hi + 1))
+        self.committed_payloads += node.log.payloads(known + 1, hi + 1)
+        self._committed_in.extend(node.log.terms(known + 1, hi + 1))
+
+    def _check_results(self, node_id: NodeId, lo: int, hi: int, results: Sequence[object], store: State) -> None:
+        """Every node gives the same results; with a model, the right ones."""
+        known, model = self._results, self._model
+        news = range(max(len(known), lo), hi)
+        if model is None:
+            known += [results[at - lo] for at in news]
+        else:
+            known += [model.apply(at + 1, self.committed_payloads[at]) for at in news]
+        if list(results) != known[lo:hi]:
+            at = next(at for at in range(lo, hi) if results[at - lo] != known[at])
+            rule = self._rule_of([at])
+            self._fail(rule, node_id, f"entry {at + 1} gave {results[at - lo]}, and not {known[at]}")
+        if model is not None and news and (difference := model.mismatch(store)):
+            self._fail(self._rule_of(range(lo, hi)), node_id, f"after entry {hi}: {difference}")
+
+    def _rule_of(self, positions: Sequence[int]) -> Rule:
+        """What broke when these entries had a wrong effect: were they applied before?"""
+        earlier = self.committed_payloads
+        again = any(earlier[at] and earlier.index(earlier[at]) < at for at in positions)
+        return Rule.ONCE if again else Rule.STATE_MACHINE_SAFETY
+
+    def _compare_state(self, node_id: NodeId, state: State, *, due: bool) -> None:
+        index = state.last_applied
+        known = self._state_hashes.get(index)
+        if known is None:
+            last = next(reversed(self._state_hashes), 0)
+            if due or index >= last + HASHED_EVERY:
+                self._state_hashes[index] = state.state_hash()
+        elif known != state.state_hash():
+            self._fail(Rule.SAME_STATE, node_id, f"another state than elsewhere after entry {index}")
+
+    # ------------------------------------------------------------------------------ promises and reads
+
+    def _check_promise(self, life: _Life, message: Message) -> None:
+        """A message leaves: term, vote and entries in it are on disk, and the entries are the leader's."""
+        node_id = life.node.node_id
+        disk = self._disks[node_id]
+        term = message.term
+        if isinstance(message, AppendEntries):
+            life.sequence = max(life.sequence, message.sequence)
+            if self.leaders.get(term) != node_id:
+                self._fail(Rule.ELECTION_SAFETY, node_id, f"sends entries in term {term}, which it does not lead")
+        elif isinstance(message, RequestVote):
+            life.sequence = max(life.sequence, message.sequence)
+            term -= message.pre_vote
+            if not message.pre_vote:
+                self._check_vote_left(node_id, disk, term, node_id)
+        elif isinstance(message, AppendEntriesReply):
+            if message.success and message.match_index:
+                self._check_append_promise(life, disk, message)
+        elif message.vote_granted and not message.pre_vote:
+            self._check_vote_left(node_id, disk, message.request_term, message.to_id)
+        if disk.current_term < term:
+            self._fail(Rule.PROMISE, node_id, f"shows term {term}, its disk is at {disk.current_term}: {message}")
+
+    def _check_vote_left(self, node_id: NodeId, disk: _Disk, term: int, candidate: NodeId) -> None:
+        if (disk.current_term, disk.voted_for) != (term, candidate):
+            text = f"votes for {candidate} in term {term}, on disk: {disk.voted_for} in {disk.current_term}"
+            self._fail(Rule.PROMISE, node_id, text)
+        self._vote(node_id, term, candidate)
+
+    def _check_append_promise(self, life: _Life, disk: _Disk, reply: AppendEntriesReply) -> None:
+        node, index = life.node, reply.match_index
+        if len(disk.terms) < index or (
+            node.current_term == reply.term and disk.terms[index - 1] != node.log.term_at(index)
+        ):
+            text = f"promises {index} entries, its disk holds {len(disk.terms)}, or others: {reply}"
+            self._fail(Rule.PROMISE, node.node_id, text)
+        leader = self._leading.get(reply.request_term)
+        if leader is not None and not leader.node.log.matches(index, disk.terms[index - 1]):
+            text = f"claims to match {reply.to_id} at {index}, which holds another entry there, or none"
+            self._fail(Rule.LOG_MATCHING, node.node_id, text)
+
+    def _check_read(self, life: _Life, ready: ReadReady) -> None:
+        """A read may be answered: with what was acknowledged before it arrived, by who led when it was asked."""
+        node, index = life.node, ready.index
+        arrival = life.reads.pop(ready.read_id, None)
+        if arrival is None:
+            self._fail(Rule.READ, node.node_id, f"read {ready.read_id} was not asked, or answered already")
+        commit_index, sequence, acknowledged = arrival
+        if index < max(commit_index, acknowledged):
+            text = f"index {index} from before the read arrived: {commit_index} was committed, {acknowledged} answered"
+            self._fail(Rule.READ, node.node_id, text)
+        if node.role != Role.LEADER or index > node.commit_index:
+            text = f"index {index} by a {node.role.name} whose commit_index is {node.commit_index}"
+            self._fail(Rule.READ, node.node_id, text)
+        if node.log.term_at(index) != node.current_term:
+            text = f"index {index} is of term {node.log.term_at(index)}: no entry of term {node.current_term} committed"
+            self._fail(Rule.READ, node.node_id, text)
+        if reached_by_quorum([inf, *(life.acked.get(peer, 0) for peer in node.peers)]) <= sequence:
+            self._fail(Rule.READ, node.node_id, f"read {ready.read_id}: no quorum answered a request sent after it")
+        self.acknowledged = max(self.acknowledged, index)  # later reads must not fall behind it
+        self.reads_checked += 1
+
+    def _fail(self, rule: Rule, node_id: NodeId, text: str) -> NoReturn:
+        message = f"{rule}: {node_id} at {self._now:.6f} s: {text}"
+        broken = InvariantViolated(message, rule=rule, node_id=node_id, time_s=self._now)
+        self.violation = self.violation or broken
+        raise broken

@@ -1,0 +1,271 @@
+"""What must hold of what real nodes told: their trace events, of all lives of all nodes.
+
+A trace is told before what it tells of leaves the node, and survives a SIGKILL, so no vote and no leadership is
+missing from it. Logs are not in it: an entry is known by its index and its term, which by log matching stand for
+the whole log up to there.
+
+An event is a mapping as in a trace file (core/trace.py): node, number, time_ns, kind, term, index, log_term, peer.
+What is not of that form, or of a kind that is not known, is passed over: a foreign program may tell what it likes,
+and a last line may be torn. Where numbers are missing, rules that need all events are silent until the role of the
+node is known again; without `log_term` those that need terms of entries are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from raft_actor_node.core.invariants.rules import Rule
+
+MOST_FINDINGS = 100
+"""More broken rules than these are not told: one bug breaks a rule again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A rule that does not hold in a history."""
+
+    rule: Rule
+    node_id: str
+    time_ns: int
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.node_id}: {self.detail}"
+
+
+@dataclass(slots=True)
+class _Node:
+    """One node, as far as its trace was read."""
+
+    node_id: str
+    number: int = 0
+    term: int = 0
+    role: str = ""
+    """The last kind `became_...` of this life; empty while it is not known."""
+    commit_index: int = 0
+    lives: int = 0
+    votes: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Summary:
+    """How much a history told."""
+
+    events: int = 0
+    nodes: tuple[str, ...] = ()
+    lives: int = 0
+    leaders: int = 0
+    commits: int = 0
+    """Different indexes that were told to be committed."""
+
+
+class History:
+    """Takes in events, those of each node in its order; `broken` lists what does not hold."""
+
+    def __init__(self) -> None:
+        self._found: list[Broken] = []
+        self._nodes: dict[str, _Node] = {}
+        self._leaders: dict[int, str] = {}
+        self._elected: set[int] = set()
+        self._elections: list[tuple[int, int, int, str, int]] = []
+        """(term, last index, last term, node, time) of leaders."""
+        self._erased: list[tuple[int, int, int, str, int]] = []
+        """(term, index, term of the entry, node, time) of truncations."""
+        self._committed: dict[int, int] = {}
+        """Term of the entry, by index."""
+        self._reached: dict[int, int] = {}
+        """Highest committed index, by the term in which a node told of it."""
+        self._events = 0
+
+    def take(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Take in more events."""
+        handlers = {
+            "started": self._started,
+            "became_follower": self._became,
+            "became_pre_candidate": self._became,
+            "became_candidate": self._became_candidate,
+            "became_leader": self._became_leader,
+            "vote_granted": self._vote_granted,
+            "leader_heard": self._leader_heard,
+            "log_truncated": self._log_truncated,
+            "commit": self._commit,
+        }
+        nodes, count = self._nodes, 0
+        for event in events:
+            try:
+                handler, node_id, term, number = handlers[event["kind"]], event["node"], event["term"], event["number"]
+                index = event["index"]
+            except (KeyError, TypeError):
+                continue
+            if not (type(term) is type(number) is type(index) is int and type(node_id) is str):
+                continue
+            count += 1
+            node = nodes.get(node_id)
+            if node is None:
+                node = nodes[node_id] = _Node(node_id)
+            if number != node.number + 1:
+                if number <= node.number:
+                    self._new_life(node)
+                else:
+                    node.role = ""  # something is missing
+            elif number == 1:
+                self._new_life(node)
+            node.number = number
+            if term < node.term:
+                self._break(Rule.TERM, event, f"term went from {node.term} back to {term}")
+            handler(node, term, index, event)
+            node.term = term
+        self._events += count
+
+    def summary(self) -> Summary:
+        """What was taken in."""
+        nodes = tuple(sorted(self._nodes))
+        lives = sum(node.lives for node in self._nodes.values())
+        return Summary(self._events, nodes, lives, len(self._elections), len(self._committed))
+
+    def broken(self) -> list[Broken]:
+        """Every rule that does not hold, the earliest first; at most MOST_FINDINGS."""
+        found = [*self._found, *self._committed_in_order(), *self._completeness(), *self._erased_though_committed()]
+        return sorted(found, key=lambda each: each.time_ns)[:MOST_FINDINGS]
+
+    # ------------------------------------------------------------------------------ event by event
+
+    @staticmethod
+    def _new_life(node: _Node) -> None:
+        node.role, node.commit_index = "", 0
+        node.lives += 1
+
+    def _started(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+        node.role = "became_follower"
+        vote = event.get("peer")
+        if vote:
+            self._vote(node, term, vote, event)
+        elif "log_term" in event and term in node.votes:
+            self._break(Rule.ONE_VOTE, event, f"starts without its vote for {node.votes[term]} in term {term}")
+
+    def _became(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+        kind = event["kind"]
+        if kind == "became_pre_candidate" and term != node.term and node.role:
+            self._break(Rule.PRE_VOTE, event, f"a pre-vote changed the term from {node.term} to {term}")
+        node.role = kind
+
+    def _became_candidate(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+        if node.role == "became_leader":
+            self._break(Rule.ROLES, event, f"a leader stands for election in term {term}")
+        if term == node.term and node.number > 1:
+            self._break(Rule.ROLES, event, f"stands in term {term}, which it knew already")
+        self._vote(node, term, node.node_id, event)
+        node.role = "became_candidate"
+
+    def _vote_granted(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+        self._vote(node, term, event.get("peer", ""), event)
+
+    def _vote(self, node: _Node, term: int, candidate: str, event: Mapping[str, Any]) -> None:
+        first = node.votes.setdefault(term, candidate)
+        if first != candidate:
+            self._break(Rule.ONE_VOTE, event, f"voted for {first} and for {candidate} in term {term}")
+
+    def _became_leader(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+        if node.role not in ("became_candidate", "") or (node.role and term != node.term):
+            self._break(Rule.ROLES, event, f"leads term {term} without having stood for it")
+        if self._led_by(term, node.node_id, event) and term in self._elected:
+            self._break(Rule.ELECTION_SAFETY, event, f"came to lead term {term} twice")
+        self._elected.add(term)
+        node.role = "became_leader"
+        self._elections.append((term, index, event.get("log_term", -1), node.node_id, event.get("time_ns", 0)))
+
+    def _leader_heard(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+        self._led_by(term, event.get("peer", ""), event)
+
+    def _led_by(self, term: int, leader: str, event: Mapping[str, Any]) -> bool:
+        first = self._leaders.setdefault(term, leader)
+        if first != leader:
+            self._break(Rule.ELECTION_SAFETY, event, f"two leaders in term {term}: {first} and {leader}")
+        return first == leader
+
+    def _log_truncated(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+        if node.role == "became_leader":
+            self._break(Rule.APPEND_ONLY, event, f"the leader of term {term} erased entries from {index} on")
+        if index <= node.commit_index:
+            text = f"erased entries from {index} on, and had told that {node.commit_index} is committed"
+            self._break(Rule.STATE_MACHINE_SAFETY, event, text)
+        if "log_term" in event:
+            self._erased.append((term, index, event["log_term"], node.node_id, event.get("time_ns", 0)))
+
+    def _commit(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+        if index <= node.commit_index:
+            self._break(Rule.COMMIT_INDEX, event, f"from {node.commit_index} to {index} within one life")
+        node.commit_index = index
+        if index > self._reached.get(term, 0):
+            self._reached[term] = index
+        log_term = event.get("log_term")
+        if log_term is None:
+            return
+        first = self._committed.setdefault(index, log_term)
+        if first != log_term:
+            text = f"committed an entry of term {log_term} at {index}, where others have one of term {first}"
+            self._break(Rule.STATE_MACHINE_SAFETY, event, text)
+        if log_term != term and node.role == "became_leader":
+            text = f"the leader of term {term} commits {index}, of term {log_term} (Figure 8)"
+            self._break(Rule.OWN_TERM, event, text)
+
+    def _break(self, rule: Rule, event: Mapping[str, Any], detail: str) -> None:
+        if len(self._found) < MOST_FINDINGS:
+            self._found.append(Broken(rule, event["node"], event.get("time_ns", 0), detail))
+
+    # ------------------------------------------------------------------------------ over all of them
+
+    def _committed_in_order(self) -> Iterable[Broken]:
+        """Terms never decrease along a log, so neither do they along what is committed."""
+        before, term_before = 0, 0
+        for index in sorted(self._committed):
+            term = self._committed[index]
+            if term < term_before:
+                text = f"committed: entry {before} of term {term_before}, and behind it {index} of term {term}"
+                yield Broken(Rule.STATE_MACHINE_SAFETY, "", 0, text)
+                return
+            before, term_before = index, term
+
+    def _completeness(self) -> Iterable[Broken]:
+        """Whoever leads a term holds everything that was committed in older terms."""
+        terms = sorted(self._reached)
+        at, index = 0, 0
+        for term, last_index, last_term, node_id, time_ns in sorted(self._elections):
+            while at < len(terms) and terms[at] < term:
+                index = max(index, self._reached[terms[at]])
+                at += 1
+            short = last_index < index
+            if last_term >= 0 and (short or last_term < self._committed.get(index, 0)):
+                text = f"leads term {term} with a log that ends at {last_index} of term {last_term}; before it,"
+                text += f" entry {index} of term {self._committed.get(index, 0)} was committed"
+                yield Broken(Rule.LEADER_COMPLETENESS, node_id, time_ns, text)
+
+    def _erased_though_committed(self) -> Iterable[Broken]:
+        """An entry that was committed in some term is erased in no later one, whoever holds it."""
+        indexes = sorted(self._committed)
+        terms = sorted(self._reached)
+        at, reached = 0, 0
+        for term, index, log_term, node_id, time_ns in sorted(self._erased):
+            while at < len(terms) and terms[at] <= term:
+                reached = max(reached, self._reached[terms[at]])
+                at += 1
+            position = bisect_left(indexes, index)
+            if index > reached or position == len(indexes):
+                continue
+            # Between two commits that were told, an entry has the terms of both when they are the same.
+            above = self._committed[indexes[position]]
+            exact = indexes[position] == index
+            below = above if exact else self._committed[indexes[position - 1]] if position else -1
+            if below == above == log_term:
+                text = f"erased entry {index} of term {log_term} in term {term}, after it was committed"
+                yield Broken(Rule.STATE_MACHINE_SAFETY, node_id, time_ns, text)
+
+
+def check_history(events: Iterable[Mapping[str, Any]]) -> list[Broken]:
+    """The rules that do not hold in these events of any number of nodes, those of each node in its order."""
+    history = History()
+    history.take(events)
+    return history.broken()
