@@ -10,7 +10,7 @@ How operations are sent, retried and judged is in client_engine.py; this is its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -48,18 +48,23 @@ class KVClient:
         settings: ClientSettings | None = None,
         transport: TransportSettings | None = None,
         client_id: str = "client",
+        engine: Callable[..., ClientEngine] = ClientEngine,
     ) -> None:
         """`addresses`: node id -> "host:port". Without node ids ("host:port" alone) the leader is found by
-        trying. `client_id` is the name by which link faults know this client."""
+        trying. `client_id` is the name by which link faults know this client; `engine` makes its engine."""
         settings = settings or ClientSettings()
         self._with_sessions = settings.retry_budget > 0
-        self._engine = ClientEngine(
+        self._engine = engine(
             addresses, client_id=client_id, on_done=self._completed, settings=settings, transport=transport
         )
         self._sessions: list[Session] = []
 
+    def start(self) -> None:
+        """Begins to connect to all nodes; does not wait for them. `async with` does it too."""
+        self._engine.begin()
+
     async def __aenter__(self) -> Self:
-        await self._engine.start()
+        self.start()
         return self
 
     async def __aexit__(

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from raft_actor_node.client_link import Link
+from raft_actor_node.client_link import Link, LinkFactory
 from raft_actor_node.client_operation import (
     FAIL,
     OK,
@@ -98,7 +98,7 @@ class _Node:
         """The last attempt that was sent."""
         self.unanswered_since_ns: int | None = None
         """Since when the node owes an answer and has not sent anything."""
-        self.link = Link(address, engine._transport, self)
+        self.link = engine._new_link(address, engine._transport, self)
 
     def next_batch(self) -> kv_pb2.OperationBatch | None:
         queue, pending, room = self.queue, self.pending, self._engine._room
@@ -185,12 +185,14 @@ class ClientEngine:
         transport: TransportSettings | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
+        link: LinkFactory = Link,
     ) -> None:
         """`addresses`: node id -> "host:port", or "host:port" alone (leader hints are of no use then).
 
         `on_done` gets everything that completed in one tick of the event loop, in one list; it is never
         called from within `submit`. It may submit; what is submitted in one tick travels in one batch,
-        or in as few as `transport.message_bytes` allows. `clock` gives nanoseconds, monotonic.
+        or in as few as `transport.message_bytes` allows. `clock` gives nanoseconds, monotonic; `link` connects
+        to a node.
         """
         settings = settings or ClientSettings()
         self._transport = transport or TransportSettings()
@@ -198,9 +200,11 @@ class ClientEngine:
         self._on_done = on_done
         self._rng = rng or random.Random()
         self._clock = clock
+        self._new_link = link
         self._timeout_ns = round(settings.rpc_timeout * 1e9)
         self._budget_ns = round(settings.retry_budget * 1e9)
         self._backoff_ns = [seconds * 1e9 for seconds in settings.retry_backoff]
+        self._dedupe = settings.dedupe == "on"
         self._room = self._transport.message_bytes - MESSAGE_OVERHEAD_BYTES
 
         self._book = _book(addresses)
@@ -232,6 +236,10 @@ class ClientEngine:
 
     async def start(self) -> None:
         """Begins to connect to all nodes; does not wait for them."""
+        self.begin()
+
+    def begin(self) -> None:
+        """As `start`, for callers within an event loop that cannot await."""
         self._loop = asyncio.get_running_loop()
         self.update_addresses(self._book)
 
@@ -326,6 +334,8 @@ class ClientEngine:
 
     def _send(self, node: _Node | None, operations: Sequence[Operation], now: int) -> None:
         """Begins an attempt of each operation at a node."""
+        if not self._dedupe:
+            _renumber(operations)
         first = attempt_id = self._next_id
         for operation in operations:
             operation.attempt_id = attempt_id
@@ -410,6 +420,12 @@ class ClientEngine:
                 operation.trouble.late.append((node.late, attempt_id))
         self._refresh(node, now)
 
+    def _silent(self, node: _Node, now: int) -> bool:
+        """Whether nothing was heard from a node for a whole deadline. A leader cut off with a minority is such a node,
+        and who is cut off with it would send everybody there for ever."""
+        since = node.unanswered_since_ns
+        return since is not None and now - since >= self._timeout_ns
+
     def _refresh(self, node: _Node, now: int) -> None:
         """Reconnects to a node from which nothing is heard: a network that works again would be found
         out by TCP only after a long pause of its own."""
@@ -429,7 +445,7 @@ class ClientEngine:
         trouble = _record(node, operation, code, now, ambiguous=rule.ambiguous and sent)
         operation.error, operation.message = code, message
         # Before the decision: the next operation profits from what this one has found out.
-        target = self._redirect(node, operation, code, hint) if rule.retry else None
+        target = self._redirect(node, operation, code, hint, now) if rule.retry else None
         recognised = operation.sequence or operation.kind in _NO_EFFECT
         in_time = now - operation.start_ns < self._budget_ns
         if not (rule.retry and in_time and (recognised or not trouble.ambiguous)):
@@ -442,12 +458,12 @@ class ClientEngine:
         else:
             self._pause(operation, trouble, now, ambiguous=rule.ambiguous)
 
-    def _redirect(self, node: _Node | None, operation: Operation, code: str, hint: str) -> _Node | None:
+    def _redirect(self, node: _Node | None, operation: Operation, code: str, hint: str, now: int) -> _Node | None:
         """Where to try next after an attempt at `node`; learns from it who may lead."""
         if node is None or code == "OVERLOADED":
             return self._choose()
         hinted = self._nodes.get(hint)
-        if hinted is not None and hinted is not node and not hinted.down:
+        if hinted is not None and hinted is not node and not hinted.down and not self._silent(hinted, now):
             self._guess = hint
             return hinted
         since = node.unanswered_since_ns
@@ -542,6 +558,14 @@ class ClientEngine:
 
 def _book(addresses: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
     return dict(addresses) if isinstance(addresses, Mapping) else {address: address for address in addresses}
+
+
+def _renumber(operations: Iterable[Operation]) -> None:
+    """Hides that a retry is one: the control in which clients do without at-most-once."""
+    for operation in operations:
+        if operation.attempts and operation.sequence and operation.session is not None:
+            operation.session.sequence += 1
+            operation.sequence = operation.session.sequence
 
 
 def _record(node: _Node | None, operation: Operation, code: str, now: int, *, ambiguous: bool) -> Trouble:

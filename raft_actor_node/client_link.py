@@ -7,6 +7,7 @@ operation is, when it is late and where it goes next is decided in client_engine
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 import grpc
@@ -35,6 +36,20 @@ class LinkOwner(Protocol):
     def broken(self, code: str, message: str) -> None:
         """No stream could be opened, or the open one ended: nothing more will be received for what was
         sent. `code` names a gRPC status."""
+
+
+class AnyLink(Protocol):
+    """A connection that its owner keeps until it closes it."""
+
+    def wake(self) -> None:
+        """There is something to send. Until the end of this tick more may be added to it."""
+
+    async def close(self) -> None:
+        """Drops the connection and whatever is under way."""
+
+
+LinkFactory = Callable[[str, TransportSettings, LinkOwner], AnyLink]
+"""Begins to connect to an address on behalf of an owner."""
 
 
 class Link:

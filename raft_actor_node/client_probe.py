@@ -71,10 +71,11 @@ class NodeProbe:
         return None if reply is None else bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def status(
-        self, *, timeout: float | None = None, with_state_hash: bool = False
+        self, *, timeout: float | None = None, with_state_hash: bool = False, hash_index: int = 0
     ) -> inspection_pb2.StatusReply | None:
-        """The node's inner state; the hash over it costs time in proportion to keys and sessions."""
-        request = inspection_pb2.StatusRequest(with_state_hash=with_state_hash)
+        """The node's inner state; the hash over it costs time in proportion to keys and sessions. `hash_index`
+        asks for prefix_hash as well, over the entries up to there."""
+        request = inspection_pb2.StatusRequest(with_state_hash=with_state_hash, hash_index=hash_index)
         return await self._ask(self._inspection.GetStatus, request, timeout)
 
     async def log(

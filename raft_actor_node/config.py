@@ -61,6 +61,9 @@ class StorageSettings(Section):
     persistent temporary folder."""
     fsync: Literal["always", "off"] = "always"
     """`off` breaks the promise of durability under power loss; it exists as a control."""
+    unsynced: Literal["kept", "lost"] = "kept"
+    """What becomes of bytes that were not synced when the node is killed: `kept` by the kernel, as usual, or `lost`,
+    which makes of SIGKILL a power failure."""
     allow_memory_fs: bool = False
     """Accept a directory on a memory file system, where fsync costs nothing and proves nothing."""
 
@@ -101,6 +104,9 @@ class ClientSettings(Section):
     passed since it began; 0s means one attempt."""
     retry_backoff: DurationRange = Range(0.005, 0.100)
     """Pause between attempts: the first and the longest; doubled each time, with jitter."""
+    dedupe: Literal["on", "off"] = "on"
+    """`off` gives each attempt a sequence of its own, so that a retry may take effect a second time; it exists as a
+    control."""
 
 
 class NodeConfig(Section):
@@ -191,6 +197,8 @@ def unwise(config: NodeConfig) -> list[str]:
         warnings.append(f"members: {n} nodes tolerate {(n - 1) // 2} failures, no more than {n - 1} nodes do")
     if high - low < 0.005:
         warnings.append("raft.election_timeout: a range below 5ms leads to split votes")
+    if config.raft.rpc_timeout >= low:
+        warnings.append("raft.rpc_timeout: at or above the shortest election timeout: what is lost is sent again late")
     if config.storage.fsync == "off":
         warnings.append("storage.fsync: off loses acknowledged writes when the power fails")
     return warnings

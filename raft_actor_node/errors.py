@@ -64,6 +64,13 @@ class InvariantViolated(RaftLabError):
 
     exit_code = 7
 
+    def __init__(self, message: str, *, rule: str = "", node_id: str = "", time_s: float | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        """Name of the rule, where somebody watched from outside: a Rule of core/invariants."""
+        self.node_id = node_id
+        self.time_s = time_s
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -85,6 +92,10 @@ class OperationError(RaftLabError):
         """Name of the last status: an ErrorCode of kv.proto or a gRPC status."""
         self.attempts = attempts
         """Every try, in order."""
+
+    def __reduce__(self) -> tuple[type[OperationError], tuple[str, str, tuple[Attempt, ...]]]:
+        """It survives pickling, on its way out of the process of a load generator."""
+        return type(self), (str(self), self.code, self.attempts)
 
 
 class OperationFailed(OperationError):

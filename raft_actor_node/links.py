@@ -42,3 +42,6 @@ class LinkRule(BaseModel):
     """Constant delay."""
     jitter_ms: Milliseconds = 0.0
     """Uniform additional delay in [0, jitter_ms); it reorders messages."""
+    tail_ms: Milliseconds = 0.0
+    """Heavy-tailed additional delay (Pareto, index 1): above tail_ms for one message in 100, above 10 tail_ms,
+    where it ends, for one in 1000."""

@@ -13,7 +13,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {"us": (1, 1e6), "ms": (1, 1e3), "s": (1, 1), "m": (60, 1), "h": (3600, 1)}
+"""Each as a fraction: only a division gives the float nearest to 200us, which is then read as it was written."""
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _NUMBER = r"\d+(?:\.\d+)?"
 _DURATION = re.compile(rf"({_NUMBER})\s*(us|ms|s|m|h)")
@@ -37,7 +38,8 @@ def parse_duration(value: Any) -> float:
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"{value!r} is not a duration; write a number with a unit (us, ms, s, m, h), such as 150ms")
-    return float(match[1]) * _SECONDS[match[2]]
+    times, per = _SECONDS[match[2]]
+    return float(match[1]) * times / per
 
 
 def format_duration(seconds: float) -> str:

@@ -70,3 +70,10 @@ def test_sizes_survive_a_round_trip(size: int) -> None:
 def test_bad_sizes_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"size|whole"):
         parse_size(value)
+
+
+@pytest.mark.parametrize("text", ["200us", "7us", "33.3ms", "75ms", "1.5s", "90s"])
+def test_a_duration_is_read_back_exactly_as_it_was(text: str) -> None:
+    seconds = parse_duration(text)
+    assert parse_duration(format_duration(seconds)) == seconds
+    assert format_duration(seconds) == text

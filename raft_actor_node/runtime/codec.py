@@ -139,5 +139,6 @@ def decode_rule(rule: chaos_pb2.LinkRule) -> LinkRule:
             "duplicate": rule.duplicate,
             "delay_ms": rule.delay_ms,
             "jitter_ms": rule.jitter_ms,
+            "tail_ms": rule.tail_ms,
         }
     )

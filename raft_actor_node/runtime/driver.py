@@ -11,27 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from raft_actor_node.core import Effects, Event, Message, Persist, Persisted, Propose, RaftNode, Read, Role
+from raft_actor_node.core import Effects, Event, Message, Propose, RaftNode, Read, Role
 from raft_actor_node.kv.store import Result, Store
+from raft_actor_node.runtime.clock import Clock, Timer
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.tracer import Tracer
 from raft_actor_node.runtime.wal import Wal
-
-T = TypeVar("T")
+from raft_actor_node.runtime.writer import ThreadWriter, WriterFactory
 
 APPLY_CHUNK = 4096
 """Entries applied in one turn of the loop: heartbeats must get through while a long log is replayed."""
-TIMER_GRAIN_S = 0.001
-"""uvloop's timers and clock go by whole milliseconds."""
 
 
 class ProposalSink(Protocol):
@@ -57,6 +52,22 @@ class ReadSink(Protocol):
         """This node does not lead (any more)."""
 
 
+class Watch(Protocol):
+    """Sees what a driver does, at the moment; what it raises ends the node."""
+
+    def stepping(self) -> None:
+        """The core is about to step."""
+
+    def stepped(self, events: Sequence[Event], effects: Effects) -> None:
+        """The core took in these events; nothing of the effects is performed yet."""
+
+    def applied(self, first_index: int, results: Sequence[Result]) -> None:
+        """The entries from `first_index` on were applied, with these results."""
+
+    def answered(self, read_index: int) -> None:
+        """Reads with this read index are about to be answered."""
+
+
 @dataclass(slots=True)
 class _Pending:
     """An appended proposal whose payloads are not all applied."""
@@ -80,18 +91,22 @@ class Driver:
         *,
         send: Callable[[Sequence[Message]], None],
         fail: Callable[[BaseException], None],
+        clock: Clock,
+        writer: WriterFactory = ThreadWriter,
+        watch: Watch | None = None,
     ) -> None:
         """`send` takes messages that may leave now; `fail` is told once when the node cannot go on."""
         self.node = node
         self.store = store
-        self.fsync = Samples()
+        self.fsync = Samples(clock.now_ns)
         self._send = send
         self._fail = fail
         self._tracer = tracer
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._watch = watch
         self._events: list[Event] = []
         self._scheduled = False
-        self._timer: asyncio.Handle | None = None
+        self._timer: Timer | None = None
         self._timer_due = inf
         self._stopped = False
         self._progressed = asyncio.Event()
@@ -101,7 +116,7 @@ class Driver:
         self._new_reads: list[ReadSink] = []
         self._reads: dict[int, list[ReadSink]] = {}
         self._readable: deque[tuple[int, list[ReadSink]]] = deque()
-        self._writer = _Writer(wal, self.fsync, self._loop, self.deliver, self._die)
+        self._writer = writer(wal, self.fsync, self.deliver, self._die)
 
     def start(self) -> None:
         """Begin: rebuild the state up to what is known to be committed, then run elections."""
@@ -120,7 +135,7 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._give_up()
-        await asyncio.to_thread(self._writer.close)
+        await self._writer.close()
 
     # ------------------------------------------------------------------------------ what comes in
 
@@ -145,7 +160,7 @@ class Driver:
     def _wake(self) -> None:
         if not self._scheduled and not self._stopped:
             self._scheduled = True
-            self._loop.call_soon(self._step)
+            self._clock.call_soon(self._step)
 
     def _step(self) -> None:
         self._scheduled = False
@@ -157,7 +172,11 @@ class Driver:
             self._events.append(Read(self._number))
         events, self._events = self._events, []
         try:
-            effects = self.node.step(events, time.monotonic())
+            if self._watch is not None:
+                self._watch.stepping()
+            effects = self.node.step(events, self._clock.now())
+            if self._watch is not None:
+                self._watch.stepped(events, effects)
             self._perform(effects)
         except Exception as error:  # whatever it is: the core believes that its effects were performed
             self._die(error)
@@ -181,13 +200,19 @@ class Driver:
             self._apply_chunk()
         if effects.leadership_lost:
             self._lose_pending()
+        self._answer_reads(effects)
+
+    def _answer_reads(self, effects: Effects) -> None:
         for ready in effects.reads:
             self._readable.append((ready.index, self._reads.pop(ready.read_id)))
         for read_id in effects.reads_refused:
             for read_sink in self._reads.pop(read_id):
                 read_sink.refused()
         while self._readable and self._readable[0][0] <= self.store.last_applied:
-            for read_sink in self._readable.popleft()[1]:
+            read_index, read_sinks = self._readable.popleft()
+            if self._watch is not None:
+                self._watch.answered(read_index)
+            for read_sink in read_sinks:
                 read_sink.readable()
 
     def _apply_chunk(self) -> None:
@@ -195,6 +220,8 @@ class Driver:
         hi = min(self.node.commit_index + 1, lo + APPLY_CHUNK)
         terms = self.node.log.terms(lo, hi)
         results = self.store.apply(lo, terms, self.node.log.payloads(lo, hi))
+        if self._watch is not None:
+            self._watch.applied(lo, results)
         while self._pending and self._pending[0].next_index < hi:
             pending = self._pending[0]
             at, end = pending.next_index - lo, min(pending.end_index, hi) - lo
@@ -234,29 +261,17 @@ class Driver:
             self._arm(deadline)
 
     def _arm(self, deadline: float) -> None:
-        """Have _ring called at the deadline.
-
-        uvloop counts whole milliseconds, and in phase in all processes of a host: timeouts drawn from a narrow
-        range would fall together. So an election is awaited in turns of the loop for its last millisecond. A
-        leader's heartbeat may be a little late instead.
-        """
+        """Have _ring called at the deadline. A leader's heartbeat may be a little late, an election may not."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_due = None, deadline
-        left = deadline - time.monotonic()
-        if left == inf:
-            return
-        if self.node.role == Role.LEADER:
-            self._timer = self._loop.call_later(max(left, 0.0) + TIMER_GRAIN_S / 2, self._ring)
-        elif left > 2 * TIMER_GRAIN_S:
-            self._timer = self._loop.call_later(left - 1.5 * TIMER_GRAIN_S, self._ring)
-        else:
-            self._timer = self._loop.call_soon(self._ring)
+        if deadline < inf:
+            self._timer = self._clock.call_at(deadline, self._ring, precise=self.node.role != Role.LEADER)
 
     def _ring(self) -> None:
         self._timer = None
         deadline = self.node.next_deadline()
-        if deadline > time.monotonic():
+        if deadline > self._clock.now():
             self._arm(deadline)
         else:
             self._wake()
@@ -284,54 +299,3 @@ class Driver:
             sink.lost(0)  # the step that failed may have appended it
         self._proposals.clear()
         self._fail(error)
-
-
-class _Writer:
-    """The thread that waits for the disk, so that heartbeats do not."""
-
-    def __init__(
-        self,
-        wal: Wal,
-        fsync: Samples,
-        loop: asyncio.AbstractEventLoop,
-        done: Callable[[Event], None],
-        failed: Callable[[BaseException], None],
-    ) -> None:
-        wal.on_fsync = fsync.add_ns
-        self._wal = wal
-        self._loop = loop
-        self._done = done
-        self._failed = failed
-        self._queue: queue.SimpleQueue[Persist | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def submit(self, persist: Persist) -> None:
-        self._queue.put(persist)
-
-    def close(self) -> None:
-        """Finish what was submitted and close the log."""
-        self._queue.put(None)
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            while (persist := self._queue.get()) is not None:
-                self._write(persist)
-                self._tell(self._done, Persisted(persist.number))
-            self._wal.close()
-        except Exception as error:  # whatever it is, this node cannot promise anything any more
-            self._tell(self._failed, error)
-
-    def _tell(self, callback: Callable[[T], None], value: T) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-            self._loop.call_soon_threadsafe(callback, value)
-
-    def _write(self, persist: Persist) -> None:
-        if persist.hard_state is not None:
-            self._wal.save_hard_state(persist.hard_state.current_term, persist.hard_state.voted_for)
-        if persist.terms:
-            self._wal.append(persist.first_index, persist.terms, persist.payloads, persist.commit_index)

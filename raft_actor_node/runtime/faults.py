@@ -59,7 +59,8 @@ class LinkFaults:
         """The same for a message that arrives.
 
         From a peer only a cut counts: everything else was decided once, by the sender. A client does not
-        decide anything, so its side is decided here.
+        decide anything, so its side is decided here. Copies of its request come together: were one refused, and
+        the other taken by a node that leads meanwhile, the refusal would have told the client that nothing happened.
         """
         rules = self._rules(from_id, self._node_id, kind)
         if from_id in self._members:
@@ -67,7 +68,8 @@ class LinkFaults:
                 return ONCE
             self.counters.dropped += 1
             return NEVER
-        return self._fate(rules)
+        fate = self._fate(rules)
+        return fate if len(fate) < 2 else fate[:1] * len(fate)
 
     def _rules(self, from_id: str, to_id: str, kind: MessageKind) -> tuple[LinkRule, ...]:
         key = (from_id, to_id, kind)
@@ -94,17 +96,22 @@ class LinkFaults:
         if not rules:
             return ONCE
         delay_ms, copies, random_ = 0.0, 1, self._rng.random
-        jitter_ms = 0.0
+        jitter_ms = tail_ms = 0.0
         for rule in rules:
             if rule.cut or (rule.drop and random_() < rule.drop):
                 self.counters.dropped += 1
                 return NEVER
             delay_ms += rule.delay_ms
             jitter_ms += rule.jitter_ms
+            tail_ms += rule.tail_ms
             if rule.duplicate and random_() < rule.duplicate:
                 copies = 2
         self.counters.duplicated += copies - 1
-        if not delay_ms and not jitter_ms:
+        if not delay_ms and not jitter_ms and not tail_ms:
             return ONCE * copies
         self.counters.delayed += 1
-        return tuple((delay_ms + random_() * jitter_ms) / 1000 for _ in range(copies))
+        return tuple((delay_ms + random_() * jitter_ms + self._tail(tail_ms)) / 1000 for _ in range(copies))
+
+    def _tail(self, tail_ms: float) -> float:
+        """A draw from a Pareto distribution of index 1 that passes `tail_ms` once in 100 times; cut off at 10 times."""
+        return tail_ms * min(10.0, 0.01 / (1.0 - self._rng.random())) if tail_ms else 0.0

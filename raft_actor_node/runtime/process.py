@@ -12,11 +12,9 @@ import gc
 import json
 import logging
 import os
-import random
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -28,9 +26,7 @@ from grpc_reflection.v1alpha import reflection
 
 from raft_actor_node.channels import server_options
 from raft_actor_node.config import NodeConfig, unwise
-from raft_actor_node.core import HardState, Log, RaftNode, RaftParameters, Receive
-from raft_actor_node.errors import BindError, DataCorrupt, DiskError, InvariantViolated, RaftLabError
-from raft_actor_node.kv.store import Store
+from raft_actor_node.errors import BindError
 from raft_actor_node.pb import (
     chaos_pb2,
     chaos_pb2_grpc,
@@ -41,13 +37,14 @@ from raft_actor_node.pb import (
     raft_pb2,
     raft_pb2_grpc,
 )
-from raft_actor_node.runtime.driver import Driver
-from raft_actor_node.runtime.faults import LinkFaults
-from raft_actor_node.runtime.samples import Samples, measure_loop_lag
-from raft_actor_node.runtime.services import ChaosService, Gate, InspectionService, KVService
+from raft_actor_node.runtime.clock import RealClock
+from raft_actor_node.runtime.disk import REAL_DISK
+from raft_actor_node.runtime.node import Node, exit_code
+from raft_actor_node.runtime.samples import measure_loop_lag
+from raft_actor_node.runtime.services import ChaosService
 from raft_actor_node.runtime.tracer import Tracer
 from raft_actor_node.runtime.transport import Transport
-from raft_actor_node.runtime.wal import Wal
+from raft_actor_node.runtime.volatile_disk import VolatileDisk
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +85,7 @@ async def run_node(config: NodeConfig, address_directory: Path | None) -> int:
 
 
 class _Node:
-    """The parts of one node, and their order of life."""
+    """A node with its server, and their order of life."""
 
     def __init__(self, config: NodeConfig) -> None:
         loop = asyncio.get_running_loop()
@@ -96,63 +93,33 @@ class _Node:
         self.stopped: asyncio.Future[None] = loop.create_future()
         """Done when a signal or a failure ends the node."""
         self.exit_code = 0
-        rng = random.Random(config.seed)
-        self._wal, recovered = Wal.open(
-            Path(config.storage.dir) / config.node_id,
-            cluster_id=config.cluster_id,
-            node_id=config.node_id,
-            bootstrap=config.bootstrap,
-            fsync=config.storage.fsync == "always",
-            allow_memory_fs=config.storage.allow_memory_fs,
-        )
-        for warning in recovered.warnings:
-            logger.warning("%s", warning)
-        self._faults = LinkFaults(config.node_id, config.members, config.links, rng)
-        self._tracer = Tracer(config.node_id, config.trace_file)
-        self.transport = Transport(config, self._faults, lambda message: self._driver.deliver(Receive(message)))
-        core = RaftNode(
-            config.node_id,
-            config.members,
-            _parameters(config),
-            rng=rng,
-            now=time.monotonic(),
-            hard_state=HardState(recovered.current_term, recovered.voted_for),
-            log=Log(recovered.terms, recovered.payloads),
-            commit_index=recovered.commit_index,
-        )
-        self._driver = Driver(
-            core,
-            self._wal,
-            Store(value_bytes=config.limits.value_bytes),
-            self._tracer,
-            send=self.transport.send,
+        clock = RealClock()
+        self._node = Node(
+            config,
+            clock=clock,
+            tracer=Tracer(config.node_id, config.trace_file),
+            mail=lambda faults, deliver: Transport(config, faults, deliver, clock),
             fail=self._fail,
+            disk=VolatileDisk() if config.storage.unsynced == "lost" else REAL_DISK,
         )
-        self._gate = Gate(config, self._driver)
-        self._loop_lag = Samples()
-        self._lag_task = loop.create_task(measure_loop_lag(self._loop_lag))
+        for warning in self._node.warnings:
+            logger.warning("%s", warning)
+        self.transport = self._node.mail
+        self._lag_task = loop.create_task(measure_loop_lag(self._node.loop_lag))
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(options=server_options(config.transport))
 
     async def serve(self) -> int:
         """Rebuild the state, open a port, and take part. Returns the port."""
-        config, server = self._config, self._server
-        try:
-            self._driver.start()
-        except ValueError as error:  # the checksums hold, and yet it is no command of ours
-            raise DataCorrupt(f"{config.storage.dir}: {error}") from None
-        logger.info("%s: recovered %d entries", config.node_id, self._driver.node.log.last_index)
+        config, server, node = self._config, self._server, self._node
+        node.start()
+        logger.info("%s: recovered %d entries", config.node_id, node.driver.node.log.last_index)
         raft_pb2_grpc.add_RaftServicer_to_server(self.transport, server)
-        kv_pb2_grpc.add_KVServicer_to_server(KVService(config, self._gate, self._faults), server)
-        inspection_pb2_grpc.add_InspectionServicer_to_server(
-            InspectionService(
-                config, self._driver, self._gate, self.transport, self._faults, self._tracer, self._loop_lag
-            ),
-            server,
-        )
+        kv_pb2_grpc.add_KVServicer_to_server(node.kv, server)
+        inspection_pb2_grpc.add_InspectionServicer_to_server(node.inspection, server)
         services = [raft_pb2.DESCRIPTOR, kv_pb2.DESCRIPTOR, inspection_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR]
         if config.chaos_enabled:
-            chaos_pb2_grpc.add_ChaosServicer_to_server(ChaosService(self._faults), server)
+            chaos_pb2_grpc.add_ChaosServicer_to_server(ChaosService(node.faults), server)
             services.append(chaos_pb2.DESCRIPTOR)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [service.full_name for file in services for service in file.services_by_name.values()]
@@ -169,14 +136,15 @@ class _Node:
 
     async def close(self) -> None:
         """Refuse what is new, answer what can be answered, flush, and let go of everything."""
-        self._gate.closed = True
+        node = self._node
+        node.gate.closed = True
         failed = self.exit_code != 0
         await self._health.enter_graceful_shutdown()
-        await self._driver.stop(0.0 if failed else STOP_GRACE_S)
+        await node.driver.stop(0.0 if failed else STOP_GRACE_S)
         await self._server.stop(0.0 if failed else 0.1)
         await self.transport.close()
         self._lag_task.cancel()
-        self._tracer.close()
+        node.tracer.close()
 
     def _finish(self) -> None:
         if not self.stopped.done():
@@ -185,26 +153,8 @@ class _Node:
     def _fail(self, error: BaseException) -> None:
         """The node cannot go on: end with the error's exit code, whatever waits."""
         logger.critical("%s: %s: %s", self._config.node_id, type(error).__name__, error)
-        if not self.exit_code:
-            usual = DiskError if isinstance(error, OSError) else InvariantViolated
-            self.exit_code = error.exit_code if isinstance(error, RaftLabError) else usual.exit_code
+        self.exit_code = self.exit_code or exit_code(error)
         self._finish()
-
-
-def _parameters(config: NodeConfig) -> RaftParameters:
-    raft = config.raft
-    return RaftParameters(
-        election_timeout_min=raft.election_timeout.min_s,
-        election_timeout_max=raft.election_timeout.max_s,
-        heartbeat_interval=raft.heartbeat_interval,
-        rpc_timeout=raft.rpc_timeout,
-        pre_vote=raft.pre_vote,
-        check_quorum=raft.check_quorum,
-        max_batch_entries=raft.max_batch_entries,
-        max_batch_bytes=raft.max_batch_bytes,
-        max_inflight=raft.max_inflight,
-        max_inflight_bytes=raft.max_inflight_bytes,
-    )
 
 
 class Owner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from collections.abc import Callable
 from time import monotonic_ns
 
 KEPT = 65536
@@ -14,14 +15,15 @@ class Samples:
     """The most recent samples of one kind, in microseconds, each with its time: a ring of two arrays, which an
     idle node does not fill with objects."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self.total = 0
+        self._clock_ns = clock_ns
         self._times = array("Q")
         self._values = array("I")
 
     def add_ns(self, duration_ns: int) -> None:
         """Record a duration that ended now. From one thread only, as each kind of sample is."""
-        now_ns, value = monotonic_ns(), min(duration_ns // 1000, 2**32 - 1)
+        now_ns, value = self._clock_ns(), min(duration_ns // 1000, 2**32 - 1)
         position = self.total % KEPT
         if position < len(self._values):
             self._times[position], self._values[position] = now_ns, value

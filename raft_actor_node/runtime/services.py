@@ -20,8 +20,7 @@ from pydantic import ValidationError
 
 from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, NodeConfig, describe
 from raft_actor_node.core import Role
-from raft_actor_node.kv.commands import ErrorCode, encode, fault
-from raft_actor_node.kv.store import DONE, Result
+from raft_actor_node.kv.commands import ErrorCode
 from raft_actor_node.links import CLIENTS
 from raft_actor_node.pb import (
     chaos_pb2,
@@ -31,18 +30,18 @@ from raft_actor_node.pb import (
     kv_pb2,
     kv_pb2_grpc,
 )
+from raft_actor_node.runtime.clock import Clock
 from raft_actor_node.runtime.codec import decode_rule, encode_rule
 from raft_actor_node.runtime.driver import Driver
 from raft_actor_node.runtime.faults import ONCE, LinkFaults, MessageKind
+from raft_actor_node.runtime.gate import Answer, Gate, Operation, Respond
+from raft_actor_node.runtime.mail import Mail
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.tracer import Tracer
-from raft_actor_node.runtime.transport import Transport
 
 LOG_PAGE = 1000
 """Most entries in one LogReply."""
 ERROR_DETAIL_KEY = "raft-error-bin"
-_GET, _CAS = int(kv_pb2.GET), int(kv_pb2.COMPARE_AND_SWAP)
-_PLAIN = frozenset({_GET, int(kv_pb2.PUT), int(kv_pb2.DELETE), int(kv_pb2.APPEND)})
 RESULT_BYTES = 64
 """Bound of what a result adds to a message beside its own bytes."""
 
@@ -56,161 +55,18 @@ STATUS = {
     ErrorCode.SEQUENCE_REUSED: grpc.StatusCode.FAILED_PRECONDITION,
     ErrorCode.VALUE_TOO_LARGE: grpc.StatusCode.FAILED_PRECONDITION,
 }
-MESSAGES = {
-    ErrorCode.NOT_LEADER: "this node does not lead",
-    ErrorCode.OVERLOADED: "too many operations wait on this node (limits.pending_operations), or it is stopping",
-    ErrorCode.OUTCOME_UNKNOWN: "appended, then leadership was lost or the node stopped",
-    ErrorCode.SESSION_UNKNOWN: "session_id: no such session was opened",
-    ErrorCode.SEQUENCE_STALE: "sequence: the session has gone on to a later one",
-    ErrorCode.SEQUENCE_REUSED: "sequence: used before in this session, for another command",
-    ErrorCode.VALUE_TOO_LARGE: "value: would grow above limits.value_bytes",
-}
 
 M = TypeVar("M")
-Answer = kv_pb2.OperationResult
-Operation = kv_pb2.Operation
-Respond = Callable[[list[Answer]], None]
-"""Takes answers that became ready at one moment."""
-
-
-class Gate:
-    """Takes operations in, from the stream and from unary calls alike, and gives each one answer."""
-
-    def __init__(self, config: NodeConfig, driver: Driver) -> None:
-        self.answered = 0
-        self.refused = 0
-        self.waiting = 0
-        """Operations taken in and not answered."""
-        self.closed = False
-        self._limits = config.limits
-        self._driver = driver
-
-    def take(self, operations: Sequence[Operation], respond: Respond) -> None:
-        """Take in operations that arrived together. Each is answered once, through `respond`, in any order."""
-        self.waiting += len(operations)
-        if self.closed or self.waiting > self._limits.pending_operations:
-            self.refuse(respond, [operation.id for operation in operations], ErrorCode.OVERLOADED)
-            return
-        writes = _Writes(self, respond)
-        reads = _Reads(self, respond)
-        wrong: list[Answer] = []
-        payloads: list[bytes] = []
-        key_bytes, value_bytes = self._limits.key_bytes, self._limits.value_bytes
-        for operation in operations:
-            kind, key, value = operation.kind, operation.key, operation.value
-            session_id, sequence = operation.session_id, operation.sequence
-            expected = operation.expected if kind == _CAS and operation.HasField("expected") else None
-            # The rules are in `fault`; what is plainly sound need not ask it.
-            sound = (
-                kind in _PLAIN
-                and 0 < len(key) <= key_bytes
-                and len(value) <= value_bytes
-                and (sequence or not session_id)
-            )
-            if not sound and (
-                reason := fault(
-                    kind,
-                    key,
-                    value,
-                    expected,
-                    session_id=session_id,
-                    sequence=sequence,
-                    key_bytes=key_bytes,
-                    value_bytes=value_bytes,
-                )
-            ):
-                wrong.append(self.error(operation.id, ErrorCode.BAD_ARGUMENT, reason))
-            elif kind == _GET:
-                reads.keys.append((operation.id, key))
-            else:
-                writes.ids.append(operation.id)
-                payloads.append(encode(kind, key, value, expected, session_id=session_id, sequence=sequence))
-        if wrong:
-            self.deliver(respond, wrong, refused=len(wrong))
-        if payloads:
-            self._driver.propose(payloads, writes)
-        if reads.keys:
-            self._driver.read(reads)
-
-    def get(self, key: bytes) -> bytes | None:
-        """What a key holds now."""
-        return self._driver.store.get(key)
-
-    def deliver(self, respond: Respond, answers: list[Answer], *, refused: int = 0) -> None:
-        """Give answers, `refused` of them errors, to who asked."""
-        self.waiting -= len(answers)
-        self.refused += refused
-        self.answered += len(answers) - refused
-        respond(answers)
-
-    def refuse(self, respond: Respond, ids: Sequence[int], code: ErrorCode) -> None:
-        """Answer all of these with one error."""
-        self.deliver(respond, [self.error(operation_id, code) for operation_id in ids], refused=len(ids))
-
-    def error(self, operation_id: int, code: ErrorCode, message: str = "") -> Answer:
-        """The answer that says why not."""
-        return Answer(
-            id=operation_id,
-            error=kv_pb2.ErrorCode.Name(code),
-            leader_hint=self._driver.node.leader_id or "",
-            message=message or MESSAGES[code],
-        )
-
-
-class _Writes:
-    """The writes of one batch; satisfies driver.ProposalSink."""
-
-    def __init__(self, gate: Gate, respond: Respond) -> None:
-        self.ids: list[int] = []
-        self._gate = gate
-        self._respond = respond
-
-    def applied(self, offset: int, results: Sequence[Result]) -> None:
-        ids = self.ids[offset : offset + len(results)]
-        refused = sum(result.error != 0 for result in results if result is not DONE)
-        answers = [
-            Answer(id=operation_id) if result is DONE else self._answer(operation_id, result)
-            for operation_id, result in zip(ids, results, strict=True)
-        ]
-        self._gate.deliver(self._respond, answers, refused=refused)
-
-    def refused(self) -> None:
-        self._gate.refuse(self._respond, self.ids, ErrorCode.NOT_LEADER)
-
-    def lost(self, offset: int) -> None:
-        self._gate.refuse(self._respond, self.ids[offset:], ErrorCode.OUTCOME_UNKNOWN)
-
-    def _answer(self, operation_id: int, result: Result) -> Answer:
-        if result.error:
-            return self._gate.error(operation_id, result.error)
-        return Answer(id=operation_id, found=result.found, value=result.value, number=result.number)
-
-
-class _Reads:
-    """The gets of one batch; satisfies driver.ReadSink."""
-
-    def __init__(self, gate: Gate, respond: Respond) -> None:
-        self.keys: list[tuple[int, bytes]] = []
-        self._gate = gate
-        self._respond = respond
-
-    def readable(self) -> None:
-        values = [(operation_id, self._gate.get(key)) for operation_id, key in self.keys]
-        answers = [Answer(id=operation_id, found=value is not None, value=value) for operation_id, value in values]
-        self._gate.deliver(self._respond, answers)
-
-    def refused(self) -> None:
-        self._gate.refuse(self._respond, [operation_id for operation_id, _ in self.keys], ErrorCode.NOT_LEADER)
 
 
 class KVService(kv_pb2_grpc.KVServicer):
     """proto/kv.proto. The unary calls are operations of one, through the same gate as the stream's."""
 
-    def __init__(self, config: NodeConfig, gate: Gate, faults: LinkFaults) -> None:
+    def __init__(self, config: NodeConfig, gate: Gate, faults: LinkFaults, clock: Clock) -> None:
         self._config = config
         self._gate = gate
         self._faults = faults
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock
 
     async def Execute(  # noqa: N802 - the names of methods are the service's
         self,
@@ -224,13 +80,14 @@ class KVService(kv_pb2_grpc.KVServicer):
             async for batch in request_iterator:
                 if writer.done():
                     break  # answers cannot leave any more
-                self._take(batch, answers.put)
+                self.take(batch, answers.put)
                 # A client that does not read its answers is not read from either.
                 await answers.room_for_more()
         finally:
             writer.cancel()
 
-    def _take(self, batch: kv_pb2.OperationBatch, put: Respond) -> None:
+    def take(self, batch: kv_pb2.OperationBatch, put: Respond) -> None:
+        """Take in a batch as far as the link faults let it; `put` gets the answers that they let leave."""
         client = batch.client_id or CLIENTS
 
         def respond(answers: list[Answer]) -> None:
@@ -260,7 +117,7 @@ class KVService(kv_pb2_grpc.KVServicer):
                 unharmed.append(message)
                 continue
             for delay_s in delays:
-                self._loop.call_later(delay_s, deliver, [message])
+                self._clock.call_later(delay_s, deliver, [message])
         return unharmed
 
     async def OpenSession(self, request: kv_pb2.OpenSessionRequest, context: Any) -> kv_pb2.OpenSessionReply:  # noqa: N802
@@ -297,10 +154,9 @@ class KVService(kv_pb2_grpc.KVServicer):
 
     async def _unary(self, client_id: str, operation: Operation, context: Any) -> Answer:
         client = client_id or CLIENTS
-        answer = Answer()
-        for delay_s in await self._copies(self._faults.arriving, client, "requests"):
-            await asyncio.sleep(delay_s)
-            answer = await self._ask(operation)
+        delays = await self._copies(self._faults.arriving, client, "requests")
+        await asyncio.sleep(delays[0])
+        answer, *_ = await asyncio.gather(*(self._ask(operation) for _ in delays))
         for delay_s in (await self._copies(self._faults.leaving, client, "replies"))[:1]:
             await asyncio.sleep(delay_s)
         if answer.error:
@@ -315,7 +171,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         return delays
 
     def _ask(self, operation: Operation) -> Awaitable[Answer]:
-        answered: asyncio.Future[Answer] = self._loop.create_future()
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._gate.take((operation,), lambda answers: None if answered.done() else answered.set_result(answers[0]))
         return answered
 
@@ -403,7 +259,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         config: NodeConfig,
         driver: Driver,
         gate: Gate,
-        transport: Transport,
+        transport: Mail,
         faults: LinkFaults,
         tracer: Tracer,
         loop_lag: Samples,
@@ -450,6 +306,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             key_count=store.key_count,
             applied_hash=store.applied_hash(),
             state_hash=store.state_hash() if request.with_state_hash else b"",
+            prefix_hash=store.prefix_hash(request.hash_index, node.log) if request.hash_index else b"",
             counters=self._counters(),
             fsync_p50_us=fsync_p50,
             fsync_p99_us=fsync_p99,
@@ -475,6 +332,8 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             messages_received=wire.received,
             messages_refused=wire.refused,
             messages_dropped=links.dropped,
+            messages_delayed=links.delayed,
+            messages_duplicated=links.duplicated,
             messages_unsent=wire.unsent,
             entries_appended=core.entries_appended,
             entries_erased=core.entries_erased,
@@ -512,6 +371,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
                 index=event.index,
                 peer_id=event.peer_id,
                 detail=event.detail,
+                log_term=event.log_term,
             )
 
 

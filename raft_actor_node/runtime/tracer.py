@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic_ns
 
 from raft_actor_node.core import TraceEvent
@@ -20,10 +20,12 @@ REMEMBERED = 2048
 
 
 class Tracer:
-    """Numbers and stamps events. Lines: {"node", "number", "time_ns", "kind", "term", "index", "peer", "detail"}."""
+    """Numbers and stamps events. A line is a JSON object: node, number, time_ns, kind, term, index, log_term, peer,
+    detail; what they mean stands in core/trace.py."""
 
-    def __init__(self, node_id: str, path: str | None) -> None:
+    def __init__(self, node_id: str, path: str | None, clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self._node_id = node_id
+        self._clock_ns = clock_ns
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else None
         except OSError as error:
@@ -35,7 +37,7 @@ class Tracer:
     def record(self, events: Sequence[TraceEvent]) -> None:
         """Take in what one step told. Raises OSError when the file does not take it: what is not on record must
         not leave the node."""
-        now_ns = monotonic_ns()
+        now_ns = self._clock_ns()
         lines = []
         for event in events:
             self._number += 1
@@ -53,7 +55,8 @@ class Tracer:
         # By hand: there is a commit with every batch, and only the detail could need escaping.
         return (
             f'{{"node":"{self._node_id}","number":{self._number},"time_ns":{now_ns},"kind":"{event.kind}",'
-            f'"term":{event.term},"index":{event.index},"peer":"{event.peer_id}","detail":{json.dumps(event.detail)}}}\n'
+            f'"term":{event.term},"index":{event.index},"log_term":{event.log_term},"peer":"{event.peer_id}",'
+            f'"detail":{json.dumps(event.detail)}}}\n'
         )
 
     async def events(self, after: int, *, follow: bool) -> AsyncIterator[tuple[int, int, TraceEvent]]:

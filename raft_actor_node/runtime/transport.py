@@ -14,7 +14,6 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any, Generic, TypeVar
 
@@ -28,8 +27,10 @@ from raft_actor_node.core.log import ENTRY_BYTES
 from raft_actor_node.core.messages import Reply, Request
 from raft_actor_node.pb import raft_pb2 as pb
 from raft_actor_node.pb import raft_pb2_grpc
+from raft_actor_node.runtime.clock import Clock
 from raft_actor_node.runtime.codec import decode_reply, decode_request, encode_reply, encode_request
 from raft_actor_node.runtime.faults import LinkFaults
+from raft_actor_node.runtime.mail import Mail, TransportCounters
 from raft_actor_node.runtime.samples import Samples
 
 logger = logging.getLogger(__name__)
@@ -41,27 +42,15 @@ REMEMBERED_PINGS = 256
 M = TypeVar("M", Request, Reply)
 
 
-@dataclass(slots=True)
-class TransportCounters:
-    """Messages between peers since the process started."""
-
-    sent: int = 0
-    received: int = 0
-    refused: int = 0
-    unsent: int = 0
-
-
-class Transport(raft_pb2_grpc.RaftServicer):
+class Transport(Mail, raft_pb2_grpc.RaftServicer):
     """All links of one node, and the service that its peers call."""
 
-    def __init__(self, config: NodeConfig, faults: LinkFaults, deliver: Callable[[Message], None]) -> None:
+    def __init__(
+        self, config: NodeConfig, faults: LinkFaults, deliver: Callable[[Message], None], clock: Clock
+    ) -> None:
         """`deliver` is told each message that arrives."""
-        self.counters = TransportCounters()
-        self.round_trips = Samples()
+        super().__init__(faults, deliver, clock)
         self._config = config
-        self._faults = faults
-        self._deliver = deliver
-        self._loop = asyncio.get_running_loop()
         self._links = {
             peer: _Link(config, peer, self._on_replies, self.counters, self.round_trips)
             for peer in config.members
@@ -75,21 +64,11 @@ class Transport(raft_pb2_grpc.RaftServicer):
             if node_id in self._links:
                 self._links[node_id].set_address(address, epoch)
 
-    def send(self, messages: Sequence[Message]) -> None:
-        """Send each message on its way, as far as the link faults let it."""
-        for message in messages:
-            request = isinstance(message, AppendEntries | RequestVote)
-            if not self._faults.active:
-                self._enqueue(message)
-                continue
-            for delay_s in self._faults.leaving(message.to_id, "requests" if request else "replies"):
-                self._after(delay_s, self._enqueue, message)
-
     async def close(self) -> None:
         """Close all links."""
         await asyncio.gather(*(link.close() for link in self._links.values()))
 
-    def _enqueue(self, message: Message) -> None:
+    def _carry(self, message: Message) -> None:
         if isinstance(message, AppendEntries | RequestVote):
             self._links[message.to_id].outbox.put(message)
             return
@@ -98,16 +77,6 @@ class Transport(raft_pb2_grpc.RaftServicer):
             self.counters.unsent += 1
         else:
             outbox.put(message)
-
-    def _after(self, delay_s: float, action: Callable[[Any], None], message: Message) -> None:
-        if delay_s:
-            self._loop.call_later(delay_s, action, message)
-        else:
-            action(message)
-
-    def _arrived(self, message: Message) -> None:
-        self.counters.received += 1
-        self._deliver(message)
 
     # -------------------------------------------------------------------------- requests of others
 
@@ -145,8 +114,7 @@ class Transport(raft_pb2_grpc.RaftServicer):
             self.counters.refused += len(batch.requests)  # a malformed batch changes nothing
             return
         for request in requests:
-            if not self._faults.active or self._faults.arriving(batch.from_id, "requests"):
-                self._arrived(request)
+            self.arrived(request, "requests")
 
     async def _write_replies(
         self,
@@ -174,8 +142,7 @@ class Transport(raft_pb2_grpc.RaftServicer):
             self.counters.refused += len(batch.replies)
             return
         for reply in replies:
-            if not self._faults.active or self._faults.arriving(batch.from_id, "replies"):
-                self._arrived(reply)
+            self.arrived(reply, "replies")
 
     def _fault(self, batch: pb.PeerRequests | pb.PeerReplies) -> str:
         """Why a batch must not be looked into; empty when it may."""
@@ -280,9 +247,11 @@ class _Link:
             if isinstance(results[0], Exception):  # a bug; the link goes on
                 logger.error("link to %s: %r", self._peer, results[0])
             pause = first if results[0] is True else min(2 * pause, longest)
-            with contextlib.suppress(asyncio.TimeoutError):
-                # A random part, so that the nodes of a cluster do not knock in step.
-                await asyncio.wait_for(self._changed.wait(), pause * random.uniform(0.5, 1.0))
+            with contextlib.suppress(TimeoutError):
+                # A random part, so that the nodes of a cluster do not knock in step. Not asyncio.wait_for: until
+                # Python 3.12 it swallows a cancellation that comes together with the event.
+                async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):
+                    await self._changed.wait()
 
     async def _talk(self, address: str) -> bool:
         """Converse until the stream breaks. True when it had been established."""

@@ -454,6 +454,19 @@ async def test_a_silent_leader_is_left_by_all(nodes: StartNodes, load: StartLoad
     assert it.done[-1].attempts == 1
 
 
+async def test_a_silent_leader_is_left_also_when_a_node_beside_it_names_it(nodes: StartNodes, load: StartLoad) -> None:
+    """A leader in a minority without check quorum: it answers nobody, and its followers go on naming it."""
+    started = await nodes(3)
+    started[0].default = silent
+    started[1].default = refuse(kv_pb2.NOT_LEADER, hint="n1")
+    running = await load(book(started), QUICK)
+    done = await running.run(*(Operation(Kind.GET, b"k") for _ in range(20)))
+    assert {operation.outcome for operation in done} == {OK}
+    assert len(started[2].operations) == 20
+    assert len(started[0].operations) <= 40, "each was there once, and perhaps once more"
+    assert running.engine.leader == "n3"
+
+
 async def test_a_paused_node_holds_up_nobody_else(nodes: StartNodes, load: StartLoad) -> None:
     """It accepts connections and reads nothing: its stream blocks, operations keep their deadlines."""
     n1, n2 = await nodes(2)

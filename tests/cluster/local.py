@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.links import cut, separated
+from chaos.verdict import judge_traces
 from orchestration.address_book import AddressBook
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor
 from raft_actor_node.client import KVClient
@@ -44,9 +45,19 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, timeout
 
 
 class LocalCluster:
-    """Node processes n1 ... nN. Use as an async context manager; the exit checks the traces of all lives."""
+    """Node processes n1 ... nN. Use as an async context manager; the exit checks the traces of all lives.
 
-    def __init__(self, directory: Path, nodes: int, raft: RaftSettings = FAST, **settings: Any) -> None:
+    `storage` is a mapping of StorageSettings beside its directory.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        nodes: int,
+        raft: RaftSettings = FAST,
+        storage: Any = None,
+        **settings: Any,
+    ) -> None:
         self.node_ids = tuple(f"n{i}" for i in range(1, nodes + 1))
         self.book = AddressBook()
         self.live: set[str] = set()
@@ -58,7 +69,7 @@ class LocalCluster:
             node_id="n1",
             members=list(self.node_ids),
             raft=raft,
-            storage=StorageSettings(dir=str(directory)),
+            storage=StorageSettings(**{"dir": str(directory), **(storage or {})}),
             chaos_enabled=True,
             **settings,
         )
@@ -207,17 +218,6 @@ class LocalCluster:
 
 
 def check_traces(traces: dict[str, list[dict[str, Any]]]) -> None:
-    """Election safety, one vote per term, terms that never decrease: over all lives of all nodes (5.2, 5.4)."""
-    leaders: dict[int, str] = {}
-    for node_id, events in traces.items():
-        votes: dict[int, str] = {}
-        term = 0
-        for event in events:
-            assert event["term"] >= term, f"{node_id}: term went from {term} back to {event['term']}"
-            term = event["term"]
-            if event["kind"] == "became_leader":
-                other = leaders.setdefault(term, node_id)
-                assert other == node_id, f"two leaders in term {term}: {other} and {node_id}"
-            if event["kind"] in ("vote_granted", "became_candidate"):
-                given = event["peer"] or node_id
-                assert votes.setdefault(term, given) == given, f"{node_id} voted twice in term {term}"
+    """The rules of Raft, over all lives of all nodes."""
+    finding = judge_traces((event for events in traces.values() for event in events), list(traces))
+    assert finding.verdict == "ok", f"{finding.reason}\n{finding.detail}"

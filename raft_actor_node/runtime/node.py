@@ -1,0 +1,143 @@
+"""One node, put together from its parts; what ticks, travels and rests on a disk is given from outside.
+
+A process (process.py) gives it gRPC, the host's clock and its disk; a simulator gives it others, and tests put
+a broken part in the place of a good one to see that it is noticed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from raft_actor_node.config import NodeConfig
+from raft_actor_node.core import HardState, Log, Message, RaftNode, RaftParameters, Receive
+from raft_actor_node.errors import DataCorrupt, DiskError, InvariantViolated, RaftLabError
+from raft_actor_node.kv.store import Store
+from raft_actor_node.runtime.clock import Clock
+from raft_actor_node.runtime.disk import REAL_DISK, Disk
+from raft_actor_node.runtime.driver import Driver, Watch
+from raft_actor_node.runtime.faults import LinkFaults
+from raft_actor_node.runtime.gate import Gate
+from raft_actor_node.runtime.mail import Mail
+from raft_actor_node.runtime.samples import Samples
+from raft_actor_node.runtime.services import InspectionService, KVService
+from raft_actor_node.runtime.tracer import Tracer
+from raft_actor_node.runtime.wal import Wal
+from raft_actor_node.runtime.writer import ThreadWriter, WriterFactory
+
+MailT = TypeVar("MailT", bound=Mail)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a node is made of: classes, or whatever makes the same."""
+
+    node: Callable[..., RaftNode] = RaftNode
+    store: Callable[..., Store] = Store
+    wal: type[Wal] = Wal
+    driver: Callable[..., Driver] = Driver
+    gate: Callable[..., Gate] = Gate
+
+
+STANDARD = Parts()
+
+
+class Node(Generic[MailT]):
+    """The parts of one life of a node."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        clock: Clock,
+        tracer: Tracer,
+        mail: Callable[[LinkFaults, Callable[[Message], None]], MailT],
+        fail: Callable[[BaseException], None],
+        disk: Disk = REAL_DISK,
+        writer: WriterFactory = ThreadWriter,
+        watch: Watch | None = None,
+        parts: Parts = STANDARD,
+    ) -> None:
+        """Recover what the disk holds. `fail` is told once when the node cannot go on.
+
+        Raises ConfigError, DirectoryLocked, DataCorrupt or DiskError.
+        """
+        self._config = config
+        self.wal, recovered = parts.wal.open(
+            Path(config.storage.dir) / config.node_id,
+            cluster_id=config.cluster_id,
+            node_id=config.node_id,
+            bootstrap=config.bootstrap,
+            fsync=config.storage.fsync == "always",
+            allow_memory_fs=config.storage.allow_memory_fs,
+            disk=disk,
+        )
+        self.warnings = recovered.warnings
+        """What the log had to repair."""
+        self.tracer = tracer
+        self.loop_lag = Samples(clock.now_ns)
+        self.faults = LinkFaults(config.node_id, config.members, config.links, _stream(config, "links"))
+        self.mail = mail(self.faults, lambda message: self.driver.deliver(Receive(message)))
+        core = parts.node(
+            config.node_id,
+            config.members,
+            _parameters(config),
+            rng=_stream(config, "elections"),
+            now=clock.now(),
+            hard_state=HardState(recovered.current_term, recovered.voted_for),
+            log=Log(recovered.terms, recovered.payloads),
+            commit_index=recovered.commit_index,
+        )
+        self.driver = parts.driver(
+            core,
+            self.wal,
+            parts.store(value_bytes=config.limits.value_bytes),
+            tracer,
+            send=self.mail.send,
+            fail=fail,
+            clock=clock,
+            writer=writer,
+            watch=watch,
+        )
+        self.gate = parts.gate(config, self.driver)
+        self.kv = KVService(config, self.gate, self.faults, clock)
+        self.inspection = InspectionService(
+            config, self.driver, self.gate, self.mail, self.faults, tracer, self.loop_lag
+        )
+
+    def start(self) -> None:
+        """Rebuild the state and run elections. Raises DataCorrupt."""
+        try:
+            self.driver.start()
+        except ValueError as error:  # the checksums hold, and yet it is no command of ours
+            raise DataCorrupt(f"{self._config.storage.dir}: {error}") from None
+
+
+def exit_code(error: BaseException) -> int:
+    """With which code a process ends that cannot go on because of this."""
+    usual = DiskError if isinstance(error, OSError) else InvariantViolated
+    return error.exit_code if isinstance(error, RaftLabError) else usual.exit_code
+
+
+def _stream(config: NodeConfig, purpose: str) -> random.Random:
+    """Random numbers for one purpose: how many are drawn for another makes no difference to it."""
+    return random.Random(None if config.seed is None else f"{config.seed}/{purpose}")
+
+
+def _parameters(config: NodeConfig) -> RaftParameters:
+    raft = config.raft
+    return RaftParameters(
+        election_timeout_min=raft.election_timeout.min_s,
+        election_timeout_max=raft.election_timeout.max_s,
+        heartbeat_interval=raft.heartbeat_interval,
+        rpc_timeout=raft.rpc_timeout,
+        pre_vote=raft.pre_vote,
+        check_quorum=raft.check_quorum,
+        max_batch_entries=raft.max_batch_entries,
+        max_batch_bytes=raft.max_batch_bytes,
+        max_inflight=raft.max_inflight,
+        max_inflight_bytes=raft.max_inflight_bytes,
+    )

@@ -1,0 +1,83 @@
+"""Hands to the disk what the core wants durable, one Persist after the other, and tells when it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from raft_actor_node.core import Persist, Persisted
+from raft_actor_node.runtime.samples import Samples
+from raft_actor_node.runtime.wal import Wal
+
+T = TypeVar("T")
+Done = Callable[[Persisted], None]
+Failed = Callable[[BaseException], None]
+
+
+class Writer(Protocol):
+    """Whoever waits for the disk, so that heartbeats do not."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def submit(self, persist: Persist) -> None:
+        """Make this durable, after everything submitted before."""
+
+    async def close(self) -> None:
+        """Finish what was submitted and close the log."""
+
+
+WriterFactory = Callable[[Wal, Samples, Done, Failed], Writer]
+"""(log, where to note the latency of each fsync, told what is durable, told once why no more will be)."""
+
+
+def write(wal: Wal, persist: Persist) -> None:
+    """Make a Persist durable: the hard state first, because a log must never hold a term above it."""
+    if persist.hard_state is not None:
+        wal.save_hard_state(persist.hard_state.current_term, persist.hard_state.voted_for)
+    if persist.terms:
+        wal.append(persist.first_index, persist.terms, persist.payloads, persist.commit_index)
+
+
+class ThreadWriter:
+    """A thread that waits for a real disk."""
+
+    def __init__(self, wal: Wal, fsync: Samples, done: Done, failed: Failed) -> None:
+        wal.on_fsync = fsync.add_ns
+        self._wal = wal
+        self._loop = asyncio.get_running_loop()
+        self._done = done
+        self._failed = failed
+        self._queue: queue.SimpleQueue[Persist | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def submit(self, persist: Persist) -> None:
+        """As in Writer; returns at once."""
+        self._queue.put(persist)
+
+    async def close(self) -> None:
+        """As in Writer."""
+        self._queue.put(None)
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        try:
+            while (persist := self._queue.get()) is not None:
+                write(self._wal, persist)
+                self._tell(self._done, Persisted(persist.number))
+            self._wal.close()
+        except Exception as error:  # whatever it is, this node cannot promise anything any more
+            self._tell(self._failed, error)
+
+    def _tell(self, callback: Callable[[T], None], value: T) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+            self._loop.call_soon_threadsafe(callback, value)
