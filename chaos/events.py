@@ -14,7 +14,7 @@ NEVER_NS = 2**63 - 1
 
 
 class FaultEvent(Section):
-    """One act: a fault was put in force, was healed, or was skipped."""
+    """One act: a fault was put in force, came to its second stage, was healed, or was skipped."""
 
     time_ns: int
     """When the first node had it, on the monotonic clock."""
@@ -22,7 +22,7 @@ class FaultEvent(Section):
     """When the last node had it."""
     kind: str
     """Kind of the fault; `links` for the final healing of all links."""
-    action: Literal["inject", "heal", "skip"]
+    action: Literal["inject", "advance", "heal", "skip"]
     nodes: tuple[str, ...]
     """The nodes it is about."""
     detail: str

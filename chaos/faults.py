@@ -8,12 +8,13 @@ One grammar serves the `chaos:` value of a sweep, a schedule written by hand and
     ---------------------  ---------------------------------------------------  -------------------  -------------
     crash: NODES           SIGKILL                                                                   restart_after
     pause: NODES           SIGSTOP                                                                   resume_after
-    partition: SHAPE       nodes that share no group do not see each other      clients              heal_after
+    partition: SHAPE       nodes that share no group do not see each other      clients, behind      heal_after
     isolate: NODES         each of them sees nobody                             LINKS                heal_after
     one_way: NODES         each hears nobody (in), or nobody hears it (out)     LINKS; direction in  heal_after
                                                                                 or out must be said
     drop: PROBABILITY      messages are lost                                    nodes, LINKS         heal_after
-    delay: DURATION        messages are late, and reordered with jitter         jitter, nodes, LINKS heal_after
+    delay: DURATION        messages are late; reordered with jitter or tail     jitter, tail, nodes, heal_after
+                                                                                LINKS
     duplicate: PROBABILITY messages arrive twice                                nodes, LINKS         heal_after
     monkey: [KIND, ...]    one random fault of these kinds in every interval    every, seed
     replay: FILE           the faults of a saved schedule
@@ -23,8 +24,11 @@ One grammar serves the `chaos:` value of a sweep, a schedule written by hand and
                            messages: all | requests | replies (all); `direction` is seen from the fault's nodes
     NODES                  leader | follower | followers | one | minority | majority | all, a node id, or a list of ids
     SHAPE                  leader-in-minority | leader-in-majority | majority-minority | halves | ring | bridge |
-                           quorum-loss | chained, or groups: [[n1, n2, clients], [n3, n4, n5]]
+                           quorum-loss | chained | constrained-election, or groups: [[n1, n2, clients], [n3, n4]]
     clients                minority | majority: the side of a named split that clients see; default: both
+    behind                 a duration: for so long the node that connects the groups (of a bridge, quorum-loss,
+                           constrained-election, or groups that overlap) is cut off first, and misses entries
+                           if there is load; default: 1s with constrained-election, else 0s
     TIME                   a duration (2s) or a share of the measuring phase (1/3)
     KIND                   one of the faults above
 
@@ -54,7 +58,7 @@ from pydantic import (
     model_validator,
 )
 
-from chaos.links import SHAPES, Between, Direction, Groups, cut, separated, touching
+from chaos.links import SHAPES, Between, Direction, Groups, cut, hubs, separated, touching
 from raft_actor_node.config import NODE_ID_PATTERN, Section
 from raft_actor_node.links import CLIENTS, LinkRule, Probability
 from raft_actor_node.units import Duration, format_duration, parse_duration
@@ -270,13 +274,26 @@ class Partition(LinkFault):
     partition: Split
     clients: Literal["minority", "majority"] | None = None
     """The only side that clients see; default: they see every node."""
+    behind: Annotated[Duration, Field(gt=0, le=3600)] | None = None
+    """For so long whoever connects the groups is cut off before; default: as its shape wants it."""
 
     @model_validator(mode="after")
     def _sides(self) -> Partition:
-        if self.clients and not (isinstance(self.partition, str) and SHAPES[self.partition].two_sided):
+        shape = SHAPES[self.partition] if isinstance(self.partition, str) else None
+        if self.clients and not (shape is not None and shape.two_sided):
             splits = ", ".join(name for name, shape in SHAPES.items() if shape.two_sided)
             raise ValueError(f"clients: only with {splits}; in a list of groups, clients is a member")
+        if self.behind and not (hubs(self.partition) if isinstance(self.partition, tuple) else shape and shape.has_hub):
+            names = ", ".join(name for name, shape in SHAPES.items() if shape.has_hub)
+            raise ValueError(f"behind: only with {names}, or groups that overlap")
         return self
+
+    @property
+    def behind_s(self) -> float:
+        """How long whoever connects the groups is cut off before they are."""
+        if self.behind is not None or not isinstance(self.partition, str):
+            return self.behind or 0.0
+        return SHAPES[self.partition].behind_s
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -288,6 +305,11 @@ class Partition(LinkFault):
         """The links between the groups, cut."""
         assert isinstance(self.partition, tuple), "a shape must be resolved before it has rules"
         return cut(separated(self.partition, nodes))
+
+    def rules_before(self, nodes: Sequence[str]) -> list[LinkRule]:
+        """The rules for the first `behind_s` seconds: who connects the groups sees nobody, all others all."""
+        assert isinstance(self.partition, tuple), "a shape must be resolved before it has rules"
+        return cut(touching(hubs(self.partition), nodes))
 
 
 class MessageFault(LinkFault):
@@ -357,10 +379,13 @@ class Delay(_OnNodes):
     delay: Annotated[Duration, Field(le=3600)]
     jitter: Annotated[Duration, Field(le=3600)] = 0.0
     """Uniform additional delay between none and this; it reorders messages."""
+    tail: Annotated[Duration, Field(le=360)] = 0.0
+    """Heavy tail: one message in a hundred is later by more than this, one in a thousand by ten times as much."""
 
     def effect(self) -> dict[str, Any]:
-        """Constant delay and jitter."""
-        return {"delay_ms": round(self.delay * 1e3, 6), "jitter_ms": round(self.jitter * 1e3, 6)}
+        """Constant delay, jitter and tail."""
+        parts = {"delay": self.delay, "jitter": self.jitter, "tail": self.tail}
+        return {f"{name}_ms": round(seconds * 1e3, 6) for name, seconds in parts.items()}
 
 
 class Duplicate(_OnNodes):

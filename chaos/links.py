@@ -80,6 +80,10 @@ class Shape(NamedTuple):
     """The smallest cluster in which the shape cuts what its name promises."""
     two_sided: bool = False
     """The groups are (minority, majority); for `halves` of an even cluster, two halves."""
+    has_hub: bool = False
+    """One node is in every group but those of a single node; the others see each other only through it."""
+    behind_s: float = 0.0
+    """For how long the hub is cut off beforehand, unless one says otherwise."""
 
 
 def _halves(members: Sequence[str]) -> Groups:
@@ -116,15 +120,29 @@ def _chained(members: Sequence[str]) -> Groups:
     return tuple(members[:-1]), tuple(members[1:])
 
 
+def _constrained(members: Sequence[str]) -> Groups:
+    alone, *others = members
+    return ((alone,), *_star(others))
+
+
 SHAPES: dict[str, Shape] = {
     "leader-in-minority": Shape(_minority_first, "first", 3, two_sided=True),
     "leader-in-majority": Shape(_minority_first, "last", 3, two_sided=True),
     "majority-minority": Shape(_minority_first, None, 3, two_sided=True),
     "halves": Shape(_halves, None, 2, two_sided=True),
     "ring": Shape(_ring, None, 4),
-    "bridge": Shape(_bridge, None, 3),
-    "quorum-loss": Shape(_star, "last", 4),
+    "bridge": Shape(_bridge, "last", 3, has_hub=True),
+    "quorum-loss": Shape(_star, "last", 4, has_hub=True),
     "chained": Shape(_chained, "first", 3),
+    "constrained-election": Shape(_constrained, "first", 4, has_hub=True, behind_s=1.0),
 }
-"""Partitions by name. In the last two, known from the literature on partial partitions, only one follower
-sees a quorum (all others see only it), and the leader and one follower do not see each other."""
+"""Partitions by name. The last three are the cases of partial connectivity of the literature (Ng, Haridi and
+Carbone: Omni-Paxos, EuroSys 2023, section 2): only one follower, the hub, sees a quorum, and all others see
+only the hub; the leader and one follower do not see each other; the leader sees nobody, and the only node
+that sees a quorum lacks committed entries."""
+
+
+def hubs(groups: Groups) -> tuple[str, ...]:
+    """The nodes in several groups, through which the others see each other."""
+    members = [node for group in groups for node in group]
+    return tuple(dict.fromkeys(node for node in members if members.count(node) > 1 and node != CLIENTS))

@@ -18,16 +18,19 @@ from random import Random
 from typing import Any, Literal, Protocol, TypeVar
 
 from chaos.events import FaultEvent
-from chaos.faults import AnyFault, Crash, LinkFault, Pause
+from chaos.faults import AnyFault, Crash, LinkFault, Partition, Pause
 from chaos.links import compose
 from chaos.resolve import needs_leader, refusal, resolve
 from chaos.schedule import Schedule
 from chaos.spec import BadChaos, describe
 from chaos.target import Applied, Target
 from raft_actor_node.errors import RaftLabError
+from raft_actor_node.links import LinkRule
 
 log = logging.getLogger(__name__)
 
+_HEAL, _ADVANCE, _INJECT = range(3)
+"""What a schedule asks for; of what is due at the same moment, in this order."""
 LEADER_POLL_S = 0.02
 """Pause between two questions for the leader while there is none."""
 
@@ -106,6 +109,8 @@ class _Active:
     nodes: tuple[str, ...]
     heal_at_s: float
     ending: bool = False
+    preparing: bool = False
+    """A partition whose groups are not cut yet: see `behind` in chaos/faults.py."""
 
 
 @dataclass
@@ -150,15 +155,21 @@ class _Monkey:
             raise NotHealed(self._not_healed(), self.events)
 
     async def _follow_schedule(self) -> None:
-        # (when it is due, healing before injecting, position in the schedule)
-        agenda = [(float(fault.at), True, index) for index, fault in enumerate(self.schedule.faults)]
+        # (when it is due, what, position in the schedule)
+        agenda = [(float(fault.at), _INJECT, index) for index, fault in enumerate(self.schedule.faults)]
         while agenda:
-            at_s, inject, index = heapq.heappop(agenda)
+            at_s, act, index = heapq.heappop(agenda)
             await self._sleep_until(at_s)
-            if not inject:
+            if act == _HEAL:
                 await self._heal(index)
-            elif await self._inject(index) and self.active[index].heal_at_s < self.schedule.duration_s:
-                heapq.heappush(agenda, (self.active[index].heal_at_s, False, index))
+            elif act == _ADVANCE:
+                await self._advance(index, at_s)
+            elif await self._inject(index):
+                active = self.active[index]
+                if active.heal_at_s < self.schedule.duration_s:
+                    heapq.heappush(agenda, (active.heal_at_s, _HEAL, index))
+                if active.preparing:
+                    heapq.heappush(agenda, (self._elapsed_s() + _behind_s(active.fault), _ADVANCE, index))
         if self.active:
             await self._sleep_until(self.schedule.duration_s)
 
@@ -192,7 +203,7 @@ class _Monkey:
                 return self._skip(index, fault, "crashed or paused already")
             fault = fault.on(nodes)
         # In force from here on: a call that fails or is cancelled may still have had its effect.
-        active = self.active[index] = _Active(fault, nodes, end_s)
+        active = self.active[index] = _Active(fault, nodes, end_s, preparing=_behind_s(fault) > 0)
         begin_ns = self.clock.now_ns()
         outcome = _Outcome(begin_ns, begin_ns, error="cancelled before it was answered", took_effect=None)
         try:
@@ -201,6 +212,14 @@ class _Monkey:
             self._record(index, "inject", fault, at_s, outcome, note)
         active.heal_at_s = min(self._elapsed_s() + lasts_s, end_s)
         return True
+
+    async def _advance(self, index: int, at_s: float) -> None:
+        """Cut the groups of a partition that was prepared, unless it is healed already."""
+        active = self.active.get(index)
+        if active is None or self._elapsed_s() >= active.heal_at_s:
+            return
+        active.preparing = False
+        self._record(index, "advance", active.fault, at_s, await self._set_links())
 
     def _skip(self, index: int, fault: AnyFault, reason: str) -> Literal[False]:
         now_ns = self.clock.now_ns()
@@ -237,9 +256,13 @@ class _Monkey:
         return await self._call(lambda: act(*active.nodes), self.timeouts.call_s)
 
     async def _set_links(self) -> _Outcome:
-        faults = [a.fault for a in self.active.values() if isinstance(a.fault, LinkFault) and not a.ending]
-        table = compose(fault.rules(self.nodes) for fault in faults)
+        table = compose(self._rules(active) for active in self.active.values() if not active.ending)
         return await self._call_links(lambda: self.target.set_links(table))
+
+    def _rules(self, active: _Active) -> Sequence[LinkRule]:
+        if active.preparing and isinstance(active.fault, Partition):
+            return active.fault.rules_before(self.nodes)
+        return active.fault.rules(self.nodes) if isinstance(active.fault, LinkFault) else ()
 
     async def _call_links(self, call: Callable[[], Awaitable[Applied | None]]) -> _Outcome:
         self.links_touched = True
@@ -336,7 +359,7 @@ class _Monkey:
     def _record(
         self,
         index: int | None,
-        action: Literal["inject", "heal", "skip"],
+        action: Literal["inject", "advance", "heal", "skip"],
         fault: AnyFault | None,
         planned_at_s: float,
         outcome: _Outcome,
@@ -361,6 +384,10 @@ class _Monkey:
                 self.on_event(event)
             except Exception:  # a listener must not keep the cluster from being healed
                 log.exception("a listener to fault events failed")
+
+
+def _behind_s(fault: AnyFault) -> float:
+    return fault.behind_s if isinstance(fault, Partition) else 0.0
 
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import TypeVar
 
-from chaos.faults import SELECTORS, Fault, LinkFault, MessageFault, Partition, suggestion
+from chaos.faults import SELECTORS, Fault, LinkFault, MessageFault, Partition, format_moment, suggestion
 from chaos.links import SHAPES, Groups, majority, minority
 from raft_actor_node.links import CLIENTS
 
@@ -33,6 +33,9 @@ def refusal(fault: Fault, nodes: Sequence[str]) -> str:
         return f"{field}: the cluster has no node {unknown[0]!r}{hint} (nodes: {', '.join(nodes)})"
     if isinstance(fault, Partition) and isinstance(where, tuple) and len(fault.ids) < n:
         return f"{field}: {', '.join(node for node in nodes if node not in fault.ids)} in no group"
+    if isinstance(fault, Partition) and isinstance(fault.lasts, float) and 0 < fault.lasts <= fault.behind_s:
+        lasts, behind = format_moment(fault.lasts), format_moment(fault.behind_s)
+        return f"{field}: behind: {behind} leaves nothing of heal_after, {lasts}"
     if isinstance(fault, LinkFault) and n < 2 and not (isinstance(fault, MessageFault) and fault.between != "nodes"):
         return f"{fault.kind}: a single node has no links to other nodes"
     return ""
@@ -47,7 +50,8 @@ def resolve(fault: F, nodes: Sequence[str], leader: str | None, rng: Random) -> 
     if isinstance(where, tuple):
         return fault
     if isinstance(fault, Partition):
-        return fault.model_copy(update={"partition": _groups(fault, nodes, leader, rng), "clients": None})
+        groups = _groups(fault, nodes, leader, rng)
+        return fault.model_copy(update={"partition": groups, "clients": None, "behind": fault.behind_s or None})
     return fault.on(_select(where, nodes, leader, rng))
 
 

@@ -143,8 +143,10 @@ def _within(field: str, moment: float | Fraction, duration_s: float) -> None:
 
 def _random_fault(kind: str, nodes: Sequence[str], rng: Random) -> Fault:
     where = rng.choice([part for part in ("leader", "one", "minority") if SELECTORS[part] <= len(nodes)])
+    # One that needs preparing may last longer than an interval.
+    shapes = [name for name, shape in SHAPES.items() if shape.min_nodes <= len(nodes) and not shape.behind_s]
     details: dict[str, dict[str, Any]] = {
-        "partition": {"partition": rng.choice([s for s in SHAPES if SHAPES[s].min_nodes <= len(nodes)] or ["halves"])},
+        "partition": {"partition": rng.choice(shapes or ["halves"])},
         "one_way": {"one_way": where, "direction": rng.choice(["in", "out"])},
         "drop": {"drop": round(rng.uniform(0.05, 0.5), 2)},
         "delay": {"delay": f"{rng.randint(5, 100)}ms", "jitter": f"{rng.randint(0, 50)}ms"},

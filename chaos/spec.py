@@ -97,9 +97,10 @@ def _label(item: Item) -> str:
 def describe(fault: Fault) -> str:
     """Where a fault strikes, and how, in a few words."""
     if isinstance(fault, Partition):
+        behind = f" behind {format_moment(fault.behind)}" if fault.behind else ""
         if isinstance(fault.partition, str):
-            return fault.partition + (f" clients in {fault.clients}" if fault.clients else "")
-        return " | ".join(",".join(group) for group in fault.partition)
+            return fault.partition + (f" clients in {fault.clients}" if fault.clients else "") + behind
+        return " | ".join(",".join(group) for group in fault.partition) + behind
     where = fault.where if isinstance(fault.where, str) else ",".join(fault.where)
     words = [] if fault.nodes_key == "nodes" and where == "all" else [where]
     if fault.nodes_key == "nodes":
@@ -107,6 +108,8 @@ def describe(fault: Fault) -> str:
         words.insert(0, format_moment(value) if isinstance(fault, Delay) else f"{value:g}")
     if isinstance(fault, Delay) and fault.jitter:
         words.insert(1, f"jitter {format_moment(fault.jitter)}")
+    if isinstance(fault, Delay) and fault.tail:
+        words.insert(1 + bool(fault.jitter), f"tail {format_moment(fault.tail)}")
     if isinstance(fault, MessageFault):
         words += [fault.direction] if fault.direction != "both" else []
         words += [{"nodes": "", "clients": "from clients", "all": "and clients"}[fault.between]]

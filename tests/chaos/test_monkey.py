@@ -74,6 +74,43 @@ def test_the_leader_is_crashed_and_restarted_at_its_times(lab: Lab) -> None:
     assert lab.events[0].to_dict()["fault"] == {"crash": ["n3"], "at": "2s", "restart_after": "2s"}
 
 
+def test_in_a_constrained_election_the_hub_is_cut_off_first(lab: Lab) -> None:
+    """One fault in two stages on the same nodes; it is one window, and what ran can be replayed."""
+    tables: list[set[tuple[str, str]]] = []
+
+    def prepare(target: FakeTarget) -> None:
+        set_links = target.set_links
+
+        async def noting(rules: Sequence[LinkRule]) -> Any:
+            tables.append({(rule.from_id, rule.to_id) for rule in rules})
+            return await set_links(rules)
+
+        target.leads, target.set_links = "n2", noting  # type: ignore[method-assign]
+
+    schedule = planned({"partition": "constrained-election", "at": "2s", "behind": "1.5s", "heal_after": "6s"})
+    target = lab.run(schedule, prepare)
+    assert [(action, at) for action, _, _, at in lab.seen][:3] == [("inject", 2.0), ("advance", 3.5), ("heal", 8.0)]
+    fault = lab.events[0].fault
+    assert fault is not None
+    (leader,), (hub, *_), *_ = fault.where
+    assert leader == "n2"
+    before, during = tables[:2]
+    every = {(a, b) for a in target.node_ids for b in target.node_ids if a != b}
+    assert every - before == {(a, b) for a, b in every if hub not in (a, b)}
+    assert every - during == {(a, b) for a, b in every if hub in (a, b) and leader not in (a, b)}
+    assert len(fault_windows(lab.events)) == 1
+    assert [each.written for each in ran(schedule, lab.events).faults] == [
+        {"partition": [list(group) for group in fault.where], "behind": "1.5s", "at": "2s", "heal_after": "6s"}
+    ]
+    target.assert_healed()
+
+
+def test_a_partition_that_is_healed_while_it_is_prepared_never_comes(lab: Lab) -> None:
+    schedule = planned({"partition": "constrained-election", "at": "9.5s"})
+    lab.run(schedule)
+    assert [event.action for event in lab.events] == ["inject", "heal"]
+
+
 def test_an_empty_schedule_touches_nothing(lab: Lab) -> None:
     assert lab.run(planned("none")).calls == []
     assert lab.events == []

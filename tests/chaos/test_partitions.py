@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaos.faults import Drop, Isolate, OneWay, Partition
-from chaos.links import SHAPES, compose, cut, majority, minority, separated, touching
+from chaos.links import SHAPES, compose, cut, hubs, majority, minority, separated, touching
 from chaos.resolve import resolve
 from raft_actor_node.links import CLIENTS, LinkRule
 
@@ -109,6 +109,32 @@ def test_chained_cuts_the_leader_and_one_follower_apart_and_nothing_else(n: int)
     [end] = blind["n1"]
     assert blind[end] == {"n1"}
     assert not any(lost for node, lost in blind.items() if node not in ("n1", end))
+
+
+@pytest.mark.parametrize("n", [n for n in SIZES if n >= SHAPES["constrained-election"].min_nodes])
+def test_in_a_constrained_election_only_who_missed_entries_sees_a_quorum(n: int) -> None:
+    nodes = names(n)
+    view = visible(n, "constrained-election")
+    assert view["n1"] == {"n1"}
+    [hub] = [node for node, seen in view.items() if len(seen) >= majority(n)]
+    assert view[hub] == set(nodes) - {"n1"}
+    assert all(seen == {node, hub} for node, seen in view.items() if node not in ("n1", hub))
+    # Beforehand the hub alone is cut off: the others, the leader among them, commit what it misses.
+    fault = resolve(Partition(partition="constrained-election"), nodes, "n1", Random(0))
+    before = {(rule.from_id, rule.to_id) for rule in fault.rules_before(nodes)}
+    assert before == {(a, b) for a in nodes for b in nodes if a != b and hub in (a, b)}
+    assert fault.behind_s == 1.0
+    assert n - 1 >= majority(n)
+
+
+@pytest.mark.parametrize("shape", ["bridge", "quorum-loss"])
+def test_who_connects_the_groups_can_be_cut_off_first(shape: str) -> None:
+    nodes = names(5)
+    fault = resolve(Partition.model_validate({"partition": shape, "behind": "2s"}), nodes, "n1", Random(3))
+    [hub] = hubs(fault.partition)  # type: ignore[arg-type] - it is resolved
+    assert len(fault.rules_before(nodes)) == 8
+    assert all(hub in (rule.from_id, rule.to_id) for rule in fault.rules_before(nodes))
+    assert not any(hub in (rule.from_id, rule.to_id) for rule in fault.rules(nodes))
 
 
 @pytest.mark.parametrize("clients", ["minority", "majority"])

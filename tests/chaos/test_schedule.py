@@ -32,6 +32,12 @@ def test_none_is_an_empty_schedule() -> None:
     assert planned("none").faults == ()
 
 
+def test_preparing_must_leave_something_of_the_fault() -> None:
+    with pytest.raises(BadChaos, match="partition: behind: 1s leaves nothing of heal_after, 800ms"):
+        planned({"partition": "constrained-election", "heal_after": "800ms"})
+    assert planned({"partition": "constrained-election", "heal_after": "1/5"}).faults
+
+
 def test_a_share_is_a_share_of_the_phase() -> None:
     fault = {"crash": "leader", "at": "1/3", "restart_after": "1/10"}
     assert times(planned(fault, duration_s=30.0)) == [(10.0, 3.0)]

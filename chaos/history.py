@@ -1,0 +1,375 @@
+"""Histories: what clients asked, what they were told, and when; as objects, as columns, and as JSON lines.
+
+Nothing is judged here (chaos/linearizability). The form on disk is the field's: one JSON object a line, one line when
+an operation is invoked and one when it ends, paired by process.
+
+    {"process": 3, "type": "invoke", "f": "put", "key": 7, "value": 41, "time": 1200, "bytes": 64}
+    {"process": 3, "type": "ok",     "f": "put", "key": 7, "value": 41, "time": 5100}
+
+| field   | meaning                                                                                              |
+|---------|------------------------------------------------------------------------------------------------------|
+| process | a client, an integer; it has one operation at a time. Lines of the process `nemesis` are skipped     |
+| type    | `invoke`; then `ok` it happened, `fail` it had no effect, or `info` nobody knows, it may happen later  |
+| f       | `put`, `get`, `delete`, `cas`, `append`; `write` and `read` are other names of `put` and `get`          |
+| key     | text, number or null; missing: null, for a history of one register                                   |
+| value   | put, append: what is written. get: null, and in the `ok` line what was read. cas: [expected, new]      |
+| time    | nanoseconds on one clock for all; when no line has it, the order of the lines counts                 |
+| bytes   | put, append, cas (optional, `invoke`): how long what is written is, so that lengths can be judged;     |
+|         | of a value that is written with different lengths none is known                                        |
+| observed| (optional, last line) append: length of the value after it; delete: whether there was a value        |
+
+A value is null where the key does not exist, a single written value, or a list: what was written, and then appended,
+in order ([x] and x are the same). Written values should be unique; others are judged rightly too, but more slowly.
+
+A cas that did not swap ends with `fail`, for it had no effect; `observed` is then the value it saw in place of the
+expected one, and the operation is judged as a read of it. A `fail` without `observed` says nothing about the key.
+An operation without a last line is an `info`. After an `info` a client goes on under a process number of its own, as
+checkers of others demand. At equal times invocations count as earlier. Fields with other names are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raft_actor_node.errors import ConfigError
+
+Function = Literal["put", "get", "delete", "cas", "append"]
+Outcome = Literal["ok", "fail", "info"]
+Key: TypeAlias = str | int | float | bool | None
+Atom: TypeAlias = Any
+"""A value as it was written: of any JSON type but a list."""
+Value: TypeAlias = tuple[Atom, ...] | None
+"""What a key holds: what was written, and then appended, in order; None: it does not exist."""
+
+_FUNCTIONS: dict[str, Function] = {
+    "put": "put", "write": "put", "get": "get", "read": "get", "delete": "delete", "cas": "cas", "append": "append",
+}  # fmt: skip
+_KINDS: dict[int, Function] = {1: "put", 2: "get", 3: "delete", 4: "cas", 5: "append"}
+_OUTCOMES: dict[int, Outcome] = {1: "ok", 2: "fail", 3: "info"}
+_ID_BYTES = 8
+_FIRST_ID = 1 << 40
+"""In columns, smaller numbers are rows of the table of composites."""
+
+
+class BadHistory(ConfigError, ValueError):
+    """A file that is no history. The message is one line that begins with file and line."""
+
+
+@dataclass(slots=True)
+class Operation:
+    """One operation of a client, from its invocation to its end."""
+
+    process: int
+    f: Function
+    key: Key
+    value: Any = None
+    """What is written: an atom, or a tuple of them; put, and cas: None makes the key not exist."""
+    expected: Value = None
+    """cas only."""
+    outcome: Outcome = "ok"
+    observed: Any = None
+    """get, and cas that did not swap: the Value seen. delete: whether there was a value, None: not known. append:
+    length in bytes of the value after it, None: not known."""
+    swapped: bool = True
+    """cas that is ok: whether it swapped."""
+    size: int | None = None
+    """Length in bytes of what is written, when known."""
+    invoke_ns: int = 0
+    return_ns: int | float = math.inf
+    """Infinite when the outcome is info: it may still happen."""
+
+    @property
+    def written(self) -> Value:
+        """What is written, as a Value."""
+        return self.value if self.value is None or isinstance(self.value, tuple) else (self.value,)
+
+
+class History:
+    """The operations of one run on one clock."""
+
+    def __init__(self, operations: Iterable[Operation] = ()) -> None:
+        self.operations = list(operations)
+
+    def __len__(self) -> int:
+        return len(self.operations)
+
+    def __iter__(self) -> Iterator[Operation]:
+        return iter(self.operations)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and self.operations == other.operations
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def by_key(self) -> list[tuple[Key, list[Operation]]]:
+        """The operations of each key, keys in the order of their first appearance."""
+        groups: dict[Any, list[Operation]] = {}
+        for operation in self.operations:
+            key = operation.key
+            # In a dictionary True, 1 and 1.0 would be one key.
+            groups.setdefault(key if type(key) in {int, str} else (type(key), key), []).append(operation)
+        return [(group[0].key, group) for group in groups.values()]
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, NDArray[Any]], *, value_bytes: int | None = None) -> History:
+        """The history in the columns of a `latency.npz`, where their meaning is documented.
+
+        Used are start_ns, end_ns, kind, outcome, key, client, written, observed and, where present:
+
+        * expected: cas: id of the value expected, 0 for none. It must be there when there is any cas (ValueError).
+        * found: get: the key exists; delete: it existed; cas: it swapped. Without it a get with a 0 in `observed`
+          found nothing, what a delete found is not known, and a cas that saw a 0 has an unknown outcome.
+        * composite_ids, composite_end: values longer than one id. A number n below 2**40 in `observed` of a get or
+          cas, or in `expected`, stands for composite_ids[composite_end[n - 2] : composite_end[n - 1]] (from 0 for
+          n = 1).
+
+        `value_bytes` is the length of what a put writes (an append writes the id alone); without it lengths
+        are not judged. Values shorter than an id are cut from the left.
+        """
+        return cls(_from_columns(columns, value_bytes))
+
+    @classmethod
+    def read_jsonl(cls, path: Path | str) -> History:
+        """Read JSON lines, ours or others'. Raises BadHistory with file, line and field, and OSError."""
+        return cls(_Reader(str(path)).read(Path(path)))
+
+    def write_jsonl(self, path: Path | str) -> None:
+        """Write JSON lines, atomically."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(line)}\n" for line in _lines(self.operations))
+        partial.replace(path)
+
+
+def _from_columns(columns: Mapping[str, NDArray[Any]], value_bytes: int | None) -> list[Operation]:
+    kind = columns["kind"]
+    if "expected" not in columns and bool((kind == 4).any()):
+        raise ValueError("expected: this column is needed to judge a cas")
+    rows = len(kind)
+    found = columns["found"].tolist() if "found" in columns else [None] * rows
+    expected = columns["expected"] if "expected" in columns else np.zeros(rows, np.uint64)
+    id_bytes = _ID_BYTES if value_bytes is None else min(_ID_BYTES, value_bytes)
+    written = columns["written"] & np.uint64((1 << 8 * id_bytes) - 1)
+    composites = _composites(columns)
+    long = None if value_bytes is None else value_bytes
+    short = None if value_bytes is None else id_bytes
+
+    def value(number: int, exists: bool | None) -> Value:
+        if exists is None:
+            exists = number != 0
+        return composites.get(number, (number,)) if exists else None
+
+    operations = []
+    fields = (columns["client"], kind, columns["key"], written, expected, columns["outcome"], columns["observed"])
+    times = (columns["start_ns"], columns["end_ns"])
+    for process, code, key, wrote, expects, ended, seen, begin, end, was_found in zip(
+        *(column.tolist() for column in fields + times), found, strict=True
+    ):
+        f, outcome = _KINDS[code], _OUTCOMES[ended]
+        operation = Operation(process, f, key, None, None, outcome, None, True, None, begin, end)
+        if f == "get":
+            operation.observed = value(seen, was_found)
+        elif f == "delete":
+            operation.observed = None if was_found is None else bool(was_found)
+        else:
+            operation.value, operation.size = wrote, short if f == "append" else long
+            if f == "append":
+                operation.observed = seen or None
+            elif f == "cas":
+                operation.expected = value(expects, None)
+                operation.swapped = seen == 0 if was_found is None else bool(was_found)
+                if not operation.swapped:
+                    operation.observed = value(seen, None)
+                elif was_found is None and expects:
+                    operation.outcome = "info"
+        if operation.outcome == "info":
+            operation.return_ns, operation.observed = math.inf, None
+        operations.append(operation)
+    return operations
+
+
+def _composites(columns: Mapping[str, NDArray[Any]]) -> dict[int, tuple[int, ...]]:
+    if "composite_end" not in columns:
+        return {}
+    ids, ends = columns["composite_ids"].tolist(), columns["composite_end"].tolist()
+    return {row: tuple(ids[begin:end]) for row, (begin, end) in enumerate(zip([0, *ends], ends, strict=False), 1)}
+
+
+def _json_value(value: Value) -> Any:
+    return value[0] if value is not None and len(value) == 1 else value
+
+
+def _lines(operations: Sequence[Operation]) -> list[dict[str, Any]]:
+    """The lines of a history, by time. A process that goes on after an info is given a new number."""
+    stride = 1 + max((operation.process for operation in operations), default=0)
+    life: dict[int, int] = {}
+    lines: list[tuple[tuple[float, int, int, int], dict[str, Any]]] = []
+    for number, operation in enumerate(sorted(operations, key=lambda o: (o.invoke_ns, o.return_ns))):
+        process = life.setdefault(operation.process, operation.process)
+        line = {"process": process, "type": "invoke", "f": operation.f, "key": operation.key}
+        line["value"] = _json_value(operation.written)
+        if operation.f == "cas":
+            line["value"] = [_json_value(operation.expected), line["value"]]
+        begin, end = operation.invoke_ns, operation.return_ns
+        size = {} if operation.size is None else {"bytes": operation.size}
+        # At equal times: first what ended, so that each process has one operation at a time.
+        lines.append(((begin, 1, number, 0), {**line, "time": begin, **size}))
+        if operation.outcome == "info":
+            life[operation.process] += stride
+            end = begin if math.isinf(end) else end
+        at_once = end == begin
+        lines.append(((end, int(at_once), number, 1), {**line, **_ending(operation), "time": end}))
+    lines.sort(key=lambda pair: pair[0])
+    return [line for _, line in lines]
+
+
+def _ending(operation: Operation) -> dict[str, Any]:
+    """What the last line of an operation has in place of, or beside, what its first one has."""
+    if operation.outcome != "ok":
+        return {"type": operation.outcome}
+    if operation.f == "get":
+        return {"type": "ok", "value": _json_value(operation.observed)}
+    if operation.f == "cas" and not operation.swapped:
+        return {"type": "fail", "observed": _json_value(operation.observed)}
+    if operation.f in {"append", "delete"} and operation.observed is not None:
+        return {"type": "ok", "observed": operation.observed}
+    return {"type": "ok"}
+
+
+class _Reader:
+    """Reads JSON lines, and knows where it is."""
+
+    def __init__(self, name: str) -> None:
+        self._where = name
+        self._open: dict[int, tuple[Operation, int]] = {}
+        """The operation that a process has begun, and the number of its line."""
+        self._timed: bool | None = None
+
+    def read(self, path: Path) -> list[Operation]:
+        name, operations = self._where, []
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                self._where = f"{name}:{number}"
+                if not raw.strip():
+                    continue
+                line = self._parse(raw)
+                if line.get("process") in {"nemesis", ":nemesis"}:
+                    continue
+                invoked = self._take(line, number)
+                if invoked is not None:
+                    operations.append(invoked)
+        return operations
+
+    def _fail(self, message: str) -> NoReturn:
+        raise BadHistory(f"{self._where}: {message}")
+
+    def _parse(self, raw: bytes) -> dict[str, Any]:
+        try:
+            line = json.loads(raw.decode("utf-8"), parse_constant=self._not_a_number)
+        except UnicodeDecodeError:
+            self._fail("is not UTF-8 text")
+        except json.JSONDecodeError as error:
+            self._fail(f"is not JSON: {error.msg} (column {error.colno})")
+        except RecursionError:
+            self._fail("is not JSON: nested too deeply")
+        if not isinstance(line, dict):
+            self._fail("must be a JSON object")
+        return line
+
+    def _not_a_number(self, text: str) -> NoReturn:
+        self._fail(f"{text} is not a number")
+
+    def _take(self, line: dict[str, Any], number: int) -> Operation | None:
+        """The operation that a line begins, or None when it ends one."""
+        process = self._integer(line, "process")
+        what, f = line.get("type"), line.get("f")
+        if what not in ("invoke", "ok", "fail", "info"):
+            self._fail(f"type: must be invoke, ok, fail or info, not {_shown(what)}")
+        if not isinstance(f, str) or f not in _FUNCTIONS:
+            self._fail(f"f: must be put, get, delete, cas or append, not {_shown(f)}")
+        time_ns = self._time(line, number)
+        if what == "invoke":
+            if process in self._open:
+                self._fail(f"process: {process} has not ended what it began on line {self._open[process][1]}")
+            operation = self._invoked(process, _FUNCTIONS[f], line)
+            operation.invoke_ns = time_ns
+            self._open[process] = operation, number
+            return operation
+        if process not in self._open:
+            self._fail(f"process: {process} has not begun anything that could end")
+        operation, begun = self._open.pop(process)
+        if operation.f != _FUNCTIONS[f]:
+            self._fail(f"f: {process} ends {f}, but began {operation.f} on line {begun}")
+        if "key" in line and (type(line["key"]), line["key"]) != (type(operation.key), operation.key):
+            self._fail(f"key: differs from the one on line {begun}")
+        if time_ns < operation.invoke_ns:
+            self._fail(f"time: is before that of line {begun}")
+        if what != "info":
+            operation.return_ns = time_ns
+        operation.outcome = what
+        self._ended(operation, line)
+        return None
+
+    def _integer(self, line: dict[str, Any], field: str) -> int:
+        value = line.get(field)
+        if type(value) is not int:
+            self._fail(f"{field}: must be an integer, not {_shown(value)}")
+        return value
+
+    def _time(self, line: dict[str, Any], number: int) -> int:
+        timed = line.get("time") is not None
+        if self._timed is None:
+            self._timed = timed
+        if timed != self._timed:
+            self._fail("time: stands in some lines and not in others")
+        return self._integer(line, "time") if timed else number
+
+    def _invoked(self, process: int, f: Function, line: dict[str, Any]) -> Operation:
+        key, value, size = line.get("key"), line.get("value"), line.get("bytes")
+        if isinstance(key, (list, dict)):
+            self._fail(f"key: must be text, a number or null, not {_shown(key)}")
+        operation = Operation(process, f, key, outcome="info")
+        if f == "cas":
+            if not isinstance(value, list) or len(value) != 2:
+                self._fail(f"value: of a cas must be [expected, new], not {_shown(value)}")
+            operation.expected, value = _value(value[0]), value[1]
+        if f in {"put", "cas", "append"}:
+            operation.value = tuple(value) if isinstance(value, list) else value
+        if f == "append" and value in (None, []):
+            self._fail(f"value: of an append must be what is appended, not {_shown(value)}")
+        if size is not None:
+            operation.size = self._integer(line, "bytes")
+        return operation
+
+    def _ended(self, operation: Operation, line: dict[str, Any]) -> None:
+        observed = line.get("observed")
+        if operation.f == "get" and operation.outcome == "ok":
+            if "value" not in line:
+                self._fail("value: what was read is missing")
+            operation.observed = _value(line["value"])
+        elif operation.f == "cas" and operation.outcome == "fail" and "observed" in line:
+            operation.outcome, operation.swapped, operation.observed = "ok", False, _value(observed)
+        elif operation.outcome == "ok" and observed is not None:
+            kind = {"append": int, "delete": bool}.get(operation.f)
+            if kind is not None and type(observed) is not kind:
+                words = "a length in bytes" if kind is int else "true or false"
+                self._fail(f"observed: of {operation.f} must be {words}, not {_shown(observed)}")
+            operation.observed = observed if kind is not None else None
+
+
+def _value(value: Any) -> Value:
+    return None if value is None else tuple(value) if isinstance(value, list) else (value,)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:36]} ..."

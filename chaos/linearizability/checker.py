@@ -1,0 +1,162 @@
+"""The verdict on a history: key by key, cheap checks first, within bounds of time and memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from chaos.history import History, Key, Operation
+from chaos.linearizability.pose import pose
+from chaos.linearizability.problem import Contradiction, Impossible, matters
+from chaos.linearizability.search import BYTES_PER_CONFIGURATION, Search
+from chaos.linearizability.shrink import smallest
+from chaos.linearizability.violation import Violation
+
+Verdict = Literal["ok", "violated", "unknown"]
+
+_FIRST_PORTION = 20_000
+_PORTION = 10_000
+"""Configurations that are tried between two looks at the clock: about 0.1 s."""
+_SHRINK_S = 2.0, 10.0
+"""A violation is made small in what is left of the time limit, but within these bounds."""
+
+
+@dataclass(frozen=True)
+class Linearizability:
+    """Whether some order of the operations explains what all clients saw."""
+
+    verdict: Verdict
+    reason: str
+    """One line."""
+    keys: int
+    """Keys of the history."""
+    checked_keys: int
+    """Keys that were decided."""
+    checked_operations: int
+    """Operations on them that said anything: failed ones, and reads without an answer, do not."""
+    seconds: float
+    violation: Violation | None = None
+
+
+def check(
+    history: History,
+    *,
+    time_limit_s: float = 60.0,
+    memory_limit_bytes: int = 2 << 30,
+    clock_error_ns: int = 0,
+) -> Linearizability:
+    """Judge a history: is each key, taken alone, a linearizable store of one value, as kv/model.py has it?
+
+    `time_limit_s` and `memory_limit_bytes` bound the search (the latter as estimated; the history itself not
+    counted); what they cut off is unknown. To make a violation small, two seconds more may be taken.
+    `clock_error_ns` bounds by how much each time stamp may be wrong with respect to the others.
+
+    Keys are judged apart, because a history is linearizable when each of its objects is (Herlihy, Wing, 1990).
+    """
+    return _Check(history, time_limit_s, memory_limit_bytes, clock_error_ns).run()
+
+
+@dataclass
+class _Open:
+    """A key that is not decided yet."""
+
+    key: Key
+    operations: list[Operation]
+    search: Search
+
+
+class _Check:
+    def __init__(self, history: History, time_limit_s: float, memory_limit_bytes: int, clock_error_ns: int) -> None:
+        self._begin = time.monotonic()
+        self._end = self._begin + time_limit_s
+        self._memory_limit_bytes = memory_limit_bytes
+        self._clock_error_ns = clock_error_ns
+        self._keys = sorted(history.by_key(), key=lambda pair: len(pair[1]))
+        self._decided_keys = self._decided_operations = 0
+        self._why_not = ""
+
+    def run(self) -> Linearizability:
+        """Every key gets a portion of the work first; then those that need more share what is left."""
+        undecided: list[_Open] = []
+        for found in self._first_look(undecided):
+            return found
+        portion = _FIRST_PORTION
+        while undecided and not self._why_not:
+            portion *= 2
+            undecided.sort(key=lambda key: key.search.tried)
+            still_open = []
+            for key in undecided:
+                order = self._search(key.search, portion, sum(other.search.bytes for other in undecided))
+                if order is False:
+                    return self._violated(key.key, key.operations, key.search)
+                if order is None:
+                    still_open.append(key)
+                else:
+                    self._decided(key.operations)
+            undecided = still_open
+        return self._result()
+
+    def _first_look(self, undecided: list[_Open]) -> Iterator[Linearizability]:
+        """Cheap checks and a short search of every key; yields a violation as soon as there is one."""
+        occupied = 0
+        for key, operations in self._keys:
+            if time.monotonic() >= self._end:
+                self._why_not = "time"
+                return
+            try:
+                problem = pose(operations, self._clock_error_ns)
+            except Impossible as error:
+                yield self._violated(key, operations, error.contradiction)
+                return
+            search = Search(problem)
+            order = self._search(search, _FIRST_PORTION + len(operations), occupied + search.bytes)
+            if order is False:
+                yield self._violated(key, operations, search)
+                return
+            if order is None:
+                undecided.append(_Open(key, operations, search))
+                occupied += search.bytes
+            else:
+                self._decided(operations)
+
+    def _search(self, search: Search, count: int, occupied: int) -> bool | None:
+        """Search for a while; None when it is not decided yet, perhaps because a limit is reached."""
+        while count > 0:
+            room = (self._memory_limit_bytes - occupied) // BYTES_PER_CONFIGURATION
+            if time.monotonic() >= self._end or room <= 0:
+                self._why_not = "memory" if room <= 0 else "time"
+                return None
+            portion = min(count, room, _PORTION)
+            order = search.run(portion)
+            if order is not None:
+                return order
+            count -= portion
+            occupied += portion * BYTES_PER_CONFIGURATION
+        return None
+
+    def _decided(self, operations: Sequence[Operation]) -> None:
+        self._decided_keys += 1
+        self._decided_operations += sum(map(matters, operations))
+
+    def _violated(self, key: Key, operations: list[Operation], why: Contradiction | Search) -> Linearizability:
+        self._decided(operations)
+        now, (least_s, most_s) = time.monotonic(), _SHRINK_S
+        end = min(max(self._end, now + least_s), now + most_s)
+        violation = smallest(key, operations, why, self._clock_error_ns, end)
+        return self._finish("violated", f"key {key}: {violation.reason}", violation)
+
+    def _result(self) -> Linearizability:
+        if self._why_not:
+            left = len(self._keys) - self._decided_keys
+            limit = f"{self._why_not} ran out"
+            return self._finish("unknown", f"{limit}: {left} of {len(self._keys)} keys are not decided")
+        if not self._decided_operations:
+            return self._finish("unknown", "there is nothing to judge: no operation took effect or saw anything")
+        return self._finish("ok", f"{self._decided_operations} operations on {self._decided_keys} keys have an order")
+
+    def _finish(self, verdict: Verdict, reason: str, violation: Violation | None = None) -> Linearizability:
+        seconds = time.monotonic() - self._begin
+        counts = len(self._keys), self._decided_keys, self._decided_operations
+        return Linearizability(verdict, reason, *counts, seconds, violation)

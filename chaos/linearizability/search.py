@@ -1,0 +1,282 @@
+"""The search for an order: Wing and Gong's, with Lowe's memory of what was tried.
+
+A *configuration* says what took effect so far and what state that led to. The steps are numbered by their
+deadlines. All before number `next` took effect; of the others only those can have that were invoked before the
+deadline of step `next`, so a set of few bits says which did, however long the history is. No configuration is
+tried twice.
+
+Few choices remain, because
+* a read that is possible takes effect at once: later it could do no more;
+* of several steps that do the same, the one with the earliest deadline goes first: two of them can change places;
+* a state that is entered once is left when all that saw it have taken effect, and by the step that is
+  known to replace it, if there is one;
+* operations that may have happened (options) are thought of last, and only where a chain of them makes a
+  step possible that was not, or gives it another effect: all others could be left out.
+
+Wing, Gong: Testing and Verifying Concurrent Objects, 1993. Lowe: Testing for Linearizability, 2016. Horn,
+Kroening: Faster linearizability checking via P-compositionality, 2015.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from chaos.linearizability.problem import BLIND, EXTEND, MOVE, READ, Option, Problem, Step
+from chaos.linearizability.states import ABSENT, NONE
+
+BYTES_PER_CONFIGURATION = 150
+BYTES_PER_STEP = 3000
+
+_STATE_BITS = 32
+
+_Configuration = tuple[int, int, int, int, bool]
+"""Number of the next step; bits of the later steps that took effect; state; how many operations of each option did,
+a few bits for each; whether it is the turn of the options."""
+
+_Found = _Configuration | tuple[()]
+"""A configuration, or nothing yet: to look for one that options lead to may take long."""
+
+
+_Preference = Callable[[Step, int], Any]
+"""Sorts the steps that can go on from a state; the first is tried first."""
+
+_PREFERENCES: tuple[_Preference, ...] = (
+    lambda step, _: step.deadline,
+    lambda step, _: (step.kind not in {EXTEND, MOVE}, step.deadline),
+    lambda step, state: (step.after != state, step.kind not in {EXTEND, MOVE}, step.deadline),
+    lambda step, _: (step.kind in {EXTEND, MOVE}, step.deadline),
+)
+_TURN = 8_000
+
+
+class _Attempt:
+    """A search of one's own preference."""
+
+    def __init__(self, preference: _Preference) -> None:
+        self.preference = preference
+        self.stack: list[_Configuration | Iterator[_Found]] = [(0, 0, ABSENT, 0, False)]
+        self.tried: defaultdict[int, set[int]] = defaultdict(set)
+        """Number of the next step -> configurations, each as one number."""
+
+
+class _Layer(NamedTuple):
+    """The steps that can take effect before the deadline of one of them: those invoked by then, but earlier ones."""
+
+    deadline: int | float
+    bit: int
+    reads: dict[int, int]
+    """State -> bits of the reads that are possible in it."""
+    moves: dict[int, tuple[Step, ...]]
+    """State -> steps that are possible in it only, and leave it."""
+    free: tuple[Step, ...]
+    """All others, by deadline."""
+
+
+class Search:
+    """One search, in portions.
+
+    An early choice that is wrong may cost any time to take back. Therefore several attempts that prefer
+    different choices take turns; the first that comes to an end knows.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.tried = 0
+        """Configurations tried."""
+        self.furthest = 0
+        """Number of the first step that no order has reached beyond."""
+        self._problem = problem
+        self._steps = problem.steps
+        self._width = max((step.bit for step in problem.steps), default=0).bit_length()
+        self._arrivals = sorted(problem.steps, key=lambda step: step.invoke)
+        self._arrived = 0
+        self._layers: list[_Layer] = []
+        self._attempts = deque(_Attempt(preference) for preference in _PREFERENCES)
+        self._turn = _TURN
+        self._options = _numbered(problem.options)
+        self._longest = max((step.length or 0 for step in problem.steps), default=0)
+
+    @property
+    def bytes(self) -> int:
+        """About what it occupies."""
+        waiting = sum(len(attempt.stack) for attempt in self._attempts)
+        return BYTES_PER_CONFIGURATION * (self.tried + waiting) + BYTES_PER_STEP * len(self._steps)
+
+    @property
+    def furthest_deadline(self) -> int | float:
+        """The deadline that no order has met."""
+        return self._steps[self.furthest].deadline
+
+    def run(self, count: int) -> bool | None:
+        """Try about `count` further configurations. Returns whether there is an order, None: not known yet."""
+        if not self._steps:
+            return True
+        end = self.tried + count
+        while self.tried < end:
+            before = self.tried
+            order = self._run(self._attempts[0], min(self._turn, end - before))
+            if order is not None:
+                return order
+            self._turn -= self.tried - before
+            if self._turn <= 0:
+                self._attempts.rotate(-1)
+                self._turn = _TURN
+        return None
+
+    def _run(self, attempt: _Attempt, count: int) -> bool | None:
+        stack, tried, holds, options = attempt.stack, attempt.tried, self._problem.holds, self._problem.options
+        width, last, end = self._width, len(self._steps) - 1, self.tried + count
+        while stack:
+            if self.tried >= end:
+                return None
+            top = stack.pop()
+            if not isinstance(top, tuple):
+                self.tried += 1
+                found = next(top, None)
+                stack += [] if found is None else [top, found] if found else [top]
+                continue
+            at, done, state, used, optional = top
+            layer = self._layer(at)
+            if optional:
+                stack.append(self._by_options(at, done, state, used, layer))
+                continue
+            while True:
+                done |= layer.reads.get(state, 0)
+                if not done & layer.bit:
+                    break
+                if at == last:
+                    return True
+                done ^= layer.bit
+                at += 1
+                layer = self._layer(at)
+            configuration = ((used << _STATE_BITS) | state) << width | done
+            if configuration in tried[at]:
+                continue
+            tried[at].add(configuration)
+            self.tried += 1
+            self.furthest = max(self.furthest, at)
+            hold = holds.get(state)
+            if hold is None or hold.free(layer.deadline):
+                if options:
+                    stack.append((at, done, state, used, True))
+                stack.extend(reversed(self._by_steps(attempt.preference, at, done, state, used, layer)))
+            elif hold.replaced(layer.deadline) and hold.next is not None:
+                stack.append((at, done | hold.next.bit, hold.next.after, used, False))
+        return False
+
+    def _by_steps(
+        self, preference: _Preference, at: int, done: int, state: int, used: int, layer: _Layer
+    ) -> list[_Configuration]:
+        """The configurations that one more step leads to; what is most likely to go on comes first."""
+        found: list[_Configuration] = []
+        after, groups = self._problem.after, set()
+        possible = (*layer.moves.get(state, ()), *layer.free)
+        for step in sorted(possible, key=lambda step: preference(step, state)):
+            if done & step.bit or step.group in groups:
+                continue
+            groups.add(step.group)
+            led_to = step.after if step.kind == BLIND else after(state, step)
+            if led_to != NONE:
+                found.append((at, done | step.bit, led_to, used, False))
+        return found
+
+    # Options
+
+    def _by_options(self, at: int, done: int, state: int, used: int, layer: _Layer) -> Iterator[_Found]:
+        """The configurations that a chain of options and one step lead to."""
+        after = self._problem.after
+        for led_to, now_used in self._chains(state, used, layer.deadline):
+            yield ()
+            if layer.reads.get(led_to, 0) & ~done:
+                yield at, done, led_to, now_used, False
+            for step in (*layer.moves.get(led_to, ()), *layer.free):
+                if step.kind == BLIND or done & step.bit:
+                    continue
+                then = after(led_to, step)
+                if then not in (NONE, after(state, step)):
+                    yield at, done | step.bit, then, now_used, False
+
+    def _chains(self, state: int, used: int, deadline: int | float) -> Iterator[tuple[int, int]]:
+        """(state, counts of options used) after one option or several, each of which may matter to the next one."""
+        after = self._problem.after
+        found = {(state, used)}
+        ends = [(state, used)]
+        while ends:
+            here, so_far = ends.pop()
+            for option, shift, mask in self._options:
+                if option.step.kind == BLIND and here != state:
+                    continue
+                count = so_far >> shift & mask
+                if count == len(option.invokes) or option.invokes[count] > deadline:
+                    continue
+                led_to = after(here, option.step)
+                if led_to in (NONE, here) or (here != ABSENT and self._too_long(option, led_to)):
+                    continue
+                end = led_to, so_far + (1 << shift)
+                if end not in found:
+                    found.add(end)
+                    ends.append(end)
+                    yield end
+
+    def _too_long(self, option: Option, state: int) -> bool:
+        """Whether it led to a value that is longer than any append left behind, and that nobody knows."""
+        states = self._problem.states
+        size = states.size[state]
+        return option.step.kind == EXTEND and states.atom[state] < 0 and size is not None and size > self._longest
+
+    # Layers
+
+    def _layer(self, at: int) -> _Layer:
+        """The layer of a step; layers are made in order."""
+        while len(self._layers) <= at:
+            self._layers.append(self._next_layer())
+        return self._layers[at]
+
+    def _next_layer(self) -> _Layer:
+        at = len(self._layers)
+        now, arrivals = self._steps[at], self._arrivals
+        reads: dict[int, int] = {}
+        moves: dict[int, tuple[Step, ...]] = {}
+        free: tuple[Step, ...] = ()
+        if at:
+            _, _, reads, moves, free = self._layers[at - 1]
+            reads, moves = reads.copy(), moves.copy()
+            gone = self._steps[at - 1]
+            if gone.kind == READ:
+                reads[gone.after] &= ~gone.bit
+                if not reads[gone.after]:
+                    del reads[gone.after]
+            elif gone.kind == MOVE:
+                moves[gone.before] = tuple(step for step in moves[gone.before] if step is not gone)
+                if not moves[gone.before]:
+                    del moves[gone.before]
+            else:
+                free = tuple(step for step in free if step is not gone)
+        fresh = []
+        while self._arrived < len(arrivals) and arrivals[self._arrived].invoke <= now.deadline:
+            step = arrivals[self._arrived]
+            self._arrived += 1
+            if step.kind == READ:
+                reads[step.after] = reads.get(step.after, 0) | step.bit
+            elif step.kind == MOVE:
+                moves[step.before] = tuple(sorted((*moves.get(step.before, ()), step), key=_deadline))
+            else:
+                fresh.append(step)
+        if fresh:
+            free = tuple(sorted((*free, *fresh), key=_deadline))
+        return _Layer(now.deadline, now.bit, reads, moves, free)
+
+
+def _deadline(step: Step) -> int | float:
+    return step.deadline
+
+
+def _numbered(options: list[Option]) -> list[tuple[Option, int, int]]:
+    """(option, position, mask) of where the count of each stands in one number."""
+    numbered, shift = [], 0
+    for option in options:
+        bits = len(option.invokes).bit_length()
+        numbered.append((option, shift, (1 << bits) - 1))
+        shift += bits
+    return numbered

@@ -1,0 +1,168 @@
+"""From a violation among thousands of operations to the few that contradict one another.
+
+Nothing that is left out may be what makes the rest impossible. So it is not dropped but *loosened*: a read that
+is left out is gone, which can only help; a write that is left out may happen at any time after it was invoked, or
+never; what had returned before the rest began may have left any value behind; and what was invoked after the rest
+had returned does not matter. If what remains has no order even so, then the whole has none; and it has none when
+it is looked at alone either.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from chaos.history import Key, Operation, Value
+from chaos.linearizability.pose import pose
+from chaos.linearizability.problem import Contradiction, Impossible, matters, seen
+from chaos.linearizability.search import Search
+from chaos.linearizability.violation import Violation
+
+_SOMETHING = {"some": "value"}
+"""Stands for whatever nobody recognises; its length is not known."""
+_PORTION = 2_000
+_PORTIONS = 20
+"""An attempt that needs more work than this counts as one that failed: nothing is lost but a smaller result."""
+
+
+def smallest(
+    key: Key, operations: Sequence[Operation], why: Contradiction | Search, clock_error_ns: int, end: float
+) -> Violation:
+    """The smallest violation found until the monotonic clock shows `end`, in seconds."""
+    return _Shrink(operations, clock_error_ns, end).run(key, why)
+
+
+class _Shrink:
+    """Operations are known by their position in `self._all`, where each stands at its return, or its invocation
+    if it never returned."""
+
+    def __init__(self, operations: Sequence[Operation], clock_error_ns: int, end: float) -> None:
+        self._all = sorted(filter(matters, operations), key=_ended)
+        self._wrote = [_names(operation.written) for operation in self._all]
+        self._mentions = [_names(operation.expected) | _names(_read(operation)) for operation in self._all]
+        self._clock_error_ns = clock_error_ns
+        self._end = end
+
+    def run(self, key: Key, why: Contradiction | Search) -> Violation:
+        """First guess, then the shortest prefix, a short suffix of it, and less and less of that."""
+        kept = self._fewer(self._suffix(self._prefix(self._guess(why))))
+        # Without the last return there is an order: that is where it goes wrong.
+        impossible = max((self._all[at] for at in kept), key=lambda o: (o.outcome == "ok", o.return_ns))
+        kept = self._with_writers(kept)
+        found = _why(self._loosened(kept)[0], self._clock_error_ns, self._end)
+        reason = found.reason if isinstance(found, Contradiction) else "no order of these operations explains them all"
+        operations = sorted((self._all[at] for at in kept), key=lambda o: (o.invoke_ns, o.return_ns))
+        return Violation(key, tuple(operations), impossible, reason, len(self._all) - len(operations))
+
+    def _guess(self, why: Contradiction | Search) -> list[int]:
+        """The operations that a contradiction names, or those up to where the search came; or else all."""
+        if isinstance(why, Contradiction):
+            named = {id(operation) for operation in why.operations}
+            guess = [at for at, operation in enumerate(self._all) if id(operation) in named]
+        else:
+            deadline = why.furthest_deadline
+            guess = [at for at, operation in enumerate(self._all) if operation.return_ns <= deadline]
+        return guess if self._violated(guess) else list(range(len(self._all)))
+
+    def _prefix(self, kept: list[int]) -> list[int]:
+        """The shortest prefix, by return, that is violated; what had not returned then is left out."""
+        low, high = 0, len(kept)
+        while low < high:
+            middle = (low + high) // 2
+            if self._violated(kept[:middle]):
+                high = middle
+            else:
+                low = middle + 1
+        return kept[:high]
+
+    def _suffix(self, kept: list[int]) -> list[int]:
+        """A short suffix that is violated, whatever was there before: a longer one need not be, if it begins in
+        the midst of operations."""
+        length = 1
+        while length < len(kept) and not self._violated(kept[-length:]):
+            length += 1 + length // 8
+        return kept[-length:]
+
+    def _fewer(self, kept: list[int]) -> list[int]:
+        """Leave out halves, quarters, ... and at last single operations, as long as it stays violated."""
+        size = max(1, len(kept) // 2)
+        while True:
+            before, at = len(kept), 0
+            while at < len(kept):
+                fewer = kept[:at] + kept[at + size :]
+                if self._violated(fewer):
+                    kept = fewer
+                else:
+                    at += size
+            if size == 1 and len(kept) == before:
+                return kept
+            size = max(1, size // 2)
+
+    def _with_writers(self, kept: list[int]) -> list[int]:
+        """Add those who wrote last what was seen, for whoever wants to understand it."""
+        values = [_read(self._all[at]) for at in kept]
+        last = set().union(*(_names(value[-1:]) for value in values if value))
+        return sorted({*kept, *(at for at, wrote in enumerate(self._wrote) if not last.isdisjoint(wrote))})
+
+    def _violated(self, kept: Sequence[int]) -> bool:
+        """Whether these have certainly no order, whatever the others did."""
+        return time.monotonic() < self._end and all(
+            _why(operations, self._clock_error_ns, self._end) is not None for operations in self._loosened(kept)
+        )
+
+    def _loosened(self, kept: Sequence[int]) -> list[list[Operation]]:
+        """The operations that are kept, with what the others may have done: each way that it may have begun."""
+        keep, error = set(kept), 2 * self._clock_error_ns
+        begin = min((self._all[at].invoke_ns for at in kept), default=0) - error
+        end = max((self._all[at].return_ns for at in kept if self._all[at].outcome == "ok"), default=0) + error
+        others = [at for at, o in enumerate(self._all) if at not in keep and o.invoke_ns <= end and _writes(o)]
+        earlier = [at for at in others if self._all[at].return_ns < begin]
+        later = [at for at in others if self._all[at].return_ns >= begin]
+        mentioned = set().union(*(self._mentions[at] for at in (*kept, *later)))
+        found = [self._all[at] for at in kept] + [_unknown(self._all[at]) for at in later]
+        # Of what was there before, only that needs a name which somebody recognises.
+        named = [self._all[at] for at in earlier if not mentioned.isdisjoint(self._wrote[at])]
+        found += [_unknown(replace(o, f="put") if o.f == "cas" else o) for o in named]
+        if len(named) == len(earlier):
+            return [found]
+        before = begin - error - 1
+        return [found, [Operation(-1, "put", None, _SOMETHING, invoke_ns=before, return_ns=before), *found]]
+
+
+def _read(operation: Operation) -> Value:
+    """What it saw, if it says which value."""
+    return seen(operation) if operation.f in {"get", "cas"} else None
+
+
+def _names(value: Value) -> frozenset[str]:
+    """What a value consists of, told apart by type too."""
+    return frozenset(map(repr, value or ()))
+
+
+def _unknown(operation: Operation) -> Operation:
+    return replace(operation, outcome="info", return_ns=math.inf)
+
+
+def _ended(operation: Operation) -> int | float:
+    """When it returned; when it was invoked, if it never did."""
+    return operation.invoke_ns if math.isinf(operation.return_ns) else operation.return_ns
+
+
+def _writes(operation: Operation) -> bool:
+    return operation.f != "get" and operation.swapped and not (operation.f == "delete" and operation.observed is False)
+
+
+def _why(operations: Sequence[Operation], clock_error_ns: int, end: float) -> Contradiction | Search | None:
+    """What shows that operations have no order; None when they have one or nobody knows."""
+    try:
+        problem = pose(operations, clock_error_ns)
+    except Impossible as error:
+        return error.contradiction
+    search = Search(problem)
+    for _ in range(_PORTIONS):
+        order = search.run(_PORTION)
+        if order is not None or time.monotonic() >= end:
+            return search if order is False else None
+    return None

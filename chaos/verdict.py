@@ -1,0 +1,340 @@
+"""Was the system correct, and does the run prove it? Verdicts from what a run left behind. Pure functions.
+
+    ok         everything that was checked holds, and enough happened to say so
+    violated   a rule of the protocol, or of what clients were promised, is broken
+    unknown    a check could not be made, or what happened proves nothing; unknown is not a pass
+
+Each `judge_...` takes plain data, so that a stored run is judged as it was on the day, and gives one Finding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from raft_actor_node.core.invariants.history import History
+from raft_actor_node.core.invariants.liveness import PATIENCE
+from raft_actor_node.errors import DataCorrupt, InvariantViolated
+
+Verdict = Literal["ok", "violated", "unknown"]
+_WORST_FIRST: tuple[Verdict, ...] = ("violated", "unknown", "ok")
+
+FEWEST_OPERATIONS = 20
+"""Fewer operations than these prove nothing."""
+MOST_UNKNOWN = 0.5
+"""With a larger share of unknown outcomes, nearly every history would pass."""
+MOST_NOT_STARTED = 0.05
+"""With a larger share of operations that could not be started, another load was offered than was asked for."""
+_ROLES = ("became_", "started")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check."""
+
+    check: str
+    """invariants, state, liveness, coverage, linearizability, ..."""
+    verdict: Verdict
+    reason: str
+    """One line."""
+    detail: str = ""
+    """More lines, for a person who wants to know."""
+
+
+def worst(findings: Iterable[Finding]) -> Verdict:
+    """violated before unknown before ok; unknown when nothing was checked."""
+    found = {finding.verdict for finding in findings}
+    return next((verdict for verdict in _WORST_FIRST if verdict in found), "unknown")
+
+
+def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Verdict, its reason in one line (empty when ok), and all findings; JSON types only."""
+    verdict = worst(findings)
+    causes = [f"{finding.check}: {finding.reason}" for finding in findings if finding.verdict == verdict]
+    reason = "; ".join(causes) if causes else "nothing was checked"
+    return {
+        "verdict": verdict,
+        "reason": "" if verdict == "ok" else reason,
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+# ------------------------------------------------------------------------------ what the nodes told
+
+
+def parse_trace(lines: Iterable[str | bytes], node_id: str) -> Iterator[dict[str, Any]]:
+    """The events in the lines of a node's trace file. What is no event is left out: a line may be torn, with the
+    first of the next life on its end, and a foreign program may write what it likes."""
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            text = line if isinstance(line, str) else line.decode(errors="replace")
+            try:
+                event = json.loads(text[text.rindex("{") :])
+            except ValueError:
+                continue
+        if isinstance(event, dict):
+            event["node"] = node_id
+            yield event
+
+
+def judge_traces(events: Iterable[Mapping[str, Any]], nodes: Collection[str] = ()) -> Finding:
+    """The rules of Raft over the trace events of all lives of all nodes, those of each node in its order.
+
+    Unknown when one of `nodes`, or everybody, told nothing; commits must all be among the events.
+    """
+    history = History()
+    history.take(events)
+    broken, told = history.broken(), history.summary()
+    if broken:
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        detail = "\n".join(f"{each} at {each.time_ns} ns" for each in broken)
+        return Finding("invariants", "violated", f"{broken[0]}{more}", detail)
+    missing = [node for node in nodes if node not in told.nodes]
+    if missing or not told.events:
+        return Finding("invariants", "unknown", f"no trace of {', '.join(missing) or 'any node'}")
+    counts = f"{told.events} events of {told.lives} lives of {len(told.nodes)} nodes"
+    return Finding("invariants", "ok", f"{counts}: {told.leaders} leaders, {told.commits} commits")
+
+
+@dataclass(frozen=True)
+class AppliedState:
+    """What a node said of its replica; hashes are empty where it was not asked."""
+
+    node_id: str
+    last_applied: int
+    applied_hash: bytes = b""
+    prefix_index: int = 0
+    prefix_hash: bytes = b""
+    """Hash of the entries 1 to prefix_index: ask all nodes at the smallest last_applied."""
+    state_hash: bytes = b""
+
+
+def judge_hashes(states: Sequence[AppliedState], nodes: Collection[str]) -> Finding:
+    """Nodes that applied the same number of entries applied the same ones, and came to the same state.
+
+    Unknown when one of `nodes` did not answer, or could not be compared with the others.
+    """
+    by_prefix: dict[int, dict[bytes, list[str]]] = {}
+    by_entries: dict[bytes, dict[bytes, list[str]]] = {}
+    for state in states:
+        told = ((state.last_applied, state.applied_hash), (state.prefix_index, state.prefix_hash))
+        for index, digest in dict.fromkeys(told):
+            if index and digest:
+                by_prefix.setdefault(index, {}).setdefault(digest, []).append(state.node_id)
+        if state.applied_hash and state.state_hash:
+            by_entries.setdefault(state.applied_hash, {}).setdefault(state.state_hash, []).append(state.node_id)
+    for index, held in sorted(by_prefix.items()):
+        if len(held) > 1:
+            return Finding("state", "violated", f"{_sides(held)} applied other entries up to {index}", _hashes(held))
+    for same in by_entries.values():
+        if len(same) > 1:
+            return Finding("state", "violated", f"{_sides(same)} differ after the same entries", _hashes(same))
+    silent = sorted(set(nodes) - {state.node_id for state in states})
+    if silent or not states:
+        return Finding("state", "unknown", f"{', '.join(silent) or 'no node'} did not tell what it applied")
+    applied = [state.last_applied for state in states]
+    if min(applied) == 0:
+        return Finding("state", "unknown", "a node has applied nothing")
+    compared = max((sum(map(len, held.values())) for held in by_prefix.values()), default=0)
+    if compared < len(states):
+        return Finding("state", "unknown", "no index at which all nodes told their hash")
+    return Finding("state", "ok", f"{len(states)} nodes applied the same {min(applied)} entries")
+
+
+def _sides(held: Mapping[bytes, Sequence[str]]) -> str:
+    return " and ".join(", ".join(node_ids) for node_ids in held.values())
+
+
+def _hashes(held: Mapping[bytes, Sequence[str]]) -> str:
+    return "\n".join(f"{', '.join(node_ids)}: {digest.hex()}" for digest, node_ids in held.items())
+
+
+def judge_exits(exits: Sequence[tuple[int | None, str]]) -> Finding:
+    """What the ends of nodes say that nobody asked for, each an exit code and a line of text.
+
+    A node that ends because a rule is broken, or what its disk held is gone, says so itself (errors.py).
+    """
+    telling = (InvariantViolated.exit_code, DataCorrupt.exit_code)
+    for code, text in exits:
+        if code in telling:
+            return Finding("exits", "violated", text, "\n".join(each for _, each in exits))
+    if exits:
+        return Finding("exits", "unknown", exits[0][1], "\n".join(text for _, text in exits))
+    return Finding("exits", "ok", "no node ended by itself")
+
+
+# ------------------------------------------------------------------------------ liveness
+
+
+def leader_signs_ns(events: Iterable[Mapping[str, Any]]) -> list[int]:
+    """When trace events showed that there was a leader: it was elected, or something was committed."""
+    return sorted(int(event["time_ns"]) for event in events if event.get("kind") in ("became_leader", "commit"))
+
+
+def judge_liveness(
+    signs_ns: Sequence[int], *, calm_ns: int, end_ns: int, election_timeout_max_s: float, clock_error_s: float = 0.0
+) -> Finding:
+    """Once faults are over, a connected majority has a leader within 10 of the longest election timeouts.
+
+    `signs_ns`: when it was seen that there was one (leader_signs_ns, a leader that answered); `calm_ns`: when the
+    last fault was healed, or the load began; `end_ns`: until when somebody looked. Unknown when that was too short.
+    """
+    limit_s = PATIENCE * election_timeout_max_s + 2 * clock_error_s
+    first = min((sign for sign in signs_ns if calm_ns <= sign <= end_ns), default=None)
+    looked_s = (end_ns - calm_ns) / 1e9
+    if first is not None and (first - calm_ns) / 1e9 <= limit_s:
+        return Finding("liveness", "ok", f"a leader {(first - calm_ns) / 1e9:.3f} s after the faults")
+    if looked_s < limit_s:
+        return Finding("liveness", "unknown", f"no leader in {looked_s:.3f} s without faults, {limit_s:g} s are due")
+    return Finding("liveness", "violated", f"no leader within {limit_s:g} s after the faults")
+
+
+# ------------------------------------------------------------------------------ coverage
+
+
+@dataclass(frozen=True)
+class LinkCounts:
+    """Messages that the link faults of one node touched, over all its lives; None: it does not tell."""
+
+    dropped: int | None = None
+    delayed: int | None = None
+    duplicated: int | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the clients asked for within the measurement."""
+
+    operations: int
+    """Operations with an outcome, whatever it was."""
+    succeeded: int
+    unknown: int = 0
+    due: int = 0
+    """Operations that were due outside of faults, in an open loop; 0 in a closed one."""
+    not_started: int = 0
+    """Those of them that could not be started."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to tell whether a cell proves anything."""
+
+    load: Load
+    faults: Sequence[Mapping[str, Any]] = ()
+    """Fault events, as in events.jsonl."""
+    traces: Sequence[Mapping[str, Any]] = ()
+    """Trace events of the nodes, on the clock of the fault events; empty when nothing is traced."""
+    aims: Mapping[int, str] = field(default_factory=dict)
+    """By position in the schedule: who the planned fault named by its part (`leader`, `leader-in-minority`)."""
+    links: Mapping[str, LinkCounts] = field(default_factory=dict)
+    """By node. Counters end with a process: note them before a crash and before the nodes are halted."""
+    faults_planned: bool = False
+    """Whether there should have been any."""
+    unavailable: bool = False
+    """Whether no operation was expected to succeed."""
+    fewest_operations: int = FEWEST_OPERATIONS
+
+
+def judge_coverage(evidence: Evidence) -> Finding:
+    """Whether the faults bit and the load was met: ok, or unknown with every reason why not.
+
+    Of each kind of fault at least half must have bitten; with a single one, that one.
+    """
+    doubts = [*_load_doubts(evidence)]
+    roles = [event for event in evidence.traces if event["kind"].startswith(_ROLES)]
+    tried: dict[str, list[str]] = {}
+    proofs = []
+    for event in evidence.faults:
+        if event.get("action") in ("inject", "skip"):
+            doubt = _not_in_force(event, evidence.links) or _missed(event, evidence.aims, roles)
+            tried.setdefault(event["kind"], []).append(doubt and f"{_named(event)} {doubt}")
+            proofs.append(f"{_named(event)} {doubt or 'took effect'}")
+    for without in tried.values():
+        failed = [doubt for doubt in without if doubt]
+        if 2 * len(failed) > len(without):
+            doubts.append(failed[0] + (f", as {len(failed)} of {len(without)}" if len(failed) > 1 else ""))
+    if evidence.faults_planned and not tried:
+        doubts.append("no fault was put in force")
+    detail = "\n".join([*doubts, *proofs])
+    if doubts:
+        more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
+        return Finding("coverage", "unknown", f"{doubts[0]}{more}", detail)
+    counts = f"{evidence.load.operations} operations, {evidence.load.succeeded} succeeded"
+    return Finding("coverage", "ok", f"{counts}, {len(proofs)} faults" if proofs else counts, detail)
+
+
+def leader_at(traces: Iterable[Mapping[str, Any]], time_ns: int) -> str | None:
+    """Who led then, by the traces: the leader of the highest term that had not left its role, nor its life, before.
+    A life that ended is known to have ended when the next one starts."""
+    leaders: dict[str, int] = {}
+    for event in traces:
+        if event["time_ns"] > time_ns:
+            continue
+        if event["kind"] == "became_leader":
+            leaders[event["node"]] = event["term"]
+        elif event["kind"].startswith("became_") or event["kind"] == "started":
+            leaders.pop(event["node"], None)
+    return max(leaders, key=lambda node: leaders[node], default=None)
+
+
+def _load_doubts(evidence: Evidence) -> Iterator[str]:
+    load = evidence.load
+    if load.operations < evidence.fewest_operations:
+        yield f"only {load.operations} operations, at least {evidence.fewest_operations} are needed"
+    elif not evidence.unavailable:
+        if not load.succeeded:
+            yield "no operation succeeded"
+        if load.unknown > MOST_UNKNOWN * load.operations:
+            yield f"{load.unknown} of {load.operations} operations are of unknown outcome"
+    if load.due and load.not_started > MOST_NOT_STARTED * load.due:
+        yield f"the offered load was not met: {load.not_started} of {load.due} operations could not be started"
+
+
+def _not_in_force(event: Mapping[str, Any], links: Mapping[str, LinkCounts]) -> str:
+    """Why it is doubtful that a fault was in force and did anything; empty when it was and did."""
+    kind, took_effect = event["kind"], event.get("took_effect", True)
+    if event["action"] == "skip":
+        return f"was skipped: {event.get('detail', '').rpartition('; ')[2]}"
+    if took_effect is False:
+        return f"did not take effect: {event.get('error') or 'no reason given'}"
+    if kind in ("crash", "pause"):
+        return "" if took_effect else f"may not have taken effect: {event.get('error') or 'no reason given'}"
+    name = {"delay": "delayed", "duplicate": "duplicated"}.get(kind, "dropped")
+    counts = [count for each in links.values() if (count := getattr(each, name)) is not None]
+    if not counts:
+        return f"may have done nothing: no node told how many messages were {name}"
+    return "" if any(counts) else f"did nothing: no message was {name}"
+
+
+def _missed(event: Mapping[str, Any], aims: Mapping[int, str], roles: Sequence[Mapping[str, Any]]) -> str:
+    """Why a fault that was aimed at the leader missed it; empty when it hit, or nothing traces who led."""
+    aim = aims.get(event.get("index", -1), "")
+    if "leader" not in aim:
+        return ""
+    if "there was no leader" in event.get("detail", ""):
+        return "was aimed at a leader, and there was none"
+    leader = leader_at(roles, event["time_ns"])
+    if roles and (leader is None or not _hit(event, aim, leader)):
+        return f"was aimed at the leader, which was {leader or 'nobody'} by then"
+    return ""
+
+
+def _hit(event: Mapping[str, Any], aim: str, leader: str) -> bool:
+    """Whether a fault that was aimed at the leader found it where it should be."""
+    groups = (event.get("fault") or {}).get("partition")
+    if not isinstance(groups, list | tuple):
+        return aim != "leader" or leader in event["nodes"]
+    if aim == "leader-in-minority":
+        return leader in groups[0]
+    if aim == "leader-in-majority":
+        return leader in groups[-1] and leader not in groups[0]
+    return True
+
+
+def _named(event: Mapping[str, Any]) -> str:
+    return f"{event['kind']} {','.join(event.get('nodes', ())[:_SHOWN])}"

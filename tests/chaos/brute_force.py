@@ -1,0 +1,66 @@
+"""The slowest checker: tries every order, with kv/model.py as the store. For histories of a few operations.
+
+What is written is a number below 200; in the store it is one byte, padded to `size` bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chaos.history import Operation, Value
+from raft_actor_node.kv.commands import Command, Kind
+from raft_actor_node.kv.model import step
+from raft_actor_node.kv.store import Result
+
+_KINDS = {"put": Kind.PUT, "get": Kind.GET, "delete": Kind.DELETE, "cas": Kind.COMPARE_AND_SWAP, "append": Kind.APPEND}
+_PADDING = 255
+
+
+def linearizable(operations: Sequence[Operation], clock_error_ns: int = 0) -> bool:
+    """Whether some order of the operations, which are on one key, explains every answer."""
+    todo = [o for o in operations if o.outcome == "ok" or (o.outcome == "info" and o.f != "get")]
+    return _search(todo, None, 2 * clock_error_ns)
+
+
+def _search(todo: list[Operation], current: bytes | None, error_ns: int) -> bool:
+    if all(operation.outcome == "info" for operation in todo):
+        return True
+    first_return = min(o.return_ns for o in todo if o.outcome == "ok")
+    for at, operation in enumerate(todo):
+        if operation.invoke_ns > first_return + error_ns:
+            continue
+        after, result = step(current, as_command(operation, current), value_bytes=1 << 20)
+        explained = operation.outcome == "info" or explains(operation, result)
+        if explained and _search(todo[:at] + todo[at + 1 :], after, error_ns):
+            return True
+    return False
+
+
+def as_command(operation: Operation, current: bytes | None) -> Command:
+    """What the store is asked; a value that a cas expects is padded as the present one is, if it is the same."""
+    written = operation.written
+    value = b"" if written is None else bytes([written[0]]) + bytes([_PADDING]) * ((operation.size or 1) - 1)
+    expected = None
+    if operation.expected is not None:
+        expected = current if decoded(current) == operation.expected else b"another"
+    return Command(_KINDS[operation.f], b"key", value, expected)
+
+
+def explains(operation: Operation, result: Result) -> bool:
+    """Whether the answer of the store is the one that the client got."""
+    match operation.f:
+        case "get":
+            return bool(decoded(result.value) == operation.observed)
+        case "delete":
+            return operation.observed is None or result.found == operation.observed
+        case "append":
+            return operation.observed is None or result.number == operation.observed
+        case "cas":
+            seen = operation.swapped or decoded(result.value) == operation.observed
+            return result.found == operation.swapped and seen
+    return True
+
+
+def decoded(value: bytes | None) -> Value:
+    """What was written, without the padding."""
+    return None if value is None else tuple(byte for byte in value if byte != _PADDING)
