@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestration.address_book import AddressBook, Entry
     from orchestration.errors import InfrastructureError, NodeFailed, PlacementRefused
-    from orchestration.ray_cluster.cluster import Applied, BringUp, ClusterPlan, NodeExit, RayCluster
+    from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit
+    from orchestration.ray_cluster.cluster import RayCluster
     from orchestration.ray_cluster.connect import Backend
     from orchestration.ray_cluster.worker import Worker
 
@@ -18,10 +19,10 @@ _HOME = {
     "InfrastructureError": "orchestration.errors",
     "NodeFailed": "orchestration.errors",
     "PlacementRefused": "orchestration.errors",
-    "Applied": "orchestration.ray_cluster.cluster",
-    "BringUp": "orchestration.ray_cluster.cluster",
-    "ClusterPlan": "orchestration.ray_cluster.cluster",
-    "NodeExit": "orchestration.ray_cluster.cluster",
+    "Applied": "orchestration.plan",
+    "BringUp": "orchestration.plan",
+    "ClusterPlan": "orchestration.plan",
+    "NodeExit": "orchestration.plan",
     "RayCluster": "orchestration.ray_cluster.cluster",
     "Backend": "orchestration.ray_cluster.connect",
     "Worker": "orchestration.ray_cluster.worker",

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestration.errors import NodeFailed
+from orchestration.plan import NodeFiles
 from orchestration.ray_cluster.process import Exit, NodeProcess
 from raft_actor_node.runtime.disk import memory_file_system
 
@@ -110,17 +111,6 @@ class Started(NamedTuple):
     """When the process was started, on the monotonic clock of its host."""
     ready_ns: int
     """When it reported."""
-
-
-class NodeFiles(NamedTuple):
-    """What a node has written."""
-
-    trace: list[str]
-    """Trace events, one JSON object each, over all lives of the node; empty for a program that writes none."""
-    log: str
-    """Standard output and error, over all lives."""
-    storage: str
-    """The folder, on the node's host, below which its write-ahead log lives."""
 
 
 class NodeSupervisor:

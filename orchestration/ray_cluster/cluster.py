@@ -21,27 +21,21 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from orchestration.address_book import AddressBook
-from orchestration.errors import InfrastructureError, NodeFailed, describe_exit
-from orchestration.ray_cluster.actor import NodeFiles, NodeSpec, NodeSupervisor, Started
-from orchestration.ray_cluster.placement import Placement
+from orchestration.errors import InfrastructureError, NodeFailed
+from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFiles
+from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, Started
 from orchestration.ray_cluster.process import Exit
 from raft_actor_node.client import KVClient
 from raft_actor_node.client_probe import NodeProbe, ProbeFailed
 from raft_actor_node.config import (
     ClientSettings,
-    LimitSettings,
     NodeConfig,
-    RaftSettings,
-    Section,
-    StorageSettings,
-    TransportSettings,
     describe,
 )
 from raft_actor_node.errors import ConfigError, OperationError
@@ -57,77 +51,6 @@ T = TypeVar("T")
 _POLL_S = 0.02
 _ACTOR_MARGIN_S = 10.0
 """How much longer than the node itself its actor may take to answer."""
-
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
-
-
-class ClusterPlan(Section):
-    """What cluster to bring up."""
-
-    nodes: Annotated[int, Field(ge=1, le=99)] = 3
-    cluster_id: Annotated[str, Field(min_length=1, max_length=200)] = "raft-lab"
-    """Each bring-up adds something unique to it, so that clusters never mistake one another."""
-    raft: RaftSettings = RaftSettings()
-    storage: StorageSettings = StorageSettings()
-    limits: LimitSettings = LimitSettings()
-    transport: TransportSettings = TransportSettings()
-    chaos_enabled: bool = True
-    allow_bad_parameters: bool = False
-    seed: int | None = None
-    """Seed of the nodes' timeouts, made different for each node and each of its lives (else the first election
-    timeout after every restart would be the same); default: from the system."""
-    command: str | tuple[str, ...] = "default"
-    """What starts a node; `--config FILE` is added. `default`: this project's own node."""
-    placement: Placement = "spread"
-    run_id: FolderName = Field(default_factory=lambda: f"run-{uuid.uuid4().hex[:8]}")
-    """With cell_id: names the folder of the nodes' files on their hosts."""
-    cell_id: FolderName = "cell"
-    boot_timeout_s: Annotated[float, Field(gt=0)] = 30.0
-    """From the start of a process to its serving, recovery of its log included."""
-    leader_timeout_s: Annotated[float, Field(ge=0)] = 10.0
-    """How long bring-up waits for a first leader; none is no error, with bad parameters there may never be one."""
-
-
-class Applied(NamedTuple):
-    """When a change took effect, in ns of the driver's monotonic clock; 0 where no node took it."""
-
-    first_ns: int
-    last_ns: int
-    failed: tuple[str, ...] = ()
-    """Nodes that should have it and do not."""
-
-
-class NodeExit(NamedTuple):
-    """The end of one life of a node."""
-
-    node_id: str
-    cause: Literal["crash", "stop", "exit", "infrastructure"]
-    """`crash` and `stop` were asked for; `exit`: the process ended by itself, as always with an exit code
-    above 0, whatever was asked; `infrastructure`: its actor or host did, which is neither the node's fault
-    nor chaos."""
-    exit_code: int | None
-    """As `subprocess` gives it; None when nobody is left to tell."""
-    log_tail: str
-    time_ns: int
-    """When it was noticed, on the driver's monotonic clock."""
-
-    def __str__(self) -> str:
-        how = describe_exit(self.exit_code) if self.exit_code is not None else self.log_tail
-        return f"node {self.node_id} ended ({self.cause}): {how}"
-
-
-@dataclass(frozen=True)
-class BringUp:
-    """How long each step of a bring-up took, in seconds."""
-
-    place_s: float
-    """Until there was an actor for every node."""
-    spawn_s: float
-    """Until every process had reported its address."""
-    serving_s: float
-    """Until every node said SERVING."""
-    leader_s: float | None
-    """Until one led; None when none did within the plan's leader_timeout_s, or none would tell."""
 
 
 class _Node:
@@ -269,7 +192,7 @@ class RayCluster:
         client = KVClient(
             self.addresses.addresses(), settings=settings, transport=self.plan.transport, client_id=client_id
         )
-        _start_now(client)
+        client.start()
         self._clients.append(client)
         if follow:
             self.addresses.subscribe(lambda book: client.update_addresses(book.addresses()))
@@ -291,9 +214,14 @@ class RayCluster:
         silent = statuses and all(status is None for status in statuses.values())
         return await self._leader_by_reading() if silent else None
 
-    async def status(self, node_id: str) -> inspection_pb2.StatusReply | None:
-        """The inner state of a node; None when it is not up, does not answer, or does not offer that."""
-        return await self._ask(node_id, lambda probe: probe.status())
+    async def status(
+        self, node_id: str, *, hash_index: int = 0, with_state_hash: bool = False
+    ) -> inspection_pb2.StatusReply | None:
+        """The inner state of a node; None when it is not up, does not answer, or does not offer that. The hashes
+        are as in NodeProbe.status."""
+        return await self._ask(
+            node_id, lambda probe: probe.status(hash_index=hash_index, with_state_hash=with_state_hash)
+        )
 
     async def samples(self, node_id: str, since_ns: int = 0) -> inspection_pb2.SamplesReply | None:
         """What a node measured about itself since `since_ns` of its own clock; None as for `status`."""
@@ -599,12 +527,3 @@ class RayCluster:
 def _applied(times: Iterable[int | None]) -> Applied:
     known = [time_ns for time_ns in times if time_ns is not None]
     return Applied(min(known, default=0), max(known, default=0))
-
-
-def _start_now(client: KVClient) -> None:
-    """Start a client without an await: its start does not suspend, it only schedules the connecting."""
-    try:
-        client.__aenter__().send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("KVClient.__aenter__ suspended")

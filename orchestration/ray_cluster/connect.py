@@ -18,10 +18,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -30,12 +32,12 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestration.errors import InfrastructureError, PlacementRefused
+from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.actor import ObjectHost
-from orchestration.ray_cluster.cluster import ClusterPlan, RayCluster
+from orchestration.ray_cluster.cluster import RayCluster
 from orchestration.ray_cluster.placement import (
     CPU_PER_ACTOR,
     Host,
-    Placement,
     bundles,
     choose_hosts,
     describe_missing,
@@ -55,8 +57,18 @@ _WORKERS_AT_A_TIME = 32
 _MAX_CONCURRENCY = 1000
 
 
+class DriverClock:
+    """The monotonic clock of the driver's host, on which all times of a cluster are told."""
+
+    now_ns = staticmethod(time.monotonic_ns)
+
+
 class Backend:
     """A connection to Ray, and a pool of actors that are used again from cell to cell. Made by `connect`."""
+
+    clock = DriverClock()
+    load_options: Mapping[str, Any] = MappingProxyType({})
+    """What a load generator is given beside its own: nothing, for its engine and its clock are the real ones."""
 
     def __init__(self, origin: str, hosts: Sequence[Host], private: bool) -> None:
         self.hosts = tuple(hosts)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from orchestration.errors import PlacementRefused
-
-Placement = Literal["spread", "strict_spread", "pack"]
-"""One node per host as long as there are hosts, then round and round; one per host or not at all; all on one."""
+from orchestration.plan import Placement
 
 CPU_PER_ACTOR = 0.01
 """An actor only supervises. It asks for next to nothing, so that a small machine carries 15 of them; zero

@@ -84,7 +84,9 @@ class Worker:
     async def _remote(self, method: str, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
         what = f"{args[0]}()" if method == "call" else method
         try:
-            return await asyncio.wait_for(getattr(self._actor, method).remote(*args), timeout_s)
+            # Not asyncio.wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
+            async with asyncio.timeout(timeout_s):
+                return await getattr(self._actor, method).remote(*args)
         except TimeoutError as error:
             # A TimeoutError of the method itself arrives as a RayTaskError that is one, too.
             if isinstance(error, RayTaskError):

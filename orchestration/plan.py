@@ -1,0 +1,97 @@
+"""What one asks of a cluster, of whatever kind, and what it tells: plans, ends of nodes, times, files."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from orchestration.errors import describe_exit
+from raft_actor_node.config import LimitSettings, RaftSettings, Section, StorageSettings, TransportSettings
+
+Placement = Literal["spread", "strict_spread", "pack"]
+"""One node per host as long as there are hosts, then round and round; one per host or not at all; all on one."""
+
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+
+
+class ClusterPlan(Section):
+    """What cluster to bring up."""
+
+    nodes: Annotated[int, Field(ge=1, le=99)] = 3
+    cluster_id: Annotated[str, Field(min_length=1, max_length=200)] = "raft-lab"
+    """Each bring-up adds something unique to it, so that clusters never mistake one another."""
+    raft: RaftSettings = RaftSettings()
+    storage: StorageSettings = StorageSettings()
+    limits: LimitSettings = LimitSettings()
+    transport: TransportSettings = TransportSettings()
+    chaos_enabled: bool = True
+    allow_bad_parameters: bool = False
+    seed: int | None = None
+    """Seed of the nodes' timeouts, made different for each node and each of its lives (else the first election
+    timeout after every restart would be the same); default: from the system."""
+    command: str | tuple[str, ...] = "default"
+    """What starts a node; `--config FILE` is added. `default`: this project's own node."""
+    placement: Placement = "spread"
+    run_id: FolderName = Field(default_factory=lambda: f"run-{uuid.uuid4().hex[:8]}")
+    """With cell_id: names the folder of the nodes' files on their hosts."""
+    cell_id: FolderName = "cell"
+    boot_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """From the start of a process to its serving, recovery of its log included."""
+    leader_timeout_s: Annotated[float, Field(ge=0)] = 10.0
+    """How long bring-up waits for a first leader; none is no error, with bad parameters there may never be one."""
+
+
+class Applied(NamedTuple):
+    """When a change took effect, in ns of the driver's monotonic clock; 0 where no node took it."""
+
+    first_ns: int
+    last_ns: int
+    failed: tuple[str, ...] = ()
+    """Nodes that should have it and do not."""
+
+
+class NodeExit(NamedTuple):
+    """The end of one life of a node."""
+
+    node_id: str
+    cause: Literal["crash", "stop", "exit", "infrastructure"]
+    """`crash` and `stop` were asked for; `exit`: the process ended by itself, as always with an exit code
+    above 0, whatever was asked; `infrastructure`: its actor or host did, which is neither the node's fault
+    nor chaos."""
+    exit_code: int | None
+    """As `subprocess` gives it; None when nobody is left to tell."""
+    log_tail: str
+    time_ns: int
+    """When it was noticed, on the driver's monotonic clock."""
+
+    def __str__(self) -> str:
+        how = describe_exit(self.exit_code) if self.exit_code is not None else self.log_tail
+        return f"node {self.node_id} ended ({self.cause}): {how}"
+
+
+@dataclass(frozen=True)
+class BringUp:
+    """How long each step of a bring-up took, in seconds."""
+
+    place_s: float
+    """Until there was an actor for every node."""
+    spawn_s: float
+    """Until every process had reported its address."""
+    serving_s: float
+    """Until every node said SERVING."""
+    leader_s: float | None
+    """Until one led; None when none did within the plan's leader_timeout_s, or none would tell."""
+
+
+class NodeFiles(NamedTuple):
+    """What a node has written."""
+
+    trace: list[str]
+    """Trace events, one JSON object each, over all lives of the node; empty for a program that writes none."""
+    log: str
+    """Standard output and error, over all lives."""
+    storage: str
+    """The folder, on the node's host, below which its write-ahead log lives."""

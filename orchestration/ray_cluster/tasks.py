@@ -1,0 +1,86 @@
+"""Independent pieces of work on Ray, as tasks: few under way at a time, each with a deadline, all ended at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class TaskOutcome(Generic[T, R]):
+    """What became of one piece of work."""
+
+    item: T
+    result: R | None
+    error: str | None = None
+    """Why there is no result, in one line; None when there is one."""
+
+
+async def run_tasks(
+    function: Callable[[T], R], items: Iterable[T], *, at_a_time: int, timeout_s: float
+) -> AsyncGenerator[TaskOutcome[T, R], None]:
+    """Yield what becomes of `function(item)`, each in a Ray task, as they end; needs a connection to Ray.
+
+    `function` must be importable on all hosts. At most `at_a_time` tasks are under way, one CPU each; one that
+    takes longer than `timeout_s`, its wait for a CPU included, is ended, and so are all when the iteration is
+    left or cancelled (use `contextlib.aclosing`). What a task raises is an outcome, not an error here.
+    """
+    remote: Any = ray.remote(num_cpus=1, max_retries=0)(_call)
+    queue = iter(items)
+    under_way: dict[asyncio.Task[TaskOutcome[T, R]], Any] = {}
+    try:
+        while True:
+            while len(under_way) < at_a_time and (item := next(queue, _NOTHING)) is not _NOTHING:
+                reference = remote.remote(function, item)
+                under_way[asyncio.create_task(_outcome(item, reference, timeout_s))] = reference
+            if not under_way:
+                return
+            done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                del under_way[task]
+                yield task.result()
+    finally:
+        for task, reference in under_way.items():
+            task.cancel()
+            _end(reference)
+
+
+def _call(function: Callable[[T], R], item: T) -> R:
+    return function(item)
+
+
+async def _outcome(item: T, reference: Any, timeout_s: float) -> TaskOutcome[T, R]:
+    try:
+        return TaskOutcome(item, await asyncio.wait_for(reference, timeout_s))
+    except TimeoutError as error:
+        if isinstance(error, RayTaskError):
+            return TaskOutcome(item, None, _first_line(error.cause))
+        _end(reference)
+        return TaskOutcome(item, None, f"no result within {timeout_s:g} s")
+    except RayTaskError as error:
+        return TaskOutcome(item, None, _first_line(error.cause))
+    except RayError as error:
+        return TaskOutcome(item, None, f"its worker is gone: {_first_line(error)}")
+
+
+def _end(reference: Any) -> None:
+    """End a task, whatever it is doing."""
+    with contextlib.suppress(RayError, ValueError):
+        ray.cancel(reference, force=True, recursive=False)
+
+
+def _first_line(error: BaseException) -> str:
+    line = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {line}"
+
+
+_NOTHING: Any = object()

@@ -1,0 +1,53 @@
+"""Clusters in virtual time: the product's own nodes in one process, deterministic from a seed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestration.sim_cluster.backend import SimBackend
+    from orchestration.sim_cluster.cluster import SimCluster
+    from orchestration.sim_cluster.disk import SimDisk
+    from orchestration.sim_cluster.loop import SimLoop, run_virtual
+    from orchestration.sim_cluster.node import SimNode, Violation
+    from orchestration.sim_cluster.observer import Observer, Observers, Silent
+    from orchestration.sim_cluster.settings import SimSettings
+    from raft_actor_node.runtime.node import Parts
+
+_HOME = {
+    "Observer": "orchestration.sim_cluster.observer",
+    "Observers": "orchestration.sim_cluster.observer",
+    "Parts": "raft_actor_node.runtime.node",
+    "Silent": "orchestration.sim_cluster.observer",
+    "SimBackend": "orchestration.sim_cluster.backend",
+    "SimCluster": "orchestration.sim_cluster.cluster",
+    "SimDisk": "orchestration.sim_cluster.disk",
+    "SimLoop": "orchestration.sim_cluster.loop",
+    "SimNode": "orchestration.sim_cluster.node",
+    "SimSettings": "orchestration.sim_cluster.settings",
+    "Violation": "orchestration.sim_cluster.node",
+    "run_virtual": "orchestration.sim_cluster.loop",
+}
+
+__all__ = [
+    "Observer",
+    "Observers",
+    "Parts",
+    "Silent",
+    "SimBackend",
+    "SimCluster",
+    "SimDisk",
+    "SimLoop",
+    "SimNode",
+    "SimSettings",
+    "Violation",
+    "run_virtual",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: a spec wants the settings, and must not pay for gRPC to have them.
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

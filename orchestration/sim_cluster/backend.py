@@ -1,0 +1,74 @@
+"""What brings up clusters in virtual time for sweeps; has the face of the Backend that does it on Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from orchestration.plan import ClusterPlan
+from orchestration.sim_cluster.cluster import SimCluster, SimWorker
+from orchestration.sim_cluster.loop import SimLoop
+from orchestration.sim_cluster.observer import Observer
+from orchestration.sim_cluster.settings import SimSettings
+from raft_actor_node.client_engine import ClientEngine
+from raft_actor_node.errors import ConfigError
+from raft_actor_node.runtime.node import Parts
+
+
+class SimTime:
+    """The time of a SimLoop; satisfies the monkey's Clock."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+
+    def now_ns(self) -> int:
+        """Nanoseconds of the simulation."""
+        return self._loop.now_ns()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        await asyncio.sleep(seconds)
+
+
+class SimBackend:
+    """Simulated clusters, one after the other. To be made and used on a SimLoop."""
+
+    def __init__(
+        self,
+        settings: SimSettings | None = None,
+        seed: int = 0,
+        *,
+        observer: Callable[[], Observer] | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        """`observer` makes one for each cluster; the seed of a plan that has one goes before this one."""
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, SimLoop):
+            raise TypeError("a SimBackend lives on a SimLoop: see run_virtual")
+        self.clock = SimTime(loop)
+        self.hosts = ("simulation",)
+        self.description = "simulation, in virtual time"
+        self.load_options: dict[str, Any] = {"engine": self._engine, "clock": self.clock.now_ns}
+        """Arguments by which a load generator lives in this world."""
+        self._settings, self._seed, self._observer, self._parts = settings, seed, observer, parts
+        self._cluster: SimCluster | None = None
+
+    async def start_cluster(self, plan: ClusterPlan) -> SimCluster:
+        """Bring up a cluster. Raises ConfigError and NodeFailed."""
+        if plan.command != "default":
+            raise ConfigError("cluster.command: only this project's own node can be simulated")
+        seed = self._seed if plan.seed is None else plan.seed
+        observer = self._observer() if self._observer is not None else None
+        self._cluster = cluster = SimCluster(plan, self._settings, seed, observer, parts=self._parts)
+        await cluster.start()
+        return cluster
+
+    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> SimWorker:
+        """An object of `factory`, as if in a process of its own."""
+        return SimWorker(factory(*args, **kwargs))
+
+    def _engine(self, *args: Any, **kwargs: Any) -> ClientEngine:
+        if self._cluster is None:
+            raise RuntimeError("there is no cluster yet")
+        return self._cluster.engine_factory(*args, **kwargs)

@@ -1,0 +1,337 @@
+"""A Raft cluster in virtual time: the product's own nodes and clients on a simulated network and simulated disks.
+
+It has the face of RayCluster (chaos' Target, and what a cell of a sweep asks). Everything that happens is a
+function of plan, settings and seed; it must be made and used on a SimLoop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from orchestration.address_book import AddressBook
+from orchestration.errors import NodeFailed
+from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFiles
+from orchestration.sim_cluster.client_link import SimLink
+from orchestration.sim_cluster.loop import SimLoop
+from orchestration.sim_cluster.network import Network, NetworkCounters
+from orchestration.sim_cluster.node import SimNode, Violation, World, stream
+from orchestration.sim_cluster.observer import Observer
+from orchestration.sim_cluster.settings import SimSettings
+from orchestration.sim_cluster.story import Story
+from raft_actor_node.client import KVClient
+from raft_actor_node.client_engine import ClientEngine
+from raft_actor_node.config import ClientSettings, NodeConfig
+from raft_actor_node.core import Role
+from raft_actor_node.links import LinkRule
+from raft_actor_node.pb import inspection_pb2
+from raft_actor_node.runtime.node import Parts, exit_code
+
+_POLL_S = 0.005
+
+
+@dataclass(frozen=True)
+class SimClock:
+    """How a node's recorded times relate to the driver's: they are the same."""
+
+    offset_ns: int = 0
+    error_ns: int = 0
+
+
+class SimCluster:
+    """A cluster that lives in one process and one loop."""
+
+    def __init__(
+        self,
+        plan: ClusterPlan,
+        settings: SimSettings | None = None,
+        seed: int = 0,
+        observer: Observer | None = None,
+        *,
+        parts: Parts | None = None,
+        story: bool = False,
+    ) -> None:
+        """`parts` is what nodes are made of; with `story` the lines of the story are kept."""
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, SimLoop):
+            raise TypeError("a SimCluster lives on a SimLoop: see run_virtual")
+        settings = settings or SimSettings()
+        self.plan = plan
+        self.cluster_id = plan.cluster_id
+        self.addresses = AddressBook()
+        """Where the nodes are; subscribe to it to hear of restarts."""
+        self.exits: list[NodeExit] = []
+        """Every end of a node so far, in order."""
+        self.bring_up_times = BringUp(0.0, 0.0, 0.0, None)
+        self.loop = loop
+        self._clients: list[KVClient] = []
+        self._engines = 0
+        self._booting: set[str] = set()
+        network = Network(loop, settings, stream(seed, "network"))
+        self._world = World(loop, seed, network, Story(loop, keep=story), observer, parts or Parts())
+        self._boot_stream, self._power_stream = self._world.stream("boot"), self._world.stream("power")
+        members = [f"n{number}" for number in range(1, plan.nodes + 1)]
+        for node_id in members:
+            config = NodeConfig(
+                cluster_id=self.cluster_id,
+                node_id=node_id,
+                members=members,
+                raft=plan.raft,
+                storage=plan.storage.model_copy(update={"dir": "/raft"}),
+                limits=plan.limits,
+                transport=plan.transport,
+                chaos_enabled=plan.chaos_enabled,
+                allow_bad_parameters=plan.allow_bad_parameters,
+            )
+            self.nodes[node_id] = SimNode(self._world, config, self._ended)
+        loop.set_exception_handler(self._bug)
+
+    # ------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Boot all nodes; returns when they serve, and, within the plan's leader_timeout_s, one leads.
+
+        Raises NodeFailed.
+        """
+        begin = self.loop.time()
+        await asyncio.gather(*(self._boot(node_id, bootstrap=True) for node_id in self.node_ids))
+        await self.addresses.publish()
+        serving = self.loop.time()
+        deadline = serving + self.plan.leader_timeout_s
+        while (leader := self.leader_now()) is None and self.loop.time() < deadline:  # noqa: ASYNC110 - it is cheap here
+            await asyncio.sleep(_POLL_S)
+        self.bring_up_times = BringUp(0.0, serving - begin, 0.0, self.loop.time() - serving if leader else None)
+
+    async def halt(self) -> None:
+        """End all nodes in order (SIGTERM). What they have written stays, for `collect`."""
+        await asyncio.gather(*(node.halt() for node in self.nodes.values()))
+
+    async def stop(self, keep: bool = False) -> None:
+        """End everything."""
+        for client in self._clients:
+            await client.close()
+        await self.halt()
+
+    # ------------------------------------------------------------------------------ observing
+
+    @property
+    def nodes(self) -> dict[str, SimNode]:
+        """The nodes, for those who want to look inside."""
+        return self._world.nodes
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """Every node, up or down."""
+        return tuple(self.nodes)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """The nodes that run and are not paused."""
+        return tuple(node_id for node_id, node in self.nodes.items() if node.state == "up")
+
+    @property
+    def unexpected_exits(self) -> tuple[NodeExit, ...]:
+        """The ends that nobody asked for."""
+        return tuple(end for end in self.exits if end.cause == "exit")
+
+    @property
+    def violations(self) -> list[Violation]:
+        """What observers, nodes and disks found broken, in order."""
+        return self._world.violations
+
+    @property
+    def settings(self) -> SimSettings:
+        """The simulated world; may be replaced at any moment. Clock rates and capacities stay as they are."""
+        return self._world.network.settings
+
+    @settings.setter
+    def settings(self, settings: SimSettings) -> None:
+        self._world.network.settings = settings
+
+    @property
+    def network(self) -> NetworkCounters:
+        """What the network did so far."""
+        return self._world.network.counters
+
+    @property
+    def log(self) -> list[str]:
+        """The lines of the story, if they are kept."""
+        return self._world.story.text().splitlines()
+
+    def digest(self) -> str:
+        """SHA-256 over everything that happened: each trace event and each message, with its time."""
+        return self._world.story.digest()
+
+    def worker(self, node_id: str) -> SimWorker:
+        """What stands for the process beside a node: its times are the driver's."""
+        return SimWorker(self.nodes[node_id])
+
+    def engine_factory(self, addresses: Mapping[str, str] | Iterable[str], **settings: Any) -> ClientEngine:
+        """A ClientEngine, with its own arguments, on the simulated network."""
+        self._engines += 1
+        usual = {
+            "rng": self._world.stream("client", self._engines),
+            "clock": self.loop.now_ns,
+            "link": partial(SimLink, self._world.network),
+        }
+        return ClientEngine(addresses, **{**usual, **settings})
+
+    def client(
+        self, *, settings: ClientSettings | None = None, client_id: str = "client", follow: bool = True
+    ) -> KVClient:
+        """A client of this cluster, ready for use; closed with the cluster at the latest.
+
+        With `follow` it hears of restarts.
+        """
+        client = KVClient(
+            self.addresses.addresses(),
+            settings=settings,
+            transport=self.plan.transport,
+            client_id=client_id,
+            engine=self.engine_factory,
+        )
+        client.start()
+        self._clients.append(client)
+        if follow:
+            self.addresses.subscribe(lambda book: client.update_addresses(book.addresses()))
+        return client
+
+    def leader_now(self) -> str | None:
+        """As `leader`, without awaiting."""
+        leaders = [
+            (core.current_term, node_id)
+            for node_id, node in self.nodes.items()
+            if node.state == "up" and (core := node.core) is not None and core.role == Role.LEADER
+        ]
+        return max(leaders)[1] if leaders else None
+
+    async def leader(self) -> str | None:
+        """The leader of the highest term among the nodes that run, None while there is none."""
+        return self.leader_now()
+
+    async def status(
+        self, node_id: str, *, hash_index: int = 0, with_state_hash: bool = False
+    ) -> inspection_pb2.StatusReply | None:
+        """The inner state of a node; None when it is not up. The hashes are as in NodeProbe.status."""
+        node = self.nodes[node_id]
+        if node.life is None or node.state != "up":
+            return None
+        request = inspection_pb2.StatusRequest(hash_index=hash_index, with_state_hash=with_state_hash)
+        status = await node.life.runtime.inspection.GetStatus(request, None)
+        # What the process of the simulator itself costs says nothing about the node.
+        status.pid, status.now_ns, status.cpu_s, status.resident_bytes = node.lives, self.loop.now_ns(), 0.0, 0
+        return status
+
+    async def samples(self, node_id: str, since_ns: int = 0) -> inspection_pb2.SamplesReply | None:
+        """What a node measured about itself since `since_ns`; None when it is not up."""
+        node = self.nodes[node_id]
+        if node.life is None or node.state != "up":
+            return None
+        return await node.life.runtime.inspection.GetSamples(inspection_pb2.SamplesRequest(since_ns=since_ns), None)
+
+    async def collect(self, node_id: str) -> NodeFiles:
+        """What the node has written, up or down."""
+        node = self.nodes[node_id]
+        return NodeFiles(list(node.trace), "".join(f"{line}\n" for line in node.log), "")
+
+    # ------------------------------------------------------------------------------ disturbing
+
+    async def crash(self, *node_ids: str) -> Applied:
+        """Kill nodes, all at once; with the settings' probability the power fails instead."""
+        lost = self.plan.storage.unsynced == "lost"
+        power = [lost or self._power_stream.random() < self.settings.power_loss for _ in node_ids]
+        return self._applied(
+            self.nodes[node_id].crash(power=each) for node_id, each in zip(node_ids, power, strict=True)
+        )
+
+    async def power_loss(self, *node_ids: str) -> Applied:
+        """Cut the power of nodes, all at once."""
+        return self._applied(self.nodes[node_id].crash(power=True) for node_id in node_ids)
+
+    async def restart(self, *node_ids: str) -> Applied:
+        """Start nodes that are down again, on what their disks hold, under the link faults in force.
+
+        Raises NodeFailed for a node that does not come up.
+        """
+        down = [each for each in node_ids if self.nodes[each].state == "down" and each not in self._booting]
+        self._booting.update(down)
+        try:
+            boots = [self._boot(node_id, bootstrap=False) for node_id in down]
+            results = await asyncio.gather(*boots, return_exceptions=True)
+        finally:
+            self._booting.difference_update(down)
+        await self.addresses.publish()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return self._applied([True] * len(down))
+
+    async def pause(self, *node_ids: str) -> Applied:
+        """Stop processes without ending them."""
+        applied = self._applied([self.nodes[node_id].pause() for node_id in node_ids])
+        return applied._replace(failed=tuple(each for each in node_ids if self.nodes[each].state == "down"))
+
+    async def resume(self, *node_ids: str) -> Applied:
+        """Let paused processes go on, under the link faults in force."""
+        return self._applied([self.nodes[node_id].resume() for node_id in node_ids])
+
+    async def set_links(self, rules: Sequence[LinkRule]) -> Applied:
+        """Put this whole table of link faults in force on every node that runs; others get it when they do."""
+        self._world.links = tuple(rules)
+        self._world.story.tell("links", "; ".join(map(_describe_rule, rules)) or "whole")
+        return self._applied([node.take_links() for node in self.nodes.values()])
+
+    async def heal(self) -> Applied:
+        """Remove every link fault."""
+        return await self.set_links(())
+
+    # ------------------------------------------------------------------------------ inside
+
+    async def _boot(self, node_id: str, *, bootstrap: bool) -> None:
+        await asyncio.sleep(self._boot_stream.uniform(*self.settings.boot))
+        node = self.nodes[node_id]
+        try:
+            node.boot(bootstrap=bootstrap)
+        except Exception as error:
+            raise NodeFailed(node_id, str(error), exit_code(error)) from error
+        self.addresses.set(node_id, node.address)
+
+    def _ended(self, node_id: str, cause: Literal["crash", "stop", "exit"], code: int, log_tail: str) -> None:
+        self.exits.append(NodeExit(node_id, cause, code, log_tail, self.loop.now_ns()))
+
+    def _bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something outside of the nodes failed, such as a client: nobody else would hear of it."""
+        if (error := context.get("exception")) is not None:
+            self._world.violated("simulation", error)
+        else:
+            loop.default_exception_handler(context)
+
+    def _applied(self, acted: Iterable[bool]) -> Applied:
+        now_ns = self.loop.now_ns()
+        return Applied(now_ns, now_ns) if any(list(acted)) else Applied(0, 0)
+
+
+class SimWorker:
+    """An object that is asked and closed as if it were in a process of its own."""
+
+    def __init__(self, held: Any) -> None:
+        self.clock = SimClock()
+        self._held = held
+
+    async def call(self, method: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
+        """Call a method, sync or async, of the object."""
+        answer = getattr(self._held, method)(*args, **kwargs)
+        return await answer if asyncio.iscoroutine(answer) else answer
+
+    async def close(self) -> None:
+        """Have the object closed, if it can be."""
+        if hasattr(self._held, "close"):
+            await self.call("close")
+
+
+def _describe_rule(rule: LinkRule) -> str:
+    faults = rule.model_dump(exclude_defaults=True, exclude={"from_id", "to_id"})
+    return f"{rule.from_id} > {rule.to_id}: {', '.join(f'{name} {value}' for name, value in faults.items())}"

@@ -1,0 +1,79 @@
+"""The network between nodes, and between clients and nodes: it delays, loses, doubles and repeats messages.
+
+Cuts and other faults that chaos puts in force are not here: they are the nodes' own link faults.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestration.sim_cluster.loop import Call, SimLoop
+from orchestration.sim_cluster.settings import SimSettings
+
+if TYPE_CHECKING:
+    from orchestration.sim_cluster.node import Life
+
+
+@dataclass(slots=True)
+class NetworkCounters:
+    """Messages so far."""
+
+    sent: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    replayed: int = 0
+
+
+class Network:
+    """Carries whatever is posted, and knows who listens where."""
+
+    def __init__(self, loop: SimLoop, settings: SimSettings, rng: random.Random) -> None:
+        self.settings = settings
+        """May be replaced at any moment."""
+        self.counters = NetworkCounters()
+        self.listening: dict[str, Life] = {}
+        """Address to the process that answers there."""
+        self.loop = loop
+        self._rng = rng
+
+    def post(self, deliver: Callable[..., object], *args: Any, once: bool = False) -> bool:
+        """Have `deliver(*args)` called when the message arrives: once, never, or more than once. Whether it will.
+
+        `once`: at most once, as on a stream between a client and a node.
+        """
+        settings, random_, counters = self.settings, self._rng.random, self.counters
+        counters.sent += 1
+        if settings.loss and random_() < settings.loss:
+            counters.lost += 1
+            return False
+        self._arrive(self.delay_s(), deliver, args)
+        if once:
+            return True
+        if settings.duplicate and random_() < settings.duplicate:
+            counters.duplicated += 1
+            self._arrive(self.delay_s(), deliver, args)
+        if settings.replay and random_() < settings.replay:
+            counters.replayed += 1
+            self._arrive(self._rng.uniform(*settings.replay_after), deliver, args)
+        return True
+
+    def delay_s(self) -> float:
+        """How long a message travels."""
+        settings, random_ = self.settings, self._rng.random
+        low, high = settings.delay
+        delay_s = low + (high - low) * random_()
+        if settings.tail and random_() < settings.tail:
+            delay_s += self._rng.uniform(*settings.tail_delay)
+        return delay_s
+
+    def after(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Call:
+        """Call back after a time that nothing can lengthen."""
+        call = Call(callback, args)
+        self.loop.at(self.loop.time() + delay_s, call)
+        return call
+
+    def _arrive(self, delay_s: float, deliver: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self.loop.at(self.loop.time() + delay_s, Call(deliver, args))

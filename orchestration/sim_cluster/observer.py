@@ -1,0 +1,118 @@
+"""Who watches a simulation: called at the moment at which something happens.
+
+What an observer raises (InvariantViolated) ends the node it is about, and is a violation. It may also crash that node
+(`cluster.nodes[node_id].crash(power=...)`) when it is told `stepped`, `synced`, `applied` or `answered`: that is how a
+crash comes before a persist, between an fsync and its promise, or between an apply and its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from raft_actor_node.core import Effects, Event, Message, Persist, RaftNode
+from raft_actor_node.core.invariants import Snapshot
+from raft_actor_node.kv.store import Result, Store
+
+
+class Observer(Protocol):
+    """Sees every node; `now` is the time of the simulation in seconds, whatever a node's own clock shows."""
+
+    def started(self, node: RaftNode, now: float) -> None:
+        """A life of a node begins, with what its disk holds; it has not stepped yet."""
+
+    def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
+        """A node took in these events; nothing of the effects is performed yet."""
+
+    def synced(self, node_id: str, persist: Persist, now: float) -> None:
+        """The disk of a node says that this is durable."""
+
+    def crashed(self, node_id: str, now: float) -> None:
+        """A life of a node ended, in whatever way."""
+
+    def applied(self, node_id: str, first_index: int, results: Sequence[Result], store: Store, now: float) -> None:
+        """A node applied the entries from `first_index` on, with these results."""
+
+    def answered(self, node_id: str, read_index: int, last_applied: int, now: float) -> None:
+        """A node is about to answer reads with this read index."""
+
+    def sent(self, message: Message, now: float) -> None:
+        """A message left a node; it may get lost."""
+
+    def delivered(self, message: Message, now: float) -> None:
+        """A message arrived at a node that runs."""
+
+
+class Silent:
+    """An observer that does nothing; a base for those that look at a few things only."""
+
+    def started(self, node: RaftNode, now: float) -> None:
+        """As in Observer."""
+
+    def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
+        """As in Observer."""
+
+    def synced(self, node_id: str, persist: Persist, now: float) -> None:
+        """As in Observer."""
+
+    def crashed(self, node_id: str, now: float) -> None:
+        """As in Observer."""
+
+    def applied(self, node_id: str, first_index: int, results: Sequence[Result], store: Store, now: float) -> None:
+        """As in Observer."""
+
+    def answered(self, node_id: str, read_index: int, last_applied: int, now: float) -> None:
+        """As in Observer."""
+
+    def sent(self, message: Message, now: float) -> None:
+        """As in Observer."""
+
+    def delivered(self, message: Message, now: float) -> None:
+        """As in Observer."""
+
+
+class Observers:
+    """Several observers as one, called in their order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def started(self, node: RaftNode, now: float) -> None:
+        """As in Observer."""
+        for each in self._observers:
+            each.started(node, now)
+
+    def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
+        """As in Observer."""
+        for each in self._observers:
+            each.stepped(node, before, events, effects, now)
+
+    def synced(self, node_id: str, persist: Persist, now: float) -> None:
+        """As in Observer."""
+        for each in self._observers:
+            each.synced(node_id, persist, now)
+
+    def crashed(self, node_id: str, now: float) -> None:
+        """As in Observer."""
+        for each in self._observers:
+            each.crashed(node_id, now)
+
+    def applied(self, node_id: str, first_index: int, results: Sequence[Result], store: Store, now: float) -> None:
+        """As in Observer."""
+        for each in self._observers:
+            each.applied(node_id, first_index, results, store, now)
+
+    def answered(self, node_id: str, read_index: int, last_applied: int, now: float) -> None:
+        """As in Observer."""
+        for each in self._observers:
+            each.answered(node_id, read_index, last_applied, now)
+
+    def sent(self, message: Message, now: float) -> None:
+        """As in Observer."""
+        for each in self._observers:
+            each.sent(message, now)
+
+    def delivered(self, message: Message, now: float) -> None:
+        """As in Observer."""
+        for each in self._observers:
+            each.delivered(message, now)
