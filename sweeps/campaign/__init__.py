@@ -1,0 +1,15 @@
+"""Campaigns of simulated clusters: many seeds, each a whole cluster with clients and faults, each with a verdict.
+
+    result = run_seed(17)                      # options drawn from the seed; result.verdict, result.findings
+    result = run_seed(17, story=True)          # and one line for everything that happened
+    `sweep simulate --seeds 1000`              # many of them, as Ray tasks (campaign.py)
+
+options.py draws what a seed runs, profiles.py drives it into situations where Raft is known to be got wrong, life.py
+runs and judges it.
+"""
+
+from sweeps.campaign.life import SeedResult, run_seed
+from sweeps.campaign.options import Load, Options, draw
+from sweeps.campaign.profiles import PROFILES
+
+__all__ = ["PROFILES", "Load", "Options", "SeedResult", "draw", "run_seed"]

@@ -1,0 +1,284 @@
+"""Many seeds: run them, here or as Ray tasks, add up what they reached, and judge the whole.
+
+A campaign is *violated* when a seed is, else *unknown* when a seed is or when something was rarely reached: a
+campaign that never saw an old-term entry on a majority says nothing about Figure 8. Rare means that fewer seeds
+than its bar reached a situation at all; bars are per 100 seeds and scale with the campaign, rounded down, so that
+a handful of seeds is not judged by what it cannot show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from chaos.verdict import Verdict
+from sweeps.campaign.life import SeedResult, run_seed
+
+BARS: dict[str, int] = {
+    "leader changes": 50,
+    "suffixes erased": 25,
+    "old-term majorities": 30,
+    "retries answered": 30,
+    "torn tails cut": 12,
+    "reads refused": 50,
+    "pre-votes refused": 20,
+    "votes asked again": 6,
+}
+"""How many of 100 seeds must reach a situation at least once: a third to a half of what usually do."""
+SEEDS_PER_TASK = 4
+SEED_TIMEOUT_S = 60.0
+STORIES = 5
+"""So many of the failures are run again to have their story written."""
+LEGEND = """\
+    seconds since the beginning | who | what: `<` received from, `>` sent to and lost, `*` an event, `!` a broken rule.
+    The node `client` stands for all clients, `links` for the table of link faults that is put in force."""
+EXIT_OK, EXIT_FAILED, EXIT_VIOLATED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 0, 1, 3, 4, 130
+
+
+class Campaign:
+    """The results of seeds `first` to `first + count - 1`, as far as they are there."""
+
+    def __init__(
+        self, first: int, count: int, profile: str | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """With a `profile`, all seeds are of this one, and nothing is expected of what they reach."""
+        self.first, self.count, self.profile = first, count, profile
+        self.done = 0
+        self.failures: list[SeedResult] = []
+        """Seeds whose verdict is not ok."""
+        self.broken: list[str] = []
+        """Seeds that gave no result, one line each."""
+        self.reached: Counter[str] = Counter()
+        """By situation, the seeds that reached it."""
+        self.times: Counter[str] = Counter()
+        """By situation, how often it was reached in all."""
+        self.operations: Counter[str] = Counter()
+        self.seconds = 0.0
+        self.virtual_s = 0.0
+        self.where = ""
+        self.interrupted = False
+        self._clock = clock
+        self._begin = clock()
+        self._took: float | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the first seed began, until the last one ended."""
+        return self._clock() - self._begin if self._took is None else self._took
+
+    @property
+    def per_second(self) -> float:
+        """Seeds per second so far."""
+        return self.done / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Until the last seed ends, by estimate."""
+        return (self.count - self.done) / self.per_second if self.per_second else None
+
+    def begin(self) -> None:
+        """The first seed begins now."""
+        self._begin = self._clock()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._took = self.elapsed_s
+
+    def add(self, result: SeedResult) -> None:
+        """Take in a result."""
+        self.done += 1
+        self.seconds += result.seconds
+        self.virtual_s += result.virtual_s
+        self.operations.update(result.operations)
+        for name, count in result.coverage.items():
+            self.times[name] += count
+            self.reached[name] += count > 0
+        if result.verdict != "ok":
+            self.failures.append(result)
+            self.failures.sort(key=lambda failure: failure.seed)
+
+    def bar(self, name: str) -> int:
+        """How many of the seeds so far should have reached a situation."""
+        return BARS.get(name, 0) * self.done // 100 if self.profile is None else 0
+
+    def rare(self) -> list[str]:
+        """What was not reached often enough, one line each."""
+        return [
+            f"{name}: reached by {self.reached[name]} of {self.done} seeds, less than {self.bar(name)}"
+            for name in BARS
+            if self.reached[name] < self.bar(name)
+        ]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the whole, as it stands."""
+        if any(failure.verdict == "violated" for failure in self.failures):
+            return "violated"
+        return "unknown" if self.failures or self.broken or self.interrupted or self.rare() else "ok"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of `sweep`."""
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        if self.verdict == "violated":
+            return EXIT_VIOLATED
+        if self.broken:
+            return EXIT_FAILED
+        return EXIT_UNKNOWN if self.verdict == "unknown" else EXIT_OK
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole as plain data."""
+        return {
+            "verdict": self.verdict,
+            "first_seed": self.first,
+            "seeds": self.count,
+            "done": self.done,
+            "interrupted": self.interrupted,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "seconds_of_cpu": round(self.seconds, 3),
+            "virtual_s": round(self.virtual_s, 3),
+            "coverage": {
+                name: {"seeds": self.reached[name], "bar": self.bar(name), "times": self.times[name]}
+                for name in dict.fromkeys((*BARS, *sorted(self.times)))
+            },
+            "rare": self.rare(),
+            "operations": dict(sorted(self.operations.items())),
+            "failures": [asdict(failure) for failure in self.failures],
+            "broken": self.broken,
+        }
+
+
+class View:
+    """Who is told how a campaign goes; this one says nothing."""
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def seed_done(self, result: SeedResult) -> None:
+        """A seed ended."""
+
+    def note(self, text: str) -> None:
+        """Something a person wants to know now."""
+
+
+def run_seeds(seeds: Sequence[int], profile: str | None = None) -> list[SeedResult]:
+    """Run seeds one after the other; what a Ray task does."""
+    return [run_seed(seed, profile=profile) for seed in seeds]
+
+
+def run_serial(campaign: Campaign, view: View) -> None:
+    """Run all seeds in this process. An interruption ends it early, and is noted."""
+    campaign.where = "in this process"
+    try:
+        for seed in range(campaign.first, campaign.first + campaign.count):
+            result = run_seed(seed, profile=campaign.profile)
+            campaign.add(result)
+            view.seed_done(result)
+    except KeyboardInterrupt:
+        campaign.interrupted = True
+    finally:
+        campaign.end()
+
+
+async def run_on_ray(campaign: Campaign, view: View, address: str | None) -> None:
+    """Run all seeds as Ray tasks, as many at a time as there are CPUs. SIGINT and SIGTERM end it early, and are
+    noted. Raises InfrastructureError when Ray cannot be reached."""
+    work = asyncio.ensure_future(_on_ray(campaign, view, address))
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    try:
+        # Elsewhere than in the main thread there are no signals to handle.
+        with contextlib.suppress(RuntimeError, ValueError):
+            for each in signals:
+                loop.add_signal_handler(each, work.cancel)
+        await work
+    except asyncio.CancelledError:
+        campaign.interrupted = True
+    finally:
+        campaign.end()
+        for each in signals:
+            loop.remove_signal_handler(each)
+
+
+async def _on_ray(campaign: Campaign, view: View, address: str | None) -> None:
+    # Ray takes a second to import.
+    from orchestration.ray_cluster.connect import Backend  # noqa: PLC0415
+    from orchestration.ray_cluster.tasks import run_tasks  # noqa: PLC0415
+
+    async with Backend.connect(address) as backend:
+        campaign.where = backend.description
+        view.note(backend.description)
+        cpus = (os.cpu_count() or 1) if backend.private else int(sum(host.cpus for host in backend.hosts))
+        campaign.begin()
+        tasks = run_tasks(
+            partial(run_seeds, profile=campaign.profile),
+            _chunks(campaign, cpus),
+            at_a_time=max(1, cpus),
+            timeout_s=SEED_TIMEOUT_S * SEEDS_PER_TASK,
+        )
+        async with contextlib.aclosing(tasks) as outcomes:
+            async for outcome in outcomes:
+                if outcome.result is None:
+                    campaign.broken.append(f"seeds {outcome.item[0]} to {outcome.item[-1]}: {outcome.error}")
+                    view.note(campaign.broken[-1])
+                for result in outcome.result or ():
+                    campaign.add(result)
+                    view.seed_done(result)
+
+
+def _chunks(campaign: Campaign, cpus: int) -> Iterator[Sequence[int]]:
+    seeds = range(campaign.first, campaign.first + campaign.count)
+    size = max(1, min(SEEDS_PER_TASK, campaign.count // max(1, cpus)))
+    return (seeds[at : at + size] for at in range(0, len(seeds), size))
+
+
+class Report:
+    """The files of a campaign: DIRECTORY/campaign.json, and DIRECTORY/seed-N.txt for each story."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / "simulate" / time.strftime("%Y-%m-%dT%H-%M-%S")
+
+    def story(self, result: SeedResult) -> Path:
+        """Write the story of a seed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / f"seed-{result.seed}.txt"
+        details = [finding.detail for finding in result.findings if finding.detail and finding.verdict != "ok"]
+        text = "\n".join((*describe(result), "", *details, LEGEND, "", *result.story, ""))
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def summary(self, campaign: Campaign) -> None:
+        """Write what the campaign found."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(campaign.as_json(), indent=1)
+        (self.path / "campaign.json").write_text(text + "\n", encoding="utf-8")
+
+
+def describe(result: SeedResult) -> list[str]:
+    """A seed that failed, for a person: what was found, its options, and how to see it again."""
+    return [
+        f"seed {result.seed}: {result.verdict}",
+        *(f"  {each.check}: {each.reason}" for each in result.findings if each.verdict == result.verdict),
+        f"  options: {result.options}",
+        f"  replay:  {replay_command(result)}",
+    ]
+
+
+def replay_command(result: SeedResult) -> str:
+    """The command that runs a seed again and tells its story."""
+    forced = f" --profile {result.profile}" if result.forced else ""
+    return f"sweep simulate --seed {result.seed} --seeds 1{forced} --story"

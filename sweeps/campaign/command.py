@@ -1,0 +1,72 @@
+"""`sweep simulate`: a campaign from its options to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from raft_actor_node.errors import ConfigError
+from sweeps.campaign.campaign import STORIES, Campaign, Report, View, describe, run_on_ray, run_serial
+from sweeps.campaign.display import closing, make_view
+from sweeps.campaign.life import run_seed
+from sweeps.campaign.profiles import PROFILES
+
+
+def simulate(
+    console: Console,
+    *,
+    first: int,
+    count: int,
+    profile: str | None = None,
+    serial: bool = False,
+    story: bool = False,
+    out: Path = Path("results"),
+    address: str | None = None,
+    plain: bool = False,
+) -> int:
+    """Run it, show it, write it down; returns the exit code of `sweep`.
+
+    Raises ConfigError for options that do not fit, InfrastructureError when Ray cannot be reached.
+    """
+    if profile is not None and profile not in PROFILES:
+        raise ConfigError(f"--profile: {profile!r} is none of {', '.join(PROFILES)}")
+    if story and count != 1:
+        raise ConfigError(f"--story: tells of one seed; use --seeds 1, not {count}")
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    campaign, report = Campaign(first, count, profile), Report(out)
+    if story:
+        _tell(campaign, report, say)
+    else:
+        with make_view(console, campaign, plain=plain) as view:
+            _run(campaign, view, serial=serial or count == 1, address=address)
+        for failure in campaign.failures:
+            say("\n".join(describe(failure)))
+        for failure in campaign.failures[:STORIES]:
+            say(f"  story:   {report.story(run_seed(failure.seed, profile=profile, story=True))}")
+    report.summary(campaign)
+    console.print(closing(campaign))
+    say(str(report.path))
+    return campaign.exit_code
+
+
+def _run(campaign: Campaign, view: View, *, serial: bool, address: str | None) -> None:
+    if serial:
+        run_serial(campaign, view)
+    else:
+        asyncio.run(run_on_ray(campaign, view, address))
+
+
+def _tell(campaign: Campaign, report: Report, say: Callable[[str], None]) -> None:
+    """Run one seed, and print its story."""
+    result = run_seed(campaign.first, profile=campaign.profile, story=True)
+    campaign.add(result)
+    campaign.end()
+    path = report.story(result)
+    say(path.read_text(encoding="utf-8"))
+    say(f"story in {path}")

@@ -1,0 +1,129 @@
+"""What a person sees of a campaign: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.campaign.campaign import BARS, Campaign, View, describe
+from sweeps.campaign.life import SeedResult
+from sweeps.tables import clock
+
+REFRESH_PER_S = 3
+SHOWN_FAILURES = 4
+LINES = 10
+"""A plain display says so many times how far it is."""
+_STYLES = {"ok": "green", "violated": "bold red", "unknown": "bold yellow"}
+
+
+class PlainView(View):
+    """A line now and then, for logs and pipes; each failure at once."""
+
+    def __init__(self, console: Console, campaign: Campaign) -> None:
+        self._console, self._campaign = console, campaign
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def seed_done(self, result: SeedResult) -> None:
+        """Print a failure, and how far it is after each tenth."""
+        if result.verdict != "ok":
+            self.note("\n".join(describe(result)))
+        if self._campaign.done % max(1, self._campaign.count // LINES) == 0:
+            self.note(progress_line(self._campaign))
+
+
+class LiveView(View):
+    """The campaign at a glance, redrawn in place."""
+
+    def __init__(self, console: Console, campaign: Campaign) -> None:
+        self._live = Live(
+            get_renderable=lambda: screen(campaign),
+            console=console,
+            refresh_per_second=REFRESH_PER_S,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+    def note(self, text: str) -> None:
+        """Print it above the display."""
+        self._live.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def make_view(console: Console, campaign: Campaign, *, plain: bool) -> View:
+    """The live display where the output is a terminal, else plain lines."""
+    return PlainView(console, campaign) if plain or not console.is_terminal else LiveView(console, campaign)
+
+
+def progress_line(campaign: Campaign) -> str:
+    """How far it is, in one line."""
+    failed = f"{len(campaign.failures)} failed" if campaign.failures else "none failed"
+    return f"{campaign.done} of {campaign.count} seeds, {campaign.per_second:.1f} per second, {failed}"
+
+
+def screen(campaign: Campaign) -> RenderableType:
+    """The display at this moment."""
+    head = Table.grid(expand=True, padding=(0, 1))
+    head.add_column(no_wrap=True)
+    head.add_column(ratio=1)
+    head.add_column(justify="right", no_wrap=True)
+    left = campaign.left_s
+    head.add_row(
+        Text.assemble(("simulate", "bold"), f"  {campaign.done:,} of {campaign.count:,} seeds"),
+        ProgressBar(total=float(campaign.count), completed=float(campaign.done)),
+        f"{campaign.per_second:.1f}/s  {clock(campaign.elapsed_s)} elapsed"
+        + (f", {clock(left)} left" if left is not None else ""),
+    )
+    parts: list[RenderableType] = [head, Text(campaign.where, "dim", no_wrap=True, overflow="ellipsis"), Text()]
+    parts.append(coverage_table(campaign))
+    if campaign.failures:
+        parts += [Text(), Text(f"{len(campaign.failures)} failed", "bold red")]
+        for failure in campaign.failures[-SHOWN_FAILURES:]:
+            parts.append(Text("\n".join(describe(failure)), overflow="ellipsis", no_wrap=True))
+    # An empty last line: where the cursor waits, so that the ^C of an interruption does not break a full line.
+    return Group(*parts, Text())
+
+
+def coverage_table(campaign: Campaign) -> Table:
+    """What was reached, by how many seeds, beside the bar."""
+    table = Table("reached", title="coverage", title_justify="left", title_style="bold")
+    for name in ("seeds", "bar", "times"):
+        table.add_column(name, justify="right")
+    for name in (*BARS, *sorted(set(campaign.times) - set(BARS))):
+        short = campaign.reached[name] < campaign.bar(name)
+        table.add_row(
+            name,
+            Text(f"{campaign.reached[name]:,}", "bold yellow" if short else ""),
+            f"{campaign.bar(name):,}" if name in BARS else "",
+            f"{campaign.times[name]:,}",
+        )
+    return table
+
+
+def closing(campaign: Campaign) -> RenderableType:
+    """What is said at the end."""
+    operations = "  ".join(f"{name} {count:,}" for name, count in sorted(campaign.operations.items()))
+    lines: list[RenderableType] = [coverage_table(campaign), Text(f"operations: {operations}", "dim")]
+    lines += [Text(f"rare: {line}", "bold yellow") for line in campaign.rare()]
+    lines += [Text(line, "bold yellow") for line in campaign.broken]
+    lines.append(
+        Text.assemble(
+            (campaign.verdict, _STYLES[campaign.verdict]),
+            f"  {campaign.done:,} of {campaign.count:,} seeds in {clock(campaign.elapsed_s)}, "
+            f"{campaign.per_second * 60:,.0f} per minute; {clock(campaign.virtual_s)} of virtual time",
+            ("  interrupted" if campaign.interrupted else "", "bold red"),
+        )
+    )
+    return Group(*lines)

@@ -1,0 +1,368 @@
+"""The life of one seed: a cluster in virtual time, clients and faults throughout, then calm, and a verdict.
+
+    under faults    rounds of the profile's script, while the clients ask
+    calm            no new faults, the network and the disks are well; sometimes a minority stays away at first.
+                    A connected majority must have a leader within 10 of the longest election timeouts, and then
+                    clients must be served
+    judged          all nodes come to the same state, each key is read once more, and the history of all clients
+                    is checked for linearizability
+
+The invariants of the cluster are checked after every step of every node, from the beginning to the end, and once
+more over the traces of all lives of all nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chaos.history import History
+from chaos.linearizability import check
+from chaos.verdict import Finding, Verdict, judge_traces, parse_trace, worst
+from orchestration import ClusterPlan
+from orchestration.sim_cluster import Observers, Parts, Silent, SimCluster, run_virtual
+from raft_actor_node.client_engine import ClientEngine
+from raft_actor_node.config import TransportSettings
+from raft_actor_node.core import Effects, Event, RaftNode
+from raft_actor_node.core.invariants import Snapshot
+from raft_actor_node.core.invariants.cluster import ClusterInvariants
+from raft_actor_node.core.invariants.liveness import PATIENCE, established_leader, patience_s
+from raft_actor_node.errors import DataCorrupt, DiskError, InvariantViolated, OperationError
+from raft_actor_node.kv.reference import Reference
+from raft_actor_node.units import Range
+from sweeps.campaign.clients import Clients
+from sweeps.campaign.nemesis import Nemesis
+from sweeps.campaign.options import Options, draw
+from sweeps.campaign.profiles import CHANCES, PROFILES
+from sweeps.campaign.watch import Coverage, Moments
+
+CONVERGENCE_TIMEOUTS = 30
+LONGEST = 2.5
+"""Faults go on for so many times the planned length at most, where clients wait for long."""
+CALM_OPERATIONS = 20
+"""So many of the operations are begun only when all is healed."""
+CALM_TRIES = 3
+QUICK = Range(0.0001, 0.0005)
+"""Delays and fsyncs while all is well."""
+FEW_OPERATIONS = 10
+"""A history with fewer completed operations says nothing."""
+CHECK_LIMIT_S = 20.0
+MOST_STEPS_AT_ONCE = 20_000
+"""More steps in one moment of virtual time mean that time will never pass again."""
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What a seed showed."""
+
+    seed: int
+    profile: str
+    forced: bool
+    """The profile was asked for, not drawn."""
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    coverage: dict[str, int]
+    """Situation to how often it was reached."""
+    operations: dict[str, int]
+    """Outcome to the number of operations."""
+    options: str
+    """All options that differ from the defaults, in one line."""
+    digest: str
+    """The same for the same seed and program: SHA-256 over everything that happened, and when."""
+    seconds: float
+    virtual_s: float
+    story: tuple[str, ...] = field(default=(), repr=False)
+    """One line for everything that happened; empty unless asked for."""
+
+
+def run_seed(
+    seed: int,
+    *,
+    profile: str | None = None,
+    options: Options | None = None,
+    parts: Parts | None = None,
+    story: bool = False,
+) -> SeedResult:
+    """Run one seed, in this process and in virtual time.
+
+    `profile` and `options`: in place of those that are drawn. `parts`: what the nodes are made of, for tests.
+    """
+    begin = time.perf_counter()
+    chosen = options or draw(seed, profile)
+    life = _Life(chosen, parts or Parts(), story)
+    run_virtual(life.run)
+    return SeedResult(
+        seed=seed,
+        profile=chosen.profile,
+        forced=profile is not None,
+        verdict=worst(life.findings),
+        findings=tuple(life.findings),
+        coverage=dict(sorted(life.reached.items())),
+        operations=dict(sorted(Counter(entry.outcome for entry in life.history).items())),
+        options=chosen.short(),
+        digest=life.digest,
+        seconds=time.perf_counter() - begin,
+        virtual_s=life.virtual_s,
+        story=tuple(life.story),
+    )
+
+
+class _Life:
+    """One seed, while it runs; afterwards, what it showed."""
+
+    def __init__(self, options: Options, parts: Parts, keep_story: bool) -> None:
+        self.findings: list[Finding] = []
+        self.history: Sequence[Any] = ()
+        self.reached: dict[str, int] = {}
+        self.story: Sequence[str] = ()
+        self.digest = ""
+        self.virtual_s = 0.0
+        self._options = options
+        self._profile = PROFILES[options.profile]
+        self._parts, self._keep_story = parts, keep_story
+        self._keeper: asyncio.Task[None] | None = None
+        self._rng = random.Random(f"life/{options.seed}")
+        self._patience_s = patience_s(options.raft.election_timeout.max_s, options.sim.clock_rate[0])
+
+    async def run(self) -> None:
+        """Live it."""
+        options, loop = self._options, asyncio.get_running_loop()
+        begin_s = loop.time()
+        coverage, moments = Coverage(), Moments()
+        plan = ClusterPlan(
+            nodes=options.nodes,
+            raft=options.raft,
+            transport=_TRANSPORT,
+            leader_timeout_s=0,
+            seed=options.seed,
+            run_id="simulation",
+        )
+        model = Reference(value_bytes=plan.limits.value_bytes)
+        self._invariants = ClusterInvariants(slowest_clock=options.sim.clock_rate[0], model=model)
+        cluster = SimCluster(
+            plan,
+            options.sim,
+            options.seed,
+            Observers(_Clockwork(), self._invariants, coverage, moments),
+            parts=self._parts,
+            story=self._keep_story,
+        )
+        self._cluster = cluster
+        self._nemesis = Nemesis(cluster, moments, self._rng, options.raft.election_timeout)
+        scenario = asyncio.create_task(self._scenario())
+        try:
+            while not (scenario.done() or self._nemesis.broken()):
+                await asyncio.wait({scenario}, timeout=self._nemesis.et)
+        finally:
+            running = {scenario} if self._keeper is None else {scenario, self._keeper}
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+            self.virtual_s = loop.time() - begin_s
+            await cluster.stop()
+        if not scenario.cancelled():
+            scenario.result()  # a bug of this package is an error, no finding
+        for unnoticed in self._nemesis.unnoticed:
+            self._find("storage", unnoticed)
+        told = [event for name, node in cluster.nodes.items() for event in parse_trace(node.trace, name)]
+        self.findings = [*_broken_rules(self._nemesis), *self.findings, judge_traces(told, cluster.node_ids)]
+        self.reached = {**coverage.counts, **_endings(cluster)}
+        self.digest = cluster.digest()
+        self.story = cluster.log
+
+    # ------------------------------------------------------------------------------ the phases
+
+    async def _scenario(self) -> None:
+        cluster, nemesis, options = self._cluster, self._nemesis, self._options
+        self._world(calm=True)
+        await cluster.start()
+        await self._need_leader(nemesis.members, "at the start")
+        try:
+            clients = await self._clients()
+        except OperationError as error:
+            self._find("liveness", f"no session could be opened: {error}")
+            return
+        self._world(calm=False)
+        await self._disturb(clients)
+        await self._freeze()
+        await self._serve(clients)
+        await clients.drain(options.client.retry_budget + 2 * options.client.rpc_timeout)
+        await self._converge()
+        await clients.read_all(cluster.addresses.addresses(), self._patience_s)
+        self.history = clients.history
+        self._judge_history()
+
+    async def _clients(self) -> Clients:
+        cluster, nemesis = self._cluster, self._nemesis
+        clients = Clients(
+            self._options.load,
+            self._options.client,
+            self._engine,
+            random.Random(self._rng.random()),
+        )
+
+        def leads(node_id: str) -> bool:
+            core = nemesis.core(node_id)
+            return core is not None and core.leader_id == node_id
+
+        patient = self._options.client.model_copy(update={"retry_budget": self._patience_s})
+        await clients.connect(cluster.addresses.addresses(), leads, patient)
+        cluster.addresses.subscribe(lambda book: clients.update_addresses(book.addresses()))
+        return clients
+
+    def _engine(self, *args: Any, **kwargs: Any) -> ClientEngine:
+        return self._cluster.engine_factory(*args, transport=_TRANSPORT, **kwargs)
+
+    async def _disturb(self, clients: Clients) -> None:
+        """Faults throughout, until all operations were begun and decided, or until it takes too long."""
+        clients.start(self._options.load.operations - CALM_OPERATIONS, self._options.length)
+        rounds = asyncio.create_task(self._rounds())
+        try:
+            async with asyncio.timeout(LONGEST * self._options.length):
+                await clients.finished.wait()
+        except TimeoutError:
+            pass
+        finally:
+            rounds.cancel()
+            await asyncio.wait({rounds})
+        if not rounds.cancelled():
+            rounds.result()
+
+    async def _rounds(self) -> None:
+        nemesis = self._nemesis
+        while True:
+            await self._profile.script(nemesis)
+            await nemesis.heal()
+            await nemesis.sleep(0.1, 0.8)
+
+    async def _freeze(self) -> None:
+        """The last faults, then none; a connected majority must find a leader."""
+        nemesis = self._nemesis
+        self._world(calm=True)
+        await nemesis.heal()
+        await nemesis.sleep(1.5, 1.5)  # until what has failed is felt
+        await nemesis.heal()
+        if self._profile.ending is not None:
+            await self._profile.ending(nemesis)
+        elif self._rng.random() < 0.5 and (leader := nemesis.leading()) is not None:
+            await nemesis.crash(leader)
+        self._keeper = asyncio.create_task(nemesis.keep_up())
+        if self._profile.ending is None and self._rng.random() < 0.3:
+            away = nemesis.others()[: self._rng.randint(0, (len(nemesis.members) - 1) // 2)]
+            rest = [node for node in nemesis.members if node not in away]
+            await nemesis.heal()
+            await nemesis.split("away", away, rest, clients=1)
+            await self._need_leader(rest, f"with {len(away)} nodes cut off")
+        await nemesis.heal()
+        await self._need_leader(nemesis.members, "after all was healed")
+
+    async def _serve(self, clients: Clients) -> None:
+        """With nothing in the way, clients are served, even if some soon lose patience."""
+        goal = clients.completed + CALM_OPERATIONS // 2
+        for _ in range(CALM_TRIES):
+            clients.go_on(CALM_OPERATIONS)
+            await self._nemesis.until(lambda: clients.completed >= goal or clients.finished.is_set(), self._catching_up)
+            if clients.completed >= goal:
+                return
+        self._find("liveness", "after all was healed, clients are not served")
+
+    async def _converge(self) -> None:
+        """With nothing in the way, all nodes come to hold and to apply the same."""
+        cluster, nemesis = self._cluster, self._nemesis
+
+        def same() -> bool:
+            leader = nemesis.settled()
+            if leader is None:
+                return False
+            last = cluster.nodes[leader].core.log.last_index  # type: ignore[union-attr]
+            stores = [node.store for node in cluster.nodes.values()]
+            return all(store is not None and store.last_applied == last for store in stores)
+
+        if not await nemesis.until(same, self._catching_up):
+            applied = {name: node.store and node.store.last_applied for name, node in cluster.nodes.items()}
+            self._find(
+                "convergence", f"not at the same entry within {self._catching_up:.3g} election timeouts: {applied}"
+            )
+            return
+        stores = {name: node.store for name, node in cluster.nodes.items() if node.store is not None}
+        try:
+            self._invariants.compare_states(stores, asyncio.get_running_loop().time())
+        except InvariantViolated as error:
+            self._find("convergence", str(error))
+
+    def _judge_history(self) -> None:
+        done = sum(entry.outcome == "ok" for entry in self.history)
+        if done < FEW_OPERATIONS:
+            self.findings.append(Finding("history", "unknown", f"only {done} operations were completed"))
+        judged = check(History(self.history), time_limit_s=CHECK_LIMIT_S)
+        detail = judged.violation.as_text() if judged.violation is not None else ""
+        self.findings.append(Finding("linearizability", judged.verdict, judged.reason, detail))
+
+    # ------------------------------------------------------------------------------ small things
+
+    @property
+    def _catching_up(self) -> float:
+        """Election timeouts within which all logs are the same: they may differ in all entries, and small batches
+        travel one by one."""
+        entries = 2 * self._options.load.operations
+        one_s = 4 * (QUICK.max_s + QUICK.max_s)
+        return CONVERGENCE_TIMEOUTS / self._options.sim.clock_rate[0] + entries * one_s / self._nemesis.et
+
+    async def _need_leader(self, among: Sequence[str], when: str) -> None:
+        """A majority that sees itself must have a leader in time."""
+        nemesis = self._nemesis
+
+        def established() -> bool:
+            return established_leader(core for node in among if (core := nemesis.core(node)) is not None) is not None
+
+        if await nemesis.until(established, self._patience_s / nemesis.et):
+            self.findings.append(Finding("liveness", "ok", f"a leader in time, {when}"))
+        else:
+            self._find("liveness", f"{when}, no leader within {PATIENCE} election timeouts")
+
+    def _find(self, kind: str, reason: str) -> None:
+        self.findings.append(Finding(kind, "violated", reason))
+
+    def _world(self, *, calm: bool) -> None:
+        """Let network and disks be well, or as the options say. Clocks stay as they are."""
+        world = self._options.sim
+        well = {**dict.fromkeys(CHANCES, 0.0), "delay": QUICK, "fsync": QUICK}
+        self._cluster.settings = world.model_copy(update=well) if calm else world
+
+
+class _Clockwork(Silent):
+    """Ends a node that steps without end while time stands still: the simulation would never come to an end."""
+
+    def __init__(self) -> None:
+        self._now, self._steps = 0.0, 0
+
+    def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
+        """Count the steps of this moment."""
+        self._steps = self._steps + 1 if now == self._now else 0
+        self._now = now
+        if self._steps > MOST_STEPS_AT_ONCE:
+            raise InvariantViolated(f"{node.node_id} steps without end, at {now:.6f} s")
+
+
+def _broken_rules(nemesis: Nemesis) -> list[Finding]:
+    """What observers and nodes found broken; one finding, ok, when that is nothing."""
+    found = [Finding("invariants", "violated", str(violation)) for violation in nemesis.broken()]
+    return found or [Finding("invariants", "ok", "after every step of every node")]
+
+
+def _endings(cluster: SimCluster) -> dict[str, int]:
+    """What nodes found on their disks, and what their disks did to them: how often."""
+    codes = [end.exit_code for end in cluster.exits]
+    return {
+        "torn tails cut": sum("torn last unit" in line for node in cluster.nodes.values() for line in node.log),
+        "disks failed": codes.count(DiskError.exit_code),
+        "starts refused": codes.count(DataCorrupt.exit_code),
+    }
+
+
+_TRANSPORT = TransportSettings(reconnect_backoff=Range(0.010, 0.050))

@@ -1,0 +1,272 @@
+"""The hands of a script: faults on a simulated cluster, aimed with full knowledge of it, and always taken back.
+
+A script sees every core at no cost, but acts through the same target face as chaos does on real clusters;
+what goes beyond it (the power fails, a disk is slow or sick) is named here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import random
+from collections.abc import Callable, Collection, Iterable, Sequence
+from math import inf
+from typing import Literal, TypeVar
+
+from chaos.links import Link, compose, cut, separated
+from orchestration.errors import NodeFailed
+from orchestration.sim_cluster import SimCluster, SimDisk, Violation
+from raft_actor_node.core import RaftNode, Role
+from raft_actor_node.errors import DataCorrupt
+from raft_actor_node.links import CLIENTS, LinkRule
+from raft_actor_node.runtime.wal_format import decode_segment_header
+from raft_actor_node.units import Range
+from sweeps.campaign.watch import Moments, Point
+
+T = TypeVar("T")
+
+POWER_SHARE = 0.4
+"""How many of the crashes are power losses, where a script leaves it to chance."""
+SHORT_LOG_BYTES = 600
+"""A shorter log has too few units to be damaged for certain."""
+ROTTEN_COPIES = 0.25
+"""How often a copy of term and vote is damaged, and not the log."""
+Ailment = Literal["write", "full", "sync", "sync once"]
+"""How a disk fails: each write with EIO, each write for want of space, each sync, or one sync and then none."""
+
+
+class Nemesis:
+    """Faults on one cluster. Lengths of time are given in longest election timeouts (`et`)."""
+
+    def __init__(self, cluster: SimCluster, moments: Moments, rng: random.Random, election_timeout: Range) -> None:
+        self.cluster, self.rng = cluster, rng
+        self.members: tuple[str, ...] = cluster.node_ids
+        self.et = election_timeout.max_s
+        self._moments = moments
+        self._tables: dict[str, Sequence[LinkRule]] = {}
+        self.unnoticed: list[str] = []
+        """Damage at rest that a node did not notice."""
+        self._rotten: list[tuple[str, float, float]] = []
+        """(node, from, to): when a node was to start from a damaged log."""
+
+    # ------------------------------------------------------------------------------ what is so
+
+    def core(self, node_id: str) -> RaftNode | None:
+        """The core of a node; None while it is down."""
+        return self.cluster.nodes[node_id].core
+
+    def fastest(self) -> str:
+        """The node whose clock is the fastest."""
+        return max(self.members, key=lambda node: self.cluster.nodes[node].rate)
+
+    def up(self, among: Iterable[str] | None = None) -> list[str]:
+        """The nodes that run, paused or not."""
+        return [node for node in (self.members if among is None else among) if self.core(node) is not None]
+
+    def leading(self, among: Collection[str] | None = None) -> str | None:
+        """The node that leads in the highest term; None when none does."""
+        leaders = [
+            core
+            for node in (self.members if among is None else among)
+            if (core := self.core(node)) is not None and core.role == Role.LEADER
+        ]
+        return max(leaders, key=lambda core: core.current_term).node_id if leaders else None
+
+    def settled(self, among: Collection[str] | None = None) -> str | None:
+        """The node that leads, once an entry of its own term is committed."""
+        leader = self.leading(among)
+        core = self.core(leader) if leader is not None else None
+        return leader if core is not None and core.log.term_at(core.commit_index) == core.current_term else None
+
+    def pick(self, things: Sequence[T]) -> T:
+        """One of them, at random."""
+        return self.rng.choice(things)
+
+    def any_of(self, things: Sequence[T], count: int = 1) -> list[T]:
+        """Some of them, at random."""
+        return self.rng.sample(list(things), min(count, len(things)))
+
+    def others(self, *nodes: str) -> list[str]:
+        """All other members, in random order."""
+        return self.any_of([node for node in self.members if node not in nodes], len(self.members))
+
+    # ------------------------------------------------------------------------------ waiting
+
+    async def sleep(self, shortest: float, longest: float) -> None:
+        """Let a random time pass, in election timeouts."""
+        await asyncio.sleep(self.rng.uniform(shortest, longest) * self.et)
+
+    async def until(self, condition: Callable[[], bool], within: float) -> bool:
+        """Wait until a condition holds, and go on in that very instant; False if it does not in time."""
+        return await self._moments.until(condition, within * self.et)
+
+    async def reach(
+        self, *points: Point, within: float, of: Callable[[str], bool] = lambda node_id: True
+    ) -> str | None:
+        """Wait until a node reaches one of these points, and go on in that very instant; None if none does."""
+        return await self._moments.reach(points, within * self.et, of)
+
+    async def settle(self, among: Collection[str] | None = None, within: float = 8.0) -> str | None:
+        """Wait for a leader that has committed an entry of its term; None if there is none in time."""
+        await self.until(lambda: self.settled(among) is not None, within)
+        return self.settled(among)
+
+    # ------------------------------------------------------------------------------ processes
+
+    async def crash(self, *nodes: str, power: bool | None = None) -> None:
+        """End processes; with `power` the machines under them, too (None: as chance has it)."""
+        running = self.up(nodes)
+        if not running:
+            return
+        if self.rng.random() < POWER_SHARE if power is None else power:
+            await self.cluster.power_loss(*running)
+        else:
+            await self.cluster.crash(*running)
+
+    async def restart(self, *nodes: str) -> None:
+        """Start processes that are down."""
+        for node in nodes:
+            if self.core(node) is None:
+                with contextlib.suppress(NodeFailed):  # its disk is full or sick: another time, perhaps
+                    await self.cluster.restart(node)
+
+    async def pause(self, *nodes: str) -> None:
+        """Stop processes for a while."""
+        running = self.up(nodes)
+        if running:
+            await self.cluster.pause(*running)
+
+    async def resume(self, *nodes: str) -> None:
+        """Let paused processes go on."""
+        running = self.up(nodes)
+        if running:
+            await self.cluster.resume(*running)
+
+    async def keep_up(self) -> None:
+        """Start every node that goes down, for ever: late victims of faults that are over."""
+        while True:
+            await self._moments.until(lambda: len(self.up()) < len(self.members), None)
+            await self.restart(*self.members)
+            await self.sleep(0.1, 0.1)  # somebody else may be starting it
+
+    # ------------------------------------------------------------------------------ links
+
+    async def links(self, name: str, rules: Sequence[LinkRule]) -> None:
+        """Put faults of links in force, in place of those of the same name; none: lift them."""
+        if rules or self._tables.get(name):
+            self._tables[name] = rules
+            await self.cluster.set_links(compose(self._tables.values()))
+
+    async def cut(self, name: str, links: Iterable[Link]) -> None:
+        """Cut directed links."""
+        await self.links(name, cut(links))
+
+    async def split(self, name: str, *groups: Sequence[str], clients: int | None = None) -> None:
+        """Separate groups of nodes. Clients see the group of that number only; None: all of them."""
+        full = [tuple(group) + ((CLIENTS,) if i == clients else ()) for i, group in enumerate(groups)]
+        await self.cut(name, separated(tuple(full), self.members))
+
+    async def lift(self, name: str) -> None:
+        """Take faults of links back."""
+        await self.links(name, ())
+
+    # ------------------------------------------------------------------------------ disks
+
+    def sicken(self, node_id: str, how: Ailment) -> None:
+        """Have a disk fail from now on, or once."""
+        disk = self.cluster.nodes[node_id].disk
+        match how:
+            case "write":
+                disk.fail_writes = errno.EIO
+            case "full":
+                disk.fail_writes = errno.ENOSPC
+            case "sync":
+                disk.fail_syncs = errno.EIO
+            case "sync once":
+                disk.fail_syncs = errno.EIO
+                disk.on_call = _Once(disk)
+
+    def cure(self, *nodes: str) -> None:
+        """Have disks work again."""
+        for node_id in nodes:
+            disk = self.cluster.nodes[node_id].disk
+            disk.fail_writes = disk.fail_syncs = disk.on_call = None
+            disk.slowness = 1.0
+
+    def slow_down(self, node_id: str, lasts: float) -> None:
+        """Have a disk take about this many election timeouts for each write from now on."""
+        fastest, slowest = self.cluster.settings.fsync
+        self.cluster.nodes[node_id].disk.slowness = lasts * self.et / ((fastest + slowest) / 2)
+
+    async def rot(self, node_id: str) -> None:
+        """Flip a bit on the disk of a node that is down, see whether it notices, put the file right and start it.
+
+        With a flipped bit in its log, below what is marked as durable, it must refuse to start; in one of the two
+        copies of term and vote, it must start with the other one.
+        """
+        disk = self.cluster.nodes[node_id].disk
+        files = disk.contents()
+        logs = [path for path in files if path.suffix == ".wal"]
+        copies = [path for path in files if path.name.startswith("hard-state-")]
+        whole = len({files[path] for path in copies}) == 1
+        path = self.rng.choice(copies if whole and self.rng.random() < ROTTEN_COPIES else logs)
+        used = len(files[path].rstrip(b"\0"))
+        if path in logs and used < SHORT_LOG_BYTES:
+            return
+        damaged = bytearray(files[path])
+        if path in logs:
+            # The last unit may be a torn one, and what a power loss left of the mark may be from before the one
+            # before it. What is further ahead has a good unit behind it.
+            nonce = decode_segment_header(files[path], str(path)).nonce
+            used = damaged.rfind(nonce, 0, damaged.rfind(nonce))
+        at = self.rng.randrange(used)
+        damaged[at] ^= 1 << self.rng.randrange(8)
+        disk.put(path, bytes(damaged))
+        loop = asyncio.get_running_loop()
+        if path in logs:
+            self._rotten.append((node_id, loop.time(), inf))
+        try:
+            await self.cluster.restart(node_id)
+            if path in logs:
+                self.unnoticed.append(f"{node_id} started, with a bit flipped at offset {at} of {path}")
+        except NodeFailed:
+            pass
+        finally:
+            if self.core(node_id) is None:
+                disk.put(path, files[path])
+            if path in logs:
+                self._rotten[-1] = (*self._rotten[-1][:2], loop.time())
+        await self.restart(node_id)
+
+    def broken(self) -> list[Violation]:
+        """What observers and nodes found broken, but for refusals to start that are right."""
+        return [
+            violation
+            for violation in self.cluster.violations
+            if not isinstance(violation.error, DataCorrupt)
+            or not any(node == violation.node_id and a <= violation.time_s <= b for node, a, b in self._rotten)
+        ]
+
+    # ------------------------------------------------------------------------------ the end
+
+    async def heal(self) -> None:
+        """Take everything back: links, disks, processes."""
+        self._tables.clear()
+        await self.cluster.heal()
+        self.cure(*self.members)
+        await self.resume(*self.members)
+        await self.restart(*self.members)
+
+
+class _Once:
+    """A hook of a disk: the second sync finds it well again, as after a passing fault of the device."""
+
+    def __init__(self, disk: SimDisk) -> None:
+        self._disk = disk
+        self._syncs = 0
+
+    def __call__(self, call: str) -> None:
+        self._syncs += "sync" in call
+        if self._syncs > 1:
+            self._disk.fail_syncs = None

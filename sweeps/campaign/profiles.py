@@ -1,0 +1,583 @@
+"""Scenario generators: each drives a cluster, again and again, into a situation where Raft is known to be got wrong.
+
+Random faults alone rarely come near them: that an entry of an old term is on a majority and must not be counted,
+that a deposed leader is asked for something new. A script aims with full knowledge of the cluster, draws its
+variants from the seed, and gives up a round that does not come about in time. Between two rounds all is healed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from chaos.links import SHAPES, Between, Direction, majority, minority, touching
+from raft_actor_node.links import ANY_NODE, CLIENTS, LinkRule
+from raft_actor_node.units import Range
+from sweeps.campaign.nemesis import Nemesis
+from sweeps.campaign.watch import POINTS, Point, holds_old_term_on_majority
+
+CHANCES = ("tail", "loss", "duplicate", "replay", "fsync_tail", "stalls_per_s", "disk_failure")
+"""Settings of the simulated world by which faults happen by chance."""
+DIRECTIONS: tuple[Direction, ...] = ("both", "in", "out")
+Draft = dict[str, Any]
+"""Options by section (options.py), before they are validated."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A kind of seed."""
+
+    script: Callable[[Nemesis], Awaitable[None]]
+    """One round. It may leave faults behind: they are healed before the next round."""
+    nodes: tuple[int, ...] = (3, 3, 5, 5, 4, 7)
+    """Cluster sizes, from which one is drawn."""
+    tune: Callable[[Draft, random.Random], None] = lambda draft, rng: None
+    """Changes the options that were drawn, so that the situation is likely."""
+    ending: Callable[[Nemesis], Awaitable[None]] | None = None
+    """The last faults before all is healed and liveness is judged; None: a crash of the leader, now and then."""
+
+
+# ---------------------------------------------------------------------------------- logs that differ
+
+
+async def figure_8(n: Nemesis) -> None:
+    """An entry of an old term comes to be on a majority, by the hand of a later leader (paper, Figure 8)."""
+    first = await n.settle()
+    if first is None:
+        return
+    # (a) The leader writes an entry that reaches a minority only.
+    few = [first, *n.others(first)[: minority(len(n.members)) - 1]]
+    rest = n.others(*few)
+    await n.split("few", few, rest, clients=0)
+    reached = await n.until(lambda: all(_uncommitted(n, node) for node in few), within=1.5)
+    await n.crash(*few)
+    if not reached:
+        return
+    # (b) Another leads, with the votes of the rest, and gets its own entry no further than its own disk.
+    second = await n.reach("elected", within=8, of=lambda node: node in rest)
+    if second is None:
+        return
+    await n.cut("second", touching([second], n.members, between="all"))
+    await n.until(lambda: _durable(n, second), within=1)
+    await n.crash(second, power=False)
+    # (c) The first is back; whoever leads now must have its entry, and hands it on.
+    await n.links("second", [])
+    await n.lift("few")
+    await n.restart(*few)
+    counted = await n.until(lambda: _counts_old_term(n), within=10)
+    if counted and n.rng.random() < 0.8:
+        # (d) Before an entry of its own is there too, it goes; the second may overwrite what was on a majority.
+        third = n.leading()
+        if third is not None:
+            await n.crash(third)
+        await n.restart(second)
+        await n.until(lambda: n.settled() is not None, within=6)
+
+
+def _uncommitted(n: Nemesis, node_id: str) -> int:
+    """How many entries the node has beyond what it knows to be committed."""
+    core = n.core(node_id)
+    return core.log.last_index - core.commit_index if core is not None else 0
+
+
+def _durable(n: Nemesis, node_id: str) -> bool:
+    core = n.core(node_id)
+    return core is None or core.durable_index == core.log.last_index
+
+
+def _counts_old_term(n: Nemesis) -> bool:
+    leader = n.leading()
+    core = n.core(leader) if leader is not None else None
+    return core is not None and holds_old_term_on_majority(core)
+
+
+async def long_stale_log(n: Nemesis) -> None:
+    """A deposed leader has the longer log, and others the later term: the longer must not win (section 5.4.1)."""
+    first = await n.settle()
+    if first is None:
+        return
+    rest = n.others(first)
+    await n.split("first", [first], rest, clients=0)
+    await n.until(lambda: _uncommitted(n, first) >= 4, within=2)
+    second = await n.settle(rest)
+    if second is None:
+        return
+    # Only those stay up who cannot elect a leader without the first.
+    down = [second, *[node for node in rest if node != second][: minority(len(n.members)) - 1]]
+    await n.crash(*down)
+    await n.lift("first")
+    await n.until(lambda: n.settled() is not None, within=n.rng.uniform(3, 6))
+    await n.restart(*down)
+    await n.settle()
+
+
+async def lagging_follower(n: Nemesis) -> None:
+    """A follower missed what was committed, in the same term, and asks for votes (section 5.4.1)."""
+    leader = await n.settle()
+    if leader is None:
+        return
+    late = n.others(leader)[: minority(len(n.members))]
+    await n.split("late", late, [node for node in n.members if node not in late], clients=1)
+    core = n.core(leader)
+    if core is not None:
+        enough = core.commit_index + n.rng.randint(1, 4)
+        await n.until(lambda: core.commit_index >= enough, within=2)
+    if n.rng.random() < 0.5:
+        await n.sleep(0.5, 2.5)  # without pre-vote, its term runs ahead
+    await n.crash(leader)
+    await n.lift("late")
+    await n.until(lambda: n.settled() is not None, within=n.rng.uniform(2, 5))
+    await n.restart(leader)
+    await n.sleep(0.2, 1)
+
+
+# ------------------------------------------------------------------------------------------ reads
+
+
+async def deposed_leader(n: Nemesis) -> None:
+    """A leader is cut off, and does not know; clients talk to it while the others elect, and write (section 8)."""
+    leader = await n.settle()
+    if leader is None:
+        return
+    core, rest = n.core(leader), n.others(leader)
+    way = n.pick(("both", "both", "out", "late answers", "pause", "delay"))
+    if way == "late answers":
+        # What it is told is old: each answer arrives when another leads already.
+        wait_ms = n.rng.uniform(1.2, 3) * n.et * 1e3
+        late = LinkRule(from_id=ANY_NODE, to_id=leader, messages="replies", delay_ms=wait_ms)
+        await n.links("late", [late])
+        await n.sleep(0.2, 0.6)
+        await n.cut("out", touching([leader], n.members, "out"))
+    elif way == "pause":
+        await n.pause(leader)
+    elif way == "delay":
+        await n.links("slow", [LinkRule(from_id=leader, to_id=ANY_NODE, delay_ms=n.rng.uniform(1, 3) * n.et * 1e3)])
+    else:
+        await n.cut("out", touching([leader], n.members, "both" if way == "both" else "out"))
+    second = await n.settle(rest, within=5)
+    if second is not None:
+        await n.sleep(0.3, 1.5)  # writes there, reads here
+    await n.resume(leader)
+    if way == "pause" or core is None or n.rng.random() < 0.5:
+        await n.sleep(0, 0.5)
+    await n.heal()
+    await n.sleep(0.1, 0.5)
+
+
+async def unheard_commit(n: Nemesis) -> None:
+    """A leader commits, answers and is gone before any follower has heard of the commit: the next leader does not
+    know what is committed before its own first entry is, and is asked at once (section 8)."""
+    leader = await n.settle()
+    if leader is None or await n.reach("commit", within=3, of=lambda node: node == leader) is None:
+        return
+    # The answer to the client is on its way; what it tells the followers from now on gets lost.
+    await n.cut("out", touching([leader], n.members, "both"))
+    await n.sleep(0.01, 0.05)
+    if n.rng.random() < 0.7:
+        await n.crash(leader)
+    await n.reach("elected", within=6, of=lambda node: node != leader)
+    await n.sleep(0.2, 1)
+    await n.heal()
+    await n.sleep(0.1, 1)
+
+
+async def paused(n: Nemesis) -> None:
+    """Processes stand still for longer than an election takes, the leader before others, and go on."""
+    leader = n.leading() or n.any_of(n.members)[0]
+    count = n.pick((0, 0, 0, 1, len(n.members) // 2))
+    nodes = [leader, *n.others(leader)[:count]] if n.rng.random() < 0.8 else n.others(leader)[: count + 1]
+    await n.pause(*nodes)
+    await n.sleep(0.5, 4)
+    await n.resume(*nodes)
+    await n.sleep(0.1, 2)
+
+
+# -------------------------------------------------------------------------------- crashes, and disks
+
+
+async def crash_points(n: Nemesis) -> None:
+    """A node dies at a named moment: between a promise and its fsync, an fsync and its answer, and so on."""
+    points: list[Point] = n.any_of(POINTS, n.rng.randint(1, 3))
+    if n.rng.random() < 0.3:
+        points = ["vote", "granted"]
+    node = await n.reach(*points, within=3)
+    if node is None:
+        await n.crash(*n.any_of([n.leading() or n.members[0]]))
+        await n.sleep(0, 1)
+        await n.restart(*n.members)
+        return
+    await n.crash(node)
+    await n.sleep(0, n.pick((0, 0.02, 0.3, 2)))
+    await n.restart(node)
+    await n.sleep(0, n.pick((0.05, 0.5)))
+    if n.rng.random() < 0.3:  # an election is where most of the points are
+        await n.crash(*filter(None, [n.leading()]))
+        await n.sleep(0, 0.3)
+
+
+async def forgotten_votes(n: Nemesis) -> None:
+    """Voters die as they vote, are back before the election is over, and are asked again by another (section 5.2)."""
+    leader = n.leading()
+    if leader is not None:
+        await n.crash(leader) if n.rng.random() < 0.5 else await n.cut("old", touching([leader], n.members))
+    for _ in range(n.rng.randint(2, 6)):
+        point: Point = n.pick(("vote", "vote", "granted", "granted", "synced vote", "candidate"))
+        voter = await n.reach(point, within=2)
+        if voter is None:
+            break
+        if n.rng.random() < 0.6:
+            # The candidate that was voted for is not heard again in this election.
+            candidate = n.core(voter)
+            chosen = candidate.voted_for if candidate is not None else None
+            if chosen is not None and chosen != voter:
+                await n.cut("candidate", touching([chosen], n.members))
+        await n.sleep(0, 0.02)
+        await n.crash(voter)
+        await n.sleep(0, 0.02)
+        await n.restart(voter)
+        if n.rng.random() < 0.3:
+            await n.lift("candidate")
+    await n.heal()
+    await n.sleep(0.2, 2)
+
+
+async def rapid_restarts(n: Nemesis) -> None:
+    """Nodes die and come back faster than anybody can be elected."""
+    for _ in range(n.rng.randint(3, 12)):
+        nodes = n.any_of(n.members, n.pick((1, 1, 1, 2, len(n.members))))
+        await n.crash(*nodes)
+        await n.sleep(0, 0.3)
+        await n.restart(*nodes)
+        await n.sleep(0, 0.4)
+    await n.sleep(0.5, 3)
+
+
+async def power_cuts(n: Nemesis) -> None:
+    """The power fails on all at once, or on a majority, while they are writing."""
+    await n.reach(n.pick(POINTS), within=1)
+    nodes = n.members if n.rng.random() < 0.6 else n.any_of(n.members, majority(len(n.members)))
+    await n.crash(*nodes, power=True)
+    await n.sleep(0, 0.3)
+    await n.restart(*n.any_of(nodes, len(nodes)))
+    await n.sleep(0.3, 3)
+
+
+async def sick_disks(n: Nemesis) -> None:
+    """Disks fail at a write or an fsync, for good or once, or fill up; then the power goes as well."""
+    victims = n.any_of(n.members, n.rng.randint(1, max(1, minority(len(n.members)))))
+    if n.rng.random() < 0.3:
+        victims = [n.leading() or victims[0]]
+    for node in victims:
+        n.sicken(node, n.pick(("write", "sync", "sync once", "sync once", "full")))
+    await n.sleep(0.2, 1.5)
+    n.cure(*victims)
+    await n.sleep(0, 0.5)
+    if n.rng.random() < 0.8:
+        await n.crash(*victims, power=True)
+    await n.sleep(0, 0.2)
+    await n.restart(*n.members)
+    await n.sleep(0.1, 1)
+
+
+async def replaced_while_written(n: Nemesis) -> None:
+    """A slow disk is still writing entries of a deposed leader when the next one replaces them: that they were
+    written says nothing about those that took their place."""
+    leader = await n.settle()
+    if leader is None:
+        return
+    n.slow_down(leader, n.rng.uniform(3, 6))
+    # It hears the others: a refusal would wait for its disk, so only what is sent unasked arrives in time.
+    await n.cut("old", touching([leader], n.members, "out"))
+    if await n.reach("append", within=2, of=lambda node: node == leader) is None:
+        return
+    await n.settle(n.others(leader), within=5)
+    await n.sleep(0.3, 2)  # the new entries reach as far as those that are being written
+    await n.lift("old")
+    await n.sleep(1, 4)
+
+
+async def slow_disks(n: Nemesis) -> None:
+    """Some disks are slow, the leader's above all: it must not count itself before its own fsync."""
+    leader = n.leading()
+    victims = n.any_of(n.members, max(1, minority(len(n.members))))
+    for node in [leader] if leader is not None and n.rng.random() < 0.6 else victims:
+        n.slow_down(node, n.pick((0.1, 0.5, 2)))
+    await n.sleep(0.5, 2)
+    if n.rng.random() < 0.7:
+        await n.crash(*n.any_of([leader or victims[0], *victims]), power=True)
+    await n.sleep(0, 1)
+    await n.restart(*n.members)
+    await n.sleep(0.2, 1)
+
+
+async def rotten_disks(n: Nemesis) -> None:
+    """A bit flips on the disk of a node that is down: it must refuse what it cannot trust (and repair what it can)."""
+    [node] = n.any_of(n.members)
+    await n.crash(node, power=False)
+    await n.sleep(0, 0.5)
+    await n.rot(node)
+    await n.sleep(0.5, 2)
+
+
+# ------------------------------------------------------------------------------ networks, elections
+
+
+async def contested(n: Nemesis) -> None:
+    """Several stand for election at once, and what they say arrives twice, late, and again much later."""
+    leader = n.leading()
+    if leader is not None:
+        await n.cut("old", touching([leader], n.members)) if n.rng.random() < 0.5 else await n.crash(leader)
+    if n.rng.random() < 0.5:
+        half = n.any_of(n.members, len(n.members) // 2)
+        await n.split("half", half, [node for node in n.members if node not in half])
+        await n.sleep(0.3, 1.5)
+        await n.lift("half")
+    await n.until(lambda: n.settled() not in (None, leader), within=n.rng.uniform(0.5, 3))
+    await n.heal()
+    await n.sleep(0, 1)
+
+
+async def old_messages(n: Nemesis) -> None:
+    """Leaders change and come back, nodes die and come back, and the network replays what it has kept."""
+    leader = await n.settle(within=4)
+    if leader is None:
+        return
+    await n.links("slow", [LinkRule(from_id=ANY_NODE, to_id=leader, delay_ms=n.rng.uniform(0.2, 2) * n.et * 1e3)])
+    await n.sleep(0.3, 1)
+    await n.cut("away", touching([leader], n.members, n.pick(DIRECTIONS)))
+    await n.settle(n.others(leader), within=4)
+    if n.rng.random() < 0.4:
+        await n.crash(*n.any_of(n.members))
+    await n.lift("away")
+    await n.lift("slow")
+    await n.restart(*n.members)
+    # The same node leads again, in a later term, and hears the answers of its earlier one.
+    rest = n.others(leader)
+    await n.pause(*n.any_of(rest, minority(len(n.members))))
+    await n.until(lambda: n.leading() == leader, within=2)
+    await n.resume(*rest)
+    await n.sleep(0.1, 1)
+
+
+async def shapes(n: Nemesis) -> None:
+    """Partitions of all named shapes, one-way cuts of any node, with the clients on either side or on both."""
+    leader = n.leading()
+    members = n.others(leader) if leader is not None else n.others()
+    if leader is not None:
+        members.insert(n.pick((0, len(members), n.rng.randint(0, len(members)))), leader)
+    fitting = [shape for shape in SHAPES.values() if len(members) >= shape.min_nodes]
+    if fitting and n.rng.random() < 0.6:
+        groups = n.pick(fitting).groups(members)
+        clients = n.pick((None, *range(len(groups))))
+        await n.split("shape", *groups, clients=clients)
+    else:
+        chosen = n.any_of([leader or members[0], *n.any_of(members)])
+        way: Direction = n.pick(("in", "out"))
+        between: Between = n.pick(("nodes", "nodes", "all"))
+        await n.cut("shape", touching(chosen, n.members, way, between))
+    await n.sleep(0.5, 4)
+    await n.lift("shape")
+    await n.sleep(0.1, 2)
+
+
+async def halves(n: Nemesis) -> None:
+    """An even cluster falls apart in the middle: nobody may lead on either side, nothing commits."""
+    half = len(n.members) // 2
+    leader = await n.settle(within=4)
+    order = n.others(leader) if leader is not None else n.others()
+    order = [leader, *order] if leader is not None else order
+    await n.split("half", order[:half], order[half:])
+    if n.rng.random() < 0.3:
+        await n.crash(*n.any_of(order[:half]))
+    await n.sleep(2, 6)
+    await n.heal()
+    await n.sleep(0.3, 2)
+
+
+async def lost_answers(n: Nemesis) -> None:
+    """Clients hear nothing of what was done, try again, and meet another leader (section 8)."""
+    late = n.pick((0.5, 2)) * n.et * 1e3
+    rules = [
+        LinkRule(from_id=ANY_NODE, to_id=CLIENTS, messages="replies", drop=n.rng.uniform(0.3, 0.9)),
+        LinkRule(from_id=ANY_NODE, to_id=CLIENTS, messages="replies", jitter_ms=late),
+        LinkRule(from_id=CLIENTS, to_id=ANY_NODE, messages="requests", jitter_ms=late, duplicate=n.pick((0, 0.5))),
+    ]
+    await n.links("answers", n.any_of(rules, n.rng.randint(1, 3)))
+    await n.sleep(0.5, 2)
+    leader = n.leading()
+    if leader is not None:
+        act = n.pick((n.crash, n.crash, n.pause))
+        await n.reach("commit", within=1)
+        await act(leader)
+        if n.rng.random() < 0.6:
+            await n.lift("answers")
+        await n.settle(n.others(leader), within=4)
+        await n.sleep(0.3, 1)
+    await n.heal()
+    await n.sleep(0.1, 0.5)
+
+
+async def stale_candidate(n: Nemesis) -> None:
+    """A node whose log is behind stands for election sooner than all others, again and again: it must neither win
+    nor keep those from standing who could (sections 5.2, 5.4.1)."""
+    await n.settle()
+    late = n.fastest()
+    rest = n.others(late)
+    await n.cut("late", touching([late], n.members))
+    leader = await n.settle(rest)
+    core = n.core(leader) if leader is not None else None
+    if leader is None or core is None:
+        return
+    # All others have more than it has.
+    goal = core.commit_index + 1
+    await n.until(lambda: all((c := n.core(node)) is not None and c.commit_index >= goal for node in rest), within=3)
+    await n.sleep(0, 2)
+    await n.crash(leader, power=False)
+    await n.lift("late")
+    if n.rng.random() < 0.5:
+        await n.restart(leader)
+
+
+# ------------------------------------------------------------------------------------------- all
+
+
+async def storm(n: Nemesis) -> None:
+    """A few faults of any kind, over one another."""
+
+    async def after(delay: tuple[float, float], round_: Callable[[Nemesis], Awaitable[None]]) -> None:
+        await n.sleep(*delay)
+        await round_(n)
+
+    kinds = n.rng.choices(
+        (shapes, paused, rapid_restarts, power_cuts, crash_points, sick_disks, lost_answers, flaky, contested), k=3
+    )
+    async with asyncio.TaskGroup() as group:
+        for kind in kinds:
+            group.create_task(after((0, 1.5), kind))
+
+
+async def flaky(n: Nemesis) -> None:
+    """Some links lose, double and delay what they carry."""
+    rules = [
+        LinkRule(
+            from_id=a,
+            to_id=b,
+            drop=n.pick((0.0, 0.05, 0.2, 0.5)),
+            duplicate=n.pick((0.0, 0.3, 0.8)),
+            delay_ms=n.pick((0.0, 0.1, 0.6)) * n.et * 1e3,
+            jitter_ms=n.pick((0.0, 0.1, 1.0)) * n.et * 1e3,
+        )
+        for a in n.members
+        for b in n.members
+        if a != b and n.rng.random() < 0.5
+    ]
+    await n.links("flaky", rules)
+    await n.sleep(1, 4)
+    await n.lift("flaky")
+    await n.sleep(0.1, 1)
+
+
+# ----------------------------------------------------------------------------------- the options
+
+
+def _quiet(draft: Draft, rng: random.Random) -> None:
+    """Mostly without faults by chance: they would spoil what a script has arranged."""
+    if rng.random() < 0.7:
+        draft["sim"] |= dict.fromkeys(CHANCES, 0.0)
+
+
+def _for_figure_8(draft: Draft, rng: random.Random) -> None:
+    _quiet(draft, rng)
+    draft["raft"] |= {"max_batch_entries": 1, "max_inflight": 1}
+    draft["load"] |= {"engines": 2, "sessions": 3, "mix": {"put": 2.0, "append": 2.0, "get": 1.0}}
+
+
+def _for_long_logs(draft: Draft, rng: random.Random) -> None:
+    _quiet(draft, rng)
+    draft["load"] |= {"engines": 3, "sessions": 3, "mix": {"put": 3.0, "append": 2.0, "get": 1.0}}
+
+
+def _for_candidates(draft: Draft, rng: random.Random) -> None:
+    _quiet(draft, rng)
+    draft["raft"]["pre_vote"] = rng.random() < 0.3
+
+
+def _for_reads(draft: Draft, rng: random.Random) -> None:
+    _quiet(draft, rng)
+    draft["raft"]["check_quorum"] = rng.random() < 0.4
+    draft["load"] |= {"engines": 2, "sessions": 2, "pinned": 2, "keys": rng.choice((1, 2))}
+    draft["load"] |= {"mix": {"put": 3.0, "append": 1.0, "get": 1.0}, "pinned_mix": {"get": 1.0}}
+
+
+def _for_unheard_commits(draft: Draft, rng: random.Random) -> None:
+    _for_reads(draft, rng)
+    low = draft["raft"]["election_timeout"].min_s
+    draft["sim"] |= {"delay": Range(0.0001, 0.0005), "fsync": Range(low * 0.05, low * 0.2)}
+
+
+def _for_retries(draft: Draft, rng: random.Random) -> None:
+    high = draft["raft"]["election_timeout"].max_s
+    draft["client"] |= {"rpc_timeout": high * rng.choice((0.3, 0.6)), "retry_budget": high * 15}
+    draft["load"]["mix"] = {"append": 3.0, "cas": 1.0, "put": 1.0, "get": 1.0}
+    _in_sessions(draft, rng)
+
+
+def _in_sessions(draft: Draft, rng: random.Random) -> None:
+    """Where a request may come twice, one without a session takes effect twice: that is no bug."""
+    draft["load"]["anonymous"] = 0.0
+
+
+def _for_contests(draft: Draft, rng: random.Random) -> None:
+    low = draft["raft"]["election_timeout"].min_s
+    draft["raft"] |= {"election_timeout": Range(low, low * rng.choice((1.05, 1.2))), "pre_vote": rng.random() < 0.2}
+    draft["raft"]["check_quorum"] = rng.random() < 0.3
+    draft["sim"] |= {"duplicate": rng.choice((0.3, 0.8)), "replay": rng.choice((0.0, 0.2))}
+
+
+def _for_old_messages(draft: Draft, rng: random.Random) -> None:
+    low, high = draft["raft"]["election_timeout"]
+    draft["sim"] |= {"replay": 0.3, "replay_after": Range(low, 12 * high), "duplicate": rng.choice((0.0, 0.3))}
+    draft["sim"] |= {"tail": rng.choice((0.05, 0.15)), "tail_delay": Range(0.2 * low, 3 * high)}
+
+
+def _for_stale_candidates(draft: Draft, rng: random.Random) -> None:
+    _quiet(draft, rng)
+    low = draft["raft"]["election_timeout"].min_s
+    draft["raft"] |= {"election_timeout": Range(low, low * 1.02), "pre_vote": rng.random() < 0.3}
+    draft["sim"] |= {"clock_rate": (0.7, 1.3), "delay": Range(0.0001, 0.0005), "fsync": Range(0.0001, 0.0005)}
+
+
+def _for_sick_disks(draft: Draft, rng: random.Random) -> None:
+    draft["sim"] |= {"disk_failure": rng.choice((0.0, 0.005, 0.02)), "power_loss": rng.choice((0.3, 1.0))}
+
+
+_SMALL_TOO = (1, 2, 3, 3, 5)
+
+PROFILES: dict[str, Profile] = {
+    "storm": Profile(storm, (1, 2, 3, 3, 4, 5, 5, 6, 7), _in_sessions),
+    "figure-8": Profile(figure_8, (3, 5, 5), _for_figure_8),
+    "long-stale-log": Profile(long_stale_log, (3, 3, 5), _for_long_logs),
+    "lagging-follower": Profile(lagging_follower, (3, 3, 5), _for_candidates),
+    "deposed-leader": Profile(deposed_leader, (3, 3, 5), _for_reads),
+    "unheard-commit": Profile(unheard_commit, (3, 3, 5), _for_unheard_commits),
+    "paused": Profile(paused, (3, 3, 5), _for_reads),
+    "crash-points": Profile(crash_points, _SMALL_TOO),
+    "forgotten-votes": Profile(forgotten_votes, (3, 3, 5), _for_candidates),
+    "rapid-restarts": Profile(rapid_restarts, _SMALL_TOO),
+    "power-cuts": Profile(power_cuts, _SMALL_TOO),
+    "sick-disks": Profile(sick_disks, _SMALL_TOO, _for_sick_disks),
+    "slow-disks": Profile(slow_disks),
+    "replaced-while-written": Profile(replaced_while_written, (3, 3, 5), _for_long_logs),
+    "rotten-disks": Profile(rotten_disks, _SMALL_TOO),
+    "contested": Profile(contested, (3, 5, 5, 4), _for_contests),
+    "old-messages": Profile(old_messages, (3, 3, 5), _for_old_messages),
+    "shapes": Profile(shapes, (3, 4, 5, 5, 7)),
+    "halves": Profile(halves, (2, 4, 4, 6)),
+    "lost-answers": Profile(lost_answers, (3, 3, 5), _for_retries),
+    "flaky": Profile(flaky),
+    "stale-candidate": Profile(lagging_follower, (3, 3, 5), _for_stale_candidates, stale_candidate),
+}
+"""Profiles by name."""

@@ -1,0 +1,44 @@
+"""Tasks on a real Ray: results as they come, few at a time, and an end for each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+
+from orchestration.ray_cluster.connect import Backend
+from orchestration.ray_cluster.tasks import TaskOutcome, run_tasks
+
+
+async def test_tasks_on_ray() -> None:
+    async with Backend.connect("local"):
+        await _every_item_has_an_outcome()
+        await _one_that_takes_too_long_is_ended()
+        await _what_is_left_is_ended()
+
+
+async def _every_item_has_an_outcome() -> None:
+    outcomes = [outcome async for outcome in run_tasks(math.sqrt, [4.0, -1.0, 9.0], at_a_time=2, timeout_s=60)]
+    assert sorted(outcomes, key=lambda outcome: outcome.item) == [
+        TaskOutcome(-1.0, None, "ValueError: math domain error"),
+        TaskOutcome(4.0, 2.0),
+        TaskOutcome(9.0, 3.0),
+    ]
+
+
+async def _one_that_takes_too_long_is_ended() -> None:
+    begin = time.monotonic()
+    outcomes = [outcome async for outcome in run_tasks(time.sleep, [100], at_a_time=1, timeout_s=1)]
+    assert outcomes == [TaskOutcome(100, None, "no result within 1 s")]
+    assert time.monotonic() - begin < 30
+
+
+async def _what_is_left_is_ended() -> None:
+    """Whoever leaves the iteration leaves nothing behind: what comes next need not wait."""
+    items = [0.0, *[100.0] * 20]
+    async with contextlib.aclosing(run_tasks(time.sleep, items, at_a_time=4, timeout_s=200)) as outcomes:
+        assert (await anext(outcomes)).error is None
+    async with asyncio.timeout(60):
+        more = [outcome async for outcome in run_tasks(math.sqrt, [1.0] * 8, at_a_time=8, timeout_s=50)]
+    assert [outcome.result for outcome in more] == [1.0] * 8
