@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from rich.console import Console
 
 from raft_actor_node.errors import RaftLabError
+from sweeps.cases import refusals
+from sweeps.estimate import MOST_SIMULATED
 from sweeps.grid import Cell, make_cells
 from sweeps.latency import OK, Ints, Operations
 from sweeps.progress import Progress
@@ -26,6 +28,7 @@ from sweeps.spec import Source, Spec, open_source, override, parse_option, resol
 if TYPE_CHECKING:
     from sweeps.cell import Backend
     from sweeps.live import View
+    from sweeps.runner import Life
 
 Connect = Callable[[], AbstractAsyncContextManager["Backend"]]
 """Connects to whatever brings up clusters."""
@@ -37,6 +40,8 @@ class Sweep:
 
     spec: Spec
     cells: Sequence[Cell]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Case to error, of the cases that must not run."""
 
     @classmethod
     def from_preset(cls, name: str, overrides: Mapping[str, Any] | None = None) -> Sweep:
@@ -69,7 +74,12 @@ class Sweep:
     def from_source(cls, source: Source) -> Sweep:
         """The sweep that a raw spec describes. Raises ConfigError."""
         spec = resolve(source)
-        return cls(spec, make_cells(spec, source))
+        return cls(spec, make_cells(spec, source), refusals(spec, source))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its cells run in virtual time; none or all of them do."""
+        return self.cells[0].parameters.target == "sim"
 
     def run(self, out: str | Path = "results", *, address: str | None = None, connect: Connect | None = None) -> Run:
         """Run it, in silence; must not be called from within an event loop. `address`: of the Ray cluster.
@@ -101,11 +111,17 @@ class Sweep:
         facts = manifest(
             seed=spec.seed, command_line=command_line, spec_name=spec.name, storage_dir=spec.base.storage.dir
         )
+        if self.refused:
+            facts["refused"] = dict(self.refused)
         writer = RunWriter.create(out, spec.name, spec.to_yaml(), facts)
         progress = Progress(spec.name, self.cells, cores=os.cpu_count() or 2)
         announce(f"results in {writer.path}")
         display = view(progress)
-        work = asyncio.ensure_future(self._on_backend(connect, writer, progress, display, announce))
+        work = asyncio.ensure_future(
+            self._in_simulation(writer, progress, display)
+            if self.simulated
+            else self._on_backend(connect, writer, progress, display, announce)
+        )
         loop = asyncio.get_running_loop()
         signals = (signal.SIGINT, signal.SIGTERM)
 
@@ -139,9 +155,23 @@ class Sweep:
             progress.where = f"{writer.path}   {backend.description}"
             with view:
                 # Not before it is needed: it brings gRPC with it.
+                from sweeps.cell import CellRun  # noqa: PLC0415
                 from sweeps.runner import Runner  # noqa: PLC0415
 
-                return await Runner(backend, writer, progress, view, self.spec.thresholds).run(self.cells)
+                def begin(cell: Cell, progress: Progress, run_id: str) -> Life:
+                    return CellRun(cell, backend, progress, run_id)
+
+                return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells)
+
+    async def _in_simulation(self, writer: RunWriter, progress: Progress, view: View) -> int:
+        from sweeps.runner import Runner  # noqa: PLC0415
+        from sweeps.simulated import SimulatedCell  # noqa: PLC0415
+
+        where = f"simulation, at most {MOST_SIMULATED} operations per cell"
+        writer.add_facts({"target": "sim", "most_operations": MOST_SIMULATED})
+        progress.where = f"{writer.path}   {where}"
+        with view:
+            return await Runner(SimulatedCell, writer, progress, view, self.spec.thresholds).run(self.cells)
 
 
 def ray(address: str | None) -> Connect:
@@ -170,6 +200,11 @@ class CellResult:
     def result(self) -> dict[str, Any]:
         """What stands in result.json."""
         return self.stored.result
+
+    @property
+    def verdict(self) -> str:
+        """ok, violated or unknown; pending as long as it is not judged."""
+        return str(self.result["verdict"]["verdict"])
 
     def operations(self) -> Operations:
         """All operations as arrays (see sweeps.latency)."""

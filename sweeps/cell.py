@@ -1,7 +1,8 @@
-"""The life of one cell: boot, elect, warm up, measure under chaos, drain, collect.
+"""The life of one cell: boot, elect, warm up, measure under chaos, drain, inspect, collect.
 
 Here a cluster, a load generator and a monkey are put together. Nothing is written and nothing is judged: what
-comes out is a Record. The clusters are known only by the protocols below.
+comes out is a Record. The clusters are known only by the protocols below, and time passes as the backend's clock
+and the event loop say: it may be virtual.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import itertools
 import json
 import math
 import os
-import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import psutil
 
 from chaos import FaultEvent, NotHealed, Target, fault_windows, plan, ran, run
 from orchestration import ClusterPlan
+from raft_actor_node.core.invariants.liveness import PATIENCE
 from raft_actor_node.errors import OperationError, RaftLabError
 from sweeps.grid import Cell
 from sweeps.latency import Operations
@@ -36,6 +37,13 @@ _ELECT_POLL_S = 0.05
 _CHECK_S = 0.1
 _DRAIN_MARGIN_S = 2.0
 _SALVAGE_S = 1.0
+_SETTLE_POLL_S = 0.05
+_SETTLE_LEAST_S, _SETTLE_MOST_S = 3.0, 60.0
+_NOTE_S = 0.2
+"""Longest wait for what a node counted, before it is killed."""
+_HASHES = ("applied_hash", "prefix_hash", "state_hash")
+_TOUCHED = ("dropped", "delayed", "duplicated")
+"""What link faults do to messages, as nodes count it."""
 _LEADER = 3
 """Role.LEADER of inspection.proto."""
 _TIMES = ("intended_ns", "start_ns", "end_ns")
@@ -50,6 +58,13 @@ class Clock(Protocol):
     def offset_ns(self) -> int: ...
     @property
     def error_ns(self) -> int: ...
+
+
+class Now(Protocol):
+    """What time it is for the driver."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds of a clock that never goes back."""
 
 
 class Worker(Protocol):
@@ -71,7 +86,7 @@ class Cluster(Target, Protocol):
     @property
     def unexpected_exits(self) -> Sequence[Any]: ...
     def worker(self, node_id: str) -> Worker: ...
-    async def status(self, node_id: str) -> Any: ...
+    async def status(self, node_id: str, *, hash_index: int = 0, with_state_hash: bool = False) -> Any: ...
     async def samples(self, node_id: str, since_ns: int = 0) -> Any: ...
     async def collect(self, node_id: str) -> Any: ...
     async def halt(self) -> None: ...
@@ -85,6 +100,10 @@ class Backend(Protocol):
     def hosts(self) -> Sequence[Any]: ...
     @property
     def description(self) -> str: ...
+    @property
+    def clock(self) -> Now: ...
+    @property
+    def load_options(self) -> Mapping[str, Any]: ...
     async def start_cluster(self, plan: ClusterPlan) -> Cluster: ...
     async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker: ...
 
@@ -99,6 +118,12 @@ class Record:
 
     evidence: Evidence
     schedule: Mapping[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """More for result.json: how the cell was run."""
+    inspection: dict[str, Any] = field(default_factory=dict)
+    """What the nodes told of themselves, for the check; see `CellRun._inspected`."""
+    traces: dict[str, list[str]] = field(default_factory=dict)
+    """Node id to everything it traced, line by line, on its own clock."""
     logs: dict[str, str] = field(default_factory=dict)
     storage: dict[str, str] = field(default_factory=dict)
     """Node id to the folder, on its host, below which it kept its log."""
@@ -123,6 +148,8 @@ class CellRun:
     def __init__(self, cell: Cell, backend: Backend, progress: Progress, run_id: str) -> None:
         self._cell, self._backend, self._progress, self._run_id = cell, backend, progress, run_id
         self._parameters = cell.parameters
+        self._simulated = cell.parameters.target == "sim"
+        self._now_ns = backend.clock.now_ns
         self._cluster: Cluster | None = None
         self._load: Worker | None = None
         self._loaded: LoadResult | None = None
@@ -134,6 +161,9 @@ class CellRun:
         self._nodes: dict[str, NodeFigures] = {}
         self._unavailable: str | None = None
         self._host_busy: float | None = None
+        self._counted: dict[tuple[str, int], dict[str, int]] = {}
+        self._aims: dict[str, str] = {}
+        self._settled: dict[str, Any] = {}
 
     async def run(self) -> Record:
         """Live the cell. What goes wrong is in the record; only a cancellation is raised, after the record
@@ -183,6 +213,7 @@ class CellRun:
             self._enter("drain")
             budget_s = self._parameters.client.rpc_timeout + self._parameters.client.retry_budget + _DRAIN_MARGIN_S
             await self._load.call("drain", budget_s, timeout_s=budget_s + 30)
+        await self._settle(cluster)
         self._loaded = await self._load.call("result", timeout_s=120)
         self._check(cluster)
 
@@ -196,6 +227,7 @@ class CellRun:
             parameters.transport,
             seed=self._cell.seed,
             longest_value=parameters.limits.value_bytes,
+            **self._backend.load_options,
         )
         cluster = await self._backend.start_cluster(
             ClusterPlan(
@@ -223,14 +255,14 @@ class CellRun:
     async def _elect(self, cluster: Cluster) -> bool:
         self._enter("elect")
         limit_s = self._parameters.phases.boot
-        begin = time.monotonic()
+        begin_ns = self._now_ns()
         while (leader := await cluster.leader()) is None:
             self._check(cluster)
-            if time.monotonic() - begin > limit_s:
+            if self._now_ns() - begin_ns > limit_s * 1e9:
                 self._unavailable = f"no leader was elected within {limit_s:g} s"
                 return False
             await asyncio.sleep(_ELECT_POLL_S)
-        self._bring_up_s["leader"] = time.monotonic() - begin
+        self._bring_up_s["leader"] = (self._now_ns() - begin_ns) / 1e9
         self._progress.leads(leader, None)
         return True
 
@@ -250,17 +282,23 @@ class CellRun:
     async def _measure(self, cluster: Cluster, measure_s: float) -> None:
         self._enter("measure", measure_s)
         schedule = plan(self._parameters.chaos, duration_s=measure_s, nodes=cluster.node_ids, seed=self._cell.seed)
-        await self._note_cpu(cluster)
-        psutil.cpu_percent()  # the next call tells of the time since this one
-        begin_ns = time.monotonic_ns()
+        self._aims = {str(i): each.where for i, each in enumerate(schedule.faults) if isinstance(each.where, str)}
+        if not self._simulated:
+            await self._note_cpu(cluster)
+            psutil.cpu_percent()  # the next call tells of the time since this one
+        begin_ns = self._now_ns()
         self._measure_ns = (begin_ns, begin_ns + int(measure_s * 1e9))
-        monkey = asyncio.create_task(run(cluster, schedule, on_event=self._fault))
+        target = cast("Target", _Watched(cluster, self._note_counters))
+        monkey = asyncio.create_task(run(target, schedule, clock=_MonkeyClock(self._now_ns), on_event=self._fault))
         try:
             await self._pass(cluster, measure_s, begin_ns)
-            self._host_busy = psutil.cpu_percent() / 100
             assert self._load is not None
-            await self._load.call("stop")
-            await self._take_samples(cluster)
+            if self._simulated:
+                await self._load.call("stop")
+            else:
+                self._host_busy = psutil.cpu_percent() / 100
+                await self._load.call("stop")
+                await self._take_samples(cluster)
             await monkey
         finally:
             if not monkey.done():
@@ -270,18 +308,76 @@ class CellRun:
 
     async def _pass(self, cluster: Cluster, seconds: float, begin_ns: int | None = None) -> None:
         """Let time pass, and look after the nodes meanwhile."""
-        end_ns = (begin_ns or time.monotonic_ns()) + int(seconds * 1e9)
-        while (left_s := (end_ns - time.monotonic_ns()) / 1e9) > 0:
+        end_ns = (begin_ns or self._now_ns()) + int(seconds * 1e9)
+        while (left_s := (end_ns - self._now_ns()) / 1e9) > 0:
             await asyncio.sleep(min(left_s, _CHECK_S))
             self._check(cluster)
+
+    async def _settle(self, cluster: Cluster) -> None:
+        """Wait, within bounds, until a leader leads and all nodes have applied the same; then ask for their states
+        at the highest index that all have applied."""
+        self._enter("inspect")
+        bound_s = PATIENCE * self._parameters.raft.election_timeout[1]
+        begin_ns = self._now_ns()
+        until_ns = begin_ns + int(min(max(bound_s, _SETTLE_LEAST_S), _SETTLE_MOST_S) * 1e9)
+        leader_ns = None
+        while True:
+            leader = await cluster.leader()
+            if leader is not None and leader_ns is None:
+                leader_ns = self._now_ns()
+            statuses = await _of_each(cluster, cluster.status)
+            applied = {int(status.last_applied) for status in statuses if status is not None}
+            told = None not in statuses or not applied  # a program that tells nothing of itself is not waited for
+            if (leader_ns is not None and told and len(applied) <= 1) or self._now_ns() >= until_ns:
+                break
+            await asyncio.sleep(_SETTLE_POLL_S)
+            self._check(cluster)
+        index = min(applied, default=0)
+
+        async def state(node_id: str) -> Any:
+            status = await cluster.status(node_id, hash_index=index, with_state_hash=True)
+            # Over very many keys the hash takes longer than one waits for an answer.
+            return status if status is not None else await cluster.status(node_id, hash_index=index)
+
+        statuses = await _of_each(cluster, state)
+        self._count(cluster, statuses)
+        self._settled = {
+            "begin_ns": begin_ns,
+            "end_ns": self._now_ns(),
+            "leader_ns": leader_ns,
+            "hash_index": index,
+            "nodes": {
+                node_id: {
+                    "role": int(status.role),
+                    "term": int(status.current_term),
+                    "last_applied": int(status.last_applied),
+                    **{name: bytes(getattr(status, name)).hex() for name in _HASHES},
+                }
+                for node_id, status in zip(cluster.node_ids, statuses, strict=True)
+                if status is not None
+            },
+        }
+
+    async def _note_counters(self, cluster: Cluster, node_ids: Sequence[str]) -> None:
+        """What these nodes have counted, which ends with their processes. In haste: somebody waits to kill them."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_NOTE_S):
+                self._count(cluster, await _of_each(cluster, cluster.status, node_ids), node_ids)
+
+    def _count(self, cluster: Cluster, statuses: Sequence[Any], node_ids: Sequence[str] | None = None) -> None:
+        for node_id, status in zip(node_ids or cluster.node_ids, statuses, strict=True):
+            if status is not None:
+                self._counted[node_id, int(status.pid)] = {
+                    name: int(getattr(status.counters, f"messages_{name}")) for name in _TOUCHED
+                }
 
     def _check(self, cluster: Cluster) -> None:
         if cluster.unexpected_exits:
             raise NodeDied(str(cluster.unexpected_exits[0]))
 
     def _enter(self, phase: str, length_s: float | None = None) -> None:
-        self._progress.enter(phase, length_s)
-        self._events.append({"time_ns": time.monotonic_ns(), "kind": "phase", "phase": phase})
+        self._progress.enter(phase, None if self._simulated else length_s)
+        self._events.append({"time_ns": self._now_ns(), "kind": "phase", "phase": phase})
 
     def _fault(self, event: FaultEvent) -> None:
         self._faults.append(event)
@@ -315,6 +411,8 @@ class CellRun:
             if status is None or status.role != _LEADER:
                 leader = await cluster.leader()
                 status = await cluster.status(leader) if leader is not None else None
+            if leader is not None:
+                self._count(cluster, [status], [leader])
             self._progress.leads(leader, None if status is None else int(status.current_term))
             await asyncio.sleep(_LEADER_POLL_S)
 
@@ -347,7 +445,7 @@ class CellRun:
         """Of a cell that ends early, get what was measured so far."""
         if self._load is None or self._loaded is not None or not self._measure_ns[1]:
             return
-        self._measure_ns = (self._measure_ns[0], min(self._measure_ns[1], time.monotonic_ns()))
+        self._measure_ns = (self._measure_ns[0], min(self._measure_ns[1], self._now_ns()))
         with contextlib.suppress(Exception):  # what ended the cell early is the reason to tell
             await self._load.call("drain", _SALVAGE_S)
             self._loaded = await self._load.call("result", timeout_s=120)
@@ -358,6 +456,7 @@ class CellRun:
         try:
             self._enter("collect")
             trace = await self._collect(record)
+            record.inspection = self._inspected()
             record.evidence, record.schedule = self._evidence(trace), self._schedule()
         except Exception as failure:
             record.fails(failure, "recording")
@@ -377,10 +476,33 @@ class CellRun:
             try:
                 files = await cluster.collect(node_id)
                 record.logs[node_id], record.storage[node_id] = files.log, files.storage
+                record.traces[node_id] = list(files.trace)
                 trace += read_trace(files.trace, node_id, _clock(cluster, node_id).offset_ns)
             except Exception as failure:
                 record.fails(failure, f"collecting the files of {node_id}")
         return trace
+
+    def _inspected(self) -> dict[str, Any]:
+        """All that a check needs to know beside the arrays, events and traces; JSON types only."""
+        if (cluster := self._cluster) is None:
+            return {}
+        clocks = {node_id: _clock(cluster, node_id) for node_id in cluster.node_ids}
+        links: dict[str, dict[str, int]] = {}
+        for (node_id, _), counts in self._counted.items():
+            so_far = links.setdefault(node_id, dict.fromkeys(_TOUCHED, 0))
+            links[node_id] = {name: so_far[name] + counts[name] for name in _TOUCHED}
+        return {
+            "settled": self._settled or None,
+            "links": links,
+            "aims": self._aims,
+            "exits": [
+                {"exit_code": getattr(end, "exit_code", None), "text": str(end)} for end in cluster.unexpected_exits
+            ],
+            "clocks": {
+                node_id: {"offset_ns": clock.offset_ns, "error_ns": clock.error_ns} for node_id, clock in clocks.items()
+            },
+            "violations": [str(each) for each in getattr(cluster, "violations", ())],
+        }
 
     def _schedule(self) -> dict[str, Any] | None:
         if not self._measure_ns[1]:
@@ -401,7 +523,7 @@ class CellRun:
             events=sorted([*self._events, *faults, *trace], key=lambda event: int(event["time_ns"])),
             nodes=self._nodes,
             load=self._load_figures(),
-            cores=os.cpu_count() if len(self._backend.hosts) == 1 else None,
+            cores=os.cpu_count() if len(self._backend.hosts) == 1 and not self._simulated else None,
             host_busy=self._host_busy if len(self._backend.hosts) == 1 else None,
             clock_error_ms=self._clock_error_ms(),
             phases_s=_durations(self._events),
@@ -418,10 +540,11 @@ class CellRun:
             for name, column in self._loaded.columns.items()
         }
         faults = np.array(fault_windows(self._faults), np.int64).reshape(-1, 2)
-        return Operations(columns, self._measure_ns, self._loaded.dropped_ns - offset, faults)
+        composites = self._loaded.composite_ids, self._loaded.composite_end
+        return Operations(columns, self._measure_ns, self._loaded.dropped_ns - offset, faults, *composites)
 
     def _load_figures(self) -> NodeFigures:
-        if self._loaded is None or self._load is None:
+        if self._loaded is None or self._load is None or self._simulated:
             return NodeFigures()
         times = self._loaded.sample_ns - self._load.clock.offset_ns
         inside = (times >= self._measure_ns[0]) & (times < self._measure_ns[1])
@@ -437,8 +560,32 @@ class CellRun:
         return float(max(errors)) / 1e6
 
 
-async def _of_each(cluster: Cluster, ask: Callable[[str], Any]) -> list[Any]:
-    return await asyncio.gather(*(ask(node_id) for node_id in cluster.node_ids))
+class _MonkeyClock:
+    """The backend's time, and sleep on the event loop."""
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self.now_ns = now_ns
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class _Watched:
+    """The cluster as the monkey has it: what nodes have counted is noted before they are killed."""
+
+    def __init__(self, cluster: Cluster, note: Callable[[Cluster, Sequence[str]], Awaitable[None]]) -> None:
+        self._cluster, self._note = cluster, note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster, name)
+
+    async def crash(self, *node_ids: str) -> Any:
+        await self._note(self._cluster, node_ids)
+        return await self._cluster.crash(*node_ids)
+
+
+async def _of_each(cluster: Cluster, ask: Callable[[str], Any], node_ids: Sequence[str] | None = None) -> list[Any]:
+    return await asyncio.gather(*(ask(node_id) for node_id in node_ids or cluster.node_ids))
 
 
 def _clock(cluster: Cluster, node_id: str) -> Clock:

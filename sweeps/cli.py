@@ -1,6 +1,7 @@
-"""The command line: `sweep run | plan | show | presets | schema`.
+"""The command line: `sweep run | plan | show | check | history | simulate | presets | schema`.
 
-Exit codes: 0 all good, 1 a cell failed (or there was nothing to run on), 2 usage or spec, 130 interrupted.
+Exit codes: 0 all good, 1 a cell failed (or there was nothing to run on), 2 usage or spec, 3 a safety violation,
+4 unknown verdicts, 130 interrupted. Of several that fit: 130 before 2, 3, 1, 4 and 0.
 What takes long to import is imported by the command that needs it.
 """
 
@@ -11,7 +12,7 @@ import asyncio
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -79,22 +80,35 @@ _out = click.option(
 
 
 _address = click.option("--address", help="Ray cluster to use; default: RAY_ADDRESS, else a private one is started.")
+_target = click.option(
+    "--target",
+    type=click.Choice(["raft", "sim"]),
+    help="raft: real processes; sim: the same code in virtual time, from the seed. As -o target=...",
+)
 _plain = click.option("--plain", is_flag=True, help="A line per cell in place of the live display.")
 
 
 @main.command()
 @_spec_arguments
+@_target
 @_out
 @_address
 @_plain
 @click.pass_context
 def run(
-    ctx: click.Context, spec: str, options: Sequence[str], seed: int | None, out: Path, address: str | None, plain: bool
+    ctx: click.Context,
+    spec: str,
+    options: Sequence[str],
+    seed: int | None,
+    target: str | None,
+    out: Path,
+    address: str | None,
+    plain: bool,
 ) -> None:
-    """Run a sweep, and show what it measured."""
+    """Run a sweep, and show what it measured and whether the system was correct meanwhile."""
     from sweeps.api import Sweep, make_view, ray
 
-    sweep = Sweep.from_options(spec, options, seed)
+    sweep = Sweep.from_options(spec, (*options, *_as_options(target)), seed)
     console = _console()
     _warn(sweep, console)
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
@@ -109,10 +123,11 @@ def run(
 
 @main.command()
 @_spec_arguments
+@_target
 @_out
 @_address
 @_plain
-def plan(spec: str, options: Sequence[str], seed: int | None, **_: Any) -> None:
+def plan(spec: str, options: Sequence[str], seed: int | None, target: str | None, **_: Any) -> None:
     """Show the cells, how long they take, and what the machine must bear. Runs nothing.
 
     It takes the options of `run`; --out, --address and --plain have no effect on the plan.
@@ -120,7 +135,7 @@ def plan(spec: str, options: Sequence[str], seed: int | None, **_: Any) -> None:
     from sweeps.api import Sweep
     from sweeps.tables import cells_table, needs_lines
 
-    sweep = Sweep.from_options(spec, options, seed)
+    sweep = Sweep.from_options(spec, (*options, *_as_options(target)), seed)
     console = _console()
     console.print(cells_table(sweep.spec, sweep.cells))
     console.print("\n".join(needs_lines(sweep.cells)), markup=False, highlight=False, soft_wrap=True)
@@ -135,6 +150,104 @@ def show(run_name: str | None, out: Path) -> None:
     from sweeps.results import find_run
 
     _show(find_run(out, run_name), _console())
+
+
+@main.command()
+@click.argument("run_name", metavar="[RUN]", required=False)
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Check this history (JSON lines) in place of a run.",
+)
+@click.option("--time-limit", metavar="DURATION", help="Longest check of one history, such as 60s.")
+@click.option("--memory-limit", metavar="SIZE", help="Most memory for it, such as 2GiB.")
+@_out
+@click.pass_context
+def check(
+    ctx: click.Context,
+    run_name: str | None,
+    history: Path | None,
+    time_limit: str | None,
+    memory_limit: str | None,
+    out: Path,
+) -> None:
+    """Judge a run that is over, again or for the first time, and rewrite its results; or judge one history.
+
+    RUN is a directory, NAME, or NAME/TIME; default: the latest. Exits with 0 ok, 1 a cell failed, 3 a safety
+    violation, 4 unknown.
+    """
+    from sweeps.spec import check_bounds
+
+    bounds = check_bounds(time_limit, memory_limit)
+    if history is not None:
+        if run_name is not None:
+            raise click.UsageError("either RUN or --history, not both")
+        ctx.exit(_check_history(history, bounds))
+    from sweeps.checking import check_run
+    from sweeps.live import verdict_words
+    from sweeps.results import find_run
+
+    path = find_run(out, run_name)
+
+    def note(params: Any, result: Any) -> None:
+        click.echo(f"{params['cell']}  {params['label']}  {verdict_words(result)}")
+
+    code = asyncio.run(check_run(path, bounds, note))
+    _show(path, _console())
+    ctx.exit(code)
+
+
+@main.command()
+@click.argument("run_name", metavar="[RUN]", required=False)
+@click.option("--cell", metavar="ID", help="The cell; needed where the run has several.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write it; default: standard output.")
+@_out
+def history(run_name: str | None, cell: str | None, output: Path | None, out: Path) -> None:
+    """Write the history of a cell as JSON lines, for other checkers; `sweep check --history` reads them."""
+    from sweeps.histories import export
+
+    export(out, run_name, cell, output)
+
+
+@main.command()
+@click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True, help="How many seeds to run,")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="from this one on.")
+@click.option("--profile", help="Run this kind of scenario only (an unknown one: says which there are).")
+@click.option("--serial", is_flag=True, help="In this process, without Ray.")
+@click.option("--story", is_flag=True, help="Tell the story of a single seed, line by line, and write it to a file.")
+@_out
+@_address
+@_plain
+@click.pass_context
+def simulate(
+    ctx: click.Context,
+    seeds: int,
+    seed: int,
+    profile: str | None,
+    serial: bool,
+    story: bool,
+    out: Path,
+    address: str | None,
+    plain: bool,
+) -> None:
+    """Run many simulated clusters under faults in virtual time, and check each of them.
+
+    Everything about a seed is drawn from it, so a seed that fails can be run again, with its story told.
+    """
+    from sweeps.campaign.command import simulate as run_campaign
+
+    code = run_campaign(
+        _console(),
+        first=seed,
+        count=seeds,
+        profile=profile,
+        serial=serial,
+        story=story,
+        out=out,
+        address=address,
+        plain=plain,
+    )
+    ctx.exit(code)
 
 
 @main.command()
@@ -157,6 +270,20 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
+def _as_options(target: str | None) -> Sequence[str]:
+    return () if target is None else (f"target={target}",)
+
+
+def _check_history(path: Path, bounds: Mapping[str, Any]) -> int:
+    from sweeps.checking import check_history
+    from sweeps.results import EXIT_OK, EXIT_UNKNOWN, EXIT_VIOLATED
+    from sweeps.spec import CheckSettings
+
+    verdict, text = check_history(path, CheckSettings().model_copy(update=bounds))
+    click.echo(text)
+    return {"ok": EXIT_OK, "violated": EXIT_VIOLATED}.get(verdict, EXIT_UNKNOWN)
+
+
 def _console() -> Console:
     """Standard output. A pipe or a file has no width of its own, so that nothing needs to be folded there."""
     from rich.console import Console
@@ -171,15 +298,21 @@ def _warn(sweep: Sweep, console: Console) -> None:
 
 
 def _show(path: Path, console: Console) -> None:
+    from sweeps import matrix, tables
     from sweeps.results import read_run
-    from sweeps.tables import notes, rows, summary
 
     stored = read_run(path)
-    arrays = {cell.params["cell"]: cell.operations for cell in stored.cells}
-    results = rows([(cell.params, cell.result) for cell in stored.cells], lambda identity: arrays[identity]())
-    if results:
-        console.print(summary(results))
-    for note in notes(results):
+    cells = [(cell.params, cell.result) for cell in stored.cells]
+    if matrix.has_cases(cells):
+        console.print(matrix.view(cells, stored.manifest.get("refused", {})))
+        notes = matrix.notes(cells)
+    else:
+        arrays = {cell.params["cell"]: cell.operations for cell in stored.cells}
+        results = tables.rows(cells, lambda identity: arrays[identity]())
+        if results:
+            console.print(tables.summary(results))
+        notes = tables.notes(results)
+    for note in notes:
         console.print(f"- {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
     if not stored.manifest.get("complete"):
         console.print("incomplete: the run was interrupted, or it still runs", style="bold red")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweeps.grid import Cell
+from sweeps.spec import LoadSettings
 
 RAY_START_S = 6.0
 RAY_BYTES = 600 * 2**20
@@ -15,7 +16,17 @@ NODE_BYTES = 60 * 2**20
 LOAD_BYTES = 160 * 2**20
 ENTRY_BYTES = 160
 """What an entry takes in memory and on disk beside its key and value."""
-ROW_BYTES = 52
+ROW_BYTES = 61
+TRACE_BYTES = 8
+"""Of an operation on each node, compressed; under load several share a line."""
+MOST_SIMULATED = 5000
+"""Operations in a simulated cell: one costs a thousand times its share of a real one's time."""
+_MOST_SIMULATED_BYTES = 256 * 2**20
+"""Of values in a simulated cell, whose disks are in memory."""
+_SIMULATED_OPERATION_S = 0.0002
+"""Of each node, to simulate an operation,"""
+_SIMULATED_SHARE = 0.02
+"""and, to simulate a second without any."""
 _FASTEST_PER_S = 10_000.0
 _FASTEST_BYTES_PER_S = 40e6
 
@@ -33,33 +44,48 @@ class Needs:
 
 
 def overhead_s(cell: Cell, cores: int = 2) -> float:
-    """Time of a cell outside of warm-up and measurement: to start, elect, drain and collect."""
+    """Time of a cell outside of warm-up and measurement: to start, elect, drain, collect and check; of a simulated
+    one all of its time, for the other passes in no time."""
     nodes = cell.parameters.cluster.nodes
+    if cell.parameters.target == "sim":
+        return 1.5 + nodes * (_SIMULATED_SHARE * _load_s(cell) + _SIMULATED_OPERATION_S * _operations(cell))
     return 2.0 + 0.5 * nodes / max(1, cores) + 2 * cell.parameters.raft.election_timeout[1]
 
 
 def cell_s(cell: Cell, cores: int = 2) -> float:
     """Time of a cell from beginning to end."""
-    phases = cell.parameters.phases
-    return overhead_s(cell, cores) + phases.warmup + phases.measure
+    return overhead_s(cell, cores) + (0.0 if cell.parameters.target == "sim" else _load_s(cell))
 
 
 def needs(cells: Sequence[Cell]) -> Needs:
     """The most that any cell takes, and the results of all of them."""
     most_nodes = max(cell.parameters.cluster.nodes for cell in cells)
     logs = max(_log_bytes(cell) for cell in cells)
+    results = sum(int(_operations(cell) * (ROW_BYTES + TRACE_BYTES * cell.parameters.cluster.nodes)) for cell in cells)
+    if cells[0].parameters.target == "sim":
+        return Needs(processes=2, memory_bytes=LOAD_BYTES + logs, disk_bytes=0, results_bytes=results)
     return Needs(
         processes=2 * most_nodes + 1,
         memory_bytes=RAY_BYTES + LOAD_BYTES + most_nodes * (ACTOR_BYTES + NODE_BYTES) + logs,
         disk_bytes=logs,
-        results_bytes=sum(int(_operations(cell) * ROW_BYTES) for cell in cells),
+        results_bytes=results,
     )
 
 
+def most_simulated(load: LoadSettings) -> int:
+    """Operations that a simulated cell may have."""
+    return min(MOST_SIMULATED, _MOST_SIMULATED_BYTES // max(1, load.value_bytes))
+
+
+def _load_s(cell: Cell) -> float:
+    return cell.parameters.phases.warmup + cell.parameters.phases.measure
+
+
 def _operations(cell: Cell) -> float:
-    load, phases = cell.parameters.load, cell.parameters.phases
+    load = cell.parameters.load
     rate = load.rate if load.mode == "open" and load.rate else _FASTEST_PER_S
-    return min(rate, _FASTEST_BYTES_PER_S / (load.value_bytes + 1)) * (phases.warmup + phases.measure)
+    count = min(rate, _FASTEST_BYTES_PER_S / (load.value_bytes + 1)) * _load_s(cell)
+    return min(count, most_simulated(load)) if cell.parameters.target == "sim" else count
 
 
 def _log_bytes(cell: Cell) -> int:

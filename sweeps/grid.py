@@ -1,4 +1,4 @@
-"""From a spec to its cells: the product of the axes, less the exclusions, times the repeats, in order.
+"""From a spec to its cells: the product of the cases and the axes, less the exclusions, times the repeats, in order.
 
 Pure: no clock and no global randomness, so that the same spec gives the same cells in the same order.
 """
@@ -10,8 +10,8 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -19,7 +19,8 @@ import yaml
 from chaos import label
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.units import WRITTEN
-from sweeps.spec import Parameters, Source, Spec, cell_faults, cell_warnings, normal_value, parameter, with_value
+from sweeps.cases import Case, expecting, matches, read_cases
+from sweeps.spec import CASE, Parameters, Source, Spec, cell_faults, cell_warnings, with_value
 
 MAX_CELLS = 10_000
 
@@ -38,6 +39,8 @@ class Cell:
     seed: int
     """Seed of its load and its faults, made from the seed of the sweep and the id."""
     warnings: tuple[str, ...] = ()
+    signature: Mapping[str, str] = field(default_factory=dict)
+    """Conditions that are typical of its case; they are shown, and decide nothing."""
 
     @property
     def label(self) -> str:
@@ -67,26 +70,28 @@ def node_ids(parameters: Parameters) -> tuple[str, ...]:
 
 def make_cells(spec: Spec, source: Source) -> list[Cell]:
     """The cells in the order in which they run. Raises ConfigError, with one line that names the field."""
-    count = math.prod(len(values) for values in spec.axes.values()) * spec.repeats
+    cases = [case for case in read_cases(spec, source) if not case.refused]
+    count = math.prod(len(values) for values in (cases, *spec.axes.values())) * spec.repeats
     if count > MAX_CELLS:
         raise source.error(("axes",) if spec.axes else ("repeats",), f"{count} cells are too many; at most {MAX_CELLS}")
-    excluded = [
-        {name: normal_value(source, name, value, ("exclude", position, name)) for name, value in combination.items()}
-        for position, combination in enumerate(spec.exclude)
-    ]
     combinations = []
-    for values in itertools.product(*spec.axes.values()):
+    for case, *values in itertools.product(cases, *spec.axes.values()):
         axes = dict(zip(spec.axes, values, strict=True))
-        parameters = _combine(source, axes)
-        if any(all(parameter(parameters, name) == value for name, value in rule.items()) for rule in excluded):
+        parameters = _combine(source, {**case.values, **axes})
+        if any(matches(source, rule, ("exclude", i), case, parameters) for i, rule in enumerate(spec.exclude)):
             continue
-        _check(source, parameters, axes)
-        combinations.append((parameters, axes, tuple(cell_warnings(parameters))))
+        parameters = expecting(spec, source, case, parameters)
+        _check(source, parameters, axes, case)
+        combinations.append((parameters, {**case.axis, **axes}, tuple(cell_warnings(parameters)), case.signature))
     if not combinations:
         raise source.error(("exclude",), "leaves no cell")
+    _refuse_twins(source, combinations)
+    if len({parameters.target for parameters, *_ in combinations}) > 1:
+        path = source.parameter_origin("target")
+        raise source.error(path, "a run is either on real processes (raft) or simulated (sim); make two runs of it")
     return [
-        Cell(identity, parameters, repeat, axes, _seed(spec.seed, identity), warnings)
-        for repeat, (parameters, axes, warnings) in _ordered(spec, combinations)
+        Cell(identity, parameters, repeat, axes, _seed(spec.seed, identity), warnings, signature)
+        for repeat, (parameters, axes, warnings, signature) in _ordered(spec, combinations)
         for identity in [cell_id(parameters, repeat)]
     ]
 
@@ -100,14 +105,25 @@ def _combine(source: Source, axes: dict[str, Any]) -> Parameters:
     )  # each part was validated before; what is left is in cell_faults
 
 
-def _check(source: Source, parameters: Parameters, axes: dict[str, Any]) -> None:
+def _check(source: Source, parameters: Parameters, axes: dict[str, Any], case: Case) -> None:
     for fault in cell_faults(parameters, node_ids(parameters)):
         name, _, message = fault.partition(": ")
         path = source.parameter_origin(name)
         if path[0] == "axes":
             path = (*path, source.data["axes"][path[1]].index(axes[str(path[1])]))
-        cell = ", ".join(f"{axis}={show(value)}" for axis, value in axes.items())
+        elif case.name:
+            path = ("cases", case.name)
+        cell = ", ".join(f"{axis}={show(value)}" for axis, value in {**case.axis, **axes}.items())
         raise ConfigError(f"{source.origin(path)}: {name}: {message}" + (f" [in the cell {cell}]" if cell else ""))
+
+
+def _refuse_twins(source: Source, combinations: Sequence[Any]) -> None:
+    """Cases that set the same parameters to the same values would be one cell."""
+    seen: dict[str, str] = {}
+    for parameters, axes, *_ in combinations:
+        case, twin = axes.get(CASE), seen.setdefault(cell_id(parameters, 1), axes.get(CASE, ""))
+        if case is not None and twin != case:
+            raise source.error(("cases", case), f"is the same as {twin!r} in every parameter")
 
 
 def _ordered(spec: Spec, combinations: Sequence[Any]) -> list[tuple[int, Any]]:

@@ -14,10 +14,17 @@
 | key          | uint32 | number of the key                                                                   |
 | client       | uint32 | number of the client, that is, of the session                                       |
 | written      | uint64 | id of the value it wrote, 0 for none: the first 8 bytes of the value, big-endian    |
-| observed     | uint64 | get, and cas that did not swap: id of the value seen, 0 for none; append: new length |
+| observed     | uint64 | get, and cas that did not swap: the value seen, 0 for none; append: the new length  |
+| expected     | uint64 | cas: the value it expected, 0 for none                                              |
+| found        | uint8  | 1 when a get saw a value, a delete had one to delete, a cas swapped                 |
 | dropped_ns   | int64  | when those operations were due that could not be started (open loop)                |
 | measure_ns   | int64  | [begin, end) of the measurement                                                     |
 | fault_ns     | int64  | one row [begin, end) per fault, shape (n, 2)                                        |
+| composite_ids | uint64 | ids of the values that several writes made, one value after the other              |
+| composite_end | int64  | where the ids of each such value end                                               |
+
+A value seen or expected is the id of the write that made it. One that appends have lengthened was made by several:
+it is a number below 2**40, one more than its position among the composites (values.py).
 """
 
 from __future__ import annotations
@@ -44,6 +51,8 @@ COLUMNS: dict[str, type[np.generic]] = {
     "client": np.uint32,
     "written": np.uint64,
     "observed": np.uint64,
+    "expected": np.uint64,
+    "found": np.uint8,
 }
 KINDS = {"put": 1, "get": 2, "delete": 3, "cas": 4, "append": 5}
 OK, FAIL, UNKNOWN = 1, 2, 3
@@ -60,8 +69,10 @@ class Recorder:
         self._columns = {name: np.empty(capacity, dtype) for name, dtype in COLUMNS.items()}
         self.rows = 0
 
-    def extend(self, *columns: Sequence[int]) -> None:
-        """Append a batch: one sequence per column, in the order of COLUMNS, all of one length."""
+    def extend(self, *columns: Sequence[int] | int) -> None:
+        """Append a batch: one sequence per column, in the order of COLUMNS, all of one length; after the first
+        a single number may stand for many of it."""
+        assert not isinstance(columns[0], int)
         begin, end = self.rows, self.rows + len(columns[0])
         if end > len(self._columns["kind"]):
             self._grow(end)
@@ -109,6 +120,8 @@ class Operations:
     measure_ns: tuple[int, int]
     dropped_ns: Ints = field(default_factory=_no_times)
     fault_ns: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    composite_ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    composite_end: Ints = field(default_factory=_no_times)
 
     def __len__(self) -> int:
         return len(self.columns["kind"])
@@ -186,6 +199,8 @@ class Operations:
                 "dropped_ns": self.dropped_ns,
                 "measure_ns": np.array(self.measure_ns, np.int64),
                 "fault_ns": self.fault_ns,
+                "composite_ids": self.composite_ids,
+                "composite_end": self.composite_end,
             }
             np.savez(file, **arrays)
         partial.replace(path)
@@ -196,7 +211,8 @@ class Operations:
         with np.load(path) as file:
             begin, end = file["measure_ns"]
             columns = {name: file[name] for name in COLUMNS}
-            return cls(columns, (int(begin), int(end)), file["dropped_ns"], file["fault_ns"])
+            more = (file[name] for name in ("dropped_ns", "fault_ns", "composite_ids", "composite_end"))
+            return cls(columns, (int(begin), int(end)), *more)
 
 
 def percentiles(latencies_ns: NDArray[Any]) -> dict[str, float | None]:

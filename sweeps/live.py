@@ -19,6 +19,7 @@ from rich.text import Text
 
 from sweeps.progress import PHASES, CellProgress, Progress
 from sweeps.tables import Row, clock, duration, rows, shown_kinds, summary
+from sweeps.verdicts import PENDING
 
 REFRESH_PER_S = 3
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -36,6 +37,9 @@ class View(Protocol):
 
     def cell_done(self, progress: Progress) -> None:
         """The last of `progress.done` is new."""
+
+    def cell_judged(self, progress: Progress, position: int) -> None:
+        """The one at this position of `progress.done` has got the verdict it waited for."""
 
 
 class PlainView:
@@ -58,6 +62,11 @@ class PlainView:
         """Print the cell's result."""
         params, result = progress.done[-1]
         self.note(cell_line(len(progress.done), len(progress.cells), params, result))
+
+    def cell_judged(self, progress: Progress, position: int) -> None:
+        """Print its verdict."""
+        params, result = progress.done[position]
+        self.note(f"[{position + 1}/{len(progress.cells)}] {params['label']}  {verdict_words(result)}")
 
 
 class LiveView:
@@ -85,6 +94,9 @@ class LiveView:
     def cell_done(self, progress: Progress) -> None:
         """Nothing: the display sees it by itself."""
 
+    def cell_judged(self, progress: Progress, position: int) -> None:
+        """Nothing either."""
+
 
 def cell_line(position: int, total: int, params: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """The result of a cell in one line."""
@@ -103,7 +115,24 @@ def cell_line(position: int, total: int, params: Mapping[str, Any], result: Mapp
             f"{row.failed} failed, {row.unknown} unknown" + (f", {row.dropped} dropped" if row.dropped else "")
         )
     seconds = sum(result.get("phases_s", {}).values())
-    return "  ".join([*parts, f"({seconds:.0f} s)", *(f"! {flag}" for flag in result.get("flags", ()))])
+    return "  ".join(
+        [
+            *parts,
+            *([verdict_words(result)] if "verdict" in result else []),
+            f"({seconds:.0f} s)",
+            *(f"! {flag}" for flag in result.get("flags", ())),
+        ]
+    )
+
+
+def verdict_words(result: Mapping[str, Any]) -> str:
+    """`verdict ok`, or what is wrong, in one line."""
+    verdict = result["verdict"]
+    word = str(verdict["verdict"])
+    if verdict.get("unexpected") and word != PENDING:
+        word = word.upper()
+    more = f": {verdict['reason']}" if verdict.get("reason") and word != PENDING else ""
+    return f"verdict {word}{' (expected)' if verdict.get('expected') else ''}{more}"
 
 
 def screen(progress: Progress, height: int) -> RenderableType:
@@ -111,6 +140,9 @@ def screen(progress: Progress, height: int) -> RenderableType:
     parts: list[RenderableType] = [_header(progress)]
     if progress.current is not None:
         parts.append(_cell(progress, progress.current))
+    elif progress.checking is not None:
+        label = progress.done[progress.checking][0]["label"]
+        parts.append(Text(f"checking cell {progress.checking + 1} of {len(progress.cells)}: {label}", "bold"))
     if progress.done:
         room = max(1, height - _FIXED_LINES)
         parts.append(

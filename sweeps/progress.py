@@ -13,7 +13,7 @@ from sweeps.grid import Cell
 from sweeps.latency import Snapshot
 from sweeps.tables import Repeat
 
-PHASES = ("boot", "elect", "warm up", "measure", "drain", "collect")
+PHASES = ("boot", "elect", "warm up", "measure", "drain", "inspect", "collect", "check")
 
 
 @dataclass
@@ -54,6 +54,8 @@ class Progress:
         """The Ray cluster and the folder of the results."""
         self.done: list[Repeat] = []
         self.current: CellProgress | None = None
+        self.checking: int | None = None
+        """Position, from 0, of the cell whose deferred check runs."""
         self._cores = cores
         self._clock = clock
         self._begin_s = clock()
@@ -126,9 +128,19 @@ class Progress:
         """The cell is done."""
         if self.current is not None:
             took_s = self._clock() - self.current.begin_s
-            phases = self.current.cell.parameters.phases
-            extra_s = max(0.0, took_s - phases.warmup - phases.measure)
+            cell = self.current.cell
+            extra_s = overhead_s(cell, self._cores)
             if result["status"] == "ok":
-                self._overheads.append((extra_s, overhead_s(self.current.cell, self._cores)))
+                self._overheads.append((max(0.0, took_s - (cell_s(cell, self._cores) - extra_s)), extra_s))
         self.done.append((params, result))
         self.current = None
+
+    def check_cell(self, position: int) -> None:
+        """The deferred check of a cell begins."""
+        self.checking = position
+
+    def end_check(self, position: int, result: Mapping[str, Any]) -> None:
+        """A cell that is done has got its verdict."""
+        params, _ = self.done[position]
+        self.done[position] = (params, result)
+        self.checking = None

@@ -3,6 +3,8 @@
     results/<name>/<time>/
       spec.yaml  manifest.json  journal.jsonl  results.csv
       cells/<id>/ params.json  result.json  latency.npz  events.jsonl  schedule.json  nodes/<node id>.log
+                  inspection.json  traces/<node id>.jsonl.gz   what a check reads beside the arrays and events
+                  violation.txt  violation.svg                 a history that is not linearizable, where there is one
     results/<name>/latest, results/latest -> the newest
 
 Files are replaced as a whole (written beside, then renamed); only the journal grows line by line. A manifest
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import gzip
 import importlib.metadata
 import io
 import json
@@ -21,7 +24,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,11 @@ from raft_actor_node.errors import ConfigError
 from sweeps.grid import Cell, show
 from sweeps.latency import Operations
 
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
-"""Exit codes of `sweep`; 2 is usage or spec."""
-_CSV_FIRST = ("cell", "repeat", "status", "reason")
+EXIT_OK, EXIT_FAILED, EXIT_VIOLATED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 0, 1, 3, 4, 130
+"""Exit codes of `sweep`; 2 is usage or spec. Of several that fit: 130 before 2, 3, 1, 4 and 0."""
+_CSV_FIRST = ("cell", "repeat", "status", "verdict", "reason")
+_COMPRESSION = 3
+"""Of traces: several times as fast as the usual level, and nearly as small."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,6 +61,10 @@ class CellFiles:
     schedule: Mapping[str, Any] | None
     logs: Mapping[str, str]
     """Node id to log."""
+    traces: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Node id to all lines of its trace, on its own clock."""
+    inspection: Mapping[str, Any] = field(default_factory=dict)
+    """What the nodes told of themselves at the end."""
 
 
 class RunWriter:
@@ -64,11 +73,11 @@ class RunWriter:
     def __init__(self, path: Path, spec_yaml: str, manifest: Mapping[str, Any]) -> None:
         self.path = path
         self._manifest = dict(manifest)
-        self._rows: list[dict[str, Any]] = []
+        self._rows: dict[str, dict[str, Any]] = {}
         (path / "cells").mkdir()
         write_text(path / "spec.yaml", spec_yaml)
         self._write_manifest(complete=False)
-        self._write_csv()
+        write_rows(path, ())
         for link in (path.parent / "latest", path.parent.parent / "latest"):
             _point(link, path)
 
@@ -102,7 +111,7 @@ class RunWriter:
 
     def write_cell(self, cell: Cell, result: Mapping[str, Any], files: CellFiles) -> Path:
         """Write the folder of a cell, and its row."""
-        folder = self.path / "cells" / cell.id
+        folder = self.folder(cell)
         (folder / "nodes").mkdir(parents=True, exist_ok=True)
         write_json(folder / "params.json", describe(cell))
         for node_id, log in files.logs.items():
@@ -112,10 +121,22 @@ class RunWriter:
         write_json(folder / "schedule.json", files.schedule)
         if files.operations is not None:
             files.operations.save(folder / "latency.npz")
-        write_json(folder / "result.json", result)
-        self._rows.append(csv_row(cell, result))
-        self._write_csv()
+        write_json(folder / "inspection.json", files.inspection)
+        for node_id, lines in files.traces.items():
+            (folder / "traces").mkdir(exist_ok=True)
+            _write_compressed(folder / "traces" / f"{node_id}.jsonl.gz", lines)
+        self.write_result(cell, result)
         return folder
+
+    def write_result(self, cell: Cell, result: Mapping[str, Any]) -> None:
+        """Write the result of a cell, and its row, anew."""
+        write_json(self.folder(cell) / "result.json", result)
+        self._rows[cell.id] = csv_row(describe(cell), result)
+        write_rows(self.path, self._rows.values())
+
+    def folder(self, cell: Cell) -> Path:
+        """The folder of a cell."""
+        return self.path / "cells" / cell.id
 
     def finish(self, *, complete: bool, exit_code: int) -> None:
         """Say in the manifest how the run ended."""
@@ -126,13 +147,23 @@ class RunWriter:
         self._manifest["complete"] = complete
         write_json(self.path / "manifest.json", self._manifest)
 
-    def _write_csv(self) -> None:
-        names = list(dict.fromkeys((*_CSV_FIRST, *(name for row in self._rows for name in row))))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_text(self.path / "results.csv", text.getvalue())
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the results.csv of the run in `path`."""
+    rows = list(rows)
+    names = list(dict.fromkeys((*_CSV_FIRST, *(name for row in rows for name in row))))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path / "results.csv", text.getvalue())
+
+
+def _write_compressed(path: Path, lines: Iterable[str]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    # No time in it: the same trace gives the same bytes.
+    partial.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), _COMPRESSION, mtime=0))
+    partial.replace(path)
 
 
 def describe(cell: Cell) -> dict[str, Any]:
@@ -144,16 +175,19 @@ def describe(cell: Cell) -> dict[str, Any]:
         "repeat": cell.repeat,
         "seed": cell.seed,
         "warnings": list(cell.warnings),
+        "signature": dict(cell.signature),
         "parameters": cell.parameters.model_dump(mode="json"),
     }
 
 
-def csv_row(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of results.csv; what was not measured is empty."""
-    row: dict[str, Any] = {"cell": cell.id, "repeat": cell.repeat, "status": result["status"]}
-    row["reason"] = result.get("reason") or ""
-    row |= {name: show(value) for name, value in cell.axes.items()}
-    row["cluster.nodes"] = cell.parameters.cluster.nodes
+def csv_row(params: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of results.csv, from params.json and result.json; what was not measured is empty."""
+    verdict = result.get("verdict", {})
+    row: dict[str, Any] = {"cell": params["cell"], "repeat": params["repeat"], "status": result["status"]}
+    row["verdict"] = verdict.get("verdict", "")
+    row["reason"] = result.get("reason") or verdict.get("reason") or ""
+    row |= {name: show(value) for name, value in params["axes"].items()}
+    row["cluster.nodes"] = params["parameters"]["cluster"]["nodes"]
     row["chaos"] = result.get("chaos", "")
     row |= {_csv_name(name): "" if value is None else value for name, value in result.get("metrics", {}).items()}
     row["flags"] = "; ".join(result.get("flags", ()))
@@ -266,6 +300,25 @@ class StoredCell:
         """Its operations as arrays. Raises FileNotFoundError when the cell never came to measure."""
         return Operations.load(self.path / "latency.npz")
 
+    def inspection(self) -> dict[str, Any]:
+        """What the nodes told of themselves at the end; empty when they could not be asked."""
+        found: dict[str, Any] = json.loads((self.path / "inspection.json").read_text("utf-8"))
+        return found
+
+    def events(self) -> list[dict[str, Any]]:
+        """Phases, faults, and trace events (of the commits only some), on the driver's clock."""
+        return [json.loads(line) for line in (self.path / "events.jsonl").read_text("utf-8").splitlines()]
+
+    def traces(self) -> dict[str, list[str]]:
+        """Node id to all lines of its trace, on its own clock."""
+        files = sorted((self.path / "traces").glob("*.jsonl.gz"))
+        return {
+            file.name.removesuffix(".jsonl.gz"): gzip.decompress(file.read_bytes())
+            .decode("utf-8", "replace")
+            .splitlines()
+            for file in files
+        }
+
 
 @dataclass(frozen=True)
 class StoredRun:
@@ -292,11 +345,12 @@ def read_run(path: Path) -> StoredRun:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         with (path / "results.csv").open(encoding="utf-8", newline="") as file:
             ids = [row["cell"] for row in csv.DictReader(file)]
-        return StoredRun(path, manifest, [_read_cell(path / "cells" / identity) for identity in ids])
+        return StoredRun(path, manifest, [read_cell(path / "cells" / identity) for identity in ids])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{path}: is not a run that can be read: {error}") from None
 
 
-def _read_cell(folder: Path) -> StoredCell:
+def read_cell(folder: Path) -> StoredCell:
+    """One cell from its folder. Raises OSError and ValueError."""
     params, result = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("params", "result"))
     return StoredCell(folder, params, result)

@@ -1,107 +1,172 @@
 """Runs the cells of a sweep one after the other, and writes down what they show.
 
-A cell that fails is recorded with its reason, and the sweep goes on. An interruption ends the cell that runs:
-its faults are healed, its nodes are stopped, what it has is written, and the run stays marked as incomplete.
+A cell that fails is recorded with its reason, and the sweep goes on. When its nodes have ended it is judged, or,
+where its checks are deferred, after the last cell. An interruption ends the cell that runs: its faults are healed,
+its nodes are stopped, what it has is written, and the run stays marked as incomplete. The write-ahead logs of a
+cell that failed, or was found wrong before the next one, stay where they are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sweeps.cell import Backend, CellRun, Record
+from sweeps.cell import Record
+from sweeps.checking import judged
 from sweeps.grid import Cell
 from sweeps.live import View
 from sweeps.progress import Progress
-from sweeps.results import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, CellFiles, RunWriter, describe, file_system
+from sweeps.results import EXIT_INTERRUPTED, CellFiles, RunWriter, describe, file_system
 from sweeps.summary import Evidence, judge, summarise
+from sweeps.verdicts import PENDING, exit_code, pending, with_verdict
+
+
+class Life(Protocol):
+    """One cell from its beginning to the end of its processes: CellRun, or what runs one in another time."""
+
+    @property
+    def interrupted(self) -> Record | None:
+        """After a cancellation: what there was until then."""
+
+    async def run(self) -> Record:
+        """Live the cell. Only a cancellation is raised."""
+
+    async def release(self, *, keep: bool) -> None:
+        """End what is left. With `keep` the files of the nodes stay on their hosts."""
+
+
+Begin = Callable[[Cell, Progress, str], Life]
+"""Makes the life of a cell of the run with this id."""
 
 
 class Runner:
-    """One run of a sweep on a backend."""
+    """One run of a sweep."""
 
     def __init__(
-        self, backend: Backend, writer: RunWriter, progress: Progress, view: View, thresholds: Mapping[str, str]
+        self, begin: Begin, writer: RunWriter, progress: Progress, view: View, thresholds: Mapping[str, str]
     ) -> None:
-        self._backend, self._writer, self._progress, self._view = backend, writer, progress, view
+        self._begin, self._writer, self._progress, self._view = begin, writer, progress, view
         self._thresholds = thresholds
 
     async def run(self, cells: Sequence[Cell]) -> int:
         """Run the cells; returns the exit code of `sweep`. A cancellation is raised after cleaning up."""
         self._writer.journal("run started", cells=len(cells))
         try:
-            statuses = [await self._run_cell(cell) for cell in cells]
+            results = [await self._run_cell(cell) for cell in cells]
+            for position, cell in enumerate(cells):
+                if results[position]["verdict"]["verdict"] == PENDING:
+                    results[position] = await self._judge_late(position, cell, results[position])
         except asyncio.CancelledError:
             self._writer.journal("run interrupted", cells_done=len(self._progress.done))
             self._writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
             raise
-        code = EXIT_OK if all(status == "ok" for status in statuses) else EXIT_FAILED
+        code = exit_code(results)
         self._writer.journal("run finished", exit_code=code)
         self._writer.finish(complete=True, exit_code=code)
         return code
 
-    async def _run_cell(self, cell: Cell) -> str:
+    async def _run_cell(self, cell: Cell) -> dict[str, Any]:
         self._writer.journal("cell started", cell=cell.id, label=cell.label, repeat=cell.repeat)
         self._progress.begin_cell(cell)
-        run = CellRun(cell, self._backend, self._progress, run_id=run_id(self._writer))
+        run = self._begin(cell, self._progress, run_id(self._writer))
         try:
             record = await run.run()
         except asyncio.CancelledError:
             try:
                 if run.interrupted is not None:
                     summary, _ = self._findings(run.interrupted)
-                    self._write(cell, run.interrupted, {"status": "interrupted", "reason": "interrupted", **summary})
+                    stopped = {"status": "interrupted", "reason": "interrupted", **summary}
+                    self._finished(cell, self._write(cell, run.interrupted, stopped, "interrupted"))
             finally:
                 await run.release(keep=False)
             raise
         summary, reason = self._findings(record)
-        verdict: dict[str, Any] = {"status": "failed" if reason else "ok", "reason": reason}
+        found: dict[str, Any] = {"status": "failed" if reason else "ok", "reason": reason}
         if record.error and record.detail != record.error:
-            verdict["detail"] = record.detail
-        await self._release(run, keep=reason is not None)
-        if reason is not None and record.storage:
-            verdict["kept"] = sorted(set(record.storage.values()))
-        self._write(cell, record, verdict | summary)
+            found["detail"] = record.detail
+        defer = cell.parameters.checks.when == "defer"
+        result = self._write(cell, record, found | summary, "deferred" if defer else "not checked yet")
+        try:
+            if not defer:
+                self._progress.enter("check")
+                result = await self._judge(cell, result)
+        finally:
+            kept = await self._release(run, record, keep=reason is not None or _is_wrong(result))
+            if kept:
+                result |= {"kept": kept}
+                self._writer.write_result(cell, result)
+            self._finished(cell, result)
         self._view.cell_done(self._progress)
-        if "kept" in verdict:
-            self._view.note(f"the logs of cell {cell.id} are kept in {', '.join(verdict['kept'])}")
-        return str(verdict["status"])
+        if kept:
+            self._view.note(f"the logs of cell {cell.id} are kept in {', '.join(kept)}")
+        return result
+
+    async def _judge(self, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+        """The result with its verdict, after its files were written and its nodes have ended."""
+        verdict = await judged(self._writer.folder(cell), cell.parameters.checks)
+        result = with_verdict(result, verdict, cell.parameters.expect)
+        self._writer.write_result(cell, result)
+        return result
+
+    async def _judge_late(self, position: int, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+        self._progress.check_cell(position)
+        judged_result = await self._judge(cell, result)
+        self._writer.journal("cell judged", cell=cell.id, verdict=judged_result["verdict"]["verdict"])
+        self._progress.end_check(position, judged_result)
+        self._view.cell_judged(self._progress, position)
+        return judged_result
 
     def _findings(self, record: Record) -> tuple[dict[str, Any], str | None]:
         """What the cell shows, and why it failed, if it did. Raw data that cannot be understood fails it too,
         and is written down as it is."""
         try:
             summary = summarise(record.evidence)
-            return summary, self._verdict(record, summary)
+            return summary | record.facts, self._reason(record, summary)
         except Exception as failure:
             record.fails(failure, "summarising")
             return summarise(Evidence(record.evidence.parameters, None, ())), record.error
 
-    def _verdict(self, record: Record, summary: Mapping[str, Any]) -> str | None:
+    def _reason(self, record: Record, summary: Mapping[str, Any]) -> str | None:
         if record.error is not None:
             return record.error
         reason = judge(record.evidence, summary, self._thresholds)
         return (record.unavailable or reason) if reason is not None and record.evidence.operations is None else reason
 
-    async def _release(self, run: CellRun, *, keep: bool) -> None:
-        """End the cell's processes. What fails here is written down; the next cell has a new cluster anyway."""
+    async def _release(self, run: Life, record: Record, *, keep: bool) -> list[str]:
+        """End what is left of the cell; returns where the logs of its nodes are kept. What fails here is written
+        down; the next cell has a new cluster anyway."""
         try:
             await run.release(keep=keep)
         except Exception as error:
             self._writer.journal("release failed", error=f"{type(error).__name__}: {error}")
+        return sorted(set(filter(None, record.storage.values()))) if keep else []
 
-    def _write(self, cell: Cell, record: Record, findings: Mapping[str, Any]) -> None:
+    def _write(self, cell: Cell, record: Record, found: Mapping[str, Any], why_pending: str) -> dict[str, Any]:
+        """Write the cell's folder, with a verdict that is to come; returns its result."""
         evidence = record.evidence
         for folder in list(record.storage.values())[:1]:
             if evidence.cores is not None:  # all on this host, so that its file systems are the nodes'
                 self._writer.add_facts({"wal": {"folder": folder, "file_system": file_system(Path(folder))}})
-        result = {"cell": cell.id, **findings}
-        files = CellFiles(evidence.operations, evidence.events, record.schedule, record.logs)
+        result = with_verdict({"cell": cell.id, **found}, pending(why_pending), cell.parameters.expect)
+        files = CellFiles(
+            evidence.operations, evidence.events, record.schedule, record.logs, record.traces, record.inspection
+        )
         self._writer.write_cell(cell, result, files)
-        self._writer.journal("cell finished", cell=cell.id, status=result["status"], reason=result["reason"])
+        return result
+
+    def _finished(self, cell: Cell, result: Mapping[str, Any]) -> None:
+        verdict = result["verdict"]["verdict"]
+        facts = {"status": result["status"], "reason": result["reason"], "verdict": verdict}
+        self._writer.journal("cell finished", cell=cell.id, **facts)
         self._progress.end_cell(describe(cell), result)
+
+
+def _is_wrong(result: Mapping[str, Any]) -> bool:
+    """Whether there is a violation that nobody expected, so that the logs of the nodes are worth keeping."""
+    verdict = result["verdict"]
+    return verdict["verdict"] == "violated" and bool(verdict["unexpected"])
 
 
 def run_id(writer: RunWriter) -> str:

@@ -22,6 +22,7 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from chaos import BadChaos, ChaosSpec, parse_chaos, plan
+from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node import config as node_config
 from raft_actor_node.config import (
     ClientSettings,
@@ -41,6 +42,8 @@ from sweeps.document import Document, Path, dotted, parse_yaml, split_values
 from sweeps.thresholds import parse_threshold
 
 PRESETS = FilePath(__file__).parent / "presets"
+CASE = "case"
+"""Name of the axis over `cases`; cases.py says what they are."""
 
 
 class _Described(Section):
@@ -57,8 +60,8 @@ def _command(value: Any) -> Any:
 
 
 def _target(value: Any) -> Any:
-    if value in ("sim", "etcd", "pysyncobj"):
-        raise ValueError(f"{value} is not available in this version; it must be raft")
+    if value in ("etcd", "pysyncobj"):
+        raise ValueError(f"{value} is not available in this version; it must be raft or sim")
     return value
 
 
@@ -100,6 +103,8 @@ class LoadSettings(_Described):
     """Client sessions: in closed mode so many operations are always outstanding, in open mode at most so many."""
     rate: Annotated[float, Field(gt=0, le=10_000_000)] | None = None
     """Operations per second, in open mode."""
+    think: Duration = 0.0
+    """Pause of a client between an answer and its next operation, in closed mode."""
     arrivals: Literal["poisson", "constant"] = "poisson"
     """Distribution of the times between two operations, in open mode."""
     mix: Mix = Mix(put=0.5, get=0.5)
@@ -125,25 +130,49 @@ class PhaseSettings(_Described):
     """Load that is measured; the chaos happens here."""
 
 
+class CheckSettings(_Described):
+    """What of a cell is checked, when, and within which bounds."""
+
+    linearizable: bool = True
+    """Whether the history of the clients is linearizable, key by key."""
+    invariants: bool = True
+    """Whether the invariants of Raft hold in the traces of all lives of all nodes, and their states agree."""
+    when: Literal["between-cells", "defer"] = "between-cells"
+    """between-cells: after each cell, before the next one begins; defer: after the last one. Nothing is ever
+    checked beside a measurement."""
+    time_limit: Annotated[Duration, Field(gt=0, le=86_400)] = 60.0
+    """A check of a history that takes longer is given up: its verdict is unknown."""
+    memory_limit: Annotated[Size, Field(ge=64 * 2**20)] = 2 * 2**30
+    """One that takes more memory is given up too."""
+    least_operations: Annotated[int, Field(ge=0, strict=True)] = 100
+    """A cell in which fewer operations succeed proves nothing: its verdict is unknown."""
+
+
 class Parameters(_Described):
     """Everything that describes one cell."""
 
-    target: Annotated[Literal["raft"], BeforeValidator(_target)] = "raft"
-    """The system under test."""
+    target: Annotated[Literal["raft", "sim"], BeforeValidator(_target)] = "raft"
+    """The system under test. raft: real processes. sim: the same code in virtual time, in one process, from a seed;
+    it takes at most 5000 operations per cell, and its load is made so small."""
     cluster: ClusterSettings = ClusterSettings()
     raft: RaftSettings = RaftSettings()
     storage: StorageSettings = StorageSettings()
     limits: LimitSettings = LimitSettings()
     transport: TransportSettings = TransportSettings()
     client: ClientSettings = ClientSettings()
+    sim: SimSettings = SimSettings()
+    """What is simulated around the nodes, with `target: sim`."""
     load: LoadSettings = LoadSettings()
     phases: PhaseSettings = PhaseSettings()
     chaos: Annotated[ChaosSpec, BeforeValidator(parse_chaos)] = ChaosSpec()
     """Faults during the measurement: none, one, or a list of them."""
     allow_bad_parameters: bool = False
     """Run cells whose parameters break a static rule of Raft."""
-    expect: Literal["ok", "unavailable"] = "ok"
-    """What the cell should show; `unavailable`: no operation completes (while faults last, if there are any)."""
+    checks: CheckSettings = CheckSettings()
+    expect: Literal["ok", "available", "unavailable", "safe", "unknown", "violated"] = "ok"
+    """What the cell should show. available, unavailable: operations complete, or none does, while a fault lasts,
+    later than 10 election timeouts after it began; without faults, in the whole measurement. safe: anything but a
+    violation. unknown, violated: this verdict; a violation that was expected and not found is a failure."""
 
 
 class Spec(_Described):
@@ -164,8 +193,14 @@ class Spec(_Described):
     axes: dict[str, list[Any]] = Field(default_factory=dict)
     """Parameters that vary, by dotted name, with their values. A mapping as the value of a section replaces
     only the keys it has."""
+    cases: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Named sets of parameters that vary together: an axis of the name `case`. A case may also have a `signature`,
+    conditions as in thresholds that are shown beside what was seen, or say why it must be `refused`."""
     exclude: list[dict[str, Any]] = Field(default_factory=list)
     """Combinations that are left out."""
+    expectations: list[dict[str, Any]] = Field(default_factory=list)
+    """What combinations are expected to show: parameters (or `case`) with their values, and `expect`. The last one
+    that matches a cell counts."""
     thresholds: dict[str, str] = Field(default_factory=dict)
     """Conditions on a cell's result, such as `latency.put.p99: "< 100ms"`; a cell that misses one fails."""
 
@@ -290,7 +325,9 @@ def override(source: Source, key: str, value: Any, origin: str) -> Source:
         metric = name.removeprefix("thresholds.")
         data["thresholds"] = {**(conditions if isinstance(conditions, dict) else {}), metric: value}
         return Source(data, {**origins, ("thresholds", metric): origin}, source.name)
-    if name in Spec.model_fields and name not in ("base", "axes", "exclude", "thresholds"):
+    if name == "cases":
+        return _only_cases(here, value)
+    if name in Spec.model_fields and name not in ("base", "axes", "exclude", "expectations", "thresholds"):
         if isinstance(value, list):
             raise here.error((key,), "takes one value, it cannot be an axis")
         data[name] = value
@@ -313,6 +350,23 @@ def override(source: Source, key: str, value: Any, origin: str) -> Source:
     data["base"] = with_value(base if isinstance(base, dict) else {}, name, value)
     path = ("base", *name.split("."))
     return Source(data, {**_without(origins, path), path: origin}, source.name)
+
+
+def _only_cases(source: Source, names: Any) -> Source:
+    """The spec with these of its cases."""
+    wanted = [str(name) for name in (names if isinstance(names, list) else [names])]
+    cases = source.data.get("cases")
+    cases = cases if isinstance(cases, dict) else {}
+    for name in wanted:
+        if name not in cases:
+            raise source.error(("cases",), f"there is no case {name!r}{suggestion(name, list(cases))}")
+    data = {**source.data, "cases": {name: cases[name] for name in wanted}}
+    for key in ("exclude", "expectations"):
+        rules = data.get(key)
+        if isinstance(rules, list):
+            gone = [rule for rule in rules if isinstance(rule, dict) and rule.get(CASE, wanted[0]) not in wanted]
+            data[key] = [rule for rule in rules if rule not in gone]
+    return Source(data, source.origins, source.name)
 
 
 def _without(origins: Mapping[Path, str], path: Path) -> dict[Path, str]:
@@ -357,6 +411,11 @@ def _check_axis(source: Source, name: str, values: list[Any]) -> None:
 
 def normal_value(source: Source, name: str, value: Any, path: Path) -> Any:
     """The validated value of one parameter in its normal form. `path` says where it was written."""
+    if name == CASE and path[0] != "axes":
+        cases = source.data.get("cases") or {}
+        if value not in cases:
+            raise source.error(path, f"there is no case {value!r}{suggestion(str(value), list(cases))}")
+        return value
     if name not in PARAMETER_NAMES and not name.startswith("load.mix."):
         raise source.error(
             path[:-1] if path[0] == "axes" else path, f"unknown parameter{suggestion(name, PARAMETER_NAMES)}"
@@ -440,6 +499,8 @@ def _names_beside(path: tuple[str, ...]) -> list[str]:
 def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str]:
     """What is wrong with the parameters of a cell as a whole, each beginning with the field."""
     load, limits = parameters.load, parameters.limits
+    if parameters.target == "sim" and parameters.cluster.command != "default":
+        yield "cluster.command: only this project's own node can be simulated"
     if load.mode == "open" and load.rate is None:
         yield "load.rate: is needed in open mode"
     if load.value_bytes > limits.value_bytes:
@@ -475,9 +536,26 @@ def cell_warnings(parameters: Parameters) -> list[str]:
         warnings += static_faults(parameters.raft, parameters.limits, parameters.transport)
     if parameters.load.mode == "closed" and parameters.load.rate is not None:
         warnings.append("load.rate: has no effect in closed mode")
+    if parameters.load.mode == "open" and parameters.load.think:
+        warnings.append("load.think: has no effect in open mode")
+    if parameters.target != "sim" and parameters.sim != SimSettings():
+        warnings.append("sim: has no effect on real processes")
     if parameters.load.value_bytes < 8:
         warnings.append("load.value_bytes: values below 8 bytes are not unique")
     return warnings
+
+
+def check_bounds(time_limit: str | None, memory_limit: str | None) -> dict[str, Any]:
+    """Bounds of a check as on the command line, as fields of CheckSettings. Raises ConfigError."""
+    given = {"time_limit": time_limit, "memory_limit": memory_limit}
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is not None:
+            try:
+                found[name] = getattr(CheckSettings.model_validate({name: value}, context=WRITTEN), name)
+            except ValidationError as error:
+                raise ConfigError(f"--{name.replace('_', '-')}: {_message(error.errors()[0])}") from None
+    return found
 
 
 def json_schema() -> dict[str, Any]:

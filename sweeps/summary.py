@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from chaos import label
+from sweeps.availability import availability, refutes
 from sweeps.failover import STAGES, failovers, is_injection
 from sweeps.latency import FAIL, KINDS, MIN_ABOVE, OK, UNKNOWN, Operations, percentiles
 from sweeps.spec import Parameters
@@ -87,12 +88,16 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
             }
             for each in lost
         ],
-        "host_busy": evidence.host_busy,
-        "nodes": {node_id: figures.as_json() for node_id, figures in evidence.nodes.items()},
-        "load": evidence.load.as_json(),
-        "clock_error_ms": evidence.clock_error_ms,
+        "availability": availability(evidence.events, operations, evidence.parameters.raft.election_timeout.max_s),
         "flags": flags(evidence),
     }
+    if evidence.parameters.target != "sim":  # where there is no machine, there is nothing to tell of it
+        result |= {
+            "host_busy": evidence.host_busy,
+            "nodes": {node_id: figures.as_json() for node_id, figures in evidence.nodes.items()},
+            "load": evidence.load.as_json(),
+            "clock_error_ms": evidence.clock_error_ms,
+        }
     if operations is not None:
         result |= _of_operations(operations)
     result["metrics"] = metrics(result, [each.stages_ms() for each in lost])
@@ -130,6 +135,8 @@ def metrics(result: Mapping[str, Any], stages: Sequence[Mapping[str, float | Non
         "throughput": result.get("throughput_per_s"),
         **{name: operations.get(name) for name in ("ok", "failed", "unknown", "dropped")},
         "elections": result["elections"]["won"],
+        "campaigns": result["elections"]["started"],
+        "busy": result.get("host_busy"),
         "failovers": len(result["failovers"]),
         "outage": result.get("longest_gap_ms"),
     }
@@ -190,16 +197,22 @@ def flags(evidence: Evidence) -> list[str]:
 
 
 def judge(evidence: Evidence, result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | None:
-    """Why the cell is not what was expected of it, in one line, or None when it is good."""
-    if evidence.parameters.chaos and evidence.operations is not None and not any(map(_struck, evidence.events)):
-        return ": ".join(["no fault took effect", *_fault_problems(evidence.events)[:1]])
-    available = _available(evidence)
-    if evidence.parameters.expect == "unavailable":
-        return "expected to be unavailable, and operations succeeded" if available else None
+    """Why the cell is not what was expected of it, in one line, or None when it is good. Whether it proves anything,
+    and whether its faults bit, is a matter of its verdict."""
+    expected = evidence.parameters.expect
+    if expected == "safe":
+        return None
+    if expected == "unavailable":
+        return _available_after_all(evidence, result)
     if evidence.operations is None:
         return "no load could begin"
-    if not available:
+    if expected != "unknown" and not evidence.operations.count(OK):
         return "no operation succeeded"
+    refuted = evidence.parameters.chaos and expected == "available" and refutes(result["availability"], "available")
+    return refuted or _missed(result, thresholds)
+
+
+def _missed(result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | None:
     misses = [
         miss
         for metric, condition in thresholds.items()
@@ -227,19 +240,13 @@ def _fault_problems(events: Iterable[Mapping[str, Any]]) -> list[str]:
     return problems
 
 
-def _available(evidence: Evidence) -> bool:
-    """Whether operations succeeded: in the measurement, or, where unavailability is expected of faults,
-    from begin to end while a fault was in force."""
-    operations = evidence.operations
-    if operations is None:
-        return False
-    succeeded = operations.measured & (operations["outcome"] == OK)
-    if evidence.parameters.expect == "unavailable" and len(operations.fault_ns):
-        inside = np.zeros(len(operations), np.bool_)
-        for begin, end in operations.fault_ns:
-            inside |= (operations["start_ns"] >= begin) & (operations["end_ns"] < end)
-        succeeded &= inside
-    return bool(succeeded.any())
+def _available_after_all(evidence: Evidence, result: Mapping[str, Any]) -> str | None:
+    """Why a cell was not as unavailable as expected: while faults last, or, without any, in the measurement."""
+    if evidence.operations is None:
+        return None
+    if evidence.parameters.chaos:
+        return refutes(result["availability"], "unavailable")
+    return "expected to be unavailable, and operations succeeded" if evidence.operations.count(OK) else None
 
 
 def _percentile(samples: Sequence[int], q: float) -> int | None:

@@ -14,8 +14,10 @@ from sweeps.estimate import RAY_START_S, cell_s, needs
 from sweeps.grid import Cell, show
 from sweeps.latency import KINDS, Operations, percentiles, pool
 from sweeps.spec import Spec
+from sweeps.verdicts import PENDING, verdict_notes
 
 Percentiles = Mapping[str, float | None]
+_BADNESS = {"violated": 3, "unknown": 2, PENDING: 1}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Row:
     notes: Sequence[str] = ()
     """Reasons of failures, and flags."""
     open_loop: bool = False
+    verdicts: Sequence[tuple[str, bool]] = ()
+    """Of each repeat, and whether it is what was hoped for."""
+    simulated: bool = False
 
 
 Repeat = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -65,6 +70,11 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
     return Row(
         axes={name: _axis(name, value, first) for name, value in axes.items()},
         statuses=[result["status"] for result in results],
+        verdicts=[
+            (str(result["verdict"]["verdict"]), not result["verdict"].get("unexpected"))
+            for result in results
+            if "verdict" in result
+        ],
         throughputs=[result["throughput_per_s"] for _, result in measured],
         latency_ms=latency,
         failovers_ms=[each["succeeded_ms"] for result in results for each in result.get("failovers", ())],
@@ -74,6 +84,7 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
         elections=sum(elections) if elections and None not in elections else None,
         notes=list(dict.fromkeys(note for result in results for note in _notes(result))),
         open_loop=params["parameters"]["load"]["mode"] == "open",
+        simulated=params["parameters"]["target"] == "sim",
     )
 
 
@@ -82,7 +93,11 @@ def _axis(name: str, value: Any, result: Mapping[str, Any]) -> str:
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
-    return [note for note in (result.get("reason"), *result.get("flags", ())) if note]
+    scaled = (
+        f"simulated with less load: {name} {now}, not {asked}"
+        for name, (asked, now) in (result.get("load_scaled") or {}).items()
+    )
+    return [note for note in (result.get("reason"), *verdict_notes(result), *scaled, *result.get("flags", ())) if note]
 
 
 def summary(results: Sequence[Row], title: str | None = None) -> Table:
@@ -99,7 +114,7 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
     )
     axes = list(dict.fromkeys(name for row in results for name in row.axes))
     kinds = shown_kinds(row.latency_ms for row in results)
-    extra = [name for name in ("failovers_ms", "dropped") if any(getattr(row, name) for row in results)]
+    extra = [name for name in ("failovers_ms", "dropped", "verdicts") if any(getattr(row, name) for row in results)]
     for name in axes:
         table.add_column(name.rsplit(".", 1)[-1].replace("_", " "), overflow="fold", max_width=26)
     table.add_column("op/s", justify="right", no_wrap=True)
@@ -115,6 +130,8 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
     if "dropped" in extra:
         table.add_column("dropped", justify="right")
     table.add_column("", no_wrap=True)
+    if "verdicts" in extra:
+        table.add_column("verdict", no_wrap=True)
     for row in results:
         table.add_row(
             *(Text(row.axes.get(name, "")) for name in axes),  # as Text: what users write is no markup
@@ -126,6 +143,7 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
             _count(row.unknown),
             *([_count(row.dropped)] if "dropped" in extra else []),
             status(row.statuses),
+            *([verdict(row.verdicts)] if "verdicts" in extra else []),
         )
     return table
 
@@ -148,6 +166,8 @@ def notes(results: Sequence[Row]) -> list[str]:
         lines.append(
             "closed loop: clients that wait send nothing, so that outages are under-represented in percentiles"
         )
+    if any(row.simulated for row in results):
+        lines.append("simulated: times are those of the simulated world, and say nothing about this machine")
     return lines
 
 
@@ -166,6 +186,17 @@ def status(statuses: Sequence[str]) -> Text:
     if not bad:
         return Text("ok", "green")
     return Text(bad[0] if len(bad) == len(statuses) else f"{len(bad)} of {len(statuses)} {bad[0]}", "bold red")
+
+
+def verdict(verdicts: Sequence[tuple[str, bool]]) -> Text:
+    """The verdict of all repeats, or the worst, and of how many."""
+    if not verdicts:
+        return Text("-", "dim")
+    worst, good = max(verdicts, key=lambda each: (not each[1], _BADNESS.get(each[0], 0)))
+    style = {"violated": "bold red", "ok": "green", PENDING: "dim"}.get(worst, "bold yellow")
+    same = sum(found == worst for found, _ in verdicts)
+    of = "" if same == len(verdicts) else f"{same} of {len(verdicts)} "
+    return Text(f"{of}{worst}", "green" if good and worst != PENDING else style)
 
 
 def _count(count: int) -> Text:
@@ -198,7 +229,7 @@ def cells_table(spec: Spec, cells: Sequence[Cell]) -> Table:
     )
     table.add_column("#", justify="right", style="dim")
     table.add_column("cell", style="dim", no_wrap=True)
-    for name in spec.axes or ("cluster.nodes",):
+    for name in cells[0].axes or ("cluster.nodes",):
         table.add_column(name, overflow="fold", max_width=60)
     if spec.repeats > 1:
         table.add_column("repeat", justify="right")
@@ -218,7 +249,14 @@ def cells_table(spec: Spec, cells: Sequence[Cell]) -> Table:
 def needs_lines(cells: Sequence[Cell]) -> list[str]:
     """What the machine must bear, a line each."""
     most = needs(cells)
-    total_s = RAY_START_S + sum(cell_s(cell) for cell in cells)
+    simulated = cells[0].parameters.target == "sim"
+    total_s = (0.0 if simulated else RAY_START_S) + sum(cell_s(cell) for cell in cells)
+    if simulated:
+        return [
+            f"time       about {clock(total_s)}, one core, simulated in one process",
+            f"memory     about {_bytes(most.memory_bytes)}",
+            f"disk       {_bytes(most.results_bytes)} of results",
+        ]
     return [
         f"time       about {clock(total_s)}",
         f"processes  at most {most.processes} at a time, besides Ray's own",

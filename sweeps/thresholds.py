@@ -27,8 +27,19 @@ TIMES: tuple[str, ...] = (
     "outage",
 )
 """Metrics that are times; those of failover are the worst of the cell, `outage` the longest time without success."""
-NUMBERS: tuple[str, ...] = ("throughput", "ok", "failed", "unknown", "dropped", "elections", "failovers")
-"""Metrics that are numbers; throughput is in operations per second."""
+NUMBERS: tuple[str, ...] = (
+    "throughput",
+    "ok",
+    "failed",
+    "unknown",
+    "dropped",
+    "elections",
+    "campaigns",
+    "failovers",
+    "busy",
+)
+"""Metrics that are numbers; throughput is in operations per second, `elections` were won, `campaigns` begun, and
+`busy` is the share of the host's CPU time that was used, by anything."""
 
 
 @dataclass(frozen=True)

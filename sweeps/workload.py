@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +27,11 @@ from raft_actor_node.config import ClientSettings, TransportSettings
 from raft_actor_node.kv.commands import Kind
 from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Ints, Recorder, Snapshot
 from sweeps.spec import LoadSettings
+from sweeps.values import CLIENT_SHIFT, ID_BYTES, Values
 
 _PUT, _CAS, _APPEND = int(Kind.PUT), int(Kind.COMPARE_AND_SWAP), int(Kind.APPEND)  # plain, for the hot path
-_CLIENT_SHIFT = 40
+_MOST_APPENDED_BYTES = 128 * ID_BYTES
+"""A checker must know all of a value, and each read of a long one costs its whole length."""
 _BLOCK = 8192
 _TICK_S = 0.001
 _SAMPLE_S = 0.05
@@ -53,6 +56,8 @@ class LoadResult:
 
     columns: dict[str, NDArray[Any]]
     """As in latency.py."""
+    composite_ids: NDArray[np.uint64]
+    composite_end: Ints
     dropped_ns: Ints
     sample_ns: Ints
     """When the two series below were sampled."""
@@ -128,8 +133,7 @@ class LoadGenerator:
     """Sends load to a cluster, and records every operation.
 
     Usage: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`, `result`, `close`.
-    Values are unique: the first 8 bytes hold the client's number plus one (24 bits) and the number of its
-    value (40 bits); shorter values are cut from the left and repeat. What is appended is these 8 bytes.
+    Values are unique (values.py). `clock` gives nanoseconds; the engine gets it too.
     """
 
     def __init__(
@@ -141,9 +145,12 @@ class LoadGenerator:
         seed: int,
         longest_value: int,
         engine: EngineFactory = ClientEngine,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._load, self._client, self._transport, self._seed = load, client, transport, seed
-        self._longest_value = longest_value
+        self._clock = clock
+        self._values = Values(load.value_bytes)
+        self._longest_appended = min(longest_value // 2, load.value_bytes + _MOST_APPENDED_BYTES)
         self._new_engine = engine
         self._engine: Engine | None = None
         self._sessions: list[Session] = []
@@ -154,8 +161,6 @@ class LoadGenerator:
         self._decided = dict.fromkeys((OK, FAIL, UNKNOWN), 0)
         self._dropped = array("q")
         self._written = 0
-        self._id_bytes = min(8, load.value_bytes)
-        self._padding = b"." * (load.value_bytes - self._id_bytes)
         self._known: dict[int, bytes | None] = {}
         self._full: set[int] = set()
         self._running = False
@@ -167,7 +172,13 @@ class LoadGenerator:
     async def connect(self, addresses: Mapping[str, str]) -> None:
         """Open a session per client. Raises OperationError when the cluster grants none in time."""
         self._engine = self._new_engine(
-            dict(addresses), client_id="load", on_done=self._done, settings=self._client, transport=self._transport
+            dict(addresses),
+            client_id="load",
+            on_done=self._done,
+            settings=self._client,
+            transport=self._transport,
+            rng=random.Random(self._seed),
+            clock=self._clock,
         )
         await self._engine.start()
         self._sessions = await self._engine.open_sessions(self._load.clients)
@@ -183,7 +194,7 @@ class LoadGenerator:
         gc.collect()
         gc.freeze()
         self._running = True
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock()
         self._seen = (self._recorder.rows, now_ns)
         self._sample(now_ns)
         if self._load.mode == "open":
@@ -191,7 +202,13 @@ class LoadGenerator:
             self._tick()
         else:
             clients, self._free = self._free, []
-            self._submit(clients, [now_ns] * len(clients))
+            if self._load.think:
+                # One after the other, else all would go on thinking, and asking, together.
+                for position, client in enumerate(clients):
+                    delay_s = self._load.think * position / len(clients)
+                    asyncio.get_running_loop().call_later(delay_s, self._next, [client])
+            else:
+                self._submit(clients, [now_ns] * len(clients))
         return now_ns
 
     async def stop(self) -> None:
@@ -229,7 +246,7 @@ class LoadGenerator:
     async def snapshot(self) -> Snapshot:
         """How the load stands. Cheap: a look at the rows since the last time."""
         rows, then_ns = self._seen
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock()
         self._seen = (self._recorder.rows, now_ns)
         latencies = self._recorder.column("end_ns", rows) - self._recorder.column("intended_ns", rows)
         recent_ok = np.count_nonzero(self._recorder.column("outcome", rows) == OK)
@@ -249,7 +266,8 @@ class LoadGenerator:
         """Everything that was recorded."""
         samples = np.array(self._samples, np.int64).reshape(-1, 3)
         dropped = np.array(self._dropped, np.int64)
-        return LoadResult(self._recorder.columns(), dropped, samples[:, 0], samples[:, 1], samples[:, 2])
+        composites = self._values.composites()
+        return LoadResult(self._recorder.columns(), *composites, dropped, samples[:, 0], samples[:, 1], samples[:, 2])
 
     @property
     def _outstanding(self) -> int:
@@ -260,19 +278,29 @@ class LoadGenerator:
     def _done(self, operations: list[Operation]) -> None:
         self._record(operations)
         clients = [operation.token[0] for operation in operations]
+        if self._running and self._arrivals is None and not self._load.think:
+            self._submit(clients, [self._clock()] * len(clients))
+            return
         if self._running and self._arrivals is None:
-            self._submit(clients, [time.monotonic_ns()] * len(clients))
+            asyncio.get_running_loop().call_later(self._load.think, self._next, clients)
         else:
             self._free += clients
-            if not self._outstanding:
-                self._idle.set()
+        if not self._outstanding:
+            self._idle.set()
+
+    def _next(self, clients: list[int]) -> None:
+        """The next operations of clients that have thought."""
+        if self._running:
+            self._submit(clients, [self._clock()] * len(clients))
 
     def _record(self, operations: list[Operation]) -> None:
         if self._load.mix.append:
-            half = self._longest_value // 2
-            self._full.update(o.token[1] for o in operations if o.kind == _APPEND and o.number > half)
+            longest = self._longest_appended
+            self._full.update(o.token[1] for o in operations if o.kind == _APPEND and o.number > longest)
+        expected: list[int] | int = 0
         if self._load.mix.cas:
             self._learn(operations)
+            expected = self._values.numbers([operation.expected for operation in operations])
         outcomes = [operation.outcome for operation in operations]
         for outcome in self._decided:
             self._decided[outcome] += outcomes.count(outcome)
@@ -286,13 +314,16 @@ class LoadGenerator:
             [operation.token[1] for operation in operations],
             [operation.token[0] for operation in operations],
             [operation.token[2] for operation in operations],
-            [self._observed(operation) for operation in operations],
+            self._observed(operations),
+            expected,
+            [operation.found for operation in operations],
         )
 
-    def _observed(self, operation: Operation) -> int:
-        if operation.result is None:
-            return operation.number
-        return int.from_bytes(operation.result[: self._id_bytes], "big")
+    def _observed(self, operations: list[Operation]) -> list[int]:
+        seen = self._values.numbers([operation.result for operation in operations])
+        if not self._load.mix.append:
+            return seen
+        return [o.number or number for o, number in zip(operations, seen, strict=True)]
 
     def _learn(self, operations: list[Operation]) -> None:
         """Remember what keys hold, as far as one can know with others about: a compare-and-swap expects it."""
@@ -326,8 +357,8 @@ class LoadGenerator:
             kind = _PUT
         if kind in (_PUT, _CAS, _APPEND):
             self._written += 1
-            written = (client + 1) << _CLIENT_SHIFT | self._written
-            value = self._value(written) if kind != _APPEND else self._value(written)[: self._id_bytes]
+            written = (client + 1) << CLIENT_SHIFT | self._written
+            value = self._values.piece(written) if kind == _APPEND else self._values.make(written)
         if kind == _CAS:
             expected = self._known.get(key)
         return Operation(
@@ -340,23 +371,20 @@ class LoadGenerator:
             token=(client, key, written),
         )
 
-    def _value(self, written: int) -> bytes:
-        return (written & ((1 << 8 * self._id_bytes) - 1)).to_bytes(self._id_bytes, "big") + self._padding
-
     def _tick(self) -> None:
         """Submit what is due, and come back when more is."""
         assert self._arrivals is not None
-        due = self._arrivals.until(time.monotonic_ns())
+        due = self._arrivals.until(self._clock())
         ready = min(len(due), len(self._free))
         clients = [self._free.pop() for _ in range(ready)]
         self._dropped.extend(due[ready:])
         self._submit(clients, due[:ready])
-        wait_s = (self._arrivals.next_ns() - time.monotonic_ns()) / 1e9
+        wait_s = (self._arrivals.next_ns() - self._clock()) / 1e9
         self._timers["tick"] = asyncio.get_running_loop().call_later(max(wait_s, _TICK_S), self._tick)
 
     def _sample(self, due_ns: int) -> None:
         """Take a sample of the loop's lag and the CPU time, and come back."""
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock()
         self._samples.append((now_ns, time.process_time_ns(), max(0, now_ns - due_ns)))
         next_ns = now_ns + int(_SAMPLE_S * 1e9)
         self._timers["sample"] = asyncio.get_running_loop().call_later(_SAMPLE_S, self._sample, next_ns)

@@ -7,9 +7,10 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+from chaos import MonotonicClock
 from orchestration import ClusterPlan
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError
@@ -135,6 +136,9 @@ class FakeCluster:
         self.down: set[str] = set()
         self.elects = True
         self.calls: list[str] = []
+        self.applied = dict.fromkeys(self.node_ids, 7)
+        self.hashes: dict[str, bytes] = {}
+        self.dropped = dict.fromkeys(self.node_ids, 0)
         self.trace: dict[str, list[dict[str, Any]]] = {node_id: [] for node_id in self.node_ids}
         self._lead(1)
 
@@ -151,13 +155,23 @@ class FakeCluster:
     async def leader(self) -> str | None:
         return self.leads if self.elects else None
 
-    async def status(self, node_id: str) -> Any:
+    async def status(self, node_id: str, *, hash_index: int = 0, with_state_hash: bool = False) -> Any:
         if node_id in self.down:
             return None
         role = 3 if node_id == self.leads else 0
         now_ns = time.monotonic_ns()
         return SimpleNamespace(
-            role=role, current_term=self.term, pid=1, cpu_s=now_ns / 4e9, now_ns=now_ns, resident_bytes=1000
+            role=role,
+            current_term=self.term,
+            last_applied=self.applied[node_id],
+            applied_hash=bytes([self.applied[node_id]]),
+            prefix_hash=self.hashes.get(node_id, bytes([hash_index])),
+            state_hash=b"state" if with_state_hash else b"",
+            counters=SimpleNamespace(messages_dropped=self.dropped[node_id], messages_delayed=0, messages_duplicated=0),
+            pid=1,
+            cpu_s=now_ns / 4e9,
+            now_ns=now_ns,
+            resident_bytes=1000,
         )
 
     async def samples(self, node_id: str, since_ns: int = 0) -> Any:
@@ -200,6 +214,8 @@ class FakeBackend:
 
     hosts = ("here",)
     description = "a fake"
+    clock = MonotonicClock()
+    load_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self, prepare: Callable[[FakeCluster], None] = lambda cluster: None, engine: type[FakeEngine] = FakeEngine

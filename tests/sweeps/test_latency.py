@@ -126,10 +126,14 @@ def test_arrays_are_read_with_numpy_alone(tmp_path: Path) -> None:
         {"start_ns": 5, "end_ns": 9, "kind": 3, "key": 7, "written": 2**63},
         dropped_ns=np.array([1, 2], np.int64),
         fault_ns=np.array([[3, 4]], np.int64),
+        composite_ids=np.array([2**41, 2**42], np.uint64),
+        composite_end=np.array([2], np.int64),
     )
     ops.save(tmp_path / "latency.npz")
     with np.load(tmp_path / "latency.npz", allow_pickle=False) as file:
-        assert set(file.files) == {*COLUMNS, "dropped_ns", "measure_ns", "fault_ns"}
+        assert set(file.files) == {
+            *COLUMNS, "dropped_ns", "measure_ns", "fault_ns", "composite_ids", "composite_end",
+        }  # fmt: skip
         assert {name: file[name].dtype for name in COLUMNS} == {
             name: np.dtype(dtype) for name, dtype in COLUMNS.items()
         }
@@ -138,4 +142,6 @@ def test_arrays_are_read_with_numpy_alone(tmp_path: Path) -> None:
     assert again["written"].tolist() == [2**63]
     assert again.dropped_ns.tolist() == [1, 2]
     assert again.fault_ns.tolist() == [[3, 4]]
+    assert again.composite_ids.tolist() == [2**41, 2**42]
+    assert again.composite_end.tolist() == [2]
     assert [file.name for file in tmp_path.iterdir()] == ["latency.npz"]

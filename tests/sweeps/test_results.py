@@ -29,7 +29,8 @@ def write(writer: RunWriter, cell: Cell, status: str = "ok", reason: str | None 
     ops = puts(100)
     found = {"cell": cell.id, "status": status, "reason": reason, **summarise(Evidence(cell.parameters, ops, ()))}
     late_first = [{"time_ns": 9, "kind": "commit"}, {"time_ns": 3, "kind": "phase"}]
-    return writer.write_cell(cell, found, CellFiles(ops, late_first, {"faults": []}, {"n1": "line\n"}))
+    files = CellFiles(ops, late_first, {"faults": []}, {"n1": "line\n"}, {"n1": ["{}", "tor"]}, {"settled": None})
+    return writer.write_cell(cell, found, files)
 
 
 def test_a_run_directory_has_everything_the_issue_names(tmp_path: Path) -> None:
@@ -45,10 +46,14 @@ def test_a_run_directory_has_everything_the_issue_names(tmp_path: Path) -> None:
     }  # fmt: skip
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
         "params.json", "result.json", "latency.npz", "events.jsonl", "schedule.json", "nodes/n1.log",
+        "inspection.json", "traces/n1.jsonl.gz",
     }  # fmt: skip
     assert [json.loads(line)["time_ns"] for line in (folder / "events.jsonl").read_text().splitlines()] == [3, 9]
     assert json.loads((folder / "params.json").read_text())["parameters"]["cluster"]["nodes"] == 3
     assert len(np.load(folder / "latency.npz")["kind"]) == 100
+    stored = read_run(writer.path).cells[0]
+    assert stored.traces() == {"n1": ["{}", "tor"]}
+    assert stored.inspection() == {"settled": None}
     with (writer.path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["cell"] for row in rows] == [first.id, second.id]

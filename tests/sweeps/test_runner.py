@@ -62,7 +62,7 @@ async def test_a_cell_goes_through_its_phases_and_leaves_nothing_running(tmp_pat
     ]  # fmt: skip
     first = stored.cells[0]
     assert first.result["status"] == "ok"
-    assert list(first.result["phases_s"]) == ["boot", "elect", "warm up", "measure", "drain"]
+    assert list(first.result["phases_s"]) == ["boot", "elect", "warm up", "measure", "drain", "inspect"]
     assert first.result["phases_s"]["measure"] >= 0.3
     assert list(first.result["bring_up_s"]) == ["place", "spawn", "serving", "leader"]
     assert first.result["nodes"]["n1"]["fsync_p50_us"] == 200
@@ -312,6 +312,7 @@ def test_from_python_a_sweep_is_one_call(tmp_path: Path) -> None:
     assert len(latencies) == run.results[0]["operations"]["by_kind"]["put"]["ok"]
     assert (latencies > 1_000_000).all()
     assert run.cells[0].id == run.results[0]["cell"]
+    assert run.cells[0].verdict == "ok"
 
 
 def test_a_dataframe_needs_pandas_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

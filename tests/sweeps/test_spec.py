@@ -97,7 +97,7 @@ def test_presets_are_sound(preset: str) -> None:
     cells = make_cells(spec, source)
     assert spec.name == preset
     assert spec.description
-    assert not any(cell.warnings for cell in cells if preset != "timeouts")
+    assert not any(cell.warnings for cell in cells if preset not in ("timeouts", "bad-parameters"))
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
@@ -105,6 +105,8 @@ def test_presets_without_chaos_tolerate_no_lost_operation(preset: str) -> None:
     source = open_source(preset)
     spec = resolve(source)
     cells = make_cells(spec, source)
+    if preset == "bad-parameters":
+        return
     assert all(cell.parameters.raft.rpc_timeout < cell.parameters.raft.election_timeout[0] for cell in cells)
     if not any(cell.parameters.chaos for cell in cells):
         assert spec.thresholds == {"failed": "< 1", "unknown": "< 1"}
@@ -112,7 +114,8 @@ def test_presets_without_chaos_tolerate_no_lost_operation(preset: str) -> None:
 
 def test_the_presets_cover_what_the_issue_names() -> None:
     values: dict[str, Any] = {path.stem: resolve(open_source(path.stem)) for path in PRESETS.glob("*.yaml")}
-    assert set(values) == {"quick", "scalability", "timeouts", "workload", "chaos"}
+    more = {"scenarios", "survival", "bad-parameters"}
+    assert set(values) == {"quick", "scalability", "timeouts", "workload", "chaos", *more}
     assert values["quick"].axes["cluster.nodes"] == [3, 5, 7]
     assert values["scalability"].axes["cluster.nodes"] == [3, 5, 7, 9, 11, 13, 15]
     loads = [cell.parameters.load for cell in make_cells(values["workload"], open_source("workload"))]
@@ -173,7 +176,7 @@ BAD = [
     ("base: {load: {key_bytes: 2, keys: 1000}}", [], "file.yaml:1: load.key_bytes: 1000 keys need at least 3 bytes"),
     ("base: {load: {clients: 0}}", [], "file.yaml:1: load.clients: must be at least 1, not 0"),
     ("base: {phases: {measure: 0s}}", [], "file.yaml:1: phases.measure: must be above 0, not '0s'"),
-    ("base: {expect: violated}", [], "file.yaml:1: expect: must be 'ok' or 'unavailable', not 'violated'"),
+    ("base: {expect: anything}", [], "file.yaml:1: expect: must be 'ok', 'available', "),
     ("base: {chaos: {drop: 1.5}}", [], "file.yaml:1: chaos: drop: "),
     ("base: {chaos: {crash: leeder}}", [], "file.yaml:1: chaos: crash: the cluster has no node 'leeder'"),
     ("base: {chaos: {crash: leader, at: 20s}}", [], "file.yaml:1: chaos: crash.at: 20s is not before the end"),
@@ -250,7 +253,7 @@ def test_a_file_without_a_name_is_named_after_itself(tmp_path: Path) -> None:
 
 def test_bad_parameters_run_when_they_are_allowed() -> None:
     _, cells = sweep("base: {raft: {election_timeout: 20ms-40ms}, allow_bad_parameters: true}")
-    assert cells[0].warnings[0].startswith("raft.election_timeout: the longest must be")
+    assert any(line.startswith("raft.election_timeout: the longest must be") for line in cells[0].warnings)
 
 
 @pytest.mark.parametrize(

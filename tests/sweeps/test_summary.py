@@ -140,19 +140,17 @@ def injection(**more: Any) -> dict[str, Any]:
     return {"time_ns": 1, "kind": "isolate", "action": "inject", "nodes": ["n1"], "detail": "n1", **more}
 
 
-@pytest.mark.parametrize("expect", ["ok", "unavailable"])
-def test_a_cell_whose_faults_never_struck_fails(expect: str) -> None:
+def test_faults_that_never_struck_are_flagged_and_left_to_the_verdict() -> None:
     missed = injection(error="not on n1, n2, n3", took_effect=False)
     skipped = injection(action="skip", detail="n1; crashed or paused already", took_effect=False)
-    found = evidence(puts(), Parameters(chaos=CRASH, expect=expect), events=[missed, skipped])
+    found = evidence(puts(), Parameters(chaos=CRASH), events=[missed, skipped])
     result = summarise(found)
     assert result["faults"] == 0
     assert result["flags"] == [
         "fault: isolate n1 did not take effect: not on n1, n2, n3",
         "fault: isolate n1 was skipped: crashed or paused already",
     ]
-    reason = "no fault took effect: isolate n1 did not take effect: not on n1, n2, n3"
-    assert judge(found, result, {}) == reason
+    assert judge(found, result, {}) is None
 
 
 def test_one_fault_that_struck_in_part_is_enough_and_is_flagged() -> None:
@@ -179,17 +177,23 @@ def test_expected_unavailability_is_good_and_its_absence_is_not() -> None:
     assert verdict(puts(), expect="unavailable") == "expected to be unavailable, and operations succeeded"
 
 
-def test_unavailability_is_judged_while_faults_last() -> None:
-    outside = puts(100, fault_ns=np.array([[2 * S, 3 * S]], np.int64))
-    assert verdict(outside, expect="unavailable", chaos=CRASH) is None
-    across = operations(
-        {"start_ns": 2 * S - 1, "end_ns": 2 * S + 1},
-        {"start_ns": 2 * S + 1, "end_ns": 3 * S},
-        fault_ns=np.array([[2 * S, 3 * S]], np.int64),
-    )
-    assert verdict(across, expect="unavailable", chaos=CRASH) is None
-    inside = operations({"start_ns": 2 * S, "end_ns": 2 * S + 5}, fault_ns=np.array([[2 * S, 3 * S]], np.int64))
-    assert verdict(inside, expect="unavailable", chaos=CRASH) is not None
+def test_availability_is_judged_while_faults_last() -> None:
+    """More in test_availability.py. The longest election timeout is 300 ms, so that after 3 s it counts."""
+    early, late = ({"start_ns": at * S, "end_ns": at * S + 5, "outcome": OK} for at in (1, 5))
+    for rows, state in (([early], "unavailable"), ([early, late], "available")):
+        other = {"unavailable": "available", "available": "unavailable"}[state]
+        found = operations(*rows, measure_ns=(0, 10 * S))
+        assert verdict(found, expect=state, chaos=CRASH) is None
+        assert verdict(found, expect=other, chaos=CRASH) == f"expected to be {other}, and was {state}"
+        assert verdict(found, expect="safe", chaos=CRASH) is None
+    assert "no fault lasted" in str(verdict(operations(early, measure_ns=(0, 2 * S)), expect="available", chaos=CRASH))
+
+
+def test_what_is_only_to_be_safe_may_be_anything_else() -> None:
+    assert verdict(None, expect="safe") is None
+    assert verdict(puts(outcome=UNKNOWN), expect="safe") is None
+    assert verdict(puts(outcome=UNKNOWN), expect="unknown") is None
+    assert verdict(puts(outcome=UNKNOWN), expect="violated") == "no operation succeeded"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from sweeps.results import describe
 from sweeps.spec import read_source, resolve
 from sweeps.summary import Evidence, summarise
 from sweeps.tables import Row, cells_table, clock, duration, needs_lines, notes, presets_table, rows, summary
+from sweeps.verdicts import pending, with_verdict
 from tests.sweeps.test_latency import MS, operations
 from tests.sweeps.test_summary import puts
 
@@ -198,6 +199,33 @@ def test_every_phase_can_be_shown() -> None:
     for phase in PHASES:
         progress.enter(phase)
         assert f"{phase} 0 s" in text_of(screen(progress, 30))
+
+
+def test_verdicts_are_shown_also_those_that_come_late() -> None:
+    progress, _ = running()
+    params, result = progress.done[0]
+    progress.done[0] = params, with_verdict(result, pending("deferred"), "ok")
+    progress.end_cell(*repeat(progress.cells[1]))
+    assert "pending" in text_of(screen(progress, 30))
+    progress.check_cell(0)
+    assert "checking cell 1 of 6: nodes=3 chaos=none" in text_of(screen(progress, 30))
+    stale = {"verdict": "violated", "reason": "linearizability: key 7: stale", "findings": []}
+    progress.end_check(0, with_verdict(result, stale, "ok"))
+    shown = text_of(screen(progress, 30))
+    assert "violated" in shown
+    assert "checking" not in shown
+    assert "verdict VIOLATED: linearizability: key 7: stale" in cell_line(1, 6, *progress.done[0])
+    expected = with_verdict(result, stale, "violated")
+    assert "verdict violated (expected): linearizability" in cell_line(1, 6, params, expected)
+    assert "cluster.nodes=3 chaos=none: violated: linearizability: key 7: stale" in notes(rows([progress.done[0]]))
+
+
+def test_a_simulation_says_that_it_is_one() -> None:
+    cell = cells("base: {target: sim}")[0]
+    params, result = repeat(cell)
+    lines = notes(rows([(params, {**result, "load_scaled": {"load.think": ["0s", "34ms"]}})]))
+    assert "cluster.nodes=3: simulated with less load: load.think 34ms, not 0s" in lines
+    assert lines[-1].startswith("simulated: times are those of the simulated world")
 
 
 def test_the_time_left_learns_from_the_cells_that_are_done() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chaos.history import History
+from chaos.linearizability import check
 from raft_actor_node import client_engine
 from raft_actor_node.config import ClientSettings, TransportSettings
 from raft_actor_node.kv.commands import Kind
@@ -223,6 +225,36 @@ async def test_appended_values_stay_below_the_limit() -> None:
         await rows(load, (await load.snapshot()).ok + 4)
     assert 100 < longest < 200
     await load.close()
+
+
+async def test_no_value_is_made_of_more_writes_than_a_checker_can_follow() -> None:
+    _, result = await run(LoadSettings(clients=4, mix=Mix(append=0.5, get=0.5), keys=1, value_bytes=64), count=900)
+    lengths = np.diff(result.composite_end, prepend=0)
+    assert 100 < lengths.max() < 150, "the limit, and what is under way when it is reached"
+
+
+async def test_what_was_expected_seen_and_found_is_recorded() -> None:
+    mix = Mix(put=0.2, get=0.2, delete=0.2, cas=0.2, append=0.2)
+    _, result = await run(LoadSettings(clients=8, mix=mix, keys=3, value_bytes=16), count=600)
+    columns = result.columns
+    history = History.from_columns(
+        {**columns, "composite_ids": result.composite_ids, "composite_end": result.composite_end}, value_bytes=16
+    )
+    assert check(history).verdict == "ok"
+    swaps = columns["kind"] == KINDS["cas"]
+    assert set(columns["found"][swaps]) == {0, 1}
+    assert (columns["expected"][~swaps] == 0).all()
+    known = set(columns["written"].tolist()) | set(range(len(result.composite_end) + 1))
+    assert set(columns["expected"].tolist()) <= known
+    assert len(set(columns["expected"][swaps].tolist())) > 10
+
+
+async def test_a_client_that_thinks_pauses_between_its_operations() -> None:
+    _, result = await run(LoadSettings(clients=4, think=0.02), count=20)
+    columns = result.columns
+    for client in range(4):
+        mine = columns["client"] == client
+        assert (columns["start_ns"][mine][1:] - columns["end_ns"][mine][:-1] >= 19_000_000).all()
 
 
 async def test_a_snapshot_counts_every_outcome_so_far_without_looking_at_all_rows() -> None:

@@ -1,0 +1,99 @@
+"""Has cells judged, each in a process of its own (judge.py), and puts the verdicts where they belong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from chaos.history import History
+from chaos.linearizability import check
+from sweeps.results import csv_row, read_run, write_json, write_rows
+from sweeps.spec import CheckSettings, Parameters
+from sweeps.verdicts import exit_code, unknown, with_verdict
+
+_MARGIN_S = 60.0
+"""What reading the files and judging the traces may take beside the check of the history."""
+_TAIL = 300
+
+
+async def judged(folder: Path, checks: CheckSettings) -> dict[str, Any]:
+    """The verdict of the cell in a folder. A judge that fails, or takes too much, leaves it unknown."""
+    most_s = checks.time_limit + _MARGIN_S
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        "sweeps.judge",
+        str(folder),
+        str(checks.time_limit),
+        str(checks.memory_limit),
+        stdin=subprocess.PIPE,  # its end is the end of the judge, however this program ends
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # The threads of numpy's libraries would reserve memory that the check may use.
+        env={**os.environ, "PYTHONPATH": _path(), "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(most_s):
+            out, errors, _ = await asyncio.gather(process.stdout.read(), process.stderr.read(), process.wait())
+    except TimeoutError:
+        return unknown("judge", f"took more than {most_s:g} s")
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    with contextlib.suppress(ValueError):
+        verdict = json.loads(out)
+        if process.returncode == 0 and isinstance(verdict, dict):
+            return verdict
+    last = next((line for line in reversed(errors.decode(errors="replace").splitlines()) if line.strip()), "")
+    if "MemoryError" in last:
+        last = "it needs more memory than checks.memory_limit"
+    return unknown("judge", last[:_TAIL] or f"ended with {process.returncode}")
+
+
+async def check_run(
+    path: Path, bounds: Mapping[str, Any], note: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+) -> int:
+    """Judge every cell of a stored run again, and rewrite its results; returns the exit code it deserves. `bounds`
+    replace those of `checks` that the cells have; `note` is told of each cell: its params and its result. Raises
+    ConfigError when the run cannot be read."""
+    run = read_run(path)
+    rows, results = [], []
+    for cell in run.cells:
+        parameters = Parameters.model_validate(cell.params["parameters"])
+        verdict = await judged(cell.path, parameters.checks.model_copy(update=bounds))
+        result = with_verdict(cell.result, verdict, parameters.expect)
+        write_json(cell.path / "result.json", result)
+        rows.append(csv_row(cell.params, result))
+        results.append(result)
+        write_rows(path, [*rows, *(csv_row(left.params, left.result) for left in run.cells[len(rows) :])])
+        note(cell.params, result)
+    code = exit_code(results)
+    if run.manifest.get("complete"):
+        write_json(path / "manifest.json", {**run.manifest, "exit_code": code})
+    return code
+
+
+def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
+    """The verdict on a history in JSON lines, ours or another's, and the lines to print. Raises ConfigError with
+    file and line when it is none."""
+    found = check(History.read_jsonl(path), time_limit_s=checks.time_limit, memory_limit_bytes=checks.memory_limit)
+    text = f"{found.verdict}: {found.reason} ({found.seconds:.1f} s)"
+    return found.verdict, text if found.violation is None else f"{text}\n\n{found.violation.as_text().rstrip()}"
+
+
+def _path() -> str:
+    """Where this project is imported from, for a program that starts anywhere."""
+    return os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))

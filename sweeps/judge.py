@@ -1,0 +1,256 @@
+"""Judges a cell from its folder alone: `judge` is a function of the files, and a program around it.
+
+The program (`python -m sweeps.judge FOLDER SECONDS BYTES`) runs beside no measurement, in bounded memory, and prints
+the verdict as one line of JSON. It ends with its standard input, that is, with whoever started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chaos.linearizability import check
+from chaos.verdict import (
+    AppliedState,
+    Evidence,
+    Finding,
+    LinkCounts,
+    Load,
+    as_json,
+    judge_coverage,
+    judge_exits,
+    judge_hashes,
+    judge_liveness,
+    judge_traces,
+    leader_signs_ns,
+    parse_trace,
+)
+from raft_actor_node.core.invariants.liveness import PATIENCE
+from sweeps.histories import history_of
+from sweeps.latency import FAIL, OK, UNKNOWN, Mask, Operations
+from sweeps.results import StoredCell, read_cell
+from sweeps.spec import CheckSettings, Parameters
+
+_ROOM_BYTES = 1 << 30
+"""Address space beside what the search may use: for the program, its libraries, and the history itself."""
+_NAMES = ("violation.txt", "violation.svg")
+
+
+def judge(folder: Path, checks: CheckSettings) -> dict[str, Any]:
+    """The verdict of the cell in a folder, for result.json. Writes violation.txt and violation.svg there when the
+    history is not linearizable, and removes those of an earlier check when it is."""
+    begin = time.monotonic()
+    verdict = _Judge(folder, checks).verdict()
+    return {**verdict, "seconds": round(time.monotonic() - begin, 3)}
+
+
+class _Judge:
+    """One judgement of one cell."""
+
+    def __init__(self, folder: Path, checks: CheckSettings) -> None:
+        self._folder, self._checks = folder, checks
+        self._cell: StoredCell = read_cell(folder)
+        self._parameters = Parameters.model_validate(self._cell.params["parameters"])
+        self._nodes = tuple(f"n{number}" for number in range(1, self._parameters.cluster.nodes + 1))
+        self._events = self._cell.events()
+        self._inspection = self._cell.inspection()
+        self._settled: Mapping[str, Any] = self._inspection.get("settled") or {}
+        self._traces = self._cell.traces()
+        self._operations: Operations | None = None
+        if (folder / "latency.npz").is_file():
+            self._operations = self._cell.operations()
+
+    def verdict(self) -> dict[str, Any]:
+        findings, absent = [], []
+        for name, look in (
+            ("linearizability", self._linearizability if self._checks.linearizable else None),
+            ("invariants", self._invariants if self._checks.invariants else None),
+            ("exits", self._exits if self._checks.invariants else None),
+            ("state", self._state if self._checks.invariants else None),
+            ("liveness", self._liveness if self._checks.invariants else None),
+            ("coverage", self._coverage),
+        ):
+            finding = look() if look is not None else None
+            if finding is None:
+                absent.append(name)
+            else:
+                findings.append(finding)
+        return {**as_json(findings), "not_checked": absent}
+
+    # ------------------------------------------------------------------------------ the checks
+
+    def _linearizability(self) -> Finding | None:
+        for name in _NAMES:
+            (self._folder / name).unlink(missing_ok=True)
+        if self._operations is None or self._excused:
+            return None
+        if not self._parameters.load.value_bytes:
+            return Finding("linearizability", "unknown", "values of 0 bytes do not tell who wrote them")
+        history = history_of(self._cell)
+        found = check(history, time_limit_s=self._checks.time_limit, memory_limit_bytes=self._checks.memory_limit)
+        detail = ""
+        if found.violation is not None:
+            detail = found.violation.as_text()
+            for name, text in zip(_NAMES, (detail, found.violation.as_svg()), strict=True):
+                (self._folder / name).write_text(text, encoding="utf-8")
+        return Finding("linearizability", found.verdict, found.reason, detail)
+
+    def _invariants(self) -> Finding | None:
+        """From what was found broken in the simulation, step by step, or from the traces of all nodes."""
+        if own := self._inspection.get("violations"):
+            return Finding("invariants", "violated", own[0], "\n".join(own))
+        if self._foreign and not any(self._traces.values()):
+            return None
+        return judge_traces(chain.from_iterable(self._told()), self._nodes)
+
+    def _exits(self) -> Finding:
+        return judge_exits([(end["exit_code"], end["text"]) for end in self._inspection.get("exits", ())])
+
+    def _state(self) -> Finding | None:
+        nodes = self._settled.get("nodes", {})
+        if self._excused or (self._foreign and not nodes):
+            return None
+        states = [
+            AppliedState(
+                node_id,
+                told["last_applied"],
+                bytes.fromhex(told["applied_hash"]),
+                self._settled["hash_index"],
+                bytes.fromhex(told["prefix_hash"]),
+                bytes.fromhex(told["state_hash"]),
+            )
+            for node_id, told in nodes.items()
+        ]
+        return judge_hashes(states, self._nodes)
+
+    def _liveness(self) -> Finding | None:
+        """Only where the parameters let one expect a leader."""
+        if self._parameters.allow_bad_parameters or self._excused:
+            return None
+        if not self._settled:
+            return Finding("liveness", "unknown", "the cell ended before it could be seen")
+        told = chain.from_iterable(self._told())
+        signs = leader_signs_ns(event for event in told if isinstance(event.get("time_ns"), int))
+        signs += [self._settled["leader_ns"]] if self._settled["leader_ns"] is not None else []
+        if self._operations is not None:
+            signs += self._operations.success_ns().tolist()  # what was answered was answered by a leader
+        errors = [clock["error_ns"] for clock in self._inspection["clocks"].values()]
+        return judge_liveness(
+            signs,
+            calm_ns=self._calm_ns(),
+            end_ns=self._settled["end_ns"],
+            election_timeout_max_s=self._longest_timeout_s,
+            clock_error_s=max(errors, default=0) / 1e9,
+        )
+
+    def _coverage(self) -> Finding:
+        parameters, traced = self._parameters, [event for event in self._events if "term" in event]
+        unavailable = parameters.expect == "unavailable"
+        evidence = Evidence(
+            load=self._load(),
+            faults=self._faults(),
+            traces=traced,
+            aims={int(position): aim for position, aim in self._inspection.get("aims", {}).items()},
+            links={node_id: LinkCounts(**counts) for node_id, counts in self._inspection.get("links", {}).items()},
+            faults_planned=bool(parameters.chaos),
+            unavailable=unavailable,
+            fewest_operations=0 if unavailable else self._checks.least_operations,
+        )
+        if self._excused and self._operations is None:
+            # There never was anything to disturb.
+            evidence = replace(evidence, faults_planned=False)
+        return judge_coverage(evidence)
+
+    # ------------------------------------------------------------------------------ what they look at
+
+    @property
+    def _foreign(self) -> bool:
+        """Whether the program may lack what ours tells."""
+        return self._parameters.cluster.command != "default"
+
+    @property
+    def _excused(self) -> bool:
+        """Whether nothing ever succeeded, and that was expected: then there is nothing to prove."""
+        operations = self._operations
+        nothing = operations is None or not bool((operations["outcome"] == OK).any())
+        return self._parameters.expect == "unavailable" and nothing
+
+    @property
+    def _longest_timeout_s(self) -> float:
+        """Of an election, in true time: a simulated clock may be slow."""
+        slowest = self._parameters.sim.clock_rate[0] if self._parameters.target == "sim" else 1.0
+        return self._parameters.raft.election_timeout[1] / min(1.0, slowest)
+
+    def _told(self) -> Iterator[Iterator[dict[str, Any]]]:
+        """The trace events of each node, on the driver's clock."""
+        for node_id, lines in self._traces.items():
+            yield self._on_driver(node_id, lines)
+
+    def _on_driver(self, node_id: str, lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+        offset_ns = self._inspection.get("clocks", {}).get(node_id, {}).get("offset_ns", 0)
+        for event in parse_trace(lines, node_id):
+            if offset_ns and isinstance(event.get("time_ns"), int):
+                event["time_ns"] -= offset_ns
+            yield event
+
+    def _faults(self) -> list[dict[str, Any]]:
+        return [event for event in self._events if "action" in event]
+
+    def _calm_ns(self) -> int:
+        """When the last fault was healed, or the measurement began."""
+        begin = self._operations.measure_ns[0] if self._operations is not None else 0
+        return max([begin, *(int(event["done_ns"]) for event in self._faults() if event["action"] == "heal")])
+
+    def _load(self) -> Load:
+        operations = self._operations
+        if operations is None:
+            return Load(0, 0)
+        ok, unknown = operations.count(OK), operations.count(UNKNOWN)
+        counts = ok + unknown + operations.count(FAIL), ok, unknown
+        if self._parameters.load.mode == "closed":
+            return Load(*counts)
+        begin, end = operations.measure_ns
+        due, dropped = operations["intended_ns"][operations.measured], operations.dropped_ns
+        dropped = dropped[(dropped >= begin) & (dropped < end)]
+        missed = int(np.count_nonzero(self._undisturbed(dropped)))
+        return Load(*counts, due=int(np.count_nonzero(self._undisturbed(due))) + missed, not_started=missed)
+
+    def _undisturbed(self, times: Any) -> Mask:
+        """Whether moments lie outside of faults, and of the time in which a cluster may recover from them."""
+        assert self._operations is not None
+        recovery_ns = int(PATIENCE * self._longest_timeout_s * 1e9)
+        calm = np.ones(len(times), np.bool_)
+        for begin, end in self._operations.fault_ns.tolist():
+            calm &= (times < begin) | (times - recovery_ns >= end)
+        return calm
+
+
+def main() -> None:
+    """Judge the cell in the folder that is named on the command line, within these bounds."""
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+    folder, seconds, size = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_AS, (size + _ROOM_BYTES, size + _ROOM_BYTES))
+    parameters = Parameters.model_validate(read_cell(folder).params["parameters"])
+    checks = parameters.checks.model_copy(update={"time_limit": seconds, "memory_limit": size})
+    print(json.dumps(judge(folder, checks)))
+
+
+def _end_with_owner() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

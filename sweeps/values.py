@@ -1,0 +1,91 @@
+"""Values that are unique, and what their bytes say: who wrote them, and what was appended to them.
+
+A value that is put is the 8 bytes of its id and a padding; what is appended is an id alone. So the bytes of any
+value tell the ids that made it, in order. A row of `latency.npz` has room for one number per value:
+
+    0               no value: the key does not exist
+    2**40 and more  the id of the only write that made it; from 2**63 on it is none of ours: bytes nobody wrote
+    1 to 2**40 - 1  one more than the position of its ids in the table of composites
+
+Values shorter than 8 bytes hold the end of their ids, and repeat; all of them are in the table of composites, for
+as numbers they could be taken for its rows.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from array import array
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+ID_BYTES = 8
+CLIENT_SHIFT = 40
+"""An id is the client's number plus one, and, in as many bits, the number of its value."""
+FOREIGN = 1 << 63
+"""Set in what takes the place of an id in bytes that nobody can have written."""
+
+
+class Values:
+    """Makes values of one length, and tells from bytes which ids are in them."""
+
+    def __init__(self, value_bytes: int) -> None:
+        self._length = value_bytes
+        self._id_bytes = min(ID_BYTES, value_bytes)
+        self._mask = (1 << 8 * self._id_bytes) - 1
+        self._unique = self._id_bytes == ID_BYTES
+        self._least = 1 << CLIENT_SHIFT if self._unique else 1 << 64
+        self._padding = b"." * (value_bytes - self._id_bytes)
+        self._rows: dict[bytes, int] = {}
+        self._ids = array("Q")
+        self._ends = array("q")
+
+    def make(self, written: int) -> bytes:
+        """The value to put under an id."""
+        return (written & self._mask).to_bytes(self._id_bytes, "big") + self._padding
+
+    def piece(self, written: int) -> bytes:
+        """What to append under an id."""
+        return (written & self._mask).to_bytes(self._id_bytes, "big")
+
+    def numbers(self, values: Iterable[bytes | None]) -> list[int]:
+        """The numbers that stand for values; see above."""
+        # In one expression: it sees every operation of a run.
+        length, padding, least, of = self._length, self._padding, self._least, int.from_bytes
+        return [
+            0
+            if value is None
+            else written
+            if len(value) == length and value.endswith(padding) and (written := of(value[:ID_BYTES])) >= least
+            else self._rare(value)
+            for value in values
+        ]
+
+    def composites(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The ids of all composites one after the other, and where those of each end."""
+        return np.array(self._ids, np.uint64), np.array(self._ends, np.int64)
+
+    def _rare(self, value: bytes) -> int:
+        head, tail = value[: self._id_bytes], value[self._id_bytes :]
+        key = head + tail.removeprefix(self._padding)
+        if (row := self._rows.get(key)) is not None:
+            return row
+        ids = self._pieces(key)
+        if len(ids) == 1 and self._unique:
+            return ids[0]
+        self._ids.extend(ids)
+        self._ends.append(len(self._ids))
+        self._rows[key] = row = len(self._ends)
+        return row
+
+    def _pieces(self, key: bytes) -> list[int]:
+        size = self._id_bytes
+        if not size:
+            return [0]
+        if not key or len(key) % size:
+            return [FOREIGN | zlib.crc32(key)]
+        if not self._unique:
+            return [int.from_bytes(key[at : at + size], "big") for at in range(0, len(key), size)]
+        return [each if each >> CLIENT_SHIFT else each | FOREIGN for each in struct.unpack(f">{len(key) // 8}Q", key)]

@@ -1,0 +1,37 @@
+"""What all tests of sweeps share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps import runner
+from sweeps.spec import CheckSettings
+
+GOOD: dict[str, Any] = {"verdict": "ok", "reason": "", "findings": []}
+
+
+class FakeJudge:
+    """Takes the place of the judge's process; finds what a test tells it to."""
+
+    def __init__(self) -> None:
+        self.verdict = GOOD
+        self.look: Callable[[Path, CheckSettings], Awaitable[dict[str, Any]]] = self._tell
+
+    async def __call__(self, folder: Path, checks: CheckSettings) -> dict[str, Any]:
+        assert (folder / "result.json").is_file(), "the files are there before they are judged"
+        return await self.look(folder, checks)
+
+    async def _tell(self, folder: Path, checks: CheckSettings) -> dict[str, Any]:
+        return self.verdict
+
+
+@pytest.fixture(autouse=True)
+def judge(monkeypatch: pytest.MonkeyPatch) -> FakeJudge:
+    """A process per cell would be most of the time of these tests."""
+    fake = FakeJudge()
+    monkeypatch.setattr(runner, "judged", fake)
+    return fake

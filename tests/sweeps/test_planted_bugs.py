@@ -1,0 +1,106 @@
+"""Sweeps on real processes that are not right, or prove nothing: the verdicts, and the exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from rich.console import Console
+
+from orchestration import Backend
+from sweeps.api import Sweep
+from sweeps.checking import check_run
+from sweeps.live import PlainView
+from sweeps.results import StoredRun, read_run
+from sweeps.spec import read_source
+from tests.sweeps.buggy_node import BUGS
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
+
+COMMANDS = {bug: [sys.executable, str(Path(__file__).with_name("buggy_node.py")), bug] for bug in BUGS}
+BASE: dict[str, Any] = {
+    "raft": {"election_timeout": "300ms-600ms", "heartbeat_interval": "75ms"},
+    "load": {"mode": "open", "rate": 200, "clients": 512, "keys": 10},
+    "phases": {"warmup": "200ms", "measure": "2s"},
+}
+
+
+@pytest.fixture(autouse=True)
+def judge() -> None:
+    """Not the fake: cells are judged in earnest here."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def backend() -> AsyncIterator[Backend]:
+    """One private Ray for all of them."""
+    async with Backend.connect("local") as connected:
+        yield connected
+
+
+async def run(backend: Backend, spec: dict[str, Any], out: Path) -> tuple[int, StoredRun]:
+    """Run it without a word; the exit code, and what is stored."""
+
+    @contextlib.asynccontextmanager
+    async def connect() -> AsyncIterator[Any]:
+        yield backend
+
+    sweep = Sweep.from_source(read_source(json.dumps({"name": "bugs", "order": "sequential", **spec}), "bugs.yaml"))
+    view = functools.partial(PlainView, Console(quiet=True))
+    code, path = await sweep.execute(out, ["sweep"], connect, view)
+    return code, read_run(path)
+
+
+def violated(result: dict[str, Any]) -> set[str]:
+    """The checks that found something."""
+    return {each["check"] for each in result["verdict"]["findings"] if each["verdict"] == "violated"}
+
+
+async def test_a_buggy_node_program_is_caught_and_the_exit_code_is_3(backend: Backend, tmp_path: Path) -> None:
+    crash_all = {"crash": "all", "at": "1/2", "restart_after": "200ms"}
+    axes = {
+        "cluster.command": [COMMANDS["forgets_its_log"], COMMANDS["reads_from_a_cache"]],
+        "chaos": [crash_all, "none"],
+    }
+    exclude = [
+        {"cluster.command": COMMANDS["forgets_its_log"], "chaos": "none"},
+        {"cluster.command": COMMANDS["reads_from_a_cache"], "chaos": crash_all},
+    ]
+    code, stored = await run(backend, {"base": BASE, "axes": axes, "exclude": exclude}, tmp_path)
+    assert code == 3
+    assert stored.manifest["exit_code"] == 3
+    forgetful, cached = stored.cells
+    assert {"linearizability", "invariants"} <= violated(forgetful.result)
+    assert violated(cached.result) == {"linearizability"}
+    for cell in stored.cells:
+        assert cell.result["verdict"]["verdict"] == "violated"
+        assert "impossible" in (cell.path / "violation.txt").read_text()
+        assert (cell.path / "violation.svg").read_text().startswith("<svg")
+    row = (stored.path / "results.csv").read_text().splitlines()[1]
+    assert ",violated," in row
+
+    # The same files give the same verdict at any time.
+    (cached.path / "violation.txt").unlink()
+    assert await check_run(stored.path, {}, lambda params, result: None) == 3
+    assert (cached.path / "violation.txt").exists()
+    assert violated(read_run(stored.path).cells[0].result) == violated(forgetful.result)
+
+
+async def test_a_run_that_proves_nothing_is_unknown_and_the_exit_code_is_4(backend: Backend, tmp_path: Path) -> None:
+    base = {**BASE, "load": {"mode": "open", "rate": 5}, "checks": {"when": "defer"}}
+    code, stored = await run(backend, {"base": base}, tmp_path)
+    assert code == 4
+    [cell] = stored.cells
+    assert cell.result["status"] == "ok"
+    assert cell.result["verdict"]["reason"].startswith("coverage: only ")
+    findings = {each["check"]: each["verdict"] for each in cell.result["verdict"]["findings"]}
+    assert findings == {
+        "linearizability": "ok", "invariants": "ok", "exits": "ok", "state": "ok", "liveness": "ok",
+        "coverage": "unknown",
+    }  # fmt: skip

@@ -1,0 +1,358 @@
+"""Sweeps in simulation, and cells judged from what they left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from raft_actor_node.errors import ConfigError
+from sweeps import cli
+from sweeps.api import Sweep
+from sweeps.checking import judged
+from sweeps.estimate import MOST_SIMULATED
+from sweeps.histories import history_of
+from sweeps.judge import judge as judge_folder
+from sweeps.latency import OK
+from sweeps.progress import Progress
+from sweeps.results import StoredCell, StoredRun, read_run
+from sweeps.simulated import in_virtual_time, scale
+from sweeps.spec import CheckSettings, LoadSettings, PhaseSettings, read_source
+from tests.sweeps.fakes import FakeBackend
+from tests.sweeps.test_runner import execute, sweep
+
+CRASH = """
+name: simulated
+order: sequential
+base:
+  target: sim
+  load: {clients: 8, think: 20ms, keys: 20, mix: {put: 0.3, get: 0.3, delete: 0.1, cas: 0.15, append: 0.15}}
+  phases: {warmup: 100ms, measure: 2s}
+  chaos: {crash: leader, at: 1/3, restart_after: 500ms}
+"""
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments)
+
+
+@pytest.fixture(autouse=True)
+def judge() -> None:
+    """Not the fake: cells are judged in earnest here."""
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("simulated")
+
+
+@pytest.fixture(scope="module")
+def stored(out: Path) -> StoredRun:
+    """One cell, simulated by the command line."""
+    (out / "crash.yaml").write_text(CRASH.replace("  target: sim\n", ""))
+    done = command("run", str(out / "crash.yaml"), "--target", "sim", "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert "simulated: times are those of the simulated world" in done.stdout
+    return read_run((out / "simulated" / "latest").resolve())
+
+
+@pytest.fixture
+def cell(stored: StoredRun, tmp_path: Path) -> StoredCell:
+    """A copy of the cell, to be spoiled."""
+    folder = shutil.copytree(stored.cells[0].path, tmp_path / "cell")
+    return StoredCell(folder, stored.cells[0].params, stored.cells[0].result)
+
+
+def test_a_simulated_cell_leaves_what_a_real_one_does(stored: StoredRun) -> None:
+    assert stored.manifest["target"] == "sim"
+    assert stored.manifest["complete"] is True
+    [cell] = stored.cells
+    assert {path.name for path in cell.path.iterdir()} == {
+        "params.json", "result.json", "latency.npz", "events.jsonl", "schedule.json",
+        "inspection.json", "nodes", "traces",
+    }  # fmt: skip
+    result = cell.result
+    assert (result["status"], result["target"]) == ("ok", "sim")
+    assert 300 < len(cell.operations()) <= MOST_SIMULATED
+    assert result["load_scaled"] is None
+    assert result["phases_s"]["measure"] == 2.0
+    [failover] = result["failovers"]
+    assert failover["succeeded_ms"] > 0
+    assert result["verdict"]["verdict"] == "ok"
+    assert {each["check"] for each in result["verdict"]["findings"]} == {
+        "linearizability", "invariants", "exits", "state", "liveness", "coverage",
+    }  # fmt: skip
+
+
+def test_what_has_no_meaning_in_simulation_is_absent(stored: StoredRun) -> None:
+    assert not {"host_busy", "nodes", "load", "clock_error_ms"} & set(stored.cells[0].result)
+    assert "wal" not in stored.manifest
+    assert "ray" not in stored.manifest
+
+
+async def test_the_same_seed_gives_the_same_cell_whatever_ran_before_it(tmp_path: Path, stored: StoredRun) -> None:
+    text = CRASH.replace("chaos: {crash", "chaos: {pause").replace("restart", "resume")
+    source = read_source(text + "axes: {chaos: [none, {crash: leader, at: 1/3, restart_after: 500ms}]}", "file.yaml")
+    run = await asyncio.to_thread(Sweep.from_source(source).run, tmp_path)
+    [again] = [cell for cell in run.cells if cell.id == stored.cells[0].params["cell"]]
+    assert again.result["digest"] == stored.cells[0].result["digest"]
+    assert (again.operations()["end_ns"] == stored.cells[0].operations()["end_ns"]).all()
+
+
+def test_real_and_simulated_cells_in_one_run_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^file.yaml:1: axes.target: a run is either on real processes"):
+        sweep("axes: {target: [raft, sim]}")
+
+
+def test_a_foreign_program_cannot_be_simulated() -> None:
+    with pytest.raises(ConfigError, match=r"^file.yaml:1: cluster.command: only this project's own node"):
+        sweep("base: {target: sim, cluster: {command: [other]}}")
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        LoadSettings(),
+        LoadSettings(clients=1),
+        LoadSettings(clients=100_000),
+        LoadSettings(mode="open", rate=1e6),
+        LoadSettings(think=0.001),
+    ],
+)
+def test_load_is_scaled_to_what_can_be_simulated(load: LoadSettings) -> None:
+    phases = PhaseSettings(warmup=2.0, measure=10.0)
+    scaled, changed = scale(load, phases)
+    if scaled.mode == "open":
+        assert scaled.rate is not None
+        assert scaled.rate * 12 <= 0.95 * MOST_SIMULATED
+    else:
+        assert scaled.clients * (1 + 12 / scaled.think) <= MOST_SIMULATED
+    assert changed
+    assert scale(scaled, phases)[0] == scaled
+
+
+def test_fewer_operations_are_simulated_when_values_are_large() -> None:
+    phases = PhaseSettings(warmup=2.0, measure=10.0)
+    scaled, _ = scale(LoadSettings(mode="open", rate=100.0, value_bytes=2**20), phases)
+    assert scaled.rate is not None
+    assert 200 < scaled.rate * 12 <= 256
+
+
+def test_a_small_load_stays_as_it_is() -> None:
+    phases = PhaseSettings(warmup=2.0, measure=10.0)
+    for load in (LoadSettings(mode="open", rate=300.0), LoadSettings(clients=4, think=0.1)):
+        assert scale(load, phases) == (load, None)
+
+
+async def test_a_cancellation_reaches_what_runs_in_virtual_time() -> None:
+    began, seen = threading.Event(), []
+
+    async def work() -> None:
+        began.set()
+        try:
+            while True:  # noqa: ASYNC110 - time that passes is all there is to wait for
+                await asyncio.sleep(1.0)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    running = asyncio.create_task(in_virtual_time(work))
+    await asyncio.to_thread(began.wait)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert seen == ["cancelled"]
+
+
+async def test_an_interrupted_simulation_keeps_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring, loop, enter = asyncio.Event(), asyncio.get_running_loop(), Progress.enter
+
+    def entered(progress: Progress, phase: str, length_s: float | None = None) -> None:
+        enter(progress, phase, length_s)
+        if phase == "measure":
+            loop.call_soon_threadsafe(measuring.set)
+
+    monkeypatch.setattr(Progress, "enter", entered)
+    text = CRASH.replace("measure: 2s", "measure: 1h")
+    async with asyncio.timeout(60):
+        running = asyncio.create_task(execute(sweep(text), FakeBackend(), tmp_path))
+        await measuring.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        code, path, _ = await running
+    assert code == 130
+    [cell] = read_run(path).cells
+    assert cell.result["status"] == "interrupted"
+    assert cell.result["verdict"]["verdict"] == "pending"
+    assert len(cell.operations()) > 0
+
+
+# ------------------------------------------------------------------------------ judging what is stored
+
+
+def found(cell: StoredCell, **checks: Any) -> dict[str, str]:
+    """The verdict of each check on a cell as it lies there."""
+    verdict = judge_folder(cell.path, CheckSettings(**checks))
+    return {each["check"]: each["verdict"] for each in verdict["findings"]} | {"": verdict["verdict"]}
+
+
+GOOD = dict.fromkeys(("linearizability", "invariants", "exits", "state", "liveness", "coverage", ""), "ok")
+
+
+def spoil(cell: StoredCell, **changes: Any) -> None:
+    path = cell.path / "inspection.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_good_cell_is_good(cell: StoredCell) -> None:
+    assert found(cell) == GOOD
+
+
+def test_a_stale_read_is_not_linearizable_and_is_shown(cell: StoredCell) -> None:
+    operations = cell.operations()
+    gets = (operations["kind"] == 2) & (operations["outcome"] == OK) & (operations["observed"] > 0)
+    last = max(gets.nonzero()[0], key=lambda row: int(operations["start_ns"][row]))
+    first_put = ((operations["kind"] == 1) & (operations["key"] == operations["key"][last])).nonzero()[0][0]
+    operations["observed"][last] = operations["written"][first_put]
+    operations.save(cell.path / "latency.npz")
+    assert found(cell) == {**GOOD, "linearizability": "violated", "": "violated"}
+    assert "impossible" in (cell.path / "violation.txt").read_text()
+    assert (cell.path / "violation.svg").read_text().startswith("<svg")
+    assert found(cell, linearizable=False)[""] == "ok"
+
+
+def test_two_leaders_of_a_term_are_found_in_the_traces(cell: StoredCell, stored: StoredRun) -> None:
+    traces = cell.traces()
+    elected = next(json.loads(line) for lines in traces.values() for line in lines if "became_leader" in line)
+    other = next(node for node in traces if node != elected["node"])
+    last = json.loads(traces[other][-1])
+    forged = {**elected, "node": other, "number": last["number"] + 1, "time_ns": last["time_ns"] + 1}
+    text = "".join(f"{line}\n" for line in [*traces[other], json.dumps(forged)])
+    (cell.path / "traces" / f"{other}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    assert found(cell)["invariants"] == "violated"
+
+
+def test_states_that_differ_are_found(cell: StoredCell) -> None:
+    settled = cell.inspection()["settled"]
+    settled["nodes"]["n2"]["prefix_hash"] = "00" * 32
+    spoil(cell, settled=settled)
+    assert found(cell) == {**GOOD, "state": "violated", "": "violated"}
+
+
+@pytest.mark.parametrize(("exit_code", "verdict"), [(7, "violated"), (5, "violated"), (6, "unknown")])
+def test_a_node_that_ended_by_itself_tells_why(cell: StoredCell, exit_code: int, verdict: str) -> None:
+    spoil(cell, exits=[{"exit_code": exit_code, "text": "node n2 ended"}])
+    assert found(cell) == {**GOOD, "exits": verdict, "": verdict}
+
+
+def test_what_the_simulation_found_broken_is_a_violation(cell: StoredCell) -> None:
+    spoil(cell, violations=["1.0 s: n1: two leaders"])
+    assert found(cell) == {**GOOD, "invariants": "violated", "": "violated"}
+
+
+def test_a_cluster_without_a_leader_afterwards_is_not_alive(cell: StoredCell) -> None:
+    settled = cell.inspection()["settled"]
+    far = settled["end_ns"] + 100 * 10**9
+    events = cell.events()
+    for event in events:
+        if event.get("action") == "heal":
+            event["done_ns"] = settled["end_ns"] + 1
+    (cell.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    spoil(cell, settled={**settled, "leader_ns": None, "end_ns": far})
+    assert found(cell)["liveness"] == "violated"
+    spoil(cell, settled=None)
+    assert found(cell)["liveness"] == "unknown"
+
+
+def test_a_fault_that_did_nothing_proves_nothing(cell: StoredCell) -> None:
+    events = [event for event in cell.events() if "action" not in event]
+    (cell.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert found(cell) == {**GOOD, "coverage": "unknown", "": "unknown"}
+
+
+def test_too_few_operations_prove_nothing(cell: StoredCell) -> None:
+    assert found(cell, least_operations=10_000) == {**GOOD, "coverage": "unknown", "": "unknown"}
+
+
+def test_a_cell_that_was_never_loaded_proves_nothing(cell: StoredCell) -> None:
+    (cell.path / "latency.npz").unlink()
+    assert found(cell)[""] == "unknown"
+
+
+async def test_the_judge_is_a_process_of_its_own_within_bounds(cell: StoredCell, tmp_path: Path) -> None:
+    verdict = await judged(cell.path, CheckSettings())
+    assert verdict["verdict"] == "ok"
+    assert verdict["seconds"] > 0
+    (cell.path / "events.jsonl").write_text("{")
+    broken = await judged(cell.path, CheckSettings())
+    assert broken["verdict"] == "unknown"
+    assert broken["reason"].startswith("judge: ")
+
+
+def test_a_run_is_judged_again_and_its_results_are_rewritten(stored: StoredRun, out: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(stored.path, tmp_path / "run", symlinks=True)
+    result = path / "cells" / stored.cells[0].params["cell"] / "result.json"
+    text = result.read_text().replace('"verdict": "ok"', '"verdict": "pending"')
+    result.write_text(text)
+    done = command("check", str(path), "--time-limit", "30s")
+    assert done.exit_code == 0, done.output
+    assert "verdict ok" in done.stdout
+    assert read_run(path).cells[0].result["verdict"]["verdict"] == "ok"
+
+
+def test_a_history_leaves_as_json_lines_and_comes_back(stored: StoredRun, out: Path, tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    assert command("history", "--out", str(out), "--output", str(file)).exit_code == 0
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {line["type"] for line in lines} >= {"invoke", "ok"}
+    done = command("check", "--history", str(file))
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("ok: ")
+    printed = command("history", "simulated", "--out", str(out), "--cell", stored.cells[0].params["cell"])
+    assert printed.stdout == file.read_text()
+    assert len(history_of(stored.cells[0])) == len(stored.cells[0].operations())
+
+
+def test_a_history_of_others_is_judged(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.jsonl"
+    lines = [
+        {"process": 0, "type": "invoke", "f": "write", "value": 1},
+        {"process": 0, "type": "ok", "f": "write", "value": 1},
+        {"process": 1, "type": "invoke", "f": "read", "value": None},
+        {"process": 1, "type": "ok", "f": "read", "value": None},
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = command("check", "--history", str(file))
+    assert done.exit_code == 3
+    assert "impossible" in done.stdout
+    file.write_text("")
+    assert command("check", "--history", str(file)).exit_code == 4
+    file.write_text("{\n")
+    bad = command("check", "--history", str(file))
+    assert (bad.exit_code, len(bad.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "--history", "nowhere.jsonl"], "sweep: Invalid value for '--history'"),
+        (["check", "--time-limit", "60"], "sweep: --time-limit: '60' is not a duration"),
+        (["check", "--memory-limit", "1KiB"], "sweep: --memory-limit: must be at least"),
+        (["check", "nothing", "--out", "nowhere"], "sweep: nothing: no run here"),
+        (["history", "nothing", "--out", "nowhere"], "sweep: nothing: no run here"),
+        (["run", "quick", "--target", "etcd"], "sweep: Invalid value for '--target'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
+    done = command(*arguments)
+    assert done.exit_code == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith(message)
