@@ -1,0 +1,139 @@
+"""Runs seeds of the simulation campaign on the product with a planted bug, until something notices it.
+
+The generic means come first: all that a campaign checks on any seed. Only where they do not find a bug within the
+seeds they are given, its own test is asked, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.verdict import Finding
+from raft_actor_node.core.invariants.rules import Rule
+from raft_actor_node.errors import DataCorrupt, InvariantViolated
+from sweeps.campaign import run_seed
+from tests.mutants.catalogue import Mutant, mutants
+from tests.mutants.edit import planted
+
+TESTS = Path(__file__).parent.parent
+SEED_LIMIT_S = 120.0
+TEST_LIMIT_S = 120.0
+PRODUCT = "(no bug)"
+DIRECTED = "its own test"
+MISPRINTS = ("TypeError", "AttributeError", "NameError", "UnboundLocalError")
+"""A bug that shows itself so is no bug of a protocol."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a mutant, or of the product itself."""
+
+    name: str
+    caught: bool
+    by: str = ""
+    """Who noticed it: a cluster invariant, the node itself, linearizability, liveness, ..., or `DIRECTED`."""
+    rule: str = ""
+    """What exactly was noticed."""
+    profile: str = ""
+    """Of the seed that found it."""
+    seeds: int = 0
+    """How many were run."""
+    seconds: float = 0.0
+    detail: str = ""
+
+    @property
+    def generic(self) -> bool:
+        """Caught by what is checked on any seed."""
+        return self.caught and self.by != DIRECTED
+
+
+def search(name: str, seeds: Sequence[int]) -> Outcome:
+    """The outcome of one mutant, or of the product itself."""
+    try:
+        return run_until_violated(name, seeds) if name == PRODUCT else hunt(mutants()[name], seeds)
+    except Exception as error:
+        return Outcome(name, False, seeds=len(seeds), detail=f"{type(error).__name__}: {error}")
+
+
+def hunt(mutant: Mutant, seeds: Sequence[int]) -> Outcome:
+    """Run the seeds with this bug until one is violated, then, if none is, the bug's own test."""
+    begin = time.perf_counter()
+    with planted(mutant.edits):
+        found = run_until_violated(mutant.name, seeds)
+    if not found.caught and mutant.test:
+        failed, detail = _directed_test_fails(mutant)
+        seconds = time.perf_counter() - begin
+        return Outcome(mutant.name, failed, DIRECTED, mutant.test, "", len(seeds), seconds, detail)
+    return found
+
+
+def run_until_violated(name: str, seeds: Sequence[int]) -> Outcome:
+    """Run seeds on whatever is planted now; with nothing planted, none should be violated."""
+    begin = time.perf_counter()
+    for count, seed in enumerate(seeds, 1):
+        with _time_limit(SEED_LIMIT_S):
+            result = run_seed(seed)
+        if result.verdict == "violated":
+            bad = [finding for finding in result.findings if finding.verdict == "violated"]
+            # A node that stops at a broken invariant may leave a cluster without a leader: that is the lesser news.
+            finding = next((each for each in bad if each.check == "invariants"), bad[0])
+            by, rule = who_and_what(finding)
+            if any(misprint in rule for misprint in MISPRINTS):
+                raise RuntimeError(f"{name}: not a bug but a misprint: {finding.reason}")
+            seconds = time.perf_counter() - begin
+            return Outcome(name, True, by, rule, result.profile, count, seconds, f"seed {seed}: {finding.reason}")
+    return Outcome(name, False, seeds=len(seeds), seconds=time.perf_counter() - begin)
+
+
+def who_and_what(finding: Finding) -> tuple[str, str]:
+    """Who noticed a violation, and which rule or error it was."""
+    if finding.check != "invariants":
+        return finding.check, ""
+    # "1.5 s: n1: InvariantViolated: rule: what was seen", another error, or "rule: n1: what the trace files tell"
+    told = re.match(r"[\d.]+ s: \w+: (\w+): (?:n\d+: )?(.*)", finding.reason, re.DOTALL)
+    if told is None:
+        return "traces", finding.reason.partition(": ")[0]
+    error, rule = told[1], told[2].partition(": ")[0]
+    if error == InvariantViolated.__name__:
+        return ("cluster invariant" if rule in set(Rule) else "the node itself"), rule
+    return ("recovery" if error == DataCorrupt.__name__ else "crash"), error
+
+
+def _directed_test_fails(mutant: Mutant) -> tuple[bool, str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.mutants.plugin", "--mutant", mutant.name]
+    run = subprocess.run(
+        [*command, "-p", "no:cacheprovider", f"tests/{mutant.test}"],
+        cwd=TESTS.parent,
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
+        capture_output=True,
+        text=True,
+        timeout=TEST_LIMIT_S,
+        check=False,
+    )
+    lines = [line for line in run.stdout.splitlines() if line.startswith("FAILED")]
+    return run.returncode == 1 and bool(lines), lines[0] if lines else run.stdout[-500:]
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in this thread, which must be the main one, when it takes longer."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"a seed took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
