@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test bench lint proto install install-dev clean
+.PHONY: sweep test simulate mutants nightly bench lint proto install install-dev clean
 
 sweep: install ## Real Raft clusters of 3, 5 and 7 nodes, with a live table
 	$(BIN)/sweep run quick
@@ -10,7 +10,18 @@ sweep: install ## Real Raft clusters of 3, 5 and 7 nodes, with a live table
 test: install-dev ## All tests
 	$(BIN)/pytest
 
-bench: install-dev ## Operations per second beside an echo without Raft; recovery; footprint. Nothing else should run
+simulate: install ## 1000 simulated clusters under faults, every one of them checked; 3 minutes
+	$(BIN)/sweep simulate --seeds 1000
+
+mutants: install-dev ## Planted bugs, each of which must be caught; 2 minutes
+	$(BIN)/python -m tests.mutants
+
+nightly: install-dev ## What takes longer: 10 000 simulated clusters, all scenarios on real processes; 1.5 hours
+	$(BIN)/sweep simulate --seeds 10000 --seed $$(date +%Y%m%d)0000 --plain
+	$(BIN)/python -m tests.mutants --first 1000
+	for preset in scenarios survival bad-parameters chaos; do $(BIN)/sweep run $$preset --plain || exit; done
+
+bench: install-dev ## Operations per second beside an echo; recovery; footprint; simulation; checker. Nothing else should run
 	$(BIN)/python -m tests.bench
 
 lint: install-dev ## Style and types; that generated code is fresh is a test

@@ -1,5 +1,7 @@
 """`make bench`: how fast, against what this machine allows; exits 1 when a bar is missed.
 
+First what runs in this process alone, in time of one core: recovery, simulation, checker. Then real clusters.
+
 The machine may be shared and noisy, so only ratios taken in one run count: each figure is measured in
 several short rounds that alternate with those of the echo (echo.py), and the medians are compared.
 
@@ -9,12 +11,14 @@ The load generator runs in this process; nodes and echo in processes of their ow
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +34,9 @@ from raft_actor_node.units import Range
 from sweeps.latency import OK
 from sweeps.spec import LoadSettings, Mix
 from sweeps.workload import LoadGenerator
+from tests.bench.campaign import BAR_SEEDS_PER_MINUTE, seeds_per_minute
+from tests.bench.checker import BAR_MANY_KEYS_S, BAR_UNKNOWN_S, checker_speed
+from tests.bench.simulation import BAR_ELECTIONS_PER_10_S, elections_per_10_s
 from tests.cluster.local import LocalCluster, eventually
 
 SESSIONS = (1, 16, 64, 256)
@@ -137,6 +144,31 @@ def recovery(directory: Path) -> tuple[float, float]:
     return RECOVERED_ENTRIES / elapsed, (_resident_bytes() - before) / RECOVERED_ENTRIES
 
 
+def in_one_process() -> list[tuple[str, bool]]:
+    """Simulation and checker: what was measured beside its bar, and whether it is met. It blocks, for a minute."""
+    # In a process of its own: a simulation has a loop of its own, and memory is told of a whole process.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as one:
+        checker = one.submit(checker_speed).result()
+        elections = one.submit(elections_per_10_s).result()
+        seeds = one.submit(seeds_per_minute).result()
+    judged = (
+        f"100,000 operations over 1000 keys in {checker.many_keys_s:.1f} s, at most {BAR_MANY_KEYS_S:g} s; "
+        f"20,000 over 5 keys, 5 % unknown, in {checker.unknown_s:.1f} s, at most {BAR_UNKNOWN_S:g} s; "
+        f"{checker.resident_bytes / 1e6:.0f} MB"
+    )
+    return [
+        (f"checker: {judged}", checker.good),
+        (
+            f"simulation: {elections:,.0f} elections in 10 s, at least {BAR_ELECTIONS_PER_10_S:,}",
+            elections >= BAR_ELECTIONS_PER_10_S,
+        ),
+        (
+            f"campaign: {seeds:,.0f} seeds a minute with all checks, at least {BAR_SEEDS_PER_MINUTE:,}",
+            seeds >= BAR_SEEDS_PER_MINUTE,
+        ),
+    ]
+
+
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
 
@@ -147,6 +179,7 @@ async def main() -> int:
     with tempfile.TemporaryDirectory(prefix="raft-lab-bench-", dir="/var/tmp") as name:
         directory = Path(name)
         entries_per_s, bytes_per_entry = recovery(directory / "recovery")
+        alone = in_one_process()
         resident = await idle_bytes(directory / "idle")
         table, share = await throughput(directory / "throughput")
     console.print(table)
@@ -155,6 +188,7 @@ async def main() -> int:
         (f"put at 64 sessions: {share:.2f} of the echo, at least {BAR_SHARE_OF_ECHO}", share >= BAR_SHARE_OF_ECHO),
         (f"recovery: {recovered}, at least {BAR_RECOVERY_PER_S:,}/s", entries_per_s >= BAR_RECOVERY_PER_S),
         (f"an idle node: {resident / 1e6:.1f} MB, at most {BAR_IDLE_BYTES / 1e6:g} MB", resident <= BAR_IDLE_BYTES),
+        *alone,
     ]
     for text, good in bars:
         console.print(f"{'ok    ' if good else 'MISSED'} {text}", highlight=False)
