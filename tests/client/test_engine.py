@@ -240,7 +240,7 @@ async def test_a_write_without_session_is_tried_again_as_long_as_nothing_was_app
 async def test_a_retry_after_an_ambiguous_attempt_gets_the_original_result(
     nodes: StartNodes, load: StartLoad, step: object, code: str, applied: bool
 ) -> None:
-    """The same session and sequence; applied once, whether the lost attempt was or was not."""
+    """The same session and sequence; applied once, whether the lost attempt was or was not (8)."""
     (n1,) = await nodes(1)
     it = await load([n1], QUICK)
     own = await session(it)
@@ -343,6 +343,7 @@ async def test_the_budget_ends_the_retries(nodes: StartNodes, load: StartLoad) -
 
 
 async def test_a_hint_is_followed_at_once_and_remembered(nodes: StartNodes, load: StartLoad) -> None:
+    """A server that is not the leader rejects a request and names the leader, where the client goes (8)."""
     n1, n2, n3 = await nodes(3)
     it = await load([n1, n2, n3], ClientSettings(retry_backoff=Range(30.0, 30.0), retry_budget=60.0))
     n1.default = n2.default = refuse(kv_pb2.NOT_LEADER, "n3")
@@ -484,6 +485,7 @@ async def test_one_lost_message_does_not_drive_the_others_from_the_leader(nodes:
 
 
 async def test_a_silent_leader_is_left_by_all(nodes: StartNodes, load: StartLoad) -> None:
+    """If the leader crashes requests time out, and clients try again elsewhere (8)."""
     n1, n2 = await nodes(2)
     it = await load([n1, n2], QUICK)
     first, second = await it.engine.open_sessions(2)
