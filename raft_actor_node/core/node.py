@@ -366,7 +366,9 @@ class RaftNode:
         if self.voted_for is None:
             self.voted_for = request.from_id
             self._trace("vote_granted", peer=request.from_id)
-        self._reset_election_timer()
+            # Not when it is asked once more: a candidate that hears nobody asks again and again, and would keep all
+            # others from standing for election themselves.
+            self._reset_election_timer()
         return True
 
     def _hears_leader(self) -> bool:

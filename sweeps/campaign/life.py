@@ -23,6 +23,7 @@ from typing import Any
 
 from chaos.history import History
 from chaos.linearizability import check
+from chaos.links import Direction, touching
 from chaos.verdict import Finding, Verdict, judge_traces, parse_trace, worst
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import Observers, Parts, Silent, SimCluster, run_virtual
@@ -256,8 +257,14 @@ class _Life:
             away = nemesis.others()[: self._rng.randint(0, (len(nemesis.members) - 1) // 2)]
             rest = [node for node in nemesis.members if node not in away]
             await nemesis.heal()
-            await nemesis.split("away", away, rest, clients=1)
-            await self._need_leader(rest, f"with {len(away)} nodes cut off")
+            how = self._rng.choice(("unseen", "mute", "deaf" if self._options.raft.check_quorum else "mute"))
+            if how == "unseen":
+                await nemesis.split("away", away, rest, clients=1)
+            else:
+                # Who is deaf and leads must step down for another to lead; without check quorum nothing tells it to.
+                direction: Direction = "in" if how == "deaf" else "out"
+                await nemesis.cut("away", touching(away, nemesis.members, direction))
+            await self._need_leader(rest, f"with {len(away)} nodes {how}")
         await nemesis.heal()
         await self._need_leader(nemesis.members, "after all was healed")
 
