@@ -15,7 +15,8 @@ One grammar serves the `chaos:` value of a sweep, a schedule written by hand and
     drop: PROBABILITY      messages are lost                                    nodes, LINKS         heal_after
     delay: DURATION        messages are late; reordered with jitter or tail     jitter, tail, nodes, heal_after
                                                                                 LINKS
-    duplicate: PROBABILITY messages arrive twice                                nodes, LINKS         heal_after
+    bandwidth: SIZE        messages queue behind one another, 1 s at most       nodes, LINKS         heal_after
+    duplicate: PROBABILITY messages arrive twice                                late, nodes, LINKS   heal_after
     monkey: [KIND, ...]    one random fault of these kinds in every interval    every, seed
     replay: FILE           the faults of a saved schedule
 
@@ -29,6 +30,11 @@ One grammar serves the `chaos:` value of a sweep, a schedule written by hand and
     behind                 a duration: for so long the node that connects the groups (of a bridge, quorum-loss,
                            constrained-election, or groups that overlap) is cut off first, and misses entries
                            if there is load; default: 1s with constrained-election, else 0s
+    SIZE                   bytes per second (64KiB) of each direction of each link; a message counts with its encoded
+                           bytes, without what frames it, and is lost when it would wait longer
+    late                   a duration: the copy arrives up to so much later, as an old message, perhaps in a later
+                           term; between nodes only, for a copy that comes late could take effect after a client
+                           was refused
     TIME                   a duration (2s) or a share of the measuring phase (1/3)
     KIND                   one of the faults above
 
@@ -61,9 +67,9 @@ from pydantic import (
 from chaos.links import SHAPES, Between, Direction, Groups, cut, hubs, separated, touching
 from raft_actor_node.config import NODE_ID_PATTERN, Section
 from raft_actor_node.links import CLIENTS, LinkRule, Probability
-from raft_actor_node.units import Duration, format_duration, parse_duration
+from raft_actor_node.units import Duration, Size, format_duration, parse_duration
 
-Kind = Literal["crash", "pause", "partition", "isolate", "one_way", "drop", "delay", "duplicate"]
+Kind = Literal["crash", "pause", "partition", "isolate", "one_way", "drop", "delay", "bandwidth", "duplicate"]
 """What can go wrong."""
 SELECTORS: dict[str, int] = {
     "leader": 1,
@@ -388,16 +394,37 @@ class Delay(_OnNodes):
         return {f"{name}_ms": round(seconds * 1e3, 6) for name, seconds in parts.items()}
 
 
+class Bandwidth(_OnNodes):
+    """Let messages through one after the other."""
+
+    kind = "bandwidth"
+
+    bandwidth: Annotated[Size, Field(ge=1, le=2**39)]
+    """Bytes per second, of each link in each direction."""
+
+    def effect(self) -> dict[str, Any]:
+        """What a link lets through, and how fast."""
+        return {"bytes_per_s": self.bandwidth}
+
+
 class Duplicate(_OnNodes):
     """Deliver messages twice."""
 
     kind = "duplicate"
 
     duplicate: Probability
+    late: Annotated[Duration, Field(le=3600)] = 0.0
+    """Uniform additional delay of the copy between none and this."""
+
+    @model_validator(mode="after")
+    def _late_between_nodes(self) -> Duplicate:
+        if self.late and self.between != "nodes":
+            raise ValueError(f"late: only with between: nodes, not {self.between}; clients would be told untruths")
+        return self
 
     def effect(self) -> dict[str, Any]:
-        """Duplication, decided for each message alone."""
-        return {"duplicate": self.duplicate}
+        """Duplication, decided for each message alone, and how late the copy is."""
+        return {"duplicate": self.duplicate, "late_ms": round(self.late * 1e3, 6)}
 
 
 def _kinds(value: Any) -> Any:
@@ -432,7 +459,7 @@ class Replay(Item):
 
 
 FAULTS: dict[str, type[Fault]] = {
-    fault.kind: fault for fault in (Crash, Pause, Partition, Isolate, OneWay, Drop, Delay, Duplicate)
+    fault.kind: fault for fault in (Crash, Pause, Partition, Isolate, OneWay, Drop, Delay, Bandwidth, Duplicate)
 }
 """Every fault by its kind."""
 
@@ -467,6 +494,7 @@ _Faults = (
     | Annotated[OneWay, Tag("one_way")]
     | Annotated[Drop, Tag("drop")]
     | Annotated[Delay, Tag("delay")]
+    | Annotated[Bandwidth, Tag("bandwidth")]
     | Annotated[Duplicate, Tag("duplicate")]
 )
 _BY_KIND = Discriminator(_kind, custom_error_type="kind", custom_error_message="must be a single fault")

@@ -150,7 +150,8 @@ def _random_fault(kind: str, nodes: Sequence[str], rng: Random) -> Fault:
         "one_way": {"one_way": where, "direction": rng.choice(["in", "out"])},
         "drop": {"drop": round(rng.uniform(0.05, 0.5), 2)},
         "delay": {"delay": f"{rng.randint(5, 100)}ms", "jitter": f"{rng.randint(0, 50)}ms"},
-        "duplicate": {"duplicate": round(rng.uniform(0.05, 0.5), 2)},
+        "duplicate": {"duplicate": round(rng.uniform(0.05, 0.5), 2), "late": f"{rng.choice([0, 0, 1, 5])}s"},
+        "bandwidth": {"bandwidth": f"{rng.choice([4, 16, 64])}KiB"},
     }
     return FAULTS[kind].model_validate(details.get(kind, {kind: where}))
 

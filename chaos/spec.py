@@ -16,9 +16,21 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from chaos.faults import AnyItem, Delay, Fault, Item, MessageFault, Monkey, Partition, Replay, format_moment
+from chaos.faults import (
+    AnyItem,
+    Bandwidth,
+    Delay,
+    Duplicate,
+    Fault,
+    Item,
+    MessageFault,
+    Monkey,
+    Partition,
+    Replay,
+    format_moment,
+)
 from raft_actor_node.errors import ConfigError
-from raft_actor_node.units import WRITTEN
+from raft_actor_node.units import WRITTEN, format_size
 
 
 class BadChaos(ConfigError, ValueError):
@@ -105,11 +117,14 @@ def describe(fault: Fault) -> str:
     words = [] if fault.nodes_key == "nodes" and where == "all" else [where]
     if fault.nodes_key == "nodes":
         value = getattr(fault, fault.kind)
-        words.insert(0, format_moment(value) if isinstance(fault, Delay) else f"{value:g}")
+        form = {Delay: format_moment, Bandwidth: format_size}.get(type(fault), "{:g}".format)
+        words.insert(0, str(form(value)))
     if isinstance(fault, Delay) and fault.jitter:
         words.insert(1, f"jitter {format_moment(fault.jitter)}")
     if isinstance(fault, Delay) and fault.tail:
         words.insert(1 + bool(fault.jitter), f"tail {format_moment(fault.tail)}")
+    if isinstance(fault, Duplicate) and fault.late:
+        words.insert(1, f"late {format_moment(fault.late)}")
     if isinstance(fault, MessageFault):
         words += [fault.direction] if fault.direction != "both" else []
         words += [{"nodes": "", "clients": "from clients", "all": "and clients"}[fault.between]]

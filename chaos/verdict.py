@@ -304,7 +304,7 @@ def _not_in_force(event: Mapping[str, Any], links: Mapping[str, LinkCounts]) -> 
         return f"did not take effect: {event.get('error') or 'no reason given'}"
     if kind in ("crash", "pause"):
         return "" if took_effect else f"may not have taken effect: {event.get('error') or 'no reason given'}"
-    name = {"delay": "delayed", "duplicate": "duplicated"}.get(kind, "dropped")
+    name = {"delay": "delayed", "bandwidth": "delayed", "duplicate": "duplicated"}.get(kind, "dropped")
     counts = [count for each in links.values() if (count := getattr(each, name)) is not None]
     if not counts:
         return f"may have done nothing: no node told how many messages were {name}"

@@ -209,6 +209,7 @@ class ClientEngine:
 
         self._book = _book(addresses)
         self._nodes: dict[str, _Node] = {}
+        """By id, in the order in which they are tried: a ring, drawn at random."""
         self._guess = ""
         self._next_id = 1
         self._done: list[Operation] = []
@@ -295,8 +296,10 @@ class ClientEngine:
         if self._loop is None or self._closed:
             return
         before, self._nodes = self._nodes, {}
-        for node_id, address in self._book.items():
-            known = before.get(node_id)
+        ring = list(self._book)
+        self._rng.shuffle(ring)
+        for node_id in ring:
+            known, address = before.get(node_id), self._book[node_id]
             keep = known is not None and known.address == address
             self._nodes[node_id] = known if known is not None and keep else _Node(self, node_id, address)
         for node_id, node in before.items():
@@ -326,7 +329,12 @@ class ClientEngine:
         return node
 
     def _after(self, node_id: str) -> _Node | None:
-        """The next node in the order of the address book, preferably one that is not down."""
+        """The next node of the ring, preferably one that is not down.
+
+        A client begins at a random node, and goes on at random ones when its leader crashed (paper, section 8). Here
+        chance draws the ring, for each engine and each address book: any node may be the first, any other may follow,
+        and all were tried after one round, which independent draws would not promise.
+        """
         ids = list(self._nodes)
         start = ids.index(node_id) + 1 if node_id in self._nodes else 0
         ring = [self._nodes[each] for each in ids[start:] + ids[:start]]

@@ -17,13 +17,14 @@ CLIENTS = "clients"
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Milliseconds = Annotated[float, Field(ge=0.0, le=3_600_000.0)]
+BytesPerSecond = Annotated[int, Field(ge=0, le=10**12)]
 
 
 class LinkRule(BaseModel):
     """A fault on the messages that travel from `from_id` to `to_id`.
 
-    A cut is enforced at both ends. Loss, delay and duplication are decided once per message: by the
-    sending node, or, where the other end is a client, by the node.
+    A cut is enforced at both ends. Loss, delay, bandwidth and duplication are decided once per message: by
+    the sending node, or, where the other end is a client, by the node.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -38,6 +39,9 @@ class LinkRule(BaseModel):
     """Probability that a message is lost."""
     duplicate: Probability = 0.0
     """Probability that a message arrives twice."""
+    late_ms: Milliseconds = 0.0
+    """Uniform additional delay of the second copy in [0, late_ms): an old message, perhaps of an earlier term. Of a
+    client's requests the copies arrive together all the same."""
     delay_ms: Milliseconds = 0.0
     """Constant delay."""
     jitter_ms: Milliseconds = 0.0
@@ -45,3 +49,7 @@ class LinkRule(BaseModel):
     tail_ms: Milliseconds = 0.0
     """Heavy-tailed additional delay (Pareto, index 1): above tail_ms for one message in 100, above 10 tail_ms,
     where it ends, for one in 1000."""
+    bytes_per_s: BytesPerSecond = 0
+    """Bandwidth; 0 is no limit. Messages go through one after the other; what would have to wait longer than
+    runtime.faults.QUEUE_S for those before it is lost. A message counts with its encoded bytes, without what frames
+    it (batch, gRPC, TCP)."""

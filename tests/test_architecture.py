@@ -94,6 +94,23 @@ def test_grpc_is_imported_in_its_rooms_only() -> None:
     assert offences(modules(), wrong) == []
 
 
+WALL_CLOCK = re.compile(
+    r"\btime\.(?:time|ctime|gmtime|strftime|localtime|asctime)\w*|from time import (?!monotonic).*"
+    r"|CLOCK_REALTIME\w*|\w*datetime\w*|st_[acm]time\w*|get[acm]time|asctime"
+)
+LABELS_FOR_PEOPLE = {"raft_actor_node/__main__.py": {"asctime"}}
+"""Where the time of day stands beside something that a person reads, and decides nothing. (Those of sweeps, the names
+and the journals of runs, are left out.)"""
+
+
+def test_no_wall_clock_decides_anything() -> None:
+    """A wall clock that jumps has no effect: whatever is timed goes by a monotonic clock."""
+    rooms = [each for room in ("raft_actor_node/", "chaos/", "orchestration/") for each in modules(room)]
+    text = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in rooms}
+    found = {name: set(WALL_CLOCK.findall(code)) for name, code in text.items() if "/pb/" not in name}
+    assert {name: told for name, told in found.items() if told} == LABELS_FOR_PEOPLE
+
+
 def test_the_runtime_does_not_know_its_clients() -> None:
     def wrong(_: str, name: str) -> bool:
         return name.startswith("raft_actor_node.client")

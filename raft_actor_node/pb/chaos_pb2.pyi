@@ -17,7 +17,7 @@ REQUESTS: LinkMessages
 REPLIES: LinkMessages
 
 class LinkRule(_message.Message):
-    __slots__ = ("from_id", "to_id", "messages", "cut", "drop", "duplicate", "delay_ms", "jitter_ms", "tail_ms")
+    __slots__ = ("from_id", "to_id", "messages", "cut", "drop", "duplicate", "delay_ms", "jitter_ms", "tail_ms", "late_ms", "bytes_per_s")
     FROM_ID_FIELD_NUMBER: _ClassVar[int]
     TO_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,8 @@ class LinkRule(_message.Message):
     DELAY_MS_FIELD_NUMBER: _ClassVar[int]
     JITTER_MS_FIELD_NUMBER: _ClassVar[int]
     TAIL_MS_FIELD_NUMBER: _ClassVar[int]
+    LATE_MS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     from_id: str
     to_id: str
     messages: LinkMessages
@@ -36,7 +38,9 @@ class LinkRule(_message.Message):
     delay_ms: float
     jitter_ms: float
     tail_ms: float
-    def __init__(self, from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., messages: _Optional[_Union[LinkMessages, str]] = ..., cut: _Optional[bool] = ..., drop: _Optional[float] = ..., duplicate: _Optional[float] = ..., delay_ms: _Optional[float] = ..., jitter_ms: _Optional[float] = ..., tail_ms: _Optional[float] = ...) -> None: ...
+    late_ms: float
+    bytes_per_s: int
+    def __init__(self, from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., messages: _Optional[_Union[LinkMessages, str]] = ..., cut: _Optional[bool] = ..., drop: _Optional[float] = ..., duplicate: _Optional[float] = ..., delay_ms: _Optional[float] = ..., jitter_ms: _Optional[float] = ..., tail_ms: _Optional[float] = ..., late_ms: _Optional[float] = ..., bytes_per_s: _Optional[int] = ...) -> None: ...
 
 class SetLinksRequest(_message.Message):
     __slots__ = ("rules",)

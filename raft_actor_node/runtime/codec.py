@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from raft_actor_node.core import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply
+from raft_actor_node.core import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
 from raft_actor_node.core.messages import Reply, Request
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import chaos_pb2
@@ -118,6 +118,13 @@ def decode_reply(reply: pb.PeerReply, from_id: str, to_id: str) -> Reply:
     raise ValueError("a reply without a body")
 
 
+def encoded_bytes(message: Message) -> int:
+    """Size of a message's wire form."""
+    if isinstance(message, AppendEntries | RequestVote):
+        return encode_request(message).ByteSize()
+    return encode_reply(message).ByteSize()
+
+
 _LINK_MESSAGES = {"all": chaos_pb2.ALL_MESSAGES, "requests": chaos_pb2.REQUESTS, "replies": chaos_pb2.REPLIES}
 _LINK_MESSAGE_NAMES = {number: name for name, number in _LINK_MESSAGES.items()}
 
@@ -140,5 +147,7 @@ def decode_rule(rule: chaos_pb2.LinkRule) -> LinkRule:
             "delay_ms": rule.delay_ms,
             "jitter_ms": rule.jitter_ms,
             "tail_ms": rule.tail_ms,
+            "late_ms": rule.late_ms,
+            "bytes_per_s": rule.bytes_per_s,
         }
     )

@@ -8,9 +8,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from raft_actor_node.core import AppendEntries, Message, RequestVote
 from raft_actor_node.runtime.clock import Clock
+from raft_actor_node.runtime.codec import encoded_bytes
 from raft_actor_node.runtime.faults import LinkFaults, MessageKind
 from raft_actor_node.runtime.samples import Samples
 
@@ -43,7 +45,7 @@ class Mail(ABC):
                 self._carry(message)
                 continue
             kind: MessageKind = "requests" if isinstance(message, AppendEntries | RequestVote) else "replies"
-            for delay_s in self._faults.leaving(message.to_id, kind):
+            for delay_s in self._faults.leaving(message.to_id, kind, partial(encoded_bytes, message)):
                 if delay_s:
                     self._clock.call_later(delay_s, self._carry, message)
                 else:

@@ -79,7 +79,7 @@ class Node(Generic[MailT]):
         """What the log had to repair."""
         self.tracer = tracer
         self.loop_lag = Samples(clock.now_ns)
-        self.faults = LinkFaults(config.node_id, config.members, config.links, _stream(config, "links"))
+        self.faults = LinkFaults(config.node_id, config.members, config.links, _stream(config, "links"), clock.now)
         self.mail = mail(self.faults, lambda message: self.driver.deliver(Receive(message)))
         core = parts.node(
             config.node_id,

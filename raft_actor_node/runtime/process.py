@@ -204,7 +204,10 @@ def _lines(descriptor: int) -> Iterator[bytes]:
 
 
 class AddressDirectory:
-    """Nodes of one host that find each other by files in a directory: for runs by hand, without an owner."""
+    """Nodes of one host that find each other by files in a directory: for runs by hand, without an owner.
+
+    The file of a node is named by its id: one line {"address": "host:port", "epoch": n}, n one higher with each life.
+    """
 
     INTERVAL_S = 0.2
 
@@ -218,7 +221,9 @@ class AddressDirectory:
         self._directory.mkdir(parents=True, exist_ok=True)
         target = self._directory / node_id
         temporary = target.with_suffix(f".{os.getpid()}")
-        temporary.write_text(address + "\n")
+        # Counted, not timed: the wall clock may have gone back between two lives.
+        _, epoch = self._read(node_id) or ("", 0)
+        temporary.write_text(json.dumps({"address": address, "epoch": epoch + 1}) + "\n")
         temporary.replace(target)
         sys.stdout.write(json.dumps({"node_id": node_id, "address": address, "pid": os.getpid()}) + "\n")
         sys.stdout.flush()
@@ -226,13 +231,13 @@ class AddressDirectory:
 
     async def _watch(self) -> None:
         while True:
-            found = {}
-            for peer in self._peers:
-                try:
-                    file = self._directory / peer
-                    # The time of writing is an epoch: a node that starts again writes later.
-                    found[peer] = (file.read_text().strip(), file.stat().st_mtime_ns)
-                except OSError:
-                    continue
-            self._on_addresses(found)
+            self._on_addresses({peer: entry for peer in self._peers if (entry := self._read(peer)) is not None})
             await asyncio.sleep(self.INTERVAL_S)
+
+    def _read(self, node_id: str) -> tuple[str, int] | None:
+        """Address and epoch that a node has written; None when there are none."""
+        try:
+            entry = json.loads((self._directory / node_id).read_bytes())
+            return str(entry["address"]), int(entry["epoch"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

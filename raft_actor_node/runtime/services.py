@@ -33,7 +33,7 @@ from raft_actor_node.pb import (
 from raft_actor_node.runtime.clock import Clock
 from raft_actor_node.runtime.codec import decode_rule, encode_rule
 from raft_actor_node.runtime.driver import Driver
-from raft_actor_node.runtime.faults import ONCE, LinkFaults, MessageKind
+from raft_actor_node.runtime.faults import ONCE, Delays, Fate, LinkFaults, MessageKind
 from raft_actor_node.runtime.gate import Answer, Gate, Operation, Respond
 from raft_actor_node.runtime.mail import Mail
 from raft_actor_node.runtime.samples import Samples
@@ -56,7 +56,7 @@ STATUS = {
     ErrorCode.VALUE_TOO_LARGE: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
-M = TypeVar("M")
+M = TypeVar("M", Operation, Answer)
 
 
 class KVService(kv_pb2_grpc.KVServicer):
@@ -105,7 +105,7 @@ class KVService(kv_pb2_grpc.KVServicer):
     def _pass(
         self,
         messages: Iterable[M],
-        fate: Callable[[str, MessageKind], tuple[float, ...]],
+        fate: Fate,
         client: str,
         kind: MessageKind,
         deliver: Callable[[list[M]], None],
@@ -113,7 +113,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         """The messages that the link faults leave alone; copies of the others are delivered later, or never."""
         unharmed = []
         for message in messages:
-            if (delays := fate(client, kind)) is ONCE:
+            if (delays := fate(client, kind, message.ByteSize)) is ONCE:
                 unharmed.append(message)
                 continue
             for delay_s in delays:
@@ -154,18 +154,18 @@ class KVService(kv_pb2_grpc.KVServicer):
 
     async def _unary(self, client_id: str, operation: Operation, context: Any) -> Answer:
         client = client_id or CLIENTS
-        delays = await self._copies(self._faults.arriving, client, "requests")
+        delays = await self._copies(self._faults.arriving, client, "requests", operation)
         await asyncio.sleep(delays[0])
         answer, *_ = await asyncio.gather(*(self._ask(operation) for _ in delays))
-        for delay_s in (await self._copies(self._faults.leaving, client, "replies"))[:1]:
+        for delay_s in (await self._copies(self._faults.leaving, client, "replies", answer))[:1]:
             await asyncio.sleep(delay_s)
         if answer.error:
             await _abort(context, answer)
         return answer
 
-    async def _copies(self, fate: Callable[..., tuple[float, ...]], client: str, kind: str) -> tuple[float, ...]:
+    async def _copies(self, fate: Fate, client: str, kind: MessageKind, message: Operation | Answer) -> Delays:
         """The fate of a unary message; a lost one never comes back, so the caller runs into its deadline."""
-        delays = fate(client, kind) if self._faults.active else (0.0,)
+        delays = fate(client, kind, message.ByteSize) if self._faults.active else ONCE
         if not delays:
             await asyncio.get_running_loop().create_future()
         return delays

@@ -220,6 +220,8 @@ def test_where_no_operation_should_succeed_none_need_to() -> None:
         ("drop", LinkCounts(), "unknown"),
         ("delay", LinkCounts(dropped=0, delayed=7), "ok"),
         ("delay", LinkCounts(dropped=7, delayed=0), "unknown"),
+        ("bandwidth", LinkCounts(delayed=7), "ok"),
+        ("bandwidth", LinkCounts(dropped=7, delayed=0), "unknown"),
         ("duplicate", LinkCounts(duplicated=7), "ok"),
         ("duplicate", LinkCounts(dropped=7, duplicated=0), "unknown"),
         ("partition", LinkCounts(dropped=7), "ok"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -140,10 +141,18 @@ StartNodes = Callable[[int], Awaitable[list[FakeNode]]]
 """Type of the fixture `nodes`."""
 
 
+class InOrder(random.Random):
+    """Has an engine try the nodes in the order of its address book, so that a script knows who is asked next."""
+
+    def shuffle(self, x: Any) -> None:
+        """Leave it as it is."""
+
+
 class Load:
     """An engine, and the operations that it has completed."""
 
     def __init__(self, addresses: Any, settings: ClientSettings = CALM, **options: Any) -> None:
+        options.setdefault("rng", InOrder())
         self.done: list[Operation] = []
         self.lists: list[list[Operation]] = []
         self.then: Callable[[list[Operation]], None] = lambda _: None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import cast
 
@@ -238,7 +240,7 @@ async def test_a_write_without_session_is_tried_again_as_long_as_nothing_was_app
 async def test_a_retry_after_an_ambiguous_attempt_gets_the_original_result(
     nodes: StartNodes, load: StartLoad, step: object, code: str, applied: bool
 ) -> None:
-    """The same session and sequence; applied once, whether the lost attempt was or was not."""
+    """The same session and sequence; applied once, whether the lost attempt was or was not (8)."""
     (n1,) = await nodes(1)
     it = await load([n1], QUICK)
     own = await session(it)
@@ -341,6 +343,7 @@ async def test_the_budget_ends_the_retries(nodes: StartNodes, load: StartLoad) -
 
 
 async def test_a_hint_is_followed_at_once_and_remembered(nodes: StartNodes, load: StartLoad) -> None:
+    """A server that is not the leader rejects a request and names the leader, where the client goes (8)."""
     n1, n2, n3 = await nodes(3)
     it = await load([n1, n2, n3], ClientSettings(retry_backoff=Range(30.0, 30.0), retry_budget=60.0))
     n1.default = n2.default = refuse(kv_pb2.NOT_LEADER, "n3")
@@ -372,6 +375,44 @@ async def test_nodes_that_point_at_one_another_are_not_asked_without_pause(nodes
     (operation,) = await it.run(put())
     assert operation.outcome == FAIL
     assert 10 < operation.attempts <= 3 * 0.5 / 0.025 + 3, "three attempts, a pause of 25 to 50 ms, and so on"
+
+
+async def test_a_client_begins_at_a_random_node(nodes: StartNodes, load: StartLoad) -> None:
+    """When a client starts it connects to a randomly chosen server (paper, section 8)."""
+    targets = await nodes(3)
+    engines = [await load(targets, rng=random.Random(seed)) for seed in range(30)]
+    for it in engines:
+        await it.run(get())
+        assert it.done[0].attempts == 1
+    begun = Counter(it.engine.leader for it in engines)
+    assert set(begun) == {"n1", "n2", "n3"}
+    assert max(begun.values()) < 20, "not one of them before the others"
+
+
+async def test_after_a_crash_a_client_goes_on_at_random_among_the_others(nodes: StartNodes, load: StartLoad) -> None:
+    """When the leader crashes clients try again with randomly chosen servers (paper, section 8), and with all of
+    them before they try one twice."""
+    targets = await nodes(5)
+    crashed, *others = targets
+    engines = [await load(targets, rng=random.Random(seed)) for seed in range(30)]
+    for other in others:
+        other.default = refuse(kv_pb2.NOT_LEADER, "n1")
+    for it in engines:
+        await it.run(get())
+        assert it.engine.leader == "n1", "a hint comes before chance"
+    await crashed.stop()
+    for other in others:
+        other.default = refuse(kv_pb2.NOT_LEADER)
+    targets[4].default = targets[4].apply
+    asked = []
+    for it in engines:
+        (operation,) = await it.run(get())
+        asked.append([attempt.node_id for attempt in operation.failures if attempt.node_id != "n1"])
+        assert operation.outcome == OK
+        assert len(set(asked[-1])) == len(asked[-1]), "nobody twice"
+        assert it.engine.leader == "n5"
+    assert {(*tried, "n5")[0] for tried in asked} == {"n2", "n3", "n4", "n5"}
+    assert len(set(map(tuple, asked))) > 5, "in many orders"
 
 
 async def test_hints_are_of_no_use_without_node_ids(nodes: StartNodes, load: StartLoad) -> None:
@@ -444,6 +485,7 @@ async def test_one_lost_message_does_not_drive_the_others_from_the_leader(nodes:
 
 
 async def test_a_silent_leader_is_left_by_all(nodes: StartNodes, load: StartLoad) -> None:
+    """If the leader crashes requests time out, and clients try again elsewhere (8)."""
     n1, n2 = await nodes(2)
     it = await load([n1, n2], QUICK)
     first, second = await it.engine.open_sessions(2)

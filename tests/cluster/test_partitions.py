@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -132,6 +133,37 @@ async def test_messages_are_lost(three: LocalCluster, loss: float) -> None:
     for i in range(20):
         await kv.append(b"log", b"%d," % i)
     assert await kv.get(b"log") == b"".join(b"%d," % i for i in range(20))
+    await three.heal()
+    await three.converged()
+
+
+async def test_messages_wait_for_bandwidth(three: LocalCluster) -> None:
+    """8 KiB take 80 ms to another node at 100 KiB/s, never less."""
+    kv = await three.client(retry_budget=30.0)
+    await three.leader()
+    await three.set_links([LinkRule(from_id="*", to_id="*", bytes_per_s=100 * 1024)])
+    begin = time.monotonic()
+    for i in range(5):
+        await kv.put(b"k%d" % i, bytes(8 * 1024))
+    assert time.monotonic() - begin > 5 * 0.075
+    assert sum(status.counters.messages_delayed for status in (await three.statuses()).values()) > 5
+    await three.heal()
+    await three.converged()
+
+
+async def test_copies_of_messages_come_late(three: LocalCluster) -> None:
+    """A leader that was stopped sends, when it goes on, the late copies of what it sent in its term."""
+    kv = await three.client(retry_budget=30.0)
+    await three.set_links([LinkRule(from_id="*", to_id="*", duplicate=1.0, late_ms=1500)])
+    for i in range(3):
+        assert await kv.append(b"log", b"x") == i + 1
+        leader = await three.leader()
+        await three.pause(leader)
+        await three.leader(among=three.others(leader))
+        await kv.append(b"other", b"y")
+        await three.resume(leader)
+    assert await kv.get(b"log") == b"xxx"
+    assert all(status.counters.messages_duplicated > 0 for status in (await three.statuses()).values())
     await three.heal()
     await three.converged()
 

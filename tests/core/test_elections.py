@@ -61,7 +61,8 @@ def test_election_timeouts_are_random_and_drawn_anew() -> None:
 
 
 def test_a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() -> None:
-    """To begin an election, a follower increments its current term, votes for itself, asks all (5.2)."""
+    """To begin an election, a follower increments its current term, votes for itself, asks all (5.2), and tells
+    them the index and term of its last entry (5.4.1)."""
     solo = Solo(5, terms=[1, 1, 2], term=3, pre_vote=False)
     requests = solo.stand()
     assert (solo.node.current_term, solo.node.voted_for) == (4, "n1")
@@ -194,7 +195,8 @@ def test_a_higher_term_in_any_message_makes_a_follower(kind: str, role: Role) ->
 @pytest.mark.parametrize("kind", STALE_OR_NEWER)
 @pytest.mark.parametrize("role", [Role.FOLLOWER, Role.CANDIDATE, Role.LEADER])
 def test_a_message_of_an_older_term_changes_nothing(kind: str, role: Role) -> None:
-    """A request with a stale term number is rejected, a stale reply dropped; terms never decrease (5.1)."""
+    """A request with a stale term number is rejected, a stale reply dropped; terms never decrease (5.1). A candidate
+    goes on, whoever says that it leads an older term (5.2)."""
     solo = Solo(terms=[3, 3], term=5)
     if role != Role.FOLLOWER:
         solo.lead() if role == Role.LEADER else solo.stand()

@@ -12,6 +12,8 @@ from raft_actor_node.core import (
     AppendEntries,
     AppendEntriesReply,
     Propose,
+    Read,
+    Receive,
     RequestVote,
     RequestVoteReply,
     Role,
@@ -19,8 +21,8 @@ from raft_actor_node.core import (
 from raft_actor_node.core.node import NO_OP
 from raft_actor_node.kv.commands import Kind, encode
 from raft_actor_node.kv.store import Store
-from tests.core.bench import Solo, ack, append, appends, request_vote, requests, vote
-from tests.core.harness import ET_MAX, ET_MIN, World, stored
+from tests.core.bench import Solo, ack, append, appends, refusal, request_vote, requests, vote
+from tests.core.harness import ET_MAX, ET_MIN, HEARTBEAT, World, stored
 
 # ------------------------------------------------------------------------------ 5.1, basics
 
@@ -62,6 +64,33 @@ def test_a_term_may_end_without_a_leader_and_never_has_two() -> None:
         assert set(world.leaders) <= set(range(1, reached + 1))  # by term: the world refuses a second one
         empty += reached - len(world.leaders)
     assert empty > 20
+
+
+def test_a_leader_leads_until_the_end_of_its_term() -> None:
+    """A candidate that wins serves as leader for the rest of its term (5.1): nothing but a higher term ends it, and
+    it does not lead in that term again."""
+    world = World(5)
+    leader = world.elect()
+    term = leader.current_term
+    world.run(100 * ET_MAX)
+    assert (leader.role, leader.current_term) == (Role.LEADER, term)
+    assert list(world.leaders) == [term]
+    solo = Solo(5, check_quorum=False)
+    said = solo.lead()
+    for message in (
+        request_vote(1, 9, 1, candidate="n3"),
+        request_vote(9, 9, 1, candidate="n4", pre_vote=True),
+        RequestVoteReply("n2", "n1", 1, 1, False, False, 1),
+        refusal(said[0], 0, 1),
+        append(0, leader="n5"),
+    ):
+        solo.receive(message)
+        assert (solo.node.role, solo.node.current_term) == (Role.LEADER, 1)
+    solo.wait(100 * ET_MAX)
+    assert solo.node.role == Role.LEADER
+    solo.receive(append(2, leader="n5"))
+    solo.receive(*(RequestVoteReply(peer, "n1", 1, 1, True, False, 1) for peer in solo.node.peers))
+    assert (solo.node.role, solo.node.current_term) == (Role.FOLLOWER, 2)
 
 
 # ------------------------------------------------------------------------- 5.2, leader election
@@ -208,6 +237,67 @@ def test_one_entry_per_index_and_term() -> None:
     assert terms_seen > 20
 
 
+def test_probing_sends_no_entries_until_the_logs_agree() -> None:
+    """After a refusal the leader goes back, asking with empty AppendEntries; once it has found where the logs agree
+    it sends everything from there on (5.3; dissertation, section 3.5)."""
+    solo = Solo(terms=[1, 2, 2, 3, 3, 3], term=3, check_quorum=False)
+    probe = appends(solo.lead(), "n2")[0]
+    for lacks, asked in ((4, 3), (2, 1), (1, 0)):
+        said = solo.receive(refusal(probe, 0, lacks))
+        said += solo.propose(b"x").messages + solo.wait(HEARTBEAT).messages
+        to_n2 = appends(said, "n2")
+        assert to_n2
+        assert not any(m.entry_terms for m in to_n2)
+        assert any(m.entry_terms for m in appends(said, "n3")), "the others are sent what is new"
+        solo.receive(*map(ack, appends(said, "n3")))
+        probe = to_n2[0]
+        assert probe.prev_log_index == asked
+    sent = appends(solo.receive(ack(probe)), "n2")
+    assert [term for m in sent for term in m.entry_terms] == solo.terms[probe.prev_log_index :]
+
+
+def test_success_means_that_the_logs_are_the_same_up_to_there() -> None:
+    """Whenever AppendEntries succeeds the follower's log is identical to the leader's up through the new entries
+    (5.3)."""
+    succeeded = 0
+    for seed in range(10):
+        world = World(3, seed, loss=0.3, duplicate=0.2, delay=(0.0, 0.050))
+        for k in range(60):
+            world.sent.clear()
+            for i in world.ids:
+                world.propose(i, b"%s %d" % (i.encode(), k))
+            world.run(0.020)
+            if k % 15 == 14 and (leader := world.leader()):
+                world.crash(leader.node_id)
+                world.restart(leader.node_id)
+            for m in world.sent:
+                if not isinstance(m, AppendEntriesReply) or not m.success or not m.match_index:
+                    continue
+                follower, asker = world.nodes[m.from_id], world.nodes[m.to_id]
+                if follower.current_term == asker.current_term == m.request_term and asker.role == Role.LEADER:
+                    end = m.match_index + 1
+                    assert follower.log.terms(1, end) == asker.log.terms(1, end)
+                    assert follower.log.payloads(1, end) == asker.log.payloads(1, end)
+                    succeeded += 1
+    assert succeeded > 100
+
+
+def test_match_index_begins_at_0_and_is_made_anew_after_an_election() -> None:
+    """matchIndex[] and nextIndex[] are reinitialised after election: to 0, and behind the leader's last entry
+    (Figure 2)."""
+    solo = Solo(3)
+    for term in (1, 3):
+        last = solo.node.log.last_index
+        said = solo.lead()
+        assert solo.node.current_term == term
+        assert {m.prev_log_index for m in said if m.entry_terms} == {last}
+        assert [progress.match_index for progress in solo.node.progress.values()] == [0, 0]
+        solo.receive(*map(ack, said))
+        solo.receive(*map(ack, appends(solo.propose(b"x").messages)))
+        assert [progress.match_index for progress in solo.node.progress.values()] == [last + 2] * 2
+        solo.receive(append(term + 1, leader="n3"))
+
+
 # ------------------------------------------------------------------------------- 5.4, safety
 
 
@@ -318,6 +408,20 @@ def test_a_deposed_leader_that_does_not_know_it_answers_no_read() -> None:
     world.heal()
     world.run(1.0)
     assert world.read_results[stale] is None, "refused once it hears of the other"
+
+
+def test_a_read_writes_nothing_into_the_log() -> None:
+    """Read-only operations are handled without writing anything into the log (8)."""
+    solo = Solo()
+    solo.receive(*map(ack, solo.lead()))
+    before = solo.terms
+    effects = solo.step(Read(1))
+    assert (solo.terms, effects.persist, solo.pending) == (before, None, None)
+    answers = [ack(m) for m in appends(effects.messages)]
+    assert not any(m.entry_terms for m in appends(effects.messages))
+    read = solo.step(*map(Receive, answers))
+    assert [each.read_id for each in read.reads] == [1]
+    assert (solo.terms, read.persist) == (before, None)
 
 
 def test_nobody_but_the_leader_serves_clients() -> None:

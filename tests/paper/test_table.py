@@ -10,7 +10,7 @@ import pytest
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent
-SECTIONS = {"5.1": 7, "5.2": 17, "5.3": 19, "5.4": 12, "8": 10, "Figure 2": 28}
+SECTIONS = {"5.1": 8, "5.2": 18, "5.3": 23, "5.4": 13, "8": 16, "Figure 2": 29}
 """The least number of rules in each section: to take one out is to be a decision."""
 
 

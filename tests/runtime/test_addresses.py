@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
 
 from raft_actor_node.config import NodeConfig, TransportSettings
 from raft_actor_node.runtime.clock import RealClock
 from raft_actor_node.runtime.faults import LinkFaults
+from raft_actor_node.runtime.process import AddressDirectory, Addresses
 from raft_actor_node.runtime.transport import Transport
 from raft_actor_node.units import Range
 
@@ -38,11 +43,15 @@ async def listening() -> AsyncIterator[Port]:
         server.close()
 
 
+def config_of(node_id: str) -> NodeConfig:
+    return NodeConfig.model_validate(
+        {"cluster_id": "c", "node_id": node_id, "members": ["n1", "n2"], "storage": {"dir": "unused"}}
+    )
+
+
 async def test_older_news_of_an_address_is_not_believed() -> None:
     """A later epoch is a later life of the peer; its earlier address may be somebody else's by now."""
-    config = NodeConfig.model_validate(
-        {"cluster_id": "c", "node_id": "n1", "members": ["n1", "n2"], "storage": {"dir": "unused"}}
-    )
+    config = config_of("n1")
     quick = TransportSettings(reconnect_backoff=Range(0.001, 0.002), connect_timeout=0.2)
     config = config.model_copy(update={"transport": quick})
     faults = LinkFaults("n1", config.members, (), random.Random(0))
@@ -59,3 +68,36 @@ async def test_older_news_of_an_address_is_not_believed() -> None:
             assert not old.called.is_set()
     finally:
         await transport.close()
+
+
+async def test_a_later_life_has_a_higher_epoch_though_the_wall_clock_went_back(tmp_path: Path) -> None:
+    """Without an owner nodes tell their addresses by files; peers would not believe one of a lower epoch."""
+    news: asyncio.Queue[Addresses] = asyncio.Queue()
+    AddressDirectory(tmp_path, config_of("n1"), news.put_nowait).announce("n1", "127.0.0.1:41230")
+    epochs = []
+    for life in (1, 2, 3):
+        address = f"127.0.0.1:4123{life}"
+        AddressDirectory(tmp_path, config_of("n2"), lambda _: None).announce("n2", address)
+        os.utime(tmp_path / "n2", (1e9 - life, 1e9 - life))  # each life at an earlier time than the one before
+        async with asyncio.timeout(10):
+            while (found := (await news.get()).get("n2", ("", 0)))[0] != address:
+                pass
+        epochs.append(found[1])
+    assert epochs == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "127.0.0.1:41231", "[]", '{"address": "127.0.0.1:41231"}', '{"address": "x", "epoch": "y"}'],
+)
+async def test_a_file_that_names_no_address_is_passed_over(tmp_path: Path, text: str) -> None:
+    """It may be torn by a power failure, or somebody else's; the next life of its node begins anew."""
+    news: asyncio.Queue[Addresses] = asyncio.Queue()
+    (tmp_path / "n2").write_text(text)
+    AddressDirectory(tmp_path, config_of("n1"), news.put_nowait).announce("n1", "127.0.0.1:41230")
+    async with asyncio.timeout(10):
+        assert await news.get() == {}
+        AddressDirectory(tmp_path, config_of("n2"), lambda _: None).announce("n2", "127.0.0.1:41232")
+        while (found := await news.get()) == {}:
+            pass
+    assert found == {"n2": ("127.0.0.1:41232", 1)}

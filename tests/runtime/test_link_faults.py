@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
+from typing import Any
 
+import pytest
+
+from raft_actor_node.core import AppendEntries, AppendEntriesReply, Message
 from raft_actor_node.links import CLIENTS, LinkRule
-from raft_actor_node.runtime.faults import LinkFaults
+from raft_actor_node.runtime.codec import decode_rule, encode_rule
+from raft_actor_node.runtime.faults import NEVER, ONCE, QUEUE_S, LinkFaults
+from raft_actor_node.runtime.mail import Mail
 
 DRAWS = 20_000
 
@@ -13,7 +20,7 @@ DRAWS = 20_000
 def test_a_heavy_tail_is_late_once_in_a_hundred_times_and_very_late_once_in_a_thousand() -> None:
     rule = LinkRule(from_id="n1", to_id="n2", delay_ms=5, tail_ms=100)
     faults = LinkFaults("n1", ("n1", "n2"), [rule], Random(1))
-    late_s = [faults.leaving("n2", "requests")[0] - 0.005 for _ in range(DRAWS)]
+    late_s = [faults.leaving("n2", "requests", int)[0] - 0.005 for _ in range(DRAWS)]
     assert all(0.001 - 1e-9 <= each <= 1.0 + 1e-9 for each in late_s), "from a hundredth to ten times the tail"
     shares = [sum(each >= bound - 1e-9 for each in late_s) / DRAWS for bound in (0.002, 0.01, 0.1, 1.0)]
     # Expected are 1/2, 1/10, 1/100 and 1/1000; each within five standard errors.
@@ -26,6 +33,106 @@ def test_the_copies_of_a_doubled_request_of_a_client_arrive_together() -> None:
     """Were one refused for want of a leader, and the other taken later, the refusal would have been a lie."""
     rule = LinkRule(from_id=CLIENTS, to_id="n1", duplicate=1.0, delay_ms=5, jitter_ms=50)
     faults = LinkFaults("n1", ("n1", "n2"), [rule], Random(1))
-    fates = [faults.arriving("load-1", "requests") for _ in range(100)]
+    fates = [faults.arriving("load-1", "requests", int) for _ in range(100)]
     assert all(len(fate) == 2 and fate[0] == fate[1] for fate in fates)
     assert len({fate[0] for fate in fates}) > 50
+
+
+def weight(size: int) -> Callable[[], int]:
+    return lambda: size
+
+
+class Hands:
+    """A clock that is set by hand; it notes what is to be called when."""
+
+    def __init__(self) -> None:
+        self.time_s = 100.0
+        self.later: list[tuple[float, Any]] = []
+
+    def now(self) -> float:
+        return self.time_s
+
+    def now_ns(self) -> int:
+        return round(self.time_s * 1e9)
+
+    def call_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
+        self.later.append((delay_s, args[0]))
+
+
+def test_where_bandwidth_is_limited_messages_queue_behind_one_another() -> None:
+    clock = Hands()
+    rule = LinkRule(from_id="*", to_id="*", bytes_per_s=1000)
+    faults = LinkFaults("n1", ("n1", "n2", "n3"), [rule], Random(1), clock.now)
+    assert faults.leaving("n2", "requests", weight(100)) == pytest.approx((0.1,))
+    assert faults.leaving("n2", "replies", weight(50)) == pytest.approx((0.15,)), "on one link"
+    assert faults.leaving("n3", "requests", weight(200)) == pytest.approx((0.2,)), "each link has its own"
+    assert faults.arriving("n2", "requests") == ONCE, "decided by its sender"
+    clock.time_s += 0.1
+    assert faults.leaving("n2", "requests", weight(100)) == pytest.approx((0.15,)), "0.05 s of it to wait"
+    clock.time_s += 10.0
+    assert faults.leaving("n2", "requests", weight(100)) == pytest.approx((0.1,)), "the link was idle"
+    assert (faults.counters.delayed, faults.counters.dropped) == (5, 0)
+
+
+def test_what_would_wait_too_long_for_bandwidth_is_lost() -> None:
+    clock = Hands()
+    rule = LinkRule(from_id="n1", to_id="n2", bytes_per_s=1000)
+    faults = LinkFaults("n1", ("n1", "n2"), [rule], Random(1), clock.now)
+    assert faults.leaving("n2", "requests", weight(5000)) == pytest.approx((5.0,)), "it waits for nobody"
+    assert faults.leaving("n2", "requests", weight(1)) == NEVER
+    assert (faults.counters.delayed, faults.counters.dropped) == (1, 1)
+    clock.time_s += 5.0 - QUEUE_S
+    assert faults.leaving("n2", "requests", weight(1)) == pytest.approx((QUEUE_S + 0.001,))
+    assert faults.leaving("n2", "requests", weight(1)) == NEVER
+
+
+def test_of_several_limits_the_lowest_counts_and_enough_bandwidth_is_no_fault() -> None:
+    limits = [LinkRule(from_id="n1", to_id="n2", bytes_per_s=limit, delay_ms=10) for limit in (10**6, 10**3)]
+    faults = LinkFaults("n1", ("n1", "n2"), limits, Random(1), Hands().now)
+    assert faults.leaving("n2", "requests", weight(100)) == pytest.approx((0.12,)), "delays add up"
+    faults = LinkFaults("n1", ("n1", "n2"), [LinkRule(from_id="*", to_id="*", bytes_per_s=10**9)], Random(1))
+    assert max(faults.leaving("n2", "requests", weight(100))) < 1e-3
+    assert faults.counters.delayed == 0
+
+
+def test_each_client_has_a_link_of_its_own_and_both_copies_need_bandwidth() -> None:
+    rules = [LinkRule(from_id=CLIENTS, to_id="n1", bytes_per_s=1000, duplicate=1.0)]
+    faults = LinkFaults("n1", ("n1", "n2"), rules, Random(1), Hands().now)
+    assert faults.arriving("load-1", "requests", weight(100)) == pytest.approx((0.1, 0.1)), "they arrive together"
+    assert faults.arriving("load-2", "requests", weight(100)) == pytest.approx((0.1, 0.1))
+    assert faults.arriving("load-1", "requests", weight(100)) == pytest.approx((0.3, 0.3))
+
+
+def test_the_second_copy_of_a_message_comes_late() -> None:
+    rule = LinkRule(from_id="*", to_id="*", duplicate=1.0, late_ms=5000)
+    faults = LinkFaults("n1", ("n1", "n2"), [rule], Random(1))
+    fates = [faults.leaving("n2", "requests", int) for _ in range(200)]
+    assert all(len(fate) == 2 and fate[0] == 0.0 and 0.0 <= fate[1] < 5.0 for fate in fates)
+    assert sum(fate[1] > 2.5 for fate in fates) > 50
+    assert (faults.counters.duplicated, faults.counters.delayed) == (200, 0)
+
+
+def test_a_message_weighs_what_it_is_encoded_to() -> None:
+    class Post(Mail):
+        def _carry(self, message: Message) -> None:
+            raise AssertionError("not at once")
+
+    clock = Hands()
+    rule = LinkRule(from_id="n1", to_id="*", bytes_per_s=1000)
+    faults = LinkFaults("n1", ("n1", "n2"), [rule], Random(1), clock.now)
+    post = Post(faults, lambda message: None, clock)  # type: ignore[arg-type]
+    entries = AppendEntries("n1", "n2", 1, 1, 1, [1] * 10, [b"x" * 30] * 10, 1, 1)
+    reply = AppendEntriesReply("n1", "n2", 1, 1, True, 3, 0, 0, 0, 1)
+    post.send([entries, reply])
+    (first_s, _), (second_s, _) = clock.later
+    assert 0.320 < first_s < 0.400, "10 payloads of 30 bytes, their lengths and terms, and six numbers"
+    assert 0.005 < second_s - first_s < 0.030
+
+
+def test_a_rule_travels_unharmed() -> None:
+    rule = LinkRule(
+        from_id="n1", to_id="*", messages="replies", cut=True, drop=0.1, duplicate=0.2, late_ms=3,
+        delay_ms=4, jitter_ms=5, tail_ms=6, bytes_per_s=7,
+    )  # fmt: skip
+    assert set(rule.model_dump(exclude_defaults=True)) == set(LinkRule.model_fields), "every field is given"
+    assert decode_rule(encode_rule(rule)) == rule

@@ -208,6 +208,29 @@ def test_a_flipped_bit_in_a_small_file_is_repaired(sample: Sample, name: str) ->
         OUTCOMES["repaired"] += 1
 
 
+@pytest.mark.parametrize("name", [*HARD_STATE_NAMES, MARK_NAME])
+def test_a_small_file_cut_at_any_byte_is_repaired(sample: Sample, name: str) -> None:
+    data = sample.files[name]
+    for size in range(len(data)):
+        sample.put({name: data[:size]})
+        recovered = open_and_close(sample.disk)
+        assert (recovered.current_term, recovered.voted_for) == (4, "n2")
+        assert state_of(recovered) == sample.states[5]
+        assert [f"{name}: was damaged" in warning for warning in recovered.warnings] == [True]
+        assert sample.contents() == sample.files
+        OUTCOMES["repaired"] += 1
+
+
+@pytest.mark.parametrize("name", HARD_STATE_NAMES)
+def test_a_small_file_cut_at_any_byte_beside_a_bad_one_is_refused(sample: Sample, name: str) -> None:
+    """Of the hard state there are two copies; the other one is empty here."""
+    other = next(each for each in HARD_STATE_NAMES if each != name)
+    for size in range(len(sample.files[name])):
+        before = sample.put({name: sample.files[name][:size], other: b""})
+        assert_refused(sample, before, match="no copy of term and vote is good")
+        OUTCOMES["refused"] += 1
+
+
 def flipped(data: bytes, bit: int) -> bytes:
     return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
 

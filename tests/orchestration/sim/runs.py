@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chaos import parse_chaos, plan, run
+from chaos.faults import FAULTS
 from orchestration import ClusterPlan
 from orchestration.errors import NodeFailed
 from orchestration.sim_cluster import Observer, Parts, SimCluster, SimSettings, run_virtual
@@ -31,7 +32,7 @@ ROUGH = SimSettings(
     power_loss=0.5,
 )
 """Everything at once, and a cluster that still gets its work done."""
-MONKEY = {"monkey": ["crash", "pause", "partition", "isolate", "one_way", "drop", "delay", "duplicate"], "every": "1s"}
+MONKEY = {"monkey": list(FAULTS), "every": "1s"}
 CLIENT = ClientSettings(rpc_timeout=0.3, retry_budget=3.0)
 
 

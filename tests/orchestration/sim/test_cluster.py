@@ -14,7 +14,7 @@ from orchestration import ClusterPlan
 from orchestration.errors import NodeFailed
 from orchestration.sim_cluster import Parts, Silent, SimCluster, SimSettings, run_virtual
 from raft_actor_node.client_engine import OK
-from raft_actor_node.config import StorageSettings
+from raft_actor_node.config import RaftSettings, StorageSettings
 from raft_actor_node.core import Effects, Event, Persist, RaftNode, RequestVoteReply
 from raft_actor_node.core.invariants import Snapshot
 from raft_actor_node.errors import InvariantViolated, OperationUnknown
@@ -351,6 +351,68 @@ def test_a_cut_holds_at_both_ends_and_outlives_a_restart() -> None:
         assert node.store.get(b"k") == b"v"
 
     story(tell)
+
+
+def test_messages_wait_for_bandwidth() -> None:
+    """8 KiB take half a second to a follower at 16 KiB/s, and what is sent with them comes after them."""
+
+    async def tell(cluster: SimCluster) -> None:
+        leader = await leader_of(cluster)
+        kv = cluster.client()
+        await kv.put(b"k", b"v")
+        await cluster.set_links([LinkRule(from_id=leader, to_id="*", bytes_per_s=16 * 1024)])
+        begin = cluster.loop.time()
+        await kv.put(b"k", bytes(8 * 1024))
+        assert 0.5 < cluster.loop.time() - begin < 0.6
+        begin = cluster.loop.time()
+        await asyncio.gather(*(kv.put(b"k%d" % i, bytes(8 * 1024)) for i in range(2)))
+        assert 1.0 < cluster.loop.time() - begin < 1.2
+        status = await cluster.status(leader)
+        assert status is not None
+        assert status.counters.messages_delayed > 0
+        await cluster.heal()
+        begin = cluster.loop.time()
+        await kv.put(b"k", bytes(8 * 1024))
+        assert cluster.loop.time() - begin < 0.1
+        assert await cluster.leader() == leader
+
+    calm = RaftSettings(election_timeout=Range(4.0, 5.0), heartbeat_interval=0.5, rpc_timeout=3.0)
+    story(tell, plan=ClusterPlan(nodes=3, raft=calm))
+
+
+def test_late_copies_are_messages_of_earlier_terms() -> None:
+    """They are taken for what they are: nothing is undone, nothing is done twice."""
+
+    class Late(Silent):
+        def __init__(self) -> None:
+            self.term = self.count = 0
+
+        def delivered(self, message: Any, now: float) -> None:
+            self.count += message.term < self.term
+            self.term = max(self.term, message.term)
+
+    watch = Late()
+
+    async def tell(cluster: SimCluster) -> None:
+        await cluster.set_links([LinkRule(from_id="*", to_id="*", duplicate=0.5, late_ms=5000)])
+        kv = cluster.client()
+        for i in range(5):
+            assert await kv.append(b"log", b"x") == i + 1
+            leader = await leader_of(cluster)
+            await cluster.pause(leader)  # what it holds back for later leaves when it goes on
+            await kv.append(b"other", b"y")
+            await cluster.resume(leader)
+        statuses = [await cluster.status(node_id) for node_id in cluster.node_ids]
+        assert all(status and status.counters.messages_duplicated for status in statuses)
+        await cluster.heal()
+        await asyncio.sleep(6.0)
+        assert len(set(await converged(cluster))) == 1
+        assert await kv.get(b"log") == b"x" * 5
+        assert cluster.violations == []
+
+    story(tell, observer=watch)
+    assert watch.term > 3
+    assert watch.count > 20, "many came in a later term"
 
 
 # ------------------------------------------------------------------------------ what breaks is told
