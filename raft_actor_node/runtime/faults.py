@@ -24,7 +24,10 @@ NEVER: tuple[float, ...] = ()
 class FaultCounters:
     """Messages (on client links: operations) that the rules have touched here."""
 
+    cut: int = 0
+    """Lost for certain, on a link that is cut."""
     dropped: int = 0
+    """Lost by chance."""
     delayed: int = 0
     duplicated: int = 0
 
@@ -66,7 +69,7 @@ class LinkFaults:
         if from_id in self._members:
             if not any(rule.cut for rule in rules):
                 return ONCE
-            self.counters.dropped += 1
+            self.counters.cut += 1
             return NEVER
         fate = self._fate(rules)
         return fate if len(fate) < 2 else fate[:1] * len(fate)
@@ -98,7 +101,10 @@ class LinkFaults:
         delay_ms, copies, random_ = 0.0, 1, self._rng.random
         jitter_ms = tail_ms = 0.0
         for rule in rules:
-            if rule.cut or (rule.drop and random_() < rule.drop):
+            if rule.cut:
+                self.counters.cut += 1
+                return NEVER
+            if rule.drop and random_() < rule.drop:
                 self.counters.dropped += 1
                 return NEVER
             delay_ms += rule.delay_ms

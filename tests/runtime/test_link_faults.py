@@ -29,3 +29,14 @@ def test_the_copies_of_a_doubled_request_of_a_client_arrive_together() -> None:
     fates = [faults.arriving("load-1", "requests") for _ in range(100)]
     assert all(len(fate) == 2 and fate[0] == fate[1] for fate in fates)
     assert len({fate[0] for fate in fates}) > 50
+
+
+def test_what_a_cut_takes_is_counted_apart_from_what_is_lost_by_chance() -> None:
+    """Otherwise nobody could tell whether a partition beside a lossy link cut anything."""
+    lossy = LinkRule(from_id="n1", to_id="n2", drop=1.0)
+    cut = [LinkRule(from_id="n1", to_id="n3", cut=True), LinkRule(from_id="n3", to_id="n1", cut=True)]
+    faults = LinkFaults("n1", ("n1", "n2", "n3"), [*cut, lossy], Random(1))
+    assert faults.leaving("n2", "requests") == ()
+    assert (faults.counters.cut, faults.counters.dropped) == (0, 1)
+    assert faults.leaving("n3", "requests") == faults.arriving("n3", "replies") == ()
+    assert (faults.counters.cut, faults.counters.dropped) == (2, 1)
