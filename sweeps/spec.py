@@ -136,7 +136,8 @@ class CheckSettings(_Described):
     linearizable: bool = True
     """Whether the history of the clients is linearizable, key by key."""
     invariants: bool = True
-    """Whether the invariants of Raft hold in the traces of all lives of all nodes, and their states agree."""
+    """Whether the invariants of Raft hold in the traces of all lives of all nodes and in what they say of themselves,
+    and their states agree. Without this and `linearizable` the verdict is unknown."""
     when: Literal["between-cells", "defer"] = "between-cells"
     """between-cells: after each cell, before the next one begins; defer: after the last one. Nothing is ever
     checked beside a measurement."""
@@ -145,7 +146,8 @@ class CheckSettings(_Described):
     memory_limit: Annotated[Size, Field(ge=64 * 2**20)] = 2 * 2**30
     """One that takes more memory is given up too."""
     least_operations: Annotated[int, Field(ge=0, strict=True)] = 100
-    """A cell in which fewer operations succeed proves nothing: its verdict is unknown."""
+    """A cell in which fewer operations succeed proves nothing: its verdict is unknown. With `expect: unavailable` it
+    is enough that operations were asked, where none was due outside of faults."""
 
 
 class Parameters(_Described):

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sweeps.checking import judged
 from sweeps.estimate import MOST_SIMULATED
 from sweeps.histories import history_of
 from sweeps.judge import judge as judge_folder
-from sweeps.latency import OK
+from sweeps.latency import FAIL, OK, Operations
 from sweeps.progress import Progress
 from sweeps.results import StoredCell, StoredRun, read_run
 from sweeps.simulated import in_virtual_time, scale
@@ -89,7 +90,7 @@ def test_a_simulated_cell_leaves_what_a_real_one_does(stored: StoredRun) -> None
     assert failover["succeeded_ms"] > 0
     assert result["verdict"]["verdict"] == "ok"
     assert {each["check"] for each in result["verdict"]["findings"]} == {
-        "linearizability", "invariants", "exits", "state", "liveness", "coverage",
+        "linearizability", "invariants", "inspection", "exits", "state", "liveness", "coverage",
     }  # fmt: skip
 
 
@@ -204,7 +205,8 @@ def found(cell: StoredCell, **checks: Any) -> dict[str, str]:
     return {each["check"]: each["verdict"] for each in verdict["findings"]} | {"": verdict["verdict"]}
 
 
-GOOD = dict.fromkeys(("linearizability", "invariants", "exits", "state", "liveness", "coverage", ""), "ok")
+CHECKS = ("linearizability", "invariants", "inspection", "exits", "state", "liveness", "coverage")
+GOOD = dict.fromkeys((*CHECKS, ""), "ok")
 
 
 def spoil(cell: StoredCell, **changes: Any) -> None:
@@ -247,6 +249,28 @@ def test_states_that_differ_are_found(cell: StoredCell) -> None:
     assert found(cell) == {**GOOD, "state": "violated", "": "violated"}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"last_applied": 10**6},
+        {"durable_index": 0},
+    ],
+)
+def test_what_nodes_say_of_themselves_is_held_against_the_rules(cell: StoredCell, changes: dict[str, int]) -> None:
+    """The entries that were committed are not on the disks of a quorum; more is applied than was committed."""
+    statuses = cell.inspection()["statuses"]
+    spoil(cell, statuses=[*statuses[:-2], *({**status, **changes} for status in statuses[-2:])])
+    assert found(cell) == {**GOOD, "inspection": "violated", "": "violated"}
+
+
+def test_a_check_that_was_switched_off_is_told_and_without_any_nothing_is_shown(cell: StoredCell) -> None:
+    verdict = judge_folder(cell.path, CheckSettings(linearizable=False))
+    assert (verdict["verdict"], verdict["not_checked"]) == ("ok", ["linearizability"])
+    verdict = judge_folder(cell.path, CheckSettings(linearizable=False, invariants=False))
+    assert verdict["verdict"] == "unknown"
+    assert verdict["reason"] == "checks: neither linearizability nor invariants were checked"
+
+
 @pytest.mark.parametrize(("exit_code", "verdict"), [(7, "violated"), (5, "violated"), (6, "unknown")])
 def test_a_node_that_ended_by_itself_tells_why(cell: StoredCell, exit_code: int, verdict: str) -> None:
     spoil(cell, exits=[{"exit_code": exit_code, "text": "node n2 ended"}])
@@ -278,8 +302,60 @@ def test_a_fault_that_did_nothing_proves_nothing(cell: StoredCell) -> None:
     assert found(cell) == {**GOOD, "coverage": "unknown", "": "unknown"}
 
 
+SIDE_BY_SIDE = """
+name: side-by-side
+order: sequential
+base:
+  target: sim
+  load: {clients: 8, think: 20ms, keys: 20}
+  phases: {warmup: 100ms, measure: 2s}
+axes:
+  chaos:
+    - [{drop: 0.05}, {partition: [[n1, n2, n3]], at: 500ms, heal_after: 500ms}]
+    - [{drop: 0.05}, {partition: [[n1], [n2, n3]], at: 500ms, heal_after: 500ms}]
+    - [{isolate: [n1], at: 500ms, heal_after: 1s}, {crash: [n1], at: 700ms, restart_after: 200ms}]
+    - [{isolate: [n1], at: 500ms, heal_after: 1s}, {crash: [n1], at: 500ms}]
+    - [{isolate: [n1], at: 500ms, heal_after: 1s}, {pause: [n1], at: 700ms}]
+"""
+
+
+async def test_each_fault_has_its_own_proof(tmp_path: Path) -> None:
+    """A partition that cuts nothing does not live on what a lossy link lost, and an honest fault does not lose its
+    proof with the nodes that are killed or stopped within it."""
+    run = await asyncio.to_thread(Sweep.from_source(read_source(SIDE_BY_SIDE, "file.yaml")).run, tmp_path)
+    coverage = [
+        next(each for each in cell.result["verdict"]["findings"] if each["check"] == "coverage") for cell in run.cells
+    ]
+    assert [each["verdict"] for each in coverage] == ["unknown", "ok", "ok", "ok", "ok"]
+    assert coverage[0]["reason"] == "partition n1,n2,n3 did nothing: no message was cut"
+    assert {cell.result["verdict"]["verdict"] for cell in run.cells[1:]} == {"ok"}
+
+
 def test_too_few_operations_prove_nothing(cell: StoredCell) -> None:
     assert found(cell, least_operations=10_000) == {**GOOD, "coverage": "unknown", "": "unknown"}
+
+
+def expecting(cell: StoredCell, expect: str, outcome: int, where: Callable[[Operations], Any]) -> dict[str, str]:
+    """What is found when other operations of a cell succeed, and something else is expected of it."""
+    operations = cell.operations()
+    operations["outcome"][where(operations)] = outcome
+    operations.save(cell.path / "latency.npz")
+    parameters = {**cell.params["parameters"], "expect": expect}
+    (cell.path / "params.json").write_text(json.dumps({**cell.params, "parameters": parameters}))
+    return found(cell, linearizable=False)
+
+
+def test_operations_that_fail_prove_nothing(cell: StoredCell) -> None:
+    """However many there are of them."""
+    assert int(cell.operations().measured.sum()) > 200
+    assert expecting(cell, "ok", FAIL, lambda operations: slice(30, None))["coverage"] == "unknown"
+
+
+def test_where_unavailability_is_expected_operations_succeed_outside_of_the_fault(cell: StoredCell) -> None:
+    outside = expecting(cell, "unavailable", FAIL, lambda operations: operations.under_fault)
+    assert outside["coverage"] == "ok"
+    never = expecting(cell, "unavailable", FAIL, lambda operations: slice(30, None))
+    assert never["coverage"] == "unknown", "some were due before the fault"
 
 
 def test_a_cell_that_was_never_loaded_proves_nothing(cell: StoredCell) -> None:
