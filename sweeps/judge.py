@@ -189,8 +189,7 @@ class _Judge:
     @property
     def _longest_timeout_s(self) -> float:
         """Of an election, in true time: a simulated clock may be slow."""
-        slowest = self._parameters.sim.clock_rate[0] if self._parameters.target == "sim" else 1.0
-        return self._parameters.raft.election_timeout[1] / min(1.0, slowest)
+        return self._parameters.raft.election_timeout[1] / self._parameters.slowest_clock
 
     def _told(self) -> Iterator[Iterator[dict[str, Any]]]:
         """The trace events of each node, on the driver's clock."""
