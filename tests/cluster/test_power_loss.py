@@ -15,7 +15,7 @@ from tests.cluster.test_crashes import Writers, missing
 LOST = {"unsynced": "lost"}
 
 
-@pytest.mark.parametrize("nodes", [3, 5])
+@pytest.mark.parametrize("nodes", [1, 3, 5])
 async def test_power_loss_of_all_nodes_at_once_keeps_every_acknowledged_write(tmp_path: Path, nodes: int) -> None:
     async with LocalCluster(tmp_path, nodes, storage=LOST) as cluster:
         kv = await cluster.client()
