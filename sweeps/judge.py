@@ -207,9 +207,12 @@ class _Judge:
         return [event for event in self._events if "action" in event]
 
     def _calm_ns(self) -> int:
-        """When the last fault was healed, or the measurement began."""
+        """When the last fault was healed and the last node had started again, or the measurement began."""
         begin = self._operations.measure_ns[0] if self._operations is not None else 0
-        return max([begin, *(int(event["done_ns"]) for event in self._faults() if event["action"] == "heal")])
+        healed = [int(event["done_ns"]) for event in self._faults() if event["action"] == "heal"]
+        # A process is started when its fault is healed; on a busy machine it runs some time later.
+        started = [int(event["time_ns"]) for event in self._events if event["kind"] == "started"]
+        return max([begin, *healed, *started])
 
     def _load(self) -> Load:
         operations = self._operations

@@ -336,6 +336,11 @@ def test_a_cluster_without_a_leader_afterwards_is_not_alive(cell: StoredCell) ->
     (cell.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     spoil(cell, settled={**settled, "leader_ns": None, "end_ns": far})
     assert found(cell)["liveness"] == "violated"
+    # A node that took long to start is waited for.
+    started = {"kind": "started", "node": "n1", "term": 1, "number": 1, "time_ns": far - 10**9}
+    with (cell.path / "events.jsonl").open("a") as file:
+        file.write(json.dumps(started) + "\n")
+    assert found(cell)["liveness"] == "unknown"
     spoil(cell, settled=None)
     assert found(cell)["liveness"] == "unknown"
 
