@@ -319,9 +319,9 @@ class CellRun:
         """Wait, within bounds, until a leader leads and all nodes have applied the same; then ask for their states
         at the highest index that all have applied."""
         self._enter("inspect")
-        bound_s = PATIENCE * self._parameters.raft.election_timeout[1]
+        bound_s = min(max(PATIENCE * self._parameters.raft.election_timeout[1], _SETTLE_LEAST_S), _SETTLE_MOST_S)
         begin_ns = self._now_ns()
-        until_ns = begin_ns + int(min(max(bound_s, _SETTLE_LEAST_S), _SETTLE_MOST_S) * 1e9)
+        until_ns = begin_ns + int(bound_s / self._parameters.slowest_clock * 1e9)
         leader_ns = None
         while True:
             leader = await cluster.leader()

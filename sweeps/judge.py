@@ -221,8 +221,7 @@ class _Judge:
     @property
     def _longest_timeout_s(self) -> float:
         """Of an election, in true time: a simulated clock may be slow."""
-        slowest = self._parameters.sim.clock_rate[0] if self._parameters.target == "sim" else 1.0
-        return self._parameters.raft.election_timeout[1] / min(1.0, slowest)
+        return self._parameters.raft.election_timeout[1] / self._parameters.slowest_clock
 
     def _status(self, told: Mapping[str, Any]) -> Status:
         fields = {name: value for name, value in told.items() if name not in ("node", "time_ns")}
@@ -258,9 +257,12 @@ class _Judge:
         return [event for event in self._events if "action" in event]
 
     def _calm_ns(self) -> int:
-        """When the last fault was healed, or the measurement began."""
+        """When the last fault was healed and the last node had started again, or the measurement began."""
         begin = self._operations.measure_ns[0] if self._operations is not None else 0
-        return max([begin, *(int(event["done_ns"]) for event in self._faults() if event["action"] == "heal")])
+        healed = [int(event["done_ns"]) for event in self._faults() if event["action"] == "heal"]
+        # A process is started when its fault is healed; on a busy machine it runs some time later.
+        started = [int(event["time_ns"]) for event in self._events if event["kind"] == "started"]
+        return max([begin, *healed, *started])
 
     def _load(self) -> Load:
         operations = self._operations

@@ -176,6 +176,11 @@ class Parameters(_Described):
     later than 10 election timeouts after it began; without faults, in the whole measurement. safe: anything but a
     violation. unknown, violated: this verdict; a violation that was expected and not found is a failure."""
 
+    @property
+    def slowest_clock(self) -> float:
+        """Seconds that pass on the slowest node's clock in a second of true time, at most 1; real clocks agree."""
+        return min(1.0, self.sim.clock_rate[0]) if self.target == "sim" else 1.0
+
 
 class Spec(_Described):
     """A sweep."""
@@ -536,6 +541,8 @@ def cell_warnings(parameters: Parameters) -> list[str]:
     warnings = [re.sub(r"^members:", "cluster.nodes:", line) for line in unwise(config)]
     if parameters.allow_bad_parameters:
         warnings += static_faults(parameters.raft, parameters.limits, parameters.transport)
+    if parameters.client.dedupe == "off":
+        warnings.append("client.dedupe: off lets a retry take effect a second time")
     if parameters.load.mode == "closed" and parameters.load.rate is not None:
         warnings.append("load.rate: has no effect in closed mode")
     if parameters.load.mode == "open" and parameters.load.think:

@@ -74,6 +74,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
     operations = evidence.operations
     lost = failovers(evidence.events, operations.success_ns()) if operations is not None else []
     elections = count_elections(evidence.events, operations.measure_ns if operations is not None else None)
+    longest_timeout_s = evidence.parameters.raft.election_timeout.max_s / evidence.parameters.slowest_clock
     result: dict[str, Any] = {
         "chaos": label(evidence.parameters.chaos),
         "phases_s": {phase: round(seconds, 3) for phase, seconds in evidence.phases_s.items()},
@@ -90,7 +91,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
             }
             for each in lost
         ],
-        "availability": availability(evidence.events, operations, evidence.parameters.raft.election_timeout.max_s),
+        "availability": availability(evidence.events, operations, longest_timeout_s),
         "flags": flags(evidence),
     }
     if evidence.parameters.target != "sim":  # where there is no machine, there is nothing to tell of it

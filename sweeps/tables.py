@@ -13,10 +13,12 @@ from rich.text import Text
 from sweeps.estimate import RAY_START_S, cell_s, needs
 from sweeps.grid import Cell, show
 from sweeps.latency import KINDS, Operations, percentiles, pool
+from sweeps.results import load_changes
 from sweeps.spec import Spec
 from sweeps.verdicts import PENDING, not_checked, verdict_notes
 
 Percentiles = Mapping[str, float | None]
+SIMULATED = "simulated: times are those of the simulated world, and say nothing about this machine"
 _BADNESS = {"violated": 3, "unknown": 2, PENDING: 1}
 
 
@@ -96,11 +98,13 @@ def _axis(name: str, value: Any, result: Mapping[str, Any]) -> str:
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
-    scaled = (
-        f"simulated with less load: {name} {now}, not {asked}"
-        for name, (asked, now) in (result.get("load_scaled") or {}).items()
-    )
-    return [note for note in (result.get("reason"), *verdict_notes(result), *scaled, *result.get("flags", ())) if note]
+    notes = (result.get("reason"), *verdict_notes(result), *scaled_notes(result), *result.get("flags", ()))
+    return [note for note in notes if note]
+
+
+def scaled_notes(result: Mapping[str, Any]) -> list[str]:
+    """With how much less load than was asked for a cell was simulated, a line for each parameter."""
+    return [f"simulated with less load: {change}" for change in load_changes(result)]
 
 
 def summary(results: Sequence[Row], title: str | None = None) -> Table:
@@ -170,7 +174,7 @@ def notes(results: Sequence[Row]) -> list[str]:
             "closed loop: clients that wait send nothing, so that outages are under-represented in percentiles"
         )
     if any(row.simulated for row in results):
-        lines.append("simulated: times are those of the simulated world, and say nothing about this machine")
+        lines.append(SIMULATED)
     return lines
 
 

@@ -79,6 +79,8 @@ class SeedResult:
     virtual_s: float
     story: tuple[str, ...] = field(default=(), repr=False)
     """One line for everything that happened; empty unless asked for."""
+    picture: str = field(default="", repr=False)
+    """With the story: SVG of what is not linearizable, if anything is."""
 
 
 def run_seed(
@@ -110,6 +112,7 @@ def run_seed(
         seconds=time.perf_counter() - begin,
         virtual_s=life.virtual_s,
         story=tuple(life.story),
+        picture=life.picture,
     )
 
 
@@ -121,6 +124,7 @@ class _Life:
         self.history: Sequence[Any] = ()
         self.reached: dict[str, int] = {}
         self.story: Sequence[str] = ()
+        self.picture = ""
         self.digest = ""
         self.virtual_s = 0.0
         self._options = options
@@ -308,6 +312,8 @@ class _Life:
             self.findings.append(Finding("history", "unknown", f"only {done} operations were completed"))
         judged = check(History(self.history), time_limit_s=CHECK_LIMIT_S)
         detail = judged.violation.as_text() if judged.violation is not None else ""
+        if judged.violation is not None and self._keep_story:
+            self.picture = judged.violation.as_svg()
         self.findings.append(Finding("linearizability", judged.verdict, judged.reason, detail))
 
     # ------------------------------------------------------------------------------ small things

@@ -92,6 +92,25 @@ async def test_a_buggy_node_program_is_caught_and_the_exit_code_is_3(backend: Ba
     assert violated(read_run(stored.path).cells[0].result) == violated(forgetful.result)
 
 
+@pytest.mark.parametrize(
+    ("mutant", "more", "code", "check"),
+    [
+        ("swap-without-compare", {"load.mix": {"put": 0.3, "delete": 0.3, "cas": 0.4}}, 3, "linearizability"),
+        ("link-faults-do-nothing", {"chaos": {"drop": 0.2}}, 4, "coverage"),
+    ],
+)
+async def test_a_planted_bug_shows_on_real_nodes_too(
+    backend: Backend, tmp_path: Path, mutant: str, more: dict[str, Any], code: int, check: str
+) -> None:
+    axes = {"cluster.command": [[sys.executable, "-m", "tests.mutants.node", mutant]]}
+    axes |= {name: [value] for name, value in more.items()}
+    found, stored = await run(backend, {"base": BASE, "axes": axes}, tmp_path)
+    assert found == code
+    [cell] = stored.cells
+    [first] = [each for each in cell.result["verdict"]["findings"] if each["check"] == check]
+    assert first["verdict"] == {3: "violated", 4: "unknown"}[code]
+
+
 async def test_a_run_that_proves_nothing_is_unknown_and_the_exit_code_is_4(backend: Backend, tmp_path: Path) -> None:
     base = {**BASE, "load": {"mode": "open", "rate": 5}, "checks": {"when": "defer"}}
     code, stored = await run(backend, {"base": base}, tmp_path)

@@ -16,7 +16,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from orchestration.sim_cluster import SimCluster
+from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.kv.store import Result as Applied
+from raft_actor_node.kv.store import Store
 from sweeps import cli
 from sweeps.api import Sweep
 from sweeps.checking import judged
@@ -27,7 +31,7 @@ from sweeps.latency import FAIL, OK, Operations
 from sweeps.progress import Progress
 from sweeps.results import StoredCell, StoredRun, read_run
 from sweeps.simulated import in_virtual_time, scale
-from sweeps.spec import CheckSettings, LoadSettings, PhaseSettings, read_source
+from sweeps.spec import CheckSettings, LoadSettings, Parameters, PhaseSettings, read_source
 from tests.sweeps.fakes import FakeBackend
 from tests.sweeps.test_runner import execute, sweep
 
@@ -125,6 +129,7 @@ def test_a_foreign_program_cannot_be_simulated() -> None:
         LoadSettings(),
         LoadSettings(clients=1),
         LoadSettings(clients=100_000),
+        LoadSettings(clients=100_000, think=3600.0),
         LoadSettings(mode="open", rate=1e6),
         LoadSettings(think=0.001),
     ],
@@ -137,7 +142,8 @@ def test_load_is_scaled_to_what_can_be_simulated(load: LoadSettings) -> None:
         assert scaled.rate * 12 <= 0.95 * MOST_SIMULATED
     else:
         assert scaled.clients * (1 + 12 / scaled.think) <= MOST_SIMULATED
-    assert changed
+    before, after = load.model_dump(), scaled.model_dump()
+    assert set(changed or {}) == {f"load.{name}" for name in before if before[name] != after[name]} != set()
     assert scale(scaled, phases)[0] == scaled
 
 
@@ -152,6 +158,68 @@ def test_a_small_load_stays_as_it_is() -> None:
     phases = PhaseSettings(warmup=2.0, measure=10.0)
     for load in (LoadSettings(mode="open", rate=300.0), LoadSettings(clients=4, think=0.1)):
         assert scale(load, phases) == (load, None)
+
+
+SLOW = """
+name: slow
+base:
+  target: sim
+  cluster: {nodes: 5}
+  sim: {clock_rate: [0.2, 0.3]}
+  raft: {election_timeout: 150ms-300ms}
+  load: {mode: open, rate: 30, keys: 10, mix: {append: 0.5, get: 0.5}}
+  phases: {warmup: 500ms, measure: 22s}
+  chaos: {partition: leader-in-minority, at: 1s, heal_after: 20s}
+  expect: available
+"""
+
+
+async def test_slow_clocks_get_the_time_that_they_need(tmp_path: Path) -> None:
+    """What must happen within election timeouts, such as a leader without a quorum stepping down, must happen within
+    those of the slowest clock; a cell is no less available for it."""
+    run = await asyncio.to_thread(Sweep.from_source(read_source(SLOW, "file.yaml")).run, tmp_path)
+    [cell] = run.cells
+    assert cell.result["verdict"]["reason"] == ""
+    assert (run.exit_code, cell.verdict) == (0, "ok")
+
+
+async def test_slow_clocks_are_waited_for_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten of the longest election timeouts of 300 ms are 15 s where a clock is five times too slow."""
+    phases, enter, leader = [""], Progress.enter, SimCluster.leader
+
+    def entered(progress: Progress, phase: str, length_s: float | None = None) -> None:
+        enter(progress, phase, length_s)
+        phases.append(phase)
+
+    async def hidden(cluster: SimCluster) -> str | None:
+        return None if phases[-1] == "inspect" else await leader(cluster)
+
+    monkeypatch.setattr(Progress, "enter", entered)
+    monkeypatch.setattr(SimCluster, "leader", hidden)
+    run = await asyncio.to_thread(Sweep.from_source(read_source(SLOW, "file.yaml")).run, tmp_path)
+    settled = run.cells[0].stored.inspection()["settled"]
+    assert 15.0 <= (settled["end_ns"] - settled["begin_ns"]) / 1e9 < 16.0
+
+
+@pytest.mark.parametrize("target", ["sim", "raft"])
+def test_only_simulated_clocks_are_slow(target: Any) -> None:
+    assert Parameters(target=target, sim=SimSettings(clock_rate=(0.2, 3.0))).slowest_clock == (
+        0.2 if target == "sim" else 1.0
+    )
+    assert Parameters(target=target, sim=SimSettings(clock_rate=(2.0, 3.0))).slowest_clock == 1.0
+
+
+async def test_each_step_is_compared_with_the_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry that takes effect a second time is found when it is applied, and not only by what clients saw."""
+    monkeypatch.setattr(Store, "_repeated", lambda *_: Applied())
+    text = CRASH.replace("chaos: {crash: leader, at: 1/3, restart_after: 500ms}", LOST_ANSWERS)
+    run = await asyncio.to_thread(Sweep.from_source(read_source(text, "file.yaml")).run, tmp_path)
+    found = {each["check"]: each["reason"] for each in run.cells[0].result["verdict"]["findings"]}
+    assert run.exit_code == 3
+    assert "at most once" in found["invariants"]
+
+
+LOST_ANSWERS = "chaos: {drop: 0.3, between: clients, messages: replies}\n  client: {rpc_timeout: 50ms}"
 
 
 async def test_a_cancellation_reaches_what_runs_in_virtual_time() -> None:
@@ -292,6 +360,11 @@ def test_a_cluster_without_a_leader_afterwards_is_not_alive(cell: StoredCell) ->
     (cell.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     spoil(cell, settled={**settled, "leader_ns": None, "end_ns": far})
     assert found(cell)["liveness"] == "violated"
+    # A node that took long to start is waited for.
+    started = {"kind": "started", "node": "n1", "term": 1, "number": 1, "time_ns": far - 10**9}
+    with (cell.path / "events.jsonl").open("a") as file:
+        file.write(json.dumps(started) + "\n")
+    assert found(cell)["liveness"] == "unknown"
     spoil(cell, settled=None)
     assert found(cell)["liveness"] == "unknown"
 
@@ -398,7 +471,7 @@ def test_a_history_leaves_as_json_lines_and_comes_back(stored: StoredRun, out: P
 
 
 def test_a_history_of_others_is_judged(tmp_path: Path) -> None:
-    file = tmp_path / "theirs.jsonl"
+    file = tmp_path / "history.jsonl"
     lines = [
         {"process": 0, "type": "invoke", "f": "write", "value": 1},
         {"process": 0, "type": "ok", "f": "write", "value": 1},
@@ -409,6 +482,10 @@ def test_a_history_of_others_is_judged(tmp_path: Path) -> None:
     done = command("check", "--history", str(file))
     assert done.exit_code == 3
     assert "impossible" in done.stdout
+    text, picture = tmp_path / "history.violation.txt", tmp_path / "history.violation.svg"
+    assert done.stdout.endswith(f"{text}\n{picture}\n")
+    assert "impossible" in text.read_text()
+    assert picture.read_text().startswith("<svg")
     file.write_text("")
     assert command("check", "--history", str(file)).exit_code == 4
     file.write_text("{\n")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from chaos import parse_chaos
+from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.units import WRITTEN
 from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Operations
 from sweeps.spec import ClusterSettings, Parameters
@@ -229,6 +230,15 @@ def test_availability_is_judged_while_faults_last() -> None:
         assert verdict(found, expect=other, chaos=CRASH) == f"expected to be {other}, and was {state}"
         assert verdict(found, expect="safe", chaos=CRASH) is None
     assert "no fault lasted" in str(verdict(operations(early, measure_ns=(0, 2 * S)), expect="available", chaos=CRASH))
+
+
+def test_availability_is_judged_later_where_a_simulated_clock_is_slow() -> None:
+    """300 ms take 1.5 s on a clock that is five times too slow."""
+    slow = {"target": "sim", "sim": SimSettings(clock_rate=(0.2, 1.0)), "chaos": CRASH}
+    found = operations({"start_ns": 5 * S, "end_ns": 5 * S + 5, "outcome": OK}, measure_ns=(0, 14 * S))
+    assert "no fault lasted" in str(verdict(found, expect="unavailable", **slow))
+    later = operations({"start_ns": 5 * S, "end_ns": 5 * S + 5, "outcome": OK}, measure_ns=(0, 16 * S))
+    assert verdict(later, expect="unavailable", **slow) is None
 
 
 def test_what_is_only_to_be_safe_may_be_anything_else() -> None:
