@@ -14,8 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from chaos.statuses import Status, broken_rules, touched, without_quorum
 from raft_actor_node.core.invariants.history import History
 from raft_actor_node.core.invariants.liveness import PATIENCE
+from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.errors import DataCorrupt, InvariantViolated
 
 Verdict = Literal["ok", "violated", "unknown"]
@@ -27,6 +29,8 @@ MOST_UNKNOWN = 0.5
 """With a larger share of unknown outcomes, nearly every history would pass."""
 MOST_NOT_STARTED = 0.05
 """With a larger share of operations that could not be started, another load was offered than was asked for."""
+_TOUCH = {"drop": "dropped", "duplicate": "duplicated", "partition": "cut", "isolate": "cut", "one_way": "cut"}
+"""What a fault of links does to messages, as nodes count it; all others delay them."""
 _ROLES = ("became_", "started")
 _SHOWN = 5
 
@@ -36,7 +40,7 @@ class Finding:
     """The outcome of one check."""
 
     check: str
-    """invariants, state, liveness, coverage, linearizability, ..."""
+    """invariants, inspection, state, liveness, coverage, linearizability, ..."""
     verdict: Verdict
     reason: str
     """One line."""
@@ -50,8 +54,12 @@ def worst(findings: Iterable[Finding]) -> Verdict:
     return next((verdict for verdict in _WORST_FIRST if verdict in found), "unknown")
 
 
-def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Verdict, its reason in one line (empty when ok), and all findings; JSON types only."""
+def as_json(findings: Sequence[Finding], not_checked: Sequence[str] = ()) -> dict[str, Any]:
+    """Verdict, its reason in one line (empty when ok), all findings, and the names of the checks that were not made;
+    JSON types only. Where neither the history nor the traces were looked at, nothing shows that the system was
+    correct: that is unknown at best."""
+    if {"linearizability", "invariants"} <= set(not_checked):
+        findings = [*findings, Finding("checks", "unknown", "neither linearizability nor invariants were checked")]
     verdict = worst(findings)
     causes = [f"{finding.check}: {finding.reason}" for finding in findings if finding.verdict == verdict]
     reason = "; ".join(causes) if causes else "nothing was checked"
@@ -59,6 +67,7 @@ def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
         "verdict": verdict,
         "reason": "" if verdict == "ok" else reason,
         "findings": [asdict(finding) for finding in findings],
+        "not_checked": list(not_checked),
     }
 
 
@@ -99,6 +108,42 @@ def judge_traces(events: Iterable[Mapping[str, Any]], nodes: Collection[str] = (
         return Finding("invariants", "unknown", f"no trace of {', '.join(missing) or 'any node'}")
     counts = f"{told.events} events of {told.lives} lives of {len(told.nodes)} nodes"
     return Finding("invariants", "ok", f"{counts}: {told.leaders} leaders, {told.commits} commits")
+
+
+def judge_statuses(
+    statuses: Sequence[Status],
+    nodes: Sequence[str],
+    faults: Sequence[Mapping[str, Any]] = (),
+    *,
+    committed: int = 0,
+    asked_ns: int = 0,
+    check_quorum_s: float | None = None,
+) -> Finding:
+    """The rules of Raft in what nodes said of themselves: indexes within a node, what leaders know of followers, what
+    is committed on the disks of a quorum, and check quorum.
+
+    `committed`: the highest index of which somebody told before `asked_ns` that it is committed; what nodes said from
+    then on is held against it. `check_quorum_s`: the longest election timeout; None without check quorum. Unknown
+    when nobody said anything, or when those who did not may be the quorum.
+    """
+    broken = [*broken_rules(statuses)]
+    if check_quorum_s is not None:
+        broken += without_quorum(statuses, faults, nodes, check_quorum_s)
+    last = {each.node_id: each for each in sorted(statuses, key=lambda each: each.time_ns) if each.time_ns >= asked_ns}
+    holders = [node for node, each in last.items() if each.durable_index >= committed]
+    silent = [node for node in nodes if node not in last]
+    if len(holders) + len(silent) < quorum_size(len(nodes)):
+        broken.append(
+            f"entry {committed} was committed, and is durable on {', '.join(sorted(holders)) or 'no node'} only"
+        )
+    if broken:
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        return Finding("inspection", "violated", f"{broken[0]}{more}", "\n".join(broken))
+    if len(holders) < quorum_size(len(nodes)):
+        return Finding("inspection", "unknown", f"{', '.join(silent)} did not tell what is durable")
+    return Finding(
+        "inspection", "ok", f"{len(statuses)} statuses; entry {committed} is durable on {len(holders)} nodes"
+    )
 
 
 @dataclass(frozen=True)
@@ -198,15 +243,6 @@ def judge_liveness(
 
 
 @dataclass(frozen=True)
-class LinkCounts:
-    """Messages that the link faults of one node touched, over all its lives; None: it does not tell."""
-
-    dropped: int | None = None
-    delayed: int | None = None
-    duplicated: int | None = None
-
-
-@dataclass(frozen=True)
 class Load:
     """What the clients asked for within the measurement."""
 
@@ -231,13 +267,16 @@ class Evidence:
     """Trace events of the nodes, on the clock of the fault events; empty when nothing is traced."""
     aims: Mapping[int, str] = field(default_factory=dict)
     """By position in the schedule: who the planned fault named by its part (`leader`, `leader-in-minority`)."""
-    links: Mapping[str, LinkCounts] = field(default_factory=dict)
-    """By node. Counters end with a process: note them before a crash and before the nodes are halted."""
+    nodes: Sequence[str] = ()
+    """All nodes of the cluster."""
+    statuses: Sequence[Status] = ()
+    """What nodes said of themselves meanwhile: the counters of link faults are looked at here."""
     faults_planned: bool = False
     """Whether there should have been any."""
     unavailable: bool = False
-    """Whether no operation was expected to succeed."""
+    """Whether no operation was expected to succeed, at any time: then it is enough that they were asked."""
     fewest_operations: int = FEWEST_OPERATIONS
+    """So many must succeed."""
 
 
 def judge_coverage(evidence: Evidence) -> Finding:
@@ -251,7 +290,7 @@ def judge_coverage(evidence: Evidence) -> Finding:
     proofs = []
     for event in evidence.faults:
         if event.get("action") in ("inject", "skip"):
-            doubt = _not_in_force(event, evidence.links) or _missed(event, evidence.aims, roles)
+            doubt = _not_in_force(event, evidence) or _missed(event, evidence.aims, roles)
             tried.setdefault(event["kind"], []).append(doubt and f"{_named(event)} {doubt}")
             proofs.append(f"{_named(event)} {doubt or 'took effect'}")
     for without in tried.values():
@@ -283,11 +322,14 @@ def leader_at(traces: Iterable[Mapping[str, Any]], time_ns: int) -> str | None:
 
 
 def _load_doubts(evidence: Evidence) -> Iterator[str]:
-    load = evidence.load
-    if load.operations < evidence.fewest_operations:
-        yield f"only {load.operations} operations, at least {evidence.fewest_operations} are needed"
-    elif not evidence.unavailable:
-        if not load.succeeded:
+    load, fewest = evidence.load, evidence.fewest_operations
+    if evidence.unavailable:
+        if load.operations < fewest:
+            yield f"only {load.operations} operations, at least {fewest} are needed"
+    else:
+        if load.succeeded < fewest:
+            yield f"only {load.succeeded} of {load.operations} operations succeeded, at least {fewest} are needed"
+        elif not load.succeeded:
             yield "no operation succeeded"
         if load.unknown > MOST_UNKNOWN * load.operations:
             yield f"{load.unknown} of {load.operations} operations are of unknown outcome"
@@ -295,7 +337,7 @@ def _load_doubts(evidence: Evidence) -> Iterator[str]:
         yield f"the offered load was not met: {load.not_started} of {load.due} operations could not be started"
 
 
-def _not_in_force(event: Mapping[str, Any], links: Mapping[str, LinkCounts]) -> str:
+def _not_in_force(event: Mapping[str, Any], evidence: Evidence) -> str:
     """Why it is doubtful that a fault was in force and did anything; empty when it was and did."""
     kind, took_effect = event["kind"], event.get("took_effect", True)
     if event["action"] == "skip":
@@ -304,11 +346,11 @@ def _not_in_force(event: Mapping[str, Any], links: Mapping[str, LinkCounts]) -> 
         return f"did not take effect: {event.get('error') or 'no reason given'}"
     if kind in ("crash", "pause"):
         return "" if took_effect else f"may not have taken effect: {event.get('error') or 'no reason given'}"
-    name = {"delay": "delayed", "bandwidth": "delayed", "duplicate": "duplicated"}.get(kind, "dropped")
-    counts = [count for each in links.values() if (count := getattr(each, name)) is not None]
-    if not counts:
+    name = _TOUCH.get(kind, "delayed")
+    count = touched(event, evidence.faults, evidence.nodes, evidence.statuses, name)
+    if count is None:
         return f"may have done nothing: no node told how many messages were {name}"
-    return "" if any(counts) else f"did nothing: no message was {name}"
+    return "" if count else f"did nothing: no message was {name}"
 
 
 def _missed(event: Mapping[str, Any], aims: Mapping[int, str], roles: Sequence[Mapping[str, Any]]) -> str:

@@ -195,8 +195,8 @@ def unwise(config: NodeConfig) -> list[str]:
     if len(config.members) % 2 == 0:
         n = len(config.members)
         warnings.append(f"members: {n} nodes tolerate {(n - 1) // 2} failures, no more than {n - 1} nodes do")
-    if high - low < 0.005:
-        warnings.append("raft.election_timeout: a range below 5ms leads to split votes")
+    if round(high - low, 9) <= 0.005:
+        warnings.append("raft.election_timeout: a range of 5ms or less leads to split votes")
     if config.raft.rpc_timeout >= low:
         warnings.append("raft.rpc_timeout: at or above the shortest election timeout: what is lost is sent again late")
     if config.storage.fsync == "off":

@@ -16,6 +16,7 @@ import os
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -40,10 +41,11 @@ _SALVAGE_S = 1.0
 _SETTLE_POLL_S = 0.05
 _SETTLE_LEAST_S, _SETTLE_MOST_S = 3.0, 60.0
 _NOTE_S = 0.2
-"""Longest wait for what a node counted, before it is killed."""
+"""Longest wait for what nodes counted, before something is done to them."""
 _HASHES = ("applied_hash", "prefix_hash", "state_hash")
-_TOUCHED = ("dropped", "delayed", "duplicated")
+_TOUCHED = ("cut", "dropped", "delayed", "duplicated")
 """What link faults do to messages, as nodes count it."""
+_INDEXES = ("durable_index", "commit_index", "last_applied")
 _LEADER = 3
 """Role.LEADER of inspection.proto."""
 _TIMES = ("intended_ns", "start_ns", "end_ns")
@@ -161,7 +163,7 @@ class CellRun:
         self._nodes: dict[str, NodeFigures] = {}
         self._unavailable: str | None = None
         self._host_busy: float | None = None
-        self._counted: dict[tuple[str, int], dict[str, int]] = {}
+        self._statuses: list[dict[str, Any]] = []
         self._aims: dict[str, str] = {}
         self._settled: dict[str, Any] = {}
 
@@ -288,7 +290,7 @@ class CellRun:
             psutil.cpu_percent()  # the next call tells of the time since this one
         begin_ns = self._now_ns()
         self._measure_ns = (begin_ns, begin_ns + int(measure_s * 1e9))
-        target = cast("Target", _Watched(cluster, self._note_counters))
+        target = cast("Target", _Watched(cluster, self._note))
         monkey = asyncio.create_task(run(target, schedule, clock=_MonkeyClock(self._now_ns), on_event=self._fault))
         try:
             await self._pass(cluster, measure_s, begin_ns)
@@ -317,9 +319,9 @@ class CellRun:
         """Wait, within bounds, until a leader leads and all nodes have applied the same; then ask for their states
         at the highest index that all have applied."""
         self._enter("inspect")
-        bound_s = PATIENCE * self._parameters.raft.election_timeout[1]
+        bound_s = min(max(PATIENCE * self._parameters.raft.election_timeout[1], _SETTLE_LEAST_S), _SETTLE_MOST_S)
         begin_ns = self._now_ns()
-        until_ns = begin_ns + int(min(max(bound_s, _SETTLE_LEAST_S), _SETTLE_MOST_S) * 1e9)
+        until_ns = begin_ns + int(bound_s / self._parameters.slowest_clock * 1e9)
         leader_ns = None
         while True:
             leader = await cluster.leader()
@@ -335,12 +337,11 @@ class CellRun:
         index = min(applied, default=0)
 
         async def state(node_id: str) -> Any:
-            status = await cluster.status(node_id, hash_index=index, with_state_hash=True)
+            status = await self._ask(cluster, node_id, hash_index=index, with_state_hash=True)
             # Over very many keys the hash takes longer than one waits for an answer.
-            return status if status is not None else await cluster.status(node_id, hash_index=index)
+            return status if status is not None else await self._ask(cluster, node_id, hash_index=index)
 
         statuses = await _of_each(cluster, state)
-        self._count(cluster, statuses)
         self._settled = {
             "begin_ns": begin_ns,
             "end_ns": self._now_ns(),
@@ -358,18 +359,30 @@ class CellRun:
             },
         }
 
-    async def _note_counters(self, cluster: Cluster, node_ids: Sequence[str]) -> None:
-        """What these nodes have counted, which ends with their processes. In haste: somebody waits to kill them."""
+    async def _note(self, cluster: Cluster, node_ids: Sequence[str]) -> None:
+        """Ask these nodes, in haste: somebody waits to disturb them."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_NOTE_S):
-                self._count(cluster, await _of_each(cluster, cluster.status, node_ids), node_ids)
+                await _of_each(cluster, partial(self._ask, cluster), node_ids)
 
-    def _count(self, cluster: Cluster, statuses: Sequence[Any], node_ids: Sequence[str] | None = None) -> None:
-        for node_id, status in zip(node_ids or cluster.node_ids, statuses, strict=True):
-            if status is not None:
-                self._counted[node_id, int(status.pid)] = {
-                    name: int(getattr(status.counters, f"messages_{name}")) for name in _TOUCHED
+    async def _ask(self, cluster: Cluster, node_id: str, **request: Any) -> Any:
+        """The status of a node, None when it tells none; kept for the check."""
+        status = await cluster.status(node_id, **request)
+        if status is not None:
+            self._statuses.append(
+                {
+                    "node": node_id,
+                    "life": int(status.pid),
+                    "time_ns": int(status.now_ns),
+                    "term": int(status.current_term),
+                    "leads": status.role == _LEADER,
+                    "last_index": int(status.last_log_index),
+                    **{name: int(getattr(status, name)) for name in _INDEXES},
+                    "peers": {peer.node_id: [int(peer.match_index), int(peer.next_index)] for peer in status.peers},
+                    "touched": {name: int(getattr(status.counters, f"messages_{name}")) for name in _TOUCHED},
                 }
+            )
+        return status
 
     def _check(self, cluster: Cluster) -> None:
         if cluster.unexpected_exits:
@@ -407,23 +420,21 @@ class CellRun:
         leader: str | None = None
         while True:
             # Ask the one node that led a moment ago; all of them only when it does not lead any more.
-            status = await cluster.status(leader) if leader is not None else None
+            status = await self._ask(cluster, leader) if leader is not None else None
             if status is None or status.role != _LEADER:
                 leader = await cluster.leader()
-                status = await cluster.status(leader) if leader is not None else None
-            if leader is not None:
-                self._count(cluster, [status], [leader])
+                status = await self._ask(cluster, leader) if leader is not None else None
             self._progress.leads(leader, None if status is None else int(status.current_term))
             await asyncio.sleep(_LEADER_POLL_S)
 
     async def _note_cpu(self, cluster: Cluster) -> None:
-        for node_id, status in zip(cluster.node_ids, await _of_each(cluster, cluster.status), strict=True):
+        for node_id, status in zip(cluster.node_ids, await _of_each(cluster, partial(self._ask, cluster)), strict=True):
             if status is not None:
                 self._cpu[node_id] = (status.pid, status.cpu_s, status.now_ns)
 
     async def _take_samples(self, cluster: Cluster) -> None:
         """What the nodes that run now measured about themselves during the measurement."""
-        statuses = await _of_each(cluster, cluster.status)
+        statuses = await _of_each(cluster, partial(self._ask, cluster))
         since = {node_id: self._measure_ns[0] + _clock(cluster, node_id).offset_ns for node_id in cluster.node_ids}
         samples = await _of_each(cluster, lambda node_id: cluster.samples(node_id, since[node_id]))
         for node_id, status, sample in zip(cluster.node_ids, statuses, samples, strict=True):
@@ -487,13 +498,9 @@ class CellRun:
         if (cluster := self._cluster) is None:
             return {}
         clocks = {node_id: _clock(cluster, node_id) for node_id in cluster.node_ids}
-        links: dict[str, dict[str, int]] = {}
-        for (node_id, _), counts in self._counted.items():
-            so_far = links.setdefault(node_id, dict.fromkeys(_TOUCHED, 0))
-            links[node_id] = {name: so_far[name] + counts[name] for name in _TOUCHED}
         return {
             "settled": self._settled or None,
-            "links": links,
+            "statuses": self._statuses,
             "aims": self._aims,
             "exits": [
                 {"exit_code": getattr(end, "exit_code", None), "text": str(end)} for end in cluster.unexpected_exits
@@ -571,7 +578,8 @@ class _MonkeyClock:
 
 
 class _Watched:
-    """The cluster as the monkey has it: what nodes have counted is noted before they are killed."""
+    """The cluster as the monkey has it. Nodes are asked before they are killed or stopped, and all that answer before
+    a table of link faults takes the place of another: what each table did is the difference of what they counted."""
 
     def __init__(self, cluster: Cluster, note: Callable[[Cluster, Sequence[str]], Awaitable[None]]) -> None:
         self._cluster, self._note = cluster, note
@@ -582,6 +590,18 @@ class _Watched:
     async def crash(self, *node_ids: str) -> Any:
         await self._note(self._cluster, node_ids)
         return await self._cluster.crash(*node_ids)
+
+    async def pause(self, *node_ids: str) -> Any:
+        await self._note(self._cluster, node_ids)
+        return await self._cluster.pause(*node_ids)
+
+    async def set_links(self, rules: Any) -> Any:
+        await self._note(self._cluster, self._cluster.node_ids)
+        return await self._cluster.set_links(rules)
+
+    async def heal(self) -> Any:
+        await self._note(self._cluster, self._cluster.node_ids)
+        return await self._cluster.heal()
 
 
 async def _of_each(cluster: Cluster, ask: Callable[[str], Any], node_ids: Sequence[str] | None = None) -> list[Any]:

@@ -12,7 +12,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -21,17 +21,18 @@ from typing import Any
 import numpy as np
 
 from chaos.linearizability import check
+from chaos.statuses import Status
 from chaos.verdict import (
     AppliedState,
     Evidence,
     Finding,
-    LinkCounts,
     Load,
     as_json,
     judge_coverage,
     judge_exits,
     judge_hashes,
     judge_liveness,
+    judge_statuses,
     judge_traces,
     leader_signs_ns,
     parse_trace,
@@ -67,6 +68,7 @@ class _Judge:
         self._inspection = self._cell.inspection()
         self._settled: Mapping[str, Any] = self._inspection.get("settled") or {}
         self._traces = self._cell.traces()
+        self._statuses = [self._status(told) for told in self._inspection.get("statuses", ())]
         self._operations: Operations | None = None
         if (folder / "latency.npz").is_file():
             self._operations = self._cell.operations()
@@ -76,6 +78,7 @@ class _Judge:
         for name, look in (
             ("linearizability", self._linearizability if self._checks.linearizable else None),
             ("invariants", self._invariants if self._checks.invariants else None),
+            ("inspection", self._inspected if self._checks.invariants else None),
             ("exits", self._exits if self._checks.invariants else None),
             ("state", self._state if self._checks.invariants else None),
             ("liveness", self._liveness if self._checks.invariants else None),
@@ -86,7 +89,7 @@ class _Judge:
                 absent.append(name)
             else:
                 findings.append(finding)
-        return {**as_json(findings), "not_checked": absent}
+        return as_json(findings, absent)
 
     # ------------------------------------------------------------------------------ the checks
 
@@ -113,6 +116,22 @@ class _Judge:
         if self._foreign and not any(self._traces.values()):
             return None
         return judge_traces(chain.from_iterable(self._told()), self._nodes)
+
+    def _inspected(self) -> Finding | None:
+        """From what the nodes said of themselves, as often as they were asked."""
+        if self._excused or (self._foreign and not self._statuses):
+            return None
+        if not self._settled:
+            return Finding("inspection", "unknown", "the cell ended before the nodes could be asked")
+        asked_ns, raft = self._settled["begin_ns"], self._parameters.raft
+        return judge_statuses(
+            self._statuses,
+            self._nodes,
+            self._faults(),
+            committed=self._committed(asked_ns - 2 * self._clock_error_ns),
+            asked_ns=asked_ns,
+            check_quorum_s=self._longest_timeout_s if raft.check_quorum else None,
+        )
 
     def _exits(self) -> Finding:
         return judge_exits([(end["exit_code"], end["text"]) for end in self._inspection.get("exits", ())])
@@ -145,31 +164,32 @@ class _Judge:
         signs += [self._settled["leader_ns"]] if self._settled["leader_ns"] is not None else []
         if self._operations is not None:
             signs += self._operations.success_ns().tolist()  # what was answered was answered by a leader
-        errors = [clock["error_ns"] for clock in self._inspection["clocks"].values()]
         return judge_liveness(
             signs,
             calm_ns=self._calm_ns(),
             end_ns=self._settled["end_ns"],
             election_timeout_max_s=self._longest_timeout_s,
-            clock_error_s=max(errors, default=0) / 1e9,
+            clock_error_s=self._clock_error_ns / 1e9,
         )
 
     def _coverage(self) -> Finding:
         parameters, traced = self._parameters, [event for event in self._events if "term" in event]
-        unavailable = parameters.expect == "unavailable"
+        unavailable = parameters.expect == "unavailable" and not self._calm_load
         evidence = Evidence(
             load=self._load(),
             faults=self._faults(),
             traces=traced,
             aims={int(position): aim for position, aim in self._inspection.get("aims", {}).items()},
-            links={node_id: LinkCounts(**counts) for node_id, counts in self._inspection.get("links", {}).items()},
+            nodes=self._nodes,
+            statuses=self._statuses,
             faults_planned=bool(parameters.chaos),
             unavailable=unavailable,
-            fewest_operations=0 if unavailable else self._checks.least_operations,
+            # A client that waits in vain asks for little.
+            fewest_operations=1 if unavailable else self._checks.least_operations,
         )
         if self._excused and self._operations is None:
-            # There never was anything to disturb.
-            evidence = replace(evidence, faults_planned=False)
+            # There never was anything to disturb, nor anybody to ask.
+            evidence = replace(evidence, faults_planned=False, fewest_operations=0)
         return judge_coverage(evidence)
 
     # ------------------------------------------------------------------------------ what they look at
@@ -187,18 +207,47 @@ class _Judge:
         return self._parameters.expect == "unavailable" and nothing
 
     @property
+    def _calm_load(self) -> bool:
+        """Whether operations were due before faults, or after them: those should succeed whatever faults do."""
+        operations = self._operations
+        if operations is None or not self._parameters.chaos:
+            return False
+        return bool(self._undisturbed(operations["intended_ns"][operations.measured]).any())
+
+    @property
+    def _clock_error_ns(self) -> int:
+        return max((int(clock["error_ns"]) for clock in self._inspection.get("clocks", {}).values()), default=0)
+
+    @property
     def _longest_timeout_s(self) -> float:
         """Of an election, in true time: a simulated clock may be slow."""
-        slowest = self._parameters.sim.clock_rate[0] if self._parameters.target == "sim" else 1.0
-        return self._parameters.raft.election_timeout[1] / min(1.0, slowest)
+        return self._parameters.raft.election_timeout[1] / self._parameters.slowest_clock
+
+    def _status(self, told: Mapping[str, Any]) -> Status:
+        fields = {name: value for name, value in told.items() if name not in ("node", "time_ns")}
+        return Status(told["node"], time_ns=told["time_ns"] - self._offset_ns(told["node"]), **fields)
+
+    def _committed(self, until_ns: int) -> int:
+        """The highest index of which a node told until then that it is committed."""
+        commits = (
+            event
+            for node_id, lines in self._traces.items()
+            for event in self._on_driver(node_id, (line for line in lines if '"commit"' in line))
+            if type(event.get("time_ns")) is type(event.get("index")) is int and event.get("kind") == "commit"
+        )
+        return max((event["index"] for event in commits if event["time_ns"] <= until_ns), default=0)
 
     def _told(self) -> Iterator[Iterator[dict[str, Any]]]:
         """The trace events of each node, on the driver's clock."""
         for node_id, lines in self._traces.items():
             yield self._on_driver(node_id, lines)
 
-    def _on_driver(self, node_id: str, lines: Sequence[str]) -> Iterator[dict[str, Any]]:
-        offset_ns = self._inspection.get("clocks", {}).get(node_id, {}).get("offset_ns", 0)
+    def _offset_ns(self, node_id: str) -> int:
+        """What the clock of a node's host is ahead of the driver's."""
+        return int(self._inspection.get("clocks", {}).get(node_id, {}).get("offset_ns", 0))
+
+    def _on_driver(self, node_id: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+        offset_ns = self._offset_ns(node_id)
         for event in parse_trace(lines, node_id):
             if offset_ns and isinstance(event.get("time_ns"), int):
                 event["time_ns"] -= offset_ns
@@ -208,9 +257,12 @@ class _Judge:
         return [event for event in self._events if "action" in event]
 
     def _calm_ns(self) -> int:
-        """When the last fault was healed, or the measurement began."""
+        """When the last fault was healed and the last node had started again, or the measurement began."""
         begin = self._operations.measure_ns[0] if self._operations is not None else 0
-        return max([begin, *(int(event["done_ns"]) for event in self._faults() if event["action"] == "heal")])
+        healed = [int(event["done_ns"]) for event in self._faults() if event["action"] == "heal"]
+        # A process is started when its fault is healed; on a busy machine it runs some time later.
+        started = [int(event["time_ns"]) for event in self._events if event["kind"] == "started"]
+        return max([begin, *healed, *started])
 
     def _load(self) -> Load:
         operations = self._operations

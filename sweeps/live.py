@@ -19,7 +19,7 @@ from rich.text import Text
 
 from sweeps.progress import PHASES, CellProgress, Progress
 from sweeps.tables import Row, clock, duration, rows, shown_kinds, summary
-from sweeps.verdicts import PENDING
+from sweeps.verdicts import PENDING, not_checked
 
 REFRESH_PER_S = 3
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -132,7 +132,9 @@ def verdict_words(result: Mapping[str, Any]) -> str:
     if verdict.get("unexpected") and word != PENDING:
         word = word.upper()
     more = f": {verdict['reason']}" if verdict.get("reason") and word != PENDING else ""
-    return f"verdict {word}{' (expected)' if verdict.get('expected') else ''}{more}"
+    absent = ", ".join(not_checked(result))
+    limits = f", not checked: {absent}" if absent else ""
+    return f"verdict {word}{' (expected)' if verdict.get('expected') else ''}{limits}{more}"
 
 
 def screen(progress: Progress, height: int) -> RenderableType:

@@ -15,7 +15,7 @@ from rich.text import Text
 from sweeps.availability import LIVENESS_BOUND
 from sweeps.grid import show
 from sweeps.spec import CASE
-from sweeps.tables import Repeat, duration
+from sweeps.tables import SIMULATED, Repeat, duration, scaled_notes
 from sweeps.thresholds import TIMES, parse_threshold
 
 _NODES = "cluster.nodes"
@@ -176,19 +176,22 @@ def _value(metric: str, value: float | None) -> str:
 
 def notes(cells: Sequence[Repeat]) -> list[str]:
     """What a reader of these tables must know: how to read a field, and why cells are not as expected."""
-    lines = [
-        f"{params['label']}: {reason}"
-        for params, result in cells
-        if not found(result, params["parameters"]["expect"]).good
-        for reason in dict.fromkeys((result.get("reason"), result.get("verdict", {}).get("reason")))
-        if reason
-    ]
+    lines = [f"{params['label']}: {note}" for params, result in cells for note in _notes(params, result)]
     if any(result.get("availability") for _, result in cells):
         lines.append(
             f"available: operations completed under the fault later than {LIVENESS_BOUND} election timeouts after it "
             "began; the time is the longest outage until it was healed"
         )
+    if any(params["parameters"]["target"] == "sim" for params, _ in cells):
+        lines.append(SIMULATED)
     return lines
+
+
+def _notes(params: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """Why a cell is not as expected, and with how much less load it was simulated."""
+    good = found(result, params["parameters"]["expect"]).good
+    reasons = () if good else dict.fromkeys((result.get("reason"), result.get("verdict", {}).get("reason")))
+    return [note for note in (*reasons, *scaled_notes(result)) if note]
 
 
 def _table() -> Table:

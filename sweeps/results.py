@@ -34,7 +34,7 @@ from sweeps.latency import Operations
 
 EXIT_OK, EXIT_FAILED, EXIT_VIOLATED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 0, 1, 3, 4, 130
 """Exit codes of `sweep`; 2 is usage or spec. Of several that fit: 130 before 2, 3, 1, 4 and 0."""
-_CSV_FIRST = ("cell", "repeat", "status", "verdict", "reason")
+_CSV_FIRST = ("cell", "repeat", "status", "verdict", "not_checked", "reason", "target", "load_scaled")
 _COMPRESSION = 3
 """Of traces: several times as fast as the usual level, and nearly as small."""
 
@@ -185,13 +185,21 @@ def csv_row(params: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
     verdict = result.get("verdict", {})
     row: dict[str, Any] = {"cell": params["cell"], "repeat": params["repeat"], "status": result["status"]}
     row["verdict"] = verdict.get("verdict", "")
+    row["not_checked"] = "; ".join(verdict.get("not_checked", ()))
     row["reason"] = result.get("reason") or verdict.get("reason") or ""
+    row["target"] = params["parameters"]["target"]
+    row["load_scaled"] = "; ".join(load_changes(result))
     row |= {name: show(value) for name, value in params["axes"].items()}
     row["cluster.nodes"] = params["parameters"]["cluster"]["nodes"]
     row["chaos"] = result.get("chaos", "")
     row |= {_csv_name(name): "" if value is None else value for name, value in result.get("metrics", {}).items()}
     row["flags"] = "; ".join(result.get("flags", ()))
     return row
+
+
+def load_changes(result: Mapping[str, Any]) -> list[str]:
+    """What a simulated cell had in place of the load that was asked for: `load.rate 391, not 1000`."""
+    return [f"{name} {now}, not {asked}" for name, (asked, now) in (result.get("load_scaled") or {}).items()]
 
 
 def _csv_name(metric: str) -> str:

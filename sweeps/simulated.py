@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import SimBackend, SimCluster, run_virtual
 from raft_actor_node.core.invariants.cluster import ClusterInvariants
+from raft_actor_node.kv.reference import Reference
 from raft_actor_node.units import format_duration
 from sweeps.cell import CellRun, Record
 from sweeps.estimate import most_simulated
@@ -54,9 +55,14 @@ class SimulatedCell:
         """Nothing is left."""
 
     async def _live(self, cell: Cell, scaled: dict[str, Any] | None) -> Record:
-        backend = _Backend(
-            cell.parameters.sim, cell.seed, observer=ClusterInvariants if cell.parameters.checks.invariants else None
-        )
+        parameters = cell.parameters
+
+        def invariants() -> ClusterInvariants:
+            model = Reference(value_bytes=parameters.limits.value_bytes)
+            return ClusterInvariants(slowest_clock=parameters.slowest_clock, model=model)
+
+        observer = invariants if parameters.checks.invariants else None
+        backend = _Backend(parameters.sim, cell.seed, observer=observer)
         life = CellRun(cell, backend, self._progress, self._run_id)
         try:
             record = await life.run()
@@ -87,11 +93,12 @@ def scale(load: LoadSettings, phases: PhaseSettings) -> tuple[LoadSettings, dict
     # Each client begins an operation at most once in this time, and one more for the beginning.
     clients = min(load.clients, int(most / 2))
     think = max(load.think, round(lasts_s * clients / (most - clients), 6))
-    changed = {
-        "load.think": [format_duration(load.think), format_duration(think)],
-        **({"load.clients": [load.clients, clients]} if clients < load.clients else {}),
-    }
-    return load.model_copy(update={"think": think, "clients": clients}), changed if think > load.think else None
+    changed: dict[str, Any] = {}
+    if think > load.think:
+        changed["load.think"] = [format_duration(load.think), format_duration(think)]
+    if clients < load.clients:
+        changed["load.clients"] = [load.clients, clients]
+    return load.model_copy(update={"think": think, "clients": clients}), changed or None
 
 
 async def in_virtual_time(make: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -136,7 +136,8 @@ class CheckSettings(_Described):
     linearizable: bool = True
     """Whether the history of the clients is linearizable, key by key."""
     invariants: bool = True
-    """Whether the invariants of Raft hold in the traces of all lives of all nodes, and their states agree."""
+    """Whether the invariants of Raft hold in the traces of all lives of all nodes and in what they say of themselves,
+    and their states agree. Without this and `linearizable` the verdict is unknown."""
     when: Literal["between-cells", "defer"] = "between-cells"
     """between-cells: after each cell, before the next one begins; defer: after the last one. Nothing is ever
     checked beside a measurement."""
@@ -145,7 +146,8 @@ class CheckSettings(_Described):
     memory_limit: Annotated[Size, Field(ge=64 * 2**20)] = 2 * 2**30
     """One that takes more memory is given up too."""
     least_operations: Annotated[int, Field(ge=0, strict=True)] = 100
-    """A cell in which fewer operations succeed proves nothing: its verdict is unknown."""
+    """A cell in which fewer operations succeed proves nothing: its verdict is unknown. With `expect: unavailable` it
+    is enough that operations were asked, where none was due outside of faults."""
 
 
 class Parameters(_Described):
@@ -173,6 +175,11 @@ class Parameters(_Described):
     """What the cell should show. available, unavailable: operations complete, or none does, while a fault lasts,
     later than 10 election timeouts after it began; without faults, in the whole measurement. safe: anything but a
     violation. unknown, violated: this verdict; a violation that was expected and not found is a failure."""
+
+    @property
+    def slowest_clock(self) -> float:
+        """Seconds that pass on the slowest node's clock in a second of true time, at most 1; real clocks agree."""
+        return min(1.0, self.sim.clock_rate[0]) if self.target == "sim" else 1.0
 
 
 class Spec(_Described):
@@ -534,6 +541,8 @@ def cell_warnings(parameters: Parameters) -> list[str]:
     warnings = [re.sub(r"^members:", "cluster.nodes:", line) for line in unwise(config)]
     if parameters.allow_bad_parameters:
         warnings += static_faults(parameters.raft, parameters.limits, parameters.transport)
+    if parameters.client.dedupe == "off":
+        warnings.append("client.dedupe: off lets a retry take effect a second time")
     if parameters.load.mode == "closed" and parameters.load.rate is not None:
         warnings.append("load.rate: has no effect in closed mode")
     if parameters.load.mode == "open" and parameters.load.think:

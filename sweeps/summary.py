@@ -14,12 +14,14 @@ import numpy as np
 from chaos import label
 from sweeps.availability import availability, refutes
 from sweeps.failover import STAGES, failovers, is_injection
-from sweeps.latency import FAIL, KINDS, MIN_ABOVE, OK, UNKNOWN, Operations, percentiles
+from sweeps.latency import FAIL, KINDS, MIN_ABOVE, OK, UNKNOWN, Ints, Operations, percentiles
 from sweeps.spec import Parameters
 from sweeps.thresholds import parse_threshold
 
 _BUSY = 0.9
 """From this share of the CPU on, the machine may be what is measured."""
+_MOST_OF_TIMEOUT = 0.1
+"""The time of a broadcast should be an order of magnitude below the election timeout (paper, section 5.6)."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
     operations = evidence.operations
     lost = failovers(evidence.events, operations.success_ns()) if operations is not None else []
     elections = count_elections(evidence.events, operations.measure_ns if operations is not None else None)
+    longest_timeout_s = evidence.parameters.raft.election_timeout.max_s / evidence.parameters.slowest_clock
     result: dict[str, Any] = {
         "chaos": label(evidence.parameters.chaos),
         "phases_s": {phase: round(seconds, 3) for phase, seconds in evidence.phases_s.items()},
@@ -88,7 +91,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
             }
             for each in lost
         ],
-        "availability": availability(evidence.events, operations, evidence.parameters.raft.election_timeout.max_s),
+        "availability": availability(evidence.events, operations, longest_timeout_s),
         "flags": flags(evidence),
     }
     if evidence.parameters.target != "sim":  # where there is no machine, there is nothing to tell of it
@@ -193,7 +196,34 @@ def flags(evidence: Evidence) -> list[str]:
     for name, p99_us in sorted(writes.items(), key=lambda item: -(item[1] or 0))[:1]:
         if p99_us is not None and p99_us > bearable_us:
             found.append(f"fsync: p99 on {name} was {p99_us / 1e3:.0f} ms")
+    return found + _timing_problems(evidence)
+
+
+def _timing_problems(evidence: Evidence) -> list[str]:
+    """Timeouts that are too short for what was measured; what they should be compared with is not known before."""
+    found, parameters, nodes = [], evidence.parameters, evidence.nodes.values()
+    round_trip_us = max((_percentile(each.round_trip_us, 0.5) or 0 for each in nodes), default=0)
+    fsync_us = max((_percentile(each.fsync_us, 0.5) or 0 for each in nodes), default=0)
+    shortest_s, broadcast_s = parameters.raft.election_timeout[0], (round_trip_us + fsync_us) / 1e6
+    if round_trip_us and broadcast_s > _MOST_OF_TIMEOUT * shortest_s:
+        text = f"election timeout: the shortest is {shortest_s * 1e3:g} ms, and a broadcast, round trip and fsync,"
+        found.append(f"{text} took {broadcast_s * 1e3:.3g} ms, more than a tenth of it")
+    limit_s = parameters.client.rpc_timeout
+    commit_s = _commit_s(evidence.operations) if evidence.operations is not None else None
+    if commit_s is not None and commit_s >= limit_s:
+        text = f"client deadline: client.rpc_timeout is {limit_s * 1e3:g} ms"
+        found.append(f"{text}, and half of the writes took {commit_s * 1e3:.3g} ms or more")
     return found
+
+
+def _commit_s(operations: Operations) -> float | None:
+    """The median time from the start of a write to its end, outside of faults, or, where all were under one, under it;
+    what was given up counts with the time that it took. None when there were too few writes."""
+    writes = operations.measured & ~operations.of_kind("get")
+    calm = writes & ~operations.under_fault
+    chosen = calm if calm.any() else writes
+    median_ns = _percentile(operations["end_ns"][chosen] - operations["start_ns"][chosen], 0.5)
+    return None if median_ns is None else median_ns / 1e9
 
 
 def judge(evidence: Evidence, result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | None:
@@ -249,7 +279,7 @@ def _available_after_all(evidence: Evidence, result: Mapping[str, Any]) -> str |
     return "expected to be unavailable, and operations succeeded" if evidence.operations.count(OK) else None
 
 
-def _percentile(samples: Sequence[int], q: float) -> int | None:
+def _percentile(samples: Sequence[int] | Ints, q: float) -> int | None:
     """A percentile by the nearest rank; None when fewer than 10 samples are above it, except for the maximum."""
     count = len(samples)
     if not count or (q < 1 and count * (1 - q) < MIN_ABOVE):

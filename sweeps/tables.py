@@ -13,10 +13,12 @@ from rich.text import Text
 from sweeps.estimate import RAY_START_S, cell_s, needs
 from sweeps.grid import Cell, show
 from sweeps.latency import KINDS, Operations, percentiles, pool
+from sweeps.results import load_changes
 from sweeps.spec import Spec
-from sweeps.verdicts import PENDING, verdict_notes
+from sweeps.verdicts import PENDING, not_checked, verdict_notes
 
 Percentiles = Mapping[str, float | None]
+SIMULATED = "simulated: times are those of the simulated world, and say nothing about this machine"
 _BADNESS = {"violated": 3, "unknown": 2, PENDING: 1}
 
 
@@ -40,6 +42,8 @@ class Row:
     open_loop: bool = False
     verdicts: Sequence[tuple[str, bool]] = ()
     """Of each repeat, and whether it is what was hoped for."""
+    not_checked: Sequence[str] = ()
+    """Checks that were not made in every repeat."""
     simulated: bool = False
 
 
@@ -75,6 +79,7 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
             for result in results
             if "verdict" in result
         ],
+        not_checked=list(dict.fromkeys(name for result in results for name in not_checked(result))),
         throughputs=[result["throughput_per_s"] for _, result in measured],
         latency_ms=latency,
         failovers_ms=[each["succeeded_ms"] for result in results for each in result.get("failovers", ())],
@@ -93,11 +98,13 @@ def _axis(name: str, value: Any, result: Mapping[str, Any]) -> str:
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
-    scaled = (
-        f"simulated with less load: {name} {now}, not {asked}"
-        for name, (asked, now) in (result.get("load_scaled") or {}).items()
-    )
-    return [note for note in (result.get("reason"), *verdict_notes(result), *scaled, *result.get("flags", ())) if note]
+    notes = (result.get("reason"), *verdict_notes(result), *scaled_notes(result), *result.get("flags", ()))
+    return [note for note in notes if note]
+
+
+def scaled_notes(result: Mapping[str, Any]) -> list[str]:
+    """With how much less load than was asked for a cell was simulated, a line for each parameter."""
+    return [f"simulated with less load: {change}" for change in load_changes(result)]
 
 
 def summary(results: Sequence[Row], title: str | None = None) -> Table:
@@ -131,7 +138,7 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
         table.add_column("dropped", justify="right")
     table.add_column("", no_wrap=True)
     if "verdicts" in extra:
-        table.add_column("verdict", no_wrap=True)
+        table.add_column("verdict", no_wrap=not any(row.not_checked for row in results))
     for row in results:
         table.add_row(
             *(Text(row.axes.get(name, "")) for name in axes),  # as Text: what users write is no markup
@@ -143,7 +150,7 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
             _count(row.unknown),
             *([_count(row.dropped)] if "dropped" in extra else []),
             status(row.statuses),
-            *([verdict(row.verdicts)] if "verdicts" in extra else []),
+            *([verdict(row.verdicts, row.not_checked)] if "verdicts" in extra else []),
         )
     return table
 
@@ -167,7 +174,7 @@ def notes(results: Sequence[Row]) -> list[str]:
             "closed loop: clients that wait send nothing, so that outages are under-represented in percentiles"
         )
     if any(row.simulated for row in results):
-        lines.append("simulated: times are those of the simulated world, and say nothing about this machine")
+        lines.append(SIMULATED)
     return lines
 
 
@@ -188,15 +195,16 @@ def status(statuses: Sequence[str]) -> Text:
     return Text(bad[0] if len(bad) == len(statuses) else f"{len(bad)} of {len(statuses)} {bad[0]}", "bold red")
 
 
-def verdict(verdicts: Sequence[tuple[str, bool]]) -> Text:
-    """The verdict of all repeats, or the worst, and of how many."""
+def verdict(verdicts: Sequence[tuple[str, bool]], not_checked: Sequence[str] = ()) -> Text:
+    """The verdict of all repeats, or the worst, and of how many; and what it does not speak of."""
     if not verdicts:
         return Text("-", "dim")
     worst, good = max(verdicts, key=lambda each: (not each[1], _BADNESS.get(each[0], 0)))
     style = {"violated": "bold red", "ok": "green", PENDING: "dim"}.get(worst, "bold yellow")
     same = sum(found == worst for found, _ in verdicts)
     of = "" if same == len(verdicts) else f"{same} of {len(verdicts)} "
-    return Text(f"{of}{worst}", "green" if good and worst != PENDING else style)
+    text = Text(f"{of}{worst}", "green" if good and worst != PENDING else style)
+    return text.append(f", not checked: {', '.join(not_checked)}", "bold yellow") if not_checked else text
 
 
 def _count(count: int) -> Text:

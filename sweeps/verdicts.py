@@ -64,6 +64,11 @@ def _code(result: Mapping[str, Any]) -> int:
     return EXIT_OK if unexpected is None else EXIT_UNKNOWN
 
 
+def not_checked(result: Mapping[str, Any]) -> Sequence[str]:
+    """The checks that were switched off, or for which the program under test tells too little, by name."""
+    return list(result.get("verdict", {}).get("not_checked", ()))
+
+
 def verdict_notes(result: Mapping[str, Any]) -> Sequence[str]:
     """What a reader must know of a cell's verdict: its reason, unless it is what was hoped for."""
     verdict = result.get("verdict", {})

@@ -40,7 +40,7 @@ class Violation:
     reason: str
     """One line."""
     left_out: int
-    """Further operations on the key, which do not explain it: see shrink.py."""
+    """Further operations on the key, which the violation does not need: see shrink.py."""
 
     def as_text(self) -> str:
         """A table for a person, one operation a line."""
@@ -74,7 +74,7 @@ class Violation:
         """What is not shown."""
         if not self.left_out:
             return "These are all operations on the key."
-        return f"{self.left_out} more on the key left out: they do not explain it."
+        return f"{self.left_out} more on the key left out: the violation does not need them."
 
 
 def said(operation: Operation) -> str:

@@ -135,6 +135,8 @@ class RaftNode:
         self._effects = Effects()
         self._untold: list[TraceEvent] = []
         """Events that wait, like promises, for the term and the vote they tell of to be durable."""
+        patience_s = invariants.QUORUM_PATIENCE * parameters.election_timeout_max if parameters.check_quorum else inf
+        self._leadership = invariants.Leadership(patience_s)
         self._elected: NodeId | None = None
         """The leader of the current term, once known, whether it is heard now or not."""
         self._reset_election_timer()
@@ -166,7 +168,10 @@ class RaftNode:
         if self.commit_index > before.commit_index:
             self._trace("commit", index=self.commit_index)
         effects, self._effects = self._effects, Effects()
-        invariants.check(before, self.snapshot())
+        after = self.snapshot()
+        invariants.check(before, after)
+        if self.role == Role.LEADER:
+            self._leadership.check(before, after, self.progress, now)
         return effects
 
     def next_deadline(self) -> float:
@@ -366,7 +371,9 @@ class RaftNode:
         if self.voted_for is None:
             self.voted_for = request.from_id
             self._trace("vote_granted", peer=request.from_id)
-        self._reset_election_timer()
+            # Not when it is asked once more: a candidate that hears nobody asks again and again, and would keep all
+            # others from standing for election themselves.
+            self._reset_election_timer()
         return True
 
     def _hears_leader(self) -> bool:

@@ -59,13 +59,15 @@ class GetLinksRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetLinksReply(_message.Message):
-    __slots__ = ("rules", "dropped", "delayed", "duplicated")
+    __slots__ = ("rules", "dropped", "delayed", "duplicated", "cut")
     RULES_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     DELAYED_FIELD_NUMBER: _ClassVar[int]
     DUPLICATED_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
     rules: _containers.RepeatedCompositeFieldContainer[LinkRule]
     dropped: int
     delayed: int
     duplicated: int
-    def __init__(self, rules: _Optional[_Iterable[_Union[LinkRule, _Mapping]]] = ..., dropped: _Optional[int] = ..., delayed: _Optional[int] = ..., duplicated: _Optional[int] = ...) -> None: ...
+    cut: int
+    def __init__(self, rules: _Optional[_Iterable[_Union[LinkRule, _Mapping]]] = ..., dropped: _Optional[int] = ..., delayed: _Optional[int] = ..., duplicated: _Optional[int] = ..., cut: _Optional[int] = ...) -> None: ...

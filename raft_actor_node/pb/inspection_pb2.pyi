@@ -41,7 +41,7 @@ class PeerStatus(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., match_index: _Optional[int] = ..., next_index: _Optional[int] = ..., probing: _Optional[bool] = ..., silent_ms: _Optional[float] = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("elections_started", "elections_won", "pre_votes_started", "step_downs", "leader_changes", "messages_sent", "messages_received", "messages_refused", "messages_dropped", "messages_unsent", "entries_appended", "entries_erased", "operations_answered", "duplicates_answered", "operations_refused", "fsyncs", "messages_delayed", "messages_duplicated")
+    __slots__ = ("elections_started", "elections_won", "pre_votes_started", "step_downs", "leader_changes", "messages_sent", "messages_received", "messages_refused", "messages_dropped", "messages_unsent", "entries_appended", "entries_erased", "operations_answered", "duplicates_answered", "operations_refused", "fsyncs", "messages_delayed", "messages_duplicated", "messages_cut")
     ELECTIONS_STARTED_FIELD_NUMBER: _ClassVar[int]
     ELECTIONS_WON_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTES_STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,7 @@ class Counters(_message.Message):
     FSYNCS_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_DELAYED_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_DUPLICATED_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_CUT_FIELD_NUMBER: _ClassVar[int]
     elections_started: int
     elections_won: int
     pre_votes_started: int
@@ -78,7 +79,8 @@ class Counters(_message.Message):
     fsyncs: int
     messages_delayed: int
     messages_duplicated: int
-    def __init__(self, elections_started: _Optional[int] = ..., elections_won: _Optional[int] = ..., pre_votes_started: _Optional[int] = ..., step_downs: _Optional[int] = ..., leader_changes: _Optional[int] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_refused: _Optional[int] = ..., messages_dropped: _Optional[int] = ..., messages_unsent: _Optional[int] = ..., entries_appended: _Optional[int] = ..., entries_erased: _Optional[int] = ..., operations_answered: _Optional[int] = ..., duplicates_answered: _Optional[int] = ..., operations_refused: _Optional[int] = ..., fsyncs: _Optional[int] = ..., messages_delayed: _Optional[int] = ..., messages_duplicated: _Optional[int] = ...) -> None: ...
+    messages_cut: int
+    def __init__(self, elections_started: _Optional[int] = ..., elections_won: _Optional[int] = ..., pre_votes_started: _Optional[int] = ..., step_downs: _Optional[int] = ..., leader_changes: _Optional[int] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_refused: _Optional[int] = ..., messages_dropped: _Optional[int] = ..., messages_unsent: _Optional[int] = ..., entries_appended: _Optional[int] = ..., entries_erased: _Optional[int] = ..., operations_answered: _Optional[int] = ..., duplicates_answered: _Optional[int] = ..., operations_refused: _Optional[int] = ..., fsyncs: _Optional[int] = ..., messages_delayed: _Optional[int] = ..., messages_duplicated: _Optional[int] = ..., messages_cut: _Optional[int] = ...) -> None: ...
 
 class StatusReply(_message.Message):
     __slots__ = ("node_id", "cluster_id", "role", "current_term", "voted_for", "leader_id", "first_log_index", "last_log_index", "last_log_term", "durable_index", "commit_index", "last_applied", "peers", "session_count", "key_count", "applied_hash", "state_hash", "counters", "fsync_p50_us", "fsync_p99_us", "fsync_max_us", "loop_lag_p99_us", "loop_lag_max_us", "cpu_s", "resident_bytes", "pid", "now_ns", "pending_operations", "prefix_hash")

@@ -18,6 +18,7 @@ from math import inf
 from typing import Protocol
 
 from raft_actor_node.core import Effects, Event, Message, Propose, RaftNode, Read, Role
+from raft_actor_node.core.invariants import require
 from raft_actor_node.kv.store import Result, Store
 from raft_actor_node.runtime.clock import Clock, Timer
 from raft_actor_node.runtime.samples import Samples
@@ -220,6 +221,8 @@ class Driver:
         hi = min(self.node.commit_index + 1, lo + APPLY_CHUNK)
         terms = self.node.log.terms(lo, hi)
         results = self.store.apply(lo, terms, self.node.log.payloads(lo, hi))
+        last = self.store.last_applied
+        require(last <= self.node.commit_index, f"last_applied {last} beyond commit_index {self.node.commit_index}")
         if self._watch is not None:
             self._watch.applied(lo, results)
         while self._pending and self._pending[0].next_index < hi:

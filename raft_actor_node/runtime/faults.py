@@ -35,7 +35,10 @@ _SHORT_S = 0.001
 class FaultCounters:
     """Messages (on client links: operations) that the rules have touched here."""
 
+    cut: int = 0
+    """Lost for certain, on a link that is cut."""
     dropped: int = 0
+    """Lost by chance."""
     delayed: int = 0
     duplicated: int = 0
 
@@ -88,7 +91,7 @@ class LinkFaults:
         if from_id in self._members:
             if not any(rule.cut for rule in rules):
                 return ONCE
-            self.counters.dropped += 1
+            self.counters.cut += 1
             return NEVER
         fate = self._fate((from_id, self._node_id), rules, size)
         return fate if len(fate) < 2 else fate[:1] * len(fate)
@@ -121,7 +124,10 @@ class LinkFaults:
         jitter_ms = tail_ms = late_ms = 0.0
         limits = []
         for rule in rules:
-            if rule.cut or (rule.drop and random_() < rule.drop):
+            if rule.cut:
+                self.counters.cut += 1
+                return NEVER
+            if rule.drop and random_() < rule.drop:
                 self.counters.dropped += 1
                 return NEVER
             delay_ms += rule.delay_ms

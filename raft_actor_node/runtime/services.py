@@ -334,6 +334,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             messages_dropped=links.dropped,
             messages_delayed=links.delayed,
             messages_duplicated=links.duplicated,
+            messages_cut=links.cut,
             messages_unsent=wire.unsent,
             entries_appended=core.entries_appended,
             entries_erased=core.entries_erased,
@@ -396,6 +397,7 @@ class ChaosService(chaos_pb2_grpc.ChaosServicer):
             dropped=counters.dropped,
             delayed=counters.delayed,
             duplicated=counters.duplicated,
+            cut=counters.cut,
         )
 
 

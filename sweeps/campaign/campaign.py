@@ -16,7 +16,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class Campaign:
             },
             "rare": self.rare(),
             "operations": dict(sorted(self.operations.items())),
-            "failures": [asdict(failure) for failure in self.failures],
+            "failures": [asdict(replace(failure, picture="")) for failure in self.failures],
             "broken": self.broken,
         }
 
@@ -247,18 +247,21 @@ def _chunks(campaign: Campaign, cpus: int) -> Iterator[Sequence[int]]:
 
 
 class Report:
-    """The files of a campaign: DIRECTORY/campaign.json, and DIRECTORY/seed-N.txt for each story."""
+    """The files of a campaign: DIRECTORY/campaign.json, and for each story DIRECTORY/seed-N.txt and, when clients
+    saw what cannot be, seed-N.svg."""
 
     def __init__(self, out: Path) -> None:
         self.path = out / "simulate" / time.strftime("%Y-%m-%dT%H-%M-%S")
 
     def story(self, result: SeedResult) -> Path:
-        """Write the story of a seed."""
+        """Write the story of a seed, and its picture if there is one; returns the path of the story."""
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / f"seed-{result.seed}.txt"
         details = [finding.detail for finding in result.findings if finding.detail and finding.verdict != "ok"]
         text = "\n".join((*describe(result), "", *details, LEGEND, "", *result.story, ""))
         path.write_text(text, encoding="utf-8")
+        if result.picture:
+            path.with_suffix(".svg").write_text(result.picture, encoding="utf-8")
         return path
 
     def summary(self, campaign: Campaign) -> None:

@@ -48,7 +48,9 @@ def simulate(
         for failure in campaign.failures:
             say("\n".join(describe(failure)))
         for failure in campaign.failures[:STORIES]:
-            say(f"  story:   {report.story(run_seed(failure.seed, profile=profile, story=True))}")
+            told = run_seed(failure.seed, profile=profile, story=True)
+            path = report.story(told)
+            say(f"  story:   {path}" + (f" and {path.stem}.svg" if told.picture else ""))
     report.summary(campaign)
     console.print(closing(campaign))
     say(str(report.path))
@@ -69,4 +71,4 @@ def _tell(campaign: Campaign, report: Report, say: Callable[[str], None]) -> Non
     campaign.end()
     path = report.story(result)
     say(path.read_text(encoding="utf-8"))
-    say(f"story in {path}")
+    say(f"story in {path}" + (f" and {path.stem}.svg" if result.picture else ""))

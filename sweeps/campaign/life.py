@@ -23,6 +23,7 @@ from typing import Any
 
 from chaos.history import History
 from chaos.linearizability import check
+from chaos.links import Direction, touching
 from chaos.verdict import Finding, Verdict, judge_traces, parse_trace, worst
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import Observers, Parts, Silent, SimCluster, run_virtual
@@ -78,6 +79,8 @@ class SeedResult:
     virtual_s: float
     story: tuple[str, ...] = field(default=(), repr=False)
     """One line for everything that happened; empty unless asked for."""
+    picture: str = field(default="", repr=False)
+    """With the story: SVG of what is not linearizable, if anything is."""
 
 
 def run_seed(
@@ -109,6 +112,7 @@ def run_seed(
         seconds=time.perf_counter() - begin,
         virtual_s=life.virtual_s,
         story=tuple(life.story),
+        picture=life.picture,
     )
 
 
@@ -120,6 +124,7 @@ class _Life:
         self.history: Sequence[Any] = ()
         self.reached: dict[str, int] = {}
         self.story: Sequence[str] = ()
+        self.picture = ""
         self.digest = ""
         self.virtual_s = 0.0
         self._options = options
@@ -256,8 +261,14 @@ class _Life:
             away = nemesis.others()[: self._rng.randint(0, (len(nemesis.members) - 1) // 2)]
             rest = [node for node in nemesis.members if node not in away]
             await nemesis.heal()
-            await nemesis.split("away", away, rest, clients=1)
-            await self._need_leader(rest, f"with {len(away)} nodes cut off")
+            how = self._rng.choice(("unseen", "mute", "deaf" if self._options.raft.check_quorum else "mute"))
+            if how == "unseen":
+                await nemesis.split("away", away, rest, clients=1)
+            else:
+                # Who is deaf and leads must step down for another to lead; without check quorum nothing tells it to.
+                direction: Direction = "in" if how == "deaf" else "out"
+                await nemesis.cut("away", touching(away, nemesis.members, direction))
+            await self._need_leader(rest, f"with {len(away)} nodes {how}")
         await nemesis.heal()
         await self._need_leader(nemesis.members, "after all was healed")
 
@@ -301,6 +312,8 @@ class _Life:
             self.findings.append(Finding("history", "unknown", f"only {done} operations were completed"))
         judged = check(History(self.history), time_limit_s=CHECK_LIMIT_S)
         detail = judged.violation.as_text() if judged.violation is not None else ""
+        if judged.violation is not None and self._keep_story:
+            self.picture = judged.violation.as_svg()
         self.findings.append(Finding("linearizability", judged.verdict, judged.reason, detail))
 
     # ------------------------------------------------------------------------------ small things

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,22 @@ def test_a_violation_is_told_with_its_story_and_exit_code_3(tmp_path: Path, monk
     lines = story.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "seed 0: violated"
     assert any("became_leader" in line for line in lines)
+
+
+def test_a_history_that_is_not_linearizable_is_shown_as_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_seed(seed: int, *, story: bool = False, **_: object) -> SeedResult:
+        return replace(seed_result(seed, "violated"), picture="<svg>" if story else "")
+
+    monkeypatch.setattr("sweeps.campaign.campaign.run_seed", run_seed)
+    monkeypatch.setattr("sweeps.campaign.command.run_seed", run_seed)
+    result = simulate("--seeds", "1", "--seed", "7", out=tmp_path)
+    assert result.exit_code == 3, result.output
+    [picture] = (tmp_path / "simulate").glob("*/seed-7.svg")
+    assert picture.read_text(encoding="utf-8") == "<svg>"
+    assert "seed-7.txt and seed-7.svg" in result.output
+    assert "seed-7.txt and seed-7.svg" in simulate("--seeds", "1", "--seed", "7", "--story", out=tmp_path).output
 
 
 def test_the_story_of_a_seed(tmp_path: Path) -> None:

@@ -111,11 +111,12 @@ def test_a_clients_view_alone_is_enough_to_find_a_stale_read(monkeypatch: pytest
     """Without the invariants, what clients saw is still judged."""
     monkeypatch.setattr("sweeps.campaign.life.ClusterInvariants", _Blind)
     for seed in range(30):
-        result = run_seed(seed, profile="deposed-leader", parts=Parts(node=_ReadsAtOnce))
+        result = run_seed(seed, profile="deposed-leader", parts=Parts(node=_ReadsAtOnce), story=True)
         broken = [finding for finding in result.findings if finding.verdict == "violated"]
         if broken:
             assert broken[0].check == "linearizability"
             assert broken[0].detail
+            assert result.picture.startswith("<svg")
             return
     pytest.fail("not found by 30 seeds")
 

@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
+from chaos.statuses import Status
 from chaos.verdict import (
     AppliedState,
     Evidence,
     Finding,
-    LinkCounts,
     Load,
     as_json,
     judge_coverage,
     judge_exits,
     judge_hashes,
     judge_liveness,
+    judge_statuses,
     judge_traces,
     leader_at,
     leader_signs_ns,
@@ -25,6 +26,7 @@ from chaos.verdict import (
     worst,
 )
 
+SECOND = 10**9
 GOOD, BAD, OPEN = Finding("a", "ok", "fine"), Finding("b", "violated", "broken"), Finding("c", "unknown", "too little")
 
 
@@ -40,10 +42,21 @@ def test_as_json_says_why_in_one_line() -> None:
         "verdict": "ok",
         "reason": "",
         "findings": [{"check": "a", "verdict": "ok", "reason": "fine", "detail": ""}],
+        "not_checked": [],
     }
     assert as_json([GOOD, BAD, OPEN])["reason"] == "b: broken"
     assert as_json([])["reason"] == "nothing was checked"
     assert json.loads(json.dumps(as_json([GOOD, OPEN])))["verdict"] == "unknown"
+
+
+def test_what_was_not_checked_is_told_and_without_history_and_traces_nothing_is_shown() -> None:
+    for absent in (["linearizability"], ["invariants", "state"]):
+        found = as_json([GOOD], absent)
+        assert (found["verdict"], found["not_checked"]) == ("ok", absent)
+    found = as_json([GOOD], ["linearizability", "invariants"])
+    assert found["verdict"] == "unknown"
+    assert found["reason"] == "checks: neither linearizability nor invariants were checked"
+    assert as_json([GOOD, BAD], ["linearizability", "invariants"])["verdict"] == "violated"
 
 
 # ------------------------------------------------------------------------------ traces
@@ -140,6 +153,109 @@ def test_hashes_that_cannot_be_compared_are_unknown(states: list[AppliedState]) 
     assert judge_hashes(states, ["n1", "n2"]).verdict == "unknown"
 
 
+# ------------------------------------------------------------------------------ statuses
+
+
+def said(node: str, at: int = 0, life: int = 1, **more: Any) -> Status:
+    indexes = {"term": 2, "last_index": 9, "durable_index": 8, "commit_index": 7, "last_applied": 6}
+    return Status(node, life, at, **{**indexes, **more})
+
+
+def leader(node: str, at: int, term: int = 2, **peers: list[int]) -> Status:
+    return said(node, at, term=term, leads=True, peers=peers)
+
+
+NODES = ("n1", "n2", "n3")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "broken"),
+    [
+        ([said("n1", last_applied=8)], "n1: last_applied 8 beyond commit_index 7"),
+        ([said("n1", commit_index=10)], "n1: commit_index 10 beyond the log, which ends at 9"),
+        ([said("n1", 1), said("n1", 2, commit_index=6)], "n1: commit_index went from 7 back to 6 within one life"),
+        ([said("n1", 2), said("n1", 3, last_applied=5)], "n1: last_applied went from 6 back to 5 within one life"),
+        ([said("n1", 1), said("n1", 2, life=2, commit_index=6)], ""),
+        ([said("n1", 1), said("n1", 2, life=2, term=1)], "n1: term went from 2 back to 1"),
+        ([leader("n1", 1, n2=[8, 9])], ""),
+        ([leader("n1", 1, n2=[8, 8])], "n1: next_index 8 for n2, which matches 8"),
+        (
+            [leader("n1", 1, n2=[8, 9]), leader("n1", 2, n2=[7, 9])],
+            "n1: match_index of n2 went from 8 back to 7 in term 2",
+        ),
+        ([leader("n1", 1, n2=[8, 9]), leader("n1", 2, term=4, n2=[0, 9])], ""),
+        ([leader("n1", 1, n2=[8, 9]), leader("n2", 2, term=3, n1=[0, 9])], ""),
+    ],
+)
+def test_what_a_node_must_not_say_of_itself(statuses: list[Status], broken: str) -> None:
+    finding = judge_statuses(statuses, NODES)
+    assert finding.check == "inspection"
+    assert ((finding.verdict == "violated"), finding.detail) == (bool(broken), broken)
+
+
+@pytest.mark.parametrize(
+    ("durable", "verdict"),
+    [
+        ({"n1": 8, "n2": 8, "n3": 0}, "ok"),
+        ({"n1": 8, "n2": 9}, "ok"),
+        ({"n1": 8, "n2": 7}, "unknown"),
+        ({"n1": 8, "n2": 7, "n3": 7}, "violated"),
+        ({}, "unknown"),
+    ],
+)
+def test_what_is_committed_is_durable_on_a_quorum_at_the_end(durable: dict[str, int], verdict: str) -> None:
+    early = [said(node, 1, durable_index=9) for node in NODES]
+    last = [said(node, 2, durable_index=index) for node, index in durable.items()]
+    assert judge_statuses([*early, *last], NODES, committed=8, asked_ns=2).verdict == verdict
+
+
+def cut_off(**more: Any) -> list[dict[str, Any]]:
+    """n1 sees nobody from 10 to 20 s."""
+    event = {"kind": "isolate", "nodes": ["n1"], "index": 0, "detail": "n1", "fault": {"isolate": ["n1"]}, **more}
+    return [
+        {**event, "action": "inject", "time_ns": 10 * SECOND, "done_ns": 10 * SECOND},
+        {**event, "action": "heal", "time_ns": 20 * SECOND, "done_ns": 20 * SECOND},
+    ]
+
+
+def led(faults: list[dict[str, Any]], *at_s: float, node: str = "n1", check_quorum_s: float | None = 1.0) -> bool:
+    """Whether a node that led at these seconds should not have: it must step down after 2 s without a quorum."""
+    statuses = [leader(node, int(at * SECOND)) for at in at_s]
+    return judge_statuses(statuses, NODES, faults, check_quorum_s=check_quorum_s).verdict == "violated"
+
+
+def test_a_leader_that_was_cut_off_steps_down() -> None:
+    """Check quorum (dissertation, section 6.2), as far as somebody looked."""
+    assert not led(cut_off(), 9, 10.5, 11.9)
+    assert not led(cut_off(), 9, 11.9, 12.1), "once: it may have woken up just now"
+    assert led(cut_off(), 12.1, 13.1)
+    assert not led(cut_off(), 12.1, 13.1, node="n2"), "it hears n3"
+    assert not led(cut_off(), 12.1, 13.1, check_quorum_s=None)
+    assert not led(cut_off(), 19.9, 20.1, 20.2)
+    assert not led(cut_off(error="not on n2"), 12.1, 13.1)
+
+
+def test_messages_of_one_direction_only_are_enough_to_be_without_a_quorum() -> None:
+    for one, broken in (
+        ({"one_way": ["n1"], "direction": "in"}, True),
+        ({"one_way": ["n1"], "direction": "out"}, True),
+        ({"isolate": ["n1"], "messages": "replies", "direction": "in"}, True),
+        ({"isolate": ["n1"], "messages": "requests", "direction": "in"}, False),
+        ({"partition": [["n1", "n2"], ["n3"]]}, False),
+        ({"partition": [["n1"], ["n2", "n3"]]}, True),
+        ({"drop": 1.0, "nodes": ["n1"]}, False),
+    ):
+        assert led(cut_off(fault=one), 12.1, 13.1) == broken, one
+
+
+def test_a_leader_that_was_paused_may_be_late_to_step_down() -> None:
+    pause = {"kind": "pause", "nodes": ["n1"], "index": 1, "fault": {"pause": ["n1"]}}
+    stopped = {**pause, "action": "inject", "time_ns": 11 * SECOND, "done_ns": 11 * SECOND}
+    resumed = {**pause, "action": "heal", "time_ns": 14 * SECOND, "done_ns": 14 * SECOND}
+    assert not led([*cut_off(), stopped, resumed], 14.0, 14.1, 15.9)
+    assert led([*cut_off(), stopped, resumed], 14.0, 14.1, 16.1)
+
+
 # ------------------------------------------------------------------------------ exits, liveness
 
 
@@ -149,9 +265,6 @@ def test_what_the_end_of_a_node_says() -> None:
     for code in (5, 7):
         finding = judge_exits([(-9, "n1 was killed"), (code, "n2: two leaders")])
         assert (finding.verdict, finding.reason) == ("violated", "n2: two leaders")
-
-
-SECOND = 10**9
 
 
 @pytest.mark.parametrize(
@@ -195,8 +308,9 @@ def test_a_quiet_cell_with_enough_operations() -> None:
 @pytest.mark.parametrize(
     ("load", "why"),
     [
-        (Load(19, 19), "only 19 operations"),
-        (Load(100, 0), "no operation succeeded"),
+        (Load(19, 19), "only 19 of 19 operations succeeded"),
+        (Load(1000, 19), "only 19 of 1000 operations succeeded"),
+        (Load(100, 0), "only 0 of 100 operations succeeded"),
         (Load(100, 40, unknown=51), "51 of 100 operations are of unknown outcome"),
         (Load(100, 90, due=1000, not_started=51), "51 of 1000 operations could not be started"),
     ],
@@ -212,27 +326,75 @@ def test_where_no_operation_should_succeed_none_need_to() -> None:
     assert judged(load=Load(3, 0), unavailable=True).verdict == "unknown"
 
 
+def told(node: str, at: int, life: int = 1, **touched: int) -> Status:
+    counts = {"cut": 0, "dropped": 0, "delayed": 0, "duplicated": 0, **touched}
+    return Status(node, life, at, touched=counts)
+
+
 @pytest.mark.parametrize(
-    ("kind", "counts", "verdict"),
+    ("kind", "counted", "verdict"),
     [
-        ("drop", LinkCounts(dropped=7, delayed=0), "ok"),
-        ("drop", LinkCounts(dropped=0, delayed=7), "unknown"),
-        ("drop", LinkCounts(), "unknown"),
-        ("delay", LinkCounts(dropped=0, delayed=7), "ok"),
-        ("delay", LinkCounts(dropped=7, delayed=0), "unknown"),
-        ("bandwidth", LinkCounts(delayed=7), "ok"),
-        ("bandwidth", LinkCounts(dropped=7, delayed=0), "unknown"),
-        ("duplicate", LinkCounts(duplicated=7), "ok"),
-        ("duplicate", LinkCounts(dropped=7, duplicated=0), "unknown"),
-        ("partition", LinkCounts(dropped=7), "ok"),
-        ("isolate", LinkCounts(dropped=0), "unknown"),
-        ("one_way", LinkCounts(dropped=0), "unknown"),
-        ("crash", LinkCounts(), "ok"),
-        ("pause", LinkCounts(), "ok"),
+        ("drop", {"dropped": 7}, "ok"),
+        ("drop", {"delayed": 7, "cut": 7}, "unknown"),
+        ("delay", {"delayed": 7}, "ok"),
+        ("delay", {"dropped": 7}, "unknown"),
+        ("bandwidth", {"delayed": 7}, "ok"),
+        ("bandwidth", {"dropped": 7}, "unknown"),
+        ("duplicate", {"duplicated": 7}, "ok"),
+        ("duplicate", {"dropped": 7}, "unknown"),
+        ("partition", {"cut": 7}, "ok"),
+        ("partition", {"dropped": 7}, "unknown"),
+        ("isolate", {"dropped": 7}, "unknown"),
+        ("one_way", {"dropped": 7}, "unknown"),
+        ("crash", {}, "ok"),
+        ("pause", {}, "ok"),
     ],
 )
-def test_a_fault_of_links_bit_when_it_touched_messages(kind: str, counts: LinkCounts, verdict: str) -> None:
-    assert judged(fault(kind, "n1"), links={"n1": counts, "n2": LinkCounts()}).verdict == verdict
+def test_a_fault_of_links_bit_when_it_touched_messages(kind: str, counted: dict[str, int], verdict: str) -> None:
+    assert judged(fault(kind, "n1"), statuses=[told("n1", 10), told("n1", 30, **counted)]).verdict == verdict
+
+
+def test_a_fault_of_links_of_which_nobody_tells_is_unknown() -> None:
+    for silent in ([], [told("n1", 10, dropped=7)], [Status("n1", 1, 10), Status("n1", 1, 30)]):
+        reason = judged(fault("drop", "n1"), statuses=silent).reason
+        assert reason == "drop n1 may have done nothing: no node told how many messages were dropped"
+
+
+SPLIT = fault("partition", *NODES, index=1, time_ns=100, fault={"partition": [["n1"], ["n2", "n3"]]})
+HEALED = fault("partition", *NODES, index=1, action="heal", time_ns=200, done_ns=210)
+LOSSY = fault("drop", *NODES, index=0, fault={"drop": 0.5, "nodes": list(NODES)})
+
+
+def of_links(*statuses: Status) -> Finding:
+    return judged(LOSSY, SPLIT, HEALED, nodes=NODES, statuses=[*(told(node, 10) for node in NODES), *statuses])
+
+
+def test_what_another_fault_took_does_not_stand_for_this_one() -> None:
+    """Nor do messages that were cut before it, or after it was healed."""
+    lossy = told("n2", 150, dropped=9)
+    assert of_links(lossy, told("n1", 90), told("n1", 199, cut=1)).verdict == "ok"
+    for statuses in (
+        [told("n1", 199)],
+        [told("n1", 90, cut=5), told("n1", 199, cut=5)],
+        [told("n1", 90), told("n1", 199), told("n1", 300, cut=5)],
+    ):
+        assert of_links(lossy, *statuses).reason == "partition n1,n2,n3 did nothing: no message was cut"
+
+
+def test_a_node_that_is_killed_within_a_fault_takes_no_proof_with_it() -> None:
+    """What it counted in each of its lives is enough, and so is what the others counted."""
+    lossy = told("n2", 150, dropped=9)
+    assert of_links(lossy, told("n1", 90, cut=5), told("n1", 120, cut=6)).verdict == "ok"
+    assert of_links(lossy, told("n1", 90, cut=5), told("n1", 199, life=2, cut=2)).verdict == "ok"
+    assert of_links(lossy, told("n1", 90, cut=5), told("n3", 199, cut=1)).verdict == "ok"
+
+
+def test_what_a_node_does_not_hear_is_counted_by_those_who_do_not_reach_it() -> None:
+    deaf = fault("one_way", "n1", fault={"one_way": ["n1"], "direction": "in"})
+    statuses = [told("n1", 10), told("n2", 10), told("n1", 30), told("n2", 30, cut=3)]
+    assert judged(deaf, nodes=NODES, statuses=statuses).verdict == "ok"
+    mute = fault("one_way", "n1", fault={"one_way": ["n1"], "direction": "out"})
+    assert judged(mute, nodes=NODES, statuses=statuses).verdict == "unknown", "n2 sends what n1 would not"
 
 
 @pytest.mark.parametrize(
@@ -259,7 +421,7 @@ def test_of_many_faults_half_must_bite_of_each_kind() -> None:
     bit, skipped = fault("crash", "n1"), fault("crash", "n2", action="skip")
     assert judged(bit, skipped).verdict == "ok"
     assert judged(bit, skipped, skipped).verdict == "unknown"
-    finding = judged(bit, bit, bit, fault("drop", "n1"), links={"n1": LinkCounts(dropped=0)})
+    finding = judged(bit, bit, bit, fault("drop", "n1"), statuses=[told("n1", 30)])
     assert finding.reason == "drop n1 did nothing: no message was dropped"
     assert "crash n1 took effect" in finding.detail
 
@@ -268,6 +430,7 @@ def test_a_healing_is_no_fault() -> None:
     assert judged(fault("crash", "n1", action="heal", took_effect=False)).reason == "no fault was put in force"
 
 
+BITTEN = [told("n1", 30, cut=9, dropped=9)]
 DEPOSED = [*LED, event("n1", 5, "became_follower", 2, 15), event("n2", 3, "became_leader", 2, 16)]
 
 
@@ -295,7 +458,7 @@ def test_who_led_when() -> None:
 def test_a_fault_aimed_at_the_leader_must_hit_it(
     aim: str, kind: str, nodes: list[str], traces: list[dict[str, Any]], verdict: str
 ) -> None:
-    finding = judged(fault(kind, *nodes, index=4), aims={4: aim}, traces=traces, links={"n1": LinkCounts(9)})
+    finding = judged(fault(kind, *nodes, index=4), aims={4: aim}, traces=traces, statuses=BITTEN)
     assert finding.verdict == verdict
 
 
@@ -311,10 +474,10 @@ def test_a_fault_aimed_at_the_leader_must_hit_it(
 )
 def test_a_partition_named_for_its_leader_has_it_on_that_side(aim: str, groups: list[list[str]], verdict: str) -> None:
     split = fault("partition", "n1", "n2", "n3", fault={"partition": groups})
-    assert judged(split, aims={0: aim}, traces=LED, links={"n1": LinkCounts(9)}).verdict == verdict
+    assert judged(split, aims={0: aim}, traces=LED, statuses=BITTEN).verdict == verdict
 
 
 def test_a_node_chosen_in_place_of_a_missing_leader_is_no_leader() -> None:
     instead = fault("isolate", "n1", detail="n1; there was no leader, n1 was chosen in its place")
-    finding = judged(instead, aims={0: "leader"}, traces=LED, links={"n1": LinkCounts(9)})
+    finding = judged(instead, aims={0: "leader"}, traces=LED, statuses=BITTEN)
     assert (finding.verdict, finding.reason) == ("unknown", "isolate n1 was aimed at a leader, and there was none")

@@ -15,7 +15,7 @@ from tests.cluster.test_crashes import Writers, missing
 LOST = {"unsynced": "lost"}
 
 
-@pytest.mark.parametrize("nodes", [3, 5])
+@pytest.mark.parametrize("nodes", [1, 3, 5])
 async def test_power_loss_of_all_nodes_at_once_keeps_every_acknowledged_write(tmp_path: Path, nodes: int) -> None:
     async with LocalCluster(tmp_path, nodes, storage=LOST) as cluster:
         kv = await cluster.client()
@@ -67,10 +67,11 @@ async def lost_when_all_die(cluster: LocalCluster) -> int:
     return len(await missing(kv, writers.acknowledged))
 
 
-async def test_without_fsync_power_loss_loses_acknowledged_writes_and_is_caught(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", [1, 3])
+async def test_without_fsync_power_loss_loses_acknowledged_writes_and_is_caught(tmp_path: Path, nodes: int) -> None:
     """Votes are lost as well: the traces of the nodes, over both lives, show it too."""
     with pytest.raises(AssertionError, match="back to"):
-        async with LocalCluster(tmp_path, 3, storage={**LOST, "fsync": "off"}) as cluster:
+        async with LocalCluster(tmp_path, nodes, storage={**LOST, "fsync": "off"}) as cluster:
             assert await lost_when_all_die(cluster) >= 200
 
 

@@ -143,6 +143,20 @@ def test_granting_a_vote_restarts_the_election_timer_and_refusing_does_not() -> 
     assert solo.node.next_deadline() != first
 
 
+def test_a_vote_that_is_asked_for_again_does_not_restart_the_election_timer() -> None:
+    """A candidate that hears no answer asks again (5.1); whoever voted for it must get to stand for election all the
+    same, or a candidate that nobody can answer holds back everybody else for as long as it likes."""
+    solo = Solo()
+    solo.step(at=ET_MIN / 2)
+    solo.receive(request_vote(1))
+    granted = solo.node.next_deadline()
+    solo.step(at=ET_MIN)
+    (reply,) = solo.receive(request_vote(1))
+    assert isinstance(reply, RequestVoteReply)
+    assert reply.vote_granted
+    assert solo.node.next_deadline() == granted
+
+
 def test_a_stale_append_does_not_restart_the_election_timer() -> None:
     """Only the *current* leader's AppendEntries counts: any other RPC would let a dead leader's mail hold
     back elections (Figure 2, rules for followers)."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from raft_actor_node.core import Role
-from raft_actor_node.core.invariants import Snapshot, check
+from raft_actor_node.core.invariants import QUORUM_PATIENCE, Snapshot, check
+from raft_actor_node.core.node import RaftNode
 from raft_actor_node.errors import InvariantViolated
+from tests.core.bench import Solo, ack, appends
 
 GOOD = Snapshot(Role.FOLLOWER, 3, "n1", "n2", last_index=5, last_term=3, durable_index=4, commit_index=2)
 
@@ -42,6 +45,66 @@ def test_what_a_leader_must_not_do() -> None:
         check(leader, leader._replace(last_index=4))
     with pytest.raises(InvariantViolated, match="candidate"):
         check(leader, leader._replace(role=Role.CANDIDATE))
+
+
+def followed(node: RaftNode) -> None:
+    node.progress["n2"].match_index -= 1
+
+
+def asked_twice(node: RaftNode) -> None:
+    node.progress["n2"].next_index = node.progress["n2"].match_index
+
+
+def counted_early(node: RaftNode) -> None:
+    node.commit_index = node.log.last_index
+
+
+@pytest.mark.parametrize(
+    ("breaks", "rule"),
+    [
+        (followed, "match_index decreased"),
+        (asked_twice, "next_index not above match_index"),
+        (counted_early, "not durable on a quorum"),
+    ],
+)
+def test_how_a_leader_must_not_keep_account_of_its_followers(
+    breaks: Callable[[RaftNode], None], rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checked by the leader itself after every step (Figure 2, volatile state on leaders; section 5.3)."""
+    bench = Solo()
+    bench.receive(*map(ack, bench.lead()))
+    assert bench.node.progress["n2"].match_index == bench.node.commit_index == 1
+    bench.propose(b"x")
+    monkeypatch.setattr(bench.node, "_hand_to_disk", lambda: breaks(bench.node))
+    with pytest.raises(InvariantViolated, match=rule):
+        bench.wait(0.0)
+
+
+def test_what_is_known_of_a_follower_begins_anew_with_each_leadership() -> None:
+    bench = Solo()
+    bench.receive(*map(ack, bench.lead()))
+    bench.wait(10.0)
+    assert bench.node.role == Role.FOLLOWER
+    bench.lead()
+    assert bench.node.progress["n2"].match_index == 0
+
+
+@pytest.mark.parametrize("check_quorum", [True, False])
+def test_a_leader_that_hears_no_quorum_notices_that_it_still_leads(
+    check_quorum: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check quorum (dissertation, section 6.2), should stepping down fail."""
+    bench = Solo(5, check_quorum=check_quorum)
+    monkeypatch.setattr(bench.node, "_hears_quorum", lambda: True)
+    first = bench.lead()
+    patience_s = QUORUM_PATIENCE * bench.parameters.election_timeout_max
+    bench.wait(patience_s)
+    bench.receive(ack(appends(first, "n2")[0]))
+    if not check_quorum:
+        bench.wait(10 * patience_s)
+        return
+    with pytest.raises(InvariantViolated, match="check quorum"):
+        bench.wait(0.001)
 
 
 def test_rules_that_hold_cost_no_formatting() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
 from raft_actor_node.core.quorum import quorum_size
+from tests.mutants.__main__ import LEAST_GENERIC, summarise
 from tests.mutants.catalogue import KNOWN, mutants
 from tests.mutants.edit import Edit, planted, rewrite
-from tests.mutants.hunt import hunt, run_until_violated
+from tests.mutants.hunt import DIRECTED, PRODUCT, Outcome, hunt, run_until_violated
 
+ROOT = Path(__file__).parents[2]
 ALL = mutants()
 HANDFUL = {
     "vote-before-fsync": {"cluster invariant"},
@@ -68,6 +76,48 @@ def test_a_bug_is_planted_in_its_context_only() -> None:
     with planted(ALL["half-is-a-majority"].edits):
         assert quorum_size(4) == 2
     assert quorum_size(4) == 3
+
+
+@pytest.mark.parametrize(("generic", "directed", "passes"), [(20, 5, True), (19, 30, False), (25, 0, True)])
+def test_enough_bugs_must_be_caught_by_generic_means(generic: int, directed: int, passes: bool) -> None:
+    """A checker is worth what it finds without having been told where to look."""
+    caught = [Outcome(f"g{i}", True, "linearizability") for i in range(generic)]
+    caught += [Outcome(f"d{i}", True, DIRECTED) for i in range(directed)]
+    lines: list[str] = []
+    assert summarise(caught, [Outcome(PRODUCT, False)], LEAST_GENERIC, 1.0, lines.append) is passes
+    assert ("too few by generic means: 19, not 20" in lines) is not passes
+    assert not summarise([*caught, Outcome("x", False)], [], 0, 1.0, lines.append)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "exit_code", "says"),
+    [
+        (
+            "swap-without-compare",
+            ("load.mix={put: 0.3, delete: 0.3, cas: 0.4}", "load.keys=2"),
+            3,
+            "verdict VIOLATED: ",
+        ),
+        ("link-faults-do-nothing", ("chaos={drop: 0.2}",), 4, "verdict UNKNOWN: coverage: "),
+    ],
+)
+def test_a_sweep_ends_with_3_on_a_violation_and_with_4_when_it_proves_nothing(
+    name: str, options: Sequence[str], exit_code: int, says: str, tmp_path: Path
+) -> None:
+    """With a planted bug: one breaks what clients were promised, the other has the fault do nothing."""
+    command = [sys.executable, "-m", "tests.mutants.sweep", name, "run", "quick", "--target", "sim", "--plain"]
+    one_cell = ("cluster.nodes=3", "chaos=none", "phases.measure=4s")
+    run = subprocess.run(
+        [*command, "--out", str(tmp_path), *(f"-o{option}" for option in (*one_cell, *options))],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert run.returncode == exit_code, run.stdout + run.stderr
+    assert says in run.stdout
 
 
 def test_lines_that_are_not_there_are_refused() -> None:

@@ -136,3 +136,14 @@ def test_a_rule_travels_unharmed() -> None:
     )  # fmt: skip
     assert set(rule.model_dump(exclude_defaults=True)) == set(LinkRule.model_fields), "every field is given"
     assert decode_rule(encode_rule(rule)) == rule
+
+
+def test_what_a_cut_takes_is_counted_apart_from_what_is_lost_by_chance() -> None:
+    """Otherwise nobody could tell whether a partition beside a lossy link cut anything."""
+    lossy = LinkRule(from_id="n1", to_id="n2", drop=1.0)
+    cut = [LinkRule(from_id="n1", to_id="n3", cut=True), LinkRule(from_id="n3", to_id="n1", cut=True)]
+    faults = LinkFaults("n1", ("n1", "n2", "n3"), [*cut, lossy], Random(1))
+    assert faults.leaving("n2", "requests", int) == ()
+    assert (faults.counters.cut, faults.counters.dropped) == (0, 1)
+    assert faults.leaving("n3", "requests", int) == faults.arriving("n3", "replies", int) == ()
+    assert (faults.counters.cut, faults.counters.dropped) == (2, 1)

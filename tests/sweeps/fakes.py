@@ -163,11 +163,17 @@ class FakeCluster:
         return SimpleNamespace(
             role=role,
             current_term=self.term,
+            last_log_index=self.applied[node_id],
+            durable_index=self.applied[node_id],
+            commit_index=self.applied[node_id],
             last_applied=self.applied[node_id],
+            peers=[],
             applied_hash=bytes([self.applied[node_id]]),
             prefix_hash=self.hashes.get(node_id, bytes([hash_index])),
             state_hash=b"state" if with_state_hash else b"",
-            counters=SimpleNamespace(messages_dropped=self.dropped[node_id], messages_delayed=0, messages_duplicated=0),
+            counters=SimpleNamespace(
+                messages_cut=0, messages_dropped=self.dropped[node_id], messages_delayed=0, messages_duplicated=0
+            ),
             pid=1,
             cpu_s=now_ns / 4e9,
             now_ns=now_ns,

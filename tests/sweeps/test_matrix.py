@@ -17,7 +17,11 @@ def cell(case: str, expect: str = "available", state: str | None = "available", 
     params = {
         "axes": axes,
         "label": f"case={case}",
-        "parameters": {"expect": expect, "cluster": {"nodes": more.pop("nodes", 5)}},
+        "parameters": {
+            "expect": expect,
+            "cluster": {"nodes": more.pop("nodes", 5)},
+            "target": more.pop("target", "raft"),
+        },
         "signature": more.pop("signature", {}),
     }
     return params, result(state, **more)
@@ -129,6 +133,14 @@ def test_notes_tell_of_what_was_not_expected_only() -> None:
     assert lines[0] == "case=cut: expected to be available, and was unavailable"
     assert lines[1].startswith("available: operations completed under the fault later than 10 election timeouts")
     assert len(lines) == 2
+
+
+def test_simulated_cases_are_marked_so_and_with_the_load_that_they_had() -> None:
+    cells = [cell("a", target="sim", load_scaled={"load.rate": [1000.0, 391.7]}), cell("b", target="sim")]
+    lines = notes(cells)
+    assert lines[0] == "case=a: simulated with less load: load.rate 391.7, not 1000.0"
+    assert lines[-1].startswith("simulated: times are those of the simulated world")
+    assert len(lines) == 3
 
 
 def test_only_sweeps_with_cases_have_these_tables() -> None:

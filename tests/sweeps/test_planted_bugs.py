@@ -83,13 +83,32 @@ async def test_a_buggy_node_program_is_caught_and_the_exit_code_is_3(backend: Ba
         assert "impossible" in (cell.path / "violation.txt").read_text()
         assert (cell.path / "violation.svg").read_text().startswith("<svg")
     row = (stored.path / "results.csv").read_text().splitlines()[1]
-    assert ",violated," in row
+    assert ",violated,," in row, "nothing was left unchecked"
 
     # The same files give the same verdict at any time.
     (cached.path / "violation.txt").unlink()
     assert await check_run(stored.path, {}, lambda params, result: None) == 3
     assert (cached.path / "violation.txt").exists()
     assert violated(read_run(stored.path).cells[0].result) == violated(forgetful.result)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "more", "code", "check"),
+    [
+        ("swap-without-compare", {"load.mix": {"put": 0.3, "delete": 0.3, "cas": 0.4}}, 3, "linearizability"),
+        ("link-faults-do-nothing", {"chaos": {"drop": 0.2}}, 4, "coverage"),
+    ],
+)
+async def test_a_planted_bug_shows_on_real_nodes_too(
+    backend: Backend, tmp_path: Path, mutant: str, more: dict[str, Any], code: int, check: str
+) -> None:
+    axes = {"cluster.command": [[sys.executable, "-m", "tests.mutants.node", mutant]]}
+    axes |= {name: [value] for name, value in more.items()}
+    found, stored = await run(backend, {"base": BASE, "axes": axes}, tmp_path)
+    assert found == code
+    [cell] = stored.cells
+    [first] = [each for each in cell.result["verdict"]["findings"] if each["check"] == check]
+    assert first["verdict"] == {3: "violated", 4: "unknown"}[code]
 
 
 async def test_a_run_that_proves_nothing_is_unknown_and_the_exit_code_is_4(backend: Backend, tmp_path: Path) -> None:
@@ -101,6 +120,6 @@ async def test_a_run_that_proves_nothing_is_unknown_and_the_exit_code_is_4(backe
     assert cell.result["verdict"]["reason"].startswith("coverage: only ")
     findings = {each["check"]: each["verdict"] for each in cell.result["verdict"]["findings"]}
     assert findings == {
-        "linearizability": "ok", "invariants": "ok", "exits": "ok", "state": "ok", "liveness": "ok",
-        "coverage": "unknown",
+        "linearizability": "ok", "invariants": "ok", "inspection": "ok", "exits": "ok", "state": "ok",
+        "liveness": "ok", "coverage": "unknown",
     }  # fmt: skip

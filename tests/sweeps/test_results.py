@@ -63,6 +63,21 @@ def test_a_run_directory_has_everything_the_issue_names(tmp_path: Path) -> None:
     assert rows[0]["latency_put_p99.9_ms"] == ""
 
 
+def test_the_table_of_all_cells_tells_what_was_simulated_and_with_less_load(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "", FACTS)
+    [cell] = cells("base: {target: sim}")
+    changed = {"load.rate": [1000.0, 391.7], "load.clients": [99, 9]}
+    found: dict[str, Any] = {"cell": cell.id, "status": "ok", "load_scaled": changed}
+    writer.write_cell(cell, found, CellFiles(None, (), None, {}))
+    write(writer, cells()[0])
+    with (writer.path / "results.csv").open(newline="") as file:
+        simulated, real = csv.DictReader(file)
+    assert (real["target"], real["load_scaled"]) == ("raft", "")
+    assert (simulated["target"], simulated["load_scaled"]) == (
+        "sim", "load.rate 391.7, not 1000.0; load.clients 9, not 99",
+    )  # fmt: skip
+
+
 def test_the_manifest_says_what_is_needed_to_make_the_numbers_again(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path, "tiny", "name: tiny\n", FACTS)
     stored = json.loads((writer.path / "manifest.json").read_text())

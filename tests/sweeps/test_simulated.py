@@ -9,24 +9,29 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from orchestration.sim_cluster import SimCluster
+from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.kv.store import Result as Applied
+from raft_actor_node.kv.store import Store
 from sweeps import cli
 from sweeps.api import Sweep
 from sweeps.checking import judged
 from sweeps.estimate import MOST_SIMULATED
 from sweeps.histories import history_of
 from sweeps.judge import judge as judge_folder
-from sweeps.latency import OK
+from sweeps.latency import FAIL, OK, Operations
 from sweeps.progress import Progress
 from sweeps.results import StoredCell, StoredRun, read_run
 from sweeps.simulated import in_virtual_time, scale
-from sweeps.spec import CheckSettings, LoadSettings, PhaseSettings, read_source
+from sweeps.spec import CheckSettings, LoadSettings, Parameters, PhaseSettings, read_source
 from tests.sweeps.fakes import FakeBackend
 from tests.sweeps.test_runner import execute, sweep
 
@@ -89,7 +94,7 @@ def test_a_simulated_cell_leaves_what_a_real_one_does(stored: StoredRun) -> None
     assert failover["succeeded_ms"] > 0
     assert result["verdict"]["verdict"] == "ok"
     assert {each["check"] for each in result["verdict"]["findings"]} == {
-        "linearizability", "invariants", "exits", "state", "liveness", "coverage",
+        "linearizability", "invariants", "inspection", "exits", "state", "liveness", "coverage",
     }  # fmt: skip
 
 
@@ -124,6 +129,7 @@ def test_a_foreign_program_cannot_be_simulated() -> None:
         LoadSettings(),
         LoadSettings(clients=1),
         LoadSettings(clients=100_000),
+        LoadSettings(clients=100_000, think=3600.0),
         LoadSettings(mode="open", rate=1e6),
         LoadSettings(think=0.001),
     ],
@@ -136,7 +142,8 @@ def test_load_is_scaled_to_what_can_be_simulated(load: LoadSettings) -> None:
         assert scaled.rate * 12 <= 0.95 * MOST_SIMULATED
     else:
         assert scaled.clients * (1 + 12 / scaled.think) <= MOST_SIMULATED
-    assert changed
+    before, after = load.model_dump(), scaled.model_dump()
+    assert set(changed or {}) == {f"load.{name}" for name in before if before[name] != after[name]} != set()
     assert scale(scaled, phases)[0] == scaled
 
 
@@ -151,6 +158,68 @@ def test_a_small_load_stays_as_it_is() -> None:
     phases = PhaseSettings(warmup=2.0, measure=10.0)
     for load in (LoadSettings(mode="open", rate=300.0), LoadSettings(clients=4, think=0.1)):
         assert scale(load, phases) == (load, None)
+
+
+SLOW = """
+name: slow
+base:
+  target: sim
+  cluster: {nodes: 5}
+  sim: {clock_rate: [0.2, 0.3]}
+  raft: {election_timeout: 150ms-300ms}
+  load: {mode: open, rate: 30, keys: 10, mix: {append: 0.5, get: 0.5}}
+  phases: {warmup: 500ms, measure: 22s}
+  chaos: {partition: leader-in-minority, at: 1s, heal_after: 20s}
+  expect: available
+"""
+
+
+async def test_slow_clocks_get_the_time_that_they_need(tmp_path: Path) -> None:
+    """What must happen within election timeouts, such as a leader without a quorum stepping down, must happen within
+    those of the slowest clock; a cell is no less available for it."""
+    run = await asyncio.to_thread(Sweep.from_source(read_source(SLOW, "file.yaml")).run, tmp_path)
+    [cell] = run.cells
+    assert cell.result["verdict"]["reason"] == ""
+    assert (run.exit_code, cell.verdict) == (0, "ok")
+
+
+async def test_slow_clocks_are_waited_for_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten of the longest election timeouts of 300 ms are 15 s where a clock is five times too slow."""
+    phases, enter, leader = [""], Progress.enter, SimCluster.leader
+
+    def entered(progress: Progress, phase: str, length_s: float | None = None) -> None:
+        enter(progress, phase, length_s)
+        phases.append(phase)
+
+    async def hidden(cluster: SimCluster) -> str | None:
+        return None if phases[-1] == "inspect" else await leader(cluster)
+
+    monkeypatch.setattr(Progress, "enter", entered)
+    monkeypatch.setattr(SimCluster, "leader", hidden)
+    run = await asyncio.to_thread(Sweep.from_source(read_source(SLOW, "file.yaml")).run, tmp_path)
+    settled = run.cells[0].stored.inspection()["settled"]
+    assert 15.0 <= (settled["end_ns"] - settled["begin_ns"]) / 1e9 < 16.0
+
+
+@pytest.mark.parametrize("target", ["sim", "raft"])
+def test_only_simulated_clocks_are_slow(target: Any) -> None:
+    assert Parameters(target=target, sim=SimSettings(clock_rate=(0.2, 3.0))).slowest_clock == (
+        0.2 if target == "sim" else 1.0
+    )
+    assert Parameters(target=target, sim=SimSettings(clock_rate=(2.0, 3.0))).slowest_clock == 1.0
+
+
+async def test_each_step_is_compared_with_the_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry that takes effect a second time is found when it is applied, and not only by what clients saw."""
+    monkeypatch.setattr(Store, "_repeated", lambda *_: Applied())
+    text = CRASH.replace("chaos: {crash: leader, at: 1/3, restart_after: 500ms}", LOST_ANSWERS)
+    run = await asyncio.to_thread(Sweep.from_source(read_source(text, "file.yaml")).run, tmp_path)
+    found = {each["check"]: each["reason"] for each in run.cells[0].result["verdict"]["findings"]}
+    assert run.exit_code == 3
+    assert "at most once" in found["invariants"]
+
+
+LOST_ANSWERS = "chaos: {drop: 0.3, between: clients, messages: replies}\n  client: {rpc_timeout: 50ms}"
 
 
 async def test_a_cancellation_reaches_what_runs_in_virtual_time() -> None:
@@ -204,7 +273,8 @@ def found(cell: StoredCell, **checks: Any) -> dict[str, str]:
     return {each["check"]: each["verdict"] for each in verdict["findings"]} | {"": verdict["verdict"]}
 
 
-GOOD = dict.fromkeys(("linearizability", "invariants", "exits", "state", "liveness", "coverage", ""), "ok")
+CHECKS = ("linearizability", "invariants", "inspection", "exits", "state", "liveness", "coverage")
+GOOD = dict.fromkeys((*CHECKS, ""), "ok")
 
 
 def spoil(cell: StoredCell, **changes: Any) -> None:
@@ -247,6 +317,28 @@ def test_states_that_differ_are_found(cell: StoredCell) -> None:
     assert found(cell) == {**GOOD, "state": "violated", "": "violated"}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"last_applied": 10**6},
+        {"durable_index": 0},
+    ],
+)
+def test_what_nodes_say_of_themselves_is_held_against_the_rules(cell: StoredCell, changes: dict[str, int]) -> None:
+    """The entries that were committed are not on the disks of a quorum; more is applied than was committed."""
+    statuses = cell.inspection()["statuses"]
+    spoil(cell, statuses=[*statuses[:-2], *({**status, **changes} for status in statuses[-2:])])
+    assert found(cell) == {**GOOD, "inspection": "violated", "": "violated"}
+
+
+def test_a_check_that_was_switched_off_is_told_and_without_any_nothing_is_shown(cell: StoredCell) -> None:
+    verdict = judge_folder(cell.path, CheckSettings(linearizable=False))
+    assert (verdict["verdict"], verdict["not_checked"]) == ("ok", ["linearizability"])
+    verdict = judge_folder(cell.path, CheckSettings(linearizable=False, invariants=False))
+    assert verdict["verdict"] == "unknown"
+    assert verdict["reason"] == "checks: neither linearizability nor invariants were checked"
+
+
 @pytest.mark.parametrize(("exit_code", "verdict"), [(7, "violated"), (5, "violated"), (6, "unknown")])
 def test_a_node_that_ended_by_itself_tells_why(cell: StoredCell, exit_code: int, verdict: str) -> None:
     spoil(cell, exits=[{"exit_code": exit_code, "text": "node n2 ended"}])
@@ -268,6 +360,11 @@ def test_a_cluster_without_a_leader_afterwards_is_not_alive(cell: StoredCell) ->
     (cell.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     spoil(cell, settled={**settled, "leader_ns": None, "end_ns": far})
     assert found(cell)["liveness"] == "violated"
+    # A node that took long to start is waited for.
+    started = {"kind": "started", "node": "n1", "term": 1, "number": 1, "time_ns": far - 10**9}
+    with (cell.path / "events.jsonl").open("a") as file:
+        file.write(json.dumps(started) + "\n")
+    assert found(cell)["liveness"] == "unknown"
     spoil(cell, settled=None)
     assert found(cell)["liveness"] == "unknown"
 
@@ -278,8 +375,60 @@ def test_a_fault_that_did_nothing_proves_nothing(cell: StoredCell) -> None:
     assert found(cell) == {**GOOD, "coverage": "unknown", "": "unknown"}
 
 
+SIDE_BY_SIDE = """
+name: side-by-side
+order: sequential
+base:
+  target: sim
+  load: {clients: 8, think: 20ms, keys: 20}
+  phases: {warmup: 100ms, measure: 2s}
+axes:
+  chaos:
+    - [{drop: 0.05}, {partition: [[n1, n2, n3]], at: 500ms, heal_after: 500ms}]
+    - [{drop: 0.05}, {partition: [[n1], [n2, n3]], at: 500ms, heal_after: 500ms}]
+    - [{isolate: [n1], at: 500ms, heal_after: 1s}, {crash: [n1], at: 700ms, restart_after: 200ms}]
+    - [{isolate: [n1], at: 500ms, heal_after: 1s}, {crash: [n1], at: 500ms}]
+    - [{isolate: [n1], at: 500ms, heal_after: 1s}, {pause: [n1], at: 700ms}]
+"""
+
+
+async def test_each_fault_has_its_own_proof(tmp_path: Path) -> None:
+    """A partition that cuts nothing does not live on what a lossy link lost, and an honest fault does not lose its
+    proof with the nodes that are killed or stopped within it."""
+    run = await asyncio.to_thread(Sweep.from_source(read_source(SIDE_BY_SIDE, "file.yaml")).run, tmp_path)
+    coverage = [
+        next(each for each in cell.result["verdict"]["findings"] if each["check"] == "coverage") for cell in run.cells
+    ]
+    assert [each["verdict"] for each in coverage] == ["unknown", "ok", "ok", "ok", "ok"]
+    assert coverage[0]["reason"] == "partition n1,n2,n3 did nothing: no message was cut"
+    assert {cell.result["verdict"]["verdict"] for cell in run.cells[1:]} == {"ok"}
+
+
 def test_too_few_operations_prove_nothing(cell: StoredCell) -> None:
     assert found(cell, least_operations=10_000) == {**GOOD, "coverage": "unknown", "": "unknown"}
+
+
+def expecting(cell: StoredCell, expect: str, outcome: int, where: Callable[[Operations], Any]) -> dict[str, str]:
+    """What is found when other operations of a cell succeed, and something else is expected of it."""
+    operations = cell.operations()
+    operations["outcome"][where(operations)] = outcome
+    operations.save(cell.path / "latency.npz")
+    parameters = {**cell.params["parameters"], "expect": expect}
+    (cell.path / "params.json").write_text(json.dumps({**cell.params, "parameters": parameters}))
+    return found(cell, linearizable=False)
+
+
+def test_operations_that_fail_prove_nothing(cell: StoredCell) -> None:
+    """However many there are of them."""
+    assert int(cell.operations().measured.sum()) > 200
+    assert expecting(cell, "ok", FAIL, lambda operations: slice(30, None))["coverage"] == "unknown"
+
+
+def test_where_unavailability_is_expected_operations_succeed_outside_of_the_fault(cell: StoredCell) -> None:
+    outside = expecting(cell, "unavailable", FAIL, lambda operations: operations.under_fault)
+    assert outside["coverage"] == "ok"
+    never = expecting(cell, "unavailable", FAIL, lambda operations: slice(30, None))
+    assert never["coverage"] == "unknown", "some were due before the fault"
 
 
 def test_a_cell_that_was_never_loaded_proves_nothing(cell: StoredCell) -> None:
@@ -322,7 +471,7 @@ def test_a_history_leaves_as_json_lines_and_comes_back(stored: StoredRun, out: P
 
 
 def test_a_history_of_others_is_judged(tmp_path: Path) -> None:
-    file = tmp_path / "theirs.jsonl"
+    file = tmp_path / "history.jsonl"
     lines = [
         {"process": 0, "type": "invoke", "f": "write", "value": 1},
         {"process": 0, "type": "ok", "f": "write", "value": 1},
@@ -333,6 +482,10 @@ def test_a_history_of_others_is_judged(tmp_path: Path) -> None:
     done = command("check", "--history", str(file))
     assert done.exit_code == 3
     assert "impossible" in done.stdout
+    text, picture = tmp_path / "history.violation.txt", tmp_path / "history.violation.svg"
+    assert done.stdout.endswith(f"{text}\n{picture}\n")
+    assert "impossible" in text.read_text()
+    assert picture.read_text().startswith("<svg")
     file.write_text("")
     assert command("check", "--history", str(file)).exit_code == 4
     file.write_text("{\n")

@@ -13,6 +13,7 @@ from raft_actor_node.units import Range
 from sweeps.document import parse_yaml, split_values
 from sweeps.grid import Cell, make_cells
 from sweeps.spec import (
+    CASE,
     PARAMETER_NAMES,
     PRESETS,
     Source,
@@ -97,7 +98,8 @@ def test_presets_are_sound(preset: str) -> None:
     cells = make_cells(spec, source)
     assert spec.name == preset
     assert spec.description
-    assert not any(cell.warnings for cell in cells if preset not in ("timeouts", "bad-parameters"))
+    warnings = {line for cell in cells for line in cell.warnings if cell.axes.get(CASE) != "even split"}
+    assert not warnings or preset in ("timeouts", "bad-parameters")
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
@@ -260,7 +262,8 @@ def test_bad_parameters_run_when_they_are_allowed() -> None:
     ("parameters", "warning"),
     [
         ("{cluster: {nodes: 4}}", "cluster.nodes: 4 nodes tolerate 1 failures"),
-        ("{raft: {election_timeout: 150ms-151ms}}", "raft.election_timeout: a range below 5ms"),
+        ("{raft: {election_timeout: 150ms-155ms}}", "raft.election_timeout: a range of 5ms or less"),
+        ("{client: {dedupe: off}}", "client.dedupe: off lets a retry take effect a second time"),
         ("{load: {value_bytes: 4}}", "load.value_bytes: values below 8 bytes are not unique"),
         ("{load: {rate: 5}}", "load.rate: has no effect in closed mode"),
     ],

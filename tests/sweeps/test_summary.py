@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from chaos import parse_chaos
+from orchestration.sim_cluster.settings import SimSettings
+from raft_actor_node.units import WRITTEN
 from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Operations
 from sweeps.spec import ClusterSettings, Parameters
 from sweeps.summary import Evidence, NodeFigures, judge, summarise
@@ -122,6 +124,47 @@ def test_a_calm_machine_is_not_flagged() -> None:
     assert summarise(evidence(puts(), nodes={"n1": calm, "n2": calm}, load=calm, cores=2, host_busy=0.5))["flags"] == []
 
 
+def raft(shortest: str, longest: str) -> Parameters:
+    return Parameters.model_validate({"raft": {"election_timeout": f"{shortest}-{longest}"}}, context=WRITTEN)
+
+
+def test_an_election_timeout_near_the_time_of_a_broadcast_is_flagged() -> None:
+    """Broadcast time must be an order of magnitude below the election timeout (paper, section 5.6)."""
+    led = {
+        "n1": NodeFigures(round_trip_us=[12_000] * 100, fsync_us=[1000] * 100),
+        "n2": NodeFigures(fsync_us=[4000] * 100),
+    }
+    [flag] = summarise(evidence(puts(), raft("150ms", "300ms"), nodes=led))["flags"]
+    assert flag == (
+        "election timeout: the shortest is 150 ms, and a broadcast, round trip and fsync, took 16 ms, "
+        "more than a tenth of it"
+    )
+    assert summarise(evidence(puts(), raft("161ms", "300ms"), nodes=led))["flags"] == []
+    few = {"n1": NodeFigures(round_trip_us=[12_000] * 10)}
+    assert summarise(evidence(puts(), raft("150ms", "300ms"), nodes=few))["flags"] == []
+
+
+def test_a_client_deadline_below_the_commit_latency_is_flagged() -> None:
+    def flags(deadline: str, **more: Any) -> Any:
+        parameters = Parameters.model_validate(
+            {"client": {"rpc_timeout": deadline}, "chaos": {"crash": "leader"}}, context=WRITTEN
+        )
+        return summarise(evidence(puts(**more), parameters))["flags"]
+
+    assert flags("6ms") == []
+    expected = ["client deadline: client.rpc_timeout is 5 ms, and half of the writes took 5 ms or more"]
+    assert flags("5ms") == expected
+    always = np.array([[0, S]], np.int64)
+    assert flags("5ms", fault_ns=always) == expected, "all were under a fault: then that is what it is"
+
+
+def test_writes_that_take_long_under_a_fault_alone_are_not_flagged() -> None:
+    rows = [{"start_ns": i * MS, "end_ns": i * MS + MS, "kind": KINDS["put"], "outcome": OK} for i in range(30)]
+    late = [{"start_ns": S + i, "end_ns": 2 * S, "kind": KINDS["put"], "outcome": UNKNOWN} for i in range(60)]
+    ops = operations(*rows, *late, fault_ns=np.array([[S, 2 * S]], np.int64))
+    assert summarise(evidence(ops, Parameters(chaos=CRASH)))["flags"] == []
+
+
 def test_a_node_that_chaos_paused_is_no_stalled_machine() -> None:
     paused = {"time_ns": 1, "kind": "pause", "action": "inject", "nodes": ["n1"]}
     late = NodeFigures(loop_lag_us=[3_000_000])
@@ -187,6 +230,15 @@ def test_availability_is_judged_while_faults_last() -> None:
         assert verdict(found, expect=other, chaos=CRASH) == f"expected to be {other}, and was {state}"
         assert verdict(found, expect="safe", chaos=CRASH) is None
     assert "no fault lasted" in str(verdict(operations(early, measure_ns=(0, 2 * S)), expect="available", chaos=CRASH))
+
+
+def test_availability_is_judged_later_where_a_simulated_clock_is_slow() -> None:
+    """300 ms take 1.5 s on a clock that is five times too slow."""
+    slow = {"target": "sim", "sim": SimSettings(clock_rate=(0.2, 1.0)), "chaos": CRASH}
+    found = operations({"start_ns": 5 * S, "end_ns": 5 * S + 5, "outcome": OK}, measure_ns=(0, 14 * S))
+    assert "no fault lasted" in str(verdict(found, expect="unavailable", **slow))
+    later = operations({"start_ns": 5 * S, "end_ns": 5 * S + 5, "outcome": OK}, measure_ns=(0, 16 * S))
+    assert verdict(later, expect="unavailable", **slow) is None
 
 
 def test_what_is_only_to_be_safe_may_be_anything_else() -> None:

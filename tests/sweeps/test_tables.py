@@ -13,7 +13,7 @@ from sweeps.grid import Cell, make_cells
 from sweeps.latency import Snapshot
 from sweeps.live import LiveView, PlainView, cell_line, screen, spark
 from sweeps.progress import PHASES, Progress
-from sweeps.results import describe
+from sweeps.results import csv_row, describe
 from sweeps.spec import read_source, resolve
 from sweeps.summary import Evidence, summarise
 from sweeps.tables import Row, cells_table, clock, duration, needs_lines, notes, presets_table, rows, summary
@@ -218,6 +218,17 @@ def test_verdicts_are_shown_also_those_that_come_late() -> None:
     expected = with_verdict(result, stale, "violated")
     assert "verdict violated (expected): linearizability" in cell_line(1, 6, params, expected)
     assert "cluster.nodes=3 chaos=none: violated: linearizability: key 7: stale" in notes(rows([progress.done[0]]))
+
+
+def test_what_was_not_checked_is_shown_beside_the_verdict() -> None:
+    cell = cells()[0]
+    params, result = repeat(cell)
+    partly = {"verdict": "ok", "reason": "", "findings": [], "not_checked": ["invariants", "state"]}
+    result = with_verdict(result, partly, "ok")
+    [row] = rows([(params, result)])
+    assert "ok, not checked: invariants, state" in " ".join(text_of(summary([row]), width=160).split())
+    assert "verdict ok, not checked: invariants, state" in cell_line(1, 6, params, result)
+    assert csv_row(params, result)["not_checked"] == "invariants; state"
 
 
 def test_a_simulation_says_that_it_is_one() -> None:

@@ -80,6 +80,7 @@ def test_the_worst_verdict_of_the_repeats_is_shown() -> None:
     assert verdict([("ok", True), ("violated", False), ("unknown", False)]).plain == "1 of 3 violated"
     assert verdict([("violated", True), ("unknown", False)]).plain == "1 of 2 unknown", "a violation was expected"
     assert verdict([]).plain == "-"
+    assert verdict([("ok", True)], ["linearizability"]).plain == "ok, not checked: linearizability"
 
 
 async def test_a_cell_is_judged_when_its_nodes_have_ended_and_before_the_next_one(
@@ -161,7 +162,11 @@ async def test_what_a_check_needs_is_kept(tmp_path: Path) -> None:
     [cell] = read_run(path).cells
     inspection = cell.inspection()
     assert inspection["aims"] == {"0": "leader"}
-    assert inspection["links"]["n1"] == {"dropped": 5, "delayed": 0, "duplicated": 0}, "noted before it was killed"
+    [strike] = [event for event in cell.events() if event.get("action") == "inject"]
+    noted = [each for each in inspection["statuses"] if each["node"] == "n1" and each["leads"]][-1]
+    assert strike["time_ns"] <= noted["time_ns"] <= strike["done_ns"]
+    assert noted["touched"] == {"cut": 0, "dropped": 5, "delayed": 0, "duplicated": 0}, "noted before it was killed"
+    assert (noted["leads"], noted["term"], noted["commit_index"], noted["peers"]) == (True, 1, 7, {})
     assert inspection["clocks"]["n3"] == {"offset_ns": 0, "error_ns": 0}
     assert inspection["exits"] == []
     settled = inspection["settled"]

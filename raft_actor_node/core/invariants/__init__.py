@@ -1,10 +1,12 @@
 """What must hold, always (paper, Figure 3; dissertation, chapters 4 and 6), and where it is checked.
 
-    node.py     by each node itself, after every step, also in real runs; a broken rule stops it (exit code 7)
+    node.py     by each node itself, after every step, also in real runs; a broken rule stops it (exit code 7);
+                what is applied by its driver, and what is durable as far as a leader can tell
     cluster.py  by a simulation, after every step of every node, over all nodes and all their lives
     history.py  after a real run, from the trace events of all lives of all nodes
+    statuses    after a real run too, from what the nodes told when they were inspected: chaos/verdict.py
 
-    rule                                              node.py  cluster.py                       history.py
+    rule                                              node.py  cluster.py                       history.py, statuses
     ------------------------------------------------  -------  -------------------------------  ---------------------
     election safety, across restarts                           a new leader: no other in its    became_leader,
                                                                term, votes of a quorum          leader_heard
@@ -16,26 +18,27 @@
     leader completeness                                        a new leader, a first commit     became_leader
     state machine safety                                       commit (first by a leader, of    commit, log_truncated
                                                                what it verified), application
-    commit_index monotonic within a life              step     step                             commit
-    match_index monotonic, next_index > match_index            step of a leader
-    last_applied <= commit_index                               application
+    commit_index monotonic within a life              step     step                             commit, statuses
+    match_index monotonic, next_index > match_index   step     step of a leader                 statuses of a leader
+    last_applied <= commit_index <= last entry        step     application                      statuses
     commit by counting entries of the own term only            step of a leader                 commit of a leader
-    committed means durable, on a quorum, for ever             first commit, disk, start,
-                                                               match_index against promises
+    committed means durable, on a quorum, for ever    step     first commit, disk, start,       commit against the
+                                                               match_index against promises     last statuses
     a promise leaves after its fsync                           messages that leave              (told when durable)
     a disk keeps what was synced, writes whole or not          start, what goes to the disk     started (its vote)
-    at most once per session and sequence                      application, against a model
-    same applied prefix, same results and state                application, compare_states      (hashes by inspection)
-    linearizable reads                                         reads: index, round, no-op;
+    at most once per session and sequence                      application, against a model     (chaos/linearizability)
+    same applied prefix, same results and state                application, compare_states      hashes in statuses
+    linearizable reads                                         reads: index, round, no-op;      (chaos/linearizability)
                                                                answered: state
     pre-vote changes no term and no vote                       step, against what it was told   became_pre_candidate
-    check quorum steps down within 2 x ET max                  step of a leader
+    check quorum steps down within 2 x ET max         step     step of a leader                 statuses of a leader
+                                                                                                that a fault cut off
     roles change as in Figure 4                       step                                      became_...
     liveness, in a phase of its own                            liveness.py                      chaos/verdict.py
 
 Here are the names that a node needs; the rest is imported from its module.
 """
 
-from raft_actor_node.core.invariants.node import Snapshot, check, require
+from raft_actor_node.core.invariants.node import QUORUM_PATIENCE, Leadership, Snapshot, check, require
 
-__all__ = ["Snapshot", "check", "require"]
+__all__ = ["QUORUM_PATIENCE", "Leadership", "Snapshot", "check", "require"]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from raft_actor_node.core.effects import Effects, HardState, Persist, ReadReady
 from raft_actor_node.core.events import Event, Propose, Read, Receive
-from raft_actor_node.core.invariants.node import Snapshot
+from raft_actor_node.core.invariants.node import QUORUM_PATIENCE, Snapshot
 from raft_actor_node.core.invariants.rules import Rule
 from raft_actor_node.core.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
 from raft_actor_node.core.quorum import quorum_size, reached_by_quorum
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 HASHED_EVERY = 64
 """Entries between two comparisons of whole states: a state hash costs time in proportion to the state."""
-QUORUM_PATIENCE = 2
-"""Longest election timeouts within which a leader that hears no quorum must have stepped down."""
 
 
 class State(Protocol):

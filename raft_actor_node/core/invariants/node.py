@@ -6,10 +6,18 @@ A broken invariant is a bug in this program or in a peer: the node stops at once
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
+from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.core.types import NodeId, Role
 from raft_actor_node.errors import InvariantViolated
+
+if TYPE_CHECKING:
+    from raft_actor_node.core.progress import Progress
+
+QUORUM_PATIENCE = 2
+"""Longest election timeouts within which a leader that hears no quorum must have stepped down."""
 
 
 class Snapshot(NamedTuple):
@@ -60,3 +68,47 @@ def _broken(before: Snapshot, after: Snapshot) -> str:
     elif led and after.role == Role.LEADER and after.last_index < before.last_index:
         rule = "leader erased entries (leader append-only)"
     return rule
+
+
+class Leadership:
+    """What a leader must not do, seen over all steps in which it leads; the followers as it keeps account of them."""
+
+    __slots__ = ("_match", "_patience_s", "_term")
+
+    def __init__(self, patience_s: float) -> None:
+        """`patience_s`: how long it may lead without hearing a quorum; inf without check quorum."""
+        self._patience_s = patience_s
+        self._term = 0
+        self._match: dict[NodeId, int] = {}
+        """By peer: the highest match index seen in this term."""
+
+    def check(self, before: Snapshot, after: Snapshot, progress: Mapping[NodeId, Progress], now: float) -> None:
+        """Check a step at whose end the node leads. Raises InvariantViolated."""
+        rule = self._broken(before, after, progress, now)
+        if rule:
+            raise InvariantViolated(f"{rule}: {before} -> {after}, {dict(progress)} at {now}")
+
+    def _broken(self, before: Snapshot, after: Snapshot, progress: Mapping[NodeId, Progress], now: float) -> str:
+        if after.current_term != self._term:
+            self._term = after.current_term
+            self._match = dict.fromkeys(progress, 0)
+        seen, since, heard = self._match, now - self._patience_s, 1
+        for peer, each in progress.items():
+            match = each.match_index
+            if match != seen[peer]:
+                if match < seen[peer]:
+                    return "match_index decreased within a leadership"
+                seen[peer] = match
+            if each.next_index <= match:
+                return "next_index not above match_index"
+            if each.last_contact >= since:
+                heard += 1
+        index = after.commit_index
+        # What it commits while it leads, it commits by counting.
+        if index > before.commit_index and before.role == Role.LEADER and before.current_term == after.current_term:
+            holders = (after.durable_index >= index) + sum(match >= index for match in seen.values())
+            if holders < quorum_size(len(seen) + 1):
+                return "committed, and not durable on a quorum"
+        if heard < quorum_size(len(seen) + 1):
+            return "leads without hearing a quorum (check quorum)"
+        return ""

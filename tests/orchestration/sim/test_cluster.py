@@ -487,6 +487,26 @@ def test_a_bug_in_any_part_is_told() -> None:
     story(tell, parts=Parts(store=_Forgetful))
 
 
+class _Hasty(Store):
+    """Believes to have applied one entry more than it was given."""
+
+    def apply(self, first_index: int, terms: Any, payloads: Any) -> Any:
+        results = super().apply(first_index, terms, payloads)
+        self.last_applied += 1
+        return results
+
+
+def test_a_state_that_is_ahead_of_what_is_committed_stops_its_node() -> None:
+    """As in real runs: no observer is needed for it."""
+
+    async def tell(cluster: SimCluster) -> None:
+        await asyncio.sleep(1.0)
+        assert {end.exit_code for end in cluster.unexpected_exits} == {InvariantViolated.exit_code}
+        assert "last_applied" in str(cluster.violations[0])
+
+    story(tell, parts=Parts(store=_Hasty), plan=ClusterPlan(nodes=3, leader_timeout_s=2))
+
+
 def test_a_bug_outside_of_the_nodes_is_told() -> None:
     async def tell(cluster: SimCluster) -> None:
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
