@@ -1,5 +1,7 @@
 """The slowest checker: tries every order, with kv/model.py as the store. For histories of a few operations.
 
+Of one process each operation ends before the next begins, whatever the clock says.
+
 What is written is a number below 200; in the store it is one byte, padded to `size` bytes.
 """
 
@@ -19,6 +21,7 @@ _PADDING = 255
 def linearizable(operations: Sequence[Operation], clock_error_ns: int = 0) -> bool:
     """Whether some order of the operations, which are on one key, explains every answer."""
     todo = [o for o in operations if o.outcome == "ok" or (o.outcome == "info" and o.f != "get")]
+    todo.sort(key=lambda o: (o.invoke_ns, o.return_ns))
     return _search(todo, None, 2 * clock_error_ns)
 
 
@@ -28,6 +31,8 @@ def _search(todo: list[Operation], current: bytes | None, error_ns: int) -> bool
     first_return = min(o.return_ns for o in todo if o.outcome == "ok")
     for at, operation in enumerate(todo):
         if operation.invoke_ns > first_return + error_ns:
+            continue
+        if any(o.process == operation.process and o.return_ns <= operation.invoke_ns for o in todo[:at]):
             continue
         after, result = step(current, as_command(operation, current), value_bytes=1 << 20)
         explained = operation.outcome == "info" or explains(operation, result)
