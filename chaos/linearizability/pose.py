@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,10 +80,11 @@ class _Builder:
         look()
         holds = self._holds(steps, optional)
         tighten(steps, holds, look)
-        steps.sort(key=lambda step: step.deadline)
-        _place(steps)
         look()
         _in_turn(steps, optional, self._previous())
+        look()
+        steps.sort(key=lambda step: step.deadline)
+        _place(steps)
         return Problem(steps, _options(optional), holds, self.states)
 
     # What was seen, and what that proves
@@ -261,31 +263,52 @@ class _Builder:
         """id() of an operation -> the one that its process had ended before.
 
         A process has one operation at a time: the next one begins after the last has ended, also where a coarse
-        clock shows one moment for both. What nobody knows the end of may take effect beside the next one.
+        clock shows one moment for both. What nobody knows the end of may take effect beside the next one, and where
+        another of the same moment took no time, nobody knows which of them came first.
         """
         previous: dict[int, Operation] = {}
-        last: dict[int, Operation] = {}
+        ended: dict[int, list[Operation]] = {}
         for operation in sorted(self.operations, key=lambda o: (o.invoke_ns, o.return_ns)):
-            before = last.get(operation.process)
-            if before is not None and before.return_ns <= operation.invoke_ns:
-                previous[id(operation)] = before
-            if operation.outcome == "ok":
-                last[operation.process] = operation
+            earlier = ended.setdefault(operation.process, [])
+            at = bisect_right(earlier, _invoked(operation), key=_returned)
+            if operation.outcome != "ok":
+                at = min(at, bisect_left(earlier, _invoked(operation), key=_invoked))
+            if at:
+                previous[id(operation)] = earlier[at - 1]
+            if operation.outcome == "ok" and (not earlier or _returned(earlier[-1]) <= operation.return_ns):
+                earlier.append(operation)
         return previous
 
 
+def _invoked(operation: Operation) -> float:
+    return operation.invoke_ns
+
+
+def _returned(operation: Operation) -> float:
+    return operation.return_ns
+
+
 def _in_turn(steps: list[Step], optional: list[Step], previous: dict[int, Operation]) -> None:
-    """Tell each step what it comes after, where its interval does not; both get groups of their own, for others that
-    do the same cannot change places with them."""
-    by_operation = {id(step.operation): step for step in steps}
-    groups = max((step.group for step in steps + optional), default=0)
-    for step in steps + optional:
-        operation = previous.get(id(step.operation))
-        before = None if operation is None else by_operation[id(operation)]
-        if before is not None and before.deadline >= step.invoke:
+    """Tell each step what it comes after, where its interval does not; an option gets a group of its own then. Raises
+    Impossible."""
+    by_operation = {id(step.operation): step for step in steps + optional}
+    groups = len(by_operation)
+    pairs: list[tuple[Step, Step]] = []
+    for number, (name, operation) in enumerate(previous.items()):
+        step, before = by_operation[name], by_operation[id(operation)]
+        if before.deadline >= step.invoke:
             step.after_step = before
-            before.group, step.group = groups + 1, groups + 2
-            groups += 2
+            step.invoke = max(step.invoke, before.invoke)
+            before.next_invoke = min(before.next_invoke, step.invoke)
+            pairs.append((before, step))
+            if math.isinf(step.deadline):
+                step.group = groups + number
+    for before, step in reversed(pairs):
+        before.deadline = min(before.deadline, step.deadline)
+        for one in (before, step):
+            if one.deadline < one.invoke:
+                pair = [before.operation, step.operation]
+                raise Impossible(f"there is no moment left in which {who(one.operation)} took effect", pair)
 
 
 def _place(steps: list[Step]) -> None:

@@ -61,6 +61,8 @@ class Step:
     """Its place in a set of steps, unique among those whose intervals overlap."""
     after_step: Step | None = None
     """What its process did before, where the intervals do not tell that this came first."""
+    next_invoke: int | float = math.inf
+    """When that was invoked which comes after this step in the same sense."""
 
 
 @dataclass(slots=True)

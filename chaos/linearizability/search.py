@@ -7,8 +7,8 @@ tried twice.
 
 Few choices remain, because
 * a read that is possible takes effect at once: later it could do no more;
-* of several steps that do the same, the one with the earliest deadline goes first: two of them can change places
-  (where a process may not have done yet what comes before one, pose.py says that they do not do the same);
+* of several steps that do the same, the one with the earliest deadline goes first: two of them can change places,
+  unless something that comes after one of them in its process may come before the other;
 * a state that is entered once is left when all that saw it have taken effect, and by the step that is
   known to replace it, if there is one;
 * operations that may have happened (options) are thought of last, and only where a chain of them makes a
@@ -20,6 +20,7 @@ Kroening: Faster linearizability checking via P-compositionality, 2015.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -176,7 +177,7 @@ class Search:
                 stack.append((at, done, state, used, False))
                 return None
             configuration = ((used << _STATE_BITS) | state) << width | done
-            if configuration in tried[at]:
+            if configuration in tried[at] or (layer.waiting and self._stuck(layer, state, done)):
                 continue
             tried[at].add(configuration)
             self.tried += 1
@@ -191,18 +192,24 @@ class Search:
                 stack.append((at, done | hold.next.bit, hold.next.after, used, False))
         return False
 
+    def _stuck(self, layer: _Layer, state: int, done: int) -> bool:
+        """Whether a read needs this state, which is entered once, and before it something that needs another one."""
+        return state in self._problem.holds and bool(layer.reads.get(state, 0) & ~done)
+
     def _by_steps(
         self, preference: _Preference, at: int, done: int, state: int, used: int, layer: _Layer
     ) -> list[_Configuration]:
         """The configurations that one more step leads to; what is most likely to go on comes first."""
         found: list[_Configuration] = []
-        after, groups, out = self._problem.after, set(), done | layer.blocked(done)
+        after, out = self._problem.after, done | layer.blocked(done)
+        groups: dict[int, int | float] = {}
+        """To the deadline of the step of each that goes first."""
         possible = (*layer.moves.get(state, ()), *layer.free)
         self.work += len(possible) // _ENTRIES_PER_WORK
         for step in sorted(possible, key=lambda step: preference(step, state)):
-            if out & step.bit or step.group in groups:
+            if out & step.bit or groups.get(step.group, math.inf) < step.next_invoke:
                 continue
-            groups.add(step.group)
+            groups.setdefault(step.group, step.deadline)
             led_to = step.after if step.kind == BLIND else after(state, step)
             if led_to != NONE:
                 found.append((at, done | step.bit, led_to, used, False))

@@ -32,13 +32,20 @@ def _search(todo: list[Operation], current: bytes | None, error_ns: int) -> bool
     for at, operation in enumerate(todo):
         if operation.invoke_ns > first_return + error_ns:
             continue
-        if any(o.process == operation.process and o.return_ns <= operation.invoke_ns for o in todo[:at]):
+        if any(_before(other, operation) for other in todo[:at]):
             continue
         after, result = step(current, as_command(operation, current), value_bytes=1 << 20)
         explained = operation.outcome == "info" or explains(operation, result)
         if explained and _search(todo[:at] + todo[at + 1 :], after, error_ns):
             return True
     return False
+
+
+def _before(one: Operation, other: Operation) -> bool:
+    """Whether one that is listed before another precedes it in their process. When two of one moment took no time,
+    the list tells which came first, unless nobody knows the end of the other one."""
+    at_once = other.outcome == "info" and one.invoke_ns == other.invoke_ns
+    return one.process == other.process and one.return_ns <= other.invoke_ns and not at_once
 
 
 def as_command(operation: Operation, current: bytes | None) -> Command:
