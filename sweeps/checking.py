@@ -1,4 +1,4 @@
-"""Has cells judged, each in a process of its own (judge.py), and puts the verdicts where they belong."""
+"""Has cells and histories judged, each in a process of its own (judge.py), and puts the verdicts where they belong."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chaos.history import History
-from chaos.linearizability import check
+from chaos.history import BadHistory
 from sweeps.results import csv_row, read_run, write_json, write_rows
 from sweeps.spec import CheckSettings, Parameters
 from sweeps.verdicts import exit_code, unknown, with_verdict
@@ -23,15 +22,16 @@ _MARGIN_S = 60.0
 _TAIL = 300
 
 
-async def judged(folder: Path, checks: CheckSettings) -> dict[str, Any]:
-    """The verdict of the cell in a folder. A judge that fails, or takes too much, leaves it unknown."""
+async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
+    """The verdict of the cell in a folder, or on the history in a file. A judge that fails, or takes too much, leaves
+    it unknown."""
     most_s = checks.time_limit + _MARGIN_S
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
         "-m",
         "sweeps.judge",
-        str(folder),
+        str(path),
         str(checks.time_limit),
         str(checks.memory_limit),
         stdin=subprocess.PIPE,  # its end is the end of the judge, however this program ends
@@ -89,9 +89,13 @@ async def check_run(
 def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
     """The verdict on a history in JSON lines, ours or another's, and the lines to print. Raises ConfigError with
     file and line when it is none."""
-    found = check(History.read_jsonl(path), time_limit_s=checks.time_limit, memory_limit_bytes=checks.memory_limit)
-    text = f"{found.verdict}: {found.reason} ({found.seconds:.1f} s)"
-    return found.verdict, text if found.violation is None else f"{text}\n\n{found.violation.as_text().rstrip()}"
+    verdict = asyncio.run(judged(path, checks))
+    if "bad_history" in verdict:
+        raise BadHistory(verdict["bad_history"])
+    [finding] = verdict["findings"]
+    took = f" ({verdict['seconds']:.1f} s)" if "seconds" in verdict else ""
+    text = f"{finding['verdict']}: {finding['reason']}{took}"
+    return finding["verdict"], f"{text}\n\n{finding['detail'].rstrip()}" if finding["detail"] else text
 
 
 def _path() -> str:

@@ -235,6 +235,26 @@ def test_memory_that_runs_out_is_unknown() -> None:
     assert peak < limit
 
 
+@pytest.mark.parametrize("kind", ["put", "get", "cas"])
+def test_bounds_hold_however_many_operations_overlap(kind: str) -> None:
+    """Each step of the search looks at thousands of others, and leaves a layer of as many behind."""
+    every = [op(n, "put", n, 10**9 + n, n % 2000) for n in range(4000)]
+    if kind == "get":
+        every += [op(n + 4000, "get", n, 10**9 + n, n % 2000) for n in range(4000)]
+    elif kind == "cas":
+        every = [replace(o, f="cas", expected=((o.value + 1) % 2000,)) for o in every]
+    limit = 40_000_000
+    tracemalloc.start()
+    try:
+        result = check(History(every), time_limit_s=2.0, memory_limit_bytes=limit)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert result.seconds < 5.0
+    assert peak < 1.5 * limit
+    assert result.verdict != "ok" or result.seconds <= 2.5
+
+
 def test_a_hard_key_hides_no_violation_of_another() -> None:
     hidden = [replace(o, key="another") for o in VIOLATED["readers disagree about the order of two writes"]]
     assert check(History([*hard(1000), *hidden]), time_limit_s=20.0).verdict == "violated"
