@@ -1,4 +1,4 @@
-"""Has cells judged, each in a process of its own (judge.py), and puts the verdicts where they belong."""
+"""Has cells and histories judged, each in a process of its own (judge.py), and puts the verdicts where they belong."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from chaos.history import History
 from chaos.linearizability import check
 from sweeps.results import csv_row, read_run, write_json, write_rows, write_text
+=======
+from chaos.history import BadHistory
+from sweeps.results import csv_row, read_run, write_json, write_rows
+>>>>>>> fix-e
 from sweeps.spec import CheckSettings, Parameters
 from sweeps.verdicts import exit_code, unknown, with_verdict
 
@@ -23,15 +28,16 @@ _MARGIN_S = 60.0
 _TAIL = 300
 
 
-async def judged(folder: Path, checks: CheckSettings) -> dict[str, Any]:
-    """The verdict of the cell in a folder. A judge that fails, or takes too much, leaves it unknown."""
+async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
+    """The verdict of the cell in a folder, or on the history in a file. A judge that fails, or takes too much, leaves
+    it unknown."""
     most_s = checks.time_limit + _MARGIN_S
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
         "-m",
         "sweeps.judge",
-        str(folder),
+        str(path),
         str(checks.time_limit),
         str(checks.memory_limit),
         stdin=subprocess.PIPE,  # its end is the end of the judge, however this program ends
@@ -87,6 +93,7 @@ async def check_run(
 
 
 def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
+<<<<<<< HEAD
     """The verdict on a history in JSON lines, ours or another's, and the lines to print. What shows a violation is
     written beside it, as NAME.violation.txt and NAME.violation.svg. Raises ConfigError with file and line when it is
     no history."""
@@ -103,6 +110,17 @@ def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
     except OSError as error:  # it is violated all the same
         where = f"not written: {error}"
     return found.verdict, f"{text}\n\n{shown}\n\n{where}"
+=======
+    """The verdict on a history in JSON lines, ours or another's, and the lines to print. Raises ConfigError with
+    file and line when it is none."""
+    verdict = asyncio.run(judged(path, checks))
+    if "bad_history" in verdict:
+        raise BadHistory(verdict["bad_history"])
+    [finding] = verdict["findings"]
+    took = f" ({verdict['seconds']:.1f} s)" if "seconds" in verdict else ""
+    text = f"{finding['verdict']}: {finding['reason']}{took}"
+    return finding["verdict"], f"{text}\n\n{finding['detail'].rstrip()}" if finding["detail"] else text
+>>>>>>> fix-e
 
 
 def _path() -> str:

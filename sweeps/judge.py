@@ -1,7 +1,8 @@
 """Judges a cell from its folder alone: `judge` is a function of the files, and a program around it.
 
-The program (`python -m sweeps.judge FOLDER SECONDS BYTES`) runs beside no measurement, in bounded memory, and prints
-the verdict as one line of JSON. It ends with its standard input, that is, with whoever started it.
+The program (`python -m sweeps.judge PATH SECONDS BYTES`) runs beside no measurement, in bounded memory, and prints
+the verdict as one line of JSON. It ends with its standard input, that is, with whoever started it. PATH may also be
+a file: a history in JSON lines, ours or another's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from chaos.history import BadHistory, History
 from chaos.linearizability import check
 from chaos.statuses import Status
 from chaos.verdict import (
@@ -54,6 +56,14 @@ def judge(folder: Path, checks: CheckSettings) -> dict[str, Any]:
     begin = time.monotonic()
     verdict = _Judge(folder, checks).verdict()
     return {**verdict, "seconds": round(time.monotonic() - begin, 3)}
+
+
+def judge_history(path: Path, checks: CheckSettings) -> dict[str, Any]:
+    """The verdict on a history in JSON lines, as on a cell of which there is nothing else. Raises BadHistory."""
+    found = check(History.read_jsonl(path), time_limit_s=checks.time_limit, memory_limit_bytes=checks.memory_limit)
+    detail = "" if found.violation is None else found.violation.as_text()
+    finding = Finding("linearizability", found.verdict, found.reason, detail)
+    return {**as_json([finding]), "seconds": round(found.seconds, 3)}
 
 
 class _Judge:
@@ -289,13 +299,19 @@ class _Judge:
 
 
 def main() -> None:
-    """Judge the cell in the folder that is named on the command line, within these bounds."""
+    """Judge the cell in the folder, or the history in the file, named on the command line, within these bounds."""
     threading.Thread(target=_end_with_owner, daemon=True).start()
-    folder, seconds, size = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    path, seconds, size = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_AS, (size + _ROOM_BYTES, size + _ROOM_BYTES))
-    parameters = Parameters.model_validate(read_cell(folder).params["parameters"])
-    checks = parameters.checks.model_copy(update={"time_limit": seconds, "memory_limit": size})
-    print(json.dumps(judge(folder, checks)))
+    bounds = {"time_limit": seconds, "memory_limit": size}
+    if path.is_dir():
+        parameters = Parameters.model_validate(read_cell(path).params["parameters"])
+        print(json.dumps(judge(path, parameters.checks.model_copy(update=bounds))))
+        return
+    try:
+        print(json.dumps(judge_history(path, CheckSettings().model_copy(update=bounds))))
+    except BadHistory as error:
+        print(json.dumps({"bad_history": str(error)}))
 
 
 def _end_with_owner() -> None:

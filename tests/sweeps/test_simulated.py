@@ -16,8 +16,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+<<<<<<< HEAD
 from orchestration.sim_cluster import SimCluster
 from orchestration.sim_cluster.settings import SimSettings
+=======
+from chaos.history import History, Operation
+>>>>>>> fix-e
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.kv.store import Result as Applied
 from raft_actor_node.kv.store import Store
@@ -491,6 +495,16 @@ def test_a_history_of_others_is_judged(tmp_path: Path) -> None:
     file.write_text("{\n")
     bad = command("check", "--history", str(file))
     assert (bad.exit_code, len(bad.stderr.splitlines())) == (2, 1)
+
+
+def test_a_history_is_judged_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a cell is: in a process of its own, which memory and time bound."""
+    monkeypatch.setattr("sweeps.judge.check", None)
+    file = tmp_path / "wide.jsonl"
+    History(Operation(n, "put", 1, n, invoke_ns=n, return_ns=10**9 + n) for n in range(50_000)).write_jsonl(file)
+    done = command("check", "--history", str(file), "--memory-limit", "64MiB")
+    assert (done.exit_code, done.stdout.split(":")[0]) == (4, "unknown"), done.output
+    assert "memory ran out" in done.stdout
 
 
 @pytest.mark.parametrize(
