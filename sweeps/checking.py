@@ -12,14 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-from chaos.history import History
-from chaos.linearizability import check
-from sweeps.results import csv_row, read_run, write_json, write_rows, write_text
-=======
 from chaos.history import BadHistory
 from sweeps.results import csv_row, read_run, write_json, write_rows
->>>>>>> fix-e
 from sweeps.spec import CheckSettings, Parameters
 from sweeps.verdicts import exit_code, unknown, with_verdict
 
@@ -93,34 +87,16 @@ async def check_run(
 
 
 def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
-<<<<<<< HEAD
     """The verdict on a history in JSON lines, ours or another's, and the lines to print. What shows a violation is
     written beside it, as NAME.violation.txt and NAME.violation.svg. Raises ConfigError with file and line when it is
     no history."""
-    found = check(History.read_jsonl(path), time_limit_s=checks.time_limit, memory_limit_bytes=checks.memory_limit)
-    text = f"{found.verdict}: {found.reason} ({found.seconds:.1f} s)"
-    if found.violation is None:
-        return found.verdict, text
-    shown = found.violation.as_text().rstrip()
-    try:
-        files = [path.with_suffix(f".violation.{form}") for form in ("txt", "svg")]
-        for file, content in zip(files, (f"{shown}\n", found.violation.as_svg()), strict=True):
-            write_text(file, content)
-        where = "\n".join(map(str, files))
-    except OSError as error:  # it is violated all the same
-        where = f"not written: {error}"
-    return found.verdict, f"{text}\n\n{shown}\n\n{where}"
-=======
-    """The verdict on a history in JSON lines, ours or another's, and the lines to print. Raises ConfigError with
-    file and line when it is none."""
     verdict = asyncio.run(judged(path, checks))
     if "bad_history" in verdict:
         raise BadHistory(verdict["bad_history"])
     [finding] = verdict["findings"]
     took = f" ({verdict['seconds']:.1f} s)" if "seconds" in verdict else ""
-    text = f"{finding['verdict']}: {finding['reason']}{took}"
-    return finding["verdict"], f"{text}\n\n{finding['detail'].rstrip()}" if finding["detail"] else text
->>>>>>> fix-e
+    parts = [f"{finding['verdict']}: {finding['reason']}{took}", finding["detail"].rstrip(), verdict.get("written", "")]
+    return finding["verdict"], "\n\n".join(filter(None, parts))
 
 
 def _path() -> str:

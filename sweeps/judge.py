@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from chaos.history import BadHistory, History
-from chaos.linearizability import check
+from chaos.linearizability import Violation, check
 from chaos.statuses import Status
 from chaos.verdict import (
     AppliedState,
@@ -59,11 +59,24 @@ def judge(folder: Path, checks: CheckSettings) -> dict[str, Any]:
 
 
 def judge_history(path: Path, checks: CheckSettings) -> dict[str, Any]:
-    """The verdict on a history in JSON lines, as on a cell of which there is nothing else. Raises BadHistory."""
+    """The verdict on a history in JSON lines, as on a cell of which there is nothing else. What shows a violation is
+    written beside it, and "written" says where. Raises BadHistory."""
     found = check(History.read_jsonl(path), time_limit_s=checks.time_limit, memory_limit_bytes=checks.memory_limit)
     detail = "" if found.violation is None else found.violation.as_text()
-    finding = Finding("linearizability", found.verdict, found.reason, detail)
-    return {**as_json([finding]), "seconds": round(found.seconds, 3)}
+    verdict = as_json([Finding("linearizability", found.verdict, found.reason, detail)])
+    if found.violation is not None:
+        files = [path.with_name(f"{path.stem}.{name}") for name in _NAMES]
+        try:
+            _write_violation(found.violation, files)
+            verdict["written"] = "\n".join(map(str, files))
+        except OSError as error:  # it is violated all the same
+            verdict["written"] = f"not written: {error}"
+    return {**verdict, "seconds": round(found.seconds, 3)}
+
+
+def _write_violation(violation: Violation, files: Iterable[Path]) -> None:
+    for file, text in zip(files, (violation.as_text(), violation.as_svg()), strict=True):
+        file.write_text(text, encoding="utf-8")
 
 
 class _Judge:
@@ -115,8 +128,7 @@ class _Judge:
         detail = ""
         if found.violation is not None:
             detail = found.violation.as_text()
-            for name, text in zip(_NAMES, (detail, found.violation.as_svg()), strict=True):
-                (self._folder / name).write_text(text, encoding="utf-8")
+            _write_violation(found.violation, [self._folder / name for name in _NAMES])
         return Finding("linearizability", found.verdict, found.reason, detail)
 
     def _invariants(self) -> Finding | None:

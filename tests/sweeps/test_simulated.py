@@ -16,12 +16,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-<<<<<<< HEAD
+from chaos.history import History, Operation
 from orchestration.sim_cluster import SimCluster
 from orchestration.sim_cluster.settings import SimSettings
-=======
-from chaos.history import History, Operation
->>>>>>> fix-e
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.kv.store import Result as Applied
 from raft_actor_node.kv.store import Store
