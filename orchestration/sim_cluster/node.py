@@ -121,7 +121,7 @@ class Life:
         self.runtime = Node(
             config,
             clock=self.process,
-            tracer=_Tracer(node_id, world, node.trace),
+            tracer=partial(_Tracer, node_id, world, node.trace),
             mail=partial(_Mail, clock=self.process, world=world),
             fail=lambda error: node.fail(self, error),
             disk=node.disk,

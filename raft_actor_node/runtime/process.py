@@ -97,7 +97,7 @@ class _Node:
         self._node = Node(
             config,
             clock=clock,
-            tracer=Tracer(config.node_id, config.trace_file),
+            tracer=lambda: Tracer(config.node_id, config.trace_file),
             mail=lambda faults, deliver: Transport(config, faults, deliver, clock),
             fail=self._fail,
             disk=VolatileDisk() if config.storage.unsynced == "lost" else REAL_DISK,
