@@ -83,14 +83,17 @@ class Table:
 
     def __init__(self) -> None:
         self.clock, self.said = Hands(), list[Message]()
+        self.tracer = Tracer("n1", None)
+        self.order: list[str] = []
+        """What became visible outside, one after the other."""
         core = RaftNode("n1", ["n1", "n2", "n3"], parameters(pre_vote=False), rng=Random(0), now=0.0)
         self.store = Store(value_bytes=100)
         self.driver = Driver(
             core,
             None,  # type: ignore[arg-type]
             self.store,
-            Tracer("n1", None),
-            send=self.said.extend,
+            self.tracer,
+            send=self._send,
             fail=self._fail,
             clock=self.clock,  # type: ignore[arg-type]
             writer=self._writer,
@@ -110,6 +113,10 @@ class Table:
     def _writer(self, *args: Any) -> SlowWriter:
         self.disk = SlowWriter(*args)
         return self.disk
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        self.order.append("send")
+        self.said.extend(messages)
 
     def _fail(self, error: BaseException) -> None:
         raise error
@@ -158,6 +165,21 @@ def test_a_command_is_answered_with_its_result_when_it_is_applied(first: str) ->
         step()
     assert sink.heard == [("applied", 0, [3, 5], 3)], "the lengths, told when both were applied"
     assert table.store.get(b"k") == b"abcde"
+
+
+def test_the_trace_is_on_record_before_anything_of_the_step_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies in between has told no peer, no disk and no client of what its trace does not have."""
+    table = Table()
+    sink = table.propose(b"abc")
+    table.written()
+    (request,) = table.sent("n2")
+    table.order.clear()
+    monkeypatch.setattr(table.tracer, "record", lambda events: table.order.extend(event.kind for event in events))
+    monkeypatch.setattr(table.disk, "submit", lambda persist: table.order.append("disk"))
+    monkeypatch.setattr(sink, "applied", lambda *_: table.order.append("answer"))
+    table.driver.deliver(Receive(ack(request)))
+    table.propose(b"de")
+    assert table.order == ["commit", "disk", "send", "answer"], "one step that does it all"
 
 
 def test_commands_are_answered_as_far_as_they_are_committed() -> None:
