@@ -306,7 +306,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             key_count=store.key_count,
             applied_hash=store.applied_hash(),
             state_hash=store.state_hash() if request.with_state_hash else b"",
-            prefix_hash=store.prefix_hash(request.hash_index, node.log) if request.hash_index else b"",
+            prefix_hash=store.prefix_hash(request.hash_index) if request.hash_index else b"",
             counters=self._counters(),
             fsync_p50_us=fsync_p50,
             fsync_p99_us=fsync_p99,

@@ -199,6 +199,18 @@ def test_commands_are_answered_as_far_as_they_are_committed() -> None:
     assert sink.heard[1:] == [("lost", 1, [], 3)]
 
 
+def test_much_that_is_committed_at_once_is_applied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By bytes too: while large values are applied and hashed, no heartbeat leaves."""
+    monkeypatch.setattr("raft_actor_node.runtime.driver.APPLY_BYTES", 200)
+    table = Table()
+    sink = table.propose(*[b"0123456789"] * 8)
+    table.written()
+    table.hear(*map(ack, table.sent("n2")))
+    told = [heard[1:3] for heard in sink.heard]
+    assert len(told) > 1, "in several turns"
+    assert [number for _, numbers in told for number in numbers] == [10 * k for k in range(1, 9)]
+
+
 def test_a_command_that_is_not_appended_is_refused_at_once() -> None:
     """Who does not lead appends nothing (5.3)."""
     table = Table()
