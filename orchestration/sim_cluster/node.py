@@ -38,7 +38,7 @@ from raft_actor_node.core import (
     TraceEvent,
 )
 from raft_actor_node.core.invariants import Snapshot
-from raft_actor_node.errors import DataCorrupt, StorageError
+from raft_actor_node.errors import DiskError
 from raft_actor_node.kv.store import Result, Store
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import kv_pb2, raft_pb2
@@ -186,6 +186,8 @@ class SimNode:
         self._config = config
         self._on_end = on_end
         self._disk_broke = False
+        self._failures = 0
+        """Of the disk, before this life."""
 
     @property
     def core(self) -> RaftNode | None:
@@ -209,6 +211,7 @@ class SimNode:
         if self._disk_broke:  # it was repaired meanwhile
             self._disk_broke, self.disk.fail_writes, self.disk.fail_syncs = False, None, None
         self.lives += 1
+        self._failures = self.disk.failures
         seed = world.stream("node", self.node_id, self.lives).getrandbits(63)
         config = self._config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
         try:
@@ -218,7 +221,7 @@ class SimNode:
             life.runtime.start()
         except Exception as error:
             self._say(f"{type(error).__name__}: {error}")
-            if not isinstance(error, StorageError) or isinstance(error, DataCorrupt):
+            if not self._disk_failed(error):
                 world.violated(self.node_id, error)
             self.disk.kill()
             self._on_end(self.node_id, "exit", exit_code(error), self.log[-1])
@@ -284,7 +287,7 @@ class SimNode:
             return
         life.failure = error
         self._say(f"{type(error).__name__}: {error}")
-        if not isinstance(error, (StorageError, OSError)) or isinstance(error, DataCorrupt):
+        if not self._disk_failed(error):
             self.world.violated(self.node_id, error)
         if not life.runtime.gate.closed:  # it does not stop already
             life.ending = self.world.loop.create_task(self._stop(life, 0.0))
@@ -294,6 +297,10 @@ class SimNode:
         self._disk_broke = True
 
     # ------------------------------------------------------------------------------ inside
+
+    def _disk_failed(self, error: BaseException) -> bool:
+        """Whether an error is the answer to a failure of the disk in this life: without one there is none to tell."""
+        return isinstance(error, DiskError | OSError) and self.disk.failures > self._failures
 
     async def _stop(self, life: Life, grace_s: float) -> None:
         life.runtime.gate.closed = True

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -17,10 +19,11 @@ from raft_actor_node.client_engine import OK
 from raft_actor_node.config import RaftSettings, StorageSettings
 from raft_actor_node.core import Effects, Event, Persist, RaftNode, RequestVoteReply
 from raft_actor_node.core.invariants import Snapshot
-from raft_actor_node.errors import InvariantViolated, OperationUnknown
+from raft_actor_node.errors import InvariantViolated, OperationError, OperationUnknown
 from raft_actor_node.kv.store import Store
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import inspection_pb2
+from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.units import Range
 from tests.orchestration.sim.runs import MONKEY, ROUGH, simulate
 
@@ -53,6 +56,12 @@ async def leader_of(cluster: SimCluster) -> str:
         while (leader := await cluster.leader()) is None:  # noqa: ASYNC110 - in virtual time
             await asyncio.sleep(0.01)
     return leader
+
+
+async def put_many(cluster: SimCluster) -> None:
+    kv = cluster.client()
+    for i in range(20):
+        await kv.put(b"k", b"%d" % i)
 
 
 async def converged(cluster: SimCluster) -> list[bytes]:
@@ -244,6 +253,42 @@ def test_a_node_whose_disk_fails_ends_and_promises_nothing(fault: str, code: int
     story(tell)
 
 
+def test_a_disk_error_that_the_node_made_up_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No disk has failed: a node that leaves with the exit code of a broken disk is a node with a bug."""
+
+    def fails(wal: Wal, fd: int) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    async def tell(cluster: SimCluster) -> None:
+        cluster.nodes["n1"].disk.fail_syncs = errno.EIO
+        await put_many(cluster)
+        cluster.nodes["n1"].disk.fail_syncs = None
+        await cluster.restart("n1")
+        assert cluster.violations == [], "a disk may fail"
+        monkeypatch.setattr(Wal, "_sync", fails)
+        with pytest.raises(OperationError):
+            await put_many(cluster)
+        assert {end.exit_code for end in cluster.unexpected_exits} == {6}
+        assert len(cluster.violations) == len(cluster.unexpected_exits) - 1 > 0
+        monkeypatch.undo()
+
+    story(tell)
+
+
+def test_a_directory_that_is_locked_is_a_violation() -> None:
+    """The life before has ended, and with it its lock."""
+
+    async def tell(cluster: SimCluster) -> None:
+        await cluster.crash("n1")
+        disk = cluster.nodes["n1"].disk
+        disk.lock(Path(cluster.nodes["n1"]._config.storage.dir) / "n1")
+        with pytest.raises(NodeFailed):
+            await cluster.restart("n1")
+        assert [violation.node_id for violation in cluster.violations] == ["n1"]
+
+    story(tell)
+
+
 def test_a_disk_that_fails_at_the_end_is_an_exit_of_its_own() -> None:
     async def tell(cluster: SimCluster) -> None:
         cluster.nodes["n1"].disk.fail_syncs = errno.EIO
@@ -269,11 +314,18 @@ def test_a_full_disk_ends_the_node() -> None:
 
 def test_disks_that_fail_by_chance_are_repaired_by_a_restart() -> None:
     async def tell(cluster: SimCluster) -> None:
+        async def repair() -> None:
+            while True:
+                await asyncio.sleep(0.05)
+                await cluster.restart(*[name for name, node in cluster.nodes.items() if node.state == "down"])
+
         kv = cluster.client()
+        repairs = asyncio.create_task(repair())
         for i in range(40):
             await kv.append(b"k", b"%d," % i)
-            down = [node_id for node_id, node in cluster.nodes.items() if node.state == "down"]
-            await cluster.restart(*down)
+        repairs.cancel()
+        await asyncio.wait({repairs})
+        await cluster.restart(*[name for name, node in cluster.nodes.items() if node.state == "down"])
         cluster.settings = SimSettings()
         assert await kv.get(b"k") == b"".join(b"%d," % i for i in range(40))
         assert {end.exit_code for end in cluster.unexpected_exits} == {6}
