@@ -133,6 +133,7 @@ class Life:
                 rng=world.stream("fsync", node_id, number),
                 synced=self._synced,
                 broken=node.disk_broke,
+                slower_s=config.storage.fsync_latency,
             ),
             watch=self.watch,
             parts=world.parts,

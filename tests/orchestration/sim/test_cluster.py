@@ -253,6 +253,19 @@ def test_a_node_whose_disk_fails_ends_and_promises_nothing(fault: str, code: int
     story(tell)
 
 
+def test_a_slow_disk_takes_as_long_as_the_plan_says() -> None:
+    async def tell(cluster: SimCluster) -> float:
+        kv = cluster.client()
+        await kv.put(b"k", b"1")
+        begin_s = asyncio.get_running_loop().time()
+        await kv.put(b"k", b"2")
+        return asyncio.get_running_loop().time() - begin_s
+
+    slow = ClusterPlan(nodes=3, storage=StorageSettings(fsync_latency=0.04))
+    assert story(tell) < 0.02
+    assert story(tell, plan=slow) > 0.04
+
+
 def test_a_disk_error_that_the_node_made_up_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
     """No disk has failed: a node that leaves with the exit code of a broken disk is a node with a bug."""
 
