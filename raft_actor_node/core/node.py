@@ -664,7 +664,9 @@ class RaftNode:
     def _trace(self, kind: TraceKind, *, index: int = 0, peer: NodeId = "", detail: str = "") -> None:
         # Told when the term and the vote it tells of are durable: not before, and in the step in which they leave.
         told = self._effects.trace if self._hard_state_is_durable() else self._untold
-        told.append(TraceEvent(kind, self.current_term, index, peer, detail, self.log.term_at(index)))
+        told.append(
+            TraceEvent(kind, self.current_term, index, peer, detail, self.log.term_at(index), self.durable_index)
+        )
 
 
 TraceKind = Literal[

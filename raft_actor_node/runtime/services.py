@@ -373,6 +373,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
                 peer_id=event.peer_id,
                 detail=event.detail,
                 log_term=event.log_term,
+                durable_index=event.durable_index,
             )
 
 
