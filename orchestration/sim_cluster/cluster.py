@@ -150,6 +150,8 @@ class SimCluster:
     @settings.setter
     def settings(self, settings: SimSettings) -> None:
         self._world.network.settings = settings
+        for node in self.nodes.values():
+            node.stall_later()
 
     @property
     def network(self) -> NetworkCounters:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from orchestration.sim_cluster.client_link import SimLink
 from orchestration.sim_cluster.disk import SimDisk
-from orchestration.sim_cluster.loop import SimLoop
+from orchestration.sim_cluster.loop import Call, SimLoop
 from orchestration.sim_cluster.network import Network
 from orchestration.sim_cluster.observer import Observer
 from orchestration.sim_cluster.process import Process
@@ -187,6 +187,8 @@ class SimNode:
         self._config = config
         self._on_end = on_end
         self._disk_broke = False
+        self._stalls = world.stream("stalls", node_id)
+        self._next_stall: Call | None = None
         self._failures = 0
         """Of the disk, before this life."""
 
@@ -232,7 +234,7 @@ class SimNode:
         self.life, self.state = life, "up"
         world.network.listening[self.address] = life
         world.story.tell(self.node_id, f"* life {self.lives} begins")
-        self._stall_later(life, world.stream("stalls", self.node_id, self.lives))
+        self.stall_later()
 
     def crash(self, *, power: bool) -> bool:
         """Kill the process, or cut the power: what was not synced is gone then. False when it is down."""
@@ -293,6 +295,15 @@ class SimNode:
         if not life.runtime.gate.closed:  # it does not stop already
             life.ending = self.world.loop.create_task(self._stop(life, 0.0))
 
+    def stall_later(self) -> None:
+        """Draw anew when it stands still next, at the rate in force: the time until then has no memory."""
+        if self._next_stall is not None:
+            self._next_stall.cancel()
+            self._next_stall = None
+        rate = self.world.network.settings.stalls_per_s
+        if self.life is not None and rate > 0:
+            self._next_stall = self.world.network.after(self._stalls.expovariate(rate), self._stall, self.life)
+
     def disk_broke(self) -> None:
         """A failure of the disk was put in force by chance."""
         self._disk_broke = True
@@ -338,18 +349,14 @@ class SimNode:
         self.log.append(f"{self.world.loop.time():.6f} {self.node_id} {line}")
         self.world.story.tell(self.node_id, f"* {line}")
 
-    def _stall_later(self, life: Life, rng: random.Random) -> None:
-        if (rate := self.world.network.settings.stalls_per_s) > 0:
-            self.world.network.after(rng.expovariate(rate), self._stall, life, rng)
-
-    def _stall(self, life: Life, rng: random.Random) -> None:
+    def _stall(self, life: Life) -> None:
         if life.process.ended:
             return
-        lasts_s = rng.uniform(*self.world.network.settings.stall)
+        lasts_s = self._stalls.uniform(*self.world.network.settings.stall)
         life.process.hold()
         self.world.story.tell(self.node_id, f"* stalls for {lasts_s:.6f} s")
         self.world.network.after(lasts_s, self._stalled, life, lasts_s)
-        self._stall_later(life, rng)
+        self.stall_later()
 
     def _stalled(self, life: Life, lasts_s: float) -> None:
         life.process.release()

@@ -385,6 +385,28 @@ def test_clocks_of_different_speed() -> None:
     story(tell, SimSettings(clock_rate=(0.5, 2.0)))
 
 
+def test_stalls_begin_and_end_with_the_settings() -> None:
+    """In the lives that there are: a world that grows rough is so for them too, and in one that is well again what
+    was to come does not come."""
+
+    async def tell(cluster: SimCluster) -> list[bool]:
+        def stalls() -> set[str]:
+            return {line.split("|")[1].strip() for line in cluster.log if "stalls for" in line}
+
+        await asyncio.sleep(3.0)
+        before = stalls()
+        cluster.settings = SimSettings(stalls_per_s=2.0, stall=Range(0.01, 0.02))
+        await asyncio.sleep(5.0)
+        among = stalls()
+        cluster.settings = SimSettings()
+        lines = len(cluster.log)
+        await asyncio.sleep(5.0)
+        late = [line for line in cluster.log[lines:] if "stalls for" in line]
+        return [before == set(), among == set(cluster.node_ids), late == []]
+
+    assert story(tell, story=True) == [True, True, True]
+
+
 def test_stalls_are_felt_and_measured() -> None:
     async def tell(cluster: SimCluster) -> None:
         await asyncio.sleep(20.0)
