@@ -111,7 +111,7 @@ class Node(Generic[MailT]):
         self.gate = parts.gate(config, self.driver)
         self.kv = KVService(config, self.gate, self.faults, clock)
         self.inspection = InspectionService(
-            config, self.driver, self.gate, self.mail, self.faults, self.tracer, self.loop_lag
+            config, self.driver, self.gate, self.mail, self.faults, self.tracer, self.loop_lag, clock
         )
 
     def start(self) -> None:

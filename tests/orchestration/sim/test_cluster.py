@@ -385,6 +385,24 @@ def test_clocks_of_different_speed() -> None:
     story(tell, SimSettings(clock_rate=(0.5, 2.0)))
 
 
+def test_a_status_tells_time_by_the_clocks_of_the_simulation() -> None:
+    """The silence of a peer by the clock of the node, the moment by that of the recording."""
+
+    async def tell(cluster: SimCluster) -> None:
+        leader = await leader_of(cluster)
+        await asyncio.sleep(1.0)
+        deaf = next(node_id for node_id in cluster.node_ids if node_id != leader)
+        await cluster.pause(deaf)
+        await asyncio.sleep(0.5)
+        status = await cluster.status(leader)
+        silent_ms = {peer.node_id: peer.silent_ms / cluster.nodes[leader].rate for peer in status.peers}
+        assert silent_ms.pop(deaf) == pytest.approx(500, abs=60)
+        assert 0 <= min(silent_ms.values()) < 60
+        assert status.now_ns == cluster.loop.now_ns()
+
+    story(tell, SimSettings(clock_rate=(0.5, 0.9)))
+
+
 def test_stalls_begin_and_end_with_the_settings() -> None:
     """In the lives that there are: a world that grows rough is so for them too, and in one that is well again what
     was to come does not come."""
