@@ -175,6 +175,7 @@ class SimNode:
         self.world = world
         self.node_id = node_id
         self.disk = SimDisk(world.stream("disk", node_id), capacity_bytes=world.network.settings.disk_capacity)
+        self.disk.whole_sectors = world.network.settings.whole_sectors
         self.rate = world.stream("clock", node_id).uniform(*world.network.settings.clock_rate)
         """Seconds of its clock per second."""
         self.life: Life | None = None

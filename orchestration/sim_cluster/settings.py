@@ -51,6 +51,8 @@ class SimSettings(Section):
     process alone is killed, and what it wrote stays."""
     disk_failure: Probability = 0.0
     """Probability that a write of log, term or vote fails, for want of space or by an error; the node ends then."""
+    whole_sectors: bool = True
+    """A power failure leaves each sector of a disk old or new, as drives promise; else it may tear them too."""
     disk_capacity: Size | None = None
     """Bytes that fit on a disk."""
 
