@@ -243,15 +243,16 @@ class SimCluster:
 
     async def crash(self, *node_ids: str) -> Applied:
         """Kill nodes, all at once; with the settings' probability the power fails instead."""
-        lost = self.plan.storage.unsynced == "lost"
-        power = [lost or self._power_stream.random() < self.settings.power_loss for _ in node_ids]
+        lost = self.plan.storage.unsynced == "lost"  # then it is the process that dies all the same
+        fails = [not lost and self._power_stream.random() < self.settings.power_loss for _ in node_ids]
         return self._applied(
-            self.nodes[node_id].crash(power=each) for node_id, each in zip(node_ids, power, strict=True)
+            self.nodes[node_id].crash(power=lost or power, silent=power)
+            for node_id, power in zip(node_ids, fails, strict=True)
         )
 
     async def power_loss(self, *node_ids: str) -> Applied:
         """Cut the power of nodes, all at once."""
-        return self._applied(self.nodes[node_id].crash(power=True) for node_id in node_ids)
+        return self._applied(self.nodes[node_id].crash(power=True, silent=True) for node_id in node_ids)
 
     async def restart(self, *node_ids: str) -> Applied:
         """Start nodes that are down again, on what their disks hold, under the link faults in force.

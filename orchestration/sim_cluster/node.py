@@ -190,6 +190,8 @@ class SimNode:
         self._disk_broke = False
         self._stalls = world.stream("stalls", node_id)
         self._next_stall: Call | None = None
+        self._dark: Life | None = None
+        """The last life, when its host went down with it and is not back yet."""
         self._failures = 0
         """Of the disk, before this life."""
 
@@ -214,6 +216,7 @@ class SimNode:
         world = self.world
         if self._disk_broke:  # it was repaired meanwhile
             self._disk_broke, self.disk.fail_writes, self.disk.fail_syncs = False, None, None
+        self._power_returns()
         self.lives += 1
         self._failures = self.disk.failures
         seed = world.stream("node", self.node_id, self.lives).getrandbits(63)
@@ -237,11 +240,17 @@ class SimNode:
         world.story.tell(self.node_id, f"* life {self.lives} begins")
         self.stall_later()
 
-    def crash(self, *, power: bool) -> bool:
-        """Kill the process, or cut the power: what was not synced is gone then. False when it is down."""
+    def crash(self, *, power: bool, silent: bool = False) -> bool:
+        """Kill the process, or cut the power: what was not synced is gone then. False when it is down.
+
+        `silent`: the host is gone too, and nobody tells its clients until it is back.
+        """
         life = self.life
         if life is None:
             return False
+        if silent:
+            self._dark = life
+            self.world.network.dark.add(self.address)
         self._end(life)
         if power:
             loss = self.disk.lose_power()
@@ -332,9 +341,18 @@ class SimNode:
     def _end(self, life: Life) -> None:
         life.process.end()
         del self.world.network.listening[self.address]
-        for link in life.links:
-            link.lost(life)
+        if life is not self._dark:
+            for link in life.links:
+                link.lost(life)
         self.life, self.state = None, "down"
+
+    def _power_returns(self) -> None:
+        """The host is back, and answers that it knows nothing of the connections it had."""
+        life, self._dark = self._dark, None
+        if life is not None:
+            self.world.network.dark.discard(self.address)
+            for link in life.links:
+                link.lost(life)
 
     def _tell_end(self, cause: Literal["crash", "stop", "exit"], code: int) -> None:
         world = self.world

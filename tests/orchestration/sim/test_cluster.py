@@ -17,7 +17,7 @@ from orchestration import ClusterPlan
 from orchestration.errors import NodeFailed
 from orchestration.sim_cluster import Parts, Silent, SimCluster, SimSettings, run_virtual
 from raft_actor_node.client_engine import OK
-from raft_actor_node.config import RaftSettings, StorageSettings
+from raft_actor_node.config import ClientSettings, RaftSettings, StorageSettings
 from raft_actor_node.core import Effects, Event, Persist, RaftNode, RequestVoteReply
 from raft_actor_node.core.invariants import Snapshot
 from raft_actor_node.errors import InvariantViolated, OperationError, OperationUnknown
@@ -383,6 +383,28 @@ def test_clocks_of_different_speed() -> None:
             assert node.life.process.now() - clocks[node_id] == pytest.approx(passed * node.rate)
 
     story(tell, SimSettings(clock_rate=(0.5, 2.0)))
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_clients_hear_of_the_end_of_a_process_and_not_of_a_host_without_power(power: bool) -> None:
+    """Who asked it waits for an answer until its own deadline; who connects, for the time it gives itself to; and when
+    the host is back, it knows nothing of the connections it had."""
+
+    async def tell(cluster: SimCluster) -> None:
+        loop = asyncio.get_running_loop()
+        leader = await leader_of(cluster)
+        kv = cluster.client(settings=ClientSettings(rpc_timeout=0.5, retry_budget=0.0), follow=False)
+        await kv.put(b"k", b"1")
+        await (cluster.power_loss(leader) if power else cluster.crash(leader))
+        begin_s = loop.time()
+        with pytest.raises(OperationError) as caught:
+            await kv.put(b"k", b"2")
+        waited_s = loop.time() - begin_s
+        assert (waited_s > 0.49) == power, caught.value
+        await cluster.restart(leader)
+        assert cluster.violations == []
+
+    story(tell)
 
 
 def test_a_status_tells_time_by_the_clocks_of_the_simulation() -> None:
