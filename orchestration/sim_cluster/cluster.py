@@ -19,7 +19,7 @@ from orchestration.sim_cluster.client_link import SimLink
 from orchestration.sim_cluster.loop import SimLoop
 from orchestration.sim_cluster.network import Network, NetworkCounters
 from orchestration.sim_cluster.node import SimNode, Violation, World, stream
-from orchestration.sim_cluster.observer import Observer
+from orchestration.sim_cluster.observer import Clockwork, Observer, Observers
 from orchestration.sim_cluster.settings import SimSettings
 from orchestration.sim_cluster.story import Story
 from raft_actor_node.client import KVClient
@@ -71,7 +71,8 @@ class SimCluster:
         self._engines = 0
         self._booting: set[str] = set()
         network = Network(loop, settings, stream(seed, "network"))
-        self._world = World(loop, seed, network, Story(loop, keep=story), observer, parts or Parts())
+        watched = Clockwork() if observer is None else Observers(Clockwork(), observer)
+        self._world = World(loop, seed, network, Story(loop, keep=story), watched, parts or Parts())
         self._boot_stream, self._power_stream = self._world.stream("boot"), self._world.stream("power")
         members = [f"n{number}" for number in range(1, plan.nodes + 1)]
         for node_id in members:

@@ -78,7 +78,7 @@ class World:
     seed: int
     network: Network
     story: Story
-    observer: Observer | None
+    observer: Observer
     parts: Parts
     links: tuple[LinkRule, ...] = ()
     """The link faults in force."""
@@ -117,7 +117,7 @@ class Life:
         self.ending: asyncio.Task[None] | None = None
         """Its last work, when it ends by itself."""
         self._node_id, self._world = node_id, world
-        self.watch = _Watch(world, self) if world.observer is not None else None
+        self.watch = _Watch(world, self)
         self.runtime = Node(
             config,
             clock=self.process,
@@ -143,8 +143,7 @@ class Life:
         """Take in what a peer sent."""
         world = self._world
         world.story.tell(message.to_id, f"< {message.from_id} {describe_message(message)}")
-        if world.observer is not None:
-            world.observer.delivered(message, world.loop.time())
+        world.observer.delivered(message, world.loop.time())
         self.runtime.mail.take(message)
 
     def take(self, batch: kv_pb2.OperationBatch, link: SimLink) -> None:
@@ -157,8 +156,7 @@ class Life:
         self._world.story.tell(self._node_id, what)
 
     def _synced(self, persist: Persist) -> None:
-        if self._world.observer is not None:
-            self._world.observer.synced(self._node_id, persist, self._world.loop.time())
+        self._world.observer.synced(self._node_id, persist, self._world.loop.time())
 
 
 class SimNode:
@@ -223,8 +221,7 @@ class SimNode:
         config = self._config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
         try:
             life = Life(self, config, self.lives)
-            if world.observer is not None:
-                world.observer.started(life.runtime.driver.node, world.loop.time())
+            world.observer.started(life.runtime.driver.node, world.loop.time())
             life.runtime.start()
         except Exception as error:
             self._say(f"{type(error).__name__}: {error}")
@@ -358,11 +355,10 @@ class SimNode:
         world = self.world
         world.story.tell(self.node_id, f"* life {self.lives} ended: {cause} {code}")
         self._on_end(self.node_id, cause, code, "\n".join(self.log[-10:]))
-        if world.observer is not None:
-            try:
-                world.observer.crashed(self.node_id, world.loop.time())
-            except Exception as error:
-                world.violated(self.node_id, error)
+        try:
+            world.observer.crashed(self.node_id, world.loop.time())
+        except Exception as error:
+            world.violated(self.node_id, error)
 
     def _say(self, line: str) -> None:
         self.log.append(f"{self.world.loop.time():.6f} {self.node_id} {line}")
@@ -406,8 +402,7 @@ class _Mail(Mail):
             if len(self._pings) > REMEMBERED_PINGS:
                 self._pings.clear()
             self._pings[message.sequence] = world.loop.now_ns()
-        if world.observer is not None:
-            world.observer.sent(message, world.loop.time())
+        world.observer.sent(message, world.loop.time())
         self.counters.sent += 1
         if world.network.settings.wire:
             message = _over_the_wire(message)
@@ -449,7 +444,6 @@ class _Watch:
     """Tells the observer what a driver does, who may crash the node then and there; satisfies driver.Watch."""
 
     def __init__(self, world: World, life: Life) -> None:
-        assert world.observer is not None
         self._observer = world.observer
         self._loop = world.loop
         self._life = life

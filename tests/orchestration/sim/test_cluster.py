@@ -385,6 +385,21 @@ def test_clocks_of_different_speed() -> None:
     story(tell, SimSettings(clock_rate=(0.5, 2.0)))
 
 
+def test_a_node_that_steps_without_end_is_ended() -> None:
+    """Also where nobody else watches: time would never pass again."""
+
+    class Restless(RaftNode):
+        def next_deadline(self) -> float:
+            return self._now if self.node_id == "n1" else super().next_deadline()
+
+    async def tell(cluster: SimCluster) -> None:
+        assert await leader_of(cluster) != "n1"
+        (violation,) = cluster.violations
+        assert "n1 steps without end" in str(violation)
+
+    story(tell, parts=Parts(node=Restless))
+
+
 @pytest.mark.parametrize("power", [False, True])
 def test_clients_hear_of_the_end_of_a_process_and_not_of_a_host_without_power(power: bool) -> None:
     """Who asked it waits for an answer until its own deadline; who connects, for the time it gives itself to; and when
