@@ -18,7 +18,7 @@ from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFile
 from orchestration.sim_cluster.client_link import SimLink
 from orchestration.sim_cluster.loop import SimLoop
 from orchestration.sim_cluster.network import Network, NetworkCounters
-from orchestration.sim_cluster.node import SimNode, Violation, World, stream
+from orchestration.sim_cluster.node import KILLED, BootCrash, SimNode, Violation, World, stream
 from orchestration.sim_cluster.observer import Clockwork, Observer, Observers
 from orchestration.sim_cluster.settings import SimSettings
 from orchestration.sim_cluster.story import Story
@@ -300,7 +300,8 @@ class SimCluster:
         try:
             node.boot(bootstrap=bootstrap)
         except Exception as error:
-            raise NodeFailed(node_id, str(error), exit_code(error)) from error
+            code = KILLED if isinstance(error, BootCrash) else exit_code(error)
+            raise NodeFailed(node_id, str(error), code) from error
         self.addresses.set(node_id, node.address)
 
     def _ended(self, node_id: str, cause: Literal["crash", "stop", "exit"], code: int, log_tail: str) -> None:

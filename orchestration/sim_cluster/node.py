@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -51,11 +52,19 @@ from raft_actor_node.runtime.tracer import Tracer
 STOP_GRACE_S = 1.0
 """How long a stopping node waits for what it has appended to be committed."""
 REMEMBERED_PINGS = 256
+KILLED = -9
+"""Exit code of a process that was killed."""
+RECOVERY_CALLS = 12
+"""About so many calls that change something a recovery makes of its disk."""
 
 
 def stream(seed: int, *purpose: object) -> random.Random:
     """Random numbers for one purpose, a function of the seed."""
     return random.Random("/".join(map(str, (seed, *purpose))))
+
+
+class BootCrash(Exception):
+    """A process came to its end while it recovered."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +197,7 @@ class SimNode:
         self._disk_broke = False
         self._stalls = world.stream("stalls", node_id)
         self._next_stall: Call | None = None
+        self._boots = world.stream("boots", node_id)
         self._dark: Life | None = None
         """The last life, when its host went down with it and is not back yet."""
         self._failures = 0
@@ -220,9 +230,14 @@ class SimNode:
         seed = world.stream("node", self.node_id, self.lives).getrandbits(63)
         config = self._config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
         try:
-            life = Life(self, config, self.lives)
+            with self._perhaps_interrupted():
+                life = Life(self, config, self.lives)
             world.observer.started(life.runtime.driver.node, world.loop.time())
             life.runtime.start()
+        except BootCrash as error:
+            self._lose(power=self._boots.random() < world.network.settings.power_loss)
+            self._on_end(self.node_id, "crash", KILLED, self.log[-1])
+            raise error from None
         except Exception as error:
             self._say(f"{type(error).__name__}: {error}")
             if not self._disk_failed(error):
@@ -249,14 +264,8 @@ class SimNode:
             self._dark = life
             self.world.network.dark.add(self.address)
         self._end(life)
-        if power:
-            loss = self.disk.lose_power()
-            how = f"power lost: {loss.writes_lost} writes gone, {loss.writes_torn} torn, {loss.names_lost} names gone"
-        else:
-            self.disk.kill()
-            how = "killed"
-        self._say(how)
-        self._tell_end("crash", -9)
+        self._lose(power=power)
+        self._tell_end("crash", KILLED)
         return True
 
     def pause(self) -> bool:
@@ -316,6 +325,35 @@ class SimNode:
         self._disk_broke = True
 
     # ------------------------------------------------------------------------------ inside
+
+    def _lose(self, *, power: bool) -> None:
+        """What the end of the process, or of the power, does to its disk."""
+        if power:
+            loss = self.disk.lose_power()
+            how = f"power lost: {loss.writes_lost} writes gone, {loss.writes_torn} torn, {loss.names_lost} names gone"
+        else:
+            self.disk.kill()
+            how = "killed"
+        self._say(how)
+
+    @contextmanager
+    def _perhaps_interrupted(self) -> Iterator[None]:
+        """Raise BootCrash out of a call on the disk, as chance has it."""
+        disk, chance = self.disk, self.world.network.settings.boot_crash
+        if not chance or self._boots.random() >= chance or disk.on_call is not None:
+            yield
+            return
+        left = iter(range(self._boots.randrange(RECOVERY_CALLS)))
+
+        def count(_: str) -> None:
+            if next(left, None) is None:
+                raise BootCrash("killed while it recovered")
+
+        disk.on_call = count
+        try:
+            yield
+        finally:
+            disk.on_call = None
 
     def _disk_failed(self, error: BaseException) -> bool:
         """Whether an error is the answer to a failure of the disk in this life: without one there is none to tell."""

@@ -141,6 +141,7 @@ def _world(rng: random.Random, low: float, high: float) -> dict[str, Any]:
         "power_loss": sometimes(0.2, 0.5, 1.0),
         "disk_failure": sometimes(0.001, 0.005),
         "whole_sectors": rng.random() < 0.7,
+        "boot_crash": sometimes(0.1, 0.4),
         "wire": rng.random() < 0.1,
     }
 

@@ -385,6 +385,26 @@ def test_clocks_of_different_speed() -> None:
     story(tell, SimSettings(clock_rate=(0.5, 2.0)))
 
 
+def test_a_start_may_be_interrupted_at_any_call_and_the_next_one_finds_all() -> None:
+    async def tell(cluster: SimCluster) -> int:
+        kv = cluster.client()
+        for i in range(10):
+            await kv.put(b"k%d" % i, b"v")
+        cluster.settings = SimSettings(boot_crash=0.5, power_loss=0.5)
+        for _ in range(40):
+            await cluster.crash("n1")
+            while cluster.nodes["n1"].state == "down":
+                with contextlib.suppress(NodeFailed):
+                    await cluster.restart("n1")
+        cluster.settings = SimSettings()
+        assert len(set(await converged(cluster))) == 1
+        assert cluster.violations == []
+        assert {end.exit_code for end in cluster.exits} == {-9}
+        return len(cluster.exits)
+
+    assert story(tell) > 50, "of these 40 are the crashes"
+
+
 def test_a_node_that_steps_without_end_is_ended() -> None:
     """Also where nobody else watches: time would never pass again."""
 
