@@ -22,11 +22,13 @@ class Teller:
         self.events: Story = []
         self._numbers: dict[str, int] = {}
 
-    def tell(self, node: str, kind: str, term: int, index: int = 0, log_term: int = 0, peer: str = "") -> Teller:
+    def tell(
+        self, node: str, kind: str, term: int, index: int = 0, log_term: int = 0, peer: str = "", **more: int
+    ) -> Teller:
         number = 1 if kind == "started" else self._numbers.get(node, 0) + 1
         self._numbers[node] = number
         known = {"node": node, "number": number, "time_ns": len(self.events), "kind": kind, "term": term}
-        self.events.append({**known, "index": index, "log_term": log_term, "peer": peer, "detail": ""})
+        self.events.append({**known, "index": index, "log_term": log_term, "peer": peer, "detail": "", **more})
         return self
 
     def elect(self, node: str, term: int, index: int = 0, log_term: int = 0, voters: tuple[str, ...] = ()) -> Teller:
@@ -80,6 +82,8 @@ BROKEN: dict[str, tuple[Rule, Callable[[Teller], object]]] = {
     "another vote after a restart": (Rule.ONE_VOTE, lambda t: t.tell("n2", "started", 1, 2, 1, "n1").tell(
         "n2", "vote_granted", 1, peer="n3")),
     "a vote for itself besides": (Rule.ONE_VOTE, lambda t: t.tell("n2", "became_candidate", 1)),
+    "entries forgotten": (Rule.DISK, lambda t: t.tell("n2", "commit", 1, 3, 1, durable_index=5).tell(
+        "n2", "started", 1, 4, 1, "n1")),
     "a vote forgotten": (Rule.ONE_VOTE, lambda t: t.tell("n2", "started", 1, 2, 1)),
     "another vote found": (Rule.ONE_VOTE, lambda t: t.tell("n2", "started", 1, 2, 1, "n3")),
     "a term that goes back": (Rule.TERM, lambda t: t.tell("n2", "became_follower", 0)),
@@ -189,6 +193,29 @@ def test_a_bug_that_repeats_itself_does_not_fill_the_report() -> None:
     assert len(check_history(teller.events)) == MOST_FINDINGS
 
 
+def test_what_was_erased_need_not_be_found_again() -> None:
+    """A log may begin shorter when the end of it was erased: as was told, or in a term that there was no time to tell
+    of, or after a vote of which there was none."""
+    durable = in_order().tell("n2", "commit", 1, 3, 1, durable_index=5)
+    assert rules(durable.tell("n2", "log_truncated", 1, 5, 1).tell("n2", "started", 1, 4, 1, "n1")) == []
+    for term, vote in ((2, ""), (2, "n3")):
+        durable = in_order().tell("n2", "commit", 1, 3, 1, durable_index=5)
+        assert rules(durable.tell("n2", "started", term, 4, 1, vote)) == []
+    durable = in_order().tell("n2", "became_follower", 2).tell("n2", "commit", 2, 3, 1, durable_index=5)
+    assert rules(durable.tell("n2", "started", 2, 4, 1, "n3")) == []
+    assert rules(durable.tell("n2", "commit", 2, 4, 1, durable_index=5).tell("n2", "started", 2, 4, 1, "n3")) == [
+        Rule.DISK
+    ]
+
+
+def test_what_is_on_disk_is_not_known_where_events_are_missing() -> None:
+    """It may have been erased among them."""
+    teller = in_order().tell("n2", "commit", 1, 3, 1, durable_index=5).tell("n2", "log_truncated", 1, 5, 1)
+    del teller.events[-1]
+    teller.tell("n2", "leader_heard", 1, peer="n1").tell("n2", "started", 1, 4, 1, "n1")
+    assert rules(teller) == []
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_what_nodes_in_order_tell_is_in_order(seed: int) -> None:
     """The events of the core itself, under crashes, cuts and loss: no rule may cry for nothing."""
@@ -202,7 +229,7 @@ def test_what_nodes_in_order_tell_is_in_order(seed: int) -> None:
             numbers[node.node_id] = 1 if event.kind == "started" else numbers[node.node_id] + 1
             fields = {"node": node.node_id, "number": numbers[node.node_id], "time_ns": int(now * 1e9)}
             fields |= {"kind": event.kind, "term": event.term, "index": event.index, "log_term": event.log_term}
-            events.append({**fields, "peer": event.peer_id})
+            events.append({**fields, "durable_index": event.durable_index, "peer": event.peer_id})
 
     world.invariants.stepped = told  # type: ignore[method-assign,assignment]
     for k in range(60):

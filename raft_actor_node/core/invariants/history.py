@@ -4,7 +4,8 @@ A trace is told before what it tells of leaves the node, and survives a SIGKILL,
 missing from it. Logs are not in it: an entry is known by its index and its term, which by log matching stand for
 the whole log up to there.
 
-An event is a mapping as in a trace file (core/trace.py): node, number, time_ns, kind, term, index, log_term, peer.
+An event is a mapping as in a trace file (core/trace.py): node, number, time_ns, kind, term, index, log_term, peer;
+with a commit, durable_index.
 What is not of that form, or of a kind that is not known, is passed over: a foreign program may tell what it likes,
 and a last line may be torn. Where numbers are missing, rules that need all events are silent until the role of the
 node is known again; without `log_term` those that need terms of entries are.
@@ -46,6 +47,8 @@ class _Node:
     role: str = ""
     """The last kind `became_...` of this life; empty while it is not known."""
     commit_index: int = 0
+    durable_index: int = 0
+    """Up to where its log is on disk, as it has told; 0 while it is not known."""
     lives: int = 0
     votes: dict[int, str] = field(default_factory=dict)
 
@@ -110,7 +113,7 @@ class History:
                 if number <= node.number:
                     self._new_life(node)
                 else:
-                    node.role = ""  # something is missing
+                    node.role, node.durable_index = "", 0  # something is missing
             elif number == 1:
                 self._new_life(node)
             node.number = number
@@ -141,6 +144,12 @@ class History:
     def _started(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
         node.role = "became_follower"
         vote = event.get("peer")
+        # What it erased since it told was not told either if it happened in a term or after a vote that was not.
+        told = term <= node.term and (not vote or node.votes.get(term) == vote)
+        if told and index < node.durable_index:
+            text = f"starts with a log that ends at {index}, and had told that it is on disk up to {node.durable_index}"
+            self._break(Rule.DISK, event, text)
+        node.durable_index = index
         if vote:
             self._vote(node, term, vote, event)
         elif "log_term" in event and term in node.votes:
@@ -192,6 +201,7 @@ class History:
         if index <= node.commit_index:
             text = f"erased entries from {index} on, and had told that {node.commit_index} is committed"
             self._break(Rule.STATE_MACHINE_SAFETY, event, text)
+        node.durable_index = min(node.durable_index, index - 1)
         if "log_term" in event:
             self._erased.append((term, index, event["log_term"], node.node_id, event.get("time_ns", 0)))
 
@@ -199,6 +209,8 @@ class History:
         if index <= node.commit_index:
             self._break(Rule.COMMIT_INDEX, event, f"from {node.commit_index} to {index} within one life")
         node.commit_index = index
+        if type(durable := event.get("durable_index")) is int:
+            node.durable_index = max(node.durable_index, durable)
         if index > self._reached.get(term, 0):
             self._reached[term] = index
         log_term = event.get("log_term")
