@@ -47,6 +47,31 @@ def under_faults(
     return [_judge(ends, begin, end, begin + bound_ns, before) for begin, end in windows]
 
 
+def late_windows(
+    events: Iterable[Mapping[str, Any]], operations: Operations, longest_timeout_s: float
+) -> list[tuple[int, int]]:
+    """[begin, end) of each fault from the bound on, of those that lasted long enough: where its state is decided."""
+    bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
+    windows = _windows(events, operations.measure_ns[1])
+    return [(begin + bound_ns, end) for begin, end in windows if begin + bound_ns < end]
+
+
+def waiting(begin_ns: Ints, end_ns: Ints, windows: Sequence[tuple[int, int]]) -> tuple[int, float]:
+    """Of what waited for an answer from `begin_ns` to `end_ns`: the fewest that waited in one of these windows, and
+    the largest share of one of them in which nobody waited."""
+    counts, shares = [], []
+    order = np.argsort(begin_ns)
+    for begin, end in windows:
+        inside = order[(begin_ns[order] < end) & (end_ns[order] > begin)]
+        since, until = np.maximum(begin_ns[inside], begin), np.minimum(end_ns[inside], end)
+        # Nobody waited from the latest end so far to the next begin.
+        covered = np.maximum.accumulate(np.concatenate(([begin], until)))
+        gaps = np.concatenate((since, [end])) - covered
+        counts.append(len(inside))
+        shares.append(float(gaps[gaps > 0].sum()) / (end - begin) if end > begin else 1.0)
+    return min(counts, default=0), max(shares, default=1.0)
+
+
 def availability(
     events: Iterable[Mapping[str, Any]], operations: Operations | None, longest_timeout_s: float
 ) -> dict[str, Any] | None:

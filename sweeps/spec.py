@@ -172,9 +172,23 @@ class Parameters(_Described):
     """Run cells whose parameters break a static rule of Raft."""
     checks: CheckSettings = CheckSettings()
     expect: Literal["ok", "available", "unavailable", "safe", "unknown", "violated"] = "ok"
-    """What the cell should show. available, unavailable: operations complete, or none does, while a fault lasts,
-    later than 10 election timeouts after it began; without faults, in the whole measurement. safe: anything but a
-    violation. unknown, violated: this verdict; a violation that was expected and not found is a failure."""
+    """What the cell should show. A cell that shows something else fails, or its verdict counts as unexpected: see the
+    exit codes of `sweep`. A judge that fails meets no expectation.
+
+    ok           the verdict ok: nothing is violated, all that was checked is ok, and enough happened to say so
+    available    as ok; and under each fault that lasted longer than 10 of the longest election timeouts operations
+                 succeeded later than that, at no less than a hundredth of the rate before; without faults: operations
+                 succeeded
+    unavailable  the verdict ok, where enough is: under each such fault no operation succeeded later than that, though
+                 at least `checks.least_operations` (but no more than there are clients) waited, and somebody did for
+                 9 tenths of the time; one succeeded before the first fault, and one after the last was healed. Without
+                 faults: nothing succeeded, though clients asked for the whole measurement; then liveness is not
+                 checked, and histories and states with nothing in them need not be compared. Violations count as ever
+    safe         ok, or an unknown verdict where linearizability and invariants are ok: no fault needs to bite, nobody
+                 needs to be served, and states need not be compared
+    unknown      an unknown verdict for lack of coverage alone, with all other checks ok
+    violated     linearizability, invariants, inspection, state or exits violated (liveness does not count), and
+                 coverage ok. An expected violation that was not found is a failure"""
 
     @property
     def slowest_clock(self) -> float:
