@@ -16,7 +16,7 @@ from chaos.history import History
 from chaos.linearizability import check
 from chaos.verdict import Finding
 from sweeps.judge import OUT_OF_MEMORY
-from sweeps.results import csv_row, read_run, write_json, write_rows, write_text
+from sweeps.results import EXIT_OK, EXIT_UNKNOWN, RunLock, csv_row, read_run, write_json, write_rows, write_text
 from sweeps.spec import CheckSettings, Parameters
 from sweeps.verdicts import exit_code, unjudged, with_verdict
 
@@ -67,19 +67,31 @@ async def judged(folder: Path, checks: CheckSettings) -> dict[str, Any]:
 
 
 async def _lines(stream: asyncio.StreamReader, told: list[dict[str, Any]]) -> None:
-    """The lines of JSON as they come; a torn one, of a judge that was killed, is left out."""
+    """The objects among the lines as they come; a torn one, of a judge that was killed, is left out."""
     rest = b""
     while data := await stream.read(1 << 16):
         *lines, rest = (rest + data).split(b"\n")
-        told += (json.loads(line) for line in lines)
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                told.append(dict(json.loads(line)))
 
 
 async def check_run(
     path: Path, bounds: Mapping[str, Any], note: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 ) -> int:
     """Judge every cell of a stored run again, and rewrite its results; returns the exit code it deserves. `bounds`
-    replace those of `checks` that the cells have; `note` is told of each cell: its params and its result. Raises
-    ConfigError when the run cannot be read."""
+    replace those of `checks` that the cells have; `note` is told of each cell: its params and its result. A run that is
+    not complete, or has no cell, is unknown at best. Raises ConfigError when the run cannot be read, or still runs."""
+    lock = RunLock(path)
+    try:
+        return await _check_run(path, bounds, note)
+    finally:
+        lock.release()
+
+
+async def _check_run(
+    path: Path, bounds: Mapping[str, Any], note: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+) -> int:
     run = read_run(path)
     rows, results = [], []
     for cell in run.cells:
@@ -91,8 +103,11 @@ async def check_run(
         results.append(result)
         write_rows(path, [*rows, *(csv_row(left.params, left.result) for left in run.cells[len(rows) :])])
         note(cell.params, result)
+    complete = bool(run.manifest.get("complete"))
     code = exit_code(results)
-    if run.manifest.get("complete"):
+    if code == EXIT_OK and not (complete and results):
+        code = EXIT_UNKNOWN
+    if complete:
         write_json(path / "manifest.json", {**run.manifest, "exit_code": code})
     return code
 

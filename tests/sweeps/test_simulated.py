@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from sweeps.histories import history_of
 from sweeps.judge import judge as judge_folder
 from sweeps.latency import FAIL, OK, Operations
 from sweeps.progress import Progress
-from sweeps.results import StoredCell, StoredRun, read_run
+from sweeps.results import RunLock, RunWriter, StoredCell, StoredRun, read_run, write_rows
 from sweeps.simulated import in_virtual_time, scale
 from sweeps.spec import CheckSettings, LoadSettings, Parameters, PhaseSettings, read_source
 from tests.sweeps.fakes import FakeBackend
@@ -651,6 +652,45 @@ def test_a_run_is_judged_again_and_its_results_are_rewritten(stored: StoredRun, 
     assert done.exit_code == 0, done.output
     assert "verdict ok" in done.stdout
     assert read_run(path).cells[0].result["verdict"]["verdict"] == "ok"
+
+
+def test_a_run_that_is_not_complete_is_unknown_at_best(stored: StoredRun, tmp_path: Path) -> None:
+    """Cells that never ran show nothing; a violation stays one."""
+    path = shutil.copytree(stored.path, tmp_path / "run", symlinks=True)
+    manifest = path / "manifest.json"
+    manifest.write_text(json.dumps({**stored.manifest, "complete": False}))
+    assert command("check", str(path)).exit_code == 4
+    cell = read_run(path).cells[0]
+    spoil(cell, violations=["1.0 s: n1: two leaders"])
+    assert command("check", str(path)).exit_code == 3
+    manifest.write_text(json.dumps(stored.manifest))
+    write_rows(path, ())
+    assert command("check", str(path)).exit_code == 4
+
+
+def test_a_run_is_not_judged_while_it_runs(stored: StoredRun, tmp_path: Path) -> None:
+    """Its driver holds it until it has finished, or is gone, however it ended."""
+    program = "import sys; from pathlib import Path; from sweeps.results import RunLock; "
+    program += "lock = RunLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    path = shutil.copytree(stored.path, tmp_path / "run", symlinks=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as driver:
+        assert driver.stdout is not None
+        driver.stdout.readline()
+        done = command("check", str(path))
+        assert (done.exit_code, done.stderr) == (2, f"sweep: {path}: it still runs, or is being judged\n")
+        driver.kill()
+        driver.wait()
+    assert command("check", str(path)).exit_code == 0
+
+
+def test_the_writer_of_a_run_holds_it_until_it_has_finished(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "", {})
+    with pytest.raises(ConfigError, match="it still runs"):
+        RunLock(writer.path)
+    writer.finish(complete=False, exit_code=1)
+    RunLock(writer.path).release()
 
 
 def test_a_history_leaves_as_json_lines_and_comes_back(stored: StoredRun, out: Path, tmp_path: Path) -> None:
