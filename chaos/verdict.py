@@ -297,7 +297,8 @@ def judge_liveness(
             return Finding("liveness", "unknown", f"no leader in {took_s[-1]:.3f} s {when}, {limit_s:g} s are due")
         if took_s[-1] > limit_s or seen_ns is None:
             return Finding("liveness", "violated", f"no leader within {limit_s:g} s {when}")
-    return Finding("liveness", "ok", f"a leader {took_s[0]:.3f} s after the faults, and one at the end")
+    at_end = "" if asked_ns is None else ", and one at the end"
+    return Finding("liveness", "ok", f"a leader {took_s[0]:.3f} s after the faults{at_end}")
 
 
 # ------------------------------------------------------------------------------ coverage

@@ -130,8 +130,7 @@ class _Judge:
         """From what was found broken in the simulation, step by step, or from the traces of all nodes."""
         if own := self._inspection.get("violations"):
             return Finding("invariants", "violated", own[0], "\n".join(own))
-        # Who tells of itself when it is asked is our node, and traces too.
-        if self._foreign and not any(self._traces.values()) and not self._statuses:
+        if self._foreign and not any(self._traces.values()) and not self._tells_of_itself:
             return None
         committed: dict[str, int] = {}
         for status in self._statuses:
@@ -141,7 +140,7 @@ class _Judge:
 
     def _inspected(self) -> Finding | None:
         """From what the nodes said of themselves, as often as they were asked."""
-        if self._foreign and not self._statuses:
+        if self._foreign and not self._tells_of_itself:
             return None
         if not self._settled:
             return Finding("inspection", "unknown", "the cell ended before the nodes could be asked")
@@ -282,6 +281,11 @@ class _Judge:
     def _foreign(self) -> bool:
         """Whether the program may lack what ours tells."""
         return self._parameters.cluster.command != "default"
+
+    @property
+    def _tells_of_itself(self) -> bool:
+        """Whether a node answered when it was asked: then it is one of ours, which traces too."""
+        return bool(self._statuses or self._settled.get("nodes"))
 
     @property
     def _expects_outage(self) -> bool:

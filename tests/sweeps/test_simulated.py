@@ -611,6 +611,8 @@ def test_a_node_of_ours_under_another_command_is_to_have_traces(cell: StoredCell
     parameters = {**cell.params["parameters"], "cluster": {"nodes": 3, "command": ["python", "-m", "other"]}}
     (cell.path / "params.json").write_text(json.dumps({**cell.params, "parameters": parameters}))
     assert found(cell)["invariants"] == "unknown"
+    spoil(cell, statuses=[])
+    assert found(cell)["invariants"] == "unknown"
     spoil(cell, statuses=[], settled=None)
     assert "invariants" not in found(cell)
 
