@@ -75,13 +75,16 @@ def without_quorum(
 ) -> Iterator[str]:
     """Leaders that still led 2 of the longest election timeouts after a fault cut them off from every quorum.
 
-    Two statuses in a row must say so: the first may have been told by a process that had just woken up, whose timers
-    ring behind it. Where the node was paused meanwhile, nothing is said.
+    Two statuses, a longest election timeout apart and with none between that says otherwise, must show it: the first
+    may have been told by a process that had just woken up, before its timers rang. Where the node was paused
+    meanwhile, nothing is said.
     """
-    patience_ns = int(QUORUM_PATIENCE * election_timeout_max_s * 1e9)
+    timeout_ns = int(election_timeout_max_s * 1e9)
+    patience_ns = QUORUM_PATIENCE * timeout_ns
     cuts = [(begin, end, rules) for begin, end, rules in _in_force(faults, nodes) if any(rule.cut for rule in rules)]
     pauses = [event for event in faults if event["kind"] == "pause" and event["action"] in ("inject", "heal")]
-    suspects: dict[str, int] = {}
+    suspects: dict[str, tuple[int, int]] = {}
+    """By node: the term in which it leads alone, and when it was first seen so."""
     for each in sorted(statuses, key=lambda each: each.time_ns):
         who, since_ns = each.node_id, each.time_ns - patience_ns
         lost = {
@@ -91,9 +94,14 @@ def without_quorum(
             for peer in _unheard(who, rules)
         }
         alone = each.leads and len(set(nodes) - lost) < quorum_size(len(nodes))
-        if alone and suspects.get(who) == each.term and not _paused(who, since_ns, each.time_ns, pauses):
+        if not alone:
+            suspects.pop(who, None)
+            continue
+        term, first_ns = suspects.setdefault(who, (each.term, each.time_ns))
+        if term != each.term:
+            suspects[who] = each.term, each.time_ns
+        elif each.time_ns - first_ns >= timeout_ns and not _paused(who, since_ns, each.time_ns, pauses):
             yield f"{who}: leads term {each.term}, and hears no quorum for more than {patience_ns / 1e9:g} s"
-        suspects[who] = each.term if alone else 0
 
 
 def _unheard(leader: str, rules: Iterable[LinkRule]) -> Iterator[str]:

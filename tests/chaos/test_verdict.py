@@ -268,6 +268,7 @@ def test_a_leader_that_was_cut_off_steps_down() -> None:
     """Check quorum (dissertation, section 6.2), as far as somebody looked."""
     assert not led(cut_off(), 9, 10.5, 11.9)
     assert not led(cut_off(), 9, 11.9, 12.1), "once: it may have woken up just now"
+    assert not led(cut_off(), 12.1, 12.2, 12.3), "nor were the others much later"
     assert led(cut_off(), 12.1, 13.1)
     assert not led(cut_off(), 12.1, 13.1, node="n2"), "it hears n3"
     assert not led(cut_off(), 12.1, 13.1, check_quorum_s=None)

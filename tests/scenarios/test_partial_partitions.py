@@ -104,8 +104,8 @@ def test_without_check_quorum_a_leader_without_a_majority_keeps_everybody_waitin
         assert (during.current_term, during.commit_index) == (before.current_term, before.commit_index)
         assert (await cluster.status(hub)).leader_id == leader
         await cluster.heal()
+        # It may go on, or lose to one of those who heard nobody: that depends on who speaks first.
         await kv.put(b"k", b"after")
-        assert (await cluster.status(leader)).current_term == before.current_term, "it led all the time"
         await kv.close()
 
     play(world, tmp_path, story, pre_vote=True, check_quorum=False)
