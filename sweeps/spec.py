@@ -146,8 +146,8 @@ class CheckSettings(_Described):
     memory_limit: Annotated[Size, Field(ge=64 * 2**20)] = 2 * 2**30
     """One that takes more memory is given up too."""
     least_operations: Annotated[int, Field(ge=0, strict=True)] = 100
-    """A cell in which fewer operations succeed proves nothing: its verdict is unknown. With `expect: unavailable` it
-    is enough that operations were asked, where none was due outside of faults."""
+    """A cell in which fewer operations succeed proves nothing: its verdict is unknown. With `expect: unavailable` so
+    many must wait in vain instead, but no more than there are clients."""
 
 
 class Parameters(_Described):
