@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from chaos.history import BadHistory
-from sweeps.results import csv_row, read_run, write_json, write_rows
+from chaos.verdict import Finding
+from sweeps.judge import OUT_OF_MEMORY
+from sweeps.results import EXIT_OK, EXIT_UNKNOWN, RunLock, csv_row, read_run, write_json, write_rows
 from sweeps.spec import CheckSettings, Parameters
-from sweeps.verdicts import exit_code, unknown, with_verdict
+from sweeps.verdicts import exit_code, unjudged, with_verdict
 
 _MARGIN_S = 60.0
 """What reading the files and judging the traces may take beside the check of the history."""
@@ -24,7 +26,7 @@ _TAIL = 300
 
 async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
     """The verdict of the cell in a folder, or on the history in a file. A judge that fails, or takes too much, leaves
-    it unknown."""
+    it unknown, unless it had found a violation by then."""
     most_s = checks.time_limit + _MARGIN_S
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -43,32 +45,52 @@ async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
     )
     assert process.stdout is not None
     assert process.stderr is not None
+    told: list[dict[str, Any]] = []
+    reason = ""
     try:
         async with asyncio.timeout(most_s):
-            out, errors, _ = await asyncio.gather(process.stdout.read(), process.stderr.read(), process.wait())
+            errors, _, _ = await asyncio.gather(process.stderr.read(), _lines(process.stdout, told), process.wait())
     except TimeoutError:
-        return unknown("judge", f"took more than {most_s:g} s")
+        reason = f"took more than {most_s:g} s"
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    with contextlib.suppress(ValueError):
-        verdict = json.loads(out)
-        if process.returncode == 0 and isinstance(verdict, dict):
-            return verdict
-    last = next((line for line in reversed(errors.decode(errors="replace").splitlines()) if line.strip()), "")
-    if "MemoryError" in last:
-        last = "it needs more memory than checks.memory_limit"
-    return unknown("judge", last[:_TAIL] or f"ended with {process.returncode}")
+    if process.returncode == 0 and told and "findings" in told[-1]:
+        return told[-1]
+    if not reason:
+        last = next((line for line in reversed(errors.decode(errors="replace").splitlines()) if line.strip()), "")
+        reason = OUT_OF_MEMORY if "MemoryError" in last else last[:_TAIL] or f"ended with {process.returncode}"
+    return unjudged(reason, [Finding(**each) for each in told if "findings" not in each])
+
+
+async def _lines(stream: asyncio.StreamReader, told: list[dict[str, Any]]) -> None:
+    """The objects among the lines as they come; a torn one, of a judge that was killed, is left out."""
+    rest = b""
+    while data := await stream.read(1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                told.append(dict(json.loads(line)))
 
 
 async def check_run(
     path: Path, bounds: Mapping[str, Any], note: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 ) -> int:
     """Judge every cell of a stored run again, and rewrite its results; returns the exit code it deserves. `bounds`
-    replace those of `checks` that the cells have; `note` is told of each cell: its params and its result. Raises
-    ConfigError when the run cannot be read."""
+    replace those of `checks` that the cells have; `note` is told of each cell: its params and its result. A run that is
+    not complete, or has no cell, is unknown at best. Raises ConfigError when the run cannot be read, or still runs."""
+    lock = RunLock(path)
+    try:
+        return await _check_run(path, bounds, note)
+    finally:
+        lock.release()
+
+
+async def _check_run(
+    path: Path, bounds: Mapping[str, Any], note: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+) -> int:
     run = read_run(path)
     rows, results = [], []
     for cell in run.cells:
@@ -80,8 +102,11 @@ async def check_run(
         results.append(result)
         write_rows(path, [*rows, *(csv_row(left.params, left.result) for left in run.cells[len(rows) :])])
         note(cell.params, result)
+    complete = bool(run.manifest.get("complete"))
     code = exit_code(results)
-    if run.manifest.get("complete"):
+    if code == EXIT_OK and not (complete and results):
+        code = EXIT_UNKNOWN
+    if complete:
         write_json(path / "manifest.json", {**run.manifest, "exit_code": code})
     return code
 

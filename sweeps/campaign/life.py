@@ -194,7 +194,11 @@ class _Life:
         await self._serve(clients)
         await clients.drain(options.client.retry_budget + 2 * options.client.rpc_timeout)
         await self._converge()
-        await clients.read_all(cluster.addresses.addresses(), self._patience_s)
+        answered = await clients.read_all(cluster.addresses.addresses(), self._patience_s)
+        if answered < options.load.keys:
+            self._find(
+                "liveness", f"with nothing in the way, only {answered} of {options.load.keys} reads were answered"
+            )
         self.history = clients.history
         self._judge_history()
 

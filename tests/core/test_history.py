@@ -69,7 +69,9 @@ def test_a_history_in_order() -> None:
     history = History()
     history.take(teller.events)
     told = history.summary()
-    assert (told.events, told.nodes, told.lives, told.leaders, told.commits) == (24, ("n1", "n2", "n3"), 4, 2, 2)
+    assert (told.events, told.leaders, told.commits) == (24, 2, 2)
+    assert (told.lives, told.gaps) == ({"n1": 2, "n2": 1, "n3": 1}, {})
+    assert told.committed == {"n1": 4, "n2": 4, "n3": 2}
 
 
 BROKEN: dict[str, tuple[Rule, Callable[[Teller], object]]] = {
@@ -152,6 +154,9 @@ def test_foreign_lines_are_passed_over() -> None:
         {"kind": "commit", "node": "n1", "term": "one", "number": 4, "index": 3},
         {"kind": ["commit"], "node": "n1", "term": 1, "number": 4, "index": 3},
         {"kind": "became_leader", "node": 2, "term": 1, "number": 4, "index": 3},
+        {"kind": "became_leader", "node": "n1", "term": 1, "number": 5, "index": 3, "log_term": "?"},
+        {"kind": "became_leader", "node": "n1", "term": 1, "number": 6, "index": 3, "time_ns": None},
+        {"kind": "vote_granted", "node": "n1", "term": 1, "number": 7, "index": 3, "peer": ["n2"]},
         {},
     ]
     history = History()
@@ -167,6 +172,44 @@ def test_a_life_whose_first_lines_are_lost_is_told_by_its_numbers() -> None:
     teller.tell("n2", "started", 1, 5, 1, "n1").tell("n2", "commit", 1, 6, 1)
     del teller.events[-2]
     assert rules(teller) == []
+
+
+def test_a_life_whose_first_lines_are_lost_though_its_numbers_go_on() -> None:
+    """Nothing tells that it is another life: its commits may begin anew."""
+    teller = in_order()
+    teller.tell("n2", "started", 1, 5, 1, "n1")
+    for _ in range(20):
+        teller.tell("n2", "leader_heard", 1, peer="n1")
+    teller.tell("n2", "commit", 1, 2, 1)
+    first, last = (max(at for at, each in enumerate(teller.events) if each["kind"] == kind) for kind in KINDS)
+    del teller.events[first:last]
+    history = History()
+    history.take(teller.events)
+    assert history.broken() == []
+    assert history.summary().gaps == {"n2": 1}
+
+
+KINDS = ("started", "commit")
+
+
+def test_what_is_missing_or_not_of_the_form_is_told() -> None:
+    whole = in_order().events
+    at = next(position for position, event in enumerate(whole) if event["kind"] == "vote_granted")
+    node = whole[at]["node"]
+    for spoilt in (
+        [*whole[:at], *whole[at + 1 :]],
+        [*whole[:at], {**whole[at], "log_term": "?"}, *whole[at + 1 :]],
+        [*whole[:at], {**whole[at], "peer": 7}, *whole[at + 1 :]],
+        [*whole[:at], {**whole[at], "time_ns": "now"}, *whole[at + 1 :]],
+        [*whole[:at], {key: whole[at][key] for key in whole[at] if key != "term"}, *whole[at + 1 :]],
+    ):
+        history = History()
+        history.take(spoilt)
+        assert history.broken() == []
+        assert history.summary().gaps == {node: 1}
+    history = History()
+    history.take([*whole[:at], {**whole[at], "kind": "of tomorrow"}, *whole[at + 1 :]])
+    assert history.summary().gaps == {}
 
 
 def test_where_lines_are_missing_roles_are_not_judged() -> None:
