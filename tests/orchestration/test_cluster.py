@@ -80,7 +80,7 @@ async def test_what_a_foreign_program_does_not_offer(backend: Backend, foreign: 
         assert (await cluster.heal()).failed == ()
         assert (await cluster.collect("n2")).trace == []
         async with asyncio.timeout(10):  # it reads the addresses when it can
-            while "addresses" not in (log := (await cluster.collect("n2")).log):
+            while "addresses" not in (log := (await cluster.collect("n2")).log):  # noqa: ASYNC110 - remote
                 await asyncio.sleep(0.02)
         assert log.startswith("foreign node n2, bootstrap True\naddresses ")
         with pytest.raises(ValueError, match="there is no node 'n9'; the nodes are n1, n2"):
