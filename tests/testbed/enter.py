@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000 | 0x00000080
 """CLONE_NEWNS, NEWUTS, NEWIPC, NEWPID, NEWNET, NEWTIME."""
@@ -21,7 +22,7 @@ def main() -> None:
     """Run the command in the host, and exit as it does."""
     pid, command = int(sys.argv[1]), sys.argv[2:]
     libc = ctypes.CDLL(None, use_errno=True)
-    folder = os.getcwd()
+    folder = Path.cwd()
     host = os.pidfd_open(pid)
     if libc.setns(host, NAMESPACES) != 0:
         sys.exit(f"cannot enter the host of process {pid}: {os.strerror(ctypes.get_errno())}")

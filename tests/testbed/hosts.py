@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 _FOLDERS = Path("/var/tmp")
 _PREFIX = "raft-testbed-"
 _NAMESPACES = ("--net", "--time", "--pid", "--mount", "--uts", "--ipc")
+_UNSHARE = ("unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child")
 _CLOCK_STEP_S = 1000
 _TIMEOUT_S = 30.0
 
@@ -49,9 +50,9 @@ class Host:
         self.clock_offset_ns = clock_offset_s * 10**9
         """By how much its monotonic clock is ahead of the machine's: what a measurement must find."""
         folder.mkdir()
+        init = (*_python("init.py"), str(folder), name, *map(str, shared))
         self._unshare = subprocess.Popen(
-            ["unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child", f"--monotonic={clock_offset_s}"]
-            + [*_PYTHON, str(Path(__file__).with_name("init.py")), str(folder), name, *map(str, shared)],
+            [*_UNSHARE, f"--monotonic={clock_offset_s}", *init],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -82,7 +83,7 @@ class Host:
         after signal n), and takes it along when killed. `env` is added to this program's environment."""
         outer = {name: value for name, value in os.environ.items() if name != "TMPDIR"}  # may not exist there
         return subprocess.Popen(
-            [*_PYTHON, str(Path(__file__).with_name("enter.py")), str(self.pid), *command],
+            [*_python("enter.py"), str(self.pid), *command],
             env={**outer, **(env or {})},
             cwd=cwd,
             text=True,
@@ -255,10 +256,12 @@ def missing() -> str | None:
         return f"a testbed needs the command {absent[0]}"
     try:
         # In a network namespace that ends with the command.
-        trial = "mount -t tmpfs tmpfs /mnt && ip link add name a type bridge && ip link add name b type veth peer name c"
-        _run("unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child", "--monotonic=1", "sh", "-c", trial)
+        trial = (
+            "mount -t tmpfs tmpfs /mnt && ip link add name a type bridge && ip link add name b type veth peer name c"
+        )
+        _run(*_UNSHARE, "--monotonic=1", "sh", "-c", trial)
     except TestbedError as error:
-        return f"a testbed needs namespaces, bridge and veth: {error}"
+        return f"a testbed needs namespaces, a bridge and veth: {error}"
     return None
 
 
@@ -321,4 +324,5 @@ def _last_line(text: str | bytes) -> str:
     return lines[-1] if lines else ""
 
 
-_PYTHON = (sys.executable, "-I", "-S")
+def _python(script: str) -> tuple[str, ...]:
+    return (sys.executable, "-I", "-S", str(Path(__file__).with_name(script)))

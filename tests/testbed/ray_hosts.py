@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from tests.testbed.hosts import ROOT, Host, Testbed
 
-_RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--object-store-memory=100000000")
+_RAY = (
+    sys.executable,
+    "-m",
+    "ray.scripts.scripts",
+    "start",
+    "--disable-usage-stats",
+    "--object-store-memory=100000000",
+)
 _START_TIMEOUT_S = 60.0
 # Else nodes would yield the CPU to everything else on the machine, and actors start one after the other.
 _SETTINGS = {"worker_niceness": 0, "worker_maximum_startup_concurrency": 32}
