@@ -24,14 +24,15 @@ in order ([x] and x are the same). Written values should be unique; others are j
 A cas that did not swap ends with `fail`, for it had no effect; `observed` is then the value it saw in place of the
 expected one, and the operation is judged as a read of it. A `fail` without `observed` says nothing about the key.
 An operation without a last line is an `info`. After an `info` a client goes on under a process number of its own, as
-checkers of others demand. At equal times invocations count as earlier. Fields with other names are ignored.
+checkers of others demand. At equal times invocations count as earlier, but of one process each operation ends before
+the next begins. Fields with other names are ignored.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias
@@ -57,6 +58,8 @@ _OUTCOMES: dict[int, Outcome] = {1: "ok", 2: "fail", 3: "info"}
 _ID_BYTES = 8
 _FIRST_ID = 1 << 40
 """In columns, smaller numbers are rows of the table of composites."""
+BARE = 1 << 62
+"""Added to the id that a value begins with where it stands without the padding that a put writes behind its own."""
 
 
 class BadHistory(ConfigError, ValueError):
@@ -131,6 +134,9 @@ class History:
           cas, or in `expected`, stands for composite_ids[composite_end[n - 2] : composite_end[n - 1]] (from 0 for
           n = 1).
 
+        A value may begin with an id to which BARE is added. An append to nothing leaves that behind; where a put wrote
+        the id, its padding was lost, and what was read is a value that nobody wrote.
+
         `value_bytes` is the length of what a put writes (an append writes the id alone); without it lengths
         are not judged. Values shorter than an id are cut from the left.
         """
@@ -160,13 +166,17 @@ def _from_columns(columns: Mapping[str, NDArray[Any]], value_bytes: int | None) 
     id_bytes = _ID_BYTES if value_bytes is None else min(_ID_BYTES, value_bytes)
     written = columns["written"] & np.uint64((1 << 8 * id_bytes) - 1)
     composites = _composites(columns)
+    appended = set(columns["written"][kind == 5].tolist())
     long = None if value_bytes is None else value_bytes
     short = None if value_bytes is None else id_bytes
 
     def value(number: int, exists: bool | None) -> Value:
         if exists is None:
             exists = number != 0
-        return composites.get(number, (number,)) if exists else None
+        if not exists:
+            return None
+        ids = composites.get(number, (number,))
+        return (_first(ids[0], appended), *ids[1:]) if ids and ids[0] >= BARE else ids
 
     operations = []
     fields = (columns["client"], kind, columns["key"], written, expected, columns["outcome"], columns["observed"])
@@ -195,6 +205,14 @@ def _from_columns(columns: Mapping[str, NDArray[Any]], value_bytes: int | None) 
             operation.return_ns, operation.observed = math.inf, None
         operations.append(operation)
     return operations
+
+
+def _first(number: int, appended: Set[int]) -> Atom:
+    """What a value begins with whose first number is not smaller than BARE."""
+    written = number - BARE
+    if written >= BARE or written in appended:
+        return number if written >= BARE else written
+    return f"{written >> 40}:{written & _FIRST_ID - 1} unpadded"
 
 
 def _composites(columns: Mapping[str, NDArray[Any]]) -> dict[int, tuple[int, ...]]:

@@ -15,9 +15,12 @@ F = TypeVar("F", bound=Fault)
 
 def needs_leader(fault: Fault) -> bool:
     """Whether the leader must be known before the fault can be resolved."""
-    if isinstance(fault, Partition):
-        return isinstance(fault.partition, str) and SHAPES[fault.partition].leader is not None
-    return fault.where in ("leader", "follower", "followers")
+    return isinstance(fault.where, str) and names_leader(fault.where)
+
+
+def names_leader(where: str) -> bool:
+    """Whether a selector, or the shape of a partition, says where the leader is, or that it is not there."""
+    return SHAPES[where].leader is not None if where in SHAPES else where in ("leader", "follower", "followers")
 
 
 def refusal(fault: Fault, nodes: Sequence[str]) -> str:

@@ -14,11 +14,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from chaos.statuses import Status, broken_rules, touched, without_quorum
-from raft_actor_node.core.invariants.history import History
+from chaos.faults import Partition
+from chaos.links import SHAPES
+from chaos.resolve import names_leader
+from chaos.statuses import Status, broken_rules, link_fault, touched, without_quorum
+from raft_actor_node.core.invariants.history import History, Summary
 from raft_actor_node.core.invariants.liveness import PATIENCE
 from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.errors import DataCorrupt, InvariantViolated
+from raft_actor_node.links import CLIENTS
 
 Verdict = Literal["ok", "violated", "unknown"]
 _WORST_FIRST: tuple[Verdict, ...] = ("violated", "unknown", "ok")
@@ -27,6 +31,8 @@ FEWEST_OPERATIONS = 20
 """Fewer operations than these prove nothing."""
 MOST_UNKNOWN = 0.5
 """With a larger share of unknown outcomes, nearly every history would pass."""
+MOST_UNASKED = 0.1
+"""With a larger share of the time in which nobody asked, nobody can say that nobody would have been served."""
 MOST_NOT_STARTED = 0.05
 """With a larger share of operations that could not be started, another load was offered than was asked for."""
 _TOUCH = {"drop": "dropped", "duplicate": "duplicated", "partition": "cut", "isolate": "cut", "one_way": "cut"}
@@ -91,10 +97,18 @@ def parse_trace(lines: Iterable[str | bytes], node_id: str) -> Iterator[dict[str
             yield event
 
 
-def judge_traces(events: Iterable[Mapping[str, Any]], nodes: Collection[str] = ()) -> Finding:
+def judge_traces(
+    events: Iterable[Mapping[str, Any]],
+    nodes: Collection[str] = (),
+    *,
+    lives: Mapping[str, tuple[int, int | None]] | None = None,
+    committed: Mapping[str, int] | None = None,
+) -> Finding:
     """The rules of Raft over the trace events of all lives of all nodes, those of each node in its order.
 
-    Unknown when one of `nodes`, or everybody, told nothing; commits must all be among the events.
+    Unknown when one of `nodes`, or everybody, told nothing, and when something is missing of what they told: a number,
+    a life, or a commit. `lives`: by node, the fewest and the most lives it had, where the most is known. `committed`:
+    by node, the highest index of which it said elsewhere that it is committed.
     """
     history = History()
     history.take(events)
@@ -103,11 +117,27 @@ def judge_traces(events: Iterable[Mapping[str, Any]], nodes: Collection[str] = (
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         detail = "\n".join(f"{each} at {each.time_ns} ns" for each in broken)
         return Finding("invariants", "violated", f"{broken[0]}{more}", detail)
-    missing = [node for node in nodes if node not in told.nodes]
-    if missing or not told.events:
-        return Finding("invariants", "unknown", f"no trace of {', '.join(missing) or 'any node'}")
-    counts = f"{told.events} events of {told.lives} lives of {len(told.nodes)} nodes"
+    silent = [node for node in nodes if node not in told.lives]
+    if silent or not told.events:
+        return Finding("invariants", "unknown", f"no trace of {', '.join(silent) or 'any node'}")
+    if missing := [*_missing(told, lives or {}, committed or {})]:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        return Finding("invariants", "unknown", f"the trace of {missing[0]}{more}", "\n".join(missing))
+    counts = f"{told.events} events of {sum(told.lives.values())} lives of {len(told.lives)} nodes"
     return Finding("invariants", "ok", f"{counts}: {told.leaders} leaders, {told.commits} commits")
+
+
+def _missing(told: Summary, lives: Mapping[str, tuple[int, int | None]], committed: Mapping[str, int]) -> Iterator[str]:
+    """What traces lack: of each node, what shows it."""
+    for node, gaps in told.gaps.items():
+        yield f"{node} has {gaps} gap{'s' if gaps > 1 else ''}"
+    for node, (fewest, most) in lives.items():
+        found = told.lives.get(node, 0)
+        if found < fewest or (most is not None and found > most):
+            yield f"{node} tells of {found} of {fewest} lives"
+    for node, index in committed.items():
+        if told.committed.get(node, 0) < index:
+            yield f"{node} ends at commit index {told.committed.get(node, 0)}, and it had said {index}"
 
 
 def judge_statuses(
@@ -162,8 +192,19 @@ class AppliedState:
 def judge_hashes(states: Sequence[AppliedState], nodes: Collection[str]) -> Finding:
     """Nodes that applied the same number of entries applied the same ones, and came to the same state.
 
-    Unknown when one of `nodes` did not answer, or could not be compared with the others.
+    Unknown unless all of `nodes` told what they applied, have applied the same number of entries, and told the hashes
+    of these entries and of their states: who is behind, after they were waited for, is not known to get there.
     """
+    if differs := _difference(states):
+        return differs
+    reason = _incomparable(states, nodes)
+    if reason:
+        return Finding("state", "unknown", reason)
+    count = states[0].last_applied
+    return Finding("state", "ok", f"{len(states)} nodes applied the same {count} entries, and came to the same state")
+
+
+def _difference(states: Iterable[AppliedState]) -> Finding | None:
     by_prefix: dict[int, dict[bytes, list[str]]] = {}
     by_entries: dict[bytes, dict[bytes, list[str]]] = {}
     for state in states:
@@ -179,16 +220,22 @@ def judge_hashes(states: Sequence[AppliedState], nodes: Collection[str]) -> Find
     for same in by_entries.values():
         if len(same) > 1:
             return Finding("state", "violated", f"{_sides(same)} differ after the same entries", _hashes(same))
+    return None
+
+
+def _incomparable(states: Sequence[AppliedState], nodes: Collection[str]) -> str:
+    """Why states that do not differ are not known to be the same; empty when they are."""
     silent = sorted(set(nodes) - {state.node_id for state in states})
     if silent or not states:
-        return Finding("state", "unknown", f"{', '.join(silent) or 'no node'} did not tell what it applied")
-    applied = [state.last_applied for state in states]
-    if min(applied) == 0:
-        return Finding("state", "unknown", "a node has applied nothing")
-    compared = max((sum(map(len, held.values())) for held in by_prefix.values()), default=0)
-    if compared < len(states):
-        return Finding("state", "unknown", "no index at which all nodes told their hash")
-    return Finding("state", "ok", f"{len(states)} nodes applied the same {min(applied)} entries")
+        return f"{', '.join(silent) or 'no node'} did not tell what it applied"
+    applied = {state.last_applied for state in states}
+    if 0 in applied:
+        return "a node has applied nothing"
+    if len(applied) > 1:
+        behind = ", ".join(state.node_id for state in states if state.last_applied < max(applied))
+        return f"{behind} applied {min(applied)} entries at least, others {max(applied)}"
+    mute = [state.node_id for state in states if not (state.applied_hash and state.state_hash)]
+    return f"{', '.join(mute)} did not tell the hashes of entries and state" if mute else ""
 
 
 def _sides(held: Mapping[bytes, Sequence[str]]) -> str:
@@ -222,21 +269,36 @@ def leader_signs_ns(events: Iterable[Mapping[str, Any]]) -> list[int]:
 
 
 def judge_liveness(
-    signs_ns: Sequence[int], *, calm_ns: int, end_ns: int, election_timeout_max_s: float, clock_error_s: float = 0.0
+    signs_ns: Sequence[int],
+    *,
+    calm_ns: int,
+    end_ns: int,
+    election_timeout_max_s: float,
+    clock_error_s: float = 0.0,
+    asked_ns: int | None = None,
+    found_ns: int | None = None,
 ) -> Finding:
-    """Once faults are over, a connected majority has a leader within 10 of the longest election timeouts.
+    """Once faults are over, a connected majority has a leader within 10 of the longest election timeouts, and whoever
+    looks for one later finds it within the same time.
 
     `signs_ns`: when it was seen that there was one (leader_signs_ns, a leader that answered); `calm_ns`: when the
-    last fault was healed, or the load began; `end_ns`: until when somebody looked. Unknown when that was too short.
+    last fault was healed, or the load began; `asked_ns`: from when on somebody looked for one at the end, and
+    `found_ns`: when it was found; `end_ns`: until when somebody looked. Unknown when that was too short.
     """
     limit_s = PATIENCE * election_timeout_max_s + 2 * clock_error_s
-    first = min((sign for sign in signs_ns if calm_ns <= sign <= end_ns), default=None)
-    looked_s = (end_ns - calm_ns) / 1e9
-    if first is not None and (first - calm_ns) / 1e9 <= limit_s:
-        return Finding("liveness", "ok", f"a leader {(first - calm_ns) / 1e9:.3f} s after the faults")
-    if looked_s < limit_s:
-        return Finding("liveness", "unknown", f"no leader in {looked_s:.3f} s without faults, {limit_s:g} s are due")
-    return Finding("liveness", "violated", f"no leader within {limit_s:g} s after the faults")
+    first_ns = min((sign for sign in signs_ns if calm_ns <= sign <= end_ns), default=None)
+    looks = [(calm_ns, first_ns, "after the faults")]
+    if asked_ns is not None:
+        looks.append((max(calm_ns, asked_ns), found_ns, "at the end"))
+    took_s = []
+    for since_ns, seen_ns, when in looks:
+        took_s.append(((end_ns if seen_ns is None else seen_ns) - since_ns) / 1e9)
+        if seen_ns is None and took_s[-1] < limit_s:
+            return Finding("liveness", "unknown", f"no leader in {took_s[-1]:.3f} s {when}, {limit_s:g} s are due")
+        if took_s[-1] > limit_s or seen_ns is None:
+            return Finding("liveness", "violated", f"no leader within {limit_s:g} s {when}")
+    at_end = "" if asked_ns is None else ", and one at the end"
+    return Finding("liveness", "ok", f"a leader {took_s[0]:.3f} s after the faults{at_end}")
 
 
 # ------------------------------------------------------------------------------ coverage
@@ -257,6 +319,23 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Outage:
+    """Where nobody should be served, while faults last or at any time: what shows that somebody asked, and would have
+    been served otherwise."""
+
+    asked: int
+    """Operations that waited for an answer while none should come, under each fault."""
+    fewest: int
+    """So many are needed."""
+    unasked: float = 0.0
+    """Share of the time in which nobody should be served in which nobody asked."""
+    before: int | None = None
+    """Operations that succeeded before the first fault; None without faults."""
+    after: int | None = None
+    """Operations that succeeded after the last fault was healed; None without faults."""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What there is to tell whether a cell proves anything."""
 
@@ -273,10 +352,10 @@ class Evidence:
     """What nodes said of themselves meanwhile: the counters of link faults are looked at here."""
     faults_planned: bool = False
     """Whether there should have been any."""
-    unavailable: bool = False
-    """Whether no operation was expected to succeed, at any time: then it is enough that they were asked."""
+    outage: Outage | None = None
+    """Where operations are expected not to succeed."""
     fewest_operations: int = FEWEST_OPERATIONS
-    """So many must succeed."""
+    """So many must succeed, where no outage is expected."""
 
 
 def judge_coverage(evidence: Evidence) -> Finding:
@@ -290,7 +369,7 @@ def judge_coverage(evidence: Evidence) -> Finding:
     proofs = []
     for event in evidence.faults:
         if event.get("action") in ("inject", "skip"):
-            doubt = _not_in_force(event, evidence) or _missed(event, evidence.aims, roles)
+            doubt = _not_in_force(event, evidence) or _missed(event, evidence, roles)
             tried.setdefault(event["kind"], []).append(doubt and f"{_named(event)} {doubt}")
             proofs.append(f"{_named(event)} {doubt or 'took effect'}")
     for without in tried.values():
@@ -323,9 +402,8 @@ def leader_at(traces: Iterable[Mapping[str, Any]], time_ns: int) -> str | None:
 
 def _load_doubts(evidence: Evidence) -> Iterator[str]:
     load, fewest = evidence.load, evidence.fewest_operations
-    if evidence.unavailable:
-        if load.operations < fewest:
-            yield f"only {load.operations} operations, at least {fewest} are needed"
+    if evidence.outage is not None:
+        yield from _outage_doubts(evidence.outage)
     else:
         if load.succeeded < fewest:
             yield f"only {load.succeeded} of {load.operations} operations succeeded, at least {fewest} are needed"
@@ -337,45 +415,74 @@ def _load_doubts(evidence: Evidence) -> Iterator[str]:
         yield f"the offered load was not met: {load.not_started} of {load.due} operations could not be started"
 
 
+def _outage_doubts(outage: Outage) -> Iterator[str]:
+    if outage.before == 0:
+        yield "no operation succeeded before the first fault"
+    if outage.asked < outage.fewest:
+        yield f"only {outage.asked} operations waited while none should succeed, at least {outage.fewest} are needed"
+    if outage.unasked > MOST_UNASKED:
+        yield f"nobody asked for {outage.unasked:.0%} of the time in which nobody should be served"
+    if outage.after == 0:
+        yield "no operation succeeded after the last fault was healed"
+
+
 def _not_in_force(event: Mapping[str, Any], evidence: Evidence) -> str:
     """Why it is doubtful that a fault was in force and did anything; empty when it was and did."""
-    kind, took_effect = event["kind"], event.get("took_effect", True)
+    kind = event["kind"]
     if event["action"] == "skip":
         return f"was skipped: {event.get('detail', '').rpartition('; ')[2]}"
-    if took_effect is False:
-        return f"did not take effect: {event.get('error') or 'no reason given'}"
+    last = _last_stage(event, evidence.faults)
+    for stage, when in ((event, ""), (last or event, " in its second stage")):
+        if stage.get("took_effect", True) is False:
+            return f"did not take effect{when}: {stage.get('error') or 'no reason given'}"
     if kind in ("crash", "pause"):
-        return "" if took_effect else f"may not have taken effect: {event.get('error') or 'no reason given'}"
+        known = event.get("took_effect", True)
+        return "" if known else f"may not have taken effect: {event.get('error') or 'no reason given'}"
     name = _TOUCH.get(kind, "delayed")
-    count = touched(event, evidence.faults, evidence.nodes, evidence.statuses, name)
+    count = touched(last, evidence.faults, evidence.nodes, evidence.statuses, name) if last is not None else 0
     if count is None:
         return f"may have done nothing: no node told how many messages were {name}"
-    return "" if count else f"did nothing: no message was {name}"
+    return "" if count else f"did nothing: no message was {name}" if last is not None else "had no second stage"
 
 
-def _missed(event: Mapping[str, Any], aims: Mapping[int, str], roles: Sequence[Mapping[str, Any]]) -> str:
-    """Why a fault that was aimed at the leader missed it; empty when it hit, or nothing traces who led."""
-    aim = aims.get(event.get("index", -1), "")
-    if "leader" not in aim:
+def _last_stage(event: Mapping[str, Any], faults: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The event that put a fault in force as a whole: of a partition of two stages its second one, None when it never
+    came."""
+    fault = link_fault(event)
+    if not isinstance(fault, Partition) or not fault.behind_s:
+        return event
+    later = (each for each in faults if each["action"] == "advance" and each.get("index") == event.get("index"))
+    return next(later, None)
+
+
+def _missed(event: Mapping[str, Any], evidence: Evidence, roles: Sequence[Mapping[str, Any]]) -> str:
+    """Why a fault that was aimed by where the leader is missed; empty when it hit, or nothing traces who led."""
+    aim = evidence.aims.get(event.get("index", -1), "")
+    if not names_leader(aim):
         return ""
     if "there was no leader" in event.get("detail", ""):
-        return "was aimed at a leader, and there was none"
-    leader = leader_at(roles, event["time_ns"])
+        return f"was aimed at {aim}, and there was no leader"
+    leader = leader_at(roles, (_last_stage(event, evidence.faults) or event)["time_ns"])
     if roles and (leader is None or not _hit(event, aim, leader)):
-        return f"was aimed at the leader, which was {leader or 'nobody'} by then"
+        return f"was aimed at {aim}, and {leader or 'nobody'} led by then"
     return ""
 
 
 def _hit(event: Mapping[str, Any], aim: str, leader: str) -> bool:
-    """Whether a fault that was aimed at the leader found it where it should be."""
-    groups = (event.get("fault") or {}).get("partition")
-    if not isinstance(groups, list | tuple):
-        return aim != "leader" or leader in event["nodes"]
-    if aim == "leader-in-minority":
-        return leader in groups[0]
-    if aim == "leader-in-majority":
-        return leader in groups[-1] and leader not in groups[0]
-    return True
+    """Whether a fault found the leader where it should be: among its nodes or not, or in groups of the same sizes as
+    the shape of a partition has it in."""
+    if aim not in SHAPES:
+        return (leader in event["nodes"]) == (aim == "leader")
+    groups = [[node for node in group if node != CLIENTS] for group in (event.get("fault") or {}).get("partition", ())]
+    members = sorted({node for group in groups for node in group})
+    shape = SHAPES[aim]
+    place = 0 if shape.leader == "first" else -1
+    return _sizes(groups, leader) == _sizes(shape.groups(members), members[place])
+
+
+def _sizes(groups: Iterable[Sequence[str]], node: str) -> list[int]:
+    """The sizes of the groups that a node is in: its part in a partition, whatever the nodes are called."""
+    return sorted(len(group) for group in groups if node in group)
 
 
 def _named(event: Mapping[str, Any]) -> str:

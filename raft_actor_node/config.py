@@ -64,6 +64,9 @@ class StorageSettings(Section):
     unsynced: Literal["kept", "lost"] = "kept"
     """What becomes of bytes that were not synced when the node is killed: `kept` by the kernel, as usual, or `lost`,
     which makes of SIGKILL a power failure."""
+    fsync_latency: Duration = 0.0
+    """Time that each fsync of the log, the term and the vote takes before it does anything: a slow device. What a
+    power failure meets in this time is not durable."""
     allow_memory_fs: bool = False
     """Accept a directory on a memory file system, where fsync costs nothing and proves nothing."""
 

@@ -2,8 +2,9 @@
 
 A cluster that loses its leader to a fault needs a moment to find another one. It is available under the fault
 when operations complete later than LIVENESS_BOUND longest election timeouts after the fault was in force
-everywhere, and before it began to be healed; it is unavailable when none does. A fault that is over by then
-says neither. A fault of two stages counts from its second one.
+everywhere, and before it began to be healed, at LEAST_SHARE of the rate before the first fault or more; it is
+unavailable when none does, and barely available in between. A fault that is over by then says nothing. A fault of two
+stages counts from its second one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from sweeps.latency import Ints, Operations
 LIVENESS_BOUND = 10
 """Longest election timeouts within which a connected majority has a leader."""
 
-State = Literal["available", "unavailable"]
+LEAST_SHARE = 0.01
+"""Of the rate of operations before the first fault: below it a cluster is barely available. A closed loop slows down
+with its latency, so that much less than all of it is no outage."""
+
+State = Literal["available", "barely available", "unavailable"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,31 @@ def under_faults(
     bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
     before = _rate(ends, operations.measure_ns[0], windows[0][0]) if windows else None
     return [_judge(ends, begin, end, begin + bound_ns, before) for begin, end in windows]
+
+
+def late_windows(
+    events: Iterable[Mapping[str, Any]], operations: Operations, longest_timeout_s: float
+) -> list[tuple[int, int]]:
+    """[begin, end) of each fault from the bound on, of those that lasted long enough: where its state is decided."""
+    bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
+    windows = _windows(events, operations.measure_ns[1])
+    return [(begin + bound_ns, end) for begin, end in windows if begin + bound_ns < end]
+
+
+def waiting(begin_ns: Ints, end_ns: Ints, windows: Sequence[tuple[int, int]]) -> tuple[int, float]:
+    """Of what waited for an answer from `begin_ns` to `end_ns`: the fewest that waited in one of these windows, and
+    the largest share of one of them in which nobody waited."""
+    counts, shares = [], []
+    order = np.argsort(begin_ns)
+    for begin, end in windows:
+        inside = order[(begin_ns[order] < end) & (end_ns[order] > begin)]
+        since, until = np.maximum(begin_ns[inside], begin), np.minimum(end_ns[inside], end)
+        # Nobody waited from the latest end so far to the next begin.
+        covered = np.maximum.accumulate(np.concatenate(([begin], until)))
+        gaps = np.concatenate((since, [end])) - covered
+        counts.append(len(inside))
+        shares.append(float(gaps[gaps > 0].sum()) / (end - begin) if end > begin else 1.0)
+    return min(counts, default=0), max(shares, default=1.0)
 
 
 def availability(
@@ -84,11 +114,13 @@ def _judge(ends: Ints, begin: int, end: int, late: int, before: float | None) ->
     inside = ends[(ends >= begin) & (ends < end)]
     completed = int(np.count_nonzero(inside >= late))
     rate = _rate(ends, late, end)
+    share = round(rate / before, 3) if rate is not None and before else None
+    served: State = "barely available" if share is not None and share < LEAST_SHARE else "available"
     return UnderFault(
-        state=None if late >= end else "available" if completed else "unavailable",
+        state=None if late >= end else served if completed else "unavailable",
         outage_ms=round(float(np.diff(np.concatenate(([begin], inside, [end]))).max()) / 1e6, 3),
         completed=completed,
-        share=round(rate / before, 3) if rate is not None and before else None,
+        share=share,
     )
 
 

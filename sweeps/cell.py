@@ -166,6 +166,8 @@ class CellRun:
         self._statuses: list[dict[str, Any]] = []
         self._aims: dict[str, str] = {}
         self._settled: dict[str, Any] = {}
+        self._asked: dict[str, Any] = {}
+        self._loading = False
 
     async def run(self) -> Record:
         """Live the cell. What goes wrong is in the record; only a cancellation is raised, after the record
@@ -203,13 +205,18 @@ class CellRun:
 
     async def _live(self) -> None:
         cluster = await self._boot()
-        if not await self._elect(cluster) or not await self._connect(cluster):
-            return
+        if not (await self._elect(cluster) and await self._connect(cluster)):
+            if self._parameters.expect != "unavailable" or self._parameters.chaos:
+                return
+            if not await self._ask_in_vain(cluster):
+                await self._settle(cluster)
+                return
         assert self._load is not None
         async with self._watched(cluster):
             phases = self._parameters.phases
             self._enter("warm up", phases.warmup)
             await self._load.call("start")
+            self._loading = True
             await self._pass(cluster, phases.warmup)
             await self._measure(cluster, phases.measure)
             self._enter("drain")
@@ -280,6 +287,24 @@ class CellRun:
             return False
         cluster.addresses.subscribe(lambda book: load.call("update_addresses", book.addresses()))
         return True
+
+    async def _ask_in_vain(self, cluster: Cluster) -> bool:
+        """Where nobody is expected to be served at any time: go on asking for sessions for as long as a measurement
+        lasts. Returns whether there are some after all."""
+        measure_s = self._parameters.phases.measure
+        self._enter("measure", measure_s)
+        begin_ns = self._now_ns()
+        end_ns = begin_ns + int(measure_s * 1e9)
+        attempts_ns: list[tuple[int, int]] = []
+        while (asked_ns := self._now_ns()) < end_ns:
+            if await self._connect(cluster):
+                self._unavailable = None
+                return True
+            attempts_ns.append((asked_ns, self._now_ns()))
+            self._check(cluster)
+            await asyncio.sleep(_ELECT_POLL_S)
+        self._asked = {"window_ns": (begin_ns, end_ns), "attempts_ns": attempts_ns}
+        return False
 
     async def _measure(self, cluster: Cluster, measure_s: float) -> None:
         self._enter("measure", measure_s)
@@ -454,9 +479,12 @@ class CellRun:
 
     async def _salvage(self) -> None:
         """Of a cell that ends early, get what was measured so far."""
-        if self._load is None or self._loaded is not None or not self._measure_ns[1]:
+        if self._load is None or self._loaded is not None or not self._loading:
             return
-        self._measure_ns = (self._measure_ns[0], min(self._measure_ns[1], self._now_ns()))
+        begin_ns, end_ns = self._measure_ns
+        now_ns = self._now_ns()
+        # Before the measurement its span is empty; what clients saw while they warmed up is judged all the same.
+        self._measure_ns = (begin_ns, min(end_ns, now_ns)) if end_ns else (now_ns, now_ns)
         with contextlib.suppress(Exception):  # what ended the cell early is the reason to tell
             await self._load.call("drain", _SALVAGE_S)
             self._loaded = await self._load.call("result", timeout_s=120)
@@ -500,6 +528,7 @@ class CellRun:
         clocks = {node_id: _clock(cluster, node_id) for node_id in cluster.node_ids}
         return {
             "settled": self._settled or None,
+            "asked": self._asked or None,
             "statuses": self._statuses,
             "aims": self._aims,
             "exits": [

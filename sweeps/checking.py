@@ -1,4 +1,4 @@
-"""Has cells judged, each in a process of its own (judge.py), and puts the verdicts where they belong."""
+"""Has cells and histories judged, each in a process of its own (judge.py), and puts the verdicts where they belong."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chaos.history import History
-from chaos.linearizability import check
-from sweeps.results import csv_row, read_run, write_json, write_rows, write_text
+from chaos.history import BadHistory
+from chaos.verdict import Finding
+from sweeps.judge import OUT_OF_MEMORY
+from sweeps.results import EXIT_OK, EXIT_UNKNOWN, RunLock, csv_row, read_run, write_json, write_rows
 from sweeps.spec import CheckSettings, Parameters
-from sweeps.verdicts import exit_code, unknown, with_verdict
+from sweeps.verdicts import exit_code, unjudged, with_verdict
 
 _MARGIN_S = 60.0
 """What reading the files and judging the traces may take beside the check of the history."""
 _TAIL = 300
 
 
-async def judged(folder: Path, checks: CheckSettings) -> dict[str, Any]:
-    """The verdict of the cell in a folder. A judge that fails, or takes too much, leaves it unknown."""
+async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
+    """The verdict of the cell in a folder, or on the history in a file. A judge that fails, or takes too much, leaves
+    it unknown, unless it had found a violation by then."""
     most_s = checks.time_limit + _MARGIN_S
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
         "-m",
         "sweeps.judge",
-        str(folder),
+        str(path),
         str(checks.time_limit),
         str(checks.memory_limit),
         stdin=subprocess.PIPE,  # its end is the end of the judge, however this program ends
@@ -43,32 +45,52 @@ async def judged(folder: Path, checks: CheckSettings) -> dict[str, Any]:
     )
     assert process.stdout is not None
     assert process.stderr is not None
+    told: list[dict[str, Any]] = []
+    reason = ""
     try:
         async with asyncio.timeout(most_s):
-            out, errors, _ = await asyncio.gather(process.stdout.read(), process.stderr.read(), process.wait())
+            errors, _, _ = await asyncio.gather(process.stderr.read(), _lines(process.stdout, told), process.wait())
     except TimeoutError:
-        return unknown("judge", f"took more than {most_s:g} s")
+        reason = f"took more than {most_s:g} s"
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    with contextlib.suppress(ValueError):
-        verdict = json.loads(out)
-        if process.returncode == 0 and isinstance(verdict, dict):
-            return verdict
-    last = next((line for line in reversed(errors.decode(errors="replace").splitlines()) if line.strip()), "")
-    if "MemoryError" in last:
-        last = "it needs more memory than checks.memory_limit"
-    return unknown("judge", last[:_TAIL] or f"ended with {process.returncode}")
+    if process.returncode == 0 and told and "findings" in told[-1]:
+        return told[-1]
+    if not reason:
+        last = next((line for line in reversed(errors.decode(errors="replace").splitlines()) if line.strip()), "")
+        reason = OUT_OF_MEMORY if "MemoryError" in last else last[:_TAIL] or f"ended with {process.returncode}"
+    return unjudged(reason, [Finding(**each) for each in told if "findings" not in each])
+
+
+async def _lines(stream: asyncio.StreamReader, told: list[dict[str, Any]]) -> None:
+    """The objects among the lines as they come; a torn one, of a judge that was killed, is left out."""
+    rest = b""
+    while data := await stream.read(1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                told.append(dict(json.loads(line)))
 
 
 async def check_run(
     path: Path, bounds: Mapping[str, Any], note: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 ) -> int:
     """Judge every cell of a stored run again, and rewrite its results; returns the exit code it deserves. `bounds`
-    replace those of `checks` that the cells have; `note` is told of each cell: its params and its result. Raises
-    ConfigError when the run cannot be read."""
+    replace those of `checks` that the cells have; `note` is told of each cell: its params and its result. A run that is
+    not complete, or has no cell, is unknown at best. Raises ConfigError when the run cannot be read, or still runs."""
+    lock = RunLock(path)
+    try:
+        return await _check_run(path, bounds, note)
+    finally:
+        lock.release()
+
+
+async def _check_run(
+    path: Path, bounds: Mapping[str, Any], note: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+) -> int:
     run = read_run(path)
     rows, results = [], []
     for cell in run.cells:
@@ -80,8 +102,11 @@ async def check_run(
         results.append(result)
         write_rows(path, [*rows, *(csv_row(left.params, left.result) for left in run.cells[len(rows) :])])
         note(cell.params, result)
+    complete = bool(run.manifest.get("complete"))
     code = exit_code(results)
-    if run.manifest.get("complete"):
+    if code == EXIT_OK and not (complete and results):
+        code = EXIT_UNKNOWN
+    if complete:
         write_json(path / "manifest.json", {**run.manifest, "exit_code": code})
     return code
 
@@ -90,19 +115,13 @@ def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
     """The verdict on a history in JSON lines, ours or another's, and the lines to print. What shows a violation is
     written beside it, as NAME.violation.txt and NAME.violation.svg. Raises ConfigError with file and line when it is
     no history."""
-    found = check(History.read_jsonl(path), time_limit_s=checks.time_limit, memory_limit_bytes=checks.memory_limit)
-    text = f"{found.verdict}: {found.reason} ({found.seconds:.1f} s)"
-    if found.violation is None:
-        return found.verdict, text
-    shown = found.violation.as_text().rstrip()
-    try:
-        files = [path.with_suffix(f".violation.{form}") for form in ("txt", "svg")]
-        for file, content in zip(files, (f"{shown}\n", found.violation.as_svg()), strict=True):
-            write_text(file, content)
-        where = "\n".join(map(str, files))
-    except OSError as error:  # it is violated all the same
-        where = f"not written: {error}"
-    return found.verdict, f"{text}\n\n{shown}\n\n{where}"
+    verdict = asyncio.run(judged(path, checks))
+    if "bad_history" in verdict:
+        raise BadHistory(verdict["bad_history"])
+    [finding] = verdict["findings"]
+    took = f" ({verdict['seconds']:.1f} s)" if "seconds" in verdict else ""
+    parts = [f"{finding['verdict']}: {finding['reason']}{took}", finding["detail"].rstrip(), verdict.get("written", "")]
+    return finding["verdict"], "\n\n".join(filter(None, parts))
 
 
 def _path() -> str:

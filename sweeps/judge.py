@@ -1,7 +1,8 @@
 """Judges a cell from its folder alone: `judge` is a function of the files, and a program around it.
 
-The program (`python -m sweeps.judge FOLDER SECONDS BYTES`) runs beside no measurement, in bounded memory, and prints
-the verdict as one line of JSON. It ends with its standard input, that is, with whoever started it.
+The program (`python -m sweeps.judge PATH SECONDS BYTES`) runs beside no measurement, in bounded memory, and prints
+each finding as a line of JSON as soon as it is made, then the verdict. It ends with its standard input, that is, with
+whoever started it. PATH may also be a file: a history in JSON lines, ours or another's.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from chaos.linearizability import check
+from chaos.events import NEVER_NS
+from chaos.history import BadHistory, History
+from chaos.linearizability import Violation, check
 from chaos.statuses import Status
 from chaos.verdict import (
     AppliedState,
     Evidence,
     Finding,
     Load,
+    Outage,
     as_json,
     judge_coverage,
     judge_exits,
@@ -38,6 +44,7 @@ from chaos.verdict import (
     parse_trace,
 )
 from raft_actor_node.core.invariants.liveness import PATIENCE
+from sweeps.availability import late_windows, waiting
 from sweeps.histories import history_of
 from sweeps.latency import FAIL, OK, UNKNOWN, Mask, Operations
 from sweeps.results import StoredCell, read_cell
@@ -46,34 +53,53 @@ from sweeps.spec import CheckSettings, Parameters
 _ROOM_BYTES = 1 << 30
 """Address space beside what the search may use: for the program, its libraries, and the history itself."""
 _NAMES = ("violation.txt", "violation.svg")
+OUT_OF_MEMORY = "it needs more memory than checks.memory_limit"
 
 
-def judge(folder: Path, checks: CheckSettings) -> dict[str, Any]:
-    """The verdict of the cell in a folder, for result.json. Writes violation.txt and violation.svg there when the
-    history is not linearizable, and removes those of an earlier check when it is."""
+def judge(
+    folder: Path, checks: CheckSettings, tell: Callable[[Finding], None] = lambda finding: None
+) -> dict[str, Any]:
+    """The verdict of the cell in a folder, for result.json; `tell` is told each finding as soon as it is made. Writes
+    violation.txt and violation.svg there when the history is not linearizable, and removes those of an earlier check
+    when it is. A check that fails is unknown, and costs no other one. Raises OSError and ValueError when there is no
+    cell in the folder."""
     begin = time.monotonic()
-    verdict = _Judge(folder, checks).verdict()
+    verdict = _Judge(folder, checks).verdict(tell)
     return {**verdict, "seconds": round(time.monotonic() - begin, 3)}
 
 
+def judge_history(path: Path, checks: CheckSettings) -> dict[str, Any]:
+    """The verdict on a history in JSON lines, as on a cell of which there is nothing else. What shows a violation is
+    written beside it, and "written" says where. Raises BadHistory."""
+    found = check(History.read_jsonl(path), time_limit_s=checks.time_limit, memory_limit_bytes=checks.memory_limit)
+    detail = "" if found.violation is None else found.violation.as_text()
+    verdict = as_json([Finding("linearizability", found.verdict, found.reason, detail)])
+    if found.violation is not None:
+        files = [path.with_name(f"{path.stem}.{name}") for name in _NAMES]
+        try:
+            _write_violation(found.violation, files)
+            verdict["written"] = "\n".join(map(str, files))
+        except OSError as error:  # it is violated all the same
+            verdict["written"] = f"not written: {error}"
+    return {**verdict, "seconds": round(found.seconds, 3)}
+
+
+def _write_violation(violation: Violation, files: Iterable[Path]) -> None:
+    for file, text in zip(files, (violation.as_text(), violation.as_svg()), strict=True):
+        file.write_text(text, encoding="utf-8")
+
+
 class _Judge:
-    """One judgement of one cell."""
+    """One judgement of one cell. What it looks at is read when it is first needed: a damaged file costs only the
+    checks that need it."""
 
     def __init__(self, folder: Path, checks: CheckSettings) -> None:
         self._folder, self._checks = folder, checks
         self._cell: StoredCell = read_cell(folder)
         self._parameters = Parameters.model_validate(self._cell.params["parameters"])
         self._nodes = tuple(f"n{number}" for number in range(1, self._parameters.cluster.nodes + 1))
-        self._events = self._cell.events()
-        self._inspection = self._cell.inspection()
-        self._settled: Mapping[str, Any] = self._inspection.get("settled") or {}
-        self._traces = self._cell.traces()
-        self._statuses = [self._status(told) for told in self._inspection.get("statuses", ())]
-        self._operations: Operations | None = None
-        if (folder / "latency.npz").is_file():
-            self._operations = self._cell.operations()
 
-    def verdict(self) -> dict[str, Any]:
+    def verdict(self, tell: Callable[[Finding], None]) -> dict[str, Any]:
         findings, absent = [], []
         for name, look in (
             ("linearizability", self._linearizability if self._checks.linearizable else None),
@@ -84,19 +110,32 @@ class _Judge:
             ("liveness", self._liveness if self._checks.invariants else None),
             ("coverage", self._coverage),
         ):
-            finding = look() if look is not None else None
+            finding = self._made(name, look) if look is not None else None
             if finding is None:
                 absent.append(name)
             else:
                 findings.append(finding)
+                tell(finding)
         return as_json(findings, absent)
+
+    @staticmethod
+    def _made(name: str, look: Callable[[], Finding | None]) -> Finding | None:
+        """What a check finds. The files may hold anything, and no check may cost the others what they find."""
+        try:
+            return look()
+        except MemoryError:
+            return Finding(name, "unknown", OUT_OF_MEMORY)
+        except Exception as error:
+            first = next(iter(str(error).splitlines()), "")
+            reason = f"the check failed: {type(error).__name__}: {first}"
+            return Finding(name, "unknown", reason, traceback.format_exc())
 
     # ------------------------------------------------------------------------------ the checks
 
     def _linearizability(self) -> Finding | None:
         for name in _NAMES:
             (self._folder / name).unlink(missing_ok=True)
-        if self._operations is None or self._excused:
+        if self._operations is None:
             return None
         if not self._parameters.load.value_bytes:
             return Finding("linearizability", "unknown", "values of 0 bytes do not tell who wrote them")
@@ -105,21 +144,24 @@ class _Judge:
         detail = ""
         if found.violation is not None:
             detail = found.violation.as_text()
-            for name, text in zip(_NAMES, (detail, found.violation.as_svg()), strict=True):
-                (self._folder / name).write_text(text, encoding="utf-8")
-        return Finding("linearizability", found.verdict, found.reason, detail)
+            _write_violation(found.violation, [self._folder / name for name in _NAMES])
+        return self._unless_excused(Finding("linearizability", found.verdict, found.reason, detail))
 
     def _invariants(self) -> Finding | None:
         """From what was found broken in the simulation, step by step, or from the traces of all nodes."""
         if own := self._inspection.get("violations"):
             return Finding("invariants", "violated", own[0], "\n".join(own))
-        if self._foreign and not any(self._traces.values()):
+        if self._foreign and not any(self._traces.values()) and not self._tells_of_itself:
             return None
-        return judge_traces(chain.from_iterable(self._told()), self._nodes)
+        committed: dict[str, int] = {}
+        for status in self._statuses:
+            committed[status.node_id] = max(status.commit_index, committed.get(status.node_id, 0))
+        told = chain.from_iterable(self._told())
+        return judge_traces(told, self._nodes, lives=self._lives(), committed=committed)
 
     def _inspected(self) -> Finding | None:
         """From what the nodes said of themselves, as often as they were asked."""
-        if self._excused or (self._foreign and not self._statuses):
+        if self._foreign and not self._tells_of_itself:
             return None
         if not self._settled:
             return Finding("inspection", "unknown", "the cell ended before the nodes could be asked")
@@ -138,7 +180,7 @@ class _Judge:
 
     def _state(self) -> Finding | None:
         nodes = self._settled.get("nodes", {})
-        if self._excused or (self._foreign and not nodes):
+        if self._foreign and not nodes:
             return None
         states = [
             AppliedState(
@@ -151,17 +193,18 @@ class _Judge:
             )
             for node_id, told in nodes.items()
         ]
-        return judge_hashes(states, self._nodes)
+        return self._unless_excused(judge_hashes(states, self._nodes))
 
     def _liveness(self) -> Finding | None:
-        """Only where the parameters let one expect a leader."""
-        if self._parameters.allow_bad_parameters or self._excused:
+        """Only where one is to expect a leader."""
+        if self._parameters.allow_bad_parameters or (self._expects_outage and not self._parameters.chaos):
             return None
         if not self._settled:
             return Finding("liveness", "unknown", "the cell ended before it could be seen")
         told = chain.from_iterable(self._told())
         signs = leader_signs_ns(event for event in told if isinstance(event.get("time_ns"), int))
-        signs += [self._settled["leader_ns"]] if self._settled["leader_ns"] is not None else []
+        found_ns = self._settled["leader_ns"]
+        signs += [found_ns] if found_ns is not None else []
         if self._operations is not None:
             signs += self._operations.success_ns().tolist()  # what was answered was answered by a leader
         return judge_liveness(
@@ -169,30 +212,91 @@ class _Judge:
             calm_ns=self._calm_ns(),
             end_ns=self._settled["end_ns"],
             election_timeout_max_s=self._longest_timeout_s,
+            asked_ns=self._settled["begin_ns"],
+            found_ns=found_ns,
             clock_error_s=self._clock_error_ns / 1e9,
         )
 
     def _coverage(self) -> Finding:
-        parameters, traced = self._parameters, [event for event in self._events if "term" in event]
-        unavailable = parameters.expect == "unavailable" and not self._calm_load
         evidence = Evidence(
             load=self._load(),
             faults=self._faults(),
-            traces=traced,
+            traces=[event for event in self._events if "term" in event],
             aims={int(position): aim for position, aim in self._inspection.get("aims", {}).items()},
             nodes=self._nodes,
             statuses=self._statuses,
-            faults_planned=bool(parameters.chaos),
-            unavailable=unavailable,
-            # A client that waits in vain asks for little.
-            fewest_operations=1 if unavailable else self._checks.least_operations,
+            faults_planned=bool(self._parameters.chaos),
+            outage=self._outage() if self._expects_outage else None,
+            fewest_operations=self._checks.least_operations,
         )
-        if self._excused and self._operations is None:
-            # There never was anything to disturb, nor anybody to ask.
-            evidence = replace(evidence, faults_planned=False, fewest_operations=0)
         return judge_coverage(evidence)
 
+    def _outage(self) -> Outage:
+        """What shows that nobody was served though somebody asked, and would have been served otherwise."""
+        operations, chaos = self._operations, self._parameters.chaos
+        clients = self._parameters.load.clients
+        fewest = min(self._checks.least_operations, clients)  # a client that waits in vain asks for little
+        if operations is None:
+            asked = self._inspection.get("asked")
+            if chaos or asked is None:
+                return Outage(0, fewest, unasked=1.0, before=0 if chaos else None, after=0 if chaos else None)
+            begin, end = np.array(asked["attempts_ns"], np.int64).reshape(-1, 2).T
+            attempts, unasked = waiting(begin, end, [tuple(asked["window_ns"])])
+            return Outage(attempts * clients, fewest, unasked)  # each time all of them ask for their sessions
+        windows = late_windows(self._events, operations, self._longest_timeout_s) if chaos else [operations.measure_ns]
+        waited, unasked = waiting(operations["start_ns"], operations["end_ns"], windows)
+        if not chaos:
+            return Outage(waited, fewest, unasked)
+        done, faults = operations.success_ns(), operations.fault_ns
+        first, last = (int(faults[0, 0]), int(faults[-1, 1])) if len(faults) else (0, NEVER_NS)
+        return Outage(waited, fewest, unasked, before=int((done < first).sum()), after=int((done > last).sum()))
+
+    def _unless_excused(self, finding: Finding) -> Finding | None:
+        """Where nothing was to succeed, and nothing did, nothing can be compared; what is wrong is wrong there too."""
+        if finding.verdict != "unknown" or not self._expects_outage or self._parameters.chaos:
+            return finding
+        operations = self._operations
+        return None if operations is None or not (operations["outcome"] == OK).any() else finding
+
+    def _lives(self) -> dict[str, tuple[int, int | None]]:
+        """Of each node the fewest and the most lives that it had; nobody knows where killing or starting it failed."""
+        crashes = [event for event in self._faults() if event["kind"] == "crash" and event["action"] != "skip"]
+        exact = not any(event.get("error") or event.get("took_effect", True) is not True for event in crashes)
+        lives: dict[str, tuple[int, int | None]] = {}
+        for node in self._nodes:
+            acts = {
+                action: {event["index"] for event in crashes if event["action"] == action and node in event["nodes"]}
+                for action in ("inject", "heal")
+            }
+            count = 1 + len(acts["inject"] & acts["heal"])
+            lives[node] = (count if exact else 1, count if exact else None)
+        return lives
+
     # ------------------------------------------------------------------------------ what they look at
+
+    @cached_property
+    def _events(self) -> list[dict[str, Any]]:
+        return self._cell.events()
+
+    @cached_property
+    def _inspection(self) -> dict[str, Any]:
+        return self._cell.inspection()
+
+    @property
+    def _settled(self) -> Mapping[str, Any]:
+        return self._inspection.get("settled") or {}
+
+    @cached_property
+    def _traces(self) -> dict[str, list[str]]:
+        return self._cell.traces()
+
+    @cached_property
+    def _statuses(self) -> list[Status]:
+        return [self._status(told) for told in self._inspection.get("statuses", ())]
+
+    @cached_property
+    def _operations(self) -> Operations | None:
+        return self._cell.operations() if (self._folder / "latency.npz").is_file() else None
 
     @property
     def _foreign(self) -> bool:
@@ -200,19 +304,13 @@ class _Judge:
         return self._parameters.cluster.command != "default"
 
     @property
-    def _excused(self) -> bool:
-        """Whether nothing ever succeeded, and that was expected: then there is nothing to prove."""
-        operations = self._operations
-        nothing = operations is None or not bool((operations["outcome"] == OK).any())
-        return self._parameters.expect == "unavailable" and nothing
+    def _tells_of_itself(self) -> bool:
+        """Whether a node answered when it was asked: then it is one of ours, which traces too."""
+        return bool(self._statuses or self._settled.get("nodes"))
 
     @property
-    def _calm_load(self) -> bool:
-        """Whether operations were due before faults, or after them: those should succeed whatever faults do."""
-        operations = self._operations
-        if operations is None or not self._parameters.chaos:
-            return False
-        return bool(self._undisturbed(operations["intended_ns"][operations.measured]).any())
+    def _expects_outage(self) -> bool:
+        return self._parameters.expect == "unavailable"
 
     @property
     def _clock_error_ns(self) -> int:
@@ -273,10 +371,14 @@ class _Judge:
         if self._parameters.load.mode == "closed":
             return Load(*counts)
         begin, end = operations.measure_ns
-        due, dropped = operations["intended_ns"][operations.measured], operations.dropped_ns
-        dropped = dropped[(dropped >= begin) & (dropped < end)]
-        missed = int(np.count_nonzero(self._undisturbed(dropped)))
-        return Load(*counts, due=int(np.count_nonzero(self._undisturbed(due))) + missed, not_started=missed)
+        due, dropped = operations["intended_ns"], operations.dropped_ns
+        calm_due, calm_dropped = self._undisturbed(due), self._undisturbed(dropped)
+        due_inside, dropped_inside = operations.measured, (dropped >= begin) & (dropped < end)
+        if (calm_due & due_inside).any() or (calm_dropped & dropped_inside).any():
+            calm_due, calm_dropped = calm_due & due_inside, calm_dropped & dropped_inside
+        # else faults lasted for the whole measurement, and the warm-up shows whether the load could be met.
+        missed = int(np.count_nonzero(calm_dropped))
+        return Load(*counts, due=int(np.count_nonzero(calm_due)) + missed, not_started=missed)
 
     def _undisturbed(self, times: Any) -> Mask:
         """Whether moments lie outside of faults, and of the time in which a cluster may recover from them."""
@@ -289,13 +391,23 @@ class _Judge:
 
 
 def main() -> None:
-    """Judge the cell in the folder that is named on the command line, within these bounds."""
+    """Judge the cell in the folder, or the history in the file, named on the command line, within these bounds."""
     threading.Thread(target=_end_with_owner, daemon=True).start()
-    folder, seconds, size = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    path, seconds, size = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_AS, (size + _ROOM_BYTES, size + _ROOM_BYTES))
-    parameters = Parameters.model_validate(read_cell(folder).params["parameters"])
-    checks = parameters.checks.model_copy(update={"time_limit": seconds, "memory_limit": size})
-    print(json.dumps(judge(folder, checks)))
+    bounds = {"time_limit": seconds, "memory_limit": size}
+
+    def tell(finding: Finding) -> None:
+        print(json.dumps(asdict(finding)), flush=True)
+
+    if path.is_dir():
+        parameters = Parameters.model_validate(read_cell(path).params["parameters"])
+        print(json.dumps(judge(path, parameters.checks.model_copy(update=bounds), tell)))
+        return
+    try:
+        print(json.dumps(judge_history(path, CheckSettings().model_copy(update=bounds))))
+    except BadHistory as error:
+        print(json.dumps({**as_json([]), "bad_history": str(error)}))
 
 
 def _end_with_owner() -> None:

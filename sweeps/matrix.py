@@ -19,6 +19,8 @@ from sweeps.tables import SIMULATED, Repeat, duration, scaled_notes
 from sweeps.thresholds import TIMES, parse_threshold
 
 _NODES = "cluster.nodes"
+_SWITCHES = ("raft.pre_vote", "raft.check_quorum")
+"""What a column is named by, whether it is an axis or fixed."""
 _SURPRISES = {"unavailable": "UNAVAILABLE", "available": "available, not expected"}
 
 
@@ -41,12 +43,12 @@ def found(result: Mapping[str, Any], expected: str) -> Found:
     if expected in ("violated", "unknown"):
         return Found(f"{kind}, expected" if good else f"{kind}, not {expected}", good)
     state, outage_ms = served(result)
-    note = "" if kind == "ok" or (good and kind == "unknown") else f", verdict {kind}"
+    note = "" if kind == "ok" else f", verdict {kind}"
     if state is None:
         words = "failed" if result["status"] != "ok" else "ok" if kind == "ok" else kind
         return Found(words + (note if words not in ("ok", kind) else ""), good, outage_ms)
     if expected in ("available", "unavailable") and state != expected:
-        return Found(_SURPRISES[state] + note, False, outage_ms)
+        return Found(_SURPRISES.get(state, state) + note, False, outage_ms)
     if result["status"] != "ok":
         return Found(f"{state}, failed", False, outage_ms)
     return Found(state + (", expected" if state == "unavailable" else "") + note, good, outage_ms)
@@ -77,19 +79,19 @@ def view(cells: Sequence[Repeat], refused: Mapping[str, str] | None = None) -> T
 def matrix(cells: Sequence[Repeat]) -> Table:
     """A row per case and number of nodes, a column per combination of the other parameters."""
     fields: dict[tuple[str, str], dict[tuple[tuple[str, Any], ...], list[Found]]] = {}
-    columns: dict[tuple[tuple[str, Any], ...], None] = {}
+    columns: dict[tuple[tuple[str, Any], ...], str] = {}
     for params, result in cells:
         axes = dict(params["axes"])
         row = (str(axes.pop(CASE, "")), show(axes.pop(_NODES, params["parameters"]["cluster"]["nodes"])))
         column = tuple((name, show(value)) for name, value in axes.items())
-        columns[column] = None
+        columns.setdefault(column, _heading(column, params["parameters"]))
         expected = params["parameters"]["expect"]
         fields.setdefault(row, {}).setdefault(column, []).append(found(result, expected))
     table = _table()
     table.add_column(CASE, no_wrap=True)
     table.add_column("nodes", justify="right")
-    for column in columns:
-        table.add_column(_switches(column), overflow="fold")
+    for heading in columns.values():
+        table.add_column(heading, overflow="fold")
     last = ""
     for (case, nodes), row_fields in fields.items():
         found_by_column = (_field(row_fields.get(column, ()), with_outage=True) for column in columns)
@@ -98,12 +100,16 @@ def matrix(cells: Sequence[Repeat]) -> Table:
     return table
 
 
-def _switches(column: Iterable[tuple[str, str]]) -> str:
-    """`pre vote + check quorum` where all parameters are switches, else names with values."""
-    named = [(name.rsplit(".", 1)[-1].replace("_", " "), value) for name, value in column]
+def _heading(column: Iterable[tuple[str, str]], parameters: Mapping[str, Any]) -> str:
+    """`pre vote + check quorum`: the switches that are on in these cells; names with values where other parameters
+    vary too."""
+    effective = {name: show(parameters.get("raft", {}).get(name.partition(".")[2], "")) for name in _SWITCHES}
+    varying = dict(column)
+    named = [(name.rsplit(".", 1)[-1].replace("_", " "), value) for name, value in varying.items()]
     if any(value not in ("true", "false") for _, value in named):
         return ", ".join(f"{name} {value}" for name, value in named)
-    return " + ".join(name for name, value in named if value == "true") or "neither"
+    switches = {name.rsplit(".", 1)[-1].replace("_", " "): value for name, value in {**effective, **varying}.items()}
+    return " + ".join(name for name, value in switches.items() if value == "true") or "neither"
 
 
 def _field(repeats: Sequence[Found], *, with_outage: bool = False) -> Text:

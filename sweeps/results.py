@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import fcntl
 import gzip
 import importlib.metadata
 import io
@@ -67,13 +68,37 @@ class CellFiles:
     """What the nodes told of themselves at the end."""
 
 
+class RunLock:
+    """Held by whoever writes in a run directory, for as long as it lives: the kernel lets go of it then."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigError when somebody else holds it."""
+        self._directory: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise ConfigError(f"{path}: it still runs, or is being judged") from None
+        except OSError:
+            pass  # a file system that knows no locks
+
+    def release(self) -> None:
+        """Let others write there."""
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            os.close(directory)
+
+    __del__ = release
+
+
 class RunWriter:
-    """Writes a run directory, cell by cell."""
+    """Writes a run directory, cell by cell. Nobody else may until it has finished."""
 
     def __init__(self, path: Path, spec_yaml: str, manifest: Mapping[str, Any]) -> None:
         self.path = path
         self._manifest = dict(manifest)
         self._rows: dict[str, dict[str, Any]] = {}
+        self._lock = RunLock(path)
         (path / "cells").mkdir()
         write_text(path / "spec.yaml", spec_yaml)
         self._write_manifest(complete=False)
@@ -142,6 +167,7 @@ class RunWriter:
         """Say in the manifest how the run ended."""
         self._manifest |= {"finished": _now(), "exit_code": exit_code}
         self._write_manifest(complete=complete)
+        self._lock.release()
 
     def _write_manifest(self, *, complete: bool) -> None:
         self._manifest["complete"] = complete

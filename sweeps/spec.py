@@ -146,8 +146,8 @@ class CheckSettings(_Described):
     memory_limit: Annotated[Size, Field(ge=64 * 2**20)] = 2 * 2**30
     """One that takes more memory is given up too."""
     least_operations: Annotated[int, Field(ge=0, strict=True)] = 100
-    """A cell in which fewer operations succeed proves nothing: its verdict is unknown. With `expect: unavailable` it
-    is enough that operations were asked, where none was due outside of faults."""
+    """A cell in which fewer operations succeed proves nothing: its verdict is unknown. With `expect: unavailable` so
+    many must wait in vain instead, but no more than there are clients."""
 
 
 class Parameters(_Described):
@@ -172,9 +172,23 @@ class Parameters(_Described):
     """Run cells whose parameters break a static rule of Raft."""
     checks: CheckSettings = CheckSettings()
     expect: Literal["ok", "available", "unavailable", "safe", "unknown", "violated"] = "ok"
-    """What the cell should show. available, unavailable: operations complete, or none does, while a fault lasts,
-    later than 10 election timeouts after it began; without faults, in the whole measurement. safe: anything but a
-    violation. unknown, violated: this verdict; a violation that was expected and not found is a failure."""
+    """What the cell should show. A cell that shows something else fails, or its verdict counts as unexpected: see the
+    exit codes of `sweep`. A judge that fails meets no expectation.
+
+    ok           the verdict ok: nothing is violated, all that was checked is ok, and enough happened to say so
+    available    as ok; and under each fault that lasted longer than 10 of the longest election timeouts operations
+                 succeeded later than that, at no less than a hundredth of the rate before; without faults: operations
+                 succeeded
+    unavailable  the verdict ok, where enough is: under each such fault no operation succeeded later than that, though
+                 at least `checks.least_operations` (but no more than there are clients) waited, and somebody did for
+                 9 tenths of the time; one succeeded before the first fault, and one after the last was healed. Without
+                 faults: nothing succeeded, though clients asked for the whole measurement; then liveness is not
+                 checked, and histories and states with nothing in them need not be compared. Violations count as ever
+    safe         ok, or an unknown verdict where linearizability and invariants are ok: no fault needs to bite, nobody
+                 needs to be served, and states need not be compared
+    unknown      an unknown verdict for lack of coverage alone, with all other checks ok
+    violated     linearizability, invariants, inspection, state or exits violated (liveness does not count), and
+                 coverage ok. An expected violation that was not found is a failure"""
 
     @property
     def slowest_clock(self) -> float:

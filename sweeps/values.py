@@ -7,6 +7,9 @@ value tell the ids that made it, in order. A row of `latency.npz` has room for o
     2**40 and more  the id of the only write that made it; from 2**63 on it is none of ours: bytes nobody wrote
     1 to 2**40 - 1  one more than the position of its ids in the table of composites
 
+BARE (2**62) is added to the id that a value begins with when its padding is missing: an append to nothing leaves that
+behind, but a put whose value was cut does too. Who knows what wrote the id can tell (chaos/history.py).
+
 Values shorter than 8 bytes hold the end of their ids, and repeat; all of them are in the table of composites, for
 as numbers they could be taken for its rows.
 """
@@ -20,6 +23,8 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chaos.history import BARE
 
 ID_BYTES = 8
 CLIENT_SHIFT = 40
@@ -38,7 +43,7 @@ class Values:
         self._unique = self._id_bytes == ID_BYTES
         self._least = 1 << CLIENT_SHIFT if self._unique else 1 << 64
         self._padding = b"." * (value_bytes - self._id_bytes)
-        self._rows: dict[bytes, int] = {}
+        self._rows: dict[tuple[bool, bytes], int] = {}
         self._ids = array("Q")
         self._ends = array("q")
 
@@ -69,15 +74,18 @@ class Values:
 
     def _rare(self, value: bytes) -> int:
         head, tail = value[: self._id_bytes], value[self._id_bytes :]
+        bare = not tail.startswith(self._padding)
         key = head + tail.removeprefix(self._padding)
-        if (row := self._rows.get(key)) is not None:
+        if (row := self._rows.get((bare, key))) is not None:
             return row
         ids = self._pieces(key)
+        if bare and ids[0] < BARE:
+            ids[0] += BARE
         if len(ids) == 1 and self._unique:
             return ids[0]
         self._ids.extend(ids)
         self._ends.append(len(self._ids))
-        self._rows[key] = row = len(self._ends)
+        self._rows[bare, key] = row = len(self._ends)
         return row
 
     def _pieces(self, key: bytes) -> list[int]:

@@ -2,6 +2,7 @@
 
 A cell has a status, which says whether it ran and measured as it should (ok, failed, interrupted), and a verdict,
 which says whether the system was correct meanwhile: ok, violated or unknown, and pending until it is judged.
+What each expectation accepts stands at `Parameters.expect` in spec.py.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from chaos.verdict import Finding, as_json
 from sweeps.results import EXIT_FAILED, EXIT_OK, EXIT_UNKNOWN, EXIT_VIOLATED
 
 PENDING = "pending"
-_FINE = {
-    "unknown": ("unknown",),
-    "violated": ("violated",),
-    "safe": ("ok", "unknown"),
-}
-"""The verdicts that each expectation allows; all others allow ok alone."""
+JUDGE = "judge"
+"""The check of a verdict that was not reached, because the judge failed: it meets no expectation."""
+_SAFETY = ("linearizability", "invariants", "inspection", "state", "exits")
+"""The checks that find that something wrong happened; liveness finds that something right did not."""
+_DECIDED = ("linearizability", "invariants")
+"""What must have been decided for a cell to be called safe."""
+_SPECIAL = ("safe", "unknown", "violated")
+"""The expectations that are met by other verdicts than ok."""
 
 
 def pending(reason: str) -> dict[str, Any]:
@@ -25,26 +29,40 @@ def pending(reason: str) -> dict[str, Any]:
     return {"verdict": PENDING, "reason": reason, "findings": []}
 
 
-def unknown(check: str, reason: str) -> dict[str, Any]:
-    """The verdict of a cell that could not be judged."""
-    finding = {"check": check, "verdict": "unknown", "reason": reason, "detail": ""}
-    return {"verdict": "unknown", "reason": f"{check}: {reason}", "findings": [finding]}
+def unjudged(reason: str, found: Sequence[Finding] = ()) -> dict[str, Any]:
+    """The verdict of a cell whose judge failed after it had `found` this much: a violation stays one."""
+    return as_json([*found, Finding(JUDGE, "unknown", reason)])
+
+
+def meets(verdict: Mapping[str, Any], expect: str) -> bool:
+    """Whether a verdict is what was expected; see `Parameters.expect`."""
+    word, found = verdict["verdict"], {each["check"]: each["verdict"] for each in verdict["findings"]}
+    match expect:
+        case "safe" if word == "unknown":
+            return JUDGE not in found and all(found.get(check) == "ok" for check in _DECIDED)
+        case "unknown":
+            return bool(word == "unknown" and [check for check in found if found[check] != "ok"] == ["coverage"])
+        case "violated":
+            return found.get("coverage") == "ok" and any(found.get(check) == "violated" for check in _SAFETY)
+    return bool(word == "ok")
 
 
 def with_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any], expect: str) -> dict[str, Any]:
     """A cell's result with a verdict in place of the one it had. The status fails with a verdict that was expected
     and not found; what was measured stays as it is."""
-    found = str(verdict["verdict"])
-    fine = found in _FINE.get(expect, ("ok",))
-    missed = expect in ("violated", "unknown") and found in ("ok", "unknown") and not fine
-    reason = verdict.get("reason") or ""
+    found, fine, reason = str(verdict["verdict"]), meets(verdict, expect), verdict.get("reason") or ""
+    # Where an unknown was expected another one is no failure, but it proves nothing either.
+    missed = not fine and (expect, found) in (("violated", "ok"), ("violated", "unknown"), ("unknown", "ok"))
     if missed:
         reason = f"expected the verdict {expect}, and it is {found}" + (f" ({reason})" if reason else "")
+    elif expect == found and not fine:
+        wanted = "violation of safety under load and faults" if found == "violated" else "lack of coverage alone"
+        reason = f"expected a {wanted}, and found {reason}"
     status = result["status"]
     if status != "interrupted":
         broken = fine and found == "violated"  # on purpose: then it may end however it ends
         status = "failed" if (result.get("reason") and not broken) or missed else "ok"
-    judged = {**verdict, "reason": reason, "expected": fine and expect in _FINE, "unexpected": not fine}
+    judged = {**verdict, "reason": reason, "expected": fine and expect in _SPECIAL, "unexpected": not fine}
     return {**result, "status": status, "verdict": judged}
 
 

@@ -170,7 +170,10 @@ class LoadGenerator:
         self._seen = (0, 0)
 
     async def connect(self, addresses: Mapping[str, str]) -> None:
-        """Open a session per client. Raises OperationError when the cluster grants none in time."""
+        """Open a session per client. Raises OperationError when the cluster grants none in time; then it may be called
+        again."""
+        if self._engine is not None:
+            await self._engine.close()
         self._engine = self._new_engine(
             dict(addresses),
             client_id="load",

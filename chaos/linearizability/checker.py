@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chaos.history import History, Key, Operation
+from chaos.linearizability.bounds import Bounds, OutOfBounds
 from chaos.linearizability.pose import pose
 from chaos.linearizability.problem import Contradiction, Impossible, matters
-from chaos.linearizability.search import BYTES_PER_CONFIGURATION, Search
+from chaos.linearizability.search import BYTES_PER_STEP, Search
 from chaos.linearizability.shrink import smallest
 from chaos.linearizability.violation import Violation
 
 Verdict = Literal["ok", "violated", "unknown"]
 
-_FIRST_PORTION = 20_000
+_FIRST_PORTION = 50_000
 _PORTION = 10_000
-"""Configurations that are tried between two looks at the clock: about 0.1 s."""
+"""Work between two looks at the clock and at the memory: about 0.1 s."""
 _SHRINK_S = 2.0, 10.0
 """A violation is made small in what is left of the time limit, but within these bounds."""
 
@@ -49,8 +50,9 @@ def check(
 ) -> Linearizability:
     """Judge a history: is each key, taken alone, a linearizable store of one value, as kv/model.py has it?
 
-    `time_limit_s` and `memory_limit_bytes` bound the search (the latter as estimated; the history itself not
-    counted); what they cut off is unknown. To make a violation small, two seconds more may be taken.
+    `time_limit_s` and `memory_limit_bytes` bound the check (the latter as estimated; the history itself not
+    counted); what they cut off is unknown. To make a violation small, two seconds more may be taken. A piece of
+    work that is begun is ended: a pass over all operations on a key, or one step of the search.
     `clock_error_ns` bounds by how much each time stamp may be wrong with respect to the others.
 
     Keys are judged apart, because a history is linearizable when each of its objects is (Herlihy, Wing, 1990).
@@ -70,8 +72,7 @@ class _Open:
 class _Check:
     def __init__(self, history: History, time_limit_s: float, memory_limit_bytes: int, clock_error_ns: int) -> None:
         self._begin = time.monotonic()
-        self._end = self._begin + time_limit_s
-        self._memory_limit_bytes = memory_limit_bytes
+        self._bounds = Bounds(self._begin + time_limit_s, memory_limit_bytes)
         self._clock_error_ns = clock_error_ns
         self._keys = sorted(history.by_key(), key=lambda pair: len(pair[1]))
         self._decided_keys = self._decided_operations = 0
@@ -85,10 +86,11 @@ class _Check:
         portion = _FIRST_PORTION
         while undecided and not self._why_not:
             portion *= 2
-            undecided.sort(key=lambda key: key.search.tried)
+            undecided.sort(key=lambda key: key.search.work)
             still_open = []
             for key in undecided:
-                order = self._search(key.search, portion, sum(other.search.bytes for other in undecided))
+                others = sum(other.search.bytes for other in undecided if other is not key)
+                order = self._search(key.search, portion, others)
                 if order is False:
                     return self._violated(key.key, key.operations, key.search)
                 if order is None:
@@ -102,16 +104,18 @@ class _Check:
         """Cheap checks and a short search of every key; yields a violation as soon as there is one."""
         occupied = 0
         for key, operations in self._keys:
-            if time.monotonic() >= self._end:
-                self._why_not = "time"
-                return
             try:
-                problem = pose(operations, self._clock_error_ns)
+                self._bounds.room(occupied + BYTES_PER_STEP * len(operations))
+                problem = pose(operations, self._clock_error_ns, self._bounds)
             except Impossible as error:
                 yield self._violated(key, operations, error.contradiction)
                 return
+            except OutOfBounds as error:
+                # The largest keys come last: what has no room or time for this one has none for the others.
+                self._why_not = error.what
+                return
             search = Search(problem)
-            order = self._search(search, _FIRST_PORTION + len(operations), occupied + search.bytes)
+            order = self._search(search, _FIRST_PORTION + len(operations), occupied)
             if order is False:
                 yield self._violated(key, operations, search)
                 return
@@ -123,17 +127,17 @@ class _Check:
 
     def _search(self, search: Search, count: int, occupied: int) -> bool | None:
         """Search for a while; None when it is not decided yet, perhaps because a limit is reached."""
-        while count > 0:
-            room = (self._memory_limit_bytes - occupied) // BYTES_PER_CONFIGURATION
-            if time.monotonic() >= self._end or room <= 0:
-                self._why_not = "memory" if room <= 0 else "time"
+        end = search.work + count
+        while search.work < end:
+            try:
+                room = self._bounds.room(occupied + search.bytes)
+            except OutOfBounds as error:
+                self._why_not = error.what
                 return None
-            portion = min(count, room, _PORTION)
-            order = search.run(portion)
+            portion = min(end - search.work, _PORTION, 1 + room // search.bytes_per_work)
+            order = search.run(int(portion))
             if order is not None:
                 return order
-            count -= portion
-            occupied += portion * BYTES_PER_CONFIGURATION
         return None
 
     def _decided(self, operations: Sequence[Operation]) -> None:
@@ -143,7 +147,7 @@ class _Check:
     def _violated(self, key: Key, operations: list[Operation], why: Contradiction | Search) -> Linearizability:
         self._decided(operations)
         now, (least_s, most_s) = time.monotonic(), _SHRINK_S
-        end = min(max(self._end, now + least_s), now + most_s)
+        end = min(max(self._bounds.end, now + least_s), now + most_s)
         violation = smallest(key, operations, why, self._clock_error_ns, end)
         return self._finish("violated", f"key {key}: {violation.reason}", violation)
 

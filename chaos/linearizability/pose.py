@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
 from chaos.history import Operation
+from chaos.linearizability.bounds import Bounds
 from chaos.linearizability.problem import (
     BLIND,
     EXTEND,
@@ -31,17 +33,19 @@ _UNSEEN = (-2,)
 """What is appended, when no value that anybody saw contains it."""
 
 
-def pose(operations: Sequence[Operation], clock_error_ns: int = 0) -> Problem:
-    """The problem that the operations on one key pose. Raises Impossible when a contradiction is plain to see."""
-    return _Builder(operations, clock_error_ns).build()
+def pose(operations: Sequence[Operation], clock_error_ns: int = 0, bounds: Bounds | None = None) -> Problem:
+    """The problem that the operations on one key pose. Raises Impossible when a contradiction is plain to see, and
+    OutOfBounds when there is no time for it, or no room."""
+    return _Builder(operations, clock_error_ns, bounds or Bounds()).build()
 
 
 class _Builder:
     """Builds the problem of one key. Operations are known by their position in `self.operations`."""
 
-    def __init__(self, operations: Sequence[Operation], clock_error_ns: int) -> None:
+    def __init__(self, operations: Sequence[Operation], clock_error_ns: int, bounds: Bounds) -> None:
         self.operations = [operation for operation in operations if matters(operation)]
         self.error_ns = clock_error_ns
+        self.bounds = bounds
         self.atoms = Atoms()
         self.states = States(self.atoms)
         self.wrote: list[tuple[int, ...] | None] = [self._written(operation) for operation in self.operations]
@@ -66,12 +70,19 @@ class _Builder:
         return None if written is None else self.atoms.written(written, operation.size)
 
     def build(self) -> Problem:
-        """Everything, in order."""
+        """Everything, in order; each pass takes time in proportion to the operations and to what they saw."""
+        look = self.bounds.look
+        look()
         self._observe()
+        look()
         steps, optional = self._classify()
         self._complete(steps + optional)
+        look()
         holds = self._holds(steps, optional)
-        tighten(steps, holds)
+        tighten(steps, holds, look)
+        look()
+        _in_turn(steps, optional, self._previous())
+        look()
         steps.sort(key=lambda step: step.deadline)
         _place(steps)
         return Problem(steps, _options(optional), holds, self.states)
@@ -216,6 +227,8 @@ class _Builder:
             else:
                 if step.operation.f in {"put", "cas"} and step.kind != READ:
                     step.after = ABSENT if step.atoms is None else states.extended(ABSENT, step.atoms, step.size)
+                if step.kind == MOVE and step.before == step.after:
+                    step.kind = READ  # a cas that writes what it expects replaces nothing
                 step.atoms = step.size = None
             group = step.kind, step.before, step.after, step.atoms, step.size, step.length
             step.group = groups.setdefault(group, len(groups))
@@ -244,9 +257,64 @@ class _Builder:
                 hold.next = step
         return holds
 
+    # The order in which a process asked
+
+    def _previous(self) -> dict[int, Operation]:
+        """id() of an operation -> the one that its process had ended before.
+
+        A process has one operation at a time: the next one begins after the last has ended, also where a coarse
+        clock shows one moment for both. What nobody knows the end of may take effect beside the next one, and where
+        another of the same moment took no time, nobody knows which of them came first.
+        """
+        previous: dict[int, Operation] = {}
+        ended: dict[int, list[Operation]] = {}
+        for operation in sorted(self.operations, key=lambda o: (o.invoke_ns, o.return_ns)):
+            earlier = ended.setdefault(operation.process, [])
+            at = bisect_right(earlier, _invoked(operation), key=_returned)
+            if operation.outcome != "ok":
+                at = min(at, bisect_left(earlier, _invoked(operation), key=_invoked))
+            if at:
+                previous[id(operation)] = earlier[at - 1]
+            if operation.outcome == "ok" and (not earlier or _returned(earlier[-1]) <= operation.return_ns):
+                earlier.append(operation)
+        return previous
+
+
+def _invoked(operation: Operation) -> float:
+    return operation.invoke_ns
+
+
+def _returned(operation: Operation) -> float:
+    return operation.return_ns
+
+
+def _in_turn(steps: list[Step], optional: list[Step], previous: dict[int, Operation]) -> None:
+    """Tell each step what it comes after, where its interval does not; an option gets a group of its own then. Raises
+    Impossible."""
+    by_operation = {id(step.operation): step for step in steps + optional}
+    groups = len(by_operation)
+    pairs: list[tuple[Step, Step]] = []
+    for number, (name, operation) in enumerate(previous.items()):
+        step, before = by_operation[name], by_operation[id(operation)]
+        if before.deadline >= step.invoke:
+            step.after_step = before
+            step.invoke = max(step.invoke, before.invoke)
+            before.next_invoke = min(before.next_invoke, step.invoke)
+            pairs.append((before, step))
+            if math.isinf(step.deadline):
+                step.group = groups + number
+    for before, step in reversed(pairs):
+        before.deadline = min(before.deadline, step.deadline)
+        for one in (before, step):
+            if one.deadline < one.invoke:
+                pair = [before.operation, step.operation]
+                raise Impossible(f"there is no moment left in which {who(one.operation)} took effect", pair)
+
 
 def _place(steps: list[Step]) -> None:
-    """Give steps whose intervals overlap different bits; `steps` are in the order of their deadlines."""
+    """Number steps, and give those whose intervals overlap different bits; they are in the order of deadlines."""
+    for number, step in enumerate(steps):
+        step.number = number
     free: list[int] = []
     width = ended = 0
     for step in sorted(steps, key=lambda step: step.invoke):
@@ -262,5 +330,5 @@ def _place(steps: list[Step]) -> None:
 def _options(optional: list[Step]) -> list[Option]:
     found: dict[int, Option] = {}
     for step in sorted(optional, key=lambda step: step.invoke):
-        found.setdefault(step.group, Option(step, [])).invokes.append(step.invoke)
+        found.setdefault(step.group, Option(step, [], step.after_step)).invokes.append(step.invoke)
     return list(found.values())

@@ -55,8 +55,14 @@ class Step:
     """EXTEND: length in bytes of the value after it, None: not known."""
     group: int = 0
     """Steps of one group do the same."""
+    number: int = 0
+    """Its place in the order of deadlines."""
     bit: int = 0
     """Its place in a set of steps, unique among those whose intervals overlap."""
+    after_step: Step | None = None
+    """What its process did before, where the intervals do not tell that this came first."""
+    next_invoke: int | float = math.inf
+    """When that was invoked which comes after this step in the same sense."""
 
 
 @dataclass(slots=True)
@@ -66,6 +72,8 @@ class Option:
     step: Step
     invokes: list[int | float]
     """When they were invoked, in ascending order."""
+    after_step: Step | None = None
+    """As of a step; of all of them."""
 
 
 @dataclass(slots=True)

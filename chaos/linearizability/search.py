@@ -7,7 +7,8 @@ tried twice.
 
 Few choices remain, because
 * a read that is possible takes effect at once: later it could do no more;
-* of several steps that do the same, the one with the earliest deadline goes first: two of them can change places;
+* of several steps that do the same, the one with the earliest deadline goes first: two of them can change places,
+  unless something that comes after one of them in its process may come before the other;
 * a state that is entered once is left when all that saw it have taken effect, and by the step that is
   known to replace it, if there is one;
 * operations that may have happened (options) are thought of last, and only where a chain of them makes a
@@ -19,6 +20,8 @@ Kroening: Faster linearizability checking via P-compositionality, 2015.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -26,8 +29,11 @@ from typing import Any, NamedTuple
 from chaos.linearizability.problem import BLIND, EXTEND, MOVE, READ, Option, Problem, Step
 from chaos.linearizability.states import ABSENT, NONE
 
-BYTES_PER_CONFIGURATION = 150
-BYTES_PER_STEP = 3000
+BYTES_PER_STEP = 1500
+_BYTES_PER_CONFIGURATION = 150
+"""And the bits that say which steps and options took effect."""
+_ENTRIES_PER_WORK = 4
+"""So many entries of a layer or steps are copied or looked at in the time that a configuration takes, or less."""
 
 _STATE_BITS = 32
 
@@ -37,7 +43,6 @@ a few bits for each; whether it is the turn of the options."""
 
 _Found = _Configuration | tuple[()]
 """A configuration, or nothing yet: to look for one that options lead to may take long."""
-
 
 _Preference = Callable[[Step, int], Any]
 """Sorts the steps that can go on from a state; the first is tried first."""
@@ -72,6 +77,16 @@ class _Layer(NamedTuple):
     """State -> steps that are possible in it only, and leave it."""
     free: tuple[Step, ...]
     """All others, by deadline."""
+    waiting: tuple[tuple[int, int], ...]
+    """Bits of a step, and of the one that its process did before, for those where this may not have taken effect."""
+
+    def blocked(self, done: int) -> int:
+        """Bits of the steps whose turn it is not yet, because their process has not done what comes before."""
+        bits = 0
+        for bit, before in self.waiting:
+            if not done & before:
+                bits |= bit
+        return bits
 
 
 class Search:
@@ -84,6 +99,8 @@ class Search:
     def __init__(self, problem: Problem) -> None:
         self.tried = 0
         """Configurations tried."""
+        self.work = 0
+        """Configurations tried, and what took as long: layers, and steps looked at."""
         self.furthest = 0
         """Number of the first step that no order has reached beyond."""
         self._problem = problem
@@ -96,12 +113,17 @@ class Search:
         self._turn = _TURN
         self._options = _numbered(problem.options)
         self._longest = max((step.length or 0 for step in problem.steps), default=0)
+        self._layer_bytes = 0
+        bits = self._width + sum(mask.bit_length() for _, _, mask in self._options)
+        self.bytes_per_work = _BYTES_PER_CONFIGURATION + bits // 4
+        """What a piece of work may leave behind."""
 
     @property
     def bytes(self) -> int:
         """About what it occupies."""
         waiting = sum(len(attempt.stack) for attempt in self._attempts)
-        return BYTES_PER_CONFIGURATION * (self.tried + waiting) + BYTES_PER_STEP * len(self._steps)
+        steps = (BYTES_PER_STEP + self._width // 4) * len(self._steps)
+        return self.bytes_per_work * (self.tried + waiting) + self._layer_bytes + steps
 
     @property
     def furthest_deadline(self) -> int | float:
@@ -109,16 +131,16 @@ class Search:
         return self._steps[self.furthest].deadline
 
     def run(self, count: int) -> bool | None:
-        """Try about `count` further configurations. Returns whether there is an order, None: not known yet."""
+        """Do about so much work. Returns whether there is an order, None: not known yet."""
         if not self._steps:
             return True
-        end = self.tried + count
-        while self.tried < end:
-            before = self.tried
+        end = self.work + count
+        while self.work < end:
+            before = self.work
             order = self._run(self._attempts[0], min(self._turn, end - before))
             if order is not None:
                 return order
-            self._turn -= self.tried - before
+            self._turn -= self.work - before
             if self._turn <= 0:
                 self._attempts.rotate(-1)
                 self._turn = _TURN
@@ -126,13 +148,14 @@ class Search:
 
     def _run(self, attempt: _Attempt, count: int) -> bool | None:
         stack, tried, holds, options = attempt.stack, attempt.tried, self._problem.holds, self._problem.options
-        width, last, end = self._width, len(self._steps) - 1, self.tried + count
+        width, last, end = self._width, len(self._steps) - 1, self.work + count
         while stack:
-            if self.tried >= end:
+            if self.work >= end:
                 return None
             top = stack.pop()
             if not isinstance(top, tuple):
                 self.tried += 1
+                self.work += 1
                 found = next(top, None)
                 stack += [] if found is None else [top, found] if found else [top]
                 continue
@@ -142,40 +165,51 @@ class Search:
                 stack.append(self._by_options(at, done, state, used, layer))
                 continue
             while True:
-                done |= layer.reads.get(state, 0)
-                if not done & layer.bit:
+                done = _seen(layer, state, done) if layer.waiting else done | layer.reads.get(state, 0)
+                if not done & layer.bit or self.work >= end:
                     break
                 if at == last:
                     return True
                 done ^= layer.bit
                 at += 1
                 layer = self._layer(at)
+            if done & layer.bit:
+                stack.append((at, done, state, used, False))
+                return None
             configuration = ((used << _STATE_BITS) | state) << width | done
-            if configuration in tried[at]:
+            if configuration in tried[at] or (layer.waiting and self._stuck(layer, state, done)):
                 continue
             tried[at].add(configuration)
             self.tried += 1
+            self.work += 1
             self.furthest = max(self.furthest, at)
             hold = holds.get(state)
             if hold is None or hold.free(layer.deadline):
                 if options:
                     stack.append((at, done, state, used, True))
                 stack.extend(reversed(self._by_steps(attempt.preference, at, done, state, used, layer)))
-            elif hold.replaced(layer.deadline) and hold.next is not None:
+            elif hold.replaced(layer.deadline) and hold.next is not None and not layer.blocked(done) & hold.next.bit:
                 stack.append((at, done | hold.next.bit, hold.next.after, used, False))
         return False
+
+    def _stuck(self, layer: _Layer, state: int, done: int) -> bool:
+        """Whether a read needs this state, which is entered once, and before it something that needs another one."""
+        return state in self._problem.holds and bool(layer.reads.get(state, 0) & ~done)
 
     def _by_steps(
         self, preference: _Preference, at: int, done: int, state: int, used: int, layer: _Layer
     ) -> list[_Configuration]:
         """The configurations that one more step leads to; what is most likely to go on comes first."""
         found: list[_Configuration] = []
-        after, groups = self._problem.after, set()
+        after, out = self._problem.after, done | layer.blocked(done)
+        groups: dict[int, int | float] = {}
+        """To the deadline of the step of each that goes first."""
         possible = (*layer.moves.get(state, ()), *layer.free)
+        self.work += len(possible) // _ENTRIES_PER_WORK
         for step in sorted(possible, key=lambda step: preference(step, state)):
-            if done & step.bit or step.group in groups:
+            if out & step.bit or groups.get(step.group, math.inf) < step.next_invoke:
                 continue
-            groups.add(step.group)
+            groups.setdefault(step.group, step.deadline)
             led_to = step.after if step.kind == BLIND else after(state, step)
             if led_to != NONE:
                 found.append((at, done | step.bit, led_to, used, False))
@@ -185,27 +219,37 @@ class Search:
 
     def _by_options(self, at: int, done: int, state: int, used: int, layer: _Layer) -> Iterator[_Found]:
         """The configurations that a chain of options and one step lead to."""
-        after = self._problem.after
-        for led_to, now_used in self._chains(state, used, layer.deadline):
+        after, out = self._problem.after, done | layer.blocked(done)
+        for led_to, now_used in self._chains(at, done, state, used, layer.deadline):
             yield ()
+            if led_to == NONE:
+                continue
             if layer.reads.get(led_to, 0) & ~done:
                 yield at, done, led_to, now_used, False
-            for step in (*layer.moves.get(led_to, ()), *layer.free):
-                if step.kind == BLIND or done & step.bit:
+            possible = (*layer.moves.get(led_to, ()), *layer.free)
+            self.work += len(possible) // _ENTRIES_PER_WORK
+            for step in possible:
+                if step.kind == BLIND or out & step.bit:
                     continue
                 then = after(led_to, step)
                 if then not in (NONE, after(state, step)):
                     yield at, done | step.bit, then, now_used, False
 
-    def _chains(self, state: int, used: int, deadline: int | float) -> Iterator[tuple[int, int]]:
-        """(state, counts of options used) after one option or several, each of which may matter to the next one."""
+    def _chains(self, at: int, done: int, state: int, used: int, deadline: int | float) -> Iterator[tuple[int, int]]:
+        """(state, counts of options used) after one option or several, each of which may matter to the next one;
+        state NONE: nothing yet."""
         after = self._problem.after
         found = {(state, used)}
         ends = [(state, used)]
         while ends:
             here, so_far = ends.pop()
+            self.work += len(self._options) // _ENTRIES_PER_WORK
+            yield NONE, so_far
             for option, shift, mask in self._options:
                 if option.step.kind == BLIND and here != state:
+                    continue
+                before = option.after_step
+                if before is not None and before.number >= at and not done & before.bit:
                     continue
                 count = so_far >> shift & mask
                 if count == len(option.invokes) or option.invokes[count] > deadline:
@@ -230,17 +274,21 @@ class Search:
     def _layer(self, at: int) -> _Layer:
         """The layer of a step; layers are made in order."""
         while len(self._layers) <= at:
-            self._layers.append(self._next_layer())
+            layer = self._next_layer()
+            self._layers.append(layer)
+            self.work += (len(layer.reads) + len(layer.moves) + len(layer.free)) // _ENTRIES_PER_WORK
         return self._layers[at]
 
     def _next_layer(self) -> _Layer:
         at = len(self._layers)
-        now, arrivals = self._steps[at], self._arrivals
+        now = self._steps[at]
         reads: dict[int, int] = {}
         moves: dict[int, tuple[Step, ...]] = {}
         free: tuple[Step, ...] = ()
+        waiting: tuple[tuple[int, int], ...] = ()
+        changed: dict[int, list[Step]] = {}
         if at:
-            _, _, reads, moves, free = self._layers[at - 1]
+            _, _, reads, moves, free, waiting = self._layers[at - 1]
             reads, moves = reads.copy(), moves.copy()
             gone = self._steps[at - 1]
             if gone.kind == READ:
@@ -248,24 +296,41 @@ class Search:
                 if not reads[gone.after]:
                     del reads[gone.after]
             elif gone.kind == MOVE:
+                changed[gone.before] = []
                 moves[gone.before] = tuple(step for step in moves[gone.before] if step is not gone)
-                if not moves[gone.before]:
-                    del moves[gone.before]
             else:
                 free = tuple(step for step in free if step is not gone)
-        fresh = []
-        while self._arrived < len(arrivals) and arrivals[self._arrived].invoke <= now.deadline:
-            step = arrivals[self._arrived]
-            self._arrived += 1
+            waiting = tuple(pair for pair in waiting if gone.bit not in pair)
+        for step in self._arriving(now.deadline):
             if step.kind == READ:
                 reads[step.after] = reads.get(step.after, 0) | step.bit
-            elif step.kind == MOVE:
-                moves[step.before] = tuple(sorted((*moves.get(step.before, ()), step), key=_deadline))
             else:
-                fresh.append(step)
-        if fresh:
+                changed.setdefault(step.before if step.kind == MOVE else NONE, []).append(step)
+            before = step.after_step
+            if before is not None and before.number >= at:
+                waiting = (*waiting, (step.bit, before.bit))
+        if fresh := changed.pop(NONE, None):
             free = tuple(sorted((*free, *fresh), key=_deadline))
-        return _Layer(now.deadline, now.bit, reads, moves, free)
+        for state, fresh in changed.items():
+            moves[state] = tuple(sorted((*moves.get(state, ()), *fresh), key=_deadline))
+            self._layer_bytes += sys.getsizeof(moves[state])
+            if not moves[state]:
+                del moves[state]
+        self._layer_bytes += sum(map(sys.getsizeof, (reads, moves, free, waiting)))
+        return _Layer(now.deadline, now.bit, reads, moves, free, waiting)
+
+    def _arriving(self, deadline: int | float) -> Iterator[Step]:
+        """The steps that were invoked since the last layer."""
+        while self._arrived < len(self._arrivals) and self._arrivals[self._arrived].invoke <= deadline:
+            yield self._arrivals[self._arrived]
+            self._arrived += 1
+
+
+def _seen(layer: _Layer, state: int, done: int) -> int:
+    """What is done after all reads that are possible in a state; one of them may have to wait for another."""
+    while (more := layer.reads.get(state, 0) & ~done & ~layer.blocked(done)) != 0:
+        done |= more
+    return done
 
 
 def _deadline(step: Step) -> int | float:

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from chaos.history import Key, Operation, Value
+from chaos.linearizability.bounds import Bounds, OutOfBounds
 from chaos.linearizability.pose import pose
 from chaos.linearizability.problem import Contradiction, Impossible, matters, seen
 from chaos.linearizability.search import Search
+from chaos.linearizability.states import Atoms
 from chaos.linearizability.violation import Violation
 
 _SOMETHING = {"some": "value"}
@@ -40,10 +42,21 @@ class _Shrink:
 
     def __init__(self, operations: Sequence[Operation], clock_error_ns: int, end: float) -> None:
         self._all = sorted(filter(matters, operations), key=_ended)
-        self._wrote = [_names(operation.written) for operation in self._all]
-        self._mentions = [_names(operation.expected) | _names(_read(operation)) for operation in self._all]
+        self._atoms = Atoms()
+        self._wrote = [self._numbers(operation.written) for operation in self._all]
+        self._mentions = [
+            self._numbers(operation.expected) + self._numbers(_read(operation)) for operation in self._all
+        ]
         self._clock_error_ns = clock_error_ns
-        self._end = end
+        self._bounds = Bounds(end)
+
+    def _numbers(self, value: Value) -> tuple[int, ...]:
+        """What a value consists of, told apart by type too."""
+        return tuple(map(self._atoms.number, value or ()))
+
+    @property
+    def _time_left(self) -> bool:
+        return time.monotonic() < self._bounds.end
 
     def run(self, key: Key, why: Contradiction | Search) -> Violation:
         """First guess, then the shortest prefix, a short suffix of it, and less and less of that."""
@@ -51,7 +64,7 @@ class _Shrink:
         # Without the last return there is an order: that is where it goes wrong.
         impossible = max((self._all[at] for at in kept), key=lambda o: (o.outcome == "ok", o.return_ns))
         kept = self._with_writers(kept)
-        found = _why(self._loosened(kept)[0], self._clock_error_ns, self._end)
+        found = self._why(self._loosened(kept)[0])
         reason = found.reason if isinstance(found, Contradiction) else "no order of these operations explains them all"
         operations = sorted((self._all[at] for at in kept), key=lambda o: (o.invoke_ns, o.return_ns))
         return Violation(key, tuple(operations), impossible, reason, len(self._all) - len(operations))
@@ -90,27 +103,40 @@ class _Shrink:
         size = max(1, len(kept) // 2)
         while True:
             before, at = len(kept), 0
-            while at < len(kept):
+            while at < len(kept) and self._time_left:
                 fewer = kept[:at] + kept[at + size :]
                 if self._violated(fewer):
                     kept = fewer
                 else:
                     at += size
-            if size == 1 and len(kept) == before:
+            if (size == 1 and len(kept) == before) or not self._time_left:
                 return kept
             size = max(1, size // 2)
 
     def _with_writers(self, kept: list[int]) -> list[int]:
         """Add those who wrote last what was seen, for whoever wants to understand it."""
         values = [_read(self._all[at]) for at in kept]
-        last = set().union(*(_names(value[-1:]) for value in values if value))
+        last = set().union(*(self._numbers(value[-1:]) for value in values if value))
         return sorted({*kept, *(at for at, wrote in enumerate(self._wrote) if not last.isdisjoint(wrote))})
 
     def _violated(self, kept: Sequence[int]) -> bool:
         """Whether these have certainly no order, whatever the others did."""
-        return time.monotonic() < self._end and all(
-            _why(operations, self._clock_error_ns, self._end) is not None for operations in self._loosened(kept)
-        )
+        return self._time_left and all(self._why(operations) is not None for operations in self._loosened(kept))
+
+    def _why(self, operations: Sequence[Operation]) -> Contradiction | Search | None:
+        """What shows that operations have no order; None when they have one or nobody knows."""
+        try:
+            search = Search(pose(operations, self._clock_error_ns, self._bounds))
+            for _ in range(_PORTIONS):
+                order = search.run(_PORTION)
+                if order is not None:
+                    return search if order is False else None
+                self._bounds.look()
+        except Impossible as error:
+            return error.contradiction
+        except OutOfBounds:
+            pass
+        return None
 
     def _loosened(self, kept: Sequence[int]) -> list[list[Operation]]:
         """The operations that are kept, with what the others may have done: each way that it may have begun."""
@@ -136,11 +162,6 @@ def _read(operation: Operation) -> Value:
     return seen(operation) if operation.f in {"get", "cas"} else None
 
 
-def _names(value: Value) -> frozenset[str]:
-    """What a value consists of, told apart by type too."""
-    return frozenset(map(repr, value or ()))
-
-
 def _unknown(operation: Operation) -> Operation:
     return replace(operation, outcome="info", return_ns=math.inf)
 
@@ -152,17 +173,3 @@ def _ended(operation: Operation) -> int | float:
 
 def _writes(operation: Operation) -> bool:
     return operation.f != "get" and operation.swapped and not (operation.f == "delete" and operation.observed is False)
-
-
-def _why(operations: Sequence[Operation], clock_error_ns: int, end: float) -> Contradiction | Search | None:
-    """What shows that operations have no order; None when they have one or nobody knows."""
-    try:
-        problem = pose(operations, clock_error_ns)
-    except Impossible as error:
-        return error.contradiction
-    search = Search(problem)
-    for _ in range(_PORTIONS):
-        order = search.run(_PORTION)
-        if order is not None or time.monotonic() >= end:
-            return search if order is False else None
-    return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,9 +28,11 @@ class _Span(NamedTuple):
     hold: Hold
 
 
-def tighten(steps: list[Step], holds: dict[int, Hold]) -> None:
-    """Make the intervals of the steps as small as these rules can. Raises Impossible when one has no moment left."""
+def tighten(steps: list[Step], holds: dict[int, Hold], look: Callable[[], None]) -> None:
+    """Make the intervals of the steps as small as these rules can. Raises Impossible when one has no moment left, and
+    whatever `look` raises, which is called once a round."""
     for _ in range(_ROUNDS):
+        look()
         _before_those_who_need_it(steps, holds)
         _after_what_they_need(steps, holds)
         spans = sorted(_spans(holds), key=lambda span: (span.first, span.last))

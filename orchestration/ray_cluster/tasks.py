@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,6 +54,7 @@ async def run_tasks(
         for task, reference in under_way.items():
             task.cancel()
             _end(reference)
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 def _call(function: Callable[[T], R], item: T) -> R:
@@ -73,9 +76,11 @@ async def _outcome(item: T, reference: Any, timeout_s: float) -> TaskOutcome[T, 
 
 
 def _end(reference: Any) -> None:
-    """End a task, whatever it is doing."""
-    with contextlib.suppress(RayError, ValueError):
+    """End a task, whatever it is doing. That one cannot be ended must not keep the others running."""
+    try:
         ray.cancel(reference, force=True, recursive=False)
+    except Exception as error:  # whatever a connection that breaks raises
+        logger.warning("a task could not be ended: %s", _first_line(error))
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,8 @@
 """The connection of a client to a node over the simulated network; satisfies raft_actor_node's AnyLink.
 
 As on a real network: a client learns of the end of a process it is connected to, and of a process that does not
-run, and of nothing else. What is lost, or asked of a paused process, ends by the client's own deadline.
+run, and of nothing else. What is lost, or asked of a paused process or of a host without power, ends by the client's
+own deadline.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class SimLink:
         self._owner = owner
         self._client = ""
         """Name of the client, once it has asked something."""
+        self._connect_timeout_s = transport.connect_timeout
         self._pauses_s = transport.reconnect_backoff
         self._pause_s = self._pauses_s.min_s
         self._told_broken = False
@@ -68,6 +70,9 @@ class SimLink:
 
     def _knock(self) -> None:
         if self._closed:
+            return
+        if self._address in self._network.dark:
+            self._network.after(self._connect_timeout_s, self._broken, None, "no answer to connecting")
             return
         life = self._network.listening.get(self._address)
         if life is None:

@@ -18,8 +18,8 @@ from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFile
 from orchestration.sim_cluster.client_link import SimLink
 from orchestration.sim_cluster.loop import SimLoop
 from orchestration.sim_cluster.network import Network, NetworkCounters
-from orchestration.sim_cluster.node import SimNode, Violation, World, stream
-from orchestration.sim_cluster.observer import Observer
+from orchestration.sim_cluster.node import KILLED, BootCrash, SimNode, Violation, World, stream
+from orchestration.sim_cluster.observer import Clockwork, Observer, Observers
 from orchestration.sim_cluster.settings import SimSettings
 from orchestration.sim_cluster.story import Story
 from raft_actor_node.client import KVClient
@@ -71,7 +71,8 @@ class SimCluster:
         self._engines = 0
         self._booting: set[str] = set()
         network = Network(loop, settings, stream(seed, "network"))
-        self._world = World(loop, seed, network, Story(loop, keep=story), observer, parts or Parts())
+        watched = Clockwork() if observer is None else Observers(Clockwork(), observer)
+        self._world = World(loop, seed, network, Story(loop, keep=story), watched, parts or Parts())
         self._boot_stream, self._power_stream = self._world.stream("boot"), self._world.stream("power")
         members = [f"n{number}" for number in range(1, plan.nodes + 1)]
         for node_id in members:
@@ -150,6 +151,8 @@ class SimCluster:
     @settings.setter
     def settings(self, settings: SimSettings) -> None:
         self._world.network.settings = settings
+        for node in self.nodes.values():
+            node.stall_later()
 
     @property
     def network(self) -> NetworkCounters:
@@ -241,15 +244,16 @@ class SimCluster:
 
     async def crash(self, *node_ids: str) -> Applied:
         """Kill nodes, all at once; with the settings' probability the power fails instead."""
-        lost = self.plan.storage.unsynced == "lost"
-        power = [lost or self._power_stream.random() < self.settings.power_loss for _ in node_ids]
+        lost = self.plan.storage.unsynced == "lost"  # then it is the process that dies all the same
+        fails = [not lost and self._power_stream.random() < self.settings.power_loss for _ in node_ids]
         return self._applied(
-            self.nodes[node_id].crash(power=each) for node_id, each in zip(node_ids, power, strict=True)
+            self.nodes[node_id].crash(power=lost or power, silent=power)
+            for node_id, power in zip(node_ids, fails, strict=True)
         )
 
     async def power_loss(self, *node_ids: str) -> Applied:
         """Cut the power of nodes, all at once."""
-        return self._applied(self.nodes[node_id].crash(power=True) for node_id in node_ids)
+        return self._applied(self.nodes[node_id].crash(power=True, silent=True) for node_id in node_ids)
 
     async def restart(self, *node_ids: str) -> Applied:
         """Start nodes that are down again, on what their disks hold, under the link faults in force.
@@ -296,7 +300,8 @@ class SimCluster:
         try:
             node.boot(bootstrap=bootstrap)
         except Exception as error:
-            raise NodeFailed(node_id, str(error), exit_code(error)) from error
+            code = KILLED if isinstance(error, BootCrash) else exit_code(error)
+            raise NodeFailed(node_id, str(error), code) from error
         self.addresses.set(node_id, node.address)
 
     def _ended(self, node_id: str, cause: Literal["crash", "stop", "exit"], code: int, log_tail: str) -> None:

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from raft_actor_node.errors import DirectoryLocked
 from raft_actor_node.runtime.disk import Disk
@@ -78,6 +78,8 @@ class SimDisk(Disk):
         self.fail_syncs: int | None = None
         """While set, each sync raises this errno. What it should have covered is then partly on the platter, and
         no later sync covers it: the kernel takes it for written."""
+        self.failures = 0
+        """Calls that were refused, as this disk was told to."""
         self.short_writes = False
         """While set, a write takes some of its bytes and says so."""
         self.slowness = 1.0
@@ -235,14 +237,14 @@ class SimDisk(Disk):
         file, data = self._file(fd), b"".join(buffers)
         if self.fail_writes is not None:
             self._change(file, (offset, data[: self._rng.randint(0, len(data))]))
-            raise OSError(self.fail_writes, os.strerror(self.fail_writes))
+            self._refuse(self.fail_writes)
         if self.short_writes and data:
             data = data[: self._rng.randint(1, len(data))]
         if self.capacity_bytes is not None:
             used = sum(len(other.cached) for other in self._files())
             data = data[: max(self.capacity_bytes - used + max(len(file.cached) - offset, 0), 0)]
             if not data:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._refuse(errno.ENOSPC)
         self._change(file, (offset, data))
         return len(data)
 
@@ -261,7 +263,7 @@ class SimDisk(Disk):
         self._call("sync directory")
         self._accept()
         if self.fail_syncs is not None:
-            raise OSError(self.fail_syncs, os.strerror(self.fail_syncs))
+            self._refuse(self.fail_syncs)
         others = []
         for name in self._new_names:
             if name.target.parent == directory:
@@ -290,6 +292,10 @@ class SimDisk(Disk):
     def _call(self, name: str) -> None:
         if self.on_call is not None:
             self.on_call(name)
+
+    def _refuse(self, code: int) -> NoReturn:
+        self.failures += 1
+        raise OSError(code, os.strerror(code))
 
     def _accept(self) -> None:
         """Perform what is under way."""
@@ -326,7 +332,7 @@ class SimDisk(Disk):
                 if self._rng.random() < 0.5:
                     _apply(file.durable, piece)
         file.pending.clear()
-        raise OSError(self.fail_syncs, os.strerror(self.fail_syncs))
+        self._refuse(self.fail_syncs)
 
     def _rename(self, name: _NewName) -> None:
         replaced = self._names.get(name.target)

@@ -36,6 +36,8 @@ class Network:
         self.counters = NetworkCounters()
         self.listening: dict[str, Life] = {}
         """Address to the process that answers there."""
+        self.dark: set[str] = set()
+        """Addresses of hosts without power: nobody is there to refuse a connection."""
         self.loop = loop
         self._rng = rng
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from orchestration.sim_cluster.client_link import SimLink
 from orchestration.sim_cluster.disk import SimDisk
-from orchestration.sim_cluster.loop import SimLoop
+from orchestration.sim_cluster.loop import Call, SimLoop
 from orchestration.sim_cluster.network import Network
 from orchestration.sim_cluster.observer import Observer
 from orchestration.sim_cluster.process import Process
@@ -38,7 +39,7 @@ from raft_actor_node.core import (
     TraceEvent,
 )
 from raft_actor_node.core.invariants import Snapshot
-from raft_actor_node.errors import DataCorrupt, StorageError
+from raft_actor_node.errors import DiskError
 from raft_actor_node.kv.store import Result, Store
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import kv_pb2, raft_pb2
@@ -51,11 +52,19 @@ from raft_actor_node.runtime.tracer import Tracer
 STOP_GRACE_S = 1.0
 """How long a stopping node waits for what it has appended to be committed."""
 REMEMBERED_PINGS = 256
+KILLED = -9
+"""Exit code of a process that was killed."""
+RECOVERY_CALLS = 12
+"""About so many calls that change something a recovery makes of its disk."""
 
 
 def stream(seed: int, *purpose: object) -> random.Random:
     """Random numbers for one purpose, a function of the seed."""
     return random.Random("/".join(map(str, (seed, *purpose))))
+
+
+class BootCrash(Exception):
+    """A process came to its end while it recovered."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class World:
     seed: int
     network: Network
     story: Story
-    observer: Observer | None
+    observer: Observer
     parts: Parts
     links: tuple[LinkRule, ...] = ()
     """The link faults in force."""
@@ -117,11 +126,11 @@ class Life:
         self.ending: asyncio.Task[None] | None = None
         """Its last work, when it ends by itself."""
         self._node_id, self._world = node_id, world
-        self.watch = _Watch(world, self) if world.observer is not None else None
+        self.watch = _Watch(world, self)
         self.runtime = Node(
             config,
             clock=self.process,
-            tracer=_Tracer(node_id, world, node.trace),
+            tracer=partial(_Tracer, node_id, world, node.trace),
             mail=partial(_Mail, clock=self.process, world=world),
             fail=lambda error: node.fail(self, error),
             disk=node.disk,
@@ -133,6 +142,7 @@ class Life:
                 rng=world.stream("fsync", node_id, number),
                 synced=self._synced,
                 broken=node.disk_broke,
+                slower_s=config.storage.fsync_latency,
             ),
             watch=self.watch,
             parts=world.parts,
@@ -142,8 +152,7 @@ class Life:
         """Take in what a peer sent."""
         world = self._world
         world.story.tell(message.to_id, f"< {message.from_id} {describe_message(message)}")
-        if world.observer is not None:
-            world.observer.delivered(message, world.loop.time())
+        world.observer.delivered(message, world.loop.time())
         self.runtime.mail.take(message)
 
     def take(self, batch: kv_pb2.OperationBatch, link: SimLink) -> None:
@@ -156,8 +165,7 @@ class Life:
         self._world.story.tell(self._node_id, what)
 
     def _synced(self, persist: Persist) -> None:
-        if self._world.observer is not None:
-            self._world.observer.synced(self._node_id, persist, self._world.loop.time())
+        self._world.observer.synced(self._node_id, persist, self._world.loop.time())
 
 
 class SimNode:
@@ -174,6 +182,7 @@ class SimNode:
         self.world = world
         self.node_id = node_id
         self.disk = SimDisk(world.stream("disk", node_id), capacity_bytes=world.network.settings.disk_capacity)
+        self.disk.whole_sectors = world.network.settings.whole_sectors
         self.rate = world.stream("clock", node_id).uniform(*world.network.settings.clock_rate)
         """Seconds of its clock per second."""
         self.life: Life | None = None
@@ -186,6 +195,13 @@ class SimNode:
         self._config = config
         self._on_end = on_end
         self._disk_broke = False
+        self._stalls = world.stream("stalls", node_id)
+        self._next_stall: Call | None = None
+        self._boots = world.stream("boots", node_id)
+        self._dark: Life | None = None
+        """The last life, when its host went down with it and is not back yet."""
+        self._failures = 0
+        """Of the disk, before this life."""
 
     @property
     def core(self) -> RaftNode | None:
@@ -208,17 +224,23 @@ class SimNode:
         world = self.world
         if self._disk_broke:  # it was repaired meanwhile
             self._disk_broke, self.disk.fail_writes, self.disk.fail_syncs = False, None, None
+        self._power_returns()
         self.lives += 1
+        self._failures = self.disk.failures
         seed = world.stream("node", self.node_id, self.lives).getrandbits(63)
         config = self._config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
         try:
-            life = Life(self, config, self.lives)
-            if world.observer is not None:
-                world.observer.started(life.runtime.driver.node, world.loop.time())
+            with self._perhaps_interrupted():
+                life = Life(self, config, self.lives)
+            world.observer.started(life.runtime.driver.node, world.loop.time())
             life.runtime.start()
+        except BootCrash as error:
+            self._lose(power=self._boots.random() < world.network.settings.power_loss)
+            self._on_end(self.node_id, "crash", KILLED, self.log[-1])
+            raise error from None
         except Exception as error:
             self._say(f"{type(error).__name__}: {error}")
-            if not isinstance(error, StorageError) or isinstance(error, DataCorrupt):
+            if not self._disk_failed(error):
                 world.violated(self.node_id, error)
             self.disk.kill()
             self._on_end(self.node_id, "exit", exit_code(error), self.log[-1])
@@ -228,22 +250,22 @@ class SimNode:
         self.life, self.state = life, "up"
         world.network.listening[self.address] = life
         world.story.tell(self.node_id, f"* life {self.lives} begins")
-        self._stall_later(life, world.stream("stalls", self.node_id, self.lives))
+        self.stall_later()
 
-    def crash(self, *, power: bool) -> bool:
-        """Kill the process, or cut the power: what was not synced is gone then. False when it is down."""
+    def crash(self, *, power: bool, silent: bool = False) -> bool:
+        """Kill the process, or cut the power: what was not synced is gone then. False when it is down.
+
+        `silent`: the host is gone too, and nobody tells its clients until it is back.
+        """
         life = self.life
         if life is None:
             return False
+        if silent:
+            self._dark = life
+            self.world.network.dark.add(self.address)
         self._end(life)
-        if power:
-            loss = self.disk.lose_power()
-            how = f"power lost: {loss.writes_lost} writes gone, {loss.writes_torn} torn, {loss.names_lost} names gone"
-        else:
-            self.disk.kill()
-            how = "killed"
-        self._say(how)
-        self._tell_end("crash", -9)
+        self._lose(power=power)
+        self._tell_end("crash", KILLED)
         return True
 
     def pause(self) -> bool:
@@ -284,16 +306,58 @@ class SimNode:
             return
         life.failure = error
         self._say(f"{type(error).__name__}: {error}")
-        if not isinstance(error, (StorageError, OSError)) or isinstance(error, DataCorrupt):
+        if not self._disk_failed(error):
             self.world.violated(self.node_id, error)
         if not life.runtime.gate.closed:  # it does not stop already
             life.ending = self.world.loop.create_task(self._stop(life, 0.0))
+
+    def stall_later(self) -> None:
+        """Draw anew when it stands still next, at the rate in force: the time until then has no memory."""
+        if self._next_stall is not None:
+            self._next_stall.cancel()
+            self._next_stall = None
+        rate = self.world.network.settings.stalls_per_s
+        if self.life is not None and rate > 0:
+            self._next_stall = self.world.network.after(self._stalls.expovariate(rate), self._stall, self.life)
 
     def disk_broke(self) -> None:
         """A failure of the disk was put in force by chance."""
         self._disk_broke = True
 
     # ------------------------------------------------------------------------------ inside
+
+    def _lose(self, *, power: bool) -> None:
+        """What the end of the process, or of the power, does to its disk."""
+        if power:
+            loss = self.disk.lose_power()
+            how = f"power lost: {loss.writes_lost} writes gone, {loss.writes_torn} torn, {loss.names_lost} names gone"
+        else:
+            self.disk.kill()
+            how = "killed"
+        self._say(how)
+
+    @contextmanager
+    def _perhaps_interrupted(self) -> Iterator[None]:
+        """Raise BootCrash out of a call on the disk, as chance has it."""
+        disk, chance = self.disk, self.world.network.settings.boot_crash
+        if not chance or self._boots.random() >= chance or disk.on_call is not None:
+            yield
+            return
+        left = iter(range(self._boots.randrange(RECOVERY_CALLS)))
+
+        def count(_: str) -> None:
+            if next(left, None) is None:
+                raise BootCrash("killed while it recovered")
+
+        disk.on_call = count
+        try:
+            yield
+        finally:
+            disk.on_call = None
+
+    def _disk_failed(self, error: BaseException) -> bool:
+        """Whether an error is the answer to a failure of the disk in this life: without one there is none to tell."""
+        return isinstance(error, DiskError | OSError) and self.disk.failures > self._failures
 
     async def _stop(self, life: Life, grace_s: float) -> None:
         life.runtime.gate.closed = True
@@ -312,36 +376,40 @@ class SimNode:
     def _end(self, life: Life) -> None:
         life.process.end()
         del self.world.network.listening[self.address]
-        for link in life.links:
-            link.lost(life)
+        if life is not self._dark:
+            for link in life.links:
+                link.lost(life)
         self.life, self.state = None, "down"
+
+    def _power_returns(self) -> None:
+        """The host is back, and answers that it knows nothing of the connections it had."""
+        life, self._dark = self._dark, None
+        if life is not None:
+            self.world.network.dark.discard(self.address)
+            for link in life.links:
+                link.lost(life)
 
     def _tell_end(self, cause: Literal["crash", "stop", "exit"], code: int) -> None:
         world = self.world
         world.story.tell(self.node_id, f"* life {self.lives} ended: {cause} {code}")
         self._on_end(self.node_id, cause, code, "\n".join(self.log[-10:]))
-        if world.observer is not None:
-            try:
-                world.observer.crashed(self.node_id, world.loop.time())
-            except Exception as error:
-                world.violated(self.node_id, error)
+        try:
+            world.observer.crashed(self.node_id, world.loop.time())
+        except Exception as error:
+            world.violated(self.node_id, error)
 
     def _say(self, line: str) -> None:
         self.log.append(f"{self.world.loop.time():.6f} {self.node_id} {line}")
         self.world.story.tell(self.node_id, f"* {line}")
 
-    def _stall_later(self, life: Life, rng: random.Random) -> None:
-        if (rate := self.world.network.settings.stalls_per_s) > 0:
-            self.world.network.after(rng.expovariate(rate), self._stall, life, rng)
-
-    def _stall(self, life: Life, rng: random.Random) -> None:
+    def _stall(self, life: Life) -> None:
         if life.process.ended:
             return
-        lasts_s = rng.uniform(*self.world.network.settings.stall)
+        lasts_s = self._stalls.uniform(*self.world.network.settings.stall)
         life.process.hold()
         self.world.story.tell(self.node_id, f"* stalls for {lasts_s:.6f} s")
         self.world.network.after(lasts_s, self._stalled, life, lasts_s)
-        self._stall_later(life, rng)
+        self.stall_later()
 
     def _stalled(self, life: Life, lasts_s: float) -> None:
         life.process.release()
@@ -372,8 +440,7 @@ class _Mail(Mail):
             if len(self._pings) > REMEMBERED_PINGS:
                 self._pings.clear()
             self._pings[message.sequence] = world.loop.now_ns()
-        if world.observer is not None:
-            world.observer.sent(message, world.loop.time())
+        world.observer.sent(message, world.loop.time())
         self.counters.sent += 1
         if world.network.settings.wire:
             message = _over_the_wire(message)
@@ -415,7 +482,6 @@ class _Watch:
     """Tells the observer what a driver does, who may crash the node then and there; satisfies driver.Watch."""
 
     def __init__(self, world: World, life: Life) -> None:
-        assert world.observer is not None
         self._observer = world.observer
         self._loop = world.loop
         self._life = life

@@ -12,7 +12,11 @@ from typing import Protocol
 
 from raft_actor_node.core import Effects, Event, Message, Persist, RaftNode
 from raft_actor_node.core.invariants import Snapshot
+from raft_actor_node.errors import InvariantViolated
 from raft_actor_node.kv.store import Result, Store
+
+MOST_STEPS_AT_ONCE = 20_000
+"""More steps in one moment of virtual time mean that time will never pass again."""
 
 
 class Observer(Protocol):
@@ -69,6 +73,20 @@ class Silent:
 
     def delivered(self, message: Message, now: float) -> None:
         """As in Observer."""
+
+
+class Clockwork(Silent):
+    """Ends a node that steps without end while time stands still: the simulation would never come to an end."""
+
+    def __init__(self) -> None:
+        self._now, self._steps = 0.0, 0
+
+    def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
+        """Count the steps of this moment."""
+        self._steps = self._steps + 1 if now == self._now else 0
+        self._now = now
+        if self._steps > MOST_STEPS_AT_ONCE:
+            raise InvariantViolated(f"{node.node_id} steps without end, at {now:.6f} s")
 
 
 class Observers:

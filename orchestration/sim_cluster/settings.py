@@ -46,11 +46,15 @@ class SimSettings(Section):
     """for this long."""
     boot: DurationRange = Range(0.020, 0.080)
     """From the start of a process to its serving."""
+    boot_crash: Probability = 0.0
+    """Probability that a start is interrupted: the process is killed while it recovers, or the power fails."""
     power_loss: Probability = 0.0
     """Probability that a crash is a power loss, after which only what was synced is on the disk; else the
     process alone is killed, and what it wrote stays."""
     disk_failure: Probability = 0.0
     """Probability that a write of log, term or vote fails, for want of space or by an error; the node ends then."""
+    whole_sectors: bool = True
+    """A power failure leaves each sector of a disk old or new, as drives promise; else it may tear them too."""
     disk_capacity: Size | None = None
     """Bytes that fit on a disk."""
 

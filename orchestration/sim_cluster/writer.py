@@ -32,11 +32,13 @@ class SimWriter:
         rng: random.Random,
         synced: Callable[[Persist], None],
         broken: Callable[[], None],
+        slower_s: float,
     ) -> None:
-        """`synced` is told what is durable, `broken` that chance has broken the disk."""
+        """`synced` is told what is durable, `broken` that chance has broken the disk. This disk takes `slower_s` beside
+        what chance has it take."""
         self._wal, self._fsync, self._done, self._failed = wal, fsync, done, failed
         self._process, self._disk, self._settings, self._rng, self._synced = process, disk, settings, rng, synced
-        self._broken = broken
+        self._broken, self._slower_s = broken, slower_s
         self._under_way: tuple[Call, Persist] | None = None
 
     def start(self) -> None:
@@ -45,7 +47,7 @@ class SimWriter:
     def submit(self, persist: Persist) -> None:
         """As in Writer; the core hands over one at a time."""
         settings, random_ = self._settings(), self._rng.random
-        latency_s = self._rng.uniform(*settings.fsync) * self._disk.slowness
+        latency_s = self._rng.uniform(*settings.fsync) * self._disk.slowness + self._slower_s
         if settings.fsync_tail and random_() < settings.fsync_tail:
             latency_s += self._rng.uniform(*settings.fsync_tail_latency)
         if settings.disk_failure and random_() < settings.disk_failure:

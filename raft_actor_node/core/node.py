@@ -135,6 +135,8 @@ class RaftNode:
         self._effects = Effects()
         self._untold: list[TraceEvent] = []
         """Events that wait, like promises, for the term and the vote they tell of to be durable."""
+        self._told_commit = commit_index
+        """The commit index as far as this step has told of it."""
         patience_s = invariants.QUORUM_PATIENCE * parameters.election_timeout_max if parameters.check_quorum else inf
         self._leadership = invariants.Leadership(patience_s)
         self._elected: NodeId | None = None
@@ -150,7 +152,7 @@ class RaftNode:
         Raises InvariantViolated when a rule of Raft is broken; the node must not be used after that.
         """
         before = self.snapshot()
-        self._now = now
+        self._now, self._told_commit = now, self.commit_index
         for event in events:
             match event:
                 case Receive(message):
@@ -165,8 +167,7 @@ class RaftNode:
         if self.role == Role.LEADER:
             self._lead()
         self._hand_to_disk()
-        if self.commit_index > before.commit_index:
-            self._trace("commit", index=self.commit_index)
+        self._tell_commit()
         effects, self._effects = self._effects, Effects()
         after = self.snapshot()
         invariants.check(before, after)
@@ -272,6 +273,7 @@ class RaftNode:
     def _become_follower(self, term: int, leader: NodeId | None, why: str) -> None:
         """Enter FOLLOWER: from any role at a higher term, or at the same term when a leader is heard or lost."""
         require(term >= self.current_term, f"{self.node_id}: term would decrease from {self.current_term} to {term}")
+        self._tell_commit()
         was_leader, changed = self.role == Role.LEADER, term > self.current_term or self.role != Role.FOLLOWER
         if term > self.current_term:
             self.current_term, self.voted_for, self._elected = term, None, None
@@ -652,10 +654,19 @@ class RaftNode:
         for index, message in held:
             self._send(message, index)
 
+    def _tell_commit(self) -> None:
+        """Before a term or a role ends, and at the end of the step: told in a later term that is not durable yet it
+        would have to wait, while what was committed is applied and clients are answered."""
+        if self.commit_index > self._told_commit:
+            self._told_commit = self.commit_index
+            self._trace("commit", index=self.commit_index)
+
     def _trace(self, kind: TraceKind, *, index: int = 0, peer: NodeId = "", detail: str = "") -> None:
         # Told when the term and the vote it tells of are durable: not before, and in the step in which they leave.
         told = self._effects.trace if self._hard_state_is_durable() else self._untold
-        told.append(TraceEvent(kind, self.current_term, index, peer, detail, self.log.term_at(index)))
+        told.append(
+            TraceEvent(kind, self.current_term, index, peer, detail, self.log.term_at(index), self.durable_index)
+        )
 
 
 TraceKind = Literal[

@@ -25,3 +25,5 @@ class TraceEvent:
     detail: str = ""
     log_term: int = 0
     """Term of the entry at `index`."""
+    durable_index: int = 0
+    """Up to where the log is on disk at that moment: a later life must find as much, or tell why not."""

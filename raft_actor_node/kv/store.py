@@ -28,7 +28,9 @@ class Result(NamedTuple):
 
 
 MARK_EVERY = 4096
-"""Entries between two marks of the rolling hash."""
+"""Entries between two marks of the rolling hash,"""
+MARK_BYTES = 1 << 20
+"""or bytes of payload: as much as is hashed at once, while nothing else of the node goes on."""
 DONE = Result()
 """Nothing to report: a put, or the no-op."""
 _FOUND = Result(found=True)
@@ -60,22 +62,27 @@ class _PrefixHash:
     long they are, hence the streams identify the sequence of (term, payload).
     """
 
-    __slots__ = ("_payloads", "_terms", "index")
+    __slots__ = ("_payloads", "_terms", "hashed", "index")
 
     def __init__(self) -> None:
         self.index = 0
+        self.hashed = 0
+        """Bytes of payload so far."""
         self._terms = hashlib.sha256()
         self._payloads = hashlib.sha256()
 
     def update(self, terms: Sequence[int], payloads: Sequence[bytes]) -> None:
         self._terms.update(struct.pack(f"<{len(terms)}Q", *terms))
         # No command is or begins with a zero byte: it can stand for the no-op.
-        self._payloads.update(b"".join([payload or b"\0" for payload in payloads]))
+        stream = b"".join([payload or b"\0" for payload in payloads])
+        self._payloads.update(stream)
         self.index += len(payloads)
+        self.hashed += len(stream)
 
     def copy(self) -> _PrefixHash:
         twin = _PrefixHash()
-        twin.index, twin._terms, twin._payloads = self.index, self._terms.copy(), self._payloads.copy()
+        twin.index, twin.hashed = self.index, self.hashed
+        twin._terms, twin._payloads = self._terms.copy(), self._payloads.copy()
         return twin
 
     def digest(self) -> bytes:
@@ -94,8 +101,11 @@ class Store:
         self._value_bytes = value_bytes
         self._values: dict[bytes, bytes] = {}
         self._sessions: dict[int, _Session] = {}
+        self._applied = Log()
+        """What was applied, whatever has become of the node's log meanwhile: 16 bytes an entry, the payloads are the
+        same objects."""
         self._prefix = _PrefixHash()
-        self._marks: list[_PrefixHash] = []
+        self._marks = [_PrefixHash()]
         """Copies of it at growing indexes: a prefix is hashed from the last mark before its end."""
 
     @property
@@ -122,10 +132,12 @@ class Store:
             raise ValueError(f"{len(payloads)} entries from {first_index} do not follow entry {self.last_applied}")
         apply = self._apply
         results = [apply(index, payload) for index, payload in enumerate(payloads, first_index)]
-        self._prefix.update(terms, payloads)
+        self._applied.append(terms, payloads)
         self.last_applied += len(payloads)
-        if self.last_applied - (self._marks[-1].index if self._marks else 0) >= MARK_EVERY:
-            self._marks.append(self._prefix.copy())
+        prefix, mark = self._prefix, self._marks[-1]
+        prefix.update(terms, payloads)
+        if prefix.index - mark.index >= MARK_EVERY or prefix.hashed - mark.hashed >= MARK_BYTES:
+            self._marks.append(prefix.copy())
         return results
 
     def applied_hash(self) -> bytes:
@@ -135,13 +147,14 @@ class Store:
         """
         return self._prefix.digest()
 
-    def prefix_hash(self, index: int, log: Log) -> bytes:
-        """What `applied_hash` was when `index` had been applied; empty when it has not been. `log` is the node's."""
+    def prefix_hash(self, index: int) -> bytes:
+        """What `applied_hash` was when `index` had been applied; empty when it has not been."""
         if index > self.last_applied:
             return b""
-        at = bisect_right(self._marks, index, key=lambda mark: mark.index)
-        prefix = self._marks[at - 1].copy() if at else _PrefixHash()
-        prefix.update(log.terms(prefix.index + 1, index + 1), log.payloads(prefix.index + 1, index + 1))
+        applied = self._applied
+        prefix = self._marks[bisect_right(self._marks, index, key=lambda mark: mark.index) - 1].copy()
+        lo, end = prefix.index + 1, index + 1
+        prefix.update(applied.terms(lo, end), applied.payloads(lo, end))
         return prefix.digest()
 
     def state_hash(self) -> bytes:

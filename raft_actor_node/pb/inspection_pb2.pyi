@@ -187,7 +187,7 @@ class TraceRequest(_message.Message):
     def __init__(self, after: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
 
 class TraceEvent(_message.Message):
-    __slots__ = ("number", "time_ns", "kind", "term", "index", "peer_id", "detail", "log_term")
+    __slots__ = ("number", "time_ns", "kind", "term", "index", "peer_id", "detail", "log_term", "durable_index")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIME_NS_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +196,7 @@ class TraceEvent(_message.Message):
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     LOG_TERM_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_INDEX_FIELD_NUMBER: _ClassVar[int]
     number: int
     time_ns: int
     kind: str
@@ -204,4 +205,5 @@ class TraceEvent(_message.Message):
     peer_id: str
     detail: str
     log_term: int
-    def __init__(self, number: _Optional[int] = ..., time_ns: _Optional[int] = ..., kind: _Optional[str] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., peer_id: _Optional[str] = ..., detail: _Optional[str] = ..., log_term: _Optional[int] = ...) -> None: ...
+    durable_index: int
+    def __init__(self, number: _Optional[int] = ..., time_ns: _Optional[int] = ..., kind: _Optional[str] = ..., term: _Optional[int] = ..., index: _Optional[int] = ..., peer_id: _Optional[str] = ..., detail: _Optional[str] = ..., log_term: _Optional[int] = ..., durable_index: _Optional[int] = ...) -> None: ...

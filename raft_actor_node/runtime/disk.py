@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,10 @@ class Disk:
     room_bytes = 1 << 20
     """Zeros that a log writes ahead, so that most appends change no file size: their fsync has no metadata to
     journal, and that is half of its time when several logs share a disk."""
+
+    def __init__(self, *, fsync_latency_s: float = 0.0) -> None:
+        """`fsync_latency_s` is how much longer each fdatasync takes than it must."""
+        self._fsync_latency_s = fsync_latency_s
 
     # -- what is there
 
@@ -88,7 +93,12 @@ class Disk:
 
     def fdatasync(self, fd: int) -> None:
         """Return once content and length of the file are on disk."""
+        self._take_time()
         os.fdatasync(fd)
+
+    def _take_time(self) -> None:
+        if self._fsync_latency_s:
+            time.sleep(self._fsync_latency_s)
 
     def fsync(self, fd: int) -> None:
         """Return once the file, or the entries of the directory, are on disk."""

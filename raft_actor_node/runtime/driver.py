@@ -27,7 +27,9 @@ from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.runtime.writer import ThreadWriter, WriterFactory
 
 APPLY_CHUNK = 4096
-"""Entries applied in one turn of the loop: heartbeats must get through while a long log is replayed."""
+"""Entries applied in one turn of the loop: heartbeats must get through while a long log is replayed,"""
+APPLY_BYTES = 4 << 20
+"""and so must they with large values: what is applied is hashed as well."""
 
 
 class ProposalSink(Protocol):
@@ -218,7 +220,7 @@ class Driver:
 
     def _apply_chunk(self) -> None:
         lo = self.store.last_applied + 1
-        hi = min(self.node.commit_index + 1, lo + APPLY_CHUNK)
+        hi, _ = self.node.log.batch_end(lo, min(self.node.commit_index + 1 - lo, APPLY_CHUNK), APPLY_BYTES)
         terms = self.node.log.terms(lo, hi)
         results = self.store.apply(lo, terms, self.node.log.payloads(lo, hi))
         last = self.store.last_applied

@@ -53,7 +53,7 @@ class Node(Generic[MailT]):
         config: NodeConfig,
         *,
         clock: Clock,
-        tracer: Tracer,
+        tracer: Callable[[], Tracer],
         mail: Callable[[LinkFaults, Callable[[Message], None]], MailT],
         fail: Callable[[BaseException], None],
         disk: Disk = REAL_DISK,
@@ -62,6 +62,8 @@ class Node(Generic[MailT]):
         parts: Parts = STANDARD,
     ) -> None:
         """Recover what the disk holds. `fail` is told once when the node cannot go on.
+
+        `tracer` is asked for once the directory is this node's: one that is refused leaves no trace file behind.
 
         Raises ConfigError, DirectoryLocked, DataCorrupt or DiskError.
         """
@@ -77,7 +79,11 @@ class Node(Generic[MailT]):
         )
         self.warnings = recovered.warnings
         """What the log had to repair."""
-        self.tracer = tracer
+        try:
+            self.tracer = tracer()
+        except BaseException:
+            self.wal.close()
+            raise
         self.loop_lag = Samples(clock.now_ns)
         self.faults = LinkFaults(config.node_id, config.members, config.links, _stream(config, "links"), clock.now)
         self.mail = mail(self.faults, lambda message: self.driver.deliver(Receive(message)))
@@ -95,7 +101,7 @@ class Node(Generic[MailT]):
             core,
             self.wal,
             parts.store(value_bytes=config.limits.value_bytes),
-            tracer,
+            self.tracer,
             send=self.mail.send,
             fail=fail,
             clock=clock,
@@ -105,7 +111,7 @@ class Node(Generic[MailT]):
         self.gate = parts.gate(config, self.driver)
         self.kv = KVService(config, self.gate, self.faults, clock)
         self.inspection = InspectionService(
-            config, self.driver, self.gate, self.mail, self.faults, tracer, self.loop_lag
+            config, self.driver, self.gate, self.mail, self.faults, self.tracer, self.loop_lag, clock
         )
 
     def start(self) -> None:

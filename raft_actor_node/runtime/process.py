@@ -38,7 +38,7 @@ from raft_actor_node.pb import (
     raft_pb2_grpc,
 )
 from raft_actor_node.runtime.clock import RealClock
-from raft_actor_node.runtime.disk import REAL_DISK
+from raft_actor_node.runtime.disk import Disk
 from raft_actor_node.runtime.node import Node, exit_code
 from raft_actor_node.runtime.samples import measure_loop_lag
 from raft_actor_node.runtime.services import ChaosService
@@ -97,10 +97,12 @@ class _Node:
         self._node = Node(
             config,
             clock=clock,
-            tracer=Tracer(config.node_id, config.trace_file),
+            tracer=lambda: Tracer(config.node_id, config.trace_file),
             mail=lambda faults, deliver: Transport(config, faults, deliver, clock),
             fail=self._fail,
-            disk=VolatileDisk() if config.storage.unsynced == "lost" else REAL_DISK,
+            disk=(VolatileDisk if config.storage.unsynced == "lost" else Disk)(
+                fsync_latency_s=config.storage.fsync_latency
+            ),
         )
         for warning in self._node.warnings:
             logger.warning("%s", warning)

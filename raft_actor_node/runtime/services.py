@@ -11,7 +11,7 @@ import functools
 import os
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -263,6 +263,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         faults: LinkFaults,
         tracer: Tracer,
         loop_lag: Samples,
+        clock: Clock,
     ) -> None:
         self._config = config
         self._driver = driver
@@ -271,10 +272,11 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         self._faults = faults
         self._tracer = tracer
         self._loop_lag = loop_lag
+        self._clock = clock
 
     async def GetStatus(self, request: inspection_pb2.StatusRequest, context: Any) -> inspection_pb2.StatusReply:  # noqa: N802
         node, store = self._driver.node, self._driver.store
-        now = monotonic()
+        now = self._clock.now()
         fsync_p50, fsync_p99, fsync_max = self._driver.fsync.percentiles(0.50, 0.99, 1.0)
         lag_p99, lag_max = self._loop_lag.percentiles(0.99, 1.0)
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -306,7 +308,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             key_count=store.key_count,
             applied_hash=store.applied_hash(),
             state_hash=store.state_hash() if request.with_state_hash else b"",
-            prefix_hash=store.prefix_hash(request.hash_index, node.log) if request.hash_index else b"",
+            prefix_hash=store.prefix_hash(request.hash_index) if request.hash_index else b"",
             counters=self._counters(),
             fsync_p50_us=fsync_p50,
             fsync_p99_us=fsync_p99,
@@ -316,7 +318,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             cpu_s=usage.ru_utime + usage.ru_stime,
             resident_bytes=_resident_bytes(),
             pid=os.getpid(),
-            now_ns=monotonic_ns(),
+            now_ns=self._clock.now_ns(),
             pending_operations=self._gate.waiting,
         )
 
@@ -373,6 +375,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
                 peer_id=event.peer_id,
                 detail=event.detail,
                 log_term=event.log_term,
+                durable_index=event.durable_index,
             )
 
 

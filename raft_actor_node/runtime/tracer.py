@@ -20,8 +20,8 @@ REMEMBERED = 2048
 
 
 class Tracer:
-    """Numbers and stamps events. A line is a JSON object: node, number, time_ns, kind, term, index, log_term, peer,
-    detail; what they mean stands in core/trace.py."""
+    """Numbers and stamps events. A line is a JSON object: node, number, time_ns, kind, term, index, log_term,
+    durable_index, peer, detail; what they mean stands in core/trace.py."""
 
     def __init__(self, node_id: str, path: str | None, clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self._node_id = node_id
@@ -55,8 +55,8 @@ class Tracer:
         # By hand: there is a commit with every batch, and only the detail could need escaping.
         return (
             f'{{"node":"{self._node_id}","number":{self._number},"time_ns":{now_ns},"kind":"{event.kind}",'
-            f'"term":{event.term},"index":{event.index},"log_term":{event.log_term},"peer":"{event.peer_id}",'
-            f'"detail":{json.dumps(event.detail)}}}\n'
+            f'"term":{event.term},"index":{event.index},"log_term":{event.log_term},'
+            f'"durable_index":{event.durable_index},"peer":"{event.peer_id}","detail":{json.dumps(event.detail)}}}\n'
         )
 
     async def events(self, after: int, *, follow: bool) -> AsyncIterator[tuple[int, int, TraceEvent]]:

@@ -43,7 +43,8 @@ class _NewName(NamedTuple):
 class VolatileDisk(Disk):
     """The real disk, as it will be found after a power failure at this moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync_latency_s: float = 0.0) -> None:
+        super().__init__(fsync_latency_s=fsync_latency_s)
         self._names: dict[Path, _File | None] = {}
         """Files that were opened, by their name in this process; None is a name that was renamed away."""
         self._new_names: list[_NewName] = []
@@ -109,10 +110,12 @@ class VolatileDisk(Disk):
         self._open[fd].pending.append((size, None))
 
     def fdatasync(self, fd: int) -> None:
+        # Before anything can be seen from outside: a kill in this time finds nothing of it, like a power failure.
+        self._take_time()
         file = self._open[fd]
         self._write(file)
         if file.fd is not None:
-            super().fdatasync(file.fd)
+            os.fdatasync(file.fd)
 
     def fsync(self, fd: int) -> None:
         directory = self._directories.get(fd)
@@ -159,7 +162,7 @@ class VolatileDisk(Disk):
             elif name.file.fd is None:
                 name.file.fd = super().open(name.target, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
                 write_all(REAL_DISK, name.file.fd, (bytes(name.file.nameless),), 0)
-                super().fdatasync(name.file.fd)
+                os.fdatasync(name.file.fd)
             self._new_names.remove(name)
 
     def _leave_to_the_kernel(self) -> None:

@@ -140,6 +140,9 @@ def _world(rng: random.Random, low: float, high: float) -> dict[str, Any]:
         "boot": Range(0.001, rng.choice((0.002, 0.005, high))),
         "power_loss": sometimes(0.2, 0.5, 1.0),
         "disk_failure": sometimes(0.001, 0.005),
+        "whole_sectors": rng.random() < 0.7,
+        "boot_crash": sometimes(0.1, 0.4),
+        "wire": rng.random() < 0.1,
     }
 
 

@@ -19,7 +19,7 @@ from raft_actor_node.units import Range
 from sweeps.campaign.nemesis import Nemesis
 from sweeps.campaign.watch import POINTS, Point, holds_old_term_on_majority
 
-CHANCES = ("tail", "loss", "duplicate", "replay", "fsync_tail", "stalls_per_s", "disk_failure")
+CHANCES = ("tail", "loss", "duplicate", "replay", "fsync_tail", "stalls_per_s", "disk_failure", "boot_crash")
 """Settings of the simulated world by which faults happen by chance."""
 DIRECTIONS: tuple[Direction, ...] = ("both", "in", "out")
 Draft = dict[str, Any]

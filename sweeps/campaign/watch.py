@@ -70,9 +70,9 @@ class Coverage(Silent):
     suffixes erased                 a follower erased entries that conflict with its leader's
     old-term majorities             see holds_old_term_on_majority
     retries answered                a leader answered from the session table
-    reads refused                   a node refused a read, because it does not lead, or not any more
+    reads refused                   a leader refused reads that it had taken and could not confirm, for it leads no more
     pre-votes refused
-    votes asked again               a node was asked for a vote of a term in which it voted in an earlier life
+    votes asked again               another candidate asked for the vote of a term that a node gave in an earlier life
     contested terms                 a second candidate stood in a term
     longer logs refused             a vote was asked for a log that is longer, and of an older term at its end
     shorter logs refused            a vote was asked for a log that is shorter, and of the same term at its end
@@ -118,7 +118,7 @@ class Coverage(Silent):
                 self._candidate_terms.add(event.term)
             elif event.kind == "log_truncated":
                 self.counts["suffixes erased"] += 1
-        if effects.reads_refused:
+        if effects.reads_refused and before.role == Role.LEADER:
             self.counts["reads refused"] += len(effects.reads_refused)
         if node.counters.entries_erased > self._erased[node.node_id]:
             self._erased[node.node_id] = node.counters.entries_erased
@@ -160,7 +160,7 @@ class Coverage(Silent):
         node = self._nodes[message.to_id]
         if isinstance(message, RequestVote) and message.term >= node.current_term and not message.pre_vote:
             if self._voted_before.get(node.node_id) == message.term == node.current_term:
-                self.counts["votes asked again"] += 1
+                self.counts["votes asked again"] += message.from_id != node.voted_for
             longer, later = message.last_log_index - node.log.last_index, message.last_log_term - node.log.last_term
             self.counts["longer logs refused"] += longer > 0 > later
             self.counts["shorter logs refused"] += longer < 0 == later

@@ -1,7 +1,8 @@
 """Speed of the simulation: elections after a crash, in time of one core.
 
 Each round kills the leader of five nodes, waits for the next one and starts the old one again, on the log that its
-disk holds: detection, pre-vote, vote, recovery and every message and fsync in between.
+disk holds: detection, pre-vote, vote, recovery and every message and fsync in between. The invariants of the
+cluster are checked after every step of every node.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import SimCluster, run_virtual
+from raft_actor_node.core.invariants.cluster import ClusterInvariants
 
 ELECTIONS = 500
 ROUNDS = 3
@@ -31,7 +33,7 @@ def _round(seed: int) -> float:
 
 
 async def _elect(seed: int) -> None:
-    cluster = SimCluster(ClusterPlan(nodes=NODES), seed=seed)
+    cluster = SimCluster(ClusterPlan(nodes=NODES), seed=seed, observer=ClusterInvariants())
     await cluster.start()
     for _ in range(ELECTIONS):
         leader = await cluster.leader()

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from chaos.verdict import Finding, Verdict
-from sweeps.campaign.campaign import BARS, Campaign, View, describe, replay_command, run_on_ray, run_serial
+from sweeps.campaign.campaign import BARS, Campaign, View, describe, replay_command, run_on_ray, run_seeds, run_serial
 from sweeps.campaign.display import LiveView, PlainView, closing, make_view, progress_line, screen
 from sweeps.campaign.life import SeedResult
 from sweeps.cli import main
@@ -99,6 +99,33 @@ def test_a_seed_without_a_result_is_a_failure_and_an_interruption_is_no_pass() -
     interrupted = full(10)
     interrupted.interrupted = True
     assert (interrupted.verdict, interrupted.exit_code) == ("unknown", 130)
+
+
+@pytest.mark.parametrize("done", [0, 9])
+def test_a_campaign_that_did_not_run_all_of_its_seeds_is_no_pass(done: int) -> None:
+    campaign = full(10)
+    campaign.done = done
+    assert (campaign.verdict, campaign.exit_code) == ("unknown", 4)
+
+
+def fails_at_3(seed: int, **_: object) -> SeedResult:
+    if seed == 3:
+        raise KeyError("kind")
+    return seed_result(seed, "violated" if seed == 1 else "ok")
+
+
+def test_a_seed_that_fails_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor the violation that another seed of the same task found."""
+    monkeypatch.setattr("sweeps.campaign.campaign.run_seed", fails_at_3)
+    outcomes = run_seeds([0, 1, 2, 3])
+    assert [outcome.seed for outcome in outcomes if isinstance(outcome, SeedResult)] == [0, 1, 2]
+    assert outcomes[3] == "seed 3: KeyError: 'kind'"
+    campaign = Campaign(0, 5)
+    run_serial(campaign, View())
+    assert (campaign.done, campaign.broken, campaign.exit_code) == (4, ["seed 3: KeyError: 'kind'"], 3)
+    later = Campaign(2, 3)
+    run_serial(later, View())
+    assert (later.done, later.verdict, later.exit_code) == (2, "unknown", 1)
 
 
 # ---------------------------------------------------------------------------------- what is shown

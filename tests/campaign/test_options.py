@@ -33,9 +33,21 @@ def test_a_profile_can_be_asked_for(profile: str) -> None:
 
 def test_swarm_each_fault_is_left_out_by_some_seeds_and_overdone_by_others() -> None:
     drawn = [draw(seed) for seed in range(MANY)]
-    for name in ("tail", "loss", "duplicate", "replay", "fsync_tail", "stalls_per_s", "disk_failure", "power_loss"):
+    for name in (
+        "tail",
+        "loss",
+        "duplicate",
+        "replay",
+        "fsync_tail",
+        "stalls_per_s",
+        "disk_failure",
+        "boot_crash",
+        "power_loss",
+    ):
         without = sum(getattr(options.sim, name) == 0 for options in drawn)
         assert MANY // 4 < without < MANY * 19 // 20, name
+    assert MANY // 20 < sum(options.sim.wire for options in drawn) < MANY // 4, "it takes its time"
+    assert MANY // 5 < sum(not options.sim.whole_sectors for options in drawn) < MANY // 2
     for switch in ("pre_vote", "check_quorum"):
         on = sum(getattr(options.raft, switch) for options in drawn)
         assert MANY // 4 < on < MANY * 3 // 4, switch

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 
 from orchestration.sim_cluster import Parts, Silent
-from raft_actor_node.core import RaftNode
+from raft_actor_node.core import Effects, HardState, RaftNode, RaftParameters, RequestVote, Role
+from raft_actor_node.core.invariants import Snapshot
 from raft_actor_node.core.progress import Progress
 from raft_actor_node.core.quorum import reached_by_quorum
 from raft_actor_node.kv.store import Result, Store
 from sweeps.campaign import draw, run_seed
+from sweeps.campaign.clients import Clients
+from sweeps.campaign.watch import Coverage
 
 DIGEST = "from sweeps.campaign import run_seed; print([run_seed(seed).digest for seed in (0, 1, 2, 3)])"
 
@@ -136,3 +141,43 @@ class _ReadsAtOnce(RaftNode):
 
     def _confirmed_sequence(self) -> float:
         return float("inf")
+
+
+def test_reads_at_the_end_that_nobody_answers_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_all = Clients.read_all
+
+    async def in_no_time(clients: Clients, addresses: Mapping[str, str], timeout_s: float) -> int:
+        return await read_all(clients, addresses, 1e-6)
+
+    monkeypatch.setattr(Clients, "read_all", in_no_time)
+    result = run_seed(0)
+    assert result.verdict == "violated"
+    [finding] = [each for each in result.findings if each.verdict == "violated"]
+    assert (finding.check, finding.reason.partition(",")[0]) == ("liveness", "with nothing in the way")
+
+
+@pytest.fixture
+def voter() -> RaftNode:
+    """It voted for n2 in term 5, in an earlier life."""
+    members, parameters = ("n1", "n2", "n3"), RaftParameters(0.15, 0.3, 0.05, 0.1)
+    hard_state = HardState(current_term=5, voted_for="n2")
+    return RaftNode("n1", members, parameters, rng=random.Random(1), now=0.0, hard_state=hard_state)
+
+
+def test_a_vote_asked_again_is_one_that_another_candidate_asks_for(voter: RaftNode) -> None:
+    """The same candidate may have it again: there is no danger in that."""
+    coverage = Coverage()
+    coverage.started(voter, 0.0)
+    for candidate, times in (("n2", 0), ("n3", 1)):
+        request = RequestVote(candidate, "n1", 5, last_log_index=0, last_log_term=0, pre_vote=False, sequence=1)
+        coverage.delivered(request, 0.0)
+        assert coverage.counts["votes asked again"] == times
+
+
+def test_reads_that_count_as_refused_had_been_taken_by_a_leader(voter: RaftNode) -> None:
+    coverage = Coverage()
+    coverage.started(voter, 0.0)
+    snapshot = Snapshot(Role.FOLLOWER, 5, "n2", None, 0, 0, 0, 0)
+    for role, times in ((Role.FOLLOWER, 0), (Role.LEADER, 2)):
+        coverage.stepped(voter, snapshot._replace(role=role), [], Effects(reads_refused=[1, 2]), 0.0)
+        assert coverage.counts["reads refused"] == times

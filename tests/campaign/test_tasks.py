@@ -6,7 +6,12 @@ import asyncio
 import contextlib
 import math
 import time
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from orchestration.ray_cluster import tasks
 from orchestration.ray_cluster.connect import Backend
 from orchestration.ray_cluster.tasks import TaskOutcome, run_tasks
 
@@ -16,6 +21,31 @@ async def test_tasks_on_ray() -> None:
         await _every_item_has_an_outcome()
         await _one_that_takes_too_long_is_ended()
         await _what_is_left_is_ended()
+
+
+async def test_all_tasks_are_ended_even_where_one_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever Ray raises when it is told to end one; and nothing of this program waits for them any more."""
+    loop = asyncio.get_running_loop()
+    ended: list[object] = []
+
+    class Ray:
+        def remote(self, **_: object) -> Any:
+            return lambda function: SimpleNamespace(remote=lambda _, item: loop.create_future())
+
+        def cancel(self, reference: object, **_: object) -> None:
+            ended.append(reference)
+            if len(ended) == 1:
+                raise RuntimeError("the connection is closed")
+
+    monkeypatch.setattr(tasks, "ray", Ray())
+    before = asyncio.all_tasks()
+    outcomes = run_tasks(math.sqrt, [1.0, 2.0, 3.0], at_a_time=3, timeout_s=60)
+    waits = asyncio.ensure_future(anext(outcomes))
+    await asyncio.sleep(0)
+    waits.cancel()
+    await asyncio.wait({waits})
+    assert len(ended) == 3
+    assert asyncio.all_tasks() == before
 
 
 async def _every_item_has_an_outcome() -> None:

@@ -25,8 +25,10 @@ def executed(
     mix: Mapping[str, float] = MIX,
     values: int | None = None,
 ) -> History:
-    """A history of `sessions` clients that never pause. A share `unknown` of the writes is given up: half of these
-    never take effect, the others then or later. `values`: so many different values only, None: all are unique."""
+    """A history of `sessions` clients that never pause: often one moment is the end of an operation and the begin of
+    the next. A share `unknown` of the operations is given up, all of them writes, as reads tell nothing then: half of
+    these never take effect, the others then or later. `values`: so many different values only, None: all are unique.
+    """
     return _Execution(random.Random(seed), sessions, keys, unknown, mix, values).run(operations)
 
 
@@ -34,7 +36,10 @@ class _Execution:
     def __init__(
         self, rng: random.Random, sessions: int, keys: int, unknown: float, mix: Mapping[str, float], values: int | None
     ) -> None:
-        self.rng, self.sessions, self.keys, self.unknown, self.values = rng, sessions, keys, unknown, values
+        self.rng, self.sessions, self.keys, self.values = rng, sessions, keys, values
+        writes = 1 - mix.get("get", 0.0) / sum(mix.values())
+        self.unknown = unknown / writes if writes else 0.0
+        """Share of the writes."""
         # Of a value that is written with two lengths the checker would know none.
         self.put_bytes = PUT_BYTES if values is None else APPEND_BYTES
         self.kinds, self.shares = list(mix), list(mix.values())
@@ -54,7 +59,7 @@ class _Execution:
             elif kind == _RETURN:
                 if what.outcome == "ok" and what.f == "get":
                     self.known[what.key] = what.observed
-                self.push(now + 1, _INVOKE, what.process)
+                self.push(now + self.rng.randrange(2), _INVOKE, what.process)
             elif len(self.history) < count:
                 self.invoke(now, what)
         return History(self.history)
@@ -74,10 +79,8 @@ class _Execution:
         self.history.append(operation)
         end = now + 1 + int(rng.expovariate(1 / 2_000_000))
         self.push(end, _RETURN, operation)
-        if rng.random() < self.unknown:
-            operation.outcome, operation.return_ns = ("fail" if f == "get" else "info"), math.inf
-            if f == "get":
-                operation.return_ns = end
+        if f != "get" and rng.random() < self.unknown:
+            operation.outcome, operation.return_ns = "info", math.inf
             if rng.random() < 0.5:
                 return
             end += int(rng.expovariate(1 / 10_000_000))
@@ -91,7 +94,7 @@ class _Execution:
         state, length = self.state.get(key, (None, 0))
         match operation.f:
             case "get":
-                operation.observed = state if known else None
+                operation.observed = state
                 return
             case "put":
                 state, length = (operation.value,), self.put_bytes

@@ -46,6 +46,19 @@ LINEARIZABLE = {
     "and not seen while it runs": [op(0, "put", 0, 9, 1), op(1, "get", 2, 3), op(1, "get", 4, 5, 1)],
     "two writes, two orders": [op(0, "put", 0, 9, 1), op(1, "put", 0, 9, 2), op(2, "get", 10, 11, 1)],
     "equal times overlap": [op(0, "put", 0, 5, 1), op(1, "get", 5, 6)],
+    "an operation that overlaps both of a process": [
+        op(0, "put", 0, 5, 1), op(0, "put", 5, 9, 2), op(1, "get", 5, 5), op(2, "get", 5, 5, 2), op(3, "get", 5, 5, 1),
+    ],
+    "what nobody knows the end of may come after what its client asked next": [
+        unknown(0, "put", 0, 1), op(0, "put", 5, 6, 2), op(1, "get", 7, 8, 1),
+    ],
+    "a cas that writes what it expects, twice": [
+        op(0, "cas", 0, 1, None), op(0, "cas", 2, 3, None), op(0, "put", 4, 5, 1),
+        op(0, "cas", 6, 7, 1, expected=(1,)), op(1, "cas", 8, 9, 1, expected=(1,)), op(1, "get", 10, 11, 1),
+    ],
+    "a cas of nothing by nothing, once": [
+        op(0, "cas", 0, 1, None), op(1, "get", 2, 3), op(0, "put", 4, 5, 1), op(1, "get", 6, 7, 1),
+    ],
     "an unknown write that never was": [unknown(0, "put", 0, 1), op(1, "get", 5, 6)],
     "an unknown write that was": [unknown(0, "put", 0, 1), op(1, "get", 5, 6), op(1, "get", 7, 8, 1)],
     "an unknown write, long after it was given up": [
@@ -125,6 +138,15 @@ VIOLATED = {
     ],
     "an unknown put is used twice": [
         unknown(0, "put", 0, 1), op(1, "delete", 2, 3, observed=True), op(1, "delete", 4, 5, observed=True),
+    ],
+    "a process does not see what it has just put": [op(0, "put", 0, 10, 1), op(0, "get", 10, 20)],
+    "a process sees what it puts next": [op(0, "get", 0, 10, 1), unknown(0, "put", 10, 1)],
+    "two reads of a process go back at one moment": [
+        op(0, "put", 0, 9, 1), op(0, "delete", 9, 9), op(1, "get", 5, 9), op(1, "get", 9, 9, 1), op(1, "get", 9, 9),
+        op(1, "get", 9, 12, 1),
+    ],
+    "two processes, each of which sees only what the other one put next": [
+        op(0, "get", 0, 5, 2), op(0, "put", 5, 9, 1), op(1, "get", 0, 5, 1), op(1, "put", 5, 9, 2),
     ],
     "true is not 1": [op(0, "put", 0, 1, True), op(0, "get", 2, 3, 1)],
 }  # fmt: skip
@@ -211,6 +233,26 @@ def test_memory_that_runs_out_is_unknown() -> None:
         tracemalloc.stop()
     assert (result.verdict, result.reason) == ("unknown", "memory ran out: 1 of 1 keys are not decided")
     assert peak < limit
+
+
+@pytest.mark.parametrize("kind", ["put", "get", "cas"])
+def test_bounds_hold_however_many_operations_overlap(kind: str) -> None:
+    """Each step of the search looks at thousands of others, and leaves a layer of as many behind."""
+    every = [op(n, "put", n, 10**9 + n, n % 2000) for n in range(4000)]
+    if kind == "get":
+        every += [op(n + 4000, "get", n, 10**9 + n, n % 2000) for n in range(4000)]
+    elif kind == "cas":
+        every = [replace(o, f="cas", expected=((o.value + 1) % 2000,)) for o in every]
+    limit = 40_000_000
+    tracemalloc.start()
+    try:
+        result = check(History(every), time_limit_s=2.0, memory_limit_bytes=limit)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert result.seconds < 5.0
+    assert peak < 1.5 * limit
+    assert result.verdict != "ok" or result.seconds <= 2.5
 
 
 def test_a_hard_key_hides_no_violation_of_another() -> None:

@@ -46,7 +46,10 @@ def any_operations(draw: st.DrawFn) -> list[Operation]:
     values = st.none() | lists.map(tuple)
     operations = []
     for at in range(count):
-        operation = Operation(at, draw(st.sampled_from(kinds)), 0, invoke_ns=draw(st.integers(0, 12)))
+        # A process has one operation at a time; the end of one and the begin of the next may look like one moment.
+        process = draw(st.integers(0, at))
+        free_ns = max((int(o.return_ns) for o in operations if o.process == process and o.outcome == "ok"), default=0)
+        operation = Operation(process, draw(st.sampled_from(kinds)), 0, invoke_ns=free_ns + draw(st.integers(0, 6)))
         if operation.f in {"put", "cas", "append"}:
             operation.value = at + 1 if unique else draw(atoms)
             operation.size = None if not sized else operation.value % 2 + 1 if not unique or at % 2 else 1

@@ -13,6 +13,7 @@ from chaos.verdict import (
     Evidence,
     Finding,
     Load,
+    Outage,
     as_json,
     judge_coverage,
     judge_exits,
@@ -97,6 +98,37 @@ def test_traces_that_are_missing_are_unknown() -> None:
     assert judge_traces([]).verdict == "unknown"
 
 
+TAIL = [event("n1", 5, "became_follower", 2, 15), event("n1", 6, "became_candidate", 3, 16)]
+
+
+@pytest.mark.parametrize(
+    ("events", "more", "reason"),
+    [
+        ([*LED, *TAIL], {}, ""),
+        ([*LED, *TAIL[1:]], {}, "the trace of n1 has 1 gap"),
+        ([*LED[1:], *TAIL[1:]], {}, "the trace of n1 has 2 gaps"),
+        ([*LED, {**TAIL[0], "log_term": "?"}, TAIL[1]], {}, "the trace of n1 has 1 gap"),
+        (LED, {"lives": {"n1": (1, 1), "n2": (1, None)}}, ""),
+        (LED, {"lives": {"n1": (2, 2)}}, "the trace of n1 tells of 1 of 2 lives"),
+        (LED, {"lives": {"n1": (2, None), "n2": (0, 0)}}, "the trace of n1 tells of 1 of 2 lives (and 1 more)"),
+        (LED, {"committed": {"n1": 1, "n2": 0}}, ""),
+        (LED, {"committed": {"n2": 1}}, "the trace of n2 ends at commit index 0, and it had said 1"),
+    ],
+)
+def test_traces_of_which_something_is_missing_are_unknown(
+    events: list[dict[str, Any]], more: dict[str, Any], reason: str
+) -> None:
+    finding = judge_traces(events, ["n1", "n2"], **more)
+    assert (finding.verdict, finding.reason if reason else "") == ("unknown" if reason else "ok", reason)
+
+
+def test_a_line_that_cannot_be_read_is_missing_unless_it_is_the_last_of_a_life() -> None:
+    whole = [json.dumps(each) for each in [*(each for each in LED if each["node"] == "n1"), *TAIL]]
+    assert judge_traces(parse_trace(whole, "n1"), ["n1"]).verdict == "ok"
+    assert judge_traces(parse_trace([*whole[:-1], whole[-1][:-9]], "n1"), ["n1"]).verdict == "ok"
+    assert judge_traces(parse_trace([*whole[:2], whole[2][:-9], *whole[3:]], "n1"), ["n1"]).verdict == "unknown"
+
+
 def test_torn_and_foreign_lines_cost_only_themselves() -> None:
     """A line without its end has the first one of the next life behind it."""
     whole = [json.dumps(each) for each in LED]
@@ -117,9 +149,9 @@ def state(node: str, applied: int, digest: bytes, at: int = 0, prefix: bytes = b
 
 
 def test_nodes_that_applied_the_same() -> None:
-    same = [state("n1", 9, b"9", 7, b"7"), state("n2", 7, b"7", 7, b"7"), state("n3", 9, b"9", 7, b"7")]
+    same = [state(node, 7, b"7", 7, b"7", b"state") for node in ("n1", "n2", "n3")]
     finding = judge_hashes(same, ["n1", "n2", "n3"])
-    assert (finding.verdict, finding.reason) == ("ok", "3 nodes applied the same 7 entries")
+    assert (finding.verdict, finding.reason) == ("ok", "3 nodes applied the same 7 entries, and came to the same state")
 
 
 @pytest.mark.parametrize(
@@ -147,10 +179,18 @@ def test_nodes_that_applied_other_entries_or_came_to_another_state(other: Applie
         [state("n1", 7, b"7"), state("n2", 9, b"9")],
         [state("n1", 7, b"7", 7, b"7"), state("n2", 9, b"9")],
         [state("n1", 0, b""), state("n2", 0, b"")],
+        [state("n1", 7, b"7", 7, b"7", b"state"), state("n2", 7, b"7", 7, b"7")],
+        [state("n1", 7, b"7", 7, b"7"), state("n2", 7, b"7", 7, b"7")],
     ],
 )
 def test_hashes_that_cannot_be_compared_are_unknown(states: list[AppliedState]) -> None:
     assert judge_hashes(states, ["n1", "n2"]).verdict == "unknown"
+
+
+def test_a_node_that_never_catches_up_is_not_said_to_be_the_same() -> None:
+    ahead = [state(node, 10_000, b"a", 5, b"p", b"S1") for node in ("n1", "n2")]
+    finding = judge_hashes([*ahead, state("n3", 5, b"p", 5, b"p", b"S0")], ["n1", "n2", "n3"])
+    assert (finding.verdict, finding.reason) == ("unknown", "n3 applied 5 entries at least, others 10000")
 
 
 # ------------------------------------------------------------------------------ statuses
@@ -284,6 +324,17 @@ def test_a_leader_within_ten_of_the_longest_timeouts(signs_s: list[float], end_s
     assert (finding.check, finding.verdict) == ("liveness", verdict)
 
 
+@pytest.mark.parametrize(
+    ("found_s", "end_s", "verdict"),
+    [(14.2, 14.3, "ok"), (None, 16.9, "unknown"), (None, 17.1, "violated"), (17.1, 18.0, "violated")],
+)
+def test_a_leader_that_is_lost_later_is_missed(found_s: float | None, end_s: float, verdict: str) -> None:
+    """The first sign is no proof that there still is one."""
+    found_ns = None if found_s is None else int(found_s * SECOND)
+    moments = {"calm_ns": 10 * SECOND, "end_ns": int(end_s * SECOND), "asked_ns": 14 * SECOND, "found_ns": found_ns}
+    assert judge_liveness([11 * SECOND], election_timeout_max_s=0.3, **moments).verdict == verdict
+
+
 def test_signs_of_a_leader() -> None:
     assert leader_signs_ns(LED) == [12, 13]
 
@@ -322,9 +373,21 @@ def test_a_load_that_proves_nothing(load: Load, why: str) -> None:
     assert why in finding.reason
 
 
-def test_where_no_operation_should_succeed_none_need_to() -> None:
-    assert judged(load=Load(100, 0, unknown=100), unavailable=True).verdict == "ok"
-    assert judged(load=Load(3, 0), unavailable=True).verdict == "unknown"
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, ""),
+        ({"before": None, "after": None}, ""),
+        ({"asked": 19}, "only 19 operations waited while none should succeed, at least 20 are needed"),
+        ({"unasked": 0.2}, "nobody asked for 20% of the time in which nobody should be served"),
+        ({"before": 0}, "no operation succeeded before the first fault"),
+        ({"after": 0}, "no operation succeeded after the last fault was healed"),
+    ],
+)
+def test_an_outage_is_shown_by_those_who_ask_and_are_served_otherwise(changes: dict[str, Any], why: str) -> None:
+    outage = Outage(**{"asked": 20, "fewest": 20, "unasked": 0.05, "before": 1, "after": 1, **changes})
+    finding = judged(load=Load(100, 0, unknown=100), outage=outage)
+    assert (finding.verdict, finding.reason if why else "") == ("unknown" if why else "ok", why)
 
 
 def told(node: str, at: int, life: int = 1, **touched: int) -> Status:
@@ -451,8 +514,13 @@ def test_who_led_when() -> None:
         ("leader", "crash", ["n1"], DEPOSED, "unknown"),
         ("leader", "crash", ["n1"], [], "ok"),
         ("leader", "crash", ["n1"], DEPOSED[:-1], "unknown"),
-        ("follower", "crash", ["n2"], DEPOSED, "ok"),
+        ("follower", "crash", ["n2"], LED, "ok"),
+        ("follower", "crash", ["n2"], DEPOSED, "unknown"),
         ("leader", "isolate", ["n2"], LED, "unknown"),
+        ("follower", "crash", ["n1"], LED, "unknown"),
+        ("followers", "isolate", ["n2", "n3"], LED, "ok"),
+        ("followers", "isolate", ["n1", "n3"], LED, "unknown"),
+        ("minority", "isolate", ["n2"], LED, "ok"),
         ("leader", "drop", ["n2"], LED, "unknown"),
     ],
 )
@@ -471,6 +539,15 @@ def test_a_fault_aimed_at_the_leader_must_hit_it(
         ("leader-in-majority", [["n2"], ["n1", "n3"]], "ok"),
         ("leader-in-majority", [["n1"], ["n2", "n3"]], "unknown"),
         ("majority-minority", [["n1"], ["n2", "n3"]], "ok"),
+        ("leader-in-minority", [["n1", "clients"], ["n2", "n3"]], "ok"),
+        ("chained", [["n1", "n2"], ["n2", "n3"]], "ok"),
+        ("chained", [["n2", "n1"], ["n1", "n3"]], "unknown"),
+        ("bridge", [["n2", "n3"], ["n2", "n1"]], "ok"),
+        ("bridge", [["n1", "n2"], ["n1", "n3"]], "unknown"),
+        ("quorum-loss", [["n2", "n3"], ["n2", "n4"], ["n2", "n1"]], "ok"),
+        ("quorum-loss", [["n1", "n3"], ["n1", "n4"], ["n1", "n2"]], "unknown"),
+        ("constrained-election", [["n1"], ["n2", "n3"], ["n2", "n4"]], "ok"),
+        ("constrained-election", [["n3"], ["n1", "n2"], ["n1", "n4"]], "unknown"),
     ],
 )
 def test_a_partition_named_for_its_leader_has_it_on_that_side(aim: str, groups: list[list[str]], verdict: str) -> None:
@@ -481,4 +558,31 @@ def test_a_partition_named_for_its_leader_has_it_on_that_side(aim: str, groups: 
 def test_a_node_chosen_in_place_of_a_missing_leader_is_no_leader() -> None:
     instead = fault("isolate", "n1", detail="n1; there was no leader, n1 was chosen in its place")
     finding = judged(instead, aims={0: "leader"}, traces=LED, statuses=BITTEN)
-    assert (finding.verdict, finding.reason) == ("unknown", "isolate n1 was aimed at a leader, and there was none")
+    assert (finding.verdict, finding.reason) == ("unknown", "isolate n1 was aimed at leader, and there was no leader")
+
+
+@pytest.mark.parametrize("aim", ["follower", "followers", "chained", "bridge", "quorum-loss", "constrained-election"])
+def test_whatever_is_resolved_by_the_leader_needs_one(aim: str) -> None:
+    note = f"{aim}; there was no leader, n1 was chosen in its place"
+    assert judged(fault("isolate", "n2", detail=note), aims={0: aim}, statuses=BITTEN).verdict == "unknown"
+
+
+BEHIND = {"partition": [["n1"], ["n2", "n3"], ["n2", "n4"]], "behind": "1s"}
+
+
+@pytest.mark.parametrize(
+    ("advance", "why"),
+    [
+        ({"took_effect": True}, ""),
+        (None, "had no second stage"),
+        ({"took_effect": False, "error": "not on n1"}, "did not take effect in its second stage: not on n1"),
+        ({"time_ns": 40}, "may have done nothing: no node told how many messages were cut"),
+    ],
+)
+def test_a_fault_of_two_stages_is_in_force_with_the_second(advance: dict[str, Any] | None, why: str) -> None:
+    first = fault("partition", "n1", "n2", "n3", "n4", fault=BEHIND)
+    second = [] if advance is None else [{**first, "action": "advance", "time_ns": 25, **advance}]
+    finding = judged(first, *second, statuses=[told("n1", 24, cut=3), told("n1", 30, cut=9)])
+    assert (finding.verdict, finding.reason.removeprefix("partition n1,n2,n3,n4 ") if why else "") == (
+        ("unknown", why) if why else ("ok", "")
+    )

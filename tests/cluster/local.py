@@ -30,6 +30,9 @@ FAST = RaftSettings(election_timeout=Range(0.3, 0.6), heartbeat_interval=0.05, r
 PATIENCE_S = 20.0
 """How long a condition may take to come true before a test fails: far more than it ever should."""
 
+COMMAND = "default"
+"""What a node process runs; tests.mutants.plugin has it run a planted bug."""
+
 LEADER = inspection_pb2.Role.LEADER
 
 
@@ -79,7 +82,7 @@ class LocalCluster:
     def _spec(self, node_id: str) -> NodeSpec:
         config = self.config.model_copy(update={"node_id": node_id}).model_dump(mode="json")
         return NodeSpec(
-            node_id, self.config.cluster_id, "cell", config, "default", str(Path.cwd()), "127.0.0.1", "127.0.0.1", 30.0
+            node_id, self.config.cluster_id, "cell", config, COMMAND, str(Path.cwd()), "127.0.0.1", "127.0.0.1", 30.0
         )
 
     async def __aenter__(self) -> LocalCluster:

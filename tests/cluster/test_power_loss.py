@@ -12,7 +12,8 @@ import pytest
 from tests.cluster.local import LocalCluster
 from tests.cluster.test_crashes import Writers, missing
 
-LOST = {"unsynced": "lost"}
+LOST = {"unsynced": "lost", "fsync_latency": 0.01}
+"""Slow enough for the power to fail while something is under way to the disk: what was promised too early is seen."""
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 5])

@@ -93,6 +93,30 @@ def test_a_member_whose_directory_vanished_does_not_come_back_empty(tmp_path: Pa
     assert "wal" in error
 
 
+def test_a_node_that_is_refused_leaves_no_trace_file(tmp_path: Path) -> None:
+    """Nothing was changed, it says; and the next run does not find a life that never was."""
+    trace = tmp_path / "trace.jsonl"
+    assert ends(config(tmp_path, bootstrap=False, trace_file=str(trace)))[0] == 5
+    assert not trace.exists()
+
+
+def test_the_trace_may_stand_in_the_directory_of_the_node(tmp_path: Path) -> None:
+    """Which the node makes, when it is new."""
+    trace = tmp_path / "wal" / "n1" / "trace.jsonl"
+    with node(config(tmp_path, trace_file=str(trace))) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline(), "it serves"
+        process.terminate()
+        process.communicate(timeout=10)
+    assert json.loads(trace.read_text().splitlines()[0])["kind"] == "started"
+
+
+def test_a_trace_file_that_cannot_be_opened_is_exit_2(tmp_path: Path) -> None:
+    code, error = ends(config(tmp_path, trace_file=str(tmp_path / "none" / "trace.jsonl")))
+    assert code == 2
+    assert "trace_file" in error
+
+
 def test_the_node_ends_with_its_owner(tmp_path: Path) -> None:
     with node(config(tmp_path)) as process:
         assert process.stdout is not None

@@ -26,6 +26,7 @@ from raft_actor_node.core import (
     RequestVote,
     RequestVoteReply,
     Role,
+    TraceEvent,
 )
 from raft_actor_node.core.effects import Accepted
 from raft_actor_node.core.events import Propose
@@ -201,6 +202,31 @@ def test_a_vote_for_a_log_that_is_not_up_to_date(ends: tuple[int, int]) -> None:
     world, leader, follower = settled()
     request = vote_request(follower, leader.node_id, 9, ends=ends)
     breaks(Rule.ELECTION_RESTRICTION, lambda: seen(world, follower, request, current_term=9, voted_for=leader.node_id))
+
+
+@pytest.mark.parametrize("entries", [0, 1])
+def test_what_else_arrives_is_no_excuse_for_a_vote(entries: int) -> None:
+    """Only entries that came before it was asked may have changed a voter's log."""
+    world, leader, follower = settled()
+    request = vote_request(follower, "n9", 9, ends=(1, 1))
+    terms, payloads = [1] * entries, [b""] * entries
+    append = Receive(AppendEntries(leader.node_id, follower.node_id, 1, 0, 0, terms, payloads, 0, 1))
+    breaks(
+        Rule.ELECTION_RESTRICTION,
+        lambda: seen(world, follower, request, append, current_term=9, voted_for="n9"),
+    )
+    if entries:
+        world, _, follower = settled()
+        seen(world, follower, append, request, current_term=9, voted_for="n9")
+        assert world.invariants.violation is None
+
+
+def test_a_leader_that_comes_and_goes_within_one_step() -> None:
+    """It leads, and then a message tells it of a higher term: that it led is judged all the same."""
+    world, leader, follower = settled()
+    led = Effects(trace=[TraceEvent("became_leader", 9)])
+    told = heartbeat(follower, leader.node_id, 10)
+    breaks(Rule.ELECTION_SAFETY, lambda: seen(world, follower, told, effects=led, current_term=10, voted_for=None))
 
 
 def test_a_term_that_decreases() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from raft_actor_node.core import AppendEntries, AppendEntriesReply, Receive
-from tests.core.bench import Solo, ack, append, appends, requests, vote
+from tests.core.bench import Solo, ack, append, appends, request_vote, requests, vote
 from tests.core.harness import ET_MAX, World, stored
 
 
@@ -55,6 +57,26 @@ def test_a_single_node_commits_after_its_own_fsync_only() -> None:
     assert solo.node.commit_index == 3
     solo.fsync()
     assert solo.node.commit_index == 4
+
+
+@pytest.mark.parametrize("why", ["AppendEntriesReply", "RequestVote", "AppendEntries"])
+def test_a_commit_is_told_in_the_term_and_the_step_in_which_it_happened(why: str) -> None:
+    """Clients are answered in this step, so the trace must have it before a new term is durable: were it lost with the
+    process, nothing would be known of what was promised, nor by whose counting (5.4.2)."""
+    solo, sent = leading(3, check_quorum=False)
+    solo.fsync()
+    ends = {
+        "AppendEntriesReply": replace(ack(sent["n3"]), term=7, success=False),
+        "RequestVote": request_vote(7, 3, 1, candidate="n3"),
+        "AppendEntries": append(7, 3, 1, leader="n3"),
+    }
+    effects = solo.step(Receive(ack(sent["n2"])), Receive(ends[why]))
+    assert solo.node.current_term == 7
+    assert effects.persist is not None, "the term is not durable"
+    assert [(event.kind, event.term, event.index) for event in effects.trace] == [("commit", 1, 3)]
+    told = [(event.kind, event.term) for event in solo.fsync().trace]
+    assert ("became_follower", 7) in told
+    assert not [kind for kind, _ in told if kind == "commit"], "once only"
 
 
 def test_a_leader_that_wins_with_entries_unwritten_does_not_count_them() -> None:

@@ -22,11 +22,13 @@ class Teller:
         self.events: Story = []
         self._numbers: dict[str, int] = {}
 
-    def tell(self, node: str, kind: str, term: int, index: int = 0, log_term: int = 0, peer: str = "") -> Teller:
+    def tell(
+        self, node: str, kind: str, term: int, index: int = 0, log_term: int = 0, peer: str = "", **more: int
+    ) -> Teller:
         number = 1 if kind == "started" else self._numbers.get(node, 0) + 1
         self._numbers[node] = number
         known = {"node": node, "number": number, "time_ns": len(self.events), "kind": kind, "term": term}
-        self.events.append({**known, "index": index, "log_term": log_term, "peer": peer, "detail": ""})
+        self.events.append({**known, "index": index, "log_term": log_term, "peer": peer, "detail": "", **more})
         return self
 
     def elect(self, node: str, term: int, index: int = 0, log_term: int = 0, voters: tuple[str, ...] = ()) -> Teller:
@@ -67,7 +69,9 @@ def test_a_history_in_order() -> None:
     history = History()
     history.take(teller.events)
     told = history.summary()
-    assert (told.events, told.nodes, told.lives, told.leaders, told.commits) == (24, ("n1", "n2", "n3"), 4, 2, 2)
+    assert (told.events, told.leaders, told.commits) == (24, 2, 2)
+    assert (told.lives, told.gaps) == ({"n1": 2, "n2": 1, "n3": 1}, {})
+    assert told.committed == {"n1": 4, "n2": 4, "n3": 2}
 
 
 BROKEN: dict[str, tuple[Rule, Callable[[Teller], object]]] = {
@@ -80,6 +84,8 @@ BROKEN: dict[str, tuple[Rule, Callable[[Teller], object]]] = {
     "another vote after a restart": (Rule.ONE_VOTE, lambda t: t.tell("n2", "started", 1, 2, 1, "n1").tell(
         "n2", "vote_granted", 1, peer="n3")),
     "a vote for itself besides": (Rule.ONE_VOTE, lambda t: t.tell("n2", "became_candidate", 1)),
+    "entries forgotten": (Rule.DISK, lambda t: t.tell("n2", "commit", 1, 3, 1, durable_index=5).tell(
+        "n2", "started", 1, 4, 1, "n1")),
     "a vote forgotten": (Rule.ONE_VOTE, lambda t: t.tell("n2", "started", 1, 2, 1)),
     "another vote found": (Rule.ONE_VOTE, lambda t: t.tell("n2", "started", 1, 2, 1, "n3")),
     "a term that goes back": (Rule.TERM, lambda t: t.tell("n2", "became_follower", 0)),
@@ -148,6 +154,9 @@ def test_foreign_lines_are_passed_over() -> None:
         {"kind": "commit", "node": "n1", "term": "one", "number": 4, "index": 3},
         {"kind": ["commit"], "node": "n1", "term": 1, "number": 4, "index": 3},
         {"kind": "became_leader", "node": 2, "term": 1, "number": 4, "index": 3},
+        {"kind": "became_leader", "node": "n1", "term": 1, "number": 5, "index": 3, "log_term": "?"},
+        {"kind": "became_leader", "node": "n1", "term": 1, "number": 6, "index": 3, "time_ns": None},
+        {"kind": "vote_granted", "node": "n1", "term": 1, "number": 7, "index": 3, "peer": ["n2"]},
         {},
     ]
     history = History()
@@ -163,6 +172,44 @@ def test_a_life_whose_first_lines_are_lost_is_told_by_its_numbers() -> None:
     teller.tell("n2", "started", 1, 5, 1, "n1").tell("n2", "commit", 1, 6, 1)
     del teller.events[-2]
     assert rules(teller) == []
+
+
+def test_a_life_whose_first_lines_are_lost_though_its_numbers_go_on() -> None:
+    """Nothing tells that it is another life: its commits may begin anew."""
+    teller = in_order()
+    teller.tell("n2", "started", 1, 5, 1, "n1")
+    for _ in range(20):
+        teller.tell("n2", "leader_heard", 1, peer="n1")
+    teller.tell("n2", "commit", 1, 2, 1)
+    first, last = (max(at for at, each in enumerate(teller.events) if each["kind"] == kind) for kind in KINDS)
+    del teller.events[first:last]
+    history = History()
+    history.take(teller.events)
+    assert history.broken() == []
+    assert history.summary().gaps == {"n2": 1}
+
+
+KINDS = ("started", "commit")
+
+
+def test_what_is_missing_or_not_of_the_form_is_told() -> None:
+    whole = in_order().events
+    at = next(position for position, event in enumerate(whole) if event["kind"] == "vote_granted")
+    node = whole[at]["node"]
+    for spoilt in (
+        [*whole[:at], *whole[at + 1 :]],
+        [*whole[:at], {**whole[at], "log_term": "?"}, *whole[at + 1 :]],
+        [*whole[:at], {**whole[at], "peer": 7}, *whole[at + 1 :]],
+        [*whole[:at], {**whole[at], "time_ns": "now"}, *whole[at + 1 :]],
+        [*whole[:at], {key: whole[at][key] for key in whole[at] if key != "term"}, *whole[at + 1 :]],
+    ):
+        history = History()
+        history.take(spoilt)
+        assert history.broken() == []
+        assert history.summary().gaps == {node: 1}
+    history = History()
+    history.take([*whole[:at], {**whole[at], "kind": "of tomorrow"}, *whole[at + 1 :]])
+    assert history.summary().gaps == {}
 
 
 def test_where_lines_are_missing_roles_are_not_judged() -> None:
@@ -189,6 +236,29 @@ def test_a_bug_that_repeats_itself_does_not_fill_the_report() -> None:
     assert len(check_history(teller.events)) == MOST_FINDINGS
 
 
+def test_what_was_erased_need_not_be_found_again() -> None:
+    """A log may begin shorter when the end of it was erased: as was told, or in a term that there was no time to tell
+    of, or after a vote of which there was none."""
+    durable = in_order().tell("n2", "commit", 1, 3, 1, durable_index=5)
+    assert rules(durable.tell("n2", "log_truncated", 1, 5, 1).tell("n2", "started", 1, 4, 1, "n1")) == []
+    for term, vote in ((2, ""), (2, "n3")):
+        durable = in_order().tell("n2", "commit", 1, 3, 1, durable_index=5)
+        assert rules(durable.tell("n2", "started", term, 4, 1, vote)) == []
+    durable = in_order().tell("n2", "became_follower", 2).tell("n2", "commit", 2, 3, 1, durable_index=5)
+    assert rules(durable.tell("n2", "started", 2, 4, 1, "n3")) == []
+    assert rules(durable.tell("n2", "commit", 2, 4, 1, durable_index=5).tell("n2", "started", 2, 4, 1, "n3")) == [
+        Rule.DISK
+    ]
+
+
+def test_what_is_on_disk_is_not_known_where_events_are_missing() -> None:
+    """It may have been erased among them."""
+    teller = in_order().tell("n2", "commit", 1, 3, 1, durable_index=5).tell("n2", "log_truncated", 1, 5, 1)
+    del teller.events[-1]
+    teller.tell("n2", "leader_heard", 1, peer="n1").tell("n2", "started", 1, 4, 1, "n1")
+    assert rules(teller) == []
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_what_nodes_in_order_tell_is_in_order(seed: int) -> None:
     """The events of the core itself, under crashes, cuts and loss: no rule may cry for nothing."""
@@ -202,7 +272,7 @@ def test_what_nodes_in_order_tell_is_in_order(seed: int) -> None:
             numbers[node.node_id] = 1 if event.kind == "started" else numbers[node.node_id] + 1
             fields = {"node": node.node_id, "number": numbers[node.node_id], "time_ns": int(now * 1e9)}
             fields |= {"kind": event.kind, "term": event.term, "index": event.index, "log_term": event.log_term}
-            events.append({**fields, "peer": event.peer_id})
+            events.append({**fields, "durable_index": event.durable_index, "peer": event.peer_id})
 
     world.invariants.stepped = told  # type: ignore[method-assign,assignment]
     for k in range(60):

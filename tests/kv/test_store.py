@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, 
 from raft_actor_node.core.log import Log
 from raft_actor_node.kv.commands import Command, ErrorCode, Kind, decode, encode
 from raft_actor_node.kv.model import Model, step
-from raft_actor_node.kv.store import DONE, MARK_EVERY, Result, Store
+from raft_actor_node.kv.store import DONE, MARK_BYTES, MARK_EVERY, Result, Store, _PrefixHash
 
 VALUE_BYTES = 6
 KEYS = st.sampled_from([b"a", b"b", b"\x00"])
@@ -230,29 +232,54 @@ def test_the_applied_hash_tells_logs_apart_and_nothing_else(log: list[tuple[int,
 
 @given(LOGS, st.data())
 def test_the_hash_of_a_prefix_is_what_the_applied_hash_was(log: list[tuple[int, bytes]], data: st.DataObject) -> None:
-    store, kept = Store(value_bytes=VALUE_BYTES), Log([term for term, _ in log], [payload for _, payload in log])
+    store = Store(value_bytes=VALUE_BYTES)
     hashes = [store.applied_hash()]
     for index, (term, payload) in enumerate(log, 1):
         store.apply(index, [term], [payload])
         hashes.append(store.applied_hash())
     index = data.draw(st.integers(0, len(log)))
-    assert store.prefix_hash(index, kept) == hashes[index]
-    assert store.prefix_hash(len(log) + 1, kept) == b""
+    assert store.prefix_hash(index) == hashes[index]
+    assert store.prefix_hash(len(log) + 1) == b""
 
 
-def test_the_hash_of_a_prefix_of_a_long_log_begins_at_a_mark() -> None:
-    """It costs the same wherever the prefix ends: what was hashed before the mark is not needed any more."""
-    payloads = [put(b"k", b"%d" % (k % 1000)) for k in range(3 * MARK_EVERY)]
-    store, kept = Store(value_bytes=VALUE_BYTES), Log([1] * len(payloads), payloads)
-    hashes = {}
-    for lo in range(1, len(payloads), 1000):
-        store.apply(lo, kept.terms(lo, lo + 1000), kept.payloads(lo, lo + 1000))
-        hashes[store.last_applied] = store.applied_hash()
-    for index, digest in hashes.items():
-        assert store.prefix_hash(index, kept) == digest
-    kept._payloads[: 2 * MARK_EVERY] = [b"gone"] * (2 * MARK_EVERY)
-    index = max(hashes)
-    assert store.prefix_hash(index, kept) == hashes[index]
+def test_the_hash_of_a_prefix_is_over_what_was_applied_not_over_what_the_log_says_now() -> None:
+    """A node that applied another entry than the others is told apart, also when a leader has put that right in its
+    log since."""
+    good = [put(b"k", b"%d" % k) for k in range(60)]
+    bad = [*good[:20], put(b"k", b"another"), *good[21:]]
+    log = Log([1] * 60, list(bad))
+    store = Store(value_bytes=VALUE_BYTES)
+    store.apply(1, log.terms(1, 52), log.payloads(1, 52))
+    log.truncate(21)
+    log.append([1] * 40, good[20:])
+    held = [(1, payload) for payload in bad]
+    assert store.prefix_hash(50) == hash_of(held[:50])
+    assert store.prefix_hash(20) == hash_of([(1, payload) for payload in good[:20]])
+
+
+def test_the_hash_of_a_prefix_of_a_long_log_begins_at_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs the same wherever the prefix ends, and however large its values are."""
+    hashed: list[int] = []
+    update = _PrefixHash.update
+
+    def counted(self: _PrefixHash, terms: Sequence[int], payloads: Sequence[bytes]) -> None:
+        hashed.append(sum(map(len, payloads)))
+        update(self, terms, payloads)
+
+    monkeypatch.setattr(_PrefixHash, "update", counted)
+    small = [put(b"k", b"%d" % (k % 1000)) for k in range(3 * MARK_EVERY)]
+    large = [put(b"k", bytes([k % 250 + 1]) * (MARK_BYTES // 16)) for k in range(64)]
+    for payloads, batch in ((small, 1000), (large, 5)):
+        log, store = Log([1] * len(payloads), payloads), Store(value_bytes=MARK_BYTES)
+        hashes = {}
+        for lo in range(1, len(payloads), batch):
+            store.apply(lo, log.terms(lo, lo + batch), log.payloads(lo, lo + batch))
+            hashes[store.last_applied] = store.applied_hash()
+        hashed.clear()
+        for index, digest in hashes.items():
+            assert store.prefix_hash(index) == digest
+        store.prefix_hash(store.last_applied - 1)
+        assert max(hashed) < MARK_BYTES * 21 / 16
 
 
 def test_the_state_hash_does_not_depend_on_the_order_of_insertion() -> None:

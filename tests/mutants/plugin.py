@@ -1,11 +1,14 @@
-"""A pytest plugin: `pytest -p tests.mutants.plugin --mutant NAME ...` runs tests on the product with that bug."""
+"""A pytest plugin: `pytest -p tests.mutants.plugin --mutant NAME ...` runs tests on the product with that bug, in the
+processes of real nodes too."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import pytest
 
+from tests.cluster import local
 from tests.mutants.catalogue import mutants
 from tests.mutants.edit import planted
 
@@ -19,7 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """As in pytest."""
-    _STACK.enter_context(planted(mutants()[config.getoption("--mutant")].edits))
+    name = config.getoption("--mutant")
+    _STACK.enter_context(planted(mutants()[name].edits))
+    local.COMMAND = f"{sys.executable} -m tests.mutants.node {name}"
 
 
 def pytest_unconfigure() -> None:

@@ -83,14 +83,17 @@ class Table:
 
     def __init__(self) -> None:
         self.clock, self.said = Hands(), list[Message]()
+        self.tracer = Tracer("n1", None)
+        self.order: list[str] = []
+        """What became visible outside, one after the other."""
         core = RaftNode("n1", ["n1", "n2", "n3"], parameters(pre_vote=False), rng=Random(0), now=0.0)
         self.store = Store(value_bytes=100)
         self.driver = Driver(
             core,
             None,  # type: ignore[arg-type]
             self.store,
-            Tracer("n1", None),
-            send=self.said.extend,
+            self.tracer,
+            send=self._send,
             fail=self._fail,
             clock=self.clock,  # type: ignore[arg-type]
             writer=self._writer,
@@ -110,6 +113,10 @@ class Table:
     def _writer(self, *args: Any) -> SlowWriter:
         self.disk = SlowWriter(*args)
         return self.disk
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        self.order.append("send")
+        self.said.extend(messages)
 
     def _fail(self, error: BaseException) -> None:
         raise error
@@ -160,6 +167,21 @@ def test_a_command_is_answered_with_its_result_when_it_is_applied(first: str) ->
     assert table.store.get(b"k") == b"abcde"
 
 
+def test_the_trace_is_on_record_before_anything_of_the_step_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies in between has told no peer, no disk and no client of what its trace does not have."""
+    table = Table()
+    sink = table.propose(b"abc")
+    table.written()
+    (request,) = table.sent("n2")
+    table.order.clear()
+    monkeypatch.setattr(table.tracer, "record", lambda events: table.order.extend(event.kind for event in events))
+    monkeypatch.setattr(table.disk, "submit", lambda persist: table.order.append("disk"))
+    monkeypatch.setattr(sink, "applied", lambda *_: table.order.append("answer"))
+    table.driver.deliver(Receive(ack(request)))
+    table.propose(b"de")
+    assert table.order == ["commit", "disk", "send", "answer"], "one step that does it all"
+
+
 def test_commands_are_answered_as_far_as_they_are_committed() -> None:
     """What is committed is applied and answered; what follows it waits (5.3), and is of unknown outcome when
     leadership ends."""
@@ -175,6 +197,18 @@ def test_commands_are_answered_as_far_as_they_are_committed() -> None:
     assert sink.heard == [("applied", 0, [4], 3)]
     table.hear(append(2, 3, 1, leader="n3"))
     assert sink.heard[1:] == [("lost", 1, [], 3)]
+
+
+def test_much_that_is_committed_at_once_is_applied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By bytes too: while large values are applied and hashed, no heartbeat leaves."""
+    monkeypatch.setattr("raft_actor_node.runtime.driver.APPLY_BYTES", 200)
+    table = Table()
+    sink = table.propose(*[b"0123456789"] * 8)
+    table.written()
+    table.hear(*map(ack, table.sent("n2")))
+    told = [heard[1:3] for heard in sink.heard]
+    assert len(told) > 1, "in several turns"
+    assert [number for _, numbers in told for number in numbers] == [10 * k for k in range(1, 9)]
 
 
 def test_a_command_that_is_not_appended_is_refused_at_once() -> None:

@@ -48,6 +48,26 @@ def test_bytes_are_written_by_a_sync_of_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"BE"
 
 
+@pytest.mark.parametrize("kind", [Disk, VolatileDisk])
+def test_a_slow_sync_takes_its_time_before_it_does_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Disk]
+) -> None:
+    """A kill in that time finds of the changes what a power failure would: where unsynced bytes are lost, nothing."""
+    (tmp_path / "file").write_bytes(b"before")
+    waits: list[tuple[float, bytes]] = []
+    monkeypatch.setattr(
+        "raft_actor_node.runtime.disk.time.sleep",
+        lambda seconds: waits.append((seconds, (tmp_path / "file").read_bytes())),
+    )
+    disk = kind(fsync_latency_s=0.5)
+    fd = disk.open(tmp_path / "file", os.O_RDWR)
+    write_all(disk, fd, (b"after",), 0)
+    disk.fdatasync(fd)
+    disk.close(fd)
+    assert waits == [(0.5, b"before" if kind is VolatileDisk else b"aftere")]
+    assert (tmp_path / "file").read_bytes() == b"aftere"
+
+
 def test_names_are_made_by_a_sync_of_the_directory(tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"old")
     disk = VolatileDisk()

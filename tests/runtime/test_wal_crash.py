@@ -265,6 +265,35 @@ def test_what_a_failed_fsync_left_in_the_page_cache_is_written_again(failing: st
         ledger.check()
 
 
+def test_a_vote_whose_fsync_failed_survives_the_tearing_of_its_other_copy() -> None:
+    """The second copy of a vote is in the page cache only. While the first is being rewritten the power fails, and
+    tears it: the second is then what the vote is known by, if it was written again before anything was promised."""
+    for seed in range(150):
+        ledger = Ledger(sim_disk(seed))
+        ledger.disk.whole_sectors = False
+        ledger.open()
+        ledger.save_hard_state(1, "n1")
+        syncs = itertools.count(1)
+
+        def second(call: str, disk: SimDisk = ledger.disk, syncs: Iterator[int] = syncs) -> None:
+            if call == "sync":
+                disk.fail_syncs = errno.EIO if next(syncs) == 2 else None
+
+        ledger.disk.on_call = second
+        with pytest.raises(DiskError):
+            ledger.save_hard_state(2, "n2")
+        repair(ledger.disk)
+        ledger.disk.commit()
+        ledger.disk.kill()
+        ledger.open()
+        assert ledger.promised == (2, "n2", [], 0)
+        ledger.interrupt = True
+        with pytest.raises(Died):
+            ledger.save_hard_state(3, None)
+        ledger.disk.lose_power()
+        ledger.check()
+
+
 def test_a_disk_that_fills_up_at_any_byte_promises_nothing_more() -> None:
     needed = Ledger(sim_disk())
     needed.open()

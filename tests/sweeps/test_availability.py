@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sweeps.availability import availability, refutes, under_faults
+import numpy as np
+
+from sweeps.availability import availability, late_windows, refutes, under_faults, waiting
 from sweeps.latency import OK, UNKNOWN
 from tests.sweeps.test_latency import S, operations
 
@@ -38,6 +40,27 @@ def test_it_is_available_when_operations_complete_later_than_the_bound() -> None
     assert state(partition, successes(0.5, 3.0, 5.0)) == "unavailable", "too early to count, and healed already"
     assert state(partition, successes(3.2, outcome=UNKNOWN)) == "unavailable"
     assert state(partition, successes()) == "unavailable"
+
+
+def test_a_few_operations_are_no_service() -> None:
+    """One in 100 of the rate before the fault is; where nobody knows that rate, one operation is enough."""
+    partition, before = fault(1.0, 5.0), [0.01 * number for number in range(100)]
+    assert state(partition, successes(*before, 4.0)) == "barely available"
+    assert state(partition, successes(*before, 4.0, 4.1, 4.2)) == "available"
+    assert state(partition, successes(4.0)) == "available"
+    found = availability(partition, successes(*before, 4.0), TIMEOUT_S)
+    assert refutes(found, "available") == "expected to be available, and was barely available"
+    assert refutes(found, "unavailable") == "expected to be unavailable, and was barely available"
+
+
+def test_who_waited_while_nobody_should_be_served() -> None:
+    windows = late_windows([*fault(1.0, 5.0), *fault(6.0, 7.0, 1)], successes(), TIMEOUT_S)
+    assert windows == [(3.1 * S, 5.0 * S)], "the other one is over too soon"
+    begin, end = (np.array(times, np.int64) for times in ([2 * S, 4 * S, 9 * S], [35 * S // 10, 6 * S, 10 * S]))
+    waited, unasked = waiting(begin, end, windows)
+    assert (waited, round(unasked, 3)) == (2, round(0.5 / 1.9, 3))
+    assert waiting(begin, end, [*windows, (7 * S, 8 * S)]) == (0, 1.0), "the worst of them counts"
+    assert waiting(begin, end, []) == (0, 1.0)
 
 
 def test_a_fault_that_is_never_healed_lasts_until_the_end_of_the_measurement() -> None:

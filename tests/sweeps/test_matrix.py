@@ -21,6 +21,7 @@ def cell(case: str, expect: str = "available", state: str | None = "available", 
             "expect": expect,
             "cluster": {"nodes": more.pop("nodes", 5)},
             "target": more.pop("target", "raft"),
+            "raft": more.pop("raft", {}),
         },
         "signature": more.pop("signature", {}),
     }
@@ -58,7 +59,8 @@ def text(table: Table, width: int = 140) -> list[str]:
         (result(verdict="ok", unexpected=True, status="failed"), "violated", "ok, not violated", False),
         (result(verdict="unknown"), "unknown", "unknown, expected", True),
         (result(verdict="unknown", unexpected=True), "available", "available, verdict unknown", False),
-        (result(verdict="unknown"), "safe", "available", True),
+        (result(verdict="unknown"), "safe", "available, verdict unknown", True),
+        (result("barely available", status="failed"), "available", "barely available", False),
         (result(None, faults=1), "ok", "ok", True),
         (result(None, faults=1, status="failed"), "ok", "failed", False),
         (result(availability=None), "available", "available", True),
@@ -94,6 +96,24 @@ def test_a_matrix_has_a_row_per_case_and_size_and_a_column_per_combination_of_sw
         ["7", "available", "812"],
     ]
     assert "unavailable, expected" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("raft", "axes", "heading"),
+    [
+        ({"pre_vote": False, "check_quorum": True}, {}, "check quorum"),
+        ({"pre_vote": True, "check_quorum": True}, {}, "pre vote + check quorum"),
+        ({"pre_vote": False, "check_quorum": False}, {}, "neither"),
+        ({"pre_vote": True, "check_quorum": False}, {"raft.check_quorum": False}, "pre vote"),
+        ({"pre_vote": True, "check_quorum": True}, {"load.clients": 4}, "clients 4"),
+    ],
+)
+def test_a_column_is_named_by_the_switches_that_are_on(
+    raft: dict[str, bool], axes: dict[str, Any], heading: str
+) -> None:
+    """Whether they vary, or have the same value in all cells."""
+    cells = [cell("chained", nodes=nodes, raft=raft, axes={"cluster.nodes": nodes, **axes}) for nodes in (5, 7)]
+    assert [part.strip() for part in text(view(cells))[0].split("  ") if part.strip()][2:] == [heading]
 
 
 def test_of_repeats_the_worst_is_shown_with_its_count() -> None:

@@ -17,11 +17,12 @@ from rich.console import Console
 from orchestration import InfrastructureError, NodeFailed
 from sweeps.api import Run, Sweep, make_view
 from sweeps.cell import read_trace
+from sweeps.latency import OK
 from sweeps.live import LiveView, PlainView
 from sweeps.progress import Progress
 from sweeps.results import read_run
 from sweeps.spec import read_source
-from tests.sweeps.fakes import FakeBackend, FakeCluster, RefusingEngine
+from tests.sweeps.fakes import FakeBackend, FakeCluster, FakeEngine, RefusingEngine
 
 BRIEF = "{boot: 300ms, warmup: 50ms, measure: 300ms}"
 TWO_CELLS = f"name: tiny\norder: sequential\nbase: {{phases: {BRIEF}}}\naxes: {{load.clients: [2, 4]}}"
@@ -167,6 +168,24 @@ async def test_a_node_that_ends_by_itself_fails_the_cell_at_once_and_its_logs_ar
     assert operations.measured.any(), "what was measured until then is kept"
 
 
+async def test_what_clients_saw_before_the_measurement_is_kept_when_a_node_ends_there(tmp_path: Path) -> None:
+    class Dying(FakeEngine):
+        def _complete(self, batch: list[Any]) -> None:
+            super()._complete(batch)
+            backend.clusters[0].unexpected_exits.append("node n2 ended (exit): exit code 5 (data corrupt)")
+
+    text = "name: tiny\nbase: {phases: {warmup: 60s, measure: 60s}}"
+    backend = FakeBackend(engine=Dying)
+    async with asyncio.timeout(20):
+        code, path, _ = await execute(sweep(text), backend, tmp_path)
+    assert code == 1
+    [cell] = read_run(path).cells
+    assert cell.result["reason"] == "node n2 ended (exit): exit code 5 (data corrupt)"
+    operations = cell.operations()
+    assert (operations["outcome"] == OK).any()
+    assert not operations.measured.any()
+
+
 async def test_an_error_of_ours_costs_one_cell_only(tmp_path: Path) -> None:
     def breaks(cluster: FakeCluster) -> None:
         if len(backend.clusters) == 0:
@@ -237,7 +256,7 @@ async def test_without_a_leader_there_is_no_load(tmp_path: Path) -> None:
 
 async def test_unavailability_that_is_expected_is_good(tmp_path: Path) -> None:
     text = f"name: tiny\nbase: {{phases: {BRIEF}, expect: unavailable}}"
-    silent = FakeBackend(lambda cluster: setattr(cluster, "elects", False))
+    silent = FakeBackend(lambda cluster: setattr(cluster, "elects", False), RefusingEngine)
     assert (await execute(sweep(text), silent, tmp_path))[0] == 0
     assert (await execute(sweep(text), FakeBackend(engine=RefusingEngine), tmp_path))[0] == 0
     code, path, _ = await execute(sweep(text), FakeBackend(), tmp_path)

@@ -8,14 +8,19 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from chaos.history import History, Operation
 from orchestration.sim_cluster import SimCluster
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.errors import ConfigError
@@ -23,13 +28,14 @@ from raft_actor_node.kv.store import Result as Applied
 from raft_actor_node.kv.store import Store
 from sweeps import cli
 from sweeps.api import Sweep
+from sweeps.cell import CellRun
 from sweeps.checking import judged
 from sweeps.estimate import MOST_SIMULATED
 from sweeps.histories import history_of
 from sweeps.judge import judge as judge_folder
 from sweeps.latency import FAIL, OK, Operations
 from sweeps.progress import Progress
-from sweeps.results import StoredCell, StoredRun, read_run
+from sweeps.results import RunLock, RunWriter, StoredCell, StoredRun, read_run, write_rows
 from sweeps.simulated import in_virtual_time, scale
 from sweeps.spec import CheckSettings, LoadSettings, Parameters, PhaseSettings, read_source
 from tests.sweeps.fakes import FakeBackend
@@ -370,9 +376,10 @@ def test_a_cluster_without_a_leader_afterwards_is_not_alive(cell: StoredCell) ->
 
 
 def test_a_fault_that_did_nothing_proves_nothing(cell: StoredCell) -> None:
+    """Nor does one of which nothing is known: then a node had more lives than it should have had."""
     events = [event for event in cell.events() if "action" not in event]
     (cell.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    assert found(cell) == {**GOOD, "coverage": "unknown", "": "unknown"}
+    assert found(cell) == {**GOOD, "invariants": "unknown", "coverage": "unknown", "": "unknown"}
 
 
 SIDE_BY_SIDE = """
@@ -404,31 +411,122 @@ async def test_each_fault_has_its_own_proof(tmp_path: Path) -> None:
     assert {cell.result["verdict"]["verdict"] for cell in run.cells[1:]} == {"ok"}
 
 
-def test_too_few_operations_prove_nothing(cell: StoredCell) -> None:
-    assert found(cell, least_operations=10_000) == {**GOOD, "coverage": "unknown", "": "unknown"}
-
-
-def expecting(cell: StoredCell, expect: str, outcome: int, where: Callable[[Operations], Any]) -> dict[str, str]:
-    """What is found when other operations of a cell succeed, and something else is expected of it."""
+def with_outcome(cell: StoredCell, outcome: int, where: Callable[[Operations], Any]) -> dict[str, str]:
+    """What is found when some operations of a cell ended otherwise."""
     operations = cell.operations()
     operations["outcome"][where(operations)] = outcome
     operations.save(cell.path / "latency.npz")
-    parameters = {**cell.params["parameters"], "expect": expect}
-    (cell.path / "params.json").write_text(json.dumps({**cell.params, "parameters": parameters}))
     return found(cell, linearizable=False)
 
 
 def test_operations_that_fail_prove_nothing(cell: StoredCell) -> None:
     """However many there are of them."""
     assert int(cell.operations().measured.sum()) > 200
-    assert expecting(cell, "ok", FAIL, lambda operations: slice(30, None))["coverage"] == "unknown"
+    assert with_outcome(cell, FAIL, lambda operations: slice(30, None))["coverage"] == "unknown"
 
 
-def test_where_unavailability_is_expected_operations_succeed_outside_of_the_fault(cell: StoredCell) -> None:
-    outside = expecting(cell, "unavailable", FAIL, lambda operations: operations.under_fault)
-    assert outside["coverage"] == "ok"
-    never = expecting(cell, "unavailable", FAIL, lambda operations: slice(30, None))
-    assert never["coverage"] == "unknown", "some were due before the fault"
+OUTAGE = """
+name: outage
+order: sequential
+base:
+  target: sim
+  raft: {election_timeout: 50ms-100ms, heartbeat_interval: 15ms, rpc_timeout: 30ms}
+  client: {rpc_timeout: 200ms, retry_budget: 1s}
+  load: {mode: open, rate: 100, clients: 64, keys: 20}
+  phases: {boot: 2s, warmup: 300ms, measure: 5s}
+  chaos: {isolate: majority, at: 1s, heal_after: 3s}
+  expect: unavailable
+"""
+
+
+@pytest.fixture(scope="module")
+def without_majority(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
+    out = tmp_path_factory.mktemp("outage")
+    (out / "outage.yaml").write_text(OUTAGE)
+    done = command("run", str(out / "outage.yaml"), "--out", str(out))
+    assert done.exit_code == 0, done.output
+    return read_run((out / "outage" / "latest").resolve())
+
+
+@pytest.fixture
+def outage(without_majority: StoredRun, tmp_path: Path) -> StoredCell:
+    """A copy of a cell that was unavailable as expected, to be spoiled."""
+    folder = shutil.copytree(without_majority.cells[0].path, tmp_path / "outage")
+    return StoredCell(folder, without_majority.cells[0].params, without_majority.cells[0].result)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        lambda operations: operations["end_ns"] < operations.fault_ns[0, 0],
+        lambda operations: operations["end_ns"] > operations.fault_ns[0, 1],
+    ],
+    ids=["before the fault", "after it"],
+)
+def test_an_outage_that_was_there_before_and_after_the_fault_shows_nothing(
+    outage: StoredCell, where: Callable[[Operations], Any]
+) -> None:
+    assert found(outage) == GOOD
+    assert with_outcome(outage, FAIL, where)["coverage"] == "unknown"
+
+
+def test_an_outage_that_nobody_felt_shows_nothing(outage: StoredCell) -> None:
+    operations = outage.operations()
+    begin, end = operations.fault_ns[0].tolist()
+    waited = (operations["start_ns"] < end) & (operations["end_ns"] > begin + 10**9)
+    operations["start_ns"][waited] = operations["intended_ns"][waited] = begin
+    operations["end_ns"][waited] = begin + 1
+    operations.save(outage.path / "latency.npz")
+    assert found(outage, linearizable=False)["coverage"] == "unknown"
+
+
+def test_what_is_wrong_is_wrong_though_unavailability_was_expected(outage: StoredCell) -> None:
+    settled = outage.inspection()["settled"]
+    nodes = {**settled["nodes"], "n1": {**settled["nodes"]["n1"], "prefix_hash": "00" * 32}}
+    later = settled["begin_ns"] + 10**10
+    spoil(outage, settled={**settled, "nodes": nodes, "leader_ns": None, "end_ns": later})
+    assert found(outage) == {**GOOD, "state": "violated", "liveness": "violated", "": "violated"}
+    (outage.path / "latency.npz").unlink()
+    assert found(outage)["state"] == "violated"
+
+
+NEVER = OUTAGE.replace("  chaos: {isolate: majority, at: 1s, heal_after: 3s}", "  sim: {delay: 200ms-200ms}")
+
+
+def test_where_nobody_is_ever_served_clients_ask_all_the_time(tmp_path: Path) -> None:
+    """No leader at all; without faults that is what one looks at, with faults it shows nothing of them."""
+    for text, code, coverage in ((NEVER, 0, "ok"), (f"{NEVER}  chaos: {{crash: leader, at: 1s}}", 4, "unknown")):
+        (tmp_path / "never.yaml").write_text(text)
+        done = command("run", str(tmp_path / "never.yaml"), "--out", str(tmp_path))
+        assert done.exit_code == code, done.output
+        [cell] = read_run((tmp_path / "latest").resolve()).cells
+        verdict = cell.result["verdict"]
+        assert {each["check"]: each["verdict"] for each in verdict["findings"]}["coverage"] == coverage
+        if coverage == "ok":
+            assert verdict["not_checked"] == ["linearizability", "state", "liveness"]
+            spoil(cell, asked=None)
+            assert found(cell)["coverage"] == "unknown", "nobody asked"
+
+
+def test_unavailability_is_refuted_by_sessions_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are used: then operations succeed."""
+    connect, tried = CellRun._connect, []
+
+    async def late(life: CellRun, cluster: Any) -> bool:
+        tried.append(1)
+        return len(tried) > 2 and await connect(life, cluster)
+
+    monkeypatch.setattr(CellRun, "_connect", late)
+    text = OUTAGE.replace("  chaos: {isolate: majority, at: 1s, heal_after: 3s}\n", "")
+    (tmp_path / "late.yaml").write_text(text)
+    done = command("run", str(tmp_path / "late.yaml"), "--out", str(tmp_path))
+    assert done.exit_code == 1
+    [cell] = read_run((tmp_path / "latest").resolve()).cells
+    assert cell.result["reason"] == "expected to be unavailable, and operations succeeded"
+
+
+def test_too_few_operations_prove_nothing(cell: StoredCell) -> None:
+    assert found(cell, least_operations=10_000) == {**GOOD, "coverage": "unknown", "": "unknown"}
 
 
 def test_a_cell_that_was_never_loaded_proves_nothing(cell: StoredCell) -> None:
@@ -440,10 +538,112 @@ async def test_the_judge_is_a_process_of_its_own_within_bounds(cell: StoredCell,
     verdict = await judged(cell.path, CheckSettings())
     assert verdict["verdict"] == "ok"
     assert verdict["seconds"] > 0
-    (cell.path / "events.jsonl").write_text("{")
+    (cell.path / "params.json").write_text("{")
     broken = await judged(cell.path, CheckSettings())
     assert broken["verdict"] == "unknown"
     assert broken["reason"].startswith("judge: ")
+
+
+async def test_a_judge_that_fails_costs_nothing_that_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "judge"
+    finding = json.dumps({"check": "state", "verdict": "violated", "reason": "n1 and n2 differ", "detail": ""})
+    script.write_text(f"#!/bin/sh\necho '{finding}'\nprintf '{{'\nkill -9 $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    verdict = await judged(tmp_path, CheckSettings())
+    assert (verdict["verdict"], verdict["reason"]) == ("violated", "state: n1 and n2 differ")
+    assert verdict["findings"][1]["reason"] == "ended with -9"
+
+
+def damage(cell: StoredCell, name: str) -> None:
+    (cell.path / name).write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("traces/n1.jsonl.gz", {"invariants", "inspection", "liveness"}),
+        ("events.jsonl", {"invariants", "inspection", "liveness", "coverage"}),
+        ("inspection.json", {"invariants", "inspection", "exits", "state", "liveness", "coverage"}),
+    ],
+)
+def test_a_check_that_fails_costs_no_other_one(cell: StoredCell, name: str, lost: set[str]) -> None:
+    damage(cell, name)
+    verdicts = found(cell)
+    assert {check for check in CHECKS if verdicts[check] != "ok"} == lost
+    assert {verdicts[check] for check in lost} == {"unknown"}
+
+
+def trace(cell: StoredCell, node_id: str, lines: list[str]) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    (cell.path / "traces" / f"{node_id}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+
+
+def test_an_odd_line_costs_no_violation_that_was_found(cell: StoredCell) -> None:
+    settled = cell.inspection()["settled"]
+    settled["nodes"]["n2"]["prefix_hash"] = "00" * 32
+    spoil(cell, settled=settled)
+    odd = {"kind": "became_leader", "number": 1, "term": 1, "index": 0, "time_ns": 1, "log_term": "?", "peer": ""}
+    trace(cell, "n1", [json.dumps(odd), *cell.traces()["n1"]])
+    assert found(cell) == {**GOOD, "state": "violated", "invariants": "unknown", "": "violated"}
+
+
+def test_traces_of_which_something_is_missing_prove_nothing(cell: StoredCell) -> None:
+    whole = cell.traces()
+    crashed = next(node for node, lines in whole.items() if sum('"started"' in line for line in lines) == 2)
+    other = next(node for node in whole if node != crashed)
+    second = max(at for at, line in enumerate(whole[crashed]) if '"started"' in line)
+    for node, lines in (
+        (crashed, whole[crashed][:second]),
+        (crashed, whole[crashed][second:]),
+        (other, whole[other][:1]),
+        (other, whole[other][::10]),
+        (other, [line for at, line in enumerate(whole[other]) if at != 5]),
+    ):
+        trace(cell, node, lines)
+        assert found(cell)["invariants"] == "unknown"
+        trace(cell, node, whole[node])
+    assert found(cell) == GOOD
+
+
+def test_a_node_of_ours_under_another_command_is_to_have_traces(cell: StoredCell) -> None:
+    """It tells of itself; a foreign program that does not may lack them."""
+    shutil.rmtree(cell.path / "traces")
+    parameters = {**cell.params["parameters"], "cluster": {"nodes": 3, "command": ["python", "-m", "other"]}}
+    (cell.path / "params.json").write_text(json.dumps({**cell.params, "parameters": parameters}))
+    assert found(cell)["invariants"] == "unknown"
+    spoil(cell, statuses=[])
+    assert found(cell)["invariants"] == "unknown"
+    spoil(cell, statuses=[], settled=None)
+    assert "invariants" not in found(cell)
+
+
+def test_states_of_which_one_is_not_known_prove_nothing(cell: StoredCell) -> None:
+    settled = cell.inspection()["settled"]
+    settled["nodes"]["n3"]["state_hash"] = ""
+    spoil(cell, settled=settled)
+    assert found(cell) == {**GOOD, "state": "unknown", "": "unknown"}
+
+
+def test_a_leader_that_is_not_found_at_the_end_is_missed(cell: StoredCell) -> None:
+    """Though there was one soon after the fault."""
+    settled = cell.inspection()["settled"]
+    spoil(cell, settled={**settled, "leader_ns": None})
+    assert found(cell)["liveness"] == "unknown"
+    spoil(cell, settled={**settled, "leader_ns": None, "end_ns": settled["begin_ns"] + 60 * 10**9})
+    assert found(cell)["liveness"] == "violated"
+
+
+def test_the_load_is_to_be_met_before_faults_that_last_for_the_whole_measurement(cell: StoredCell) -> None:
+    operations = cell.operations()
+    begin, end = operations.measure_ns
+    parameters = {**cell.params["parameters"]}
+    parameters["load"] = {**parameters["load"], "mode": "open", "rate": 100}
+    (cell.path / "params.json").write_text(json.dumps({**cell.params, "parameters": parameters}))
+    dropped = np.linspace(begin - 10**8, begin - 1, 50).astype(np.int64)
+    faults = np.array([[begin, end]], np.int64)
+    replace(operations, dropped_ns=dropped, fault_ns=faults).save(cell.path / "latency.npz")
+    assert found(cell)["coverage"] == "unknown"
 
 
 def test_a_run_is_judged_again_and_its_results_are_rewritten(stored: StoredRun, out: Path, tmp_path: Path) -> None:
@@ -455,6 +655,45 @@ def test_a_run_is_judged_again_and_its_results_are_rewritten(stored: StoredRun, 
     assert done.exit_code == 0, done.output
     assert "verdict ok" in done.stdout
     assert read_run(path).cells[0].result["verdict"]["verdict"] == "ok"
+
+
+def test_a_run_that_is_not_complete_is_unknown_at_best(stored: StoredRun, tmp_path: Path) -> None:
+    """Cells that never ran show nothing; a violation stays one."""
+    path = shutil.copytree(stored.path, tmp_path / "run", symlinks=True)
+    manifest = path / "manifest.json"
+    manifest.write_text(json.dumps({**stored.manifest, "complete": False}))
+    assert command("check", str(path)).exit_code == 4
+    cell = read_run(path).cells[0]
+    spoil(cell, violations=["1.0 s: n1: two leaders"])
+    assert command("check", str(path)).exit_code == 3
+    manifest.write_text(json.dumps(stored.manifest))
+    write_rows(path, ())
+    assert command("check", str(path)).exit_code == 4
+
+
+def test_a_run_is_not_judged_while_it_runs(stored: StoredRun, tmp_path: Path) -> None:
+    """Its driver holds it until it has finished, or is gone, however it ended."""
+    program = "import sys; from pathlib import Path; from sweeps.results import RunLock; "
+    program += "lock = RunLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    path = shutil.copytree(stored.path, tmp_path / "run", symlinks=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as driver:
+        assert driver.stdout is not None
+        driver.stdout.readline()
+        done = command("check", str(path))
+        assert (done.exit_code, done.stderr) == (2, f"sweep: {path}: it still runs, or is being judged\n")
+        driver.kill()
+        driver.wait()
+    assert command("check", str(path)).exit_code == 0
+
+
+def test_the_writer_of_a_run_holds_it_until_it_has_finished(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "", {})
+    with pytest.raises(ConfigError, match="it still runs"):
+        RunLock(writer.path)
+    writer.finish(complete=False, exit_code=1)
+    RunLock(writer.path).release()
 
 
 def test_a_history_leaves_as_json_lines_and_comes_back(stored: StoredRun, out: Path, tmp_path: Path) -> None:
@@ -491,6 +730,16 @@ def test_a_history_of_others_is_judged(tmp_path: Path) -> None:
     file.write_text("{\n")
     bad = command("check", "--history", str(file))
     assert (bad.exit_code, len(bad.stderr.splitlines())) == (2, 1)
+
+
+def test_a_history_is_judged_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a cell is: in a process of its own, which memory and time bound."""
+    monkeypatch.setattr("sweeps.judge.check", None)
+    file = tmp_path / "wide.jsonl"
+    History(Operation(n, "put", 1, n, invoke_ns=n, return_ns=10**9 + n) for n in range(50_000)).write_jsonl(file)
+    done = command("check", "--history", str(file), "--memory-limit", "64MiB")
+    assert (done.exit_code, done.stdout.split(":")[0]) == (4, "unknown"), done.output
+    assert "memory ran out" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from chaos.verdict import Finding, as_json
 from sweeps.estimate import cell_s, needs
 from sweeps.grid import Cell, make_cells
 from sweeps.latency import Snapshot
@@ -215,7 +216,8 @@ def test_verdicts_are_shown_also_those_that_come_late() -> None:
     assert "violated" in shown
     assert "checking" not in shown
     assert "verdict VIOLATED: linearizability: key 7: stale" in cell_line(1, 6, *progress.done[0])
-    expected = with_verdict(result, stale, "violated")
+    findings = [Finding("linearizability", "violated", "key 7: stale"), Finding("coverage", "ok", "")]
+    expected = with_verdict(result, as_json(findings), "violated")
     assert "verdict violated (expected): linearizability" in cell_line(1, 6, params, expected)
     assert "cluster.nodes=3 chaos=none: violated: linearizability: key 7: stale" in notes(rows([progress.done[0]]))
 

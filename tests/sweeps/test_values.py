@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaos.history import BARE
 from sweeps.values import CLIENT_SHIFT, FOREIGN, Values
 
 IDS = [(client + 1) << CLIENT_SHIFT | number for client, number in ((0, 1), (0, 2), (99_999, 3), (7, 2**39))]
@@ -23,7 +24,8 @@ def test_a_value_has_its_length_and_tells_its_id(value_bytes: int) -> None:
     values = Values(value_bytes)
     assert [len(values.make(written)) for written in IDS] == [value_bytes] * 4
     assert values.numbers([values.make(written) for written in IDS]) == IDS
-    assert values.numbers([values.piece(written) for written in IDS]) == IDS, "an append to nothing"
+    bare = BARE if value_bytes > 8 else 0
+    assert values.numbers([values.piece(written) for written in IDS]) == [written + bare for written in IDS]
     assert values.numbers([None]) == [0]
 
 
@@ -34,8 +36,17 @@ def test_what_was_appended_is_told_apart_in_order(value_bytes: int, put: bool, i
     whole = (values.make(first) if put else values.piece(first)) + b"".join(map(values.piece, others))
     [number] = values.numbers([whole])
     assert 0 < number < 1 << CLIENT_SHIFT
-    assert composite(values, number) == ids
+    assert composite(values, number) == [first if put or value_bytes == 8 else first + BARE, *others]
     assert values.numbers([whole]) == [number], "the same value is one row"
+
+
+def test_a_value_without_its_padding_is_another_one() -> None:
+    """A put of 64 bytes that was cut to its id, and one that lost its padding before something was appended."""
+    values, (first, second, *_) = Values(64), IDS
+    whole, cut, rest = values.make(first), values.make(first)[:8], values.piece(second)
+    assert values.numbers([whole, cut]) == [first, first + BARE]
+    numbers = values.numbers([whole + rest, cut + rest])
+    assert [composite(values, number) for number in numbers] == [[first, second], [first + BARE, second]]
 
 
 def test_bytes_that_nobody_wrote_are_no_value_of_ours() -> None:

@@ -9,16 +9,29 @@ from typing import Any
 
 import pytest
 
+from chaos.verdict import Finding, as_json
 from sweeps.results import read_run
 from sweeps.tables import verdict
-from sweeps.verdicts import exit_code, pending, unknown, with_verdict
+from sweeps.verdicts import exit_code, pending, unjudged, with_verdict
 from tests.sweeps.conftest import FakeJudge
 from tests.sweeps.fakes import FakeBackend, FakeCluster
 from tests.sweeps.test_runner import BRIEF, CRASH, TWO_CELLS, execute, journal, sweep
 
-OK = {"verdict": "ok", "reason": "", "findings": []}
-VIOLATED = {"verdict": "violated", "reason": "linearizability: key 7: stale", "findings": []}
-UNKNOWN = unknown("coverage", "only 3 operations")
+ALL = ("linearizability", "invariants", "inspection", "exits", "state", "liveness", "coverage")
+
+
+def verdict_with(**verdicts: Any) -> dict[str, Any]:
+    """All checks are ok but for these."""
+    found: dict[str, Any] = {**dict.fromkeys(ALL, "ok"), **verdicts}
+    return as_json([Finding(check, word, "why") for check, word in found.items()])
+
+
+OK = verdict_with()
+VIOLATED = verdict_with(linearizability="violated")
+UNKNOWN = verdict_with(coverage="unknown")
+SLOW = verdict_with(liveness="violated")
+UNDECIDED = verdict_with(linearizability="unknown")
+FAILED = unjudged("ended with -9")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +55,24 @@ UNKNOWN = unknown("coverage", "only 3 operations")
         ("violated", VIOLATED, "ok", 0),
         ("violated", OK, "failed", 1),
         ("violated", UNKNOWN, "failed", 1),
+        # Not every violation is the one that a control is there for, and nothing follows where nothing happened.
+        ("violated", SLOW, "ok", 3),
+        ("violated", verdict_with(linearizability="violated", liveness="violated"), "ok", 0),
+        ("violated", verdict_with(linearizability="violated", coverage="unknown"), "ok", 3),
+        ("violated", verdict_with(exits="violated"), "ok", 0),
+        # Not every unknown is one that was hoped for.
+        ("safe", UNDECIDED, "ok", 4),
+        ("safe", verdict_with(invariants="unknown"), "ok", 4),
+        ("safe", verdict_with(state="unknown", coverage="unknown"), "ok", 0),
+        ("safe", as_json([Finding("invariants", "ok", ""), Finding("coverage", "unknown", "")]), "ok", 4),
+        ("safe", SLOW, "ok", 3),
+        ("unknown", UNDECIDED, "ok", 4),
+        ("unknown", verdict_with(coverage="unknown", state="unknown"), "ok", 4),
+        ("unknown", FAILED, "ok", 4),
+        ("safe", FAILED, "ok", 4),
+        ("safe", unjudged("", [Finding(check, "ok", "") for check in ALL]), "ok", 4),
+        ("violated", FAILED, "failed", 1),
+        ("safe", unjudged("", [Finding("linearizability", "violated", "")]), "ok", 3),
     ],
 )
 def test_only_what_is_unexpected_counts(expect: str, found: dict[str, Any], status: str, code: int) -> None:
@@ -51,9 +82,21 @@ def test_only_what_is_unexpected_counts(expect: str, found: dict[str, Any], stat
 
 def test_an_expected_violation_that_was_not_found_says_so() -> None:
     result = with_verdict({"status": "ok", "reason": None}, UNKNOWN, "violated")
-    assert result["verdict"]["reason"] == (
-        "expected the verdict violated, and it is unknown (coverage: only 3 operations)"
-    )
+    assert result["verdict"]["reason"] == ("expected the verdict violated, and it is unknown (coverage: why)")
+
+
+def test_another_violation_or_unknown_than_the_expected_one_says_so() -> None:
+    for expect, found, reason in (
+        ("violated", SLOW, "expected a violation of safety under load and faults, and found liveness: why"),
+        ("unknown", UNDECIDED, "expected a lack of coverage alone, and found linearizability: why"),
+    ):
+        assert with_verdict({"status": "ok", "reason": None}, found, expect)["verdict"]["reason"] == reason
+
+
+def test_a_control_that_served_nobody_is_not_met() -> None:
+    nobody = {"status": "failed", "reason": "no operation succeeded"}
+    assert with_verdict(nobody, SLOW, "violated")["status"] == "failed"
+    assert with_verdict(nobody, verdict_with(state="violated", coverage="unknown"), "violated")["status"] == "failed"
 
 
 def test_a_later_verdict_takes_the_place_of_the_earlier_one() -> None:

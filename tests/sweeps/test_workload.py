@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chaos.history import History
+from chaos.history import BARE, History
 from chaos.linearizability import check
 from raft_actor_node import client_engine
 from raft_actor_node.config import ClientSettings, TransportSettings
@@ -244,7 +244,8 @@ async def test_what_was_expected_seen_and_found_is_recorded() -> None:
     swaps = columns["kind"] == KINDS["cas"]
     assert set(columns["found"][swaps]) == {0, 1}
     assert (columns["expected"][~swaps] == 0).all()
-    known = set(columns["written"].tolist()) | set(range(len(result.composite_end) + 1))
+    bare = {BARE + written for written in columns["written"][columns["kind"] == KINDS["append"]].tolist()}
+    known = set(columns["written"].tolist()) | bare | set(range(len(result.composite_end) + 1))
     assert set(columns["expected"].tolist()) <= known
     assert len(set(columns["expected"][swaps].tolist())) > 10
 

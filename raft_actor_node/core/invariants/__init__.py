@@ -25,7 +25,7 @@
     committed means durable, on a quorum, for ever    step     first commit, disk, start,       commit against the
                                                                match_index against promises     last statuses
     a promise leaves after its fsync                           messages that leave              (told when durable)
-    a disk keeps what was synced, writes whole or not          start, what goes to the disk     started (its vote)
+    a disk keeps what was synced, writes whole or not          start, what goes to the disk     started (vote, its log)
     at most once per session and sequence                      application, against a model     (chaos/linearizability)
     same applied prefix, same results and state                application, compare_states      hashes in statuses
     linearizable reads                                         reads: index, round, no-op;      (chaos/linearizability)

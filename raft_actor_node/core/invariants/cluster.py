@@ -169,6 +169,7 @@ class ClusterInvariants:
         if node.log.last_index != len(life.terms) or node.counters.entries_appended != life.appended:
             led_on = before.role == Role.LEADER == node.role and before.current_term == term
             self._check_log(life, append_only=led_on)
+        self._check_passing_leader(life, effects)
         if node.role == Role.LEADER:
             self._check_leader(life)
         elif life.leads and self._leading.get(life.leads) is life and term > life.leads:
@@ -306,7 +307,10 @@ class ClusterInvariants:
             rule = Rule.PRE_VOTE if asked else Rule.ONE_VOTE
             self._fail(rule, node_id, f"voted for {vote} in term {term} without a request for a vote")
         ends = max((m.last_log_term, m.last_log_index) for m in asked)
-        if ends < (before.last_term, before.last_index) and not any(isinstance(m, AppendEntries) for m in messages):
+        # Entries that came before it was asked may have made another log of its own.
+        earlier = messages[: len(messages) - messages[::-1].index(asked[-1])]
+        changed = any(isinstance(m, AppendEntries) and len(m.entry_terms) for m in earlier)
+        if ends < (before.last_term, before.last_index) and not changed:
             text = f"voted for {vote}, whose log ends at {ends}, its own at {(before.last_term, before.last_index)}"
             self._fail(Rule.ELECTION_RESTRICTION, node_id, text)
 
@@ -320,7 +324,7 @@ class ClusterInvariants:
         node = life.node
         node_id, term = node.node_id, node.current_term
         if life.leads != term:
-            self._check_elected(life)
+            self._check_elected(life, term)
         seen, promised = life.match, life.promised
         for peer, progress in node.progress.items():
             match = progress.match_index
@@ -338,10 +342,16 @@ class ClusterInvariants:
             if silent_s * self._slowest_clock > QUORUM_PATIENCE * node.parameters.election_timeout_max:
                 self._fail(Rule.CHECK_QUORUM, node_id, f"leads term {term} and heard no quorum for {silent_s:.3f} s")
 
-    def _check_elected(self, life: _Life) -> None:
+    def _check_passing_leader(self, life: _Life, effects: Effects) -> None:
+        """One that comes to lead and steps down within a step is seen in what it tells only."""
+        for event in effects.trace:
+            if event.kind == "became_leader" and event.term != life.leads:
+                self._check_elected(life, event.term)
+
+    def _check_elected(self, life: _Life, term: int) -> None:
         """A new leader: the only one of its term, with the votes of a quorum and everything committed before."""
         node = life.node
-        node_id, term = node.node_id, node.current_term
+        node_id = node.node_id
         if term in self.leaders:
             self._fail(Rule.ELECTION_SAFETY, node_id, f"leads term {term}, which {self.leaders[term]} led")
         self.leaders[term] = node_id

@@ -4,10 +4,12 @@ A trace is told before what it tells of leaves the node, and survives a SIGKILL,
 missing from it. Logs are not in it: an entry is known by its index and its term, which by log matching stand for
 the whole log up to there.
 
-An event is a mapping as in a trace file (core/trace.py): node, number, time_ns, kind, term, index, log_term, peer.
+An event is a mapping as in a trace file (core/trace.py): node, number, time_ns, kind, term, index, log_term, peer;
+with a commit, durable_index.
 What is not of that form, or of a kind that is not known, is passed over: a foreign program may tell what it likes,
-and a last line may be torn. Where numbers are missing, rules that need all events are silent until the role of the
-node is known again; without `log_term` those that need terms of entries are.
+and a last line may be torn. Where numbers are missing, or what a number stands for is not of the form, rules that need
+all events are silent until the role of the node is known again, and the summary tells of the gap; without `log_term`
+those that need terms of entries are silent.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 
 from raft_actor_node.core.invariants.rules import Rule
 
+_NUMBERS = ("term", "index", "log_term", "time_ns")
 MOST_FINDINGS = 100
 """More broken rules than these are not told: one bug breaks a rule again and again."""
 
@@ -46,7 +49,13 @@ class _Node:
     role: str = ""
     """The last kind `became_...` of this life; empty while it is not known."""
     commit_index: int = 0
+    """The last one of this life; 0 while it is not known."""
+    committed: int = 0
+    """The highest of all lives."""
+    durable_index: int = 0
+    """Up to where its log is on disk, as it has told; 0 while it is not known."""
     lives: int = 0
+    gaps: int = 0
     votes: dict[int, str] = field(default_factory=dict)
 
 
@@ -55,8 +64,12 @@ class Summary:
     """How much a history told."""
 
     events: int = 0
-    nodes: tuple[str, ...] = ()
-    lives: int = 0
+    lives: Mapping[str, int] = field(default_factory=dict)
+    """Node to the number of lives of which it told anything."""
+    gaps: Mapping[str, int] = field(default_factory=dict)
+    """Node to how often events of it are missing, or are not of the form; nodes without a gap are left out."""
+    committed: Mapping[str, int] = field(default_factory=dict)
+    """Node to the highest index that it told to be committed."""
     leaders: int = 0
     commits: int = 0
     """Different indexes that were told to be committed."""
@@ -95,25 +108,31 @@ class History:
         }
         nodes, count = self._nodes, 0
         for event in events:
-            try:
-                handler, node_id, term, number = handlers[event["kind"]], event["node"], event["term"], event["number"]
-                index = event["index"]
-            except (KeyError, TypeError):
+            number, node_id = event.get("number"), event.get("node")
+            if type(number) is not int or type(node_id) is not str:
                 continue
-            if not (type(term) is type(number) is type(index) is int and type(node_id) is str):
-                continue
-            count += 1
             node = nodes.get(node_id)
             if node is None:
                 node = nodes[node_id] = _Node(node_id)
-            if number != node.number + 1:
-                if number <= node.number:
-                    self._new_life(node)
-                else:
-                    node.role = ""  # something is missing
-            elif number == 1:
+            if number == 1 or number <= node.number or not node.number:
                 self._new_life(node)
+                if number != 1:
+                    self._gap(node)
+            elif number != node.number + 1:
+                self._gap(node)
             node.number = number
+            kind = event.get("kind")
+            handler = handlers.get(kind) if type(kind) is str else None
+            if handler is None:
+                continue
+            if any(type(event.get(name, 0)) is not int for name in _NUMBERS) or type(event.get("peer", "")) is not str:
+                self._gap(node)
+                continue
+            if "term" not in event or "index" not in event:
+                self._gap(node)
+                continue
+            count += 1
+            term, index = event["term"], event["index"]
             if term < node.term:
                 self._break(Rule.TERM, event, f"term went from {node.term} back to {term}")
             handler(node, term, index, event)
@@ -122,9 +141,10 @@ class History:
 
     def summary(self) -> Summary:
         """What was taken in."""
-        nodes = tuple(sorted(self._nodes))
-        lives = sum(node.lives for node in self._nodes.values())
-        return Summary(self._events, nodes, lives, len(self._elections), len(self._committed))
+        lives = {name: node.lives for name, node in sorted(self._nodes.items())}
+        gaps = {name: node.gaps for name, node in sorted(self._nodes.items()) if node.gaps}
+        committed = {name: node.committed for name, node in sorted(self._nodes.items())}
+        return Summary(self._events, lives, gaps, committed, len(self._elections), len(self._committed))
 
     def broken(self) -> list[Broken]:
         """Every rule that does not hold, the earliest first; at most MOST_FINDINGS."""
@@ -138,9 +158,21 @@ class History:
         node.role, node.commit_index = "", 0
         node.lives += 1
 
+    @staticmethod
+    def _gap(node: _Node) -> None:
+        """Something is missing: it may be the end of this life, and the beginning of another."""
+        node.role, node.commit_index, node.durable_index = "", 0, 0
+        node.gaps += 1
+
     def _started(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
         node.role = "became_follower"
         vote = event.get("peer")
+        # What it erased since it told was not told either if it happened in a term or after a vote that was not.
+        told = term <= node.term and (not vote or node.votes.get(term) == vote)
+        if told and index < node.durable_index:
+            text = f"starts with a log that ends at {index}, and had told that it is on disk up to {node.durable_index}"
+            self._break(Rule.DISK, event, text)
+        node.durable_index = index
         if vote:
             self._vote(node, term, vote, event)
         elif "log_term" in event and term in node.votes:
@@ -192,6 +224,7 @@ class History:
         if index <= node.commit_index:
             text = f"erased entries from {index} on, and had told that {node.commit_index} is committed"
             self._break(Rule.STATE_MACHINE_SAFETY, event, text)
+        node.durable_index = min(node.durable_index, index - 1)
         if "log_term" in event:
             self._erased.append((term, index, event["log_term"], node.node_id, event.get("time_ns", 0)))
 
@@ -199,6 +232,9 @@ class History:
         if index <= node.commit_index:
             self._break(Rule.COMMIT_INDEX, event, f"from {node.commit_index} to {index} within one life")
         node.commit_index = index
+        node.committed = max(node.committed, index)
+        if type(durable := event.get("durable_index")) is int:
+            node.durable_index = max(node.durable_index, durable)
         if index > self._reached.get(term, 0):
             self._reached[term] = index
         log_term = event.get("log_term")

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import errno
 import json
+import os
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -15,13 +17,14 @@ from orchestration import ClusterPlan
 from orchestration.errors import NodeFailed
 from orchestration.sim_cluster import Parts, Silent, SimCluster, SimSettings, run_virtual
 from raft_actor_node.client_engine import OK
-from raft_actor_node.config import RaftSettings, StorageSettings
+from raft_actor_node.config import ClientSettings, RaftSettings, StorageSettings
 from raft_actor_node.core import Effects, Event, Persist, RaftNode, RequestVoteReply
 from raft_actor_node.core.invariants import Snapshot
-from raft_actor_node.errors import InvariantViolated, OperationUnknown
+from raft_actor_node.errors import InvariantViolated, OperationError, OperationUnknown
 from raft_actor_node.kv.store import Store
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import inspection_pb2
+from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.units import Range
 from tests.orchestration.sim.runs import MONKEY, ROUGH, simulate
 
@@ -54,6 +57,12 @@ async def leader_of(cluster: SimCluster) -> str:
         while (leader := await cluster.leader()) is None:  # noqa: ASYNC110 - in virtual time
             await asyncio.sleep(0.01)
     return leader
+
+
+async def put_many(cluster: SimCluster) -> None:
+    kv = cluster.client()
+    for i in range(20):
+        await kv.put(b"k", b"%d" % i)
 
 
 async def converged(cluster: SimCluster) -> list[bytes]:
@@ -245,6 +254,55 @@ def test_a_node_whose_disk_fails_ends_and_promises_nothing(fault: str, code: int
     story(tell)
 
 
+def test_a_slow_disk_takes_as_long_as_the_plan_says() -> None:
+    async def tell(cluster: SimCluster) -> float:
+        kv = cluster.client()
+        await kv.put(b"k", b"1")
+        begin_s = asyncio.get_running_loop().time()
+        await kv.put(b"k", b"2")
+        return asyncio.get_running_loop().time() - begin_s
+
+    slow = ClusterPlan(nodes=3, storage=StorageSettings(fsync_latency=0.04))
+    assert story(tell) < 0.02
+    assert story(tell, plan=slow) > 0.04
+
+
+def test_a_disk_error_that_the_node_made_up_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No disk has failed: a node that leaves with the exit code of a broken disk is a node with a bug."""
+
+    def fails(wal: Wal, fd: int) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    async def tell(cluster: SimCluster) -> None:
+        cluster.nodes["n1"].disk.fail_syncs = errno.EIO
+        await put_many(cluster)
+        cluster.nodes["n1"].disk.fail_syncs = None
+        await cluster.restart("n1")
+        assert cluster.violations == [], "a disk may fail"
+        monkeypatch.setattr(Wal, "_sync", fails)
+        with pytest.raises(OperationError):
+            await put_many(cluster)
+        assert {end.exit_code for end in cluster.unexpected_exits} == {6}
+        assert len(cluster.violations) == len(cluster.unexpected_exits) - 1 > 0
+        monkeypatch.undo()
+
+    story(tell)
+
+
+def test_a_directory_that_is_locked_is_a_violation() -> None:
+    """The life before has ended, and with it its lock."""
+
+    async def tell(cluster: SimCluster) -> None:
+        await cluster.crash("n1")
+        disk = cluster.nodes["n1"].disk
+        disk.lock(Path(cluster.nodes["n1"]._config.storage.dir) / "n1")
+        with pytest.raises(NodeFailed):
+            await cluster.restart("n1")
+        assert [violation.node_id for violation in cluster.violations] == ["n1"]
+
+    story(tell)
+
+
 def test_a_disk_that_fails_at_the_end_is_an_exit_of_its_own() -> None:
     async def tell(cluster: SimCluster) -> None:
         cluster.nodes["n1"].disk.fail_syncs = errno.EIO
@@ -325,6 +383,103 @@ def test_clocks_of_different_speed() -> None:
             assert node.life.process.now() - clocks[node_id] == pytest.approx(passed * node.rate)
 
     story(tell, SimSettings(clock_rate=(0.5, 2.0)))
+
+
+def test_a_start_may_be_interrupted_at_any_call_and_the_next_one_finds_all() -> None:
+    async def tell(cluster: SimCluster) -> int:
+        kv = cluster.client()
+        for i in range(10):
+            await kv.put(b"k%d" % i, b"v")
+        cluster.settings = SimSettings(boot_crash=0.5, power_loss=0.5)
+        for _ in range(40):
+            await cluster.crash("n1")
+            while cluster.nodes["n1"].state == "down":
+                with contextlib.suppress(NodeFailed):
+                    await cluster.restart("n1")
+        cluster.settings = SimSettings()
+        assert len(set(await converged(cluster))) == 1
+        assert cluster.violations == []
+        assert {end.exit_code for end in cluster.exits} == {-9}
+        return len(cluster.exits)
+
+    assert story(tell) > 50, "of these 40 are the crashes"
+
+
+def test_a_node_that_steps_without_end_is_ended() -> None:
+    """Also where nobody else watches: time would never pass again."""
+
+    class Restless(RaftNode):
+        def next_deadline(self) -> float:
+            return self._now if self.node_id == "n1" else super().next_deadline()
+
+    async def tell(cluster: SimCluster) -> None:
+        assert await leader_of(cluster) != "n1"
+        (violation,) = cluster.violations
+        assert "n1 steps without end" in str(violation)
+
+    story(tell, parts=Parts(node=Restless))
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_clients_hear_of_the_end_of_a_process_and_not_of_a_host_without_power(power: bool) -> None:
+    """Who asked it waits for an answer until its own deadline; who connects, for the time it gives itself to; and when
+    the host is back, it knows nothing of the connections it had."""
+
+    async def tell(cluster: SimCluster) -> None:
+        loop = asyncio.get_running_loop()
+        leader = await leader_of(cluster)
+        kv = cluster.client(settings=ClientSettings(rpc_timeout=0.5, retry_budget=0.0), follow=False)
+        await kv.put(b"k", b"1")
+        await (cluster.power_loss(leader) if power else cluster.crash(leader))
+        begin_s = loop.time()
+        with pytest.raises(OperationError) as caught:
+            await kv.put(b"k", b"2")
+        waited_s = loop.time() - begin_s
+        assert (waited_s > 0.49) == power, caught.value
+        await cluster.restart(leader)
+        assert cluster.violations == []
+
+    story(tell)
+
+
+def test_a_status_tells_time_by_the_clocks_of_the_simulation() -> None:
+    """The silence of a peer by the clock of the node, the moment by that of the recording."""
+
+    async def tell(cluster: SimCluster) -> None:
+        leader = await leader_of(cluster)
+        await asyncio.sleep(1.0)
+        deaf = next(node_id for node_id in cluster.node_ids if node_id != leader)
+        await cluster.pause(deaf)
+        await asyncio.sleep(0.5)
+        status = await cluster.status(leader)
+        silent_ms = {peer.node_id: peer.silent_ms / cluster.nodes[leader].rate for peer in status.peers}
+        assert silent_ms.pop(deaf) == pytest.approx(500, abs=60)
+        assert 0 <= min(silent_ms.values()) < 60
+        assert status.now_ns == cluster.loop.now_ns()
+
+    story(tell, SimSettings(clock_rate=(0.5, 0.9)))
+
+
+def test_stalls_begin_and_end_with_the_settings() -> None:
+    """In the lives that there are: a world that grows rough is so for them too, and in one that is well again what
+    was to come does not come."""
+
+    async def tell(cluster: SimCluster) -> list[bool]:
+        def stalls() -> set[str]:
+            return {line.split("|")[1].strip() for line in cluster.log if "stalls for" in line}
+
+        await asyncio.sleep(3.0)
+        before = stalls()
+        cluster.settings = SimSettings(stalls_per_s=2.0, stall=Range(0.01, 0.02))
+        await asyncio.sleep(5.0)
+        among = stalls()
+        cluster.settings = SimSettings()
+        lines = len(cluster.log)
+        await asyncio.sleep(5.0)
+        late = [line for line in cluster.log[lines:] if "stalls for" in line]
+        return [before == set(), among == set(cluster.node_ids), late == []]
+
+    assert story(tell, story=True) == [True, True, True]
 
 
 def test_stalls_are_felt_and_measured() -> None:
