@@ -185,9 +185,11 @@ class Backend:
         self._workers.update(workers)
         try:
             await asyncio.gather(*(worker.connect(_ACTOR_TIMEOUT_S) for worker in workers))
-        except BaseException:
+        except BaseException as error:
             for worker in workers:
                 self._take_back(worker, healthy=False)
+            if isinstance(error, InfrastructureError):
+                await self._check_alive(chosen)  # says it better
             raise
         return workers
 
@@ -215,12 +217,15 @@ class Backend:
         """Wait until there is a CPU for a new actor on each of these hosts."""
         deadline = time.monotonic() + _PLACEMENT_TIMEOUT_S
         while missing := shortage(chosen, await _ask_head(_free_cpus)):
-            alive = {host.host_id for host in await _ask_head(_live_hosts)}
-            if lost := [str(host) for host in chosen if host.host_id not in alive]:
-                raise InfrastructureError(f"{', '.join(dict.fromkeys(lost))} left the Ray cluster")
+            await self._check_alive(chosen)
             if time.monotonic() > deadline:
                 raise PlacementRefused(f"placement: not possible within {_PLACEMENT_TIMEOUT_S:g} s: {missing}")
             await asyncio.sleep(_POLL_S)
+
+    async def _check_alive(self, chosen: Sequence[Host]) -> None:
+        alive = {host.host_id for host in await _ask_head(_live_hosts)}
+        if lost := [str(host) for host in chosen if host.host_id not in alive]:
+            raise InfrastructureError(f"{', '.join(dict.fromkeys(lost))} left the Ray cluster")
 
     def _take_back(self, worker: Worker, healthy: bool) -> None:
         if healthy:

@@ -102,6 +102,7 @@ def test_a_sweep_is_refused_in_one_line_before_anything_starts(told: dict[str, A
 def test_a_host_that_dies_before_its_actors_are_there_is_told(told: dict[str, Any]) -> None:
     died = told["died"]
     assert died["kind"] == "InfrastructureError"
+    assert died["text"].endswith(" left the Ray cluster")
     assert died["seconds"] < 60
     assert told["came back"] in {found for _, found in told["with it"]}
     assert all(wanted == found for wanted, found in told["with it"])
