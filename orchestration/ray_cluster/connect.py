@@ -125,13 +125,13 @@ class Backend:
         """The cluster has been stopped."""
         self._clusters.discard(cluster)
 
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker:
-        """An actor, on the driver's host where possible, that holds `factory(*args, **kwargs)`.
+    async def host(self, factory: Callable[..., Any], *args: Any, on: Host | None = None, **kwargs: Any) -> Worker:
+        """An actor on the host `on`, or on the driver's where possible, that holds `factory(*args, **kwargs)`.
 
         The factory, as a rule a class, must be importable there.
         """
         here = [host for host in self.hosts if host.is_driver and host.cpus > 0]
-        [worker] = await self.acquire(here or choose_hosts(1, self.hosts, "spread"))
+        [worker] = await self.acquire([on] if on else here or choose_hosts(1, self.hosts, "spread"))
         try:
             await worker.create(factory, *args, **kwargs)
         except BaseException:

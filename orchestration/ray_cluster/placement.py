@@ -26,6 +26,8 @@ class Host:
     """As Ray counts them."""
     is_driver: bool = False
     """The driver runs here."""
+    name: str = ""
+    """Host name."""
 
 
 def choose_hosts(count: int, hosts: Sequence[Host], placement: Placement) -> tuple[Host, ...]:
@@ -45,6 +47,15 @@ def choose_hosts(count: int, hosts: Sequence[Host], placement: Placement) -> tup
     if placement == "pack":
         usable = usable[:1]
     return tuple(usable[i % len(usable)] for i in range(count))
+
+
+def host_named(name: str, hosts: Sequence[Host], field: str = "placement") -> Host:
+    """The host with this address or host name. Raises PlacementRefused, which begins with `field`."""
+    found = [host for host in hosts if name in (host.address, host.name)]
+    if not found:
+        there = ", ".join(host.address for host in hosts)
+        raise PlacementRefused(f"{field}: the Ray cluster has no host {name!r}; its hosts: {there}")
+    return found[0]
 
 
 def bundles(chosen: Sequence[Host]) -> tuple[list[dict[str, float]], str]:

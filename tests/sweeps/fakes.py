@@ -18,6 +18,7 @@ from raft_actor_node.kv.commands import Kind
 
 MS = 1_000_000
 CLOCK = SimpleNamespace(offset_ns=0, error_ns=0)
+HOST = SimpleNamespace(address="10.0.0.1", name="here")
 
 
 class FakeEngine:
@@ -99,11 +100,14 @@ class RefusingEngine(FakeEngine):
 class FakeWorker:
     """An object that a test holds in place of an actor."""
 
-    clock = CLOCK
+    clock, host = CLOCK, HOST
 
     def __init__(self, held: Any) -> None:
         self.held = held
         self.closed = False
+
+    async def compare_clocks(self) -> Any:
+        return self.clock
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
         assert not self.closed
@@ -150,7 +154,7 @@ class FakeCluster:
                 self.trace[node_id].append({"time_ns": time.monotonic_ns(), "kind": kind, "term": term, "index": term})
 
     def worker(self, node_id: str) -> Any:
-        return SimpleNamespace(clock=CLOCK)
+        return SimpleNamespace(clock=CLOCK, host=HOST)
 
     async def leader(self) -> str | None:
         return self.leads if self.elects else None
@@ -243,7 +247,7 @@ class FakeBackend:
         self.started.set()
         return cluster
 
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> FakeWorker:
+    async def host(self, factory: Callable[..., Any], *args: Any, on: Any = None, **kwargs: Any) -> FakeWorker:
         worker = FakeWorker(factory(*args, engine=self.engine, **kwargs))
         self.workers.append(worker)
         return worker
