@@ -211,6 +211,20 @@ def test_an_error_of_the_clocks_widens_what_overlaps() -> None:
     assert judge(*(replace(o, error_ns=1) for o in stale)).verdict == "ok"
 
 
+def test_the_order_of_a_process_holds_whatever_the_error_of_its_clock() -> None:
+    """It reads one clock. What others did at that time may come before or after."""
+    own = [op(0, "put", 0, 1, 1), op(0, "put", 2, 3, 2), op(0, "get", 4, 5, 1)]
+    wrong = [replace(operation, error_ns=10**9) for operation in own]
+    assert judge(*wrong).verdict == "violated"
+    assert judge(*wrong[:2], replace(wrong[2], process=1)).verdict == "ok"
+
+
+def test_a_violation_says_how_right_its_times_are() -> None:
+    stale = [replace(o, invoke_ns=o.invoke_ns * 10**9, return_ns=o.return_ns * 10**9) for o in VIOLATED["a stale read"]]
+    assert "right within" not in found(judge(*stale)).as_text()
+    assert "right within 0.400 ms" in found(judge(*(replace(o, error_ns=400_000) for o in stale))).as_text()
+
+
 def hard(operations: int) -> History:
     """Few values, many clients, one key: more orders than anybody can try."""
     return executed(operations, seed=2, sessions=40, keys=1, unknown=0.3, values=4)

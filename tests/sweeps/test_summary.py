@@ -126,7 +126,9 @@ def test_signs_that_the_machine_was_measured_are_flagged(more: dict[str, Any], f
 
 def test_a_calm_machine_is_not_flagged() -> None:
     calm = NodeFigures(cpu_share=0.2, fsync_us=[300] * 2000, loop_lag_us=[900] * 200)
-    assert summarise(evidence(puts(), nodes={"n1": calm, "n2": calm}, loads=[calm], cores=2, host_busy=0.5))["flags"] == []
+    assert (
+        summarise(evidence(puts(), nodes={"n1": calm, "n2": calm}, loads=[calm], cores=2, host_busy=0.5))["flags"] == []
+    )
 
 
 def raft(shortest: str, longest: str) -> Parameters:
