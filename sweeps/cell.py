@@ -85,6 +85,9 @@ class Backend(Hosting, Protocol):
     def description(self) -> str: ...
     @property
     def clock(self) -> Now: ...
+    async def check(self, plan: ClusterPlan) -> Sequence[Any]:
+        """The host of each node of such a cluster. Raises PlacementRefused."""
+
     async def start_cluster(self, plan: ClusterPlan) -> Cluster: ...
 
 
@@ -482,7 +485,7 @@ class CellRun:
             self._enter("collect")
             trace = await self._collect(record)
             record.inspection = self._inspected()
-            record.facts |= self._generators()
+            record.facts |= self._placement() | self._generators()
             record.evidence, record.schedule = self._evidence(trace), self._schedule()
         except Exception as failure:
             record.fails(failure, "recording")
@@ -525,6 +528,15 @@ class CellRun:
                 node_id: {"offset_ns": clock.offset_ns, "error_ns": clock.error_ns} for node_id, clock in clocks.items()
             },
             "violations": [str(each) for each in getattr(cluster, "violations", ())],
+        }
+
+    def _placement(self) -> dict[str, Any]:
+        """On which host each node was."""
+        if self._cluster is None or self._simulated:
+            return {}
+        hosts = {node_id: self._cluster.worker(node_id).host for node_id in self._cluster.node_ids}
+        return {
+            "placement": {node_id: {"host": host.address, "hostname": host.name} for node_id, host in hosts.items()}
         }
 
     def _schedule(self) -> dict[str, Any] | None:

@@ -20,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestration import InfrastructureError, PlacementRefused
+from orchestration.plan import OnHosts
 from orchestration.ray_cluster.placement import Host, host_named
 from sweeps.latency import COLUMNS, GENERATOR, KINDS, Ints, Snapshot
-from sweeps.spec import MOST_GENERATORS, GeneratorHosts, LoadSettings, Parameters
+from sweeps.spec import LoadSettings, Parameters
 from sweeps.summary import NodeFigures
 from sweeps.values import CLIENT_SHIFT
 from sweeps.workload import LoadGenerator, LoadResult
 
 T = TypeVar("T")
 
+MOST_GENERATORS = 256
+"""A byte of each operation's row names its generator."""
 _TIMES = ("intended_ns", "start_ns", "end_ns")
 _CALL_S, _RESULT_S = 30.0, 120.0
 _LOOK_S = 5.0
@@ -65,18 +68,18 @@ class Hosting(Protocol):
 
 
 def generator_hosts(
-    on: str | GeneratorHosts, hosts: Sequence[Host], node_hosts: Sequence[Host], leader_host: Host
+    on: str | OnHosts, hosts: Sequence[Host], node_hosts: Sequence[Host], leader_host: Host
 ) -> tuple[Host | None, ...]:
     """The host of each load generator; None: the driver's. `hosts` are all there are, `node_hosts` those of the nodes,
     one after the other. Raises PlacementRefused."""
+    if on == "driver":
+        return (None,)
     with_node = {host.host_id: host for host in node_hosts}
     match on:
-        case "driver":
-            return (None,)
         case "leader":
-            return (leader_host,)
+            chosen = [leader_host]
         case "every_host":
-            chosen = list(with_node.values())
+            chosen = sorted(with_node.values(), key=lambda host: host.address)
         case "own_host":
             chosen = [host for host in hosts if not host.is_driver and host.host_id not in with_node]
             if not chosen:
@@ -85,13 +88,13 @@ def generator_hosts(
                     f"load.on: own_host needs a host that has no node and is not the driver's; the {len(node_hosts)} "
                     f"nodes are on {len(with_node)} of {len(hosts)} hosts: {there}"
                 )
-        case GeneratorHosts():
-            return tuple(host_named(name, hosts, "load.on") for name in on.hosts)
+        case OnHosts():
+            chosen = [host_named(name, hosts, "load.on") for name in on.hosts]
         case _:
             raise AssertionError(on)
     if len(chosen) > MOST_GENERATORS:
-        raise PlacementRefused(f"load.on: {on} are {len(chosen)} hosts; at most {MOST_GENERATORS} can have a generator")
-    return tuple(sorted(chosen, key=lambda host: host.address))
+        raise PlacementRefused(f"load.on: {len(chosen)} hosts are too many, at most {MOST_GENERATORS} can have load")
+    return tuple(chosen)
 
 
 def divided(load: LoadSettings, count: int) -> list[LoadSettings]:

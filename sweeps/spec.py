@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from chaos import BadChaos, ChaosSpec, parse_chaos, plan
+from orchestration.plan import OnHosts, Placement
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node import config as node_config
 from raft_actor_node.config import (
@@ -78,8 +79,15 @@ class ClusterSettings(_Described):
 
     nodes: Annotated[int, Field(ge=1, le=99, strict=True)] = 3
     """Number of Raft nodes."""
-    placement: Literal["spread", "strict_spread", "pack"] = "spread"
-    """One node per host and round again, one per host or not at all, or all on one host."""
+    placement: Placement = "spread"
+    """On which hosts the nodes are; the driver's comes last, and one that offers no CPU carries none.
+
+    spread         one node per host as long as there are hosts, then round and round
+    strict_spread  one node per host, or not at all
+    pack           all on one host
+    majority       a majority on one host, the others spread over the other hosts
+    {per_host: K}  K on each host
+    {hosts: [...]} on these hosts, by address or host name, round and round"""
     command: Annotated[str | list[str], BeforeValidator(_command)] = "default"
     """The node program: ours, or any other that reads the configuration and serves the KV service."""
 
@@ -99,17 +107,6 @@ class Mix(_Described):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the shares must sum to 1, not {total:g}")
         return self
-
-
-MOST_GENERATORS = 256
-"""A byte of each operation's row names its load generator."""
-
-
-class GeneratorHosts(_Described):
-    """Load generators on these hosts."""
-
-    hosts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=MOST_GENERATORS)]
-    """Each by its address or host name; one that stands twice gets two."""
 
 
 def _load_on(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -144,9 +141,7 @@ class LoadSettings(_Described):
     """Length of every key."""
     value_bytes: Size = 64
     """Length of every value. From 8 bytes on each written value is unique, which a checker needs."""
-    on: Annotated[Literal["driver", "leader", "every_host", "own_host"] | GeneratorHosts, WrapValidator(_load_on)] = (
-        "driver"
-    )
+    on: Annotated[Literal["driver", "leader", "every_host", "own_host"] | OnHosts, WrapValidator(_load_on)] = "driver"
     """On which hosts the clients are, evenly divided, as is the rate.
 
     driver         on the driver's host
@@ -602,6 +597,8 @@ def cell_warnings(parameters: Parameters) -> list[str]:
         warnings.append("load.think: has no effect in open mode")
     if parameters.target != "sim" and parameters.sim != SimSettings():
         warnings.append("sim: has no effect on real processes")
+    if parameters.target == "sim" and parameters.cluster.placement != "spread":
+        warnings.append("cluster.placement: has no effect in simulation")
     if parameters.load.value_bytes < 8:
         warnings.append("load.value_bytes: values below 8 bytes are not unique")
     return warnings

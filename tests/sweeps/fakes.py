@@ -11,7 +11,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from chaos import MonotonicClock
-from orchestration import ClusterPlan
+from orchestration import ClusterPlan, PlacementRefused
 from orchestration.ray_cluster.placement import Host
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError
@@ -231,7 +231,7 @@ class FakeCluster:
 class FakeBackend:
     """Hands out fake clusters, one per cell; `prepare` may spoil each of them."""
 
-    hosts = ("here",)
+    hosts: tuple[str, ...] = ("here",)
     description = "a fake"
     clock = MonotonicClock()
     load_options: Mapping[str, Any] = MappingProxyType({})
@@ -244,7 +244,15 @@ class FakeBackend:
         self.workers: list[FakeWorker] = []
         self.refusals: dict[int, RaftLabError] = {}
         """Position of a cell, from 0, to why its cluster does not come up."""
+        self.checked: list[ClusterPlan] = []
+        self.most_nodes = 99
         self.started = asyncio.Event()
+
+    async def check(self, plan: ClusterPlan) -> list[Any]:
+        self.checked.append(plan)
+        if plan.nodes > self.most_nodes:
+            raise PlacementRefused(f"placement: {plan.placement} of {plan.nodes} nodes needs more hosts")
+        return [self.hosts[i % len(self.hosts)] for i in range(plan.nodes)]
 
     async def start_cluster(self, plan: ClusterPlan) -> FakeCluster:
         position = len(self.clusters) + sum(position < len(self.clusters) for position in self.refusals)

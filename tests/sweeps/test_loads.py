@@ -16,6 +16,7 @@ import pytest
 from chaos.history import History
 from chaos.linearizability import check
 from orchestration import InfrastructureError, PlacementRefused
+from orchestration.plan import OnHosts
 from orchestration.ray_cluster.placement import Host
 from raft_actor_node.errors import ConfigError, OperationError
 from sweeps.histories import IncompleteHistory, export, history_of
@@ -23,7 +24,7 @@ from sweeps.judge import judge
 from sweeps.latency import COLUMNS, KINDS, Snapshot
 from sweeps.loads import GroupResult, LoadGroup, divided, generator_hosts, merged, seed_of
 from sweeps.results import StoredCell, read_run
-from sweeps.spec import GeneratorHosts, LoadSettings, Mix, Parameters
+from sweeps.spec import LoadSettings, Mix, Parameters
 from sweeps.workload import LoadResult
 from tests.sweeps.fakes import FakeBackend, FakeEngine, FakeWorker, RefusingEngine
 from tests.sweeps.test_runner import BRIEF, execute, sweep
@@ -44,7 +45,7 @@ HEAD, *HOSTS = [Host(f"h{n}", f"10.0.0.{n}", 1.0, is_driver=n == 0, name=f"host{
         ("leader", (HOSTS[1],)),
         ("every_host", tuple(HOSTS[:3])),
         ("own_host", (HOSTS[3],)),
-        (GeneratorHosts(hosts=("host3", "10.0.0.1", "host3")), (HOSTS[2], HOSTS[0], HOSTS[2])),
+        (OnHosts(hosts=("host3", "10.0.0.1", "host3")), (HOSTS[2], HOSTS[0], HOSTS[2])),
     ],
 )
 def test_the_hosts_of_the_generators(on: Any, expected: tuple[Host | None, ...]) -> None:
@@ -56,9 +57,9 @@ def test_hosts_that_are_not_there_are_refused() -> None:
     with pytest.raises(PlacementRefused, match=r"load\.on: own_host needs a host .* 4 nodes are on 4 of 5 hosts"):
         generator_hosts("own_host", [HEAD, *HOSTS], HOSTS, HOSTS[0])
     with pytest.raises(PlacementRefused, match=r"load\.on: .*'nowhere'.*10\.0\.0\.1"):
-        generator_hosts(GeneratorHosts(hosts=("nowhere",)), [HEAD, *HOSTS], HOSTS, HOSTS[0])
+        generator_hosts(OnHosts(hosts=("nowhere",)), [HEAD, *HOSTS], HOSTS, HOSTS[0])
     many = [Host(f"h{n}", f"10.1.{n // 256}.{n % 256}", 1.0) for n in range(300)]
-    with pytest.raises(PlacementRefused, match=r"load\.on: own_host are 299 hosts; at most 256"):
+    with pytest.raises(PlacementRefused, match=r"load\.on: 299 hosts are too many, at most 256"):
         generator_hosts("own_host", many, many[:1], many[0])
 
 
@@ -96,7 +97,7 @@ def test_bad_places_are_one_line(text: str, message: str) -> None:
 
 def test_places_can_be_an_axis() -> None:
     cells = sweep("axes: {load.on: [driver, every_host, {hosts: [a, b]}]}\nrepeats: 1\norder: sequential").cells
-    assert [cell.parameters.load.on for cell in cells] == ["driver", "every_host", GeneratorHosts(hosts=("a", "b"))]
+    assert [cell.parameters.load.on for cell in cells] == ["driver", "every_host", OnHosts(hosts=("a", "b"))]
     assert cells[2].label == "on={hosts: [a, b]}"
     assert Parameters.model_validate(cells[2].parameters.model_dump(mode="json")) == cells[2].parameters
 
@@ -417,8 +418,10 @@ async def test_a_cell_that_lost_a_generator_is_not_ok_and_its_history_proves_not
     assert (finding["verdict"], "1 of 2 load generators are lost" in finding["reason"]) == ("unknown", True)
 
 
-async def test_a_host_that_is_not_there_fails_the_cell(tmp_path: Path) -> None:
-    text = f"name: tiny\nbase: {{phases: {BRIEF}, load: {{on: {{hosts: [nowhere]}}}}}}"
-    code, cell = await run_cell(text, tmp_path)
-    assert code == 1
-    assert cell.result["reason"].startswith("load.on: ")
+@pytest.mark.parametrize(("on", "why"), [("{hosts: [nowhere]}", ".*'nowhere'"), ("own_host", "own_host needs a host")])
+async def test_hosts_that_are_not_there_are_refused_before_anything_starts(tmp_path: Path, on: str, why: str) -> None:
+    backend = ManyHosts()
+    with pytest.raises(PlacementRefused, match=rf"load\.on: {why}"):
+        text = f"name: tiny\nbase: {{cluster: {{nodes: 5}}}}\naxes: {{load.on: [driver, {on}]}}"
+        await execute(sweep(text), backend, tmp_path)
+    assert backend.clusters == []
