@@ -34,7 +34,7 @@ MOST_GENERATORS = 256
 """A byte of each operation's row names its generator."""
 _TIMES = ("intended_ns", "start_ns", "end_ns")
 _CALL_S, _RESULT_S = 30.0, 120.0
-_LOOK_S = 5.0
+_LOOK_S = 2.0
 """For calls that come again: whoever waits for them must not wait for a host that was cut off."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from chaos.history import History
 from chaos.linearizability import check
-from orchestration import InfrastructureError, PlacementRefused
+from orchestration import Backend, InfrastructureError, PlacementRefused
 from orchestration.plan import OnHosts
 from orchestration.ray_cluster.placement import Host
 from raft_actor_node.errors import ConfigError, OperationError
@@ -31,6 +32,7 @@ from tests.sweeps.test_runner import BRIEF, execute, sweep
 
 MS, S = 10**6, 10**9
 PATIENCE_S = 10.0
+HERE = socket.gethostname()
 ID = 1 << 40
 HEAD, *HOSTS = [Host(f"h{n}", f"10.0.0.{n}", 1.0, is_driver=n == 0, name=f"host{n}") for n in range(5)]
 
@@ -425,3 +427,26 @@ async def test_hosts_that_are_not_there_are_refused_before_anything_starts(tmp_p
         text = f"name: tiny\nbase: {{cluster: {{nodes: 5}}}}\naxes: {{load.on: [driver, {on}]}}"
         await execute(sweep(text), backend, tmp_path)
     assert backend.clusters == []
+
+
+@pytest.mark.timeout(120)
+def test_two_generators_on_a_real_ray(tmp_path: Path) -> None:
+    """Two actors of one host, which is named twice: each has its part of the load, and what both saw has an order."""
+    text = f"""
+name: two
+base:
+  load: {{clients: 5, keys: 5, mix: {{put: 0.4, get: 0.4, append: 0.2}}, on: {{hosts: [{HERE}, {HERE}]}}}}
+  phases: {{warmup: 200ms, measure: 1s}}
+"""
+    run = sweep(text).run(tmp_path, connect=lambda: Backend.connect("local"))
+    [cell] = run.cells
+    assert (cell.result["status"], cell.result["reason"]) == ("ok", None)
+    assert [each["clients"] for each in cell.result["generators"]] == [3, 2]
+    assert [(each["offset_ns"], each["error_ns"]) for each in cell.result["generators"]] == [(0, 0)] * 2
+    assert all(each["cpu_share"] > 0 for each in cell.result["generators"])
+    operations = cell.operations()
+    by_generator = [operations["client"][operations["generator"] == number].tolist() for number in (0, 1)]
+    assert [set(clients) for clients in by_generator] == [{0, 1, 2}, {3, 4}]
+    assert (np.diff(operations["start_ns"]) >= 0).all()
+    verdict = judge(cell.stored.path, Parameters().checks)
+    assert verdict["verdict"] == "ok", verdict["reason"]
