@@ -106,6 +106,7 @@ def test_rows_of_all_hosts_are_on_the_drivers_clock(cells: dict[str, CellResult]
 def test_the_checker_widens_by_the_bound_and_finds_an_offset_that_is_wrong_beyond_it(
     cells: dict[str, CellResult], tmp_path: Path
 ) -> None:
+    assert {operation.error_ns for operation in history_of(cells["own_host"].stored)} == {0}, "it is all on one clock"
     stored = cells["every_host"].stored
     right = history_of(stored)
     assert {operation.error_ns for operation in right} == set(stored.operations().generator_error_ns.tolist())
