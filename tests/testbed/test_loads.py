@@ -24,13 +24,14 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 S = 10**9
 TWICE = "{hosts: [head, host4, host4]}"
-PLACES = f"driver,leader,every_host,own_host,{TWICE}"
+PLACES = ("driver", "leader", "every_host", "own_host", TWICE)
 OPTIONS = (
-    f"load.on={PLACES}",
+    f"load.on={','.join(PLACES)}",
     "load.clients=10",
     "load.keys=20",
     "load.mix={put: 0.3, get: 0.3, cas: 0.2, append: 0.2}",
     "cluster.nodes=3",
+    "chaos=none",
     "phases.measure=1s",
     "phases.warmup=500ms",
 )
@@ -58,6 +59,7 @@ def cells(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, C
         process.wait()
     assert process.returncode == 0, output + errors
     found = Run.read(folder / "quick/latest").cells
+    assert len(found) == len(PLACES)
     return {show(cell.stored.params["axes"]["load.on"]): cell for cell in found}
 
 
