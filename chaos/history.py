@@ -337,6 +337,10 @@ class _Reader:
             self._fail(f"f: {process} ends {f}, but began {operation.f} on line {begun}")
         if "key" in line and (type(line["key"]), line["key"]) != (type(operation.key), operation.key):
             self._fail(f"key: differs from the one on line {begun}")
+        if operation.f in {"put", "append"} and line.get("value") is not None:
+            written = line["value"]
+            if (tuple(written) if isinstance(written, list) else written) != operation.value:
+                self._fail(f"value: differs from the one on line {begun}")
         if time_ns < operation.invoke_ns:
             self._fail(f"time: is before that of line {begun}")
         if what != "info":

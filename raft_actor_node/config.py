@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.links import LinkRule
@@ -21,6 +21,11 @@ NodeId = Annotated[str, Field(pattern=f"^{NODE_ID_PATTERN}$")]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """Room that a gRPC message leaves for everything in it that is not key, value or entry payload."""
+
+
+def _off(value: Any) -> Any:
+    """A plain `off` is false to a reader of YAML 1.1."""
+    return "off" if value is False else value
 
 
 class Section(BaseModel):
@@ -59,7 +64,7 @@ class StorageSettings(Section):
     dir: str = "auto"
     """Directory below which each node's write-ahead log lives, on the node's own host; `auto` is a
     persistent temporary folder."""
-    fsync: Literal["always", "off"] = "always"
+    fsync: Annotated[Literal["always", "off"], BeforeValidator(_off)] = "always"
     """`off` breaks the promise of durability under power loss; it exists as a control."""
     unsynced: Literal["kept", "lost"] = "kept"
     """What becomes of bytes that were not synced when the node is killed: `kept` by the kernel, as usual, or `lost`,

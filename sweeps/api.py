@@ -75,7 +75,8 @@ class Sweep:
     def from_source(cls, source: Source) -> Sweep:
         """The sweep that a raw spec describes. Raises ConfigError."""
         spec = resolve(source)
-        return cls(spec, make_cells(spec, source), refusals(spec, source))
+        refused = refusals(spec, source)
+        return cls(spec, make_cells(spec, source), refused)
 
     @property
     def simulated(self) -> bool:

@@ -190,7 +190,7 @@ class CellRun:
         if self._load is None:
             await self._open_load(await self._generator_hosts(cluster))
         if not (elected and await self._connect(cluster)):
-            if self._parameters.expect != "unavailable" or self._parameters.chaos:
+            if self._parameters.expect not in ("unavailable", "safe") or self._parameters.chaos:
                 return
             if not await self._ask_in_vain(cluster):
                 await self._settle(cluster)
@@ -278,13 +278,14 @@ class CellRun:
         return True
 
     async def _ask_in_vain(self, cluster: Cluster) -> bool:
-        """Where nobody is expected to be served at any time: go on asking for sessions for as long as a measurement
-        lasts. Returns whether there are some after all."""
+        """Where nobody needs to be served at any time: go on asking for sessions for as long as a measurement lasts.
+        Returns whether there are some after all."""
         measure_s = self._parameters.phases.measure
         self._enter("measure", measure_s)
         begin_ns = self._now_ns()
         end_ns = begin_ns + int(measure_s * 1e9)
         attempts_ns: list[tuple[int, int]] = []
+        psutil.cpu_percent()  # the next call tells of the time since this one
         while (asked_ns := self._now_ns()) < end_ns:
             if await self._connect(cluster):
                 self._unavailable = None
@@ -292,6 +293,7 @@ class CellRun:
             attempts_ns.append((asked_ns, self._now_ns()))
             self._check(cluster)
             await asyncio.sleep(_ELECT_POLL_S)
+        self._host_busy = None if self._simulated else psutil.cpu_percent() / 100
         self._asked = {"window_ns": (begin_ns, end_ns), "attempts_ns": attempts_ns}
         return False
 

@@ -212,7 +212,10 @@ def history(run_name: str | None, cell: str | None, output: Path | None, out: Pa
 @main.command()
 @click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True, help="How many seeds to run,")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="from this one on.")
-@click.option("--profile", help="Run this kind of scenario only (an unknown one: says which there are).")
+@click.option(
+    "--profile",
+    help="Only this kind of scenario (an unknown one: says which there are); coverage is not judged then.",
+)
 @click.option("--serial", is_flag=True, help="In this process, without Ray.")
 @click.option("--story", is_flag=True, help="Tell the story of a single seed, line by line, and write it to a file.")
 @_out

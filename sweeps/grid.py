@@ -83,6 +83,8 @@ def make_cells(spec: Spec, source: Source) -> list[Cell]:
         parameters = expecting(spec, source, case, parameters)
         _check(source, parameters, axes, case)
         combinations.append((parameters, {**case.axis, **axes}, tuple(cell_warnings(parameters)), case.signature))
+    if not cases:
+        raise source.error(("cases",), "leaves no cell: each of them is one that is refused")
     if not combinations:
         raise source.error(("exclude",), "leaves no cell")
     _refuse_twins(source, combinations)

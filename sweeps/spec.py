@@ -217,7 +217,7 @@ class Parameters(_Described):
                  faults: nothing succeeded, though clients asked for the whole measurement; then liveness is not
                  checked, and histories and states with nothing in them need not be compared. Violations count as ever
     safe         ok, or an unknown verdict where linearizability and invariants are ok: no fault needs to bite, nobody
-                 needs to be served, and states need not be compared
+                 needs to be served, states need not be compared, and liveness is not checked
     unknown      an unknown verdict for lack of coverage alone, with all other checks ok
     violated     linearizability, invariants, inspection, state or exits violated (liveness does not count), and
                  coverage ok. An expected violation that was not found is a failure"""

@@ -77,6 +77,8 @@ def _code(result: Mapping[str, Any]) -> int:
     unexpected = verdict.get("verdict") if verdict.get("unexpected") else None
     if unexpected == "violated":
         return EXIT_VIOLATED
+    if result["status"] == "interrupted":
+        return EXIT_UNKNOWN
     if result["status"] != "ok":
         return EXIT_FAILED
     return EXIT_OK if unexpected is None else EXIT_UNKNOWN

@@ -68,7 +68,7 @@ class _Check:
         self._begin = time.monotonic()
         self._bounds = Bounds(self._begin + time_limit_s, memory_limit_bytes)
         self._keys = sorted(history.by_key(), key=lambda pair: len(pair[1]))
-        self._decided_keys = self._decided_operations = 0
+        self._decided_keys = self._decided_operations = self._known = 0
         self._why_not = ""
 
     def run(self) -> Linearizability:
@@ -136,6 +136,7 @@ class _Check:
     def _decided(self, operations: Sequence[Operation]) -> None:
         self._decided_keys += 1
         self._decided_operations += sum(map(matters, operations))
+        self._known += sum(operation.outcome == "ok" for operation in operations)
 
     def _violated(self, key: Key, operations: list[Operation], why: Contradiction | Search) -> Linearizability:
         self._decided(operations)
@@ -149,8 +150,8 @@ class _Check:
             left = len(self._keys) - self._decided_keys
             limit = f"{self._why_not} ran out"
             return self._finish("unknown", f"{limit}: {left} of {len(self._keys)} keys are not decided")
-        if not self._decided_operations:
-            return self._finish("unknown", "there is nothing to judge: no operation took effect or saw anything")
+        if not self._known:
+            return self._finish("unknown", "there is nothing to judge: no operation is known to have succeeded")
         return self._finish("ok", f"{self._decided_operations} operations on {self._decided_keys} keys have an order")
 
     def _finish(self, verdict: Verdict, reason: str, violation: Violation | None = None) -> Linearizability:

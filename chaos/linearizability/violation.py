@@ -44,13 +44,14 @@ class Violation:
 
     def as_text(self) -> str:
         """A table for a person, one operation a line."""
-        begin = self.operations[0].invoke_ns
-        rows = [("", "client", "from ms", "to ms", "operation", "")]
+        begin, unit = self.operations[0].invoke_ns, _unit(self.operations)
+        rows = [("", "client", f"from {unit}", f"to {unit}", "operation", "")]
         for operation in self.operations:
-            end = "-" if math.isinf(operation.return_ns) else _ms(operation.return_ns - begin)
+            end = "-" if math.isinf(operation.return_ns) else _time(operation.return_ns - begin, unit)
             mark, note = (">>", "impossible") if operation is self.impossible else ("", "")
             note = "unknown outcome" if operation.outcome == "info" else note
-            rows.append((mark, str(operation.process), _ms(operation.invoke_ns - begin), end, said(operation), note))
+            since = _time(operation.invoke_ns - begin, unit)
+            rows.append((mark, str(operation.process), since, end, said(operation), note))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         right = (False, True, True, True, False, False)
         table = [
@@ -73,10 +74,13 @@ class Violation:
     def foot(self) -> str:
         """What is not shown, and how right the times are."""
         error_ns = max(operation.error_ns for operation in self.operations)
-        times = f" Times are of several clocks, right within {_ms(error_ns)} ms." if error_ns else ""
+        times = f" Times are of several clocks, right within {error_ns / 1e6:.3f} ms." if error_ns else ""
         if not self.left_out:
             return f"These are all operations on the key.{times}"
-        return f"{self.left_out} more on the key left out: the violation does not need them.{times}"
+        return (
+            f"{self.left_out} more on the key left out: there is no order even if each of those took effect at any "
+            f"moment after it began, or never.{times}"
+        )
 
 
 def said(operation: Operation) -> str:
@@ -97,8 +101,14 @@ def said(operation: Operation) -> str:
     return f"{operation.f} {shown_value(operation.written)}"
 
 
-def _ms(nanoseconds: float) -> str:
-    return f"{nanoseconds / 1e6:.3f}"
+def _unit(operations: Sequence[Operation]) -> str:
+    """In which times are shown: ns where a history counts in small numbers, as one without times does."""
+    last = max((o.return_ns for o in operations if not math.isinf(o.return_ns)), default=operations[-1].invoke_ns)
+    return "ms" if last - operations[0].invoke_ns >= 10_000 else "ns"
+
+
+def _time(nanoseconds: float, unit: str) -> str:
+    return f"{nanoseconds / 1e6:.3f}" if unit == "ms" else f"{nanoseconds:.0f}"
 
 
 _Lane = tuple[int, int]
@@ -118,21 +128,22 @@ def _picture(violation: Violation) -> str:
         bars += _bar(kind, begin, end, y[lanes[id(operation)]], text)
         right = max(right, begin + _text_px(text))
     title, foot = violation.title(), violation.foot()
-    width = max(right, *(16 + len(line) * 8.4 for line in (title, foot))) + 20
+    note = f"{_unit(violation.operations)} since the first invocation, not to scale; red: nothing explains it; "
+    note += "open to the right: unknown outcome"
+    width = max(right, *(16 + len(line) * 8.4 for line in (title, foot, note))) + 20
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{bottom + _FOOT_PX}">',
         f"<style>{_STYLE}\n</style>",
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text class="title" x="16" y="26">{escape(title)}</text>',
         f'<text class="small" x="16" y="44">{escape(foot)}</text>',
-        *_ticks(x, bottom, violation.operations[0].invoke_ns),
+        *_ticks(x, bottom, violation.operations[0].invoke_ns, _unit(violation.operations)),
     ]
     for (process, row), top in y.items():
         middle = top + _BAR_PX / 2
         parts.append(f'<line class="lane" x1="{_LEFT_PX}" x2="{right:.1f}" y1="{middle}" y2="{middle}"/>')
         if row == 0:
             parts.append(f'<text x="16" y="{middle + 4}">client {process}</text>')
-    note = "ms since the first invocation, not to scale; red: nothing explains it; open to the right: unknown outcome"
     parts += [*bars, f'<text class="small" x="16" y="{bottom + _FOOT_PX - 10}">{note}</text>', "</svg>", ""]
     return "\n".join(parts)
 
@@ -184,11 +195,11 @@ def _bar(kind: str, begin: float, end: float, top: float, text: str) -> list[str
     return [shape, f'<text x="{begin + 6:.1f}" y="{top + _BAR_PX / 2 + 4}"{weight}>{escape(text)}</text>']
 
 
-def _ticks(x: dict[int | float, float], bottom: float, zero_ns: int) -> list[str]:
+def _ticks(x: dict[int | float, float], bottom: float, zero_ns: int, unit: str) -> list[str]:
     """A line at each moment, and its time, slanted so that they do not run into one another."""
     parts = []
     for time_ns, at in x.items():
         parts.append(f'<line class="time" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP_PX - 8}" y2="{bottom}"/>')
         turned = f'transform="translate({at + 3:.1f} {bottom + 8}) rotate(50)"'
-        parts.append(f'<text class="small" {turned}>{_ms(time_ns - zero_ns)}</text>')
+        parts.append(f'<text class="small" {turned}>{_time(time_ns - zero_ns, unit)}</text>')
     return parts

@@ -12,7 +12,9 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -290,6 +292,7 @@ def describe(result: SeedResult) -> list[str]:
         f"seed {result.seed}: {result.verdict}",
         *(f"  {each.check}: {each.reason}" for each in result.findings if each.verdict == result.verdict),
         f"  options: {result.options}",
+        f"  digest:  {result.digest}",
         f"  replay:  {replay_command(result)}",
     ]
 
@@ -297,4 +300,12 @@ def describe(result: SeedResult) -> list[str]:
 def replay_command(result: SeedResult) -> str:
     """The command that runs a seed again and tells its story."""
     forced = f" --profile {result.profile}" if result.forced else ""
-    return f"sweep simulate --seed {result.seed} --seeds 1{forced} --story"
+    return f"{program()} simulate --seed {result.seed} --seeds 1{forced} --story"
+
+
+def program() -> str:
+    """What starts `sweep` from here."""
+    if shutil.which("sweep"):
+        return "sweep"
+    installed = Path(sys.executable).with_name("sweep")
+    return os.path.relpath(installed) if installed.exists() else f"{sys.executable} -m sweeps.cli"

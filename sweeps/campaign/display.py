@@ -124,6 +124,7 @@ def closing(campaign: Campaign) -> RenderableType:
             f"  {campaign.done:,} of {campaign.count:,} seeds in {clock(campaign.elapsed_s)}, "
             f"{campaign.per_second * 60:,.0f} per minute; {clock(campaign.virtual_s)} of virtual time",
             ("  interrupted" if campaign.interrupted else "", "bold red"),
+            ("" if any(map(campaign.bar, BARS)) else "; coverage is not judged", "dim"),
         )
     )
     return Group(*lines)

@@ -15,7 +15,17 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from chaos.verdict import Finding, Verdict
-from sweeps.campaign.campaign import BARS, Campaign, View, describe, replay_command, run_on_ray, run_seeds, run_serial
+from sweeps.campaign.campaign import (
+    BARS,
+    Campaign,
+    View,
+    describe,
+    program,
+    replay_command,
+    run_on_ray,
+    run_seeds,
+    run_serial,
+)
 from sweeps.campaign.display import LiveView, PlainView, closing, make_view, progress_line, screen
 from sweeps.campaign.life import SeedResult
 from sweeps.cli import main
@@ -31,7 +41,7 @@ def seed_result(seed: int, verdict: Verdict = "ok", *, forced: bool = False, **c
         coverage={name.replace("_", " "): count for name, count in coverage.items()},
         operations={"ok": 190, "info": 10},
         options="profile=storm nodes=5",
-        digest="",
+        digest=f"d{seed}",
         seconds=0.25,
         virtual_s=9.0,
     )
@@ -136,9 +146,15 @@ def test_a_failure_says_its_seed_its_options_and_how_to_see_it_again() -> None:
         "seed 17: violated",
         "  invariants: two leaders in term 4",
         "  options: profile=storm nodes=5",
-        "  replay:  sweep simulate --seed 17 --seeds 1 --story",
+        "  digest:  d17",
+        f"  replay:  {program()} simulate --seed 17 --seeds 1 --story",
     ]
     assert replay_command(seed_result(17, forced=True)).endswith("--seeds 1 --profile storm --story")
+
+
+def test_the_command_that_is_printed_is_one_that_starts() -> None:
+    done = subprocess.run([*program().split(), "simulate", "--help"], capture_output=True, text=True, check=True)
+    assert "--story" in done.stdout
 
 
 def test_the_display_shows_progress_coverage_and_failures() -> None:
@@ -179,7 +195,7 @@ def test_a_violation_is_told_with_its_story_and_exit_code_3(tmp_path: Path, monk
     monkeypatch.setattr("raft_actor_node.core.log.Log.up_to_date", lambda self, *_: True)
     result = simulate("--seeds", "2", "--serial", "--profile", "lagging-follower", out=tmp_path)
     assert result.exit_code == 3, result.output
-    assert "replay:  sweep simulate --seed 0 --seeds 1 --profile lagging-follower --story" in result.output
+    assert f"replay:  {program()} simulate --seed 0 --seeds 1 --profile lagging-follower --story" in result.output
     [story] = (tmp_path / "simulate").glob("*/seed-0.txt")
     lines = story.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "seed 0: violated"

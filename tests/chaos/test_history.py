@@ -162,6 +162,7 @@ INVOKED = line(0, "invoke", "put", 5, 1)
         ([line(0, "ok", "put", 5)], ":1: process: 0 has not begun anything that could end"),
         ([INVOKED, line(0, "ok", "get", 6)], ":2: f: 0 ends get, but began put on line 1"),
         ([INVOKED, {**line(0, "ok", "put", 6), "key": 2}], ":2: key: differs from the one on line 1"),
+        ([INVOKED, {**line(0, "ok", "put", 6), "value": 99}], ":2: value: differs from the one on line 1"),
         ([INVOKED, line(0, "ok", "put", 4)], ":2: time: is before that of line 1"),
         (
             [line(0, "invoke", "delete", 1), line(0, "ok", "delete", 2, observed=1)],

@@ -93,6 +93,7 @@ def mutated(rng: random.Random, operations: list[Operation]) -> None:
         case 1:
             by = rng.randrange(-3_000_000, 3_000_000)
             operation.invoke_ns, operation.return_ns = operation.invoke_ns + by, operation.return_ns + by
+            operation.process += 100  # its own process does one thing at a time
         case 2 if operation.f == "get":
             operation.observed = rng.choice(others)
         case 3 if operation.f == "append" and operation.observed is not None:

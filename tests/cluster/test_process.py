@@ -65,6 +65,8 @@ def test_a_bad_configuration_is_one_line_and_exit_2(tmp_path: Path, changes: dic
 
 def test_a_missing_or_foreign_file_is_exit_2(tmp_path: Path) -> None:
     assert ends(str(tmp_path / "none.json"))[0] == 2
+    (tmp_path / "off.yaml").write_text("{cluster_id: c, node_id: n1, members: [n1], storage: {fsync: off, dir: 3}}")
+    assert "storage.dir" in ends(str(tmp_path / "off.yaml"))[1], "a plain off is no boolean"
     (tmp_path / "list.yaml").write_text("[1, 2]")
     assert ends(str(tmp_path / "list.yaml"))[0] == 2
 

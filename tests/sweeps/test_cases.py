@@ -86,6 +86,7 @@ BAD = [
     ("cases: {a: {chaos: {crash: leadr, at: x}}}", "file.yaml:1: chaos: crash.at: 'x' is neither"),
     ("cases: {a: {signature: {speed: '> 1'}}}", "file.yaml:1: cases.a.signature: speed is not a metric"),
     ("cases: {a: {signature: 5}}", "file.yaml:1: cases.a.signature: must be a mapping"),
+    ("cases: {a: {refused: heartbeat}}", "file.yaml:1: cases.a.refused: should be refused (heartbeat), and it is not"),
     ("cases: {a: {refused: heartbeat}, b: {}}", "file.yaml:1: cases.a.refused: should be refused (heartbeat), and it"),
     (
         "cases: {a: {raft: {heartbeat_interval: 1s}, refused: batch}, b: {}}",

@@ -206,6 +206,11 @@ BAD = [
     ("exclude: [{}]", [], "file.yaml:1: exclude[0]: must name at least one parameter"),
     ("exclude: [{nodes: 3}]", [], "file.yaml:1: exclude[0].nodes: unknown parameter; did you mean cluster.nodes?"),
     ("exclude:\n- {cluster.nodes: 3}", [], "file.yaml:1: exclude: leaves no cell"),
+    (
+        "cases: {a: {cluster: {nodes: 0}, refused: nodes}}",
+        [],
+        "file.yaml:1: cases: leaves no cell: each of them is one",
+    ),
     ("exclude: [{cluster.nodes: 0}]", [], "file.yaml:1: cluster.nodes: must be at least 1, not 0"),
     (
         "thresholds:\n  latency.putt.p99: '< 1s'",

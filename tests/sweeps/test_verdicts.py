@@ -105,7 +105,7 @@ def test_a_later_verdict_takes_the_place_of_the_earlier_one() -> None:
     failed = {"status": "failed", "reason": "threshold ok: 3 is not > 5"}
     assert with_verdict(failed, OK, "ok")["status"] == "failed"
     stopped = with_verdict({"status": "interrupted", "reason": "interrupted"}, OK, "ok")
-    assert (stopped["status"], exit_code([stopped])) == ("interrupted", 1)
+    assert (stopped["status"], exit_code([stopped])) == ("interrupted", 4)
 
 
 def test_a_violation_goes_before_a_failure_and_that_before_the_unknown() -> None:
