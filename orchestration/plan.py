@@ -30,7 +30,7 @@ class OnHosts(Section):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     hosts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-    """Each by its address, its host name, or Ray's id of it. One that stands twice gets twice as many nodes."""
+    """Each by its address, its host name, or Ray's id of it. One that stands twice gets twice as much."""
 
     def __str__(self) -> str:
         return f"{{hosts: [{', '.join(self.hosts)}]}}"

@@ -168,11 +168,17 @@ class Sweep:
 
     async def _check_placement(self, backend: Backend, announce: Callable[[str], None]) -> None:
         """Refuse what the hosts cannot carry before anything starts."""
+        # Not before it is needed: it brings gRPC with it.
+        from sweeps.loads import generator_hosts  # noqa: PLC0415
+
         clusters = [cell.parameters.cluster for cell in self.cells]
         plans = dict.fromkeys((cluster.nodes, cluster.placement) for cluster in clusters)
-        chosen = [await backend.check(ClusterPlan(nodes=nodes, placement=placement)) for nodes, placement in plans]
+        chosen = {plan: await backend.check(ClusterPlan(nodes=plan[0], placement=plan[1])) for plan in plans}
+        for cell, cluster in zip(self.cells, clusters, strict=True):
+            hosts = chosen[cluster.nodes, cluster.placement]
+            generator_hosts(cell.parameters.load.on, backend.hosts, hosts, leader_host=hosts[0])  # or any other
         if len(backend.hosts) > 1:
-            counts = sorted({len(set(hosts)) for hosts in chosen})
+            counts = sorted({len(set(hosts)) for hosts in chosen.values()})
             span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
             announce(f"placement: the nodes of a cell are on {span} of {len(backend.hosts)} hosts")
 

@@ -17,7 +17,7 @@ NODE_BYTES = 60 * 2**20
 LOAD_BYTES = 160 * 2**20
 ENTRY_BYTES = 160
 """What an entry takes in memory and on disk beside its key and value."""
-ROW_BYTES = 61
+ROW_BYTES = 62
 TRACE_BYTES = 8
 """Of an operation on each node, compressed; under load several share a line."""
 MOST_SIMULATED = 5000

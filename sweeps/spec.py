@@ -19,10 +19,18 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from chaos import BadChaos, ChaosSpec, parse_chaos, plan
-from orchestration.plan import Placement
+from orchestration.plan import OnHosts, Placement
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node import config as node_config
 from raft_actor_node.config import (
@@ -101,6 +109,14 @@ class Mix(_Described):
         return self
 
 
+def _load_on(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:  # which speaks of one member of the union after the other
+        allowed = "driver, leader, every_host, own_host or {hosts: [ADDRESS OR NAME, ...]}"
+        raise ValueError(f"must be {allowed}, not {value!r}") from None
+
+
 class LoadSettings(_Described):
     """What the clients do."""
 
@@ -125,6 +141,14 @@ class LoadSettings(_Described):
     """Length of every key."""
     value_bytes: Size = 64
     """Length of every value. From 8 bytes on each written value is unique, which a checker needs."""
+    on: Annotated[Literal["driver", "leader", "every_host", "own_host"] | OnHosts, WrapValidator(_load_on)] = "driver"
+    """On which hosts the clients are, evenly divided, as is the rate.
+
+    driver         on the driver's host
+    leader         on the host that has the leader when the load begins
+    every_host     on each host that has a node
+    own_host       on each host that has no node and is not the driver's
+    {hosts: [...]} on these hosts, by address or host name"""
 
 
 class PhaseSettings(_Described):
@@ -530,6 +554,8 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
     load, limits = parameters.load, parameters.limits
     if parameters.target == "sim" and parameters.cluster.command != "default":
         yield "cluster.command: only this project's own node can be simulated"
+    if parameters.target == "sim" and load.on != "driver":
+        yield "load.on: must be driver in a simulation, which has no hosts"
     if load.mode == "open" and load.rate is None:
         yield "load.rate: is needed in open mode"
     if load.value_bytes > limits.value_bytes:

@@ -72,12 +72,14 @@ class Violation:
         return f"key {shown(self.key)}: {self.reason}"
 
     def foot(self) -> str:
-        """What is not shown."""
+        """What is not shown, and how right the times are."""
+        error_ns = max(operation.error_ns for operation in self.operations)
+        times = f" Times are of several clocks, right within {error_ns / 1e6:.3f} ms." if error_ns else ""
         if not self.left_out:
-            return "These are all operations on the key."
+            return f"These are all operations on the key.{times}"
         return (
             f"{self.left_out} more on the key left out: there is no order even if each of those took effect at any "
-            "moment after it began, or never."
+            f"moment after it began, or never.{times}"
         )
 
 

@@ -333,6 +333,10 @@ class SimWorker:
         answer = getattr(self._held, method)(*args, **kwargs)
         return await answer if asyncio.iscoroutine(answer) else answer
 
+    async def compare_clocks(self) -> SimClock:
+        """As it was."""
+        return self.clock
+
     async def close(self) -> None:
         """Have the object closed, if it can be."""
         if hasattr(self._held, "close"):

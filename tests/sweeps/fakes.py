@@ -12,13 +12,14 @@ from typing import Any
 
 from chaos import MonotonicClock
 from orchestration import ClusterPlan, PlacementRefused
+from orchestration.ray_cluster.placement import Host
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError
 from raft_actor_node.kv.commands import Kind
 
 MS = 1_000_000
 CLOCK = SimpleNamespace(offset_ns=0, error_ns=0)
-HOST = SimpleNamespace(address="10.0.0.1", name="here")
+HOST = Host("h1", "10.0.0.1", 2.0, is_driver=True, name="here")
 
 
 class FakeEngine:
@@ -26,9 +27,17 @@ class FakeEngine:
 
     delay_s = 0.002
 
-    def __init__(self, addresses: Mapping[str, str], *, on_done: Callable[[list[Operation]], None], **_: Any) -> None:
+    def __init__(
+        self,
+        addresses: Mapping[str, str],
+        *,
+        on_done: Callable[[list[Operation]], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+        **_: Any,
+    ) -> None:
         self.addresses = dict(addresses)
         self.on_done = on_done
+        self.clock = clock
         self.batches: list[list[Operation]] = []
         self.open: list[Operation] = []
         self.store: dict[bytes, bytes] = {}
@@ -49,7 +58,7 @@ class FakeEngine:
         self.batches.append(batch)
         self.open += batch
         for operation in batch:
-            operation.start_ns = time.monotonic_ns()
+            operation.start_ns = self.clock()
             operation.attempts = 1
         if not self.silent:
             asyncio.get_running_loop().call_later(self.delay_s, self._complete, batch)
@@ -57,7 +66,7 @@ class FakeEngine:
     async def close(self) -> None:
         self.closed = True
         for operation in self.open:
-            operation.outcome, operation.end_ns = UNKNOWN, time.monotonic_ns()
+            operation.outcome, operation.end_ns = UNKNOWN, self.clock()
         given_up, self.open = self.open, []
         if given_up:
             self.on_done(given_up)
@@ -66,7 +75,7 @@ class FakeEngine:
         done = [operation for operation in batch if operation.outcome == OPEN]
         for operation in done:
             self._apply(operation)
-            operation.outcome, operation.end_ns = OK, time.monotonic_ns()
+            operation.outcome, operation.end_ns = OK, self.clock()
             self.open.remove(operation)
         if done:
             self.on_done(done)
@@ -105,6 +114,9 @@ class FakeWorker:
     def __init__(self, held: Any) -> None:
         self.held = held
         self.closed = False
+
+    async def compare_clocks(self) -> Any:
+        return self.clock
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
         assert not self.closed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
@@ -169,7 +170,8 @@ def running() -> tuple[Progress, Clock]:
     progress.leads("n2", 3)
     progress.leads("n3", 4)
     progress.fault("crash n2", counts=True)
-    progress.load(Snapshot(ok=12_345, unknown=2, per_second=4321.0, p50_ms=2.5, p99_ms=9.75))
+    recent_ms = np.array([2.5] * 98 + [9.75] * 2, np.float32)
+    progress.load(Snapshot(ok=12_345, unknown=2, per_second=4321.0, recent_ms=recent_ms))
     clock.now = 27.0
     return progress, clock
 
