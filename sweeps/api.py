@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from rich.console import Console
 
 from raft_actor_node.errors import RaftLabError
+from sweeps import doctor
 from sweeps.cases import refusals
 from sweeps.estimate import MOST_SIMULATED
 from sweeps.grid import Cell, make_cells
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
     from sweeps.live import View
     from sweeps.runner import Life
 
-Connect = Callable[[], AbstractAsyncContextManager["Backend"]]
+    class ExaminedBackend(Backend, doctor.Examined, Protocol):
+        """What brings up clusters, on hosts that can be asked."""
+
+
+Connect = Callable[[], AbstractAsyncContextManager["ExaminedBackend"]]
 """Connects to whatever brings up clusters."""
 
 
@@ -153,6 +158,11 @@ class Sweep:
             announce(backend.description)
             writer.add_facts({"ray": backend.description})
             progress.where = f"{writer.path}   {backend.description}"
+            examination = await backend.examine(self.spec.base.storage.dir, quick=True)
+            writer.add_facts({"hosts": doctor.as_json(examination)})
+            for finding in doctor.findings(examination):
+                if finding.severity == "wrong":
+                    announce(str(finding))
             with view:
                 # Not before it is needed: it brings gRPC with it.
                 from sweeps.cell import CellRun  # noqa: PLC0415
@@ -177,7 +187,7 @@ class Sweep:
 def ray(address: str | None) -> Connect:
     """Clusters on Ray, which is imported only when it is needed."""
 
-    def connect() -> AbstractAsyncContextManager[Backend]:
+    def connect() -> AbstractAsyncContextManager[ExaminedBackend]:
         from orchestration import Backend as RayBackend  # noqa: PLC0415
 
         return RayBackend.connect(address)

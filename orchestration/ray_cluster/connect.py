@@ -27,14 +27,20 @@ from types import MappingProxyType
 from typing import Any
 
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray._raylet import (  # type: ignore[attr-defined]
+    AuthenticationMode,
+    AuthenticationTokenLoader,
+    Config,
+    get_authentication_mode,
+)
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from orchestration.errors import InfrastructureError, PlacementRefused
 from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.actor import ObjectHost
 from orchestration.ray_cluster.cluster import RayCluster
+from orchestration.ray_cluster.doctor import DeadHost, Examination, RayFacts, examine
 from orchestration.ray_cluster.placement import (
     CPU_PER_ACTOR,
     Host,
@@ -49,6 +55,7 @@ _ACTOR_TIMEOUT_S = 60.0
 _PLACEMENT_TIMEOUT_S = 30
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
+_FACTS_TIMEOUT_S = 10.0
 _LONGEST_BASE = 24
 # Ray starts as many workers at a time as it believes to have CPUs; with 2 the first 15 actors take twice as long.
 _LEAST_CPUS = 4
@@ -125,19 +132,44 @@ class Backend:
         """The cluster has been stopped."""
         self._clusters.discard(cluster)
 
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker:
-        """An actor, on the driver's host where possible, that holds `factory(*args, **kwargs)`.
+    async def host(self, factory: Callable[..., Any], *args: Any, on: Host | None = None, **kwargs: Any) -> Worker:
+        """An actor that holds `factory(*args, **kwargs)`: on a host, else on the driver's where possible.
 
         The factory, as a rule a class, must be importable there.
         """
         here = [host for host in self.hosts if host.is_driver and host.cpus > 0]
-        [worker] = await self.acquire(here or choose_hosts(1, self.hosts, "spread"))
+        [worker] = await self.acquire([on] if on is not None else here or choose_hosts(1, self.hosts, "spread"))
         try:
             await worker.create(factory, *args, **kwargs)
         except BaseException:
             await worker.close()
             raise
         return worker
+
+    async def examine(self, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
+        """Ask all hosts about themselves and one another; see doctor.py."""
+        return await examine(self, storage_dir, quick=quick)
+
+    async def ray_facts(self) -> RayFacts:
+        """Which Ray this is, and what hosts it has lost. Raises InfrastructureError when it does not answer."""
+        try:
+            async with asyncio.timeout(_FACTS_TIMEOUT_S):
+                nodes = await asyncio.to_thread(ray.nodes)
+        except TimeoutError:
+            raise InfrastructureError(f"{self.description}: did not answer within {_FACTS_TIMEOUT_S:g} s") from None
+        alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+        return RayFacts(
+            description=self.description,
+            address=ray.get_runtime_context().gcs_address,
+            version=ray.__version__,
+            private=self.private,
+            authentication="token" if get_authentication_mode() == AuthenticationMode.TOKEN else "none",
+            dead=[
+                DeadHost(address, node["NodeManagerHostname"], node.get("DeathReasonMessage") or "")
+                for node in nodes
+                if not node["Alive"] and (address := node["NodeManagerAddress"]) not in alive
+            ],
+        )
 
     async def place(self, count: int, placement: Placement) -> list[Worker]:
         """One actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
@@ -158,21 +190,27 @@ class Backend:
     async def _create(self, chosen: Sequence[Host]) -> list[Worker]:
         if not chosen:
             return []
-        group = await _reserve(chosen)
-        self._groups.append(group)
+        strategies: Sequence[Any]
+        if all(host.cpus > 0 for host in chosen):
+            group = await _reserve(chosen)
+            self._groups.append(group)
+            strategies = [PlacementGroupSchedulingStrategy(group, index) for index in range(len(chosen))]
+        else:
+            # A bundle of no CPU is refused; nothing is reserved there.
+            strategies = [NodeAffinitySchedulingStrategy(host.host_id, soft=False) for host in chosen]
         actor_class = ray.remote(ObjectHost)
         workers = [
             Worker(
                 actor_class.options(
-                    num_cpus=CPU_PER_ACTOR,
+                    num_cpus=CPU_PER_ACTOR if host.cpus > 0 else 0,
                     max_restarts=0,  # a restart by Ray would be a fault that nobody logged
                     max_concurrency=_MAX_CONCURRENCY,
-                    scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+                    scheduling_strategy=strategy,
                 ).remote(),
                 host,
                 self._take_back,
             )
-            for index, host in enumerate(chosen)
+            for host, strategy in zip(chosen, strategies, strict=True)
         ]
         self._workers.update(workers)
         try:

@@ -12,9 +12,11 @@ from typing import Any
 
 from chaos import MonotonicClock
 from orchestration import ClusterPlan
+from orchestration.ray_cluster.doctor import Examination
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError
 from raft_actor_node.kv.commands import Kind
+from tests.sweeps.examinations import examination, host
 
 MS = 1_000_000
 CLOCK = SimpleNamespace(offset_ns=0, error_ns=0)
@@ -242,6 +244,9 @@ class FakeBackend:
         self.clusters.append(cluster)
         self.started.set()
         return cluster
+
+    async def examine(self, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
+        return examination(host())
 
     async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> FakeWorker:
         worker = FakeWorker(factory(*args, engine=self.engine, **kwargs))
