@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from rich.console import Console
 
+from orchestration import ClusterPlan
 from raft_actor_node.errors import RaftLabError
-from sweeps import doctor
 from sweeps.cases import refusals
+from sweeps.doctor import Examined, as_json, findings
 from sweeps.estimate import MOST_SIMULATED
 from sweeps.grid import Cell, make_cells
 from sweeps.latency import OK, Ints, Operations
 from sweeps.progress import Progress
-from sweeps.results import EXIT_FAILED, EXIT_INTERRUPTED, RunWriter, StoredCell, manifest, read_run
+from sweeps.results import EXIT_INTERRUPTED, RunWriter, StoredCell, manifest, read_run
 from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from sweeps.live import View
     from sweeps.runner import Life
 
-    class ExaminedBackend(Backend, doctor.Examined, Protocol):
+    class ExaminedBackend(Backend, Examined, Protocol):
         """What brings up clusters, on hosts that can be asked."""
 
 
@@ -89,8 +90,8 @@ class Sweep:
     def run(self, out: str | Path = "results", *, address: str | None = None, connect: Connect | None = None) -> Run:
         """Run it, in silence; must not be called from within an event loop. `address`: of the Ray cluster.
 
-        Cells that fail do not raise: see `Run.exit_code`. Raises ConfigError and InfrastructureError when
-        there is nothing to run on.
+        Cells that fail do not raise: see `Run.exit_code`. Raises ConfigError, PlacementRefused when the hosts
+        cannot carry a cell, and InfrastructureError when there is nothing to run on.
         """
         from sweeps.live import PlainView  # noqa: PLC0415
 
@@ -145,7 +146,7 @@ class Sweep:
             return EXIT_INTERRUPTED, writer.path
         except RaftLabError as error:
             writer.journal("run failed", error=str(error))
-            writer.finish(complete=False, exit_code=EXIT_FAILED)
+            writer.finish(complete=False, exit_code=error.exit_code)
             raise
         finally:
             for each in signals:
@@ -158,11 +159,8 @@ class Sweep:
             announce(backend.description)
             writer.add_facts({"ray": backend.description})
             progress.where = f"{writer.path}   {backend.description}"
-            examination = await backend.examine(self.spec.base.storage.dir, quick=True)
-            writer.add_facts({"hosts": doctor.as_json(examination)})
-            for finding in doctor.findings(examination):
-                if finding.severity == "wrong":
-                    announce(str(finding))
+            await self._check_placement(backend, announce)
+            await self._examine(backend, writer, announce)
             with view:
                 # Not before it is needed: it brings gRPC with it.
                 from sweeps.cell import CellRun  # noqa: PLC0415
@@ -172,6 +170,24 @@ class Sweep:
                     return CellRun(cell, backend, progress, run_id)
 
                 return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells)
+
+    async def _check_placement(self, backend: Backend, announce: Callable[[str], None]) -> None:
+        """Refuse what the hosts cannot carry before anything starts."""
+        clusters = [cell.parameters.cluster for cell in self.cells]
+        plans = dict.fromkeys((cluster.nodes, cluster.placement) for cluster in clusters)
+        chosen = [await backend.check(ClusterPlan(nodes=nodes, placement=placement)) for nodes, placement in plans]
+        if len(backend.hosts) > 1:
+            counts = sorted({len(set(hosts)) for hosts in chosen})
+            span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+            announce(f"placement: the nodes of a cell are on {span} of {len(backend.hosts)} hosts")
+
+    async def _examine(self, backend: Examined, writer: RunWriter, announce: Callable[[str], None]) -> None:
+        """Write down on what hosts this runs, and say what is wrong with them."""
+        examination = await backend.examine(self.spec.base.storage.dir, quick=True)
+        writer.add_facts({"hosts": as_json(examination)})
+        for finding in findings(examination):
+            if finding.severity == "wrong":
+                announce(str(finding))
 
     async def _in_simulation(self, writer: RunWriter, progress: Progress, view: View) -> int:
         from sweeps.runner import Runner  # noqa: PLC0415

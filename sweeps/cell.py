@@ -73,6 +73,8 @@ class Worker(Protocol):
     """An object in a process of its own."""
 
     @property
+    def host(self) -> Any: ...
+    @property
     def clock(self) -> Clock: ...
     async def call(self, method: str, *args: Any, timeout_s: float | None = ..., **kwargs: Any) -> Any: ...
     async def close(self) -> None: ...
@@ -106,8 +108,11 @@ class Backend(Protocol):
     def clock(self) -> Now: ...
     @property
     def load_options(self) -> Mapping[str, Any]: ...
+    async def check(self, plan: ClusterPlan) -> Sequence[Any]:
+        """The host of each node of such a cluster. Raises PlacementRefused."""
+
     async def start_cluster(self, plan: ClusterPlan) -> Cluster: ...
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker: ...
+    async def host(self, factory: Callable[..., Any], *args: Any, on: Any = None, **kwargs: Any) -> Worker: ...
 
 
 class NodeDied(RaftLabError):
@@ -496,6 +501,7 @@ class CellRun:
             self._enter("collect")
             trace = await self._collect(record)
             record.inspection = self._inspected()
+            record.facts |= self._placement()
             record.evidence, record.schedule = self._evidence(trace), self._schedule()
         except Exception as failure:
             record.fails(failure, "recording")
@@ -538,6 +544,15 @@ class CellRun:
                 node_id: {"offset_ns": clock.offset_ns, "error_ns": clock.error_ns} for node_id, clock in clocks.items()
             },
             "violations": [str(each) for each in getattr(cluster, "violations", ())],
+        }
+
+    def _placement(self) -> dict[str, Any]:
+        """On which host each node was."""
+        if self._cluster is None or self._simulated:
+            return {}
+        hosts = {node_id: self._cluster.worker(node_id).host for node_id in self._cluster.node_ids}
+        return {
+            "placement": {node_id: {"host": host.address, "hostname": host.name} for node_id, host in hosts.items()}
         }
 
     def _schedule(self) -> dict[str, Any] | None:

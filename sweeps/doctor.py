@@ -303,11 +303,11 @@ def _table(first: str, *others: str) -> Table:
 def _host_words(host: HostReport) -> list[str]:
     machine, storage = host.machine, host.storage
     where = f"{host.address} (driver)" if host.is_driver else host.address
-    on_machine, on_disk = ["-"] * 4, ["-"] * 4
+    on_machine, on_disk = ["-"] * 3, ["-"] * 4
     if machine is not None:
         usable = machine.cpus_available
         cores = f"{machine.cores}" if usable == machine.cores else f"{usable:g} of {machine.cores}"
-        on_machine = [machine.hostname, cores, f"{machine.load:g}", f"{machine.open_files}"]
+        on_machine = [cores, f"{machine.load:g}", f"{machine.open_files}"]
     if storage is not None:
         on_disk = [
             duration(storage.fsync.ms(0.5)),
@@ -315,8 +315,8 @@ def _host_words(host: HostReport) -> list[str]:
             f"{storage.file_system or '?'} ({storage.device or '?'})",
             "-" if storage.free_bytes is None else _bytes(storage.free_bytes),
         ]
-    name, cores, load, files = on_machine
-    return [where, name, cores, load, _clock(host), *on_disk, files, host.code.digest if host.code else "-"]
+    cores, load, files = on_machine
+    return [where, host.hostname, cores, load, _clock(host), *on_disk, files, host.code.digest if host.code else "-"]
 
 
 def _clock(host: HostReport) -> str:

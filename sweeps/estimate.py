@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestration.ray_cluster.placement import hosts_needed
 from sweeps.grid import Cell
 from sweeps.spec import LoadSettings
 
@@ -36,6 +37,8 @@ class Needs:
     """What the heaviest cell of a sweep takes."""
 
     processes: int
+    hosts: tuple[int, int]
+    """So many at least, and so many at most are used."""
     memory_bytes: int
     disk_bytes: int
     """Write-ahead logs; they are removed after a good cell."""
@@ -63,9 +66,12 @@ def needs(cells: Sequence[Cell]) -> Needs:
     logs = max(_log_bytes(cell) for cell in cells)
     results = sum(int(_operations(cell) * (ROW_BYTES + TRACE_BYTES * cell.parameters.cluster.nodes)) for cell in cells)
     if cells[0].parameters.target == "sim":
-        return Needs(processes=2, memory_bytes=LOAD_BYTES + logs, disk_bytes=0, results_bytes=results)
+        return Needs(processes=2, hosts=(1, 1), memory_bytes=LOAD_BYTES + logs, disk_bytes=0, results_bytes=results)
+    clusters = [cell.parameters.cluster for cell in cells]
+    least, most = zip(*(hosts_needed(each.nodes, each.placement) for each in clusters), strict=True)
     return Needs(
         processes=2 * most_nodes + 1,
+        hosts=(max(least), max(most)),
         memory_bytes=RAY_BYTES + LOAD_BYTES + most_nodes * (ACTOR_BYTES + NODE_BYTES) + logs,
         disk_bytes=logs,
         results_bytes=results,

@@ -22,6 +22,7 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from chaos import BadChaos, ChaosSpec, parse_chaos, plan
+from orchestration.plan import Placement
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node import config as node_config
 from raft_actor_node.config import (
@@ -70,8 +71,15 @@ class ClusterSettings(_Described):
 
     nodes: Annotated[int, Field(ge=1, le=99, strict=True)] = 3
     """Number of Raft nodes."""
-    placement: Literal["spread", "strict_spread", "pack"] = "spread"
-    """One node per host and round again, one per host or not at all, or all on one host."""
+    placement: Placement = "spread"
+    """On which hosts the nodes are; the driver's comes last, and one that offers no CPU carries none.
+
+    spread         one node per host as long as there are hosts, then round and round
+    strict_spread  one node per host, or not at all
+    pack           all on one host
+    majority       a majority on one host, the others spread over the other hosts
+    {per_host: K}  K on each host
+    {hosts: [...]} on these hosts, by address or host name, round and round"""
     command: Annotated[str | list[str], BeforeValidator(_command)] = "default"
     """The node program: ours, or any other that reads the configuration and serves the KV service."""
 
@@ -563,6 +571,8 @@ def cell_warnings(parameters: Parameters) -> list[str]:
         warnings.append("load.think: has no effect in open mode")
     if parameters.target != "sim" and parameters.sim != SimSettings():
         warnings.append("sim: has no effect on real processes")
+    if parameters.target == "sim" and parameters.cluster.placement != "spread":
+        warnings.append("cluster.placement: has no effect in simulation")
     if parameters.load.value_bytes < 8:
         warnings.append("load.value_bytes: values below 8 bytes are not unique")
     return warnings

@@ -24,38 +24,37 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray._raylet import (  # type: ignore[attr-defined]
     AuthenticationMode,
     AuthenticationTokenLoader,
     Config,
     get_authentication_mode,
 )
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestration.errors import InfrastructureError, PlacementRefused
 from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.actor import ObjectHost
 from orchestration.ray_cluster.cluster import RayCluster
 from orchestration.ray_cluster.doctor import DeadHost, Examination, RayFacts, examine
-from orchestration.ray_cluster.placement import (
-    CPU_PER_ACTOR,
-    Host,
-    bundles,
-    choose_hosts,
-    describe_missing,
-)
+from orchestration.ray_cluster.placement import Host, choose_hosts, cpus_of_actor, shortage
 from orchestration.ray_cluster.worker import Worker
+
+T = TypeVar("T")
 
 _OBJECT_STORE_BYTES = 200 * 2**20
 _ACTOR_TIMEOUT_S = 60.0
-_PLACEMENT_TIMEOUT_S = 30
+_PLACEMENT_TIMEOUT_S = 30.0
+"""How long others have to give back the CPUs that they use."""
+_HEAD_TIMEOUT_S = 30.0
+_POLL_S = 0.2
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
-_FACTS_TIMEOUT_S = 10.0
 _LONGEST_BASE = 24
 # Ray starts as many workers at a time as it believes to have CPUs; with 2 the first 15 actors take twice as long.
 _LEAST_CPUS = 4
@@ -85,7 +84,6 @@ class Backend:
         self._origin = origin
         self._idle: defaultdict[str, list[Worker]] = defaultdict(list)
         self._workers: set[Worker] = set()
-        self._groups: list[PlacementGroup] = []
         self._clusters: set[RayCluster] = set()
 
     @classmethod
@@ -133,12 +131,12 @@ class Backend:
         self._clusters.discard(cluster)
 
     async def host(self, factory: Callable[..., Any], *args: Any, on: Host | None = None, **kwargs: Any) -> Worker:
-        """An actor that holds `factory(*args, **kwargs)`: on a host, else on the driver's where possible.
+        """An actor on the host `on`, of `hosts`, that holds `factory(*args, **kwargs)`; default: the driver's host.
 
-        The factory, as a rule a class, must be importable there.
+        The factory, as a rule a class, must be importable there. The host may be one that offers no CPU. Raises
+        InfrastructureError, PlacementRefused, and what the factory raises.
         """
-        here = [host for host in self.hosts if host.is_driver and host.cpus > 0]
-        [worker] = await self.acquire([on] if on is not None else here or choose_hosts(1, self.hosts, "spread"))
+        [worker] = await self.acquire([on or self._drivers_host()])
         try:
             await worker.create(factory, *args, **kwargs)
         except BaseException:
@@ -147,34 +145,33 @@ class Backend:
         return worker
 
     async def examine(self, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
-        """Ask all hosts about themselves and one another; see doctor.py."""
+        """Ask all hosts about themselves and one another; see doctor.examine."""
         return await examine(self, storage_dir, quick=quick)
 
     async def ray_facts(self) -> RayFacts:
         """Which Ray this is, and what hosts it has lost. Raises InfrastructureError when it does not answer."""
-        try:
-            async with asyncio.timeout(_FACTS_TIMEOUT_S):
-                nodes = await asyncio.to_thread(ray.nodes)
-        except TimeoutError:
-            raise InfrastructureError(f"{self.description}: did not answer within {_FACTS_TIMEOUT_S:g} s") from None
-        alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
         return RayFacts(
             description=self.description,
             address=ray.get_runtime_context().gcs_address,
             version=ray.__version__,
             private=self.private,
             authentication="token" if get_authentication_mode() == AuthenticationMode.TOKEN else "none",
-            dead=[
-                DeadHost(address, node["NodeManagerHostname"], node.get("DeathReasonMessage") or "")
-                for node in nodes
-                if not node["Alive"] and (address := node["NodeManagerAddress"]) not in alive
-            ],
+            dead=await _ask_head(_dead_hosts),
         )
+
+    async def check(self, plan: ClusterPlan) -> tuple[Host, ...]:
+        """The hosts that the nodes of such a cluster would have now, one for each node; nothing is started.
+
+        Raises PlacementRefused, at once when hosts are missing, within 30 s when others use their CPUs, and
+        InfrastructureError.
+        """
+        chosen = await self._choose(plan.nodes, plan.placement)
+        await self._until_free(self._without_idle([*chosen, self._drivers_host()]))  # there the load generator is
+        return chosen
 
     async def place(self, count: int, placement: Placement) -> list[Worker]:
         """One actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
-        self.hosts = tuple(await asyncio.to_thread(_live_hosts))
-        return await self.acquire(choose_hosts(count, self.hosts, placement))
+        return await self.acquire(await self._choose(count, placement))
 
     async def acquire(self, chosen: Sequence[Host]) -> list[Worker]:
         """One actor on each chosen host: idle ones first, then new ones."""
@@ -190,27 +187,21 @@ class Backend:
     async def _create(self, chosen: Sequence[Host]) -> list[Worker]:
         if not chosen:
             return []
-        strategies: Sequence[Any]
-        if all(host.cpus > 0 for host in chosen):
-            group = await _reserve(chosen)
-            self._groups.append(group)
-            strategies = [PlacementGroupSchedulingStrategy(group, index) for index in range(len(chosen))]
-        else:
-            # A bundle of no CPU is refused; nothing is reserved there.
-            strategies = [NodeAffinitySchedulingStrategy(host.host_id, soft=False) for host in chosen]
+        await self._until_free(chosen)
         actor_class = ray.remote(ObjectHost)
         workers = [
             Worker(
                 actor_class.options(
-                    num_cpus=CPU_PER_ACTOR if host.cpus > 0 else 0,
+                    num_cpus=cpus_of_actor(host),
                     max_restarts=0,  # a restart by Ray would be a fault that nobody logged
                     max_concurrency=_MAX_CONCURRENCY,
-                    scheduling_strategy=strategy,
+                    # By Ray's id and not by the address: a host that has just come back may be listed twice.
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(host.host_id, soft=False),
                 ).remote(),
                 host,
                 self._take_back,
             )
-            for host, strategy in zip(chosen, strategies, strict=True)
+            for host in chosen
         ]
         self._workers.update(workers)
         try:
@@ -220,6 +211,37 @@ class Backend:
                 self._take_back(worker, healthy=False)
             raise
         return workers
+
+    async def _choose(self, count: int, placement: Placement) -> tuple[Host, ...]:
+        self.hosts = tuple(await _ask_head(_live_hosts))
+        return choose_hosts(count, self.hosts, placement)
+
+    def _drivers_host(self) -> Host:
+        found = next((host for host in self.hosts if host.is_driver), None)
+        if found is None:
+            raise InfrastructureError("this program's host is not in the Ray cluster any more")
+        return found
+
+    def _without_idle(self, chosen: Sequence[Host]) -> list[Host]:
+        """Those of the hosts on which a new actor is needed."""
+        idle = {host_id: len(workers) for host_id, workers in self._idle.items()}
+        new = []
+        for host in chosen:
+            idle[host.host_id] = idle.get(host.host_id, 0) - 1
+            if idle[host.host_id] < 0:
+                new.append(host)
+        return new
+
+    async def _until_free(self, chosen: Sequence[Host]) -> None:
+        """Wait until there is a CPU for a new actor on each of these hosts."""
+        deadline = time.monotonic() + _PLACEMENT_TIMEOUT_S
+        while missing := shortage(chosen, await _ask_head(_free_cpus)):
+            alive = {host.host_id for host in await _ask_head(_live_hosts)}
+            if lost := [str(host) for host in chosen if host.host_id not in alive]:
+                raise InfrastructureError(f"{', '.join(dict.fromkeys(lost))} left the Ray cluster")
+            if time.monotonic() > deadline:
+                raise PlacementRefused(f"placement: not possible within {_PLACEMENT_TIMEOUT_S:g} s: {missing}")
+            await asyncio.sleep(_POLL_S)
 
     def _take_back(self, worker: Worker, healthy: bool) -> None:
         if healthy:
@@ -234,8 +256,6 @@ class Backend:
         if not self.private:  # a private Ray goes as a whole
             for worker in self._workers:
                 worker.kill()
-            for group in self._groups:
-                remove_placement_group(group)
 
 
 class _Connection:
@@ -296,25 +316,48 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_TIMEOUT_S).close()
 
 
-async def _reserve(chosen: Sequence[Host]) -> PlacementGroup:
-    """A placement group that is ready."""
-    wanted, strategy = bundles(chosen)
-    group: PlacementGroup = placement_group(wanted, strategy=strategy)
-    # Not ready(): that would start a worker process only to say so.
-    if not await asyncio.to_thread(group.wait, _PLACEMENT_TIMEOUT_S):
-        missing = describe_missing(chosen, ray.available_resources())  # type: ignore[no-untyped-call]
-        remove_placement_group(group)
-        raise PlacementRefused(f"placement: not possible within {_PLACEMENT_TIMEOUT_S} s: {missing}")
-    return group
+async def _ask_head(question: Callable[[], T]) -> T:
+    """What Ray's head answers. One that cannot be reached would keep us waiting."""
+    try:
+        async with asyncio.timeout(_HEAD_TIMEOUT_S):
+            return await asyncio.to_thread(question)
+    except TimeoutError:
+        raise InfrastructureError(f"Ray's head did not answer within {_HEAD_TIMEOUT_S:g} s") from None
+    except (RayError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InfrastructureError(f"Ray's head did not answer: {reason}") from error
 
 
 def _live_hosts() -> list[Host]:
     driver = ray.get_runtime_context().get_node_id()
     return [
-        Host(node["NodeID"], node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0), node["NodeID"] == driver)
+        Host(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            node["Resources"].get("CPU", 0.0),
+            node["NodeID"] == driver,
+            node["NodeManagerHostname"],
+        )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
+
+
+def _dead_hosts() -> list[DeadHost]:
+    """Those that were in the cluster and are not there again, under another id."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    dead = [node for node in nodes if node["NodeManagerAddress"] not in alive]
+    return [
+        DeadHost(node["NodeManagerAddress"], node["NodeManagerHostname"], node.get("DeathReasonMessage") or "")
+        for node in dead
+    ]
+
+
+def _free_cpus() -> dict[str, float]:
+    """Host id to the CPUs that nobody uses, as Ray's head knew a moment ago."""
+    available = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return {host_id: resources.get("CPU", 0.0) for host_id, resources in available.items()}
 
 
 def _ray_folder() -> str:

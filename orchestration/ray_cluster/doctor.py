@@ -109,7 +109,6 @@ class Code:
 class Machine:
     """What a host tells of itself, as a process sees it that Ray started there."""
 
-    hostname: str
     cpu: str
     cores: int
     cpus_available: float
@@ -148,6 +147,7 @@ class HostReport:
     """One host; what it did not tell is None, and `error` says why."""
 
     address: str
+    hostname: str
     is_driver: bool
     cpus: float
     """That Ray offers there."""
@@ -293,7 +293,6 @@ class _EchoServer:
 
 def _about() -> dict[str, Any]:
     machine = Machine(
-        hostname=socket.gethostname(),
         cpu=cpu_model(),
         cores=os.cpu_count() or 1,
         cpus_available=cpus_available(),
@@ -445,6 +444,7 @@ class _Visit:
         clock = None if worker is None else worker.clock
         return HostReport(
             address=self.host.address,
+            hostname=self.host.name,
             is_driver=self.host.is_driver,
             cpus=self.host.cpus,
             same_clock=worker is not None and worker.facts.clock_id == clock_id(),

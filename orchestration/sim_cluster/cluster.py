@@ -322,6 +322,8 @@ class SimCluster:
 class SimWorker:
     """An object that is asked and closed as if it were in a process of its own."""
 
+    host = "simulation"
+
     def __init__(self, held: Any) -> None:
         self.clock = SimClock()
         self._held = held

@@ -21,7 +21,6 @@ MS = 1_000_000
 FIRST, SECOND, THIRD = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 CODE = Code({"python": "3.11.7", "raft-lab": "0.1.0", "ray": "2.60.0", "numpy": "2.4.6"}, "0123456789ab", "/code")
 MACHINE = Machine(
-    hostname="vm1",
     cpu="a CPU",
     cores=4,
     cpus_available=4.0,
@@ -48,7 +47,7 @@ def host(address: str = FIRST, **changes: Any) -> HostReport:
             well["machine"] = replace(well["machine"], **{name: value})
         else:
             well["storage"] = replace(well["storage"], **{name.removeprefix("storage_"): value})
-    return HostReport(address, first, **well)
+    return HostReport(address, f"vm{address[-1]}", first, **well)
 
 
 def examination(*hosts: HostReport, links: Sequence[Link] | None = None, ray: RayFacts = RAY) -> Examination:

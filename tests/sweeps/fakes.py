@@ -11,7 +11,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from chaos import MonotonicClock
-from orchestration import ClusterPlan
+from orchestration import ClusterPlan, PlacementRefused
 from orchestration.ray_cluster.doctor import Examination
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError
@@ -20,6 +20,7 @@ from tests.sweeps.examinations import examination, host
 
 MS = 1_000_000
 CLOCK = SimpleNamespace(offset_ns=0, error_ns=0)
+HOST = SimpleNamespace(address="10.0.0.1", name="here")
 
 
 class FakeEngine:
@@ -101,7 +102,7 @@ class RefusingEngine(FakeEngine):
 class FakeWorker:
     """An object that a test holds in place of an actor."""
 
-    clock = CLOCK
+    clock, host = CLOCK, HOST
 
     def __init__(self, held: Any) -> None:
         self.held = held
@@ -152,7 +153,7 @@ class FakeCluster:
                 self.trace[node_id].append({"time_ns": time.monotonic_ns(), "kind": kind, "term": term, "index": term})
 
     def worker(self, node_id: str) -> Any:
-        return SimpleNamespace(clock=CLOCK)
+        return SimpleNamespace(clock=CLOCK, host=HOST)
 
     async def leader(self) -> str | None:
         return self.leads if self.elects else None
@@ -220,7 +221,7 @@ class FakeCluster:
 class FakeBackend:
     """Hands out fake clusters, one per cell; `prepare` may spoil each of them."""
 
-    hosts = ("here",)
+    hosts: tuple[str, ...] = ("here",)
     description = "a fake"
     clock = MonotonicClock()
     load_options: Mapping[str, Any] = MappingProxyType({})
@@ -233,7 +234,15 @@ class FakeBackend:
         self.workers: list[FakeWorker] = []
         self.refusals: dict[int, RaftLabError] = {}
         """Position of a cell, from 0, to why its cluster does not come up."""
+        self.checked: list[ClusterPlan] = []
+        self.most_nodes = 99
         self.started = asyncio.Event()
+
+    async def check(self, plan: ClusterPlan) -> list[Any]:
+        self.checked.append(plan)
+        if plan.nodes > self.most_nodes:
+            raise PlacementRefused(f"placement: {plan.placement} of {plan.nodes} nodes needs more hosts")
+        return [self.hosts[i % len(self.hosts)] for i in range(plan.nodes)]
 
     async def start_cluster(self, plan: ClusterPlan) -> FakeCluster:
         position = len(self.clusters) + sum(position < len(self.clusters) for position in self.refusals)
@@ -248,7 +257,7 @@ class FakeBackend:
     async def examine(self, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
         return examination(host())
 
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> FakeWorker:
+    async def host(self, factory: Callable[..., Any], *args: Any, on: Any = None, **kwargs: Any) -> FakeWorker:
         worker = FakeWorker(factory(*args, engine=self.engine, **kwargs))
         self.workers.append(worker)
         return worker
