@@ -398,40 +398,38 @@ class _Visit:
 
     async def begin(self, backend: Backend) -> None:
         """Have somebody there who answers."""
-        self._worker = await self._try(backend.host(Examiner, on=self.host), _START_TIMEOUT_S, "start an actor")
+        start = backend.host(Examiner, on=self.host)
+        self._worker, self.error = await _outcome(start, _START_TIMEOUT_S, "start an actor")
 
     async def ask(self) -> None:
         """Everything that concerns the host alone."""
         if self._worker is None:
             return
-        about = await self._try(self._worker.call("about", timeout_s=None), _ANSWER_TIMEOUT_S, "tell about itself")
-        door = await self._try(self._worker.call("listen", timeout_s=None), _ANSWER_TIMEOUT_S, "open a port")
-        if about is None or door is None:
-            return
-        self._door = door
         try:
+            about = await self._answer("about", "tell about itself")
             self._told = {"code": Code(**about["code"]), "machine": Machine(**about["machine"])}
-            self._told["storage"] = await self._ask_storage(self._worker)
-        except (KeyError, TypeError, ValueError):
+            self._told["storage"] = await self._ask_storage()
+            self._door = await self._answer("listen", "open a port")
+        except _NoAnswer as reason:
+            self.error = str(reason)
+        except (KeyError, TypeError):
             self.error = "what it tells cannot be understood: it has other code"
 
-    async def _ask_storage(self, worker: Worker) -> Storage:
-        call = worker.call("storage", self._storage_dir, self._depth.fsync_s, timeout_s=None)
-        seconds = self._depth.fsync_s + _ANSWER_TIMEOUT_S
-        told, error = await _outcome(call, seconds, "write there and have it on disk")
-        if told is None:
-            return Storage(self._storage_dir, None, None, None, error=error)
+    async def _ask_storage(self) -> Storage:
+        try:
+            told = await self._answer("storage", "write there", self._storage_dir, self._depth.fsync_s)
+        except _NoAnswer as reason:
+            return Storage(self._storage_dir, None, None, None, error=str(reason))
         return Storage(**(told | {"fsync": Samples(told["fsync"])}))
 
     async def connect_to(self, other: _Visit) -> Link:
         """Connect from here to there."""
-        assert self._worker is not None
-        port, token = other._door
-        seconds = self._depth.round_trip_s
-        call = self._worker.call("round_trips", other.host.address, port, token, seconds, timeout_s=None)
-        told, error = await _outcome(call, seconds + 2 * CONNECT_TIMEOUT_S + _ANSWER_TIMEOUT_S, "connect")
-        samples, reason = told if told is not None else ((), error)
-        return Link(self.host.address, other.host.address, Samples(samples), reason)
+        where = (other.host.address, *other._door)
+        try:
+            samples, error = await self._answer("round_trips", "connect", *where, self._depth.round_trip_s)
+        except _NoAnswer as reason:
+            samples, error = (), str(reason)
+        return Link(self.host.address, other.host.address, Samples(samples), error)
 
     async def end(self) -> None:
         """Leave the host as it was."""
@@ -454,11 +452,19 @@ class _Visit:
             **self._told,
         )
 
-    async def _try(self, question: Awaitable[Any], seconds: float, what: str) -> Any:
-        if self.error is not None:
-            return None
-        answer, self.error = await _outcome(question, seconds, what)
+    async def _answer(self, method: str, what: str, *args: Any) -> Any:
+        """Raises _NoAnswer."""
+        assert self._worker is not None
+        # What is measured for some time is told at the end of it.
+        seconds = _ANSWER_TIMEOUT_S + sum(self._depth)
+        answer, error = await _outcome(self._worker.call(method, *args, timeout_s=None), seconds, what)
+        if error is not None:
+            raise _NoAnswer(error)
         return answer
+
+
+class _NoAnswer(Exception):
+    """With the reason, in one line."""
 
 
 async def _outcome(question: Awaitable[Any], seconds: float, what: str) -> tuple[Any, str | None]:
