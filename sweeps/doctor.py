@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from rich.table import Table
 from rich.text import Text
 
-from orchestration.host import PACKAGES
 from raft_actor_node.config import RaftSettings
 from sweeps.tables import duration
 
@@ -198,9 +197,9 @@ def link_findings(examination: Examination) -> Iterator[Finding]:
 
 
 def _repair(error: str) -> str:
-    if "No module named" in error or any(f"{package}." in error for package in PACKAGES) or "other code" in error:
+    if any(sign in error for sign in ("No module named", "import", "has no attribute", "other code")):
         return "install the same wheel there as here, in the Python that runs Ray"
-    return "see that it is up and Ray runs there; else take it out of the cluster (ray stop)"
+    return "see that it is up, that Ray runs there and has a CPU free; else take it out of the cluster (ray stop)"
 
 
 # ---------------------------------------------------------------------------------- what goes into a manifest

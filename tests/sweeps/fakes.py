@@ -237,6 +237,9 @@ class FakeBackend:
         self.checked: list[ClusterPlan] = []
         self.most_nodes = 99
         self.started = asyncio.Event()
+        self.examination = examination(host())
+        self.storage_dirs: list[str] = []
+        """That were examined."""
 
     async def check(self, plan: ClusterPlan) -> list[Any]:
         self.checked.append(plan)
@@ -255,7 +258,8 @@ class FakeBackend:
         return cluster
 
     async def examine(self, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
-        return examination(host())
+        self.storage_dirs.append(storage_dir)
+        return self.examination
 
     async def host(self, factory: Callable[..., Any], *args: Any, on: Any = None, **kwargs: Any) -> FakeWorker:
         worker = FakeWorker(factory(*args, engine=self.engine, **kwargs))

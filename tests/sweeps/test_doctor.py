@@ -32,6 +32,7 @@ def slow(milliseconds: float, late: float | None = None) -> Samples:
 
 HOSTS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"error": "did not start an actor within 20 s"}, "wrong", "did not start an actor within 20 s", "ray stop"),
+    ({"error": "no actor: the class ObjectHost failed to import"}, "wrong", "failed to import", "the same wheel there"),
     ({"error": "No module named 'sweeps'"}, "wrong", "No module named 'sweeps'", "install the same wheel there"),
     ({"code": replace(CODE, digest="ba9876543210", folder="/old")}, "wrong",
      "other code than the driver's: ba9876543210 in /old, not 0123456789ab in /code", "install the same wheel"),
