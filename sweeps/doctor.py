@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         Link,
         Machine,
         RayFacts,
-        Samples,
         Storage,
     )
 
@@ -222,12 +221,12 @@ def hosts_table(examination: Examination) -> Table:
 
 
 def links_table(examination: Examination) -> Table:
-    """Round trips: a row for who connects, a column for to whom."""
+    """Medians of round trips, or why there are none: a row for who connects, a column for to whom."""
     by_pair = {(link.source, link.target): link for link in examination.links}
-    addresses = [host.address for host in examination.hosts]
-    table = _table("round trip p50 / p99", *addresses)
-    for source in addresses:
-        table.add_row(Text(source), *(_link_cell(by_pair.get((source, target))) for target in addresses))
+    names = {host.address: host.hostname or host.address for host in examination.hosts}
+    table = _table("round trip from, to", *names.values())
+    for source, name in names.items():
+        table.add_row(Text(name), *(_link_cell(by_pair.get((source, target))) for target in names))
     return table
 
 
@@ -250,7 +249,9 @@ def plain_lines(examination: Examination, found: list[Finding]) -> list[str]:
         told = "; ".join(f"{name} {word}" for name, word in zip(names, words, strict=True))
         lines.append(f"{address}  {told}")
     for link in examination.links:
-        lines.append(f"{link.source} -> {link.target}  {link.error or _round_trips(link.round_trips)}")
+        median, late = (duration(link.round_trips.ms(q)) for q in (0.5, 0.99))
+        told = link.error or f"round trip p50 {median}; p99 {late}"
+        lines.append(f"{link.source} -> {link.target}  {told}")
     return [*lines, *(str(each) for each in found), *([] if found else ["all is well"])]
 
 
@@ -329,11 +330,7 @@ def _clock(host: HostReport) -> str:
 def _link_cell(link: Link | None) -> Text:
     if link is None:
         return Text("-", style="dim")
-    return Text(_round_trips(link.round_trips)) if link.error is None else Text(link.error, style="bold red")
-
-
-def _round_trips(samples: Samples) -> str:
-    return f"{duration(samples.ms(0.5))} / {duration(samples.ms(0.99))}"
+    return Text(duration(link.round_trips.ms(0.5))) if link.error is None else Text(link.error, style="bold red")
 
 
 def _bytes(count: float) -> str:

@@ -47,7 +47,7 @@ def host(address: str = FIRST, **changes: Any) -> HostReport:
             well["machine"] = replace(well["machine"], **{name: value})
         else:
             well["storage"] = replace(well["storage"], **{name.removeprefix("storage_"): value})
-    return HostReport(address, f"vm{address[-1]}", first, **well)
+    return HostReport(address, f"vm{address.rpartition('.')[2]}", first, **well)
 
 
 def examination(*hosts: HostReport, links: Sequence[Link] | None = None, ray: RayFacts = RAY) -> Examination:

@@ -215,6 +215,7 @@ def test_the_command_says_what_to_do_and_exits_with_1(monkeypatch: pytest.Monkey
         "ext4 (/dev/vda)",
         "64.0 GiB",
         "10.0.0.1 -> 10.0.0.2",
+        "1 ms",
         "timed out",
         "did not start an actor within 20 s",
         "a process may open 99 files",
@@ -237,10 +238,11 @@ def test_a_ray_that_cannot_be_reached_is_one_line_and_exit_code_1(monkeypatch: p
     assert result.stderr == "sweep: Ray (10.0.0.9:41230): Connection refused\n"
 
 
-def test_the_tables_fit_into_a_terminal() -> None:
+def test_sixteen_hosts_fit_beside_one_another() -> None:
     out = io.StringIO()
-    console = Console(file=out, width=100)
-    found = examination(host(), host(SECOND), host(THIRD))
-    console.print(doctor.hosts_table(found))
-    console.print(doctor.links_table(found))
-    assert max(map(len, out.getvalue().splitlines())) <= 100
+    console = Console(file=out, width=200)
+    console.print(doctor.links_table(examination(*(host(f"10.0.0.{i}") for i in range(1, 17)))))
+    head, *rows = out.getvalue().splitlines()
+    assert head.split()[-2:] == ["vm15", "vm16"]
+    assert len(rows) == 16
+    assert max(map(len, rows)) <= 160
