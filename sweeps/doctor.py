@@ -185,7 +185,8 @@ def link_findings(examination: Examination) -> Iterator[Finding]:
         arrow = "<->" if both else "->"
         first_last = ports.get(target)
         which = "its ephemeral ones" if first_last is None else f"{first_last[0]} to {first_last[1]}"
-        what = f"no connection to an ephemeral port{', either way' if both else ''}: {error}"
+        reasons = "; ".join(dict.fromkeys((error, broken.get((target, source), error))))
+        what = f"no connection to an ephemeral port{', either way' if both else ''}: {reasons}"
         todo = f"let {source} through to TCP ports {which} of {target}{', and back' if both else ''} (firewall, routes)"
         yield Finding("wrong", f"{source} {arrow} {target}", what, todo)
     for link in examination.links:

@@ -266,7 +266,7 @@ async def test_a_private_ray(backend: Backend, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.undo()
     found = await backend.examine(quick=True)
     assert replace(found.ray, description="", address="", version="") == RayFacts(
-        "", "", "", private=True, authentication="token"
+        "", "", "", private=True, authentication="token", dead=[]
     )
     assert found.ray.address in found.ray.description
     [report] = found.hosts

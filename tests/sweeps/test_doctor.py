@@ -114,6 +114,7 @@ def test_what_is_cut_both_ways_is_one_finding() -> None:
         ("10.0.0.2 -> 10.0.0.1", False),
         ("10.0.0.2 <-> 10.0.0.3", True),
     ]
+    assert found[1].what.endswith("either way: timed out")
     assert "TCP ports its ephemeral ones of 10.0.0.3, and back" in found[1].todo
 
 
