@@ -44,9 +44,9 @@ CLOCK_ERROR_MS = _RAFT.heartbeat_interval * 1e3 / 10
 LEAST_FREE_BYTES = 2**30
 """The largest cell of the presets writes 0.3 GiB of logs to one host; cells that fail leave theirs there."""
 LEAST_OPEN_FILES = 1024
-"""A node among 15 has two connections to each of the others, one from each load generator, and some files of its own:
-about 100. A worker of Ray has as many, and the load of 1000 sessions needs no more. This is the usual limit of a shell;
-what is below it was lowered by somebody."""
+"""A node among 15 has 54 files open (two connections to each of the others, its log and what the runtime has), and one
+more for each load generator; a worker of Ray has about 100. This is the usual limit of a shell: what is below it was
+lowered by somebody."""
 BUSY = 1.0
 """Processes per CPU that want to run before anything of ours does: from 1 on, each CPU has one without us."""
 
