@@ -65,7 +65,7 @@ def examine(bed: Testbed, ray: RayHosts, go: Path = Path("/"), spoil: Callable[[
         process.kill()
         process.communicate()
     assert process.returncode == 0, errors
-    return json.loads(output)
+    return json.loads(output.splitlines()[-1])  # above it Ray may tell of hosts that it has lost
 
 
 def wrong(told: dict[str, Any]) -> list[tuple[str, str]]:
