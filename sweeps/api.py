@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.console import Console
 from orchestration import ClusterPlan
 from raft_actor_node.errors import RaftLabError
 from sweeps.cases import refusals
+from sweeps.doctor import Examined, as_json, findings
 from sweeps.estimate import MOST_SIMULATED
 from sweeps.grid import Cell, make_cells
 from sweeps.latency import OK, Ints, Operations
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     from sweeps.live import View
     from sweeps.runner import Life
 
-Connect = Callable[[], AbstractAsyncContextManager["Backend"]]
+    class ExaminedBackend(Backend, Examined, Protocol):
+        """What brings up clusters, on hosts that can be asked."""
+
+
+Connect = Callable[[], AbstractAsyncContextManager["ExaminedBackend"]]
 """Connects to whatever brings up clusters."""
 
 
@@ -156,6 +161,7 @@ class Sweep:
             writer.add_facts({"ray": backend.description})
             progress.where = f"{writer.path}   {backend.description}"
             await self._check_placement(backend, announce)
+            await self._examine(backend, writer, announce)
             with view:
                 # Not before it is needed: it brings gRPC with it.
                 from sweeps.cell import CellRun  # noqa: PLC0415
@@ -182,6 +188,14 @@ class Sweep:
             span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
             announce(f"placement: the nodes of a cell are on {span} of {len(backend.hosts)} hosts")
 
+    async def _examine(self, backend: Examined, writer: RunWriter, announce: Callable[[str], None]) -> None:
+        """Write down on what hosts this runs, and say what is wrong with them."""
+        examination = await backend.examine(self.spec.base.storage.dir, quick=True)
+        writer.add_facts({"hosts": as_json(examination)})
+        for finding in findings(examination):
+            if finding.severity == "wrong":
+                announce(str(finding))
+
     async def _in_simulation(self, writer: RunWriter, progress: Progress, view: View) -> int:
         from sweeps.runner import Runner  # noqa: PLC0415
         from sweeps.simulated import SimulatedCell  # noqa: PLC0415
@@ -196,7 +210,7 @@ class Sweep:
 def ray(address: str | None) -> Connect:
     """Clusters on Ray, which is imported only when it is needed."""
 
-    def connect() -> AbstractAsyncContextManager[Backend]:
+    def connect() -> AbstractAsyncContextManager[ExaminedBackend]:
         from orchestration import Backend as RayBackend  # noqa: PLC0415
 
         return RayBackend.connect(address)

@@ -1,4 +1,4 @@
-"""The command line: `sweep run | plan | show | check | history | simulate | presets | schema`.
+"""The command line: `sweep run | plan | show | check | history | simulate | doctor | presets | schema`.
 
 Exit codes: 0 all good, 1 a cell failed (or there was nothing to run on), 2 usage or spec, 3 a safety violation,
 4 unknown verdicts, 130 interrupted. Of several that fit: 130 before 2, 3, 1, 4 and 0.
@@ -251,6 +251,28 @@ def simulate(
         plain=plain,
     )
     ctx.exit(code)
+
+
+@main.command()
+@_address
+@click.option(
+    "--storage-dir",
+    metavar="DIR",
+    default="auto",
+    show_default=True,
+    help="Where nodes have their logs on each host: storage.dir of the spec.",
+)
+@click.option("--plain", is_flag=True, help="Lines of text in place of tables.")
+@click.pass_context
+def doctor(ctx: click.Context, address: str | None, storage_dir: str, plain: bool) -> None:
+    """Examine the hosts of the Ray cluster: versions, ways between them, clocks, disks, limits; and what to do.
+
+    Exits with 0 when all is well or there are only notes, with 1 when something is wrong.
+    """
+    from sweeps.api import ray
+    from sweeps.doctor import doctor as examine
+
+    ctx.exit(examine(_console(), ray(address), storage_dir, plain=plain))
 
 
 @main.command()

@@ -17,7 +17,6 @@ import csv
 import datetime
 import fcntl
 import gzip
-import importlib.metadata
 import io
 import json
 import os
@@ -30,7 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestration import host
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.runtime import disk
 from sweeps.grid import Cell, show
 from sweeps.latency import Operations
 
@@ -265,10 +266,10 @@ def manifest(*, seed: int, command_line: Sequence[str], spec_name: str, storage_
         "started": _now(),
         "command_line": list(command_line),
         "seed": seed,
-        "versions": _versions(("raft-lab", "ray", "grpcio", "protobuf", "numpy", "pydantic", "uvloop")),
+        "versions": host.versions(),
         "commit": _commit(),
         "host": {
-            "cpu": _cpu(),
+            "cpu": host.cpu_model(),
             "cores": os.cpu_count(),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "kernel": platform.release(),
@@ -276,16 +277,6 @@ def manifest(*, seed: int, command_line: Sequence[str], spec_name: str, storage_
         },
         "storage_dir": storage_dir,
     }
-
-
-def _versions(packages: Iterable[str]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def _commit() -> str | None:
@@ -304,29 +295,10 @@ def _commit() -> str | None:
         return None
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
-
-
 def file_system(path: Path) -> str | None:
     """Type and device of the file system a path is, or was, on: `ext4 on /dev/sda1`. None where nobody tells."""
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    device = existing.stat().st_dev
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    # proc(5): ID, parent ID, major:minor, root, mount point, options, optional fields, "-", type, source, ...
-    for mount in mounts:
-        place, _, kind = mount.partition(" - ")
-        if place.split()[2] == f"{os.major(device)}:{os.minor(device)}":
-            return " on ".join(kind.split()[:2])
-    return None
+    found = disk.file_system(path)
+    return " on ".join(found) if found is not None else None
 
 
 @dataclass(frozen=True)

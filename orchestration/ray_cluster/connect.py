@@ -28,7 +28,12 @@ from typing import Any, TypeVar
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray._raylet import (  # type: ignore[attr-defined]
+    AuthenticationMode,
+    AuthenticationTokenLoader,
+    Config,
+    get_authentication_mode,
+)
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -36,6 +41,7 @@ from orchestration.errors import InfrastructureError, PlacementRefused
 from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.actor import ObjectHost
 from orchestration.ray_cluster.cluster import RayCluster
+from orchestration.ray_cluster.doctor import DeadHost, Examination, RayFacts, examine
 from orchestration.ray_cluster.placement import Host, choose_hosts, cpus_of_actor, shortage
 from orchestration.ray_cluster.worker import Worker
 
@@ -137,6 +143,21 @@ class Backend:
             await worker.close()
             raise
         return worker
+
+    async def examine(self, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
+        """Ask all hosts about themselves and one another; see doctor.examine."""
+        return await examine(self, storage_dir, quick=quick)
+
+    async def ray_facts(self) -> RayFacts:
+        """Which Ray this is, and what hosts it has lost. Raises InfrastructureError when it does not answer."""
+        return RayFacts(
+            description=self.description,
+            address=ray.get_runtime_context().gcs_address,
+            version=ray.__version__,
+            private=self.private,
+            authentication="token" if get_authentication_mode() == AuthenticationMode.TOKEN else "none",
+            dead=await _ask_head(_dead_hosts),
+        )
 
     async def check(self, plan: ClusterPlan) -> tuple[Host, ...]:
         """The hosts that the nodes of such a cluster would have now, one for each node; nothing is started.
@@ -324,6 +345,17 @@ def _live_hosts() -> list[Host]:
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
+    ]
+
+
+def _dead_hosts() -> list[DeadHost]:
+    """Those that were in the cluster and are not there again, under another id."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    dead = [node for node in nodes if node["NodeManagerAddress"] not in alive]
+    return [
+        DeadHost(node["NodeManagerAddress"], node["NodeManagerHostname"], node.get("DeathReasonMessage") or "")
+        for node in dead
     ]
 
 

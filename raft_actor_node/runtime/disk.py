@@ -15,7 +15,7 @@ from pathlib import Path
 
 from raft_actor_node.errors import DirectoryLocked
 
-_MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
+MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 
 class Disk:
@@ -143,6 +143,15 @@ def memory_file_system(path: Path) -> str | None:
 
     Also None where the system does not tell (no /proc).
     """
+    found = file_system(path)
+    return found[0] if found is not None and found[0] in MEMORY_FILE_SYSTEMS else None
+
+
+def file_system(path: Path) -> tuple[str, str] | None:
+    """Type and device of the file system on which a path lies or would be created, such as ext4 and /dev/sda1.
+
+    None where the system does not tell (no /proc).
+    """
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     device = existing.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
@@ -151,5 +160,9 @@ def memory_file_system(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     # proc(5): ID, parent ID, major:minor, root, mount point, options, optional fields, "-", type, source, ...
-    types = {line.partition(" - ")[2].split()[0] for line in mounts if line.split()[2] == number}
-    return next(iter(types & _MEMORY_FILE_SYSTEMS), None)
+    for mount in mounts:
+        place, _, kind = mount.partition(" - ")
+        if place.split()[2] == number:
+            name, source = kind.split()[:2]
+            return name, source
+    return None

@@ -12,10 +12,12 @@ from typing import Any
 
 from chaos import MonotonicClock
 from orchestration import ClusterPlan, PlacementRefused
+from orchestration.ray_cluster.doctor import Examination
 from orchestration.ray_cluster.placement import Host
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError
 from raft_actor_node.kv.commands import Kind
+from tests.sweeps.examinations import examination, host
 
 MS = 1_000_000
 CLOCK = SimpleNamespace(offset_ns=0, error_ns=0)
@@ -247,6 +249,9 @@ class FakeBackend:
         self.checked: list[ClusterPlan] = []
         self.most_nodes = 99
         self.started = asyncio.Event()
+        self.examination = examination(host())
+        self.storage_dirs: list[str] = []
+        """That were examined."""
 
     async def check(self, plan: ClusterPlan) -> list[Any]:
         self.checked.append(plan)
@@ -263,6 +268,10 @@ class FakeBackend:
         self.clusters.append(cluster)
         self.started.set()
         return cluster
+
+    async def examine(self, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
+        self.storage_dirs.append(storage_dir)
+        return self.examination
 
     async def host(self, factory: Callable[..., Any], *args: Any, on: Any = None, **kwargs: Any) -> FakeWorker:
         worker = FakeWorker(factory(*args, engine=self.engine, **kwargs))

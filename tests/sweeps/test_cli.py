@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from sweeps import api, cli
 from sweeps.spec import PRESETS
+from tests.sweeps.examinations import FIRST, SECOND, examination, host
 from tests.sweeps.fakes import FakeBackend
 from tests.sweeps.test_runner import CRASH, TWO_CELLS
 
@@ -88,6 +89,20 @@ def test_run_shows_the_summary_and_keeps_the_results(backend: FakeBackend, tiny:
     assert shown.exit_code == 0
     assert shown.stdout.splitlines()[0].split()[0] == "nodes"
     assert "incomplete" not in shown.stdout
+
+
+def test_run_writes_down_its_hosts_and_says_what_is_wrong_with_them(
+    backend: FakeBackend, tiny: str, tmp_path: Path
+) -> None:
+    backend.examination = examination(host(), host(SECOND, open_files=99, niceness=15))
+    result = sweep("run", tiny, "--out", str(tmp_path), "-o", "storage.dir=/data")
+    assert result.exit_code == 0, "it may be well all the same"
+    assert f"wrong: {SECOND}: a process may open 99 files" in result.stdout
+    assert "niceness" not in result.stdout
+    assert backend.storage_dirs == ["/data"]
+    hosts = json.loads((tmp_path / "latest" / "manifest.json").read_text())["hosts"]
+    assert [each["address"] for each in hosts["hosts"]] == [FIRST, SECOND]
+    assert [each["severity"] for each in hosts["findings"]] == ["wrong", "note"]
 
 
 def test_a_failed_cell_is_exit_code_1(backend: FakeBackend, tiny: str, tmp_path: Path) -> None:

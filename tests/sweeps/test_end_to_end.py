@@ -67,6 +67,17 @@ def test_every_cell_is_good_and_the_run_complete(run: StoredRun) -> None:
     assert len((run.path / "results.csv").read_text().splitlines()) == 1 + 3
 
 
+def test_the_manifest_has_the_figures_of_the_host(run: StoredRun) -> None:
+    hosts = run.manifest["hosts"]
+    [host] = hosts["hosts"]
+    assert host["error"] is None
+    assert host["is_driver"]
+    assert host["code"] == hosts["driver"]
+    assert host["storage"]["folder"].endswith("/logs"), "there nodes have their logs"
+    assert host["storage"]["fsync"]["count"] > 0
+    assert (hosts["ray"]["private"], hosts["ray"]["authentication"]) == (True, "token")
+
+
 def test_every_cell_was_checked(run: StoredRun, foreign: StoredCell) -> None:
     checks = ["linearizability", "invariants", "inspection", "exits", "state", "liveness", "coverage"]
     for cell in run.cells[:2]:
