@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import secrets
@@ -20,8 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +32,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestration.errors import InfrastructureError, PlacementRefused
 from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.actor import ObjectHost
+from orchestration.ray_cluster.calls import Caller, Pulse, bounded, in_background
 from orchestration.ray_cluster.cluster import RayCluster
+from orchestration.ray_cluster.owner import RAY_PREFIX, hold
 from orchestration.ray_cluster.placement import (
     CPU_PER_ACTOR,
     Host,
@@ -47,6 +47,13 @@ from orchestration.ray_cluster.worker import Worker
 _OBJECT_STORE_BYTES = 200 * 2**20
 _ACTOR_TIMEOUT_S = 60.0
 _PLACEMENT_TIMEOUT_S = 30
+_CONNECT_TIMEOUT_S = 60.0
+_DISCONNECT_TIMEOUT_S = 20.0
+_QUESTION_TIMEOUT_S = 10.0
+"""For a question that Ray's head answers."""
+_PULSE_S = 2.0
+_SILENCE_S = 15.0
+"""When a head that says nothing is lost. Ray itself ends a program a minute after that."""
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
 _LONGEST_BASE = 24
@@ -80,6 +87,7 @@ class Backend:
         self._workers: set[Worker] = set()
         self._groups: list[PlacementGroup] = []
         self._clusters: set[RayCluster] = set()
+        self._pulse = Pulse(ray.nodes, _PULSE_S)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -93,20 +101,23 @@ class Backend:
         wanted = address or os.environ.get("RAY_ADDRESS") or "local"
         if "://" in wanted:
             raise InfrastructureError(f"Ray ({wanted}): must be host:port; run this program on a host of the cluster")
-        loop = asyncio.get_running_loop()
         # Ray's processes die with the thread that started them, so this one lives as long as they may.
-        with ThreadPoolExecutor(1, thread_name_prefix="ray") as executor:
-            in_thread = functools.partial(loop.run_in_executor, executor)
-            connection = await in_thread(_Connection, wanted)
+        caller = Caller()
+        try:
+            connection = await caller.bounded("prepare", _CONNECT_TIMEOUT_S, lambda: _Connection(wanted))
             try:
-                origin, hosts = await in_thread(connection.open)
+                origin, hosts = await caller.bounded(f"connect to {wanted}", _CONNECT_TIMEOUT_S, connection.open)
                 backend = cls(origin, hosts, private=connection.private)
                 try:
                     yield backend
                 finally:
                     await backend._close()
             finally:
-                await in_thread(connection.close)
+                with contextlib.suppress(InfrastructureError):  # then it goes with this program, or with its guard
+                    await caller.bounded("disconnect", _DISCONNECT_TIMEOUT_S, connection.disconnect)
+                await asyncio.to_thread(connection.end_private)
+        finally:
+            caller.end()
 
     @property
     def description(self) -> str:
@@ -114,6 +125,14 @@ class Backend:
         count = len(self.hosts)
         addresses = ", ".join(host.address for host in self.hosts)
         return f"Ray: {self._origin}; {count} host{'s' if count != 1 else ''}: {addresses}"
+
+    @property
+    def lost(self) -> str | None:
+        """Why nothing can be done here any more; None as long as Ray's head answers."""
+        silent_s = self._pulse.silent_s
+        if silent_s < _SILENCE_S:
+            return None
+        return f"Ray's head ({self._origin}) has not answered for {silent_s:.0f} s"
 
     async def start_cluster(self, plan: ClusterPlan) -> RayCluster:
         """Bring up a cluster; see RayCluster.bring_up."""
@@ -141,11 +160,31 @@ class Backend:
 
     async def place(self, count: int, placement: Placement) -> list[Worker]:
         """One actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
-        self.hosts = tuple(await asyncio.to_thread(_live_hosts))
-        return await self.acquire(choose_hosts(count, self.hosts, placement))
+        await self._look()
+        hosts = self.hosts
+        try:
+            return await self.acquire(choose_hosts(count, hosts, placement))
+        except (InfrastructureError, PlacementRefused):
+            await self._look()
+            if set(self.hosts) == set(hosts):
+                raise
+            # A host was lost meanwhile, or came: it is decided anew.
+            return await self.acquire(choose_hosts(count, self.hosts, placement))
+
+    async def another(self, host: Host) -> Worker:
+        """One more actor on a host that has lost one. Raises InfrastructureError, at once when the host is gone."""
+        await self._look()
+        if host.host_id not in [each.host_id for each in self.hosts]:
+            raise InfrastructureError(f"host {host.address} is gone")
+        [worker] = await self.acquire([host])
+        return worker
+
+    async def _look(self) -> None:
+        self.hosts = tuple(await bounded("look at the hosts", _QUESTION_TIMEOUT_S, _live_hosts))
 
     async def acquire(self, chosen: Sequence[Host]) -> list[Worker]:
         """One actor on each chosen host: idle ones first, then new ones."""
+        await self._drop_lost({host.host_id for host in chosen})
         idle = [self._idle[host.host_id].pop() if self._idle[host.host_id] else None for host in chosen]
         try:
             new = iter(await self._create([host for host, worker in zip(chosen, idle, strict=True) if worker is None]))
@@ -155,25 +194,39 @@ class Backend:
             raise
         return [worker or next(new) for worker in idle]
 
+    async def _drop_lost(self, host_ids: Iterable[str]) -> None:
+        """Give up the idle actors on these hosts that do not answer."""
+
+        async def look_after(worker: Worker) -> None:
+            try:
+                await worker.knock()
+                self._idle[worker.host.host_id].append(worker)
+            except InfrastructureError:
+                self._take_back(worker, healthy=False)
+
+        idle = [worker for host_id in host_ids for worker in self._idle.pop(host_id, ())]
+        await asyncio.gather(*map(look_after, idle))
+
     async def _create(self, chosen: Sequence[Host]) -> list[Worker]:
         if not chosen:
             return []
         group = await _reserve(chosen)
         self._groups.append(group)
         actor_class = ray.remote(ObjectHost)
-        workers = [
-            Worker(
+
+        def make() -> list[Any]:
+            return [
                 actor_class.options(
                     num_cpus=CPU_PER_ACTOR,
                     max_restarts=0,  # a restart by Ray would be a fault that nobody logged
                     max_concurrency=_MAX_CONCURRENCY,
                     scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
-                ).remote(),
-                host,
-                self._take_back,
-            )
-            for index, host in enumerate(chosen)
-        ]
+                ).remote()
+                for index in range(len(chosen))
+            ]
+
+        actors = await bounded("make actors", _QUESTION_TIMEOUT_S, make)
+        workers = [Worker(actor, host, self._take_back) for actor, host in zip(actors, chosen, strict=True)]
         self._workers.update(workers)
         try:
             await asyncio.gather(*(worker.connect(_ACTOR_TIMEOUT_S) for worker in workers))
@@ -193,11 +246,16 @@ class Backend:
     async def _close(self) -> None:
         for cluster in tuple(self._clusters):
             await cluster.stop()
+        self._pulse.end()
         if not self.private:  # a private Ray goes as a whole
-            for worker in self._workers:
-                worker.kill()
-            for group in self._groups:
-                remove_placement_group(group)
+            with contextlib.suppress(InfrastructureError):  # the actors end with their owner, which is this program
+                await bounded("give everything back", _QUESTION_TIMEOUT_S, self._give_back_everything)
+
+    def _give_back_everything(self) -> None:
+        for worker in self._workers:
+            worker.end()
+        for group in self._groups:
+            remove_placement_group(group)
 
 
 class _Connection:
@@ -208,6 +266,7 @@ class _Connection:
         self._borrowed = bool(ray.is_initialized())
         self.private = wanted == "local" and not self._borrowed
         self._folder = _ray_folder() if self.private else None
+        self._held = hold(Path(self._folder)) if self._folder else None
         self._guard = _start_guard(self._folder) if self._folder else None
 
     def open(self) -> tuple[str, list[Host]]:
@@ -241,14 +300,19 @@ class _Connection:
             raise InfrastructureError(f"Ray ({self._wanted}): {reason}") from error
         return f"{origin} {ray.get_runtime_context().gcs_address}", _live_hosts()
 
-    def close(self) -> None:
-        """Disconnect, and take down what was started."""
+    def disconnect(self) -> None:
+        """From Ray, unless the connection is not ours."""
         if not self._borrowed:
             ray.shutdown()
+
+    def end_private(self) -> None:
+        """Take down what was started."""
         if self._guard is not None:
             _reread_authentication()
             # The same end as after a SIGKILL of this program, so it is exercised every time.
             self._guard.communicate(timeout=_GUARD_TIMEOUT_S)
+        if self._held is not None:
+            os.close(self._held)
 
 
 def _knock(address: str) -> None:
@@ -261,11 +325,15 @@ def _knock(address: str) -> None:
 async def _reserve(chosen: Sequence[Host]) -> PlacementGroup:
     """A placement group that is ready."""
     wanted, strategy = bundles(chosen)
-    group: PlacementGroup = placement_group(wanted, strategy=strategy)
+    group: PlacementGroup = await bounded(
+        "ask for a placement group", _QUESTION_TIMEOUT_S, lambda: placement_group(wanted, strategy=strategy)
+    )
     # Not ready(): that would start a worker process only to say so.
-    if not await asyncio.to_thread(group.wait, _PLACEMENT_TIMEOUT_S):
-        missing = describe_missing(chosen, ray.available_resources())  # type: ignore[no-untyped-call]
-        remove_placement_group(group)
+    most_s = _PLACEMENT_TIMEOUT_S
+    if not await bounded("wait for a placement group", most_s + _QUESTION_TIMEOUT_S, lambda: group.wait(most_s)):
+        free = await bounded("look at the resources", _QUESTION_TIMEOUT_S, ray.available_resources)
+        missing = describe_missing(chosen, free)
+        in_background("remove a placement group", lambda: remove_placement_group(group))
         raise PlacementRefused(f"placement: not possible within {_PLACEMENT_TIMEOUT_S} s: {missing}")
     return group
 
@@ -282,7 +350,7 @@ def _live_hosts() -> list[Host]:
 def _ray_folder() -> str:
     """A new folder for the files of a private Ray; short, because it puts Unix sockets far below it."""
     base = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="raft-lab-ray-", dir=base if len(base) <= _LONGEST_BASE else "/tmp")  # noqa: S108
+    return tempfile.mkdtemp(prefix=RAY_PREFIX, dir=base if len(base) <= _LONGEST_BASE else "/tmp")  # noqa: S108
 
 
 def _start_guard(folder: str) -> subprocess.Popen[bytes]:
