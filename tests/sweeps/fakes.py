@@ -231,6 +231,7 @@ class FakeBackend:
         self.workers: list[FakeWorker] = []
         self.refusals: dict[int, RaftLabError] = {}
         """Position of a cell, from 0, to why its cluster does not come up."""
+        self.lost: str | None = None
         self.started = asyncio.Event()
 
     async def start_cluster(self, plan: ClusterPlan) -> FakeCluster:
