@@ -5,7 +5,9 @@ These calls never pass the nodes' link faults. A node need not offer them: the r
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -59,7 +61,7 @@ class NodeProbe:
         await self.close()
 
     async def close(self) -> None:
-        """Drops the connection."""
+        """Drops the connection; what is being asked meanwhile fails."""
         await self._channel.close()
 
     async def health(self, *, timeout: float | None = None) -> bool | None:
@@ -119,8 +121,9 @@ class NodeProbe:
         request = inspection_pb2.TraceRequest(after=after, follow=follow)
         call = self._inspection.Trace(request, timeout=timeout)
         try:
-            async for event in call:
-                yield event
+            with self._closed_meanwhile():
+                async for event in call:
+                    yield event
         except grpc.aio.AioRpcError as error:
             raise self._failed(error) from None
         finally:
@@ -130,11 +133,24 @@ class NodeProbe:
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Reply], request: Request, timeout: float | None
     ) -> Reply | None:
         try:
-            return await method(request, timeout=self._within(timeout))
+            with self._closed_meanwhile():
+                return await method(request, timeout=self._within(timeout))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None
             raise self._failed(error) from None
+
+    @contextlib.contextmanager
+    def _closed_meanwhile(self) -> Iterator[None]:
+        """gRPC ends a call whose channel is closed as if its task had been cancelled. Nobody did that, and who asked
+        would take it for an order to stop."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise ProbeFailed(f"{self.address}: CANCELLED: the connection was dropped", "CANCELLED") from None
 
     def _within(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
+from orchestration import ClusterPlan
 from raft_actor_node.errors import RaftLabError
 from sweeps.cases import refusals
 from sweeps.estimate import MOST_SIMULATED
 from sweeps.grid import Cell, make_cells
 from sweeps.latency import OK, Ints, Operations
 from sweeps.progress import Progress
-from sweeps.results import EXIT_FAILED, EXIT_INTERRUPTED, RunWriter, StoredCell, commit, manifest, read_run
+from sweeps.results import EXIT_INTERRUPTED, RunWriter, StoredCell, commit, manifest, read_run
 from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class Sweep:
     def run(self, out: str | Path = "results", *, address: str | None = None, connect: Connect | None = None) -> Run:
         """Run it, in silence; must not be called from within an event loop. `address`: of the Ray cluster.
 
-        Cells that fail do not raise: see `Run.exit_code`. Raises ConfigError and InfrastructureError when
-        there is nothing to run on.
+        Cells that fail do not raise: see `Run.exit_code`. Raises ConfigError, PlacementRefused when the hosts
+        cannot carry a cell, and InfrastructureError when there is nothing to run on.
         """
         from sweeps.live import PlainView  # noqa: PLC0415
 
@@ -175,7 +176,7 @@ class Sweep:
             return EXIT_INTERRUPTED, writer.path
         except RaftLabError as error:
             writer.journal("run failed", error=str(error))
-            writer.finish(complete=False, exit_code=EXIT_FAILED)
+            writer.finish(complete=False, exit_code=error.exit_code)
             raise
         finally:
             for each in signals:
@@ -194,6 +195,7 @@ class Sweep:
             announce(backend.description)
             writer.add_facts({"ray": backend.description})
             progress.where = f"{writer.path}   {backend.description}"
+            await self._check_placement(backend, announce)
             with view:
                 # Not before it is needed: it brings gRPC with it.
                 from sweeps.cell import CellRun  # noqa: PLC0415
@@ -203,6 +205,22 @@ class Sweep:
                     return CellRun(cell, backend, progress, run_id)
 
                 return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells, done)
+
+    async def _check_placement(self, backend: Backend, announce: Callable[[str], None]) -> None:
+        """Refuse what the hosts cannot carry before anything starts."""
+        # Not before it is needed: it brings gRPC with it.
+        from sweeps.loads import generator_hosts  # noqa: PLC0415
+
+        clusters = [cell.parameters.cluster for cell in self.cells]
+        plans = dict.fromkeys((cluster.nodes, cluster.placement) for cluster in clusters)
+        chosen = {plan: await backend.check(ClusterPlan(nodes=plan[0], placement=plan[1])) for plan in plans}
+        for cell, cluster in zip(self.cells, clusters, strict=True):
+            hosts = chosen[cluster.nodes, cluster.placement]
+            generator_hosts(cell.parameters.load.on, backend.hosts, hosts, leader_host=hosts[0])  # or any other
+        if len(backend.hosts) > 1:
+            counts = sorted({len(set(hosts)) for hosts in chosen.values()})
+            span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+            announce(f"placement: the nodes of a cell are on {span} of {len(backend.hosts)} hosts")
 
     async def _without_backend(
         self, writer: RunWriter, progress: Progress, view: View, done: Sequence[Mapping[str, Any]]

@@ -32,9 +32,9 @@ from raft_actor_node.core.invariants.liveness import PATIENCE
 from raft_actor_node.errors import OperationError, RaftLabError
 from sweeps.grid import Cell
 from sweeps.latency import Operations
+from sweeps.loads import Clock, GroupResult, Hosting, LoadGroup, Worker, generator_hosts
 from sweeps.progress import Progress
 from sweeps.summary import Evidence, NodeFigures
-from sweeps.workload import LoadGenerator, LoadResult
 
 _LOAD_POLL_S = 0.5
 _LEADER_POLL_S = 1.0
@@ -52,18 +52,8 @@ _TOUCHED = ("cut", "dropped", "delayed", "duplicated")
 _INDEXES = ("durable_index", "commit_index", "last_applied")
 _LEADER = 3
 """Role.LEADER of inspection.proto."""
-_TIMES = ("intended_ns", "start_ns", "end_ns")
 _FORM = {"kind": str, "time_ns": int, "term": int}
 """What every line of a trace has."""
-
-
-class Clock(Protocol):
-    """How a host's monotonic clock relates to the driver's."""
-
-    @property
-    def offset_ns(self) -> int: ...
-    @property
-    def error_ns(self) -> int: ...
 
 
 class Now(Protocol):
@@ -71,15 +61,6 @@ class Now(Protocol):
 
     def now_ns(self) -> int:
         """Nanoseconds of a clock that never goes back."""
-
-
-class Worker(Protocol):
-    """An object in a process of its own."""
-
-    @property
-    def clock(self) -> Clock: ...
-    async def call(self, method: str, *args: Any, timeout_s: float | None = ..., **kwargs: Any) -> Any: ...
-    async def close(self) -> None: ...
 
 
 class Cluster(Target, Protocol):
@@ -99,7 +80,7 @@ class Cluster(Target, Protocol):
     async def stop(self, keep: bool = False) -> None: ...
 
 
-class Backend(Protocol):
+class Backend(Hosting, Protocol):
     """What brings up clusters and hosts load generators."""
 
     @property
@@ -109,11 +90,13 @@ class Backend(Protocol):
     @property
     def clock(self) -> Now: ...
     @property
-    def load_options(self) -> Mapping[str, Any]: ...
-    @property
-    def lost(self) -> str | None: ...
+    def lost(self) -> str | None:
+        """Why nothing can be done here any more."""
+
+    async def check(self, plan: ClusterPlan) -> Sequence[Any]:
+        """The host of each node of such a cluster. Raises PlacementRefused."""
+
     async def start_cluster(self, plan: ClusterPlan) -> Cluster: ...
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker: ...
 
 
 class NodeDied(RaftLabError):
@@ -165,8 +148,8 @@ class CellRun:
         self._simulated = cell.parameters.target == "sim"
         self._now_ns = backend.clock.now_ns
         self._cluster: Cluster | None = None
-        self._load: Worker | None = None
-        self._loaded: LoadResult | None = None
+        self._load: LoadGroup | None = None
+        self._loaded: GroupResult | None = None
         self._measure_ns = (0, 0)
         self._faults: list[FaultEvent] = []
         self._events: list[dict[str, Any]] = []
@@ -222,7 +205,10 @@ class CellRun:
 
     async def _live(self) -> None:
         cluster = await self._boot()
-        if not (await self._elect(cluster) and await self._connect(cluster)):
+        elected = await self._elect(cluster)
+        if self._load is None:
+            await self._open_load(await self._generator_hosts(cluster))
+        if not (elected and await self._connect(cluster)):
             if self._parameters.expect != "unavailable" or self._parameters.chaos:
                 return
             if not await self._ask_in_vain(cluster):
@@ -232,29 +218,24 @@ class CellRun:
         async with self._watched(cluster):
             phases = self._parameters.phases
             self._enter("warm up", phases.warmup)
-            await self._load.call("start")
+            await self._load.start()
             self._loading = True
             await self._pass(cluster, phases.warmup)
             await self._measure(cluster, phases.measure)
             self._enter("drain")
             budget_s = self._parameters.client.rpc_timeout + self._parameters.client.retry_budget + _DRAIN_MARGIN_S
-            await self._load.call("drain", budget_s, timeout_s=budget_s + 30)
+            await self._load.drain(budget_s)
         await self._settle(cluster)
-        self._loaded = await self._load.call("result", timeout_s=120)
+        self._loaded = await self._load.result()
         self._check(cluster)
+        if lost := self._load.lost:
+            raise InfrastructureError("; ".join(lost))
 
     async def _boot(self) -> Cluster:
         self._enter("boot")
         parameters, command = self._parameters, self._parameters.cluster.command
-        self._load = await self._backend.host(
-            LoadGenerator,
-            parameters.load,
-            parameters.client,
-            parameters.transport,
-            seed=self._cell.seed,
-            longest_value=parameters.limits.value_bytes,
-            **self._backend.load_options,
-        )
+        if parameters.load.on == "driver":
+            await self._open_load([None])
         cluster = await self._backend.start_cluster(
             ClusterPlan(
                 nodes=parameters.cluster.nodes,
@@ -278,6 +259,16 @@ class CellRun:
         self._bring_up_s |= {"place": times.place_s, "spawn": times.spawn_s, "serving": times.serving_s}
         return cluster
 
+    async def _open_load(self, hosts: Sequence[Any]) -> None:
+        self._load = LoadGroup(self._backend, self._parameters, self._cell.seed, hosts)
+        await self._load.open()
+
+    async def _generator_hosts(self, cluster: Cluster) -> Sequence[Any]:
+        """Where the load comes from; that of the leader is that of the first node where none leads."""
+        hosts = {node_id: cluster.worker(node_id).host for node_id in cluster.node_ids}
+        leader = await cluster.leader() or cluster.node_ids[0]
+        return generator_hosts(self._parameters.load.on, self._backend.hosts, list(hosts.values()), hosts[leader])
+
     async def _elect(self, cluster: Cluster) -> bool:
         self._enter("elect")
         limit_s = self._parameters.phases.boot
@@ -298,11 +289,11 @@ class CellRun:
         assert load is not None
         limit_s = parameters.client.rpc_timeout + parameters.client.retry_budget
         try:
-            await load.call("connect", cluster.addresses.addresses(), timeout_s=limit_s + 30)
+            await load.connect(cluster.addresses.addresses(), limit_s + 30)
         except OperationError as error:
             self._unavailable = f"no session could be opened: {error}"
             return False
-        cluster.addresses.subscribe(lambda book: load.call("update_addresses", book.addresses()))
+        cluster.addresses.subscribe(lambda book: load.update_addresses(book.addresses()))
         return True
 
     async def _ask_in_vain(self, cluster: Cluster) -> bool:
@@ -338,10 +329,10 @@ class CellRun:
             await self._pass(cluster, measure_s, begin_ns)
             assert self._load is not None
             if self._simulated:
-                await self._load.call("stop")
+                await self._load.stop()
             else:
                 self._host_busy = psutil.cpu_percent() / 100
-                await self._load.call("stop")
+                await self._load.stop()
                 await self._take_samples(cluster)
             try:
                 await monkey
@@ -471,7 +462,7 @@ class CellRun:
     async def _watch_load(self) -> None:
         while self._load is not None:
             await asyncio.sleep(_LOAD_POLL_S)
-            self._progress.load(await self._load.call("snapshot"))
+            self._progress.load(await self._load.snapshot())
 
     async def _watch_leader(self, cluster: Cluster) -> None:
         leader: str | None = None
@@ -518,8 +509,8 @@ class CellRun:
         # Before the measurement its span is empty; what clients saw while they warmed up is judged all the same.
         self._measure_ns = (begin_ns, min(end_ns, now_ns)) if end_ns else (now_ns, now_ns)
         with contextlib.suppress(Exception):  # what ended the cell early is the reason to tell
-            await self._load.call("drain", _SALVAGE_S)
-            self._loaded = await self._load.call("result", timeout_s=120)
+            await self._load.drain(_SALVAGE_S)
+            self._loaded = await self._load.result()
 
     async def _record(self, error: str | None, detail: str, lost: str | None = None) -> Record:
         """The record, whatever happens: an error while it is made costs what it would have told."""
@@ -535,6 +526,7 @@ class CellRun:
             self._enter("collect")
             trace = await self._collect(record)
             record.inspection = self._inspected()
+            record.facts |= self._placement() | self._generators()
             record.evidence, record.schedule = self._evidence(trace), self._schedule()
         except Exception as failure:
             record.fails(failure, "recording")
@@ -601,6 +593,15 @@ class CellRun:
             "violations": [str(each) for each in getattr(cluster, "violations", ())],
         }
 
+    def _placement(self) -> dict[str, Any]:
+        """On which host each node was."""
+        if self._cluster is None or self._simulated:
+            return {}
+        hosts = {node_id: self._cluster.worker(node_id).host for node_id in self._cluster.node_ids}
+        return {
+            "placement": {node_id: {"host": host.address, "hostname": host.name} for node_id, host in hosts.items()}
+        }
+
     def _schedule(self) -> dict[str, Any] | None:
         if not self._measure_ns[1]:
             return None
@@ -619,7 +620,8 @@ class CellRun:
             operations=self._operations(),
             events=sorted([*self._events, *faults, *trace], key=lambda event: int(event["time_ns"])),
             nodes=self._nodes,
-            load=self._load_figures(),
+            loads=self._load_figures(),
+            notes=self._notes(),
             cores=os.cpu_count() if len(self._backend.hosts) == 1 and not self._simulated else None,
             host_busy=self._host_busy if len(self._backend.hosts) == 1 else None,
             clock_error_ms=self._clock_error_ms(),
@@ -630,31 +632,40 @@ class CellRun:
     def _operations(self) -> Operations | None:
         if self._loaded is None:
             return None
-        assert self._load is not None
-        offset = self._load.clock.offset_ns
-        columns = {
-            name: column - offset if name in _TIMES and offset else column
-            for name, column in self._loaded.columns.items()
-        }
-        faults = np.array(fault_windows(self._faults), np.int64).reshape(-1, 2)
-        composites = self._loaded.composite_ids, self._loaded.composite_end
-        return Operations(columns, self._measure_ns, self._loaded.dropped_ns - offset, faults, *composites)
+        rows = self._loaded.merge()
+        return Operations(
+            rows.columns,
+            self._measure_ns,
+            rows.dropped_ns,
+            np.array(fault_windows(self._faults), np.int64).reshape(-1, 2),
+            rows.composite_ids,
+            rows.composite_end,
+            self._loaded.error_ns,
+        )
 
-    def _load_figures(self) -> NodeFigures:
-        if self._loaded is None or self._load is None or self._simulated:
-            return NodeFigures()
-        times = self._loaded.sample_ns - self._load.clock.offset_ns
-        inside = (times >= self._measure_ns[0]) & (times < self._measure_ns[1])
-        cpu, times = self._loaded.cpu_ns[inside], times[inside]
-        share = float(cpu[-1] - cpu[0]) / float(times[-1] - times[0]) if len(times) > 1 else None
-        return NodeFigures(cpu_share=share, loop_lag_us=(self._loaded.loop_lag_ns[inside] // 1000).tolist())
+    def _load_figures(self) -> list[NodeFigures]:
+        """Of each load generator."""
+        generators = () if self._loaded is None or self._simulated else self._loaded.generators
+        return [each.figures(self._measure_ns) for each in generators]
+
+    def _generators(self) -> dict[str, Any]:
+        """Where the load came from."""
+        if self._loaded is None or self._simulated:
+            return {}
+        return {"generators": [each.as_json(self._measure_ns) for each in self._loaded.generators]}
+
+    def _notes(self) -> list[str]:
+        if self._load is None or not self._load.left_out:
+            return []
+        clients, hosts = self._parameters.load.clients, self._parameters.load.clients + self._load.left_out
+        return [f"load.on: {clients} of {hosts} hosts have a load generator, for there are {clients} clients"]
 
     def _clock_error_ms(self) -> float:
         if self._cluster is None:
             return 0.0
         clocks = [_clock(self._cluster, node_id) for node_id in self._cluster.node_ids]
-        errors = [*(clock.error_ns for clock in clocks), self._load.clock.error_ns if self._load is not None else 0]
-        return float(max(errors)) / 1e6
+        clocks += [each.clock for each in self._loaded.generators] if self._loaded is not None else []
+        return float(max(clock.error_ns for clock in clocks)) / 1e6
 
 
 class _MonkeyClock:

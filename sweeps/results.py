@@ -27,6 +27,7 @@ import platform
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -287,10 +288,16 @@ def csv_row(params: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
     row["load_scaled"] = "; ".join(load_changes(result))
     row |= {name: show(value) for name, value in params["axes"].items()}
     row["cluster.nodes"] = params["parameters"]["cluster"]["nodes"]
+    row["hosts"] = "; ".join(f"{host} x {count}" for host, count in nodes_by_host(result).items())
     row["chaos"] = result.get("chaos", "")
     row |= {_csv_name(name): "" if value is None else value for name, value in result.get("metrics", {}).items()}
     row["flags"] = "; ".join(result.get("flags", ()))
     return row
+
+
+def nodes_by_host(result: Mapping[str, Any]) -> Counter[str]:
+    """Address of each host that had nodes of a cell, and how many."""
+    return Counter(place["host"] for place in (result.get("placement") or {}).values())
 
 
 def load_changes(result: Mapping[str, Any]) -> list[str]:

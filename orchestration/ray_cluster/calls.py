@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def _start(what: str, run: Callable[[], None]) -> None:
-    threading.Thread(target=run, name=f"ray: {what}", daemon=True).start()
+def _start(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="ray", daemon=True).start()
 
 
 class Caller:
@@ -31,15 +31,15 @@ class Caller:
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        _start("caller", self._run)
+        _start(self._run)
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
 
-    async def bounded(self, what: str, timeout_s: float, call: Callable[[], T]) -> T:
+    async def bounded(self, who: str, timeout_s: float, call: Callable[[], T]) -> T:
         """As the function `bounded`; a call that does not end holds up those after it."""
-        return await bounded(what, timeout_s, call, start=lambda what, run: self._calls.put(run))
+        return await bounded(who, timeout_s, call, start=self._calls.put)
 
     def end(self) -> None:
         """Let the thread end, once its last call has."""
@@ -47,10 +47,10 @@ class Caller:
 
 
 async def bounded(
-    what: str, timeout_s: float, call: Callable[[], T], *, start: Callable[[str, Callable[[], None]], None] = _start
+    who: str, timeout_s: float, call: Callable[[], T], *, start: Callable[[Callable[[], None]], None] = _start
 ) -> T:
-    """The result of `call()`. Raises InfrastructureError, which says `what` was asked, when it fails or takes longer;
-    errors of ours pass as they are."""
+    """The result of `call()`, which asks `who`. Raises InfrastructureError when it fails or takes longer; errors of
+    ours pass as they are."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 
@@ -66,7 +66,7 @@ async def bounded(
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, *outcome)
 
-    start(what, run)
+    start(run)
     try:
         async with asyncio.timeout(timeout_s) as limit:
             return await answer
@@ -74,8 +74,8 @@ async def bounded(
         raise
     except Exception as error:
         late = isinstance(error, TimeoutError) and limit.expired()
-        reason = f"no answer within {timeout_s:g} s" if late else first_line(error)
-        raise InfrastructureError(f"Ray: {what}: {reason}") from error
+        reason = f" within {timeout_s:g} s" if late else f": {_words(error)}"
+        raise InfrastructureError(f"{who} did not answer{reason}") from error
 
 
 def in_background(what: str, call: Callable[[], Any]) -> None:
@@ -87,7 +87,7 @@ def in_background(what: str, call: Callable[[], Any]) -> None:
         except Exception as error:
             log.warning("Ray: %s: %s", what, first_line(error))
 
-    _start(what, run)
+    _start(run)
 
 
 class Pulse:
@@ -97,7 +97,7 @@ class Pulse:
         self._question, self._every_s = question, every_s
         self._heard_s = time.monotonic()
         self._over = threading.Event()
-        _start("pulse", self._run)
+        _start(self._run)
 
     def _run(self) -> None:
         while not self._over.wait(self._every_s):
@@ -116,6 +116,9 @@ class Pulse:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    line = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {line}"
+    """What an error is and says, in one line."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+
+
+def _words(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -24,16 +24,44 @@ _CLOCK_SAMPLES = 5
 
 @dataclass(frozen=True)
 class Clock:
-    """How the monotonic clock of a host relates to the driver's."""
+    """How the monotonic clock of a host relates to the driver's: an interval in which their difference certainly is.
+
+    One sample (Cristian, Probabilistic clock synchronization, 1989): the driver reads t0, asks, the host reads h,
+    the driver gets the answer and reads t1. When the host read its clock the driver's showed something between t0 and
+    t1, so that
+
+        h - t1  <=  offset  <=  h - t0
+
+    however unequally the way there and the way back share the time. `offset_ns` is the middle of the interval,
+    h - (t0 + t1) / 2, and `error_ns` half its length, (t1 - t0) / 2. Of a few samples the shortest is kept.
+
+    Clocks drift, by some 10 us per second. What happens between two measurements, [a, b] before it and [c, d] after it,
+    has an offset in the smallest interval around both, [min(a, c), max(b, d)]: as long as one clock gains on the
+    other, or loses, all the time, the offset in between lies between those at both ends. Nothing is extrapolated, and
+    one offset holds for the whole time, so that differences of a host's own times stay what they were.
+    """
 
     offset_ns: int = 0
     """Host less driver."""
     error_ns: int = 0
-    """The offset is right within this much; 0 when both read the same clock."""
+    """The offset is right within this much, either way; 0 when both read the same clock."""
+
+    @classmethod
+    def within(cls, low_ns: int, high_ns: int) -> Clock:
+        """The offset is in the interval [low, high]."""
+        return cls((low_ns + high_ns) // 2, (high_ns - low_ns + 1) // 2)
 
     def to_driver(self, host_ns: int) -> int:
         """The driver's time of a host's time stamp."""
         return host_ns - self.offset_ns
+
+    def until(self, later: Clock) -> Clock:
+        """What is known of the time from this measurement to a later one."""
+        both = (self, later)
+        return Clock.within(
+            min(clock.offset_ns - clock.error_ns for clock in both),
+            max(clock.offset_ns + clock.error_ns for clock in both),
+        )
 
 
 class Worker:
@@ -46,6 +74,7 @@ class Worker:
         self.host = host
         self.facts: HostFacts
         self.clock = Clock()
+        """As measured when the object was created, and whenever `compare_clocks` was called since."""
         self.lost: str | None = None
         """Why the actor is gone, or given up: no call reaches it any more."""
         self._actor = actor
@@ -59,11 +88,14 @@ class Worker:
 
     async def create(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Have the actor hold `factory(*args, **kwargs)`; the factory must be importable on its host."""
-        if self.facts.clock_id != clock_id():
-            # Again for each object: clocks drift. The shortest of a few round trips bounds the offset best.
-            samples = [await self._compare_clocks() for _ in range(_CLOCK_SAMPLES)]
-            self.clock = min(samples, key=lambda clock: clock.error_ns)
+        self.clock = await self._measured()
         await self._remote("create", factory, args, kwargs)
+
+    async def compare_clocks(self) -> Clock:
+        """Measure the clock again; what is known of the time since the object was created. Raises
+        InfrastructureError."""
+        self.clock = self.clock.until(await self._measured())
+        return self.clock
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **kwargs: Any) -> Any:
         """Call a method, sync or async, of the object.
@@ -138,9 +170,14 @@ class Worker:
         finally:
             self._limits.discard(limit)
 
-    async def _compare_clocks(self) -> Clock:
-        """One sample of Cristian's algorithm."""
+    async def _measured(self) -> Clock:
+        if self.facts.clock_id == clock_id():
+            return Clock()
+        samples = [await self._sample() for _ in range(_CLOCK_SAMPLES)]
+        return min(samples, key=lambda clock: clock.error_ns)
+
+    async def _sample(self) -> Clock:
         before = time.monotonic_ns()
         there = await self._remote("now_ns")
         after = time.monotonic_ns()
-        return Clock(offset_ns=there - (before + after) // 2, error_ns=(after - before + 1) // 2)
+        return Clock.within(there - after, there - before)

@@ -66,8 +66,12 @@ class SimBackend:
         await cluster.start()
         return cluster
 
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> SimWorker:
-        """An object of `factory`, as if in a process of its own."""
+    async def check(self, plan: ClusterPlan) -> tuple[str, ...]:
+        """The host of each node: all are in this process."""
+        return self.hosts * plan.nodes
+
+    async def host(self, factory: Callable[..., Any], *args: Any, on: str | None = None, **kwargs: Any) -> SimWorker:
+        """An object of `factory`, as if in a process of its own; there are no hosts (`on`) to choose from."""
         return SimWorker(factory(*args, **kwargs))
 
     def _engine(self, *args: Any, **kwargs: Any) -> ClientEngine:

@@ -157,3 +157,22 @@ async def test_a_node_that_does_not_answer_is_given_up_at_the_timeout() -> None:
         assert 0.4 <= time.monotonic() - begin < 2.0
     listener.close()
     await listener.wait_closed()
+
+
+async def test_what_is_asked_when_the_probe_is_closed_fails_and_is_not_cancelled() -> None:
+    """As when a host is lost: nobody answers, and the owner drops the probe of a node that is gone."""
+    listener = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    for ask in (NodeProbe.status, NodeProbe.trace):
+        probe = NodeProbe(f"127.0.0.1:{port}")
+        asked, cancelled = (asyncio.create_task(ask(probe, timeout=20)) for _ in range(2))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        await probe.close()
+        with pytest.raises(ProbeFailed, match="the connection was dropped") as failed:
+            await asked
+        assert failed.value.code == "CANCELLED"
+    listener.close()
+    await listener.wait_closed()

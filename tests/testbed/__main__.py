@@ -1,0 +1,61 @@
+"""A sweep over hosts of a testbed: `python -m tests.testbed [--hosts N] sweep PRESET [-o KEY=VALUE ...]`.
+
+What follows `sweep` is given to `sweep run`, which runs on the head; results are where it says, below the present
+folder. The exit code is that of `sweep`, 1 where no testbed can be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.testbed.hosts import Testbed, TestbedError
+from tests.testbed.ray_hosts import start_ray
+
+_GRACE_S = 60.0
+
+
+def sweep(hosts: int, words: Sequence[str]) -> int:
+    """Bring the hosts up, run the sweep, take everything down; the exit code."""
+    begin = time.monotonic()
+    with Testbed(hosts) as testbed:
+        ray = start_ray(testbed)
+        addresses = ", ".join(host.address for host in testbed.hosts)
+        print(f"testbed: head {ray.address}, hosts {addresses}; up in {time.monotonic() - begin:.1f} s", flush=True)
+        command = [sys.executable, "-m", "sweeps.cli", "run", *words, "--address", ray.address]
+        process = testbed.head.start(*command, env=ray.env, cwd=Path.cwd(), stdout=None, stderr=None)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)  # it heals, stops its nodes and writes down what it has
+            try:
+                return process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                return 130
+
+
+def main() -> int:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
+    parser.add_argument("--hosts", type=int, default=4, metavar="N", help="beside the head (%(default)s)")
+    parser.add_argument("what", choices=["sweep"])
+    arguments, words = parser.parse_known_args()
+    # A program in the background may have SIGINT ignored; and SIGTERM shall leave as little behind.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return sweep(arguments.hosts, words)
+    except TestbedError as error:
+        print(f"testbed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,328 @@
+"""Hosts on one machine, for tests: each has an address, a clock, a disk folder and processes of its own.
+
+A host is a set of Linux namespaces (network, time, process ids, mounts, name, IPC) around a process 1 (init.py).
+The hosts' interfaces meet in a bridge, which lives in a network namespace of its own as well, so neither interfaces
+nor addresses of the testbed are visible to the rest of the machine, and several testbeds never meet.
+
+Nothing stays behind, however the owner ends: process 1 reads end-of-file when the owner is gone, and the kernel ends
+a host with its process 1. Only a folder remains then, until `reap` of the next testbed.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+ROOT = Path(__file__).parents[2]
+"""Of this project."""
+
+_FOLDERS = Path("/var/tmp")
+_PREFIX = "raft-testbed-"
+_NAMESPACES = ("--net", "--time", "--pid", "--mount", "--uts", "--ipc")
+_UNSHARE = ("unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child")
+_CLOCK_STEP_S = 1000
+_TIMEOUT_S = 30.0
+
+
+class TestbedError(Exception):
+    """The testbed cannot do what was asked; one line says why."""
+
+    __test__ = False  # pytest would take it for a test
+
+
+class Host:
+    """One machine of the testbed. Made by Testbed."""
+
+    def __init__(self, name: str, address: str, clock_offset_s: int, folder: Path, shared: Sequence[Path]) -> None:
+        self.name, self.address, self.folder = name, address, folder
+        self.clock_offset_ns = clock_offset_s * 10**9
+        """By how much its monotonic clock is ahead of the machine's: what a measurement must find."""
+        folder.mkdir()
+        init = (*_python("init.py"), str(folder), name, *map(str, shared))
+        self._unshare = subprocess.Popen(
+            [*_UNSHARE, f"--monotonic={clock_offset_s}", *init],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C is for the owner, who takes everything down in order
+        )
+        self.pid = 0
+        """Of its process 1, as the machine sees it."""
+
+    def wait_ready(self) -> None:
+        """Wait until it is set up."""
+        assert self._unshare.stdout is not None
+        assert self._unshare.stderr is not None
+        if self._unshare.stdout.readline() != b"ready\n":
+            self.kill()
+            raise TestbedError(f"{self.name} did not come up: {_last_line(self._unshare.stderr.read())}")
+        unshare = self._unshare.pid
+        self.pid = int(Path(f"/proc/{unshare}/task/{unshare}/children").read_text())
+
+    def start(
+        self,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+        stdout: int | IO[Any] | None = subprocess.DEVNULL,
+        stderr: int | IO[Any] | None = subprocess.DEVNULL,
+    ) -> subprocess.Popen[str]:
+        """Start a command on this host; the process passes SIGINT and SIGTERM on to it, ends as it does (128 + n
+        after signal n), and takes it along when killed. `env` is added to this program's environment."""
+        outer = {name: value for name, value in os.environ.items() if name != "TMPDIR"}  # may not exist there
+        return subprocess.Popen(
+            [*_python("enter.py"), str(self.pid), *command],
+            env={**outer, **(env or {})},
+            cwd=cwd,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, env: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S) -> str:
+        """Run a command on this host; its standard output. Raises TestbedError when it fails or takes too long."""
+        process = self.start(*command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        what = f"{' '.join(command)} on {self.name}"
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TestbedError(f"{what}: not within {timeout_s:g} s") from None
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode != 0:
+            raise TestbedError(f"{what}: exit code {process.returncode}: {_last_line(errors) or _last_line(output)}")
+        return output
+
+    def delay(self, seconds: float) -> None:
+        """Delay all that it sends, 0: no longer. Raises TestbedError where the kernel has no netem."""
+        words = ["replace", "netem", "delay", f"{seconds * 1e6:.0f}us"] if seconds else ["del"]
+        try:
+            self.run("tc", "qdisc", words[0], "dev", "eth0", "root", *words[1:])
+        except TestbedError as error:
+            raise TestbedError(f"a delay needs tc and the kernel's netem: {error}") from None
+
+    def pids(self) -> dict[int, int]:
+        """Its processes: ids as the machine sees them, and when each started, in ticks since boot."""
+        try:
+            network = Path(f"/proc/{self.pid}/ns/net").readlink()
+        except OSError:
+            return {}
+        found = {pid: start_time(pid) for pid in _all_pids() if _network(pid) == network}
+        return {pid: started for pid, started in found.items() if started is not None}
+
+    def kill(self) -> None:
+        """End every process of the host at once (SIGKILL); returns when all are gone, and its interface with them."""
+        # Process 1, not unshare: it is reaped, and unshare ends, only when no process of its namespace is left.
+        if self._unshare.poll() is None and self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+        else:
+            self._unshare.kill()
+        self._unshare.wait()
+
+
+class Testbed:
+    """A context manager: `hosts` hosts, and one more, the head, for the driver and Ray's head.
+
+    The clock of the head is the machine's, those of the others are ahead by multiples of 1000 s. Each has /tmp and
+    /var/tmp of its own, on the machine's disk; `shared` folders are the same everywhere, as this project and its
+    Python are. Raises TestbedError, for one where `missing` gives a reason.
+    """
+
+    __test__ = False
+
+    def __init__(self, hosts: int = 4, *, shared: Sequence[Path] = ()) -> None:
+        self._count = hosts
+        self._shared = [path.resolve() for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), *shared)]
+        self._members: list[Host] = []
+        self.folder = Path()
+
+    @property
+    def head(self) -> Host:
+        """The driver's host."""
+        return self._members[1]
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """All others."""
+        return tuple(self._members[2:])
+
+    def host(self, address: str) -> Host:
+        """The host that has this address."""
+        return next(host for host in (self.head, *self.hosts) if host.address == address)
+
+    def __enter__(self) -> Self:
+        if reason := missing():
+            raise TestbedError(reason)
+        reap()
+        prefix = f"{_PREFIX}{os.getpid()}-{start_time(os.getpid())}-"
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_FOLDERS))
+        try:
+            self._bring_up()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take everything down."""
+        for host in self._members:
+            host.kill()
+        shutil.rmtree(self.folder)
+
+    def link_down(self, host: Host) -> None:
+        """Pull the host's cable: its interface has no carrier. What runs there still reaches its own address."""
+        self._switch.run("ip", "link", "set", host.name, "down")
+
+    def link_up(self, host: Host) -> None:
+        """Put the cable back."""
+        self._switch.run("ip", "link", "set", host.name, "up")
+
+    @property
+    def _switch(self) -> Host:
+        return self._members[0]
+
+    def _bring_up(self) -> None:
+        network = _free_network()
+        names = ["switch", "head", *(f"host{i}" for i in range(1, self._count + 1))]
+        addresses = [str(network[i]) for i in range(len(names))]
+        table = "".join(f"{address} {name}\n" for address, name in zip(addresses[1:], names[1:], strict=True))
+        (self.folder / "names").write_text(f"127.0.0.1 localhost\n{table}")
+        for i, (name, address) in enumerate(zip(names, addresses, strict=True)):
+            offset_s = _CLOCK_STEP_S * max(0, i - 1)
+            self._members.append(Host(name, address, offset_s, self.folder / name, self._shared))
+        for host in self._members:
+            host.wait_ready()
+        self._record()
+        self._switch.run("ip", "link", "add", "name", "bridge", "type", "bridge")
+        self._switch.run("ip", "link", "set", "bridge", "up")
+        for host in self._members[1:]:
+            self._plug(host, network.prefixlen)
+
+    def _plug(self, host: Host, prefix_length: int) -> None:
+        # From outside, where the process ids are known; the interfaces are born in their namespaces.
+        switch, there = (("netns", str(each.pid)) for each in (self._switch, host))
+        _run("ip", "link", "add", "name", host.name, *switch, "type", "veth", "peer", "name", "eth0", *there)
+        self._switch.run("ip", "link", "set", host.name, "master", "bridge", "up")
+        host.run("ip", "address", "add", f"{host.address}/{prefix_length}", "dev", "eth0")
+        host.run("ip", "link", "set", "lo", "up")
+        host.run("ip", "link", "set", "eth0", "up")
+
+    def _record(self) -> None:
+        """For `reap`, if the hosts outlive their owner against all odds."""
+        pids = {host.pid: start_time(host.pid) for host in self._members}
+        (self.folder / "pids").write_text(json.dumps(pids))
+
+
+def reap() -> None:
+    """Remove what testbeds left behind whose owners are gone."""
+    for folder in _FOLDERS.glob(f"{_PREFIX}*"):
+        owner, started, _ = folder.name.removeprefix(_PREFIX).split("-", 2)
+        if start_time(int(owner)) == int(started):
+            continue
+        record = folder / "pids"
+        for pid, since in json.loads(record.read_text()).items() if record.exists() else ():
+            _kill(int(pid), since)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.cache
+def missing() -> str | None:
+    """Why no testbed can be made here, in one line; None when it can."""
+    if sys.platform != "linux":
+        return "a testbed needs Linux"
+    if os.geteuid() != 0:
+        return "a testbed needs root"
+    if absent := [command for command in ("ip", "unshare", "mount") if shutil.which(command) is None]:
+        return f"a testbed needs the command {absent[0]}"
+    try:
+        # In a network namespace that ends with the command.
+        trial = (
+            "mount -t tmpfs tmpfs /mnt && ip link add name a type bridge && ip link add name b type veth peer name c"
+        )
+        _run(*_UNSHARE, "--monotonic=1", "sh", "-c", trial)
+    except TestbedError as error:
+        return f"a testbed needs namespaces, a bridge and veth: {error}"
+    return None
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when there is no such process, or it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The command name stands in parentheses and may contain any character.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _kill(pid: int, started: int) -> None:
+    """SIGKILL, if it is still the process that started then."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if start_time(pid) == started:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def _free_network() -> ipaddress.IPv4Network:
+    """A private range to which this machine has no route, so that an address in a result names one host only."""
+    routes = json.loads(_run("ip", "-4", "-json", "route", "show", "table", "all"))
+    used = [ipaddress.IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]
+    while True:
+        network = ipaddress.IPv4Network((10 << 24 | random.randrange(1 << 16) << 8, 24))
+        if not any(network.overlaps(other) for other in used):
+            return network
+
+
+def _all_pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _network(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/ns/net").readlink()
+    except OSError:
+        return None
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        raise TestbedError(f"{' '.join(command)}: {_last_line(done.stderr) or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def _last_line(text: str | bytes) -> str:
+    lines = (text if isinstance(text, str) else text.decode(errors="replace")).strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _python(script: str) -> tuple[str, ...]:
+    return (sys.executable, "-I", "-S", str(Path(__file__).with_name(script)))

@@ -1,0 +1,57 @@
+"""Ray on the hosts of a testbed, as one starts it by hand on machines: `ray start` on each."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tests.testbed.hosts import ROOT, Host, Testbed
+
+_RAY = (
+    sys.executable,
+    "-m",
+    "ray.scripts.scripts",
+    "start",
+    "--disable-usage-stats",
+    "--object-store-memory=100000000",
+)
+_START_TIMEOUT_S = 60.0
+# Else nodes would yield the CPU to everything else on the machine, and actors start one after the other.
+_SETTINGS = {"worker_niceness": 0, "worker_maximum_startup_concurrency": 32}
+_PORT = 6379
+"""Of Ray's head; nobody else has a port on a host of ours."""
+
+
+@dataclass(frozen=True)
+class RayHosts:
+    """A Ray cluster over a testbed. The head offers no CPU, so nothing is placed there."""
+
+    address: str
+    """Of the head, as `sweep run --address` takes it."""
+    env: dict[str, str]
+    """What a program on one of the hosts needs to use it."""
+
+
+def start_ray(testbed: Testbed) -> RayHosts:
+    """Start Ray on all hosts. Raises TestbedError. It ends with the hosts."""
+    env = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    }
+    head = testbed.head
+    address = f"{head.address}:{_PORT}"
+
+    def start(host: Host, *words: str) -> None:
+        host.run(*_RAY, f"--node-ip-address={host.address}", *words, env=env, timeout_s=_START_TIMEOUT_S)
+
+    settings = f"--system-config={json.dumps(_SETTINGS)}"
+    start(head, "--head", f"--port={_PORT}", "--num-cpus=0", "--include-dashboard=false", settings)
+    with ThreadPoolExecutor() as executor:
+        list(executor.map(lambda host: start(host, f"--address={address}", "--num-cpus=1"), testbed.hosts))
+    return RayHosts(address, env)
