@@ -564,6 +564,7 @@ class CellRun:
                 record.traces[node_id] = list(files.trace)
             except Exception as failure:
                 record.fails(failure, f"collecting the files of {node_id}")
+                record.logs.setdefault(node_id, f"its log could not be had: {failure}\n")
 
         # All at once: one whose host is silent costs its time, and only once.
         await _of_each(cluster, collect)
@@ -580,12 +581,7 @@ class CellRun:
             "statuses": self._statuses,
             "aims": self._aims,
             "exits": [
-                {
-                    "exit_code": getattr(end, "exit_code", None),
-                    "text": str(end),
-                    "infrastructure": getattr(end, "infrastructure", False),
-                }
-                for end in cluster.unexpected_exits
+                {"exit_code": getattr(end, "exit_code", None), "text": str(end)} for end in cluster.unexpected_exits
             ],
             "clocks": {
                 node_id: {"offset_ns": clock.offset_ns, "error_ns": clock.error_ns} for node_id, clock in clocks.items()
