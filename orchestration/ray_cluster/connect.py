@@ -127,7 +127,7 @@ class Backend:
     def lost(self) -> str | None:
         """Why nothing can be done here any more; None as long as Ray's head answers."""
         silent_s = 0.0 if self._pulse is None else self._pulse.silent_s
-        return None if silent_s < _SILENCE_S else f"Ray's head has not answered for {silent_s:.0f} s"
+        return None if silent_s < _SILENCE_S else f"Ray's head has not answered for {_SILENCE_S:g} s"
 
     async def start_cluster(self, plan: ClusterPlan) -> RayCluster:
         """Bring up a cluster; see RayCluster.bring_up."""
