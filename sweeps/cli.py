@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def run(
         )
     )
     _show(path, console)
-    ctx.exit(code)
+    _leave(ctx, code)
 
 
 @main.command()
@@ -142,7 +143,7 @@ def resume(ctx: click.Context, run_name: str | None, out: Path, address: str | N
         )
     )
     _show(path, console)
-    ctx.exit(code)
+    _leave(ctx, code)
 
 
 @main.command()
@@ -316,6 +317,17 @@ def schema() -> None:
     from sweeps.spec import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _leave(ctx: click.Context, code: int) -> None:
+    """Exit, at once where Ray would keep us."""
+    from orchestration.ray_cluster.calls import hangs
+
+    if hangs():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    ctx.exit(code)
 
 
 def _as_options(target: str | None) -> Sequence[str]:
