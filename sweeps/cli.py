@@ -30,6 +30,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Group(click.Group):
     """Says errors of ours in one line, without a traceback unless it is asked for."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            calls = sys.modules.get("orchestration.ray_cluster.calls")
+            if calls is not None and calls.hangs():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code if isinstance(end.code, int) else 1)
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         from raft_actor_node.errors import RaftLabError
 
@@ -119,7 +130,7 @@ def run(
         )
     )
     _show(path, console)
-    _leave(ctx, code)
+    ctx.exit(code)
 
 
 @main.command()
@@ -143,7 +154,7 @@ def resume(ctx: click.Context, run_name: str | None, out: Path, address: str | N
         )
     )
     _show(path, console)
-    _leave(ctx, code)
+    ctx.exit(code)
 
 
 @main.command()
@@ -317,17 +328,6 @@ def schema() -> None:
     from sweeps.spec import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
-
-
-def _leave(ctx: click.Context, code: int) -> None:
-    """Exit, at once where Ray would keep us."""
-    from orchestration.ray_cluster.calls import hangs
-
-    if hangs():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    ctx.exit(code)
 
 
 def _as_options(target: str | None) -> Sequence[str]:
