@@ -16,6 +16,7 @@ an operation is invoked and one when it ends, paired by process.
 | time    | nanoseconds on one clock for all; when no line has it, the order of the lines counts                 |
 | bytes   | put, append, cas (optional, `invoke`): how long what is written is, so that lengths can be judged;     |
 |         | of a value that is written with different lengths none is known                                        |
+| error   | (optional, `invoke`): by how many nanoseconds both times of the operation may be wrong, either way      |
 | observed| (optional, last line) append: length of the value after it; delete: whether there was a value        |
 
 A value is null where the key does not exist, a single written value, or a list: what was written, and then appended,
@@ -88,6 +89,9 @@ class Operation:
     invoke_ns: int = 0
     return_ns: int | float = math.inf
     """Infinite when the outcome is info: it may still happen."""
+    error_ns: int = 0
+    """Both times may be wrong by as much, either way, with respect to other processes: they were read from another
+    clock, whose offset is known so well. A process reads one clock: what it did first came first."""
 
     @property
     def written(self) -> Value:
@@ -96,7 +100,7 @@ class Operation:
 
 
 class History:
-    """The operations of one run on one clock."""
+    """The operations of one run on one clock, or as nearly so as their errors say."""
 
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self.operations = list(operations)
@@ -133,6 +137,7 @@ class History:
         * composite_ids, composite_end: values longer than one id. A number n below 2**40 in `observed` of a get or
           cas, or in `expected`, stands for composite_ids[composite_end[n - 2] : composite_end[n - 1]] (from 0 for
           n = 1).
+        * generator, generator_error_ns: generator_error_ns[generator] is the error of a row's times.
 
         A value may begin with an id to which BARE is added. An append to nothing leaves that behind; where a put wrote
         the id, its padding was lost, and what was read is a value that nobody wrote.
@@ -180,12 +185,14 @@ def _from_columns(columns: Mapping[str, NDArray[Any]], value_bytes: int | None) 
 
     operations = []
     fields = (columns["client"], kind, columns["key"], written, expected, columns["outcome"], columns["observed"])
-    times = (columns["start_ns"], columns["end_ns"])
-    for process, code, key, wrote, expects, ended, seen, begin, end, was_found in zip(
+    exact = np.zeros(rows, np.int64)
+    errors = columns["generator_error_ns"][columns["generator"]] if "generator" in columns else exact
+    times = (columns["start_ns"], columns["end_ns"], errors)
+    for process, code, key, wrote, expects, ended, seen, begin, end, error, was_found in zip(
         *(column.tolist() for column in fields + times), found, strict=True
     ):
         f, outcome = _KINDS[code], _OUTCOMES[ended]
-        operation = Operation(process, f, key, None, None, outcome, None, True, None, begin, end)
+        operation = Operation(process, f, key, None, None, outcome, None, True, None, begin, end, error)
         if f == "get":
             operation.observed = value(seen, was_found)
         elif f == "delete":
@@ -238,9 +245,10 @@ def _lines(operations: Sequence[Operation]) -> list[dict[str, Any]]:
         if operation.f == "cas":
             line["value"] = [_json_value(operation.expected), line["value"]]
         begin, end = operation.invoke_ns, operation.return_ns
-        size = {} if operation.size is None else {"bytes": operation.size}
+        more = {} if operation.size is None else {"bytes": operation.size}
+        more |= {"error": operation.error_ns} if operation.error_ns else {}
         # At equal times: first what ended, so that each process has one operation at a time.
-        lines.append(((begin, 1, number, 0), {**line, "time": begin, **size}))
+        lines.append(((begin, 1, number, 0), {**line, "time": begin, **more}))
         if operation.outcome == "info":
             life[operation.process] += stride
             end = begin if math.isinf(end) else end
@@ -366,6 +374,10 @@ class _Reader:
             self._fail(f"value: of an append must be what is appended, not {_shown(value)}")
         if size is not None:
             operation.size = self._integer(line, "bytes")
+        if line.get("error") is not None:
+            operation.error_ns = self._integer(line, "error")
+            if operation.error_ns < 0:
+                self._fail(f"error: must be at least 0, not {operation.error_ns}")
         return operation
 
     def _ended(self, operation: Operation, line: dict[str, Any]) -> None:

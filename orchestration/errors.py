@@ -2,7 +2,7 @@
 
     RaftLabError
     |-- NodeFailed            a node process could not be started, or ended by itself
-    |-- PlacementRefused      the hosts cannot carry what was asked for
+    |-- PlacementRefused      the hosts cannot carry what was asked for               exit code 2
     `-- InfrastructureError   Ray, an actor or a host failed: neither the node's fault nor the chaos schedule's
 
 All of them survive pickling, on their way out of an actor.
@@ -62,7 +62,9 @@ class NodeFailed(RaftLabError):
 
 
 class PlacementRefused(RaftLabError):
-    """The hosts cannot carry what was asked for. The message says what is missing."""
+    """The hosts cannot carry what was asked for. The message says what is missing, and which hosts there are."""
+
+    exit_code = 2
 
 
 class InfrastructureError(RaftLabError):

@@ -4,15 +4,59 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from orchestration.errors import describe_exit
 from raft_actor_node.config import LimitSettings, RaftSettings, Section, StorageSettings, TransportSettings
+from raft_actor_node.errors import DiskError
 
-Placement = Literal["spread", "strict_spread", "pack"]
-"""One node per host as long as there are hosts, then round and round; one per host or not at all; all on one."""
+
+class PerHost(Section):
+    """So many nodes on one host, then as many on the next."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    per_host: Annotated[int, Field(ge=1, le=99, strict=True)]
+    """Nodes on each host; the last one gets what is left."""
+
+    def __str__(self) -> str:
+        return f"{{per_host: {self.per_host}}}"
+
+
+class OnHosts(Section):
+    """These hosts, in this order, round and round."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    hosts: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    """Each by its address, its host name, or Ray's id of it. One that stands twice gets twice as much."""
+
+    def __str__(self) -> str:
+        return f"{{hosts: [{', '.join(self.hosts)}]}}"
+
+
+def _placement(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:  # which speaks of one member of the union after the other
+        allowed = "spread, strict_spread, pack, majority, {per_host: K} or {hosts: [ADDRESS OR NAME, ...]}"
+        raise ValueError(f"must be {allowed}, not {value!r}") from None
+
+
+Placement = Annotated[
+    Literal["spread", "strict_spread", "pack", "majority"] | PerHost | OnHosts, WrapValidator(_placement)
+]
+"""On which hosts the nodes are; `ray_cluster/placement.py` decides by it.
+
+spread         one node per host as long as there are hosts, then round and round
+strict_spread  one per host, or not at all
+pack           all on one host
+majority       a majority (n // 2 + 1) on one host, the others spread over the other hosts
+{per_host: K}  K on each host
+{hosts: [...]} on these hosts, round and round
+"""
 
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
@@ -66,10 +110,21 @@ class NodeExit(NamedTuple):
     log_tail: str
     time_ns: int
     """When it was noticed, on the driver's monotonic clock."""
+    host: str = ""
+    """Address of the host it was on."""
+
+    @property
+    def infrastructure(self) -> bool:
+        """Whether what the node ran on failed: its actor, its host, or, as it says itself, its disk."""
+        return self.cause == "infrastructure" or (self.cause == "exit" and self.exit_code == DiskError.exit_code)
 
     def __str__(self) -> str:
         how = describe_exit(self.exit_code) if self.exit_code is not None else self.log_tail
-        return f"node {self.node_id} ended ({self.cause}): {how}"
+        if not self.infrastructure:
+            return f"node {self.node_id} ended ({self.cause}): {how}"
+        last = next((line.strip() for line in reversed(self.log_tail.splitlines()) if line.strip()), "")
+        why = how if last in how else f"{how}: {last}"
+        return f"node {self.node_id} on host {self.host} ended ({self.cause}): {why}"
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def under_faults(
     events: Iterable[Mapping[str, Any]], operations: Operations, longest_timeout_s: float
 ) -> list[UnderFault]:
     """One for each fault that was in force, in order. `events` are those of events.jsonl."""
-    windows = _windows(events, operations.measure_ns[1])
+    windows = _windows(events, operations)
     ends = operations.success_ns()
     bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
     before = _rate(ends, operations.measure_ns[0], windows[0][0]) if windows else None
@@ -57,7 +57,7 @@ def late_windows(
 ) -> list[tuple[int, int]]:
     """[begin, end) of each fault from the bound on, of those that lasted long enough: where its state is decided."""
     bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
-    windows = _windows(events, operations.measure_ns[1])
+    windows = _windows(events, operations)
     return [(begin + bound_ns, end) for begin, end in windows if begin + bound_ns < end]
 
 
@@ -95,9 +95,10 @@ def availability(
     }
 
 
-def _windows(events: Iterable[Mapping[str, Any]], end_ns: int) -> list[tuple[int, int]]:
+def _windows(events: Iterable[Mapping[str, Any]], operations: Operations) -> list[tuple[int, int]]:
     """[begin, end) of each fault: from when the last node had it (its second stage, if there is one) to when the
-    first one was rid of it."""
+    first one was rid of it, less the time at both ends of which clocks do not tell whether it is inside."""
+    end_ns, error_ns = operations.measure_ns[1], operations.error_ns
     opened: dict[Any, int] = {}
     closed: dict[Any, int] = {}
     for event in sorted(events, key=lambda event: int(event["time_ns"])):
@@ -106,7 +107,7 @@ def _windows(events: Iterable[Mapping[str, Any]], end_ns: int) -> list[tuple[int
             opened[index] = int(event.get("done_ns", event["time_ns"]))
         elif action == "heal" and index in opened:
             closed.setdefault(index, int(event["time_ns"]))
-    windows = [(begin, min(closed.get(index, end_ns), end_ns)) for index, begin in opened.items()]
+    windows = [(begin + error_ns, min(closed.get(index, end_ns), end_ns) - error_ns) for index, begin in opened.items()]
     return sorted(window for window in windows if window[0] < window[1])
 
 

@@ -3,6 +3,10 @@
 Here a cluster, a load generator and a monkey are put together. Nothing is written and nothing is judged: what
 comes out is a Record. The clusters are known only by the protocols below, and time passes as the backend's clock
 and the event loop say: it may be virtual.
+
+What the nodes run on may fail: an actor, a host, a disk, Ray. That is nobody's fault, and no result either: the cell
+says what was lost. As long as the load generator lives the measurement goes on to its end, so that what clients saw
+of it is in the arrays, and what is left is inspected and collected.
 """
 
 from __future__ import annotations
@@ -23,14 +27,14 @@ import numpy as np
 import psutil
 
 from chaos import FaultEvent, NotHealed, Target, fault_windows, plan, ran, run
-from orchestration import ClusterPlan
+from orchestration import ClusterPlan, InfrastructureError, PlacementRefused
 from raft_actor_node.core.invariants.liveness import PATIENCE
 from raft_actor_node.errors import OperationError, RaftLabError
 from sweeps.grid import Cell
 from sweeps.latency import Operations
+from sweeps.loads import Clock, GroupResult, Hosting, LoadGroup, Worker, generator_hosts
 from sweeps.progress import Progress
 from sweeps.summary import Evidence, NodeFigures
-from sweeps.workload import LoadGenerator, LoadResult
 
 _LOAD_POLL_S = 0.5
 _LEADER_POLL_S = 1.0
@@ -48,18 +52,8 @@ _TOUCHED = ("cut", "dropped", "delayed", "duplicated")
 _INDEXES = ("durable_index", "commit_index", "last_applied")
 _LEADER = 3
 """Role.LEADER of inspection.proto."""
-_TIMES = ("intended_ns", "start_ns", "end_ns")
 _FORM = {"kind": str, "time_ns": int, "term": int}
 """What every line of a trace has."""
-
-
-class Clock(Protocol):
-    """How a host's monotonic clock relates to the driver's."""
-
-    @property
-    def offset_ns(self) -> int: ...
-    @property
-    def error_ns(self) -> int: ...
 
 
 class Now(Protocol):
@@ -67,15 +61,6 @@ class Now(Protocol):
 
     def now_ns(self) -> int:
         """Nanoseconds of a clock that never goes back."""
-
-
-class Worker(Protocol):
-    """An object in a process of its own."""
-
-    @property
-    def clock(self) -> Clock: ...
-    async def call(self, method: str, *args: Any, timeout_s: float | None = ..., **kwargs: Any) -> Any: ...
-    async def close(self) -> None: ...
 
 
 class Cluster(Target, Protocol):
@@ -95,7 +80,7 @@ class Cluster(Target, Protocol):
     async def stop(self, keep: bool = False) -> None: ...
 
 
-class Backend(Protocol):
+class Backend(Hosting, Protocol):
     """What brings up clusters and hosts load generators."""
 
     @property
@@ -105,9 +90,13 @@ class Backend(Protocol):
     @property
     def clock(self) -> Now: ...
     @property
-    def load_options(self) -> Mapping[str, Any]: ...
+    def lost(self) -> str | None:
+        """Why nothing can be done here any more."""
+
+    async def check(self, plan: ClusterPlan) -> Sequence[Any]:
+        """The host of each node of such a cluster. Raises PlacementRefused."""
+
     async def start_cluster(self, plan: ClusterPlan) -> Cluster: ...
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker: ...
 
 
 class NodeDied(RaftLabError):
@@ -135,9 +124,15 @@ class Record:
     """The whole of that error: the end of a node's log, or a traceback."""
     unavailable: str | None = None
     """Why no load could begin, although all nodes ran."""
+    lost: str | None = None
+    """What failed below the nodes, in one line: an actor, a host, a disk, Ray."""
+    over: str | None = None
+    """Why no cell can run from now on: there is no place for the nodes any more, or no Ray."""
 
     def fails(self, failure: Exception, doing: str) -> None:
         """Note what went wrong with the record itself, unless something did before."""
+        if self.lost is None and isinstance(failure, InfrastructureError):
+            self.lost = f"{doing}: {next(iter(str(failure).splitlines()), '')}"
         if self.error is None:
             line = next(iter(str(failure).splitlines()), "")
             name = "" if isinstance(failure, RaftLabError) else f"{type(failure).__name__}: "
@@ -153,8 +148,8 @@ class CellRun:
         self._simulated = cell.parameters.target == "sim"
         self._now_ns = backend.clock.now_ns
         self._cluster: Cluster | None = None
-        self._load: Worker | None = None
-        self._loaded: LoadResult | None = None
+        self._load: LoadGroup | None = None
+        self._loaded: GroupResult | None = None
         self._measure_ns = (0, 0)
         self._faults: list[FaultEvent] = []
         self._events: list[dict[str, Any]] = []
@@ -168,11 +163,13 @@ class CellRun:
         self._settled: dict[str, Any] = {}
         self._asked: dict[str, Any] = {}
         self._loading = False
+        self._refused = False
+        self._node_died = False
 
     async def run(self) -> Record:
         """Live the cell. What goes wrong is in the record; only a cancellation is raised, after the record
         was made: it is then in `interrupted`."""
-        error, detail = None, ""
+        error, detail, lost = None, "", None
         try:
             await self._live()
         except asyncio.CancelledError:
@@ -181,12 +178,15 @@ class CellRun:
             raise
         except RaftLabError as failure:
             error, detail = str(failure).splitlines()[0], str(failure)
+            lost = error if isinstance(failure, (InfrastructureError, PlacementRefused)) else None
+            self._refused = isinstance(failure, PlacementRefused)
+            self._node_died = isinstance(failure, NodeDied)
         except Exception as failure:  # a bug, here or in what we call, must not cost the cells to come
             first = next(iter(str(failure).splitlines()), "")
             error, detail = f"{type(failure).__name__}: {first}", traceback.format_exc()
         if error is not None:
             await self._salvage()
-        return await self._record(error, detail)
+        return await self._record(error, detail, lost)
 
     interrupted: Record | None = None
 
@@ -205,7 +205,10 @@ class CellRun:
 
     async def _live(self) -> None:
         cluster = await self._boot()
-        if not (await self._elect(cluster) and await self._connect(cluster)):
+        elected = await self._elect(cluster)
+        if self._load is None:
+            await self._open_load(await self._generator_hosts(cluster))
+        if not (elected and await self._connect(cluster)):
             if self._parameters.expect != "unavailable" or self._parameters.chaos:
                 return
             if not await self._ask_in_vain(cluster):
@@ -215,29 +218,24 @@ class CellRun:
         async with self._watched(cluster):
             phases = self._parameters.phases
             self._enter("warm up", phases.warmup)
-            await self._load.call("start")
+            await self._load.start()
             self._loading = True
             await self._pass(cluster, phases.warmup)
             await self._measure(cluster, phases.measure)
             self._enter("drain")
             budget_s = self._parameters.client.rpc_timeout + self._parameters.client.retry_budget + _DRAIN_MARGIN_S
-            await self._load.call("drain", budget_s, timeout_s=budget_s + 30)
+            await self._load.drain(budget_s)
         await self._settle(cluster)
-        self._loaded = await self._load.call("result", timeout_s=120)
+        self._loaded = await self._load.result()
         self._check(cluster)
+        if lost := self._load.lost:
+            raise InfrastructureError("; ".join(lost))
 
     async def _boot(self) -> Cluster:
         self._enter("boot")
         parameters, command = self._parameters, self._parameters.cluster.command
-        self._load = await self._backend.host(
-            LoadGenerator,
-            parameters.load,
-            parameters.client,
-            parameters.transport,
-            seed=self._cell.seed,
-            longest_value=parameters.limits.value_bytes,
-            **self._backend.load_options,
-        )
+        if parameters.load.on == "driver":
+            await self._open_load([None])
         cluster = await self._backend.start_cluster(
             ClusterPlan(
                 nodes=parameters.cluster.nodes,
@@ -261,6 +259,16 @@ class CellRun:
         self._bring_up_s |= {"place": times.place_s, "spawn": times.spawn_s, "serving": times.serving_s}
         return cluster
 
+    async def _open_load(self, hosts: Sequence[Any]) -> None:
+        self._load = LoadGroup(self._backend, self._parameters, self._cell.seed, hosts)
+        await self._load.open()
+
+    async def _generator_hosts(self, cluster: Cluster) -> Sequence[Any]:
+        """Where the load comes from; that of the leader is that of the first node where none leads."""
+        hosts = {node_id: cluster.worker(node_id).host for node_id in cluster.node_ids}
+        leader = await cluster.leader() or cluster.node_ids[0]
+        return generator_hosts(self._parameters.load.on, self._backend.hosts, list(hosts.values()), hosts[leader])
+
     async def _elect(self, cluster: Cluster) -> bool:
         self._enter("elect")
         limit_s = self._parameters.phases.boot
@@ -281,11 +289,11 @@ class CellRun:
         assert load is not None
         limit_s = parameters.client.rpc_timeout + parameters.client.retry_budget
         try:
-            await load.call("connect", cluster.addresses.addresses(), timeout_s=limit_s + 30)
+            await load.connect(cluster.addresses.addresses(), limit_s + 30)
         except OperationError as error:
             self._unavailable = f"no session could be opened: {error}"
             return False
-        cluster.addresses.subscribe(lambda book: load.call("update_addresses", book.addresses()))
+        cluster.addresses.subscribe(lambda book: load.update_addresses(book.addresses()))
         return True
 
     async def _ask_in_vain(self, cluster: Cluster) -> bool:
@@ -321,12 +329,17 @@ class CellRun:
             await self._pass(cluster, measure_s, begin_ns)
             assert self._load is not None
             if self._simulated:
-                await self._load.call("stop")
+                await self._load.stop()
             else:
                 self._host_busy = psutil.cpu_percent() / 100
-                await self._load.call("stop")
+                await self._load.stop()
                 await self._take_samples(cluster)
-            await monkey
+            try:
+                await monkey
+            except NotHealed:
+                if not _losses(cluster):
+                    raise
+                # What is lost cannot be healed; it is told, and the rest is as it should be.
         finally:
             if not monkey.done():
                 monkey.cancel()
@@ -354,7 +367,11 @@ class CellRun:
                 leader_ns = self._now_ns()
             statuses = await _of_each(cluster, cluster.status)
             applied = {int(status.last_applied) for status in statuses if status is not None}
-            told = None not in statuses or not applied  # a program that tells nothing of itself is not waited for
+            gone = {end.node_id for end in _losses(cluster)}
+            silent = [
+                n for n, status in zip(cluster.node_ids, statuses, strict=True) if status is None and n not in gone
+            ]
+            told = not silent or not applied  # a program that tells nothing of itself is not waited for
             if (leader_ns is not None and told and len(applied) <= 1) or self._now_ns() >= until_ns:
                 break
             await asyncio.sleep(_SETTLE_POLL_S)
@@ -410,8 +427,14 @@ class CellRun:
         return status
 
     def _check(self, cluster: Cluster) -> None:
-        if cluster.unexpected_exits:
-            raise NodeDied(str(cluster.unexpected_exits[0]))
+        """Raise NodeDied when a node ended that should not have, and InfrastructureError when Ray is lost as a whole;
+        what else is lost is looked at when the cell is over."""
+        lost = _losses(cluster)
+        for end in cluster.unexpected_exits:
+            if end not in lost:
+                raise NodeDied(str(end))
+        if self._backend.lost:
+            raise InfrastructureError(self._backend.lost)
 
     def _enter(self, phase: str, length_s: float | None = None) -> None:
         self._progress.enter(phase, None if self._simulated else length_s)
@@ -439,7 +462,7 @@ class CellRun:
     async def _watch_load(self) -> None:
         while self._load is not None:
             await asyncio.sleep(_LOAD_POLL_S)
-            self._progress.load(await self._load.call("snapshot"))
+            self._progress.load(await self._load.snapshot())
 
     async def _watch_leader(self, cluster: Cluster) -> None:
         leader: str | None = None
@@ -486,20 +509,41 @@ class CellRun:
         # Before the measurement its span is empty; what clients saw while they warmed up is judged all the same.
         self._measure_ns = (begin_ns, min(end_ns, now_ns)) if end_ns else (now_ns, now_ns)
         with contextlib.suppress(Exception):  # what ended the cell early is the reason to tell
-            await self._load.call("drain", _SALVAGE_S)
-            self._loaded = await self._load.call("result", timeout_s=120)
+            await self._load.drain(_SALVAGE_S)
+            self._loaded = await self._load.result()
 
-    async def _record(self, error: str | None, detail: str) -> Record:
+    async def _record(self, error: str | None, detail: str, lost: str | None = None) -> Record:
         """The record, whatever happens: an error while it is made costs what it would have told."""
-        record = Record(Evidence(self._parameters, None, ()), error=error, detail=detail, unavailable=self._unavailable)
+        record = Record(
+            Evidence(self._parameters, None, ()),
+            error=error,
+            detail=detail,
+            unavailable=self._unavailable,
+            lost=lost,
+            over=self._backend.lost or (lost if self._refused else None),
+        )
         try:
             self._enter("collect")
             trace = await self._collect(record)
             record.inspection = self._inspected()
+            record.facts |= self._placement() | self._generators()
             record.evidence, record.schedule = self._evidence(trace), self._schedule()
         except Exception as failure:
             record.fails(failure, "recording")
+        self._tell_losses(record)
         return record
+
+    def _tell_losses(self, record: Record) -> None:
+        """Put into the record what was lost, now that all is over. A node that ended by itself stays the reason, for
+        that may be a bug of ours."""
+        losses = [] if self._cluster is None else list(map(str, _losses(self._cluster)))
+        if self._node_died:
+            record.lost = None
+        elif losses:
+            others = f" (and {len(losses) - 1} more)" if len(losses) > 1 else ""
+            record.lost = f"{losses[0]}{others}"
+        if losses:
+            record.detail = "\n".join(filter(None, (*losses, record.detail)))
 
     async def _collect(self, record: Record) -> list[dict[str, Any]]:
         """Halt the nodes, note their logs in the record, and return what they traced. A host that is gone
@@ -511,14 +555,18 @@ class CellRun:
             await cluster.halt()
         except Exception as failure:
             record.fails(failure, "halting the nodes")
-        for node_id in cluster.node_ids:
+
+        async def collect(node_id: str) -> None:
             try:
                 files = await cluster.collect(node_id)
+                trace.extend(read_trace(files.trace, node_id, _clock(cluster, node_id).offset_ns))
                 record.logs[node_id], record.storage[node_id] = files.log, files.storage
                 record.traces[node_id] = list(files.trace)
-                trace += read_trace(files.trace, node_id, _clock(cluster, node_id).offset_ns)
             except Exception as failure:
                 record.fails(failure, f"collecting the files of {node_id}")
+
+        # All at once: one whose host is silent costs its time, and only once.
+        await _of_each(cluster, collect)
         return trace
 
     def _inspected(self) -> dict[str, Any]:
@@ -532,12 +580,26 @@ class CellRun:
             "statuses": self._statuses,
             "aims": self._aims,
             "exits": [
-                {"exit_code": getattr(end, "exit_code", None), "text": str(end)} for end in cluster.unexpected_exits
+                {
+                    "exit_code": getattr(end, "exit_code", None),
+                    "text": str(end),
+                    "infrastructure": getattr(end, "infrastructure", False),
+                }
+                for end in cluster.unexpected_exits
             ],
             "clocks": {
                 node_id: {"offset_ns": clock.offset_ns, "error_ns": clock.error_ns} for node_id, clock in clocks.items()
             },
             "violations": [str(each) for each in getattr(cluster, "violations", ())],
+        }
+
+    def _placement(self) -> dict[str, Any]:
+        """On which host each node was."""
+        if self._cluster is None or self._simulated:
+            return {}
+        hosts = {node_id: self._cluster.worker(node_id).host for node_id in self._cluster.node_ids}
+        return {
+            "placement": {node_id: {"host": host.address, "hostname": host.name} for node_id, host in hosts.items()}
         }
 
     def _schedule(self) -> dict[str, Any] | None:
@@ -558,7 +620,8 @@ class CellRun:
             operations=self._operations(),
             events=sorted([*self._events, *faults, *trace], key=lambda event: int(event["time_ns"])),
             nodes=self._nodes,
-            load=self._load_figures(),
+            loads=self._load_figures(),
+            notes=self._notes(),
             cores=os.cpu_count() if len(self._backend.hosts) == 1 and not self._simulated else None,
             host_busy=self._host_busy if len(self._backend.hosts) == 1 else None,
             clock_error_ms=self._clock_error_ms(),
@@ -569,31 +632,40 @@ class CellRun:
     def _operations(self) -> Operations | None:
         if self._loaded is None:
             return None
-        assert self._load is not None
-        offset = self._load.clock.offset_ns
-        columns = {
-            name: column - offset if name in _TIMES and offset else column
-            for name, column in self._loaded.columns.items()
-        }
-        faults = np.array(fault_windows(self._faults), np.int64).reshape(-1, 2)
-        composites = self._loaded.composite_ids, self._loaded.composite_end
-        return Operations(columns, self._measure_ns, self._loaded.dropped_ns - offset, faults, *composites)
+        rows = self._loaded.merge()
+        return Operations(
+            rows.columns,
+            self._measure_ns,
+            rows.dropped_ns,
+            np.array(fault_windows(self._faults), np.int64).reshape(-1, 2),
+            rows.composite_ids,
+            rows.composite_end,
+            self._loaded.error_ns,
+        )
 
-    def _load_figures(self) -> NodeFigures:
-        if self._loaded is None or self._load is None or self._simulated:
-            return NodeFigures()
-        times = self._loaded.sample_ns - self._load.clock.offset_ns
-        inside = (times >= self._measure_ns[0]) & (times < self._measure_ns[1])
-        cpu, times = self._loaded.cpu_ns[inside], times[inside]
-        share = float(cpu[-1] - cpu[0]) / float(times[-1] - times[0]) if len(times) > 1 else None
-        return NodeFigures(cpu_share=share, loop_lag_us=(self._loaded.loop_lag_ns[inside] // 1000).tolist())
+    def _load_figures(self) -> list[NodeFigures]:
+        """Of each load generator."""
+        generators = () if self._loaded is None or self._simulated else self._loaded.generators
+        return [each.figures(self._measure_ns) for each in generators]
+
+    def _generators(self) -> dict[str, Any]:
+        """Where the load came from."""
+        if self._loaded is None or self._simulated:
+            return {}
+        return {"generators": [each.as_json(self._measure_ns) for each in self._loaded.generators]}
+
+    def _notes(self) -> list[str]:
+        if self._load is None or not self._load.left_out:
+            return []
+        clients, hosts = self._parameters.load.clients, self._parameters.load.clients + self._load.left_out
+        return [f"load.on: {clients} of {hosts} hosts have a load generator, for there are {clients} clients"]
 
     def _clock_error_ms(self) -> float:
         if self._cluster is None:
             return 0.0
         clocks = [_clock(self._cluster, node_id) for node_id in self._cluster.node_ids]
-        errors = [*(clock.error_ns for clock in clocks), self._load.clock.error_ns if self._load is not None else 0]
-        return float(max(errors)) / 1e6
+        clocks += [each.clock for each in self._loaded.generators] if self._loaded is not None else []
+        return float(max(clock.error_ns for clock in clocks)) / 1e6
 
 
 class _MonkeyClock:
@@ -635,6 +707,11 @@ class _Watched:
 
 async def _of_each(cluster: Cluster, ask: Callable[[str], Any], node_ids: Sequence[str] | None = None) -> list[Any]:
     return await asyncio.gather(*(ask(node_id) for node_id in node_ids or cluster.node_ids))
+
+
+def _losses(cluster: Cluster) -> list[Any]:
+    """The ends of nodes that come of what the nodes run on."""
+    return [end for end in cluster.unexpected_exits if getattr(end, "infrastructure", False)]
 
 
 def _clock(cluster: Cluster, node_id: str) -> Clock:

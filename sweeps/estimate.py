@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestration.ray_cluster.placement import hosts_needed
 from sweeps.grid import Cell
 from sweeps.spec import LoadSettings
 
@@ -16,7 +17,7 @@ NODE_BYTES = 60 * 2**20
 LOAD_BYTES = 160 * 2**20
 ENTRY_BYTES = 160
 """What an entry takes in memory and on disk beside its key and value."""
-ROW_BYTES = 61
+ROW_BYTES = 62
 TRACE_BYTES = 8
 """Of an operation on each node, compressed; under load several share a line."""
 MOST_SIMULATED = 5000
@@ -36,6 +37,8 @@ class Needs:
     """What the heaviest cell of a sweep takes."""
 
     processes: int
+    hosts: tuple[int, int]
+    """So many at least, and so many at most are used."""
     memory_bytes: int
     disk_bytes: int
     """Write-ahead logs; they are removed after a good cell."""
@@ -63,9 +66,12 @@ def needs(cells: Sequence[Cell]) -> Needs:
     logs = max(_log_bytes(cell) for cell in cells)
     results = sum(int(_operations(cell) * (ROW_BYTES + TRACE_BYTES * cell.parameters.cluster.nodes)) for cell in cells)
     if cells[0].parameters.target == "sim":
-        return Needs(processes=2, memory_bytes=LOAD_BYTES + logs, disk_bytes=0, results_bytes=results)
+        return Needs(processes=2, hosts=(1, 1), memory_bytes=LOAD_BYTES + logs, disk_bytes=0, results_bytes=results)
+    clusters = [cell.parameters.cluster for cell in cells]
+    least, most = zip(*(hosts_needed(each.nodes, each.placement) for each in clusters), strict=True)
     return Needs(
         processes=2 * most_nodes + 1,
+        hosts=(max(least), max(most)),
         memory_bytes=RAY_BYTES + LOAD_BYTES + most_nodes * (ACTOR_BYTES + NODE_BYTES) + logs,
         disk_bytes=logs,
         results_bytes=results,

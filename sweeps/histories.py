@@ -8,18 +8,27 @@ import tempfile
 from pathlib import Path
 
 from chaos.history import History
-from raft_actor_node.errors import ConfigError
+from raft_actor_node.errors import ConfigError, RaftLabError
 from sweeps.results import StoredCell, find_run, read_run
 from sweeps.spec import Parameters
 
 
+class IncompleteHistory(RaftLabError):
+    """Of some clients nobody knows what they did."""
+
+
 def history_of(cell: StoredCell) -> History:
-    """Everything the clients of a stored cell did, warm-up included. Raises FileNotFoundError when the cell never
-    came to load."""
+    """Everything the clients of a stored cell did, warm-up included, with the error of their clocks. Raises
+    FileNotFoundError when the cell never came to load, and IncompleteHistory when operations are lost."""
     operations = cell.operations()
-    composites = {"composite_ids": operations.composite_ids, "composite_end": operations.composite_end}
+    if operations.lost:
+        count = len(operations.generator_error_ns)
+        raise IncompleteHistory(
+            f"the operations of {operations.lost} of {count} load generators are lost: nobody knows what they wrote"
+        )
+    more = {name: getattr(operations, name) for name in ("composite_ids", "composite_end", "generator_error_ns")}
     value_bytes = Parameters.model_validate(cell.params["parameters"]).load.value_bytes
-    return History.from_columns({**operations.columns, **composites}, value_bytes=value_bytes)
+    return History.from_columns({**operations.columns, **more}, value_bytes=value_bytes)
 
 
 def export(out: Path, run: str | None, cell_id: str | None, output: Path | None) -> None:
@@ -34,6 +43,8 @@ def export(out: Path, run: str | None, cell_id: str | None, output: Path | None)
         history = history_of(chosen[0])
     except FileNotFoundError:
         raise ConfigError(f"--cell: {chosen[0].params['cell']} never came to any load, it has no history") from None
+    except IncompleteHistory as error:
+        raise ConfigError(f"--cell: {chosen[0].params['cell']}: {error}") from None
     if output is not None:
         history.write_jsonl(output)
         return

@@ -45,7 +45,7 @@ from chaos.verdict import (
 )
 from raft_actor_node.core.invariants.liveness import PATIENCE
 from sweeps.availability import late_windows, waiting
-from sweeps.histories import history_of
+from sweeps.histories import IncompleteHistory, history_of
 from sweeps.latency import FAIL, OK, UNKNOWN, Mask, Operations
 from sweeps.results import StoredCell, read_cell
 from sweeps.spec import CheckSettings, Parameters
@@ -139,7 +139,10 @@ class _Judge:
             return None
         if not self._parameters.load.value_bytes:
             return Finding("linearizability", "unknown", "values of 0 bytes do not tell who wrote them")
-        history = history_of(self._cell)
+        try:
+            history = history_of(self._cell)
+        except IncompleteHistory as error:
+            return Finding("linearizability", "unknown", str(error))
         found = check(history, time_limit_s=self._checks.time_limit, memory_limit_bytes=self._checks.memory_limit)
         detail = ""
         if found.violation is not None:
@@ -314,7 +317,9 @@ class _Judge:
 
     @property
     def _clock_error_ns(self) -> int:
-        return max((int(clock["error_ns"]) for clock in self._inspection.get("clocks", {}).values()), default=0)
+        """By how much the times of nodes and of operations may be wrong, either way."""
+        of_nodes = (int(clock["error_ns"]) for clock in self._inspection.get("clocks", {}).values())
+        return max(self._operations.error_ns if self._operations is not None else 0, *of_nodes, 0)
 
     @property
     def _longest_timeout_s(self) -> float:

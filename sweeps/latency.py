@@ -1,7 +1,9 @@
 """Operations as columns: one row per operation, one numpy array per property.
 
 `Recorder` grows the columns while load runs; `Operations` is what a cell ends with, and what
-`latency.npz` holds. All times are nanoseconds of the monotonic clock of the load generator's host.
+`latency.npz` holds. All times are nanoseconds of the monotonic clock of the driver's host; those of a load generator on
+another host were put on it by the offset of its clock, which is known within an error (orchestration/ray_cluster/
+worker.py). Differences of the times of one row, or of one generator's, have no such error.
 
 | array        | dtype  | meaning                                                                             |
 |--------------|--------|-------------------------------------------------------------------------------------|
@@ -17,11 +19,16 @@
 | observed     | uint64 | get, and cas that did not swap: the value seen, 0 for none; append: the new length  |
 | expected     | uint64 | cas: the value it expected, 0 for none                                              |
 | found        | uint8  | 1 when a get saw a value, a delete had one to delete, a cas swapped                 |
+| generator    | uint8  | number of the load generator; with several, rows are in order of start_ns           |
 | dropped_ns   | int64  | when those operations were due that could not be started (open loop)                |
 | measure_ns   | int64  | [begin, end) of the measurement                                                     |
 | fault_ns     | int64  | one row [begin, end) per fault, shape (n, 2)                                        |
 | composite_ids | uint64 | ids of the values that several writes made, one value after the other              |
 | composite_end | int64  | where the ids of each such value end                                               |
+| generator_error_ns | int64 | of each generator: by how much its times may be wrong, either way; -1: it was lost, |
+|              |        | and its operations with it                                                          |
+
+In a file without the last one, and without `generator`, there was one generator, on the driver's host.
 
 A value seen or expected is the id of the write that made it. One that appends have lengthened was made by several:
 it is a number below 2**40, one more than its position among the composites (values.py).
@@ -54,6 +61,8 @@ COLUMNS: dict[str, type[np.generic]] = {
     "expected": np.uint64,
     "found": np.uint8,
 }
+GENERATOR = "generator"
+"""The column that nobody records: a generator does not know its number."""
 KINDS = {"put": 1, "get": 2, "delete": 3, "cas": 4, "append": 5}
 OK, FAIL, UNKNOWN = 1, 2, 3
 PERCENTILES = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
@@ -104,8 +113,25 @@ class Snapshot:
     dropped: int = 0
     outstanding: int = 0
     per_second: float = 0.0
-    p50_ms: float | None = None
-    p99_ms: float | None = None
+    recent_ms: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False, repr=False)
+    """The latencies."""
+
+    @classmethod
+    def together(cls, parts: Sequence[Snapshot]) -> Snapshot:
+        """Of several generators: counts and rates add up, latencies are pooled."""
+        names = ("ok", "failed", "unknown", "dropped", "outstanding", "per_second")
+        sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
+        return cls(**sums, recent_ms=np.concatenate([cls().recent_ms, *(part.recent_ms for part in parts)]))
+
+    @property
+    def p50_ms(self) -> float | None:
+        """Half of the latencies are not longer; None: there are none."""
+        return float(np.percentile(self.recent_ms, 50)) if len(self.recent_ms) else None
+
+    @property
+    def p99_ms(self) -> float | None:
+        """Likewise, 99 of 100."""
+        return float(np.percentile(self.recent_ms, 99)) if len(self.recent_ms) else None
 
 
 def _no_times() -> Ints:
@@ -122,12 +148,23 @@ class Operations:
     fault_ns: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
     composite_ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     composite_end: Ints = field(default_factory=_no_times)
+    generator_error_ns: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def __len__(self) -> int:
         return len(self.columns["kind"])
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.columns[name]
+
+    @property
+    def lost(self) -> int:
+        """Load generators of which there are no operations, though they sent some."""
+        return int(np.count_nonzero(self.generator_error_ns < 0))
+
+    @property
+    def error_ns(self) -> int:
+        """By how much any time may be wrong, either way."""
+        return int(self.generator_error_ns.max(initial=0))
 
     @property
     def measured(self) -> Mask:
@@ -201,6 +238,7 @@ class Operations:
                 "fault_ns": self.fault_ns,
                 "composite_ids": self.composite_ids,
                 "composite_end": self.composite_end,
+                "generator_error_ns": self.generator_error_ns,
             }
             np.savez(file, **arrays)
         partial.replace(path)
@@ -211,8 +249,13 @@ class Operations:
         with np.load(path) as file:
             begin, end = file["measure_ns"]
             columns = {name: file[name] for name in COLUMNS}
-            more = (file[name] for name in ("dropped_ns", "fault_ns", "composite_ids", "composite_end"))
-            return cls(columns, (int(begin), int(end)), *more)
+            names = ["dropped_ns", "fault_ns", "composite_ids", "composite_end"]
+            if GENERATOR in file.files:
+                columns[GENERATOR] = file[GENERATOR]
+                names.append("generator_error_ns")
+            else:
+                columns[GENERATOR] = np.zeros(len(columns["kind"]), np.uint8)
+            return cls(columns, (int(begin), int(end)), *(file[name] for name in names))
 
 
 def percentiles(latencies_ns: NDArray[Any]) -> dict[str, float | None]:

@@ -19,9 +19,18 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from chaos import BadChaos, ChaosSpec, parse_chaos, plan
+from orchestration.plan import OnHosts, Placement
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node import config as node_config
 from raft_actor_node.config import (
@@ -70,8 +79,15 @@ class ClusterSettings(_Described):
 
     nodes: Annotated[int, Field(ge=1, le=99, strict=True)] = 3
     """Number of Raft nodes."""
-    placement: Literal["spread", "strict_spread", "pack"] = "spread"
-    """One node per host and round again, one per host or not at all, or all on one host."""
+    placement: Placement = "spread"
+    """On which hosts the nodes are; the driver's comes last, and one that offers no CPU carries none.
+
+    spread         one node per host as long as there are hosts, then round and round
+    strict_spread  one node per host, or not at all
+    pack           all on one host
+    majority       a majority on one host, the others spread over the other hosts
+    {per_host: K}  K on each host
+    {hosts: [...]} on these hosts, by address or host name, round and round"""
     command: Annotated[str | list[str], BeforeValidator(_command)] = "default"
     """The node program: ours, or any other that reads the configuration and serves the KV service."""
 
@@ -91,6 +107,14 @@ class Mix(_Described):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the shares must sum to 1, not {total:g}")
         return self
+
+
+def _load_on(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:  # which speaks of one member of the union after the other
+        allowed = "driver, leader, every_host, own_host or {hosts: [ADDRESS OR NAME, ...]}"
+        raise ValueError(f"must be {allowed}, not {value!r}") from None
 
 
 class LoadSettings(_Described):
@@ -117,6 +141,14 @@ class LoadSettings(_Described):
     """Length of every key."""
     value_bytes: Size = 64
     """Length of every value. From 8 bytes on each written value is unique, which a checker needs."""
+    on: Annotated[Literal["driver", "leader", "every_host", "own_host"] | OnHosts, WrapValidator(_load_on)] = "driver"
+    """On which hosts the clients are, evenly divided, as is the rate.
+
+    driver         on the driver's host
+    leader         on the host that has the leader when the load begins
+    every_host     on each host that has a node
+    own_host       on each host that has no node and is not the driver's
+    {hosts: [...]} on these hosts, by address or host name"""
 
 
 class PhaseSettings(_Described):
@@ -522,6 +554,8 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
     load, limits = parameters.load, parameters.limits
     if parameters.target == "sim" and parameters.cluster.command != "default":
         yield "cluster.command: only this project's own node can be simulated"
+    if parameters.target == "sim" and load.on != "driver":
+        yield "load.on: must be driver in a simulation, which has no hosts"
     if load.mode == "open" and load.rate is None:
         yield "load.rate: is needed in open mode"
     if load.value_bytes > limits.value_bytes:
@@ -563,6 +597,8 @@ def cell_warnings(parameters: Parameters) -> list[str]:
         warnings.append("load.think: has no effect in open mode")
     if parameters.target != "sim" and parameters.sim != SimSettings():
         warnings.append("sim: has no effect on real processes")
+    if parameters.target == "sim" and parameters.cluster.placement != "spread":
+        warnings.append("cluster.placement: has no effect in simulation")
     if parameters.load.value_bytes < 8:
         warnings.append("load.value_bytes: values below 8 bytes are not unique")
     return warnings

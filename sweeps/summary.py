@@ -57,7 +57,10 @@ class Evidence:
     """None: no load could begin."""
     events: Sequence[Mapping[str, Any]]
     nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
-    load: NodeFigures = NodeFigures()
+    loads: Sequence[NodeFigures] = ()
+    """Of each load generator."""
+    notes: Sequence[str] = ()
+    """More flags."""
     cores: int | None = None
     """Cores that nodes and load generator share; None when they are on several hosts."""
     host_busy: float | None = None
@@ -98,7 +101,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         result |= {
             "host_busy": evidence.host_busy,
             "nodes": {node_id: figures.as_json() for node_id, figures in evidence.nodes.items()},
-            "load": evidence.load.as_json(),
+            "load": _worst(evidence.loads),
             "clock_error_ms": evidence.clock_error_ms,
         }
     if operations is not None:
@@ -173,18 +176,20 @@ def count_elections(events: Iterable[Mapping[str, Any]], window_ns: tuple[int, i
 def flags(evidence: Evidence) -> list[str]:
     """What a reader of the numbers must know, one short line each: operations that did not succeed though
     nothing was done to the cluster, and signs that the machine was measured and not the protocol."""
-    found = [f"fault: {problem}" for problem in _fault_problems(evidence.events)]
+    found = [*evidence.notes, *(f"fault: {problem}" for problem in _fault_problems(evidence.events))]
     raft, operations = evidence.parameters.raft, evidence.operations
     if operations is not None and not evidence.parameters.chaos:
         bad = {"failed": operations.count(FAIL), "unknown": operations.count(UNKNOWN)}
         found += [f"{name}: {count} operations, without chaos" for name, count in bad.items() if count]
-    figures = [*evidence.nodes.values(), evidence.load]
+    figures = [*evidence.nodes.values(), *evidence.loads]
     used = sum(each.cpu_share or 0.0 for each in figures)
     if evidence.cores is not None and max(used / evidence.cores, evidence.host_busy or 0.0) >= _BUSY:
         busy = "" if evidence.host_busy is None else f"the host was {evidence.host_busy:.0%} busy, "
         found.append(f"cpu: {busy}{used:.1f} of {evidence.cores} cores by this cell")
-    if (evidence.load.cpu_share or 0.0) >= _BUSY:
-        found.append(f"load generator: {evidence.load.cpu_share:.0%} of a core")
+    busiest = max((each.cpu_share or 0.0 for each in evidence.loads), default=0.0)
+    if busiest >= _BUSY:
+        which = "" if len(evidence.loads) < 2 else f", the busiest of {len(evidence.loads)}"
+        found.append(f"load generator: {busiest:.0%} of a core{which}")
     # A stall of half the gap between a heartbeat and the shortest timeout is where false elections begin.
     bearable_us = max(raft.heartbeat_interval, raft.election_timeout[0] - raft.heartbeat_interval) * 1e6 / 2
     paused = {node for event in evidence.events if event["kind"] == "pause" for node in event["nodes"]}
@@ -249,6 +254,12 @@ def _missed(result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | N
         if (miss := parse_threshold(metric, condition).miss(result["metrics"])) is not None
     ]
     return "threshold " + "; ".join(misses) if misses else None
+
+
+def _worst(loads: Sequence[NodeFigures]) -> dict[str, Any]:
+    """Of each figure of the load generators the largest."""
+    each = [figures.as_json() for figures in loads] or [NodeFigures().as_json()]
+    return {name: max((one[name] for one in each if one[name] is not None), default=None) for name in each[0]}
 
 
 def _struck(event: Mapping[str, Any]) -> bool:

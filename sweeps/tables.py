@@ -267,6 +267,7 @@ def needs_lines(cells: Sequence[Cell]) -> list[str]:
         ]
     return [
         f"time       about {clock(total_s)}",
+        f"hosts      at least {most.hosts[0]}, at most {most.hosts[1]} are used",
         f"processes  at most {most.processes} at a time, besides Ray's own",
         f"memory     about {_bytes(most.memory_bytes)} for all of them, when all nodes are on one host",
         f"disk       up to {_bytes(most.disk_bytes)} of logs at a time, {_bytes(most.results_bytes)} of results",

@@ -133,7 +133,8 @@ class LoadGenerator:
     """Sends load to a cluster, and records every operation.
 
     Usage: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`, `result`, `close`.
-    Values are unique (values.py). `clock` gives nanoseconds; the engine gets it too.
+    Values are unique (values.py), also among several generators whose clients have different numbers, from
+    `first_client` on. `clock` gives nanoseconds; the engine gets it too.
     """
 
     def __init__(
@@ -144,9 +145,11 @@ class LoadGenerator:
         *,
         seed: int,
         longest_value: int,
+        first_client: int = 0,
         engine: EngineFactory = ClientEngine,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        self._first_client = first_client
         self._load, self._client, self._transport, self._seed = load, client, transport, seed
         self._clock = clock
         self._values = Values(load.value_bytes)
@@ -191,8 +194,10 @@ class LoadGenerator:
         if self._engine is not None:
             self._engine.update_addresses(dict(addresses))
 
-    async def start(self) -> int:
-        """Begin; returns the moment on the monotonic clock in nanoseconds."""
+    async def start(self, phase: float = 0.0) -> int:
+        """Begin; returns the moment on the monotonic clock in nanoseconds. `phase`, a share of the time between two
+        operations that are due at equal distances, shifts them, so that those of several generators do not fall
+        together."""
         # What lives now lives on: the collector need not look at it while latencies are taken.
         gc.collect()
         gc.freeze()
@@ -201,14 +206,14 @@ class LoadGenerator:
         self._seen = (self._recorder.rows, now_ns)
         self._sample(now_ns)
         if self._load.mode == "open":
-            self._arrivals = Arrivals(self._load, self._seed + 1, now_ns)
+            self._arrivals = Arrivals(self._load, self._seed + 1, now_ns + int(phase * 1e9 / (self._load.rate or 1.0)))
             self._tick()
         else:
             clients, self._free = self._free, []
             if self._load.think:
                 # One after the other, else all would go on thinking, and asking, together.
                 for position, client in enumerate(clients):
-                    delay_s = self._load.think * position / len(clients)
+                    delay_s = self._load.think * (position + phase) / len(clients)
                     asyncio.get_running_loop().call_later(delay_s, self._next, [client])
             else:
                 self._submit(clients, [now_ns] * len(clients))
@@ -253,7 +258,6 @@ class LoadGenerator:
         self._seen = (self._recorder.rows, now_ns)
         latencies = self._recorder.column("end_ns", rows) - self._recorder.column("intended_ns", rows)
         recent_ok = np.count_nonzero(self._recorder.column("outcome", rows) == OK)
-        p50, p99 = np.percentile(latencies, (50, 99)) / 1e6 if len(latencies) else (None, None)
         return Snapshot(
             ok=self._decided[OK],
             failed=self._decided[FAIL],
@@ -261,16 +265,17 @@ class LoadGenerator:
             dropped=len(self._dropped),
             outstanding=self._outstanding,
             per_second=float(recent_ok) * 1e9 / max(1, now_ns - then_ns),
-            p50_ms=None if p50 is None else float(p50),
-            p99_ms=None if p99 is None else float(p99),
+            recent_ms=(latencies / 1e6).astype(np.float32),
         )
 
     async def result(self) -> LoadResult:
         """Everything that was recorded."""
         samples = np.array(self._samples, np.int64).reshape(-1, 3)
         dropped = np.array(self._dropped, np.int64)
+        columns = self._recorder.columns()
+        columns["client"] += self._first_client
         composites = self._values.composites()
-        return LoadResult(self._recorder.columns(), *composites, dropped, samples[:, 0], samples[:, 1], samples[:, 2])
+        return LoadResult(columns, *composites, dropped, samples[:, 0], samples[:, 1], samples[:, 2])
 
     @property
     def _outstanding(self) -> int:
@@ -360,7 +365,7 @@ class LoadGenerator:
             kind = _PUT
         if kind in (_PUT, _CAS, _APPEND):
             self._written += 1
-            written = (client + 1) << CLIENT_SHIFT | self._written
+            written = (self._first_client + client + 1) << CLIENT_SHIFT | self._written
             value = self._values.piece(written) if kind == _APPEND else self._values.make(written)
         if kind == _CAS:
             expected = self._known.get(key)

@@ -41,23 +41,17 @@ class Linearizability:
     violation: Violation | None = None
 
 
-def check(
-    history: History,
-    *,
-    time_limit_s: float = 60.0,
-    memory_limit_bytes: int = 2 << 30,
-    clock_error_ns: int = 0,
-) -> Linearizability:
+def check(history: History, *, time_limit_s: float = 60.0, memory_limit_bytes: int = 2 << 30) -> Linearizability:
     """Judge a history: is each key, taken alone, a linearizable store of one value, as kv/model.py has it?
 
     `time_limit_s` and `memory_limit_bytes` bound the check (the latter as estimated; the history itself not
     counted); what they cut off is unknown. To make a violation small, two seconds more may be taken. A piece of
     work that is begun is ended: a pass over all operations on a key, or one step of the search.
-    `clock_error_ns` bounds by how much each time stamp may be wrong with respect to the others.
+    Times are taken to be right within each operation's `error_ns`.
 
     Keys are judged apart, because a history is linearizable when each of its objects is (Herlihy, Wing, 1990).
     """
-    return _Check(history, time_limit_s, memory_limit_bytes, clock_error_ns).run()
+    return _Check(history, time_limit_s, memory_limit_bytes).run()
 
 
 @dataclass
@@ -70,10 +64,9 @@ class _Open:
 
 
 class _Check:
-    def __init__(self, history: History, time_limit_s: float, memory_limit_bytes: int, clock_error_ns: int) -> None:
+    def __init__(self, history: History, time_limit_s: float, memory_limit_bytes: int) -> None:
         self._begin = time.monotonic()
         self._bounds = Bounds(self._begin + time_limit_s, memory_limit_bytes)
-        self._clock_error_ns = clock_error_ns
         self._keys = sorted(history.by_key(), key=lambda pair: len(pair[1]))
         self._decided_keys = self._decided_operations = 0
         self._why_not = ""
@@ -106,7 +99,7 @@ class _Check:
         for key, operations in self._keys:
             try:
                 self._bounds.room(occupied + BYTES_PER_STEP * len(operations))
-                problem = pose(operations, self._clock_error_ns, self._bounds)
+                problem = pose(operations, self._bounds)
             except Impossible as error:
                 yield self._violated(key, operations, error.contradiction)
                 return
@@ -148,7 +141,7 @@ class _Check:
         self._decided(operations)
         now, (least_s, most_s) = time.monotonic(), _SHRINK_S
         end = min(max(self._bounds.end, now + least_s), now + most_s)
-        violation = smallest(key, operations, why, self._clock_error_ns, end)
+        violation = smallest(key, operations, why, end)
         return self._finish("violated", f"key {key}: {violation.reason}", violation)
 
     def _result(self) -> Linearizability:

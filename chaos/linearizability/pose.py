@@ -24,6 +24,7 @@ from chaos.linearizability.problem import (
     seen,
     shown,
     shown_value,
+    span_ns,
     who,
 )
 from chaos.linearizability.states import ABSENT, EMPTY, NONE, Atoms, States
@@ -33,18 +34,17 @@ _UNSEEN = (-2,)
 """What is appended, when no value that anybody saw contains it."""
 
 
-def pose(operations: Sequence[Operation], clock_error_ns: int = 0, bounds: Bounds | None = None) -> Problem:
+def pose(operations: Sequence[Operation], bounds: Bounds | None = None) -> Problem:
     """The problem that the operations on one key pose. Raises Impossible when a contradiction is plain to see, and
     OutOfBounds when there is no time for it, or no room."""
-    return _Builder(operations, clock_error_ns, bounds or Bounds()).build()
+    return _Builder(operations, bounds or Bounds()).build()
 
 
 class _Builder:
     """Builds the problem of one key. Operations are known by their position in `self.operations`."""
 
-    def __init__(self, operations: Sequence[Operation], clock_error_ns: int, bounds: Bounds) -> None:
+    def __init__(self, operations: Sequence[Operation], bounds: Bounds) -> None:
         self.operations = [operation for operation in operations if matters(operation)]
-        self.error_ns = clock_error_ns
         self.bounds = bounds
         self.atoms = Atoms()
         self.states = States(self.atoms)
@@ -162,8 +162,8 @@ class _Builder:
         optional: list[Step] = []
         for at, operation in enumerate(self.operations):
             known = operation.outcome == "ok"
-            begin = operation.invoke_ns - self.error_ns
-            end = max(begin, operation.return_ns + self.error_ns) if known else math.inf
+            begin, end = span_ns(operation)
+            end = max(begin, end) if known else math.inf
             step = Step(operation, begin, end, *self._effect(at), self.wrote[at], operation.size)
             if known and operation.f == "append" and step.kind == EXTEND:
                 step.length = operation.observed

@@ -145,6 +145,11 @@ def matters(operation: Operation) -> bool:
     return operation.outcome == "ok" or (operation.outcome == "info" and operation.f != "get")
 
 
+def span_ns(operation: Operation) -> tuple[int, int | float]:
+    """From when to when an operation may have lasted: with the error of its clock on both sides."""
+    return operation.invoke_ns - operation.error_ns, operation.return_ns + operation.error_ns
+
+
 def shown(value: Any) -> str:
     """A written value in a few characters; numbers from 2**40 on as the number above and below bit 40."""
     if type(value) is int and value >= 1 << 40:

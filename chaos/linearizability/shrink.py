@@ -17,7 +17,7 @@ from dataclasses import replace
 from chaos.history import Key, Operation, Value
 from chaos.linearizability.bounds import Bounds, OutOfBounds
 from chaos.linearizability.pose import pose
-from chaos.linearizability.problem import Contradiction, Impossible, matters, seen
+from chaos.linearizability.problem import Contradiction, Impossible, matters, seen, span_ns
 from chaos.linearizability.search import Search
 from chaos.linearizability.states import Atoms
 from chaos.linearizability.violation import Violation
@@ -29,25 +29,23 @@ _PORTIONS = 20
 """An attempt that needs more work than this counts as one that failed: nothing is lost but a smaller result."""
 
 
-def smallest(
-    key: Key, operations: Sequence[Operation], why: Contradiction | Search, clock_error_ns: int, end: float
-) -> Violation:
+def smallest(key: Key, operations: Sequence[Operation], why: Contradiction | Search, end: float) -> Violation:
     """The smallest violation found until the monotonic clock shows `end`, in seconds."""
-    return _Shrink(operations, clock_error_ns, end).run(key, why)
+    return _Shrink(operations, end).run(key, why)
 
 
 class _Shrink:
     """Operations are known by their position in `self._all`, where each stands at its return, or its invocation
     if it never returned."""
 
-    def __init__(self, operations: Sequence[Operation], clock_error_ns: int, end: float) -> None:
+    def __init__(self, operations: Sequence[Operation], end: float) -> None:
         self._all = sorted(filter(matters, operations), key=_ended)
+        self._spans = [span_ns(operation) for operation in self._all]
         self._atoms = Atoms()
         self._wrote = [self._numbers(operation.written) for operation in self._all]
         self._mentions = [
             self._numbers(operation.expected) + self._numbers(_read(operation)) for operation in self._all
         ]
-        self._clock_error_ns = clock_error_ns
         self._bounds = Bounds(end)
 
     def _numbers(self, value: Value) -> tuple[int, ...]:
@@ -126,7 +124,7 @@ class _Shrink:
     def _why(self, operations: Sequence[Operation]) -> Contradiction | Search | None:
         """What shows that operations have no order; None when they have one or nobody knows."""
         try:
-            search = Search(pose(operations, self._clock_error_ns, self._bounds))
+            search = Search(pose(operations, self._bounds))
             for _ in range(_PORTIONS):
                 order = search.run(_PORTION)
                 if order is not None:
@@ -140,12 +138,12 @@ class _Shrink:
 
     def _loosened(self, kept: Sequence[int]) -> list[list[Operation]]:
         """The operations that are kept, with what the others may have done: each way that it may have begun."""
-        keep, error = set(kept), 2 * self._clock_error_ns
-        begin = min((self._all[at].invoke_ns for at in kept), default=0) - error
-        end = max((self._all[at].return_ns for at in kept if self._all[at].outcome == "ok"), default=0) + error
-        others = [at for at, o in enumerate(self._all) if at not in keep and o.invoke_ns <= end and _writes(o)]
-        earlier = [at for at in others if self._all[at].return_ns < begin]
-        later = [at for at in others if self._all[at].return_ns >= begin]
+        keep, spans = set(kept), self._spans
+        begin = min((spans[at][0] for at in kept), default=0)
+        end = max((spans[at][1] for at in kept if self._all[at].outcome == "ok"), default=0)
+        others = [at for at, o in enumerate(self._all) if at not in keep and spans[at][0] <= end and _writes(o)]
+        earlier = [at for at in others if spans[at][1] < begin]
+        later = [at for at in others if spans[at][1] >= begin]
         mentioned = set().union(*(self._mentions[at] for at in (*kept, *later)))
         found = [self._all[at] for at in kept] + [_unknown(self._all[at]) for at in later]
         # Of what was there before, only that needs a name which somebody recognises.
@@ -153,7 +151,7 @@ class _Shrink:
         found += [_unknown(replace(o, f="put") if o.f == "cas" else o) for o in named]
         if len(named) == len(earlier):
             return [found]
-        before = begin - error - 1
+        before = begin - 1
         return [found, [Operation(-1, "put", None, _SOMETHING, invoke_ns=before, return_ns=before), *found]]
 
 

@@ -71,10 +71,12 @@ class Violation:
         return f"key {shown(self.key)}: {self.reason}"
 
     def foot(self) -> str:
-        """What is not shown."""
+        """What is not shown, and how right the times are."""
+        error_ns = max(operation.error_ns for operation in self.operations)
+        times = f" Times are of several clocks, right within {_ms(error_ns)} ms." if error_ns else ""
         if not self.left_out:
-            return "These are all operations on the key."
-        return f"{self.left_out} more on the key left out: the violation does not need them."
+            return f"These are all operations on the key.{times}"
+        return f"{self.left_out} more on the key left out: the violation does not need them.{times}"
 
 
 def said(operation: Operation) -> str:

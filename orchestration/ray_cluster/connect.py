@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import secrets
@@ -20,33 +19,38 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestration.errors import InfrastructureError, PlacementRefused
 from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.actor import ObjectHost
+from orchestration.ray_cluster.calls import Caller, Pulse, bounded
 from orchestration.ray_cluster.cluster import RayCluster
-from orchestration.ray_cluster.placement import (
-    CPU_PER_ACTOR,
-    Host,
-    bundles,
-    choose_hosts,
-    describe_missing,
-)
+from orchestration.ray_cluster.owner import RAY_PREFIX, hold
+from orchestration.ray_cluster.placement import Host, choose_hosts, cpus_of_actor, shortage
 from orchestration.ray_cluster.worker import Worker
+
+T = TypeVar("T")
 
 _OBJECT_STORE_BYTES = 200 * 2**20
 _ACTOR_TIMEOUT_S = 60.0
-_PLACEMENT_TIMEOUT_S = 30
+_CONNECT_TIMEOUT_S = 60.0
+_DISCONNECT_TIMEOUT_S = 20.0
+_PLACEMENT_TIMEOUT_S = 30.0
+"""How long others have to give back the CPUs that they use."""
+_HEAD_TIMEOUT_S = 10.0
+_POLL_S = 0.2
+_PULSE_S = 2.0
+_SILENCE_S = 15.0
+"""When a head that says nothing is lost. Ray itself ends a program a minute after that."""
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
 _LONGEST_BASE = 24
@@ -78,8 +82,8 @@ class Backend:
         self._origin = origin
         self._idle: defaultdict[str, list[Worker]] = defaultdict(list)
         self._workers: set[Worker] = set()
-        self._groups: list[PlacementGroup] = []
         self._clusters: set[RayCluster] = set()
+        self._pulse: Pulse | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -93,20 +97,24 @@ class Backend:
         wanted = address or os.environ.get("RAY_ADDRESS") or "local"
         if "://" in wanted:
             raise InfrastructureError(f"Ray ({wanted}): must be host:port; run this program on a host of the cluster")
-        loop = asyncio.get_running_loop()
         # Ray's processes die with the thread that started them, so this one lives as long as they may.
-        with ThreadPoolExecutor(1, thread_name_prefix="ray") as executor:
-            in_thread = functools.partial(loop.run_in_executor, executor)
-            connection = await in_thread(_Connection, wanted)
+        caller = Caller()
+        try:
+            connection = await caller.bounded("Ray", _CONNECT_TIMEOUT_S, lambda: _Connection(wanted))
             try:
-                origin, hosts = await in_thread(connection.open)
+                origin, hosts = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, connection.open)
                 backend = cls(origin, hosts, private=connection.private)
+                backend._pulse = Pulse(ray.nodes, _PULSE_S)
                 try:
                     yield backend
                 finally:
                     await backend._close()
             finally:
-                await in_thread(connection.close)
+                with contextlib.suppress(InfrastructureError):  # then it goes with this program, or with its guard
+                    await caller.bounded("Ray", _DISCONNECT_TIMEOUT_S, connection.disconnect)
+                await asyncio.to_thread(connection.end_private)
+        finally:
+            caller.end()
 
     @property
     def description(self) -> str:
@@ -114,6 +122,12 @@ class Backend:
         count = len(self.hosts)
         addresses = ", ".join(host.address for host in self.hosts)
         return f"Ray: {self._origin}; {count} host{'s' if count != 1 else ''}: {addresses}"
+
+    @property
+    def lost(self) -> str | None:
+        """Why nothing can be done here any more; None as long as Ray's head answers."""
+        silent_s = 0.0 if self._pulse is None else self._pulse.silent_s
+        return None if silent_s < _SILENCE_S else f"Ray's head has not answered for {silent_s:.0f} s"
 
     async def start_cluster(self, plan: ClusterPlan) -> RayCluster:
         """Bring up a cluster; see RayCluster.bring_up."""
@@ -125,13 +139,13 @@ class Backend:
         """The cluster has been stopped."""
         self._clusters.discard(cluster)
 
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Worker:
-        """An actor, on the driver's host where possible, that holds `factory(*args, **kwargs)`.
+    async def host(self, factory: Callable[..., Any], *args: Any, on: Host | None = None, **kwargs: Any) -> Worker:
+        """An actor on the host `on`, of `hosts`, that holds `factory(*args, **kwargs)`; default: the driver's host.
 
-        The factory, as a rule a class, must be importable there.
+        The factory, as a rule a class, must be importable there. The host may be one that offers no CPU. Raises
+        InfrastructureError, PlacementRefused, and what the factory raises.
         """
-        here = [host for host in self.hosts if host.is_driver and host.cpus > 0]
-        [worker] = await self.acquire(here or choose_hosts(1, self.hosts, "spread"))
+        [worker] = await self.acquire([on or self._drivers_host()])
         try:
             await worker.create(factory, *args, **kwargs)
         except BaseException:
@@ -139,13 +153,38 @@ class Backend:
             raise
         return worker
 
+    async def check(self, plan: ClusterPlan) -> tuple[Host, ...]:
+        """The hosts that the nodes of such a cluster would have now, one for each node; nothing is started.
+
+        Raises PlacementRefused, at once when hosts are missing, within 30 s when others use their CPUs, and
+        InfrastructureError.
+        """
+        chosen = await self._choose(plan.nodes, plan.placement)
+        await self._until_free(self._without_idle([*chosen, self._drivers_host()]))  # there the load generator is
+        return chosen
+
     async def place(self, count: int, placement: Placement) -> list[Worker]:
         """One actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
-        self.hosts = tuple(await asyncio.to_thread(_live_hosts))
-        return await self.acquire(choose_hosts(count, self.hosts, placement))
+        chosen = await self._choose(count, placement)
+        hosts = self.hosts
+        try:
+            return await self.acquire(chosen)
+        except (InfrastructureError, PlacementRefused):
+            chosen = await self._choose(count, placement)
+            if set(self.hosts) == set(hosts):
+                raise
+            return await self.acquire(chosen)  # a host was lost meanwhile, or came
+
+    async def another(self, host: Host) -> Worker:
+        """One more actor on a host that has lost one. Raises InfrastructureError, at once when the host is gone."""
+        if host.host_id not in [each.host_id for each in await _ask_head(_live_hosts)]:
+            raise InfrastructureError(f"{host} left the Ray cluster")
+        [worker] = await self.acquire([host])
+        return worker
 
     async def acquire(self, chosen: Sequence[Host]) -> list[Worker]:
         """One actor on each chosen host: idle ones first, then new ones."""
+        await self._drop_lost({host.host_id for host in chosen})
         idle = [self._idle[host.host_id].pop() if self._idle[host.host_id] else None for host in chosen]
         try:
             new = iter(await self._create([host for host, worker in zip(chosen, idle, strict=True) if worker is None]))
@@ -155,25 +194,39 @@ class Backend:
             raise
         return [worker or next(new) for worker in idle]
 
+    async def _drop_lost(self, host_ids: Iterable[str]) -> None:
+        """Give up the idle actors on these hosts that do not answer."""
+
+        async def look_after(worker: Worker) -> None:
+            try:
+                await worker.knock()
+                self._idle[worker.host.host_id].append(worker)
+            except InfrastructureError:
+                self._take_back(worker, healthy=False)
+
+        idle = [worker for host_id in host_ids for worker in self._idle.pop(host_id, ())]
+        await asyncio.gather(*map(look_after, idle))
+
     async def _create(self, chosen: Sequence[Host]) -> list[Worker]:
         if not chosen:
             return []
-        group = await _reserve(chosen)
-        self._groups.append(group)
+        await self._until_free(chosen)
         actor_class = ray.remote(ObjectHost)
-        workers = [
-            Worker(
+
+        def make() -> list[Any]:
+            return [
                 actor_class.options(
-                    num_cpus=CPU_PER_ACTOR,
+                    num_cpus=cpus_of_actor(host),
                     max_restarts=0,  # a restart by Ray would be a fault that nobody logged
                     max_concurrency=_MAX_CONCURRENCY,
-                    scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
-                ).remote(),
-                host,
-                self._take_back,
-            )
-            for index, host in enumerate(chosen)
-        ]
+                    # By Ray's id and not by the address: a host that has just come back may be listed twice.
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(host.host_id, soft=False),
+                ).remote()
+                for host in chosen
+            ]
+
+        actors = await _ask_head(make)
+        workers = [Worker(actor, host, self._take_back) for actor, host in zip(actors, chosen, strict=True)]
         self._workers.update(workers)
         try:
             await asyncio.gather(*(worker.connect(_ACTOR_TIMEOUT_S) for worker in workers))
@@ -183,6 +236,37 @@ class Backend:
             raise
         return workers
 
+    async def _choose(self, count: int, placement: Placement) -> tuple[Host, ...]:
+        self.hosts = tuple(await _ask_head(_live_hosts))
+        return choose_hosts(count, self.hosts, placement)
+
+    def _drivers_host(self) -> Host:
+        found = next((host for host in self.hosts if host.is_driver), None)
+        if found is None:
+            raise InfrastructureError("this program's host is not in the Ray cluster any more")
+        return found
+
+    def _without_idle(self, chosen: Sequence[Host]) -> list[Host]:
+        """Those of the hosts on which a new actor is needed."""
+        idle = {host_id: len(workers) for host_id, workers in self._idle.items()}
+        new = []
+        for host in chosen:
+            idle[host.host_id] = idle.get(host.host_id, 0) - 1
+            if idle[host.host_id] < 0:
+                new.append(host)
+        return new
+
+    async def _until_free(self, chosen: Sequence[Host]) -> None:
+        """Wait until there is a CPU for a new actor on each of these hosts."""
+        deadline = time.monotonic() + _PLACEMENT_TIMEOUT_S
+        while missing := shortage(chosen, await _ask_head(_free_cpus)):
+            alive = {host.host_id for host in await _ask_head(_live_hosts)}
+            if lost := [str(host) for host in chosen if host.host_id not in alive]:
+                raise InfrastructureError(f"{', '.join(dict.fromkeys(lost))} left the Ray cluster")
+            if time.monotonic() > deadline:
+                raise PlacementRefused(f"placement: not possible within {_PLACEMENT_TIMEOUT_S:g} s: {missing}")
+            await asyncio.sleep(_POLL_S)
+
     def _take_back(self, worker: Worker, healthy: bool) -> None:
         if healthy:
             self._idle[worker.host.host_id].append(worker)
@@ -191,13 +275,17 @@ class Backend:
             worker.kill()
 
     async def _close(self) -> None:
+        if self._pulse is not None:
+            self._pulse.end()
         for cluster in tuple(self._clusters):
             await cluster.stop()
         if not self.private:  # a private Ray goes as a whole
-            for worker in self._workers:
-                worker.kill()
-            for group in self._groups:
-                remove_placement_group(group)
+            with contextlib.suppress(InfrastructureError):  # the actors end with their owner, which is this program
+                await _ask_head(self._end_actors)
+
+    def _end_actors(self) -> None:
+        for worker in self._workers:
+            worker.end()
 
 
 class _Connection:
@@ -208,6 +296,7 @@ class _Connection:
         self._borrowed = bool(ray.is_initialized())
         self.private = wanted == "local" and not self._borrowed
         self._folder = _ray_folder() if self.private else None
+        self._held = hold(Path(self._folder)) if self._folder else None
         self._guard = _start_guard(self._folder) if self._folder else None
 
     def open(self) -> tuple[str, list[Host]]:
@@ -241,14 +330,19 @@ class _Connection:
             raise InfrastructureError(f"Ray ({self._wanted}): {reason}") from error
         return f"{origin} {ray.get_runtime_context().gcs_address}", _live_hosts()
 
-    def close(self) -> None:
-        """Disconnect, and take down what was started."""
+    def disconnect(self) -> None:
+        """From Ray, unless the connection is not ours."""
         if not self._borrowed:
             ray.shutdown()
+
+    def end_private(self) -> None:
+        """Take down what was started."""
         if self._guard is not None:
             _reread_authentication()
             # The same end as after a SIGKILL of this program, so it is exercised every time.
             self._guard.communicate(timeout=_GUARD_TIMEOUT_S)
+        if self._held is not None:
+            os.close(self._held)
 
 
 def _knock(address: str) -> None:
@@ -258,31 +352,36 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_TIMEOUT_S).close()
 
 
-async def _reserve(chosen: Sequence[Host]) -> PlacementGroup:
-    """A placement group that is ready."""
-    wanted, strategy = bundles(chosen)
-    group: PlacementGroup = placement_group(wanted, strategy=strategy)
-    # Not ready(): that would start a worker process only to say so.
-    if not await asyncio.to_thread(group.wait, _PLACEMENT_TIMEOUT_S):
-        missing = describe_missing(chosen, ray.available_resources())  # type: ignore[no-untyped-call]
-        remove_placement_group(group)
-        raise PlacementRefused(f"placement: not possible within {_PLACEMENT_TIMEOUT_S} s: {missing}")
-    return group
+async def _ask_head(question: Callable[[], T]) -> T:
+    """What Ray's head answers. One that cannot be reached would keep us waiting."""
+    return await bounded("Ray's head", _HEAD_TIMEOUT_S, question)
 
 
 def _live_hosts() -> list[Host]:
     driver = ray.get_runtime_context().get_node_id()
     return [
-        Host(node["NodeID"], node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0), node["NodeID"] == driver)
+        Host(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            node["Resources"].get("CPU", 0.0),
+            node["NodeID"] == driver,
+            node["NodeManagerHostname"],
+        )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
 
 
+def _free_cpus() -> dict[str, float]:
+    """Host id to the CPUs that nobody uses, as Ray's head knew a moment ago."""
+    available = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return {host_id: resources.get("CPU", 0.0) for host_id, resources in available.items()}
+
+
 def _ray_folder() -> str:
     """A new folder for the files of a private Ray; short, because it puts Unix sockets far below it."""
     base = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="raft-lab-ray-", dir=base if len(base) <= _LONGEST_BASE else "/tmp")  # noqa: S108
+    return tempfile.mkdtemp(prefix=RAY_PREFIX, dir=base if len(base) <= _LONGEST_BASE else "/tmp")  # noqa: S108
 
 
 def _start_guard(folder: str) -> subprocess.Popen[bytes]:

@@ -49,6 +49,8 @@ class SimBackend:
         self.clock = SimTime(loop)
         self.hosts = ("simulation",)
         self.description = "simulation, in virtual time"
+        self.lost: str | None = None
+        """Nothing below the nodes fails here."""
         self.load_options: dict[str, Any] = {"engine": self._engine, "clock": self.clock.now_ns}
         """Arguments by which a load generator lives in this world."""
         self._settings, self._seed, self._observer, self._parts = settings, seed, observer, parts
@@ -64,8 +66,12 @@ class SimBackend:
         await cluster.start()
         return cluster
 
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> SimWorker:
-        """An object of `factory`, as if in a process of its own."""
+    async def check(self, plan: ClusterPlan) -> tuple[str, ...]:
+        """The host of each node: all are in this process."""
+        return self.hosts * plan.nodes
+
+    async def host(self, factory: Callable[..., Any], *args: Any, on: str | None = None, **kwargs: Any) -> SimWorker:
+        """An object of `factory`, as if in a process of its own; there are no hosts (`on`) to choose from."""
         return SimWorker(factory(*args, **kwargs))
 
     def _engine(self, *args: Any, **kwargs: Any) -> ClientEngine:

@@ -322,6 +322,8 @@ class SimCluster:
 class SimWorker:
     """An object that is asked and closed as if it were in a process of its own."""
 
+    host = "simulation"
+
     def __init__(self, held: Any) -> None:
         self.clock = SimClock()
         self._held = held
@@ -330,6 +332,10 @@ class SimWorker:
         """Call a method, sync or async, of the object."""
         answer = getattr(self._held, method)(*args, **kwargs)
         return await answer if asyncio.iscoroutine(answer) else answer
+
+    async def compare_clocks(self) -> SimClock:
+        """As it was."""
+        return self.clock
 
     async def close(self) -> None:
         """Have the object closed, if it can be."""

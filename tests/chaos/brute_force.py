@@ -18,25 +18,25 @@ _KINDS = {"put": Kind.PUT, "get": Kind.GET, "delete": Kind.DELETE, "cas": Kind.C
 _PADDING = 255
 
 
-def linearizable(operations: Sequence[Operation], clock_error_ns: int = 0) -> bool:
+def linearizable(operations: Sequence[Operation]) -> bool:
     """Whether some order of the operations, which are on one key, explains every answer."""
     todo = [o for o in operations if o.outcome == "ok" or (o.outcome == "info" and o.f != "get")]
     todo.sort(key=lambda o: (o.invoke_ns, o.return_ns))
-    return _search(todo, None, 2 * clock_error_ns)
+    return _search(todo, None)
 
 
-def _search(todo: list[Operation], current: bytes | None, error_ns: int) -> bool:
+def _search(todo: list[Operation], current: bytes | None) -> bool:
     if all(operation.outcome == "info" for operation in todo):
         return True
-    first_return = min(o.return_ns for o in todo if o.outcome == "ok")
+    first_return = min(o.return_ns + o.error_ns for o in todo if o.outcome == "ok")
     for at, operation in enumerate(todo):
-        if operation.invoke_ns > first_return + error_ns:
+        if operation.invoke_ns - operation.error_ns > first_return:
             continue
         if any(_before(other, operation) for other in todo[:at]):
             continue
         after, result = step(current, as_command(operation, current), value_bytes=1 << 20)
         explained = operation.outcome == "info" or explains(operation, result)
-        if explained and _search(todo[:at] + todo[at + 1 :], after, error_ns):
+        if explained and _search(todo[:at] + todo[at + 1 :], after):
             return True
     return False
 

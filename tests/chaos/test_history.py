@@ -168,6 +168,7 @@ INVOKED = line(0, "invoke", "put", 5, 1)
             ":2: observed: of delete must be true",
         ),
         ([line(0, "invoke", "append", 1, 5, bytes="8")], ':1: bytes: must be an integer, not "8"'),
+        ([line(0, "invoke", "put", 1, 5, error=-1)], ":1: error: must be at least 0, not -1"),
         (
             [line(0, "invoke", "get", 1), {"process": 0, "type": "ok", "f": "get", "time": 2}],
             ":2: value: what was read is missing",
@@ -231,6 +232,17 @@ def test_columns() -> None:
         Operation(f="get", outcome="fail", **common),
     ]
     assert list(History.from_columns(columns(rows, **composites), value_bytes=64)) == expected
+
+
+def test_each_row_has_the_error_of_its_generators_clock(tmp_path: Path) -> None:
+    rows = [{"kind": 1, "outcome": 1, "written": ID + n, "client": n, "start_ns": n, "end_ns": n} for n in range(3)]
+    generators = {"generator": np.array([1, 0, 1], np.uint8), "generator_error_ns": np.array([0, 7], np.int64)}
+    history = History.from_columns(columns(rows, **generators))
+    assert [operation.error_ns for operation in history] == [7, 0, 7]
+    history.write_jsonl(tmp_path / "h.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "h.jsonl").read_text().splitlines()]
+    assert [line.get("error") for line in lines if line["type"] == "invoke"] == [7, None, 7]
+    assert History.read_jsonl(tmp_path / "h.jsonl") == history
 
 
 def test_columns_without_the_later_ones() -> None:

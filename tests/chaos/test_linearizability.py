@@ -207,8 +207,22 @@ def test_what_says_nothing_is_not_ok() -> None:
 
 def test_an_error_of_the_clocks_widens_what_overlaps() -> None:
     stale = VIOLATED["a stale read"]
-    assert judge(*stale, clock_error_ns=0).verdict == "violated"
-    assert judge(*stale, clock_error_ns=1).verdict == "ok"
+    assert judge(*stale).verdict == "violated"
+    assert judge(*(replace(o, error_ns=1) for o in stale)).verdict == "ok"
+
+
+def test_the_order_of_a_process_holds_whatever_the_error_of_its_clock() -> None:
+    """It reads one clock. What others did at that time may come before or after."""
+    own = [op(0, "put", 0, 1, 1), op(0, "put", 2, 3, 2), op(0, "get", 4, 5, 1)]
+    wrong = [replace(operation, error_ns=10**9) for operation in own]
+    assert judge(*wrong).verdict == "violated"
+    assert judge(*wrong[:2], replace(wrong[2], process=1)).verdict == "ok"
+
+
+def test_a_violation_says_how_right_its_times_are() -> None:
+    stale = [replace(o, invoke_ns=o.invoke_ns * 10**9, return_ns=o.return_ns * 10**9) for o in VIOLATED["a stale read"]]
+    assert "right within" not in found(judge(*stale)).as_text()
+    assert "right within 0.400 ms" in found(judge(*(replace(o, error_ns=400_000) for o in stale))).as_text()
 
 
 def hard(operations: int) -> History:

@@ -11,13 +11,15 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from chaos import MonotonicClock
-from orchestration import ClusterPlan
+from orchestration import ClusterPlan, PlacementRefused
+from orchestration.ray_cluster.placement import Host
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError
 from raft_actor_node.kv.commands import Kind
 
 MS = 1_000_000
 CLOCK = SimpleNamespace(offset_ns=0, error_ns=0)
+HOST = Host("h1", "10.0.0.1", 2.0, is_driver=True, name="here")
 
 
 class FakeEngine:
@@ -25,9 +27,17 @@ class FakeEngine:
 
     delay_s = 0.002
 
-    def __init__(self, addresses: Mapping[str, str], *, on_done: Callable[[list[Operation]], None], **_: Any) -> None:
+    def __init__(
+        self,
+        addresses: Mapping[str, str],
+        *,
+        on_done: Callable[[list[Operation]], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+        **_: Any,
+    ) -> None:
         self.addresses = dict(addresses)
         self.on_done = on_done
+        self.clock = clock
         self.batches: list[list[Operation]] = []
         self.open: list[Operation] = []
         self.store: dict[bytes, bytes] = {}
@@ -48,7 +58,7 @@ class FakeEngine:
         self.batches.append(batch)
         self.open += batch
         for operation in batch:
-            operation.start_ns = time.monotonic_ns()
+            operation.start_ns = self.clock()
             operation.attempts = 1
         if not self.silent:
             asyncio.get_running_loop().call_later(self.delay_s, self._complete, batch)
@@ -56,7 +66,7 @@ class FakeEngine:
     async def close(self) -> None:
         self.closed = True
         for operation in self.open:
-            operation.outcome, operation.end_ns = UNKNOWN, time.monotonic_ns()
+            operation.outcome, operation.end_ns = UNKNOWN, self.clock()
         given_up, self.open = self.open, []
         if given_up:
             self.on_done(given_up)
@@ -65,7 +75,7 @@ class FakeEngine:
         done = [operation for operation in batch if operation.outcome == OPEN]
         for operation in done:
             self._apply(operation)
-            operation.outcome, operation.end_ns = OK, time.monotonic_ns()
+            operation.outcome, operation.end_ns = OK, self.clock()
             self.open.remove(operation)
         if done:
             self.on_done(done)
@@ -99,11 +109,14 @@ class RefusingEngine(FakeEngine):
 class FakeWorker:
     """An object that a test holds in place of an actor."""
 
-    clock = CLOCK
+    clock, host = CLOCK, HOST
 
     def __init__(self, held: Any) -> None:
         self.held = held
         self.closed = False
+
+    async def compare_clocks(self) -> Any:
+        return self.clock
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
         assert not self.closed
@@ -150,7 +163,7 @@ class FakeCluster:
                 self.trace[node_id].append({"time_ns": time.monotonic_ns(), "kind": kind, "term": term, "index": term})
 
     def worker(self, node_id: str) -> Any:
-        return SimpleNamespace(clock=CLOCK)
+        return SimpleNamespace(clock=CLOCK, host=HOST)
 
     async def leader(self) -> str | None:
         return self.leads if self.elects else None
@@ -218,7 +231,7 @@ class FakeCluster:
 class FakeBackend:
     """Hands out fake clusters, one per cell; `prepare` may spoil each of them."""
 
-    hosts = ("here",)
+    hosts: tuple[str, ...] = ("here",)
     description = "a fake"
     clock = MonotonicClock()
     load_options: Mapping[str, Any] = MappingProxyType({})
@@ -231,7 +244,16 @@ class FakeBackend:
         self.workers: list[FakeWorker] = []
         self.refusals: dict[int, RaftLabError] = {}
         """Position of a cell, from 0, to why its cluster does not come up."""
+        self.lost: str | None = None
+        self.checked: list[ClusterPlan] = []
+        self.most_nodes = 99
         self.started = asyncio.Event()
+
+    async def check(self, plan: ClusterPlan) -> list[Any]:
+        self.checked.append(plan)
+        if plan.nodes > self.most_nodes:
+            raise PlacementRefused(f"placement: {plan.placement} of {plan.nodes} nodes needs more hosts")
+        return [self.hosts[i % len(self.hosts)] for i in range(plan.nodes)]
 
     async def start_cluster(self, plan: ClusterPlan) -> FakeCluster:
         position = len(self.clusters) + sum(position < len(self.clusters) for position in self.refusals)
@@ -243,7 +265,7 @@ class FakeBackend:
         self.started.set()
         return cluster
 
-    async def host(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> FakeWorker:
+    async def host(self, factory: Callable[..., Any], *args: Any, on: Any = None, **kwargs: Any) -> FakeWorker:
         worker = FakeWorker(factory(*args, engine=self.engine, **kwargs))
         self.workers.append(worker)
         return worker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,15 @@ def test_it_is_available_when_operations_complete_later_than_the_bound() -> None
     assert state(partition, successes(0.5, 3.0, 5.0)) == "unavailable", "too early to count, and healed already"
     assert state(partition, successes(3.2, outcome=UNKNOWN)) == "unavailable"
     assert state(partition, successes()) == "unavailable"
+
+
+def test_what_clocks_cannot_tell_to_be_under_the_fault_is_not() -> None:
+    """After the heal, by a clock that may be wrong, in the last moment before it."""
+    partition = fault(1.0, 5.0)
+    healed = replace(successes(0.5, 4.99), generator_error_ns=np.array([S // 50], np.int64))
+    assert state(partition, successes(0.5, 4.99)) == "available"
+    assert state(partition, healed) == "unavailable"
+    assert late_windows(partition, healed, TIMEOUT_S) == [(3.12 * S, 4.98 * S)]
 
 
 def test_a_few_operations_are_no_service() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sweeps.latency import COLUMNS, FAIL, KINDS, OK, UNKNOWN, Operations, Recorder, percentiles, pool
+from sweeps.latency import COLUMNS, FAIL, KINDS, OK, UNKNOWN, Operations, Recorder, Snapshot, percentiles, pool
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -132,7 +133,7 @@ def test_arrays_are_read_with_numpy_alone(tmp_path: Path) -> None:
     ops.save(tmp_path / "latency.npz")
     with np.load(tmp_path / "latency.npz", allow_pickle=False) as file:
         assert set(file.files) == {
-            *COLUMNS, "dropped_ns", "measure_ns", "fault_ns", "composite_ids", "composite_end",
+            *COLUMNS, "dropped_ns", "measure_ns", "fault_ns", "composite_ids", "composite_end", "generator_error_ns",
         }  # fmt: skip
         assert {name: file[name].dtype for name in COLUMNS} == {
             name: np.dtype(dtype) for name, dtype in COLUMNS.items()
@@ -145,3 +146,32 @@ def test_arrays_are_read_with_numpy_alone(tmp_path: Path) -> None:
     assert again.composite_ids.tolist() == [2**41, 2**42]
     assert again.composite_end.tolist() == [2]
     assert [file.name for file in tmp_path.iterdir()] == ["latency.npz"]
+
+
+def test_a_file_from_before_there_were_several_generators_can_be_read(tmp_path: Path) -> None:
+    ops = operations({"start_ns": 5, "end_ns": 9}, {"start_ns": 6, "end_ns": 9})
+    ops.save(tmp_path / "latency.npz")
+    with np.load(tmp_path / "latency.npz") as file:
+        arrays = {name: file[name] for name in file.files if not name.startswith("generator")}
+    np.savez(tmp_path / "latency.npz", **arrays)
+    again = Operations.load(tmp_path / "latency.npz")
+    assert again["generator"].tolist() == [0, 0]
+    assert (again.generator_error_ns.tolist(), again.lost, again.error_ns) == ([0], 0, 0)
+
+
+def test_generators_and_the_errors_of_their_clocks_are_kept(tmp_path: Path) -> None:
+    ops = operations({"start_ns": 5, "end_ns": 9}, generator_error_ns=np.array([0, 70, -1], np.int64))
+    ops = replace(ops, columns={**ops.columns, "generator": np.array([1], np.uint8)})
+    ops.save(tmp_path / "latency.npz")
+    again = Operations.load(tmp_path / "latency.npz")
+    assert again["generator"].tolist() == [1]
+    assert (again.generator_error_ns.tolist(), again.lost, again.error_ns) == ([0, 70, -1], 1, 70)
+
+
+def test_snapshots_of_several_generators_add_up_and_their_latencies_are_pooled() -> None:
+    one = Snapshot(ok=1, failed=2, dropped=3, per_second=4.0, recent_ms=np.full(99, 1.0, np.float32))
+    other = Snapshot(ok=10, unknown=5, outstanding=6, per_second=0.5, recent_ms=np.full(2, 100.0, np.float32))
+    both = Snapshot.together([one, other])
+    assert both == Snapshot(ok=11, failed=2, unknown=5, dropped=3, outstanding=6, per_second=4.5)
+    assert (both.p50_ms, both.p99_ms) == (1.0, 100.0)
+    assert (Snapshot().p50_ms, Snapshot.together([]).p99_ms) == (None, None)

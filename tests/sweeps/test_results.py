@@ -63,6 +63,17 @@ def test_a_run_directory_has_everything_the_issue_names(tmp_path: Path) -> None:
     assert rows[0]["latency_put_p99.9_ms"] == ""
 
 
+def test_the_table_of_all_cells_tells_how_many_nodes_each_host_had(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "", FACTS)
+    placed, unplaced = cells()
+    placement = {f"n{i}": {"host": f"10.0.0.{1 + i // 2}", "hostname": "x"} for i in (1, 2, 3)}
+    found: dict[str, Any] = {"cell": placed.id, "status": "ok", "placement": placement}
+    writer.write_cell(placed, found, CellFiles(None, (), None, {}))
+    write(writer, unplaced)
+    with (writer.path / "results.csv").open(newline="") as file:
+        assert [row["hosts"] for row in csv.DictReader(file)] == ["10.0.0.1 x 1; 10.0.0.2 x 2", ""]
+
+
 def test_the_table_of_all_cells_tells_what_was_simulated_and_with_less_load(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path, "tiny", "", FACTS)
     [cell] = cells("base: {target: sim}")

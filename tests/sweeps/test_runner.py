@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestration import InfrastructureError, NodeFailed
+from orchestration import InfrastructureError, NodeFailed, PlacementRefused
 from sweeps.api import Run, Sweep, make_view
 from sweeps.cell import read_trace
 from sweeps.latency import OK
@@ -218,7 +218,8 @@ async def test_one_node_whose_files_are_lost_fails_the_cell_and_the_others_logs_
     assert second.result["reason"] == "halting the nodes: OSError: cannot halt"
     assert sorted(file.name for file in (first.path / "nodes").iterdir()) == ["n1.log", "n3.log"]
     assert len(first.operations()) > 0
-    assert [cluster.calls for cluster in backend.clusters] == [["stop keep=True"]] * 2
+    assert [cell.result["status"] for cell in (first, second)] == ["infrastructure", "failed"]
+    assert [cluster.calls for cluster in backend.clusters] == [["stop keep=False"], ["stop keep=True"]]
 
 
 @pytest.mark.parametrize("broken", ["sweeps.runner.judge", "sweeps.cell.fault_windows", "sweeps.cell.read_trace"])
@@ -310,6 +311,38 @@ axes: {load.clients: [2, 4]}
     assert cell.result["status"] == "interrupted"
     assert len(cell.operations()) > 0
     assert journal(path)[-1]["event"] == "run interrupted"
+
+
+async def test_hosts_that_cannot_carry_a_cell_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    backend = FakeBackend()
+    backend.most_nodes = 5
+    text = f"name: tiny\nbase: {{phases: {BRIEF}}}\naxes: {{cluster.placement: [pack, spread], cluster.nodes: [3, 7]}}"
+    with pytest.raises(PlacementRefused, match="of 7 nodes needs more hosts"):
+        await execute(sweep(text), backend, tmp_path)
+    assert (backend.clusters, backend.workers) == ([], [])
+    stored = read_run((tmp_path / "latest").resolve())
+    assert (stored.manifest["complete"], stored.manifest["exit_code"]) == (False, 2)
+
+
+async def test_every_different_placement_is_asked_for_once_and_the_hosts_are_told(tmp_path: Path) -> None:
+    backend = FakeBackend()
+    backend.hosts = ("one", "other", "third")
+    text = (
+        f"name: tiny\nrepeats: 2\norder: sequential\nbase: {{phases: {BRIEF}}}\n"
+        "axes: {cluster.placement: [pack, {per_host: 2}], cluster.nodes: [1, 3], load.clients: [1, 2]}\n"
+        "exclude: [{load.clients: 2, cluster.placement: pack}]"
+    )
+    under_test = sweep(text)
+    code, path, printed = await execute(under_test, backend, tmp_path)
+    assert code == 0
+    assert [(plan.nodes, str(plan.placement)) for plan in backend.checked] == [
+        (1, "pack"), (3, "pack"), (1, "{per_host: 2}"), (3, "{per_host: 2}"),
+    ]  # fmt: skip
+    assert "placement: the nodes of a cell are on 1 to 3 of 3 hosts" in printed
+    for cell in read_run(path).cells:
+        nodes = cell.params["parameters"]["cluster"]["nodes"]
+        place = {"host": "10.0.0.1", "hostname": "here"}
+        assert cell.result["placement"] == {f"n{i}": place for i in range(1, nodes + 1)}
 
 
 async def test_a_backend_that_cannot_be_reached_ends_the_run(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chaos import label
+from orchestration.plan import OnHosts, PerHost
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.units import Range
 from sweeps.document import parse_yaml, split_values
@@ -163,7 +164,11 @@ BAD = [
     ("base: {cluster: {nodes: '3'}}", [], "file.yaml:1: cluster.nodes: must be a whole number, not '3'"),
     ("base: {cluster: {nodes: true}}", [], "file.yaml:1: cluster.nodes: must be a whole number, not True"),
     ("base: {cluster: {command: []}}", [], "file.yaml:1: cluster.command: must be `default`, a command, or a list"),
-    ("base: {cluster: {placement: everywhere}}", [], "file.yaml:1: cluster.placement: must be 'spread', 'strict_"),
+    ("base: {cluster: {placement: everywhere}}", [], "file.yaml:1: cluster.placement: must be spread, strict_spread, "),
+    ("base: {cluster: {placement: {per_host: 0}}}", [], "file.yaml:1: cluster.placement: must be spread, strict_spr"),
+    ("base: {cluster: {placement: {hosts: []}}}", [], "file.yaml:1: cluster.placement: must be spread, strict_spread"),
+    ("base: {cluster: {placement: {hosts: h1}}}", [], "file.yaml:1: cluster.placement: must be spread, strict_spread"),
+    ("base: {cluster: {placement: {per_host: 1, hosts: [a]}}}", [], "file.yaml:1: cluster.placement: must be spread"),
     ("base: {storage: {fsync: sometimes}}", [], "file.yaml:1: storage.fsync: must be 'always' or 'off'"),
     ("base: {limits: {value_bytes: 1MB}}", [], "file.yaml:1: limits.value_bytes: '1MB' is not a size"),
     ("base: {client: {rpc_timeout: 0s}}", [], "file.yaml:1: client.rpc_timeout: must be above 0, not '0s'"),
@@ -221,6 +226,11 @@ BAD = [
     ("{}", ["raft.election_timeout=20ms-40ms"], "-o raft.election_timeout=20ms-40ms: raft.election_timeout: the lon"),
     ("{}", ["load.mix={put: 1.5}"], "-o load.mix={put: 1.5}: load.mix.put: must be at most 1, not 1.5"),
     ("{}", ["chaos={drop: 1.5}"], "-o chaos={drop: 1.5}: chaos: drop: "),
+    (
+        "{}",
+        ["cluster.placement=spread,{per_host: true}"],
+        "-o cluster.placement=spread,{per_host: true}: cluster.placement: must be spread, strict_spread, pack, ",
+    ),
     ("{}", ["load.rate=nan"], "-o load.rate=nan: load.rate: must be a finite number, not 'nan'"),
     ("axes: {load: [{clients: 1}]}", ["load.clients=5"], "-o load.clients=5: load.clients: the spec has an axis over"),
     ("{}", ["thresholds.latency.put.p9=< 1s"], "-o thresholds.latency.put.p9=< 1s: thresholds: latency.put.p9 is n"),
@@ -266,6 +276,7 @@ def test_bad_parameters_run_when_they_are_allowed() -> None:
         ("{client: {dedupe: off}}", "client.dedupe: off lets a retry take effect a second time"),
         ("{load: {value_bytes: 4}}", "load.value_bytes: values below 8 bytes are not unique"),
         ("{load: {rate: 5}}", "load.rate: has no effect in closed mode"),
+        ("{target: sim, cluster: {placement: pack}}", "cluster.placement: has no effect in simulation"),
     ],
 )
 def test_what_is_only_unwise_is_a_warning(parameters: str, warning: str) -> None:
@@ -287,6 +298,21 @@ def test_options_set_values_and_make_axes() -> None:
     assert {label(cell.parameters.chaos) for cell in cells} == {"none", "crash leader"}
     parameters = cells[0].parameters
     assert (parameters.cluster.nodes, parameters.load.clients, parameters.load.mix.put) == (7, 64, 0.25)
+
+
+def test_a_placement_is_a_rule_or_a_mapping_and_can_be_an_axis() -> None:
+    spec, cells = sweep("order: sequential", "cluster.placement=spread,{per_host: 2},{hosts: [10.0.0.2, host2]}")
+    assert [cell.parameters.cluster.placement for cell in cells] == [
+        "spread", PerHost(per_host=2), OnHosts(hosts=("10.0.0.2", "host2")),
+    ]  # fmt: skip
+    assert [cell.label for cell in cells] == [
+        "placement=spread", "placement={per_host: 2}", "placement={hosts: [10.0.0.2, host2]}",
+    ]  # fmt: skip
+    assert [cell.id for cell in sweep(spec.to_yaml())[1]] == [cell.id for cell in cells]
+    _, [cell] = sweep("axes: {cluster.placement: [pack, majority]}", "cluster.placement={per_host: 1}")
+    assert cell.parameters.cluster.placement == PerHost(per_host=1)
+    _, cells = sweep("axes: {cluster.placement: [pack, {per_host: 1}]}\nexclude: [{cluster.placement: {per_host: 1}}]")
+    assert [cell.parameters.cluster.placement for cell in cells] == ["pack"]
 
 
 def test_an_option_replaces_an_axis_in_its_place() -> None:
@@ -325,6 +351,11 @@ def test_the_schema_knows_every_parameter() -> None:
     assert schema["properties"]["axes"]["additionalProperties"] is False
     nodes = schema["properties"]["axes"]["properties"]["cluster.nodes"]["items"]
     assert (nodes["minimum"], nodes["maximum"]) == (1, 99)
+    rules, *mappings = schema["properties"]["axes"]["properties"]["cluster.placement"]["items"]["anyOf"]
+    assert rules["enum"] == ["spread", "strict_spread", "pack", "majority"]
+    assert [schema["$defs"][each["$ref"].rsplit("/", 1)[-1]]["required"] for each in mappings] == [
+        ["per_host"], ["hosts"],
+    ]  # fmt: skip
     for section in ("Raft", "Storage", "Limit", "Transport", "Client", "Cluster", "Load", "Phase"):
         properties = schema["$defs"][f"{section}Settings"]["properties"]
         assert [name for name, field in properties.items() if not field.get("description")] == [], section

@@ -102,11 +102,16 @@ def test_figures_of_nodes_obey_the_rule_of_percentiles() -> None:
     ("more", "flag"),
     [
         (
-            {"nodes": {"n1": NodeFigures(cpu_share=1.0)}, "load": NodeFigures(cpu_share=0.85), "cores": 2},
+            {"nodes": {"n1": NodeFigures(cpu_share=1.0)}, "loads": [NodeFigures(cpu_share=0.85)], "cores": 2},
             "cpu: 1.9 of 2 cores by this cell",
         ),
         ({"cores": 2, "host_busy": 0.98}, "cpu: the host was 98% busy, 0.0 of 2 cores by this cell"),
-        ({"load": NodeFigures(cpu_share=0.95)}, "load generator: 95% of a core"),
+        ({"loads": [NodeFigures(cpu_share=0.95)]}, "load generator: 95% of a core"),
+        (
+            {"loads": [NodeFigures(cpu_share=0.95), NodeFigures(cpu_share=0.2)]},
+            "load generator: 95% of a core, the busiest of 2",
+        ),
+        ({"notes": ["load.on: so"]}, "load.on: so"),
         (
             {"nodes": {"n2": NodeFigures(loop_lag_us=[10, 60_000])}},
             "lag: the event loop of n2 stood still for up to 60",
@@ -121,7 +126,9 @@ def test_signs_that_the_machine_was_measured_are_flagged(more: dict[str, Any], f
 
 def test_a_calm_machine_is_not_flagged() -> None:
     calm = NodeFigures(cpu_share=0.2, fsync_us=[300] * 2000, loop_lag_us=[900] * 200)
-    assert summarise(evidence(puts(), nodes={"n1": calm, "n2": calm}, load=calm, cores=2, host_busy=0.5))["flags"] == []
+    assert (
+        summarise(evidence(puts(), nodes={"n1": calm, "n2": calm}, loads=[calm], cores=2, host_busy=0.5))["flags"] == []
+    )
 
 
 def raft(shortest: str, longest: str) -> Parameters:

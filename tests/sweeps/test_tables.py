@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
@@ -169,7 +170,8 @@ def running() -> tuple[Progress, Clock]:
     progress.leads("n2", 3)
     progress.leads("n3", 4)
     progress.fault("crash n2", counts=True)
-    progress.load(Snapshot(ok=12_345, unknown=2, per_second=4321.0, p50_ms=2.5, p99_ms=9.75))
+    recent_ms = np.array([2.5] * 98 + [9.75] * 2, np.float32)
+    progress.load(Snapshot(ok=12_345, unknown=2, per_second=4321.0, recent_ms=recent_ms))
     clock.now = 27.0
     return progress, clock
 
@@ -281,9 +283,15 @@ def test_the_plan_lists_cells_and_needs() -> None:
     listed = text_of(cells_table(spec, found))
     assert all(cell.id in listed for cell in found)
     assert "{crash: leader, at: 1/3, restart_after: 2s}" in listed
-    assert [line.split()[0] for line in needs_lines(found)] == ["time", "processes", "memory", "disk"]
+    assert [line.split()[0] for line in needs_lines(found)] == ["time", "hosts", "processes", "memory", "disk"]
     assert needs(found).processes == 15
     assert "cells" in text_of(presets_table([(spec, found)]))
+
+
+def test_the_plan_says_how_many_hosts_its_placements_need_and_use() -> None:
+    some = cells("axes: {cluster.placement: [majority, {per_host: 2}], cluster.nodes: [3, 7]}")
+    assert "hosts      at least 4, at most 4 are used" in needs_lines(some)
+    assert needs(cells("base: {cluster: {nodes: 5}}")).hosts == (1, 5)
 
 
 def test_more_nodes_and_larger_values_need_more() -> None:

@@ -1,0 +1,377 @@
+"""Load from several hosts that looks like load from one.
+
+On each chosen host lives a load generator (workload.py), in an actor of its own. Clients and rate are divided among
+them. What they recorded comes back as arrays, is put on the driver's clock, and is merged.
+
+A host may be lost, and the operations of its generator with it. The others go on, and so does the measurement; but
+nobody knows what the lost clients wrote and saw, so that the history of the others proves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestration import InfrastructureError, PlacementRefused
+from orchestration.plan import OnHosts
+from orchestration.ray_cluster.placement import Host, host_named
+from sweeps.latency import COLUMNS, GENERATOR, KINDS, Ints, Snapshot
+from sweeps.spec import LoadSettings, Parameters
+from sweeps.summary import NodeFigures
+from sweeps.values import CLIENT_SHIFT
+from sweeps.workload import LoadGenerator, LoadResult
+
+T = TypeVar("T")
+
+MOST_GENERATORS = 256
+"""A byte of each operation's row names its generator."""
+_TIMES = ("intended_ns", "start_ns", "end_ns")
+_CALL_S, _RESULT_S = 30.0, 120.0
+_LOOK_S = 2.0
+"""For calls that come again: whoever waits for them must not wait for a host that was cut off."""
+
+
+class Clock(Protocol):
+    """How a host's monotonic clock relates to the driver's."""
+
+    @property
+    def offset_ns(self) -> int: ...
+    @property
+    def error_ns(self) -> int: ...
+
+
+class Worker(Protocol):
+    """An object in a process of its own."""
+
+    @property
+    def host(self) -> Any: ...
+    @property
+    def clock(self) -> Clock: ...
+    async def compare_clocks(self) -> Clock: ...
+    async def call(self, method: str, *args: Any, timeout_s: float | None = ..., **kwargs: Any) -> Any: ...
+    async def close(self) -> None: ...
+
+
+class Hosting(Protocol):
+    """What has objects made on hosts."""
+
+    @property
+    def load_options(self) -> Mapping[str, Any]: ...
+    async def host(self, factory: Callable[..., Any], *args: Any, on: Any = None, **kwargs: Any) -> Worker: ...
+
+
+def generator_hosts(
+    on: str | OnHosts, hosts: Sequence[Host], node_hosts: Sequence[Host], leader_host: Host
+) -> tuple[Host | None, ...]:
+    """The host of each load generator; None: the driver's. `hosts` are all there are, `node_hosts` those of the nodes,
+    one after the other. Raises PlacementRefused."""
+    if on == "driver":
+        return (None,)
+    with_node = {host.host_id: host for host in node_hosts}
+    match on:
+        case "leader":
+            chosen = [leader_host]
+        case "every_host":
+            chosen = sorted(with_node.values(), key=lambda host: host.address)
+        case "own_host":
+            chosen = [host for host in hosts if not host.is_driver and host.host_id not in with_node]
+            if not chosen:
+                there = ", ".join(host.address for host in hosts)
+                raise PlacementRefused(
+                    f"load.on: own_host needs a host that has no node and is not the driver's; the {len(node_hosts)} "
+                    f"nodes are on {len(with_node)} of {len(hosts)} hosts: {there}"
+                )
+        case OnHosts():
+            chosen = [host_named(name, hosts, "load.on") for name in on.hosts]
+        case _:
+            raise AssertionError(on)
+    if len(chosen) > MOST_GENERATORS:
+        raise PlacementRefused(f"load.on: {len(chosen)} hosts are too many, at most {MOST_GENERATORS} can have load")
+    return tuple(chosen)
+
+
+def divided(load: LoadSettings, count: int) -> list[LoadSettings]:
+    """The load in `count` parts, or in as many as there are clients, if these are fewer. Clients are divided as evenly
+    as possible, the first parts have one more; the rate is divided in proportion to them."""
+    count = min(count, load.clients)
+    each, more = divmod(load.clients, count)
+    shares = [each + 1] * more + [each] * (count - more)
+    return [
+        load.model_copy(update={"clients": share, "rate": load.rate and load.rate * share / load.clients})
+        for share in shares
+    ]
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of a generator, from that of the cell; the first has the cell's own, as the only one does."""
+    if not number:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}:generator {number}".encode()).digest()[:6], "big")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The rows of several generators, on the driver's clock; fields as in LoadResult."""
+
+    columns: dict[str, NDArray[Any]]
+    composite_ids: NDArray[np.uint64]
+    composite_end: Ints
+    dropped_ns: Ints
+
+
+def merged(parts: Mapping[int, tuple[LoadResult, int]]) -> Merged:
+    """Number of each generator -> what it recorded, and by how many nanoseconds its clock is ahead of the driver's.
+
+    Rows of several generators are in order of start_ns. Whole columns are shifted, so that latencies stay what one
+    clock measured. Composites, which rows mention by their position in a table, have new positions in a common table.
+    """
+    columns: dict[str, list[NDArray[Any]]] = {name: [np.empty(0, dtype)] for name, dtype in COLUMNS.items()}
+    columns[GENERATOR] = [np.empty(0, np.uint8)]
+    ids, ends, dropped = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for number, (result, offset_ns) in parts.items():
+        before = sum(map(len, ends))
+        appended = result.columns["kind"] == KINDS["append"]  # what an append observed is a length
+        for name, column in result.columns.items():
+            if name in _TIMES and offset_ns:
+                column = column - offset_ns  # noqa: PLW2901
+            elif name in ("observed", "expected") and before:
+                composite = (column > 0) & (column < 1 << CLIENT_SHIFT) & ~(appended & (name == "observed"))
+                column = np.where(composite, column + np.uint64(before), column)  # noqa: PLW2901
+            columns[name].append(column)
+        columns[GENERATOR].append(np.full(len(appended), number, np.uint8))
+        ends.append(result.composite_end + sum(map(len, ids)))
+        ids.append(result.composite_ids)
+        dropped.append(result.dropped_ns - offset_ns)
+    whole = {name: _joined(pieces) for name, pieces in columns.items()}
+    if len(parts) > 1:
+        order = np.argsort(whole["start_ns"], kind="stable")
+        whole = {name: column[order] for name, column in whole.items()}
+    return Merged(whole, _joined(ids), _joined(ends), np.sort(_joined(dropped)))
+
+
+def _joined(pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """All in one; a single piece, beside an empty one, is not copied."""
+    return pieces[-1] if len(pieces) <= 2 else np.concatenate(pieces)
+
+
+@dataclass(frozen=True)
+class Generator:
+    """One load generator when the load is over."""
+
+    host: Any
+    clients: int
+    clock: Clock
+    """During the load."""
+    result: LoadResult | None
+    """What it recorded, on the clock of its host."""
+    lost: str | None = None
+    """Why there is nothing, in one line."""
+
+    def figures(self, window_ns: tuple[int, int]) -> NodeFigures:
+        """What it measured about itself in a window on the driver's clock."""
+        if self.result is None:
+            return NodeFigures()
+        times = self.result.sample_ns - self.clock.offset_ns
+        inside = (times >= window_ns[0]) & (times < window_ns[1])
+        cpu, times = self.result.cpu_ns[inside], times[inside]
+        share = float(cpu[-1] - cpu[0]) / float(times[-1] - times[0]) if len(times) > 1 else None
+        return NodeFigures(cpu_share=share, loop_lag_us=(self.result.loop_lag_ns[inside] // 1000).tolist())
+
+    def as_json(self, window_ns: tuple[int, int]) -> dict[str, Any]:
+        """For result.json: where it was, its part of the load, its clock against the driver's, and its figures."""
+        figures = self.figures(window_ns).as_json()
+        return {
+            "host": self.host.address,
+            "clients": self.clients,
+            "offset_ns": self.clock.offset_ns,
+            "error_ns": self.clock.error_ns,
+            "lost": self.lost,
+            **{name: figures[name] for name in ("cpu_share", "loop_lag_p99_us", "loop_lag_max_us")},
+        }
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What all generators recorded."""
+
+    generators: tuple[Generator, ...]
+
+    def merge(self) -> Merged:
+        """The rows of those that are left."""
+        return merged(
+            {
+                number: (each.result, each.clock.offset_ns)
+                for number, each in enumerate(self.generators)
+                if each.result is not None
+            }
+        )
+
+    @property
+    def error_ns(self) -> Ints:
+        """Of each generator: by how much its times may be wrong; -1 when it is lost."""
+        return np.array([-1 if each.lost else each.clock.error_ns for each in self.generators], np.int64)
+
+
+class _Member:
+    """A generator as the group sees it."""
+
+    def __init__(self, number: int, load: LoadSettings, first_client: int, host: Any) -> None:
+        self.number, self.load, self.first_client, self.host = number, load, first_client, host
+        self.worker: Worker | None = None
+        self.lost: str | None = None
+        self.stale = False
+        """It could not be told the latest addresses."""
+        self.seen = Snapshot()
+        """How it stood when it was last asked."""
+
+    async def call(self, method: str, *args: Any, timeout_s: float = _CALL_S) -> Any:
+        """Raises InfrastructureError, and what the method raises."""
+        assert self.worker is not None
+        return await self.worker.call(method, *args, timeout_s=timeout_s)
+
+    async def until_lost(self, work: Awaitable[T]) -> T | None:
+        """What comes of the work; None when the generator is, or now gets, lost."""
+        try:
+            return await work
+        except InfrastructureError as error:
+            self.lost = self.lost or str(error).splitlines()[0]
+            return None
+
+
+class LoadGroup:
+    """The load generators of a cell, with the face of one.
+
+    Usage: `open`, then as a LoadGenerator: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`,
+    `result`, `close`. Raises InfrastructureError until the load has begun; from then on a generator that does not
+    answer is left out, and is lost once its operations cannot be had.
+    """
+
+    def __init__(self, backend: Hosting, parameters: Parameters, seed: int, hosts: Sequence[Any]) -> None:
+        """One generator on each of these hosts, of the backend's (None: the driver's)."""
+        self._backend, self._parameters, self._seed = backend, parameters, seed
+        shares = divided(parameters.load, len(hosts))
+        first = np.cumsum([0, *(share.clients for share in shares)]).tolist()
+        self._members = [
+            _Member(number, share, first[number], host)
+            for number, (share, host) in enumerate(zip(shares, hosts, strict=False))
+        ]
+        self.left_out = len(hosts) - len(shares)
+        """Hosts without a generator, because there are not so many clients."""
+        self._addresses: dict[str, str] = {}
+
+    @property
+    def lost(self) -> list[str]:
+        """Why generators were lost, a line for each that was."""
+        return [f"the load generator on {each.host} is lost: {each.lost}" for each in self._members if each.lost]
+
+    async def open(self) -> None:
+        """Have the generators made."""
+        await self._each(self._make)
+
+    async def _make(self, member: _Member) -> None:
+        parameters = self._parameters
+        member.worker = await self._backend.host(
+            LoadGenerator,
+            member.load,
+            parameters.client,
+            parameters.transport,
+            on=member.host,
+            seed=seed_of(self._seed, member.number),
+            longest_value=parameters.limits.value_bytes,
+            first_client=member.first_client,
+            **self._backend.load_options,
+        )
+        member.host = member.worker.host
+
+    async def connect(self, addresses: Mapping[str, str], timeout_s: float) -> None:
+        """Open a session per client. Raises OperationError when the cluster grants none in time; then it may be called
+        again."""
+        self._addresses = dict(addresses)
+        await self._each(lambda member: member.call("connect", self._addresses, timeout_s=timeout_s))
+
+    async def update_addresses(self, addresses: Mapping[str, str]) -> None:
+        """A node has a new address. Who cannot be told now is told at the next look."""
+        self._addresses = dict(addresses)
+        await self._each(self._tell)
+
+    async def _tell(self, member: _Member) -> None:
+        member.stale = True
+        with contextlib.suppress(InfrastructureError):
+            await member.call("update_addresses", self._addresses, timeout_s=_LOOK_S)
+            member.stale = False
+
+    async def start(self) -> None:
+        """Begin, all at about the same time."""
+        count = len(self._members)
+        await self._each(lambda member: member.call("start", member.number / count))
+
+    async def snapshot(self) -> Snapshot:
+        """How the load stands; of those that do not answer, how it stood."""
+
+        async def look(member: _Member) -> Snapshot:
+            try:
+                if member.stale:
+                    await self._tell(member)
+                member.seen = await member.call("snapshot", timeout_s=_LOOK_S)
+            except InfrastructureError:
+                member.seen = replace(member.seen, per_second=0.0, recent_ms=Snapshot().recent_ms)
+            return member.seen
+
+        return Snapshot.together(await self._each(look))
+
+    async def stop(self) -> None:
+        """Send nothing new. Who cannot be told goes on until it is drained."""
+
+        async def stop(member: _Member) -> None:
+            with contextlib.suppress(InfrastructureError):
+                await member.call("stop", timeout_s=_LOOK_S)
+
+        await self._each(stop)
+
+    async def drain(self, timeout_s: float) -> int:
+        """As of a LoadGenerator; the sum. Then the clocks are compared a last time."""
+
+        async def drain(member: _Member) -> int:
+            assert member.worker is not None
+            given_up = await member.call("drain", timeout_s, timeout_s=timeout_s + _CALL_S)
+            await member.worker.compare_clocks()
+            return int(given_up)
+
+        return sum(each or 0 for each in await self._each(lambda member: member.until_lost(drain(member))))
+
+    async def result(self) -> GroupResult:
+        """Everything that was recorded, after `drain`."""
+
+        async def result(member: _Member) -> Generator:
+            assert member.worker is not None
+            found = None
+            if not member.lost:
+                found = await member.until_lost(member.call("result", timeout_s=_RESULT_S))
+            return Generator(member.host, member.load.clients, member.worker.clock, found, member.lost)
+
+        return GroupResult(tuple(await self._each(result)))
+
+    async def close(self) -> None:
+        """End all of them."""
+
+        async def close(member: _Member) -> None:
+            worker, member.worker = member.worker, None
+            if worker is not None:
+                await worker.close()
+
+        await self._each(close)
+
+    async def _each(self, work: Callable[[_Member], Awaitable[T]]) -> list[T]:
+        """The work of all members; when it fails for one, that is raised once all have ended."""
+        outcomes = await asyncio.gather(*(work(member) for member in self._members), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return outcomes  # type: ignore[return-value]

@@ -1,0 +1,101 @@
+"""What the driver asks Ray's head before it places anything, and what it makes of the answers; without Ray."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from orchestration import Backend, ClusterPlan, InfrastructureError, PlacementRefused
+from orchestration.ray_cluster import connect
+from orchestration.ray_cluster.placement import Host
+
+HEAD = Host("id-head", "10.0.0.1", 0.0, is_driver=True, name="head")
+ONE, TWO = (Host(f"id-{i}", f"10.0.0.{i}", 1.0, name=f"host{i}") for i in (2, 3))
+
+
+class Head:
+    """Ray's head; answers with what a test puts here."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hosts = [HEAD, ONE, TWO]
+        self.free = {"id-2": 1.0, "id-3": 1.0}
+        self.asked = 0
+        monkeypatch.setattr(connect, "_live_hosts", lambda: list(self.hosts))
+        monkeypatch.setattr(connect, "_free_cpus", self._free_cpus)
+
+    def _free_cpus(self) -> dict[str, float]:
+        self.asked += 1
+        return dict(self.free)
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Head:
+    return Head(monkeypatch)
+
+
+async def test_the_hosts_of_a_plan_are_told_and_looked_up_anew(head: Head) -> None:
+    backend = Backend("a test", [HEAD], private=False)
+    assert await backend.check(ClusterPlan(nodes=3)) == (ONE, TWO, ONE)
+    assert backend.hosts == (HEAD, ONE, TWO)
+    head.hosts = [HEAD, TWO]
+    assert await backend.check(ClusterPlan(nodes=3)) == (TWO, TWO, TWO)
+
+
+async def test_too_few_hosts_are_refused_without_a_wait(head: Head) -> None:
+    begin = time.monotonic()
+    with pytest.raises(PlacementRefused, match="strict_spread of 3 nodes needs 3 hosts, there are 2"):
+        await Backend("a test", [HEAD], private=False).check(ClusterPlan(nodes=3, placement="strict_spread"))
+    assert time.monotonic() - begin < 1
+    assert head.asked == 0
+
+
+async def test_a_cpu_that_somebody_uses_is_waited_for_but_not_for_ever(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Backend("a test", [HEAD], private=False)
+    monkeypatch.setattr(connect, "_POLL_S", 0.001)
+    monkeypatch.setattr(connect, "_PLACEMENT_TIMEOUT_S", 0.05)
+    head.free["id-3"] = 0.0
+    with pytest.raises(PlacementRefused, match=r"not possible within 0\.05 s: 10\.0\.0\.3 \(host3\) has 0 of its 1 CP"):
+        await backend.check(ClusterPlan(nodes=2))
+    assert head.asked > 1
+
+    def given_back() -> dict[str, float]:
+        monkeypatch.setattr(connect, "_free_cpus", lambda: {"id-2": 1.0, "id-3": 1.0})
+        return {"id-2": 1.0}
+
+    monkeypatch.setattr(connect, "_free_cpus", given_back)
+    assert await backend.check(ClusterPlan(nodes=2)) == (ONE, TWO)
+
+
+async def test_a_host_that_left_is_not_waited_for(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Backend("a test", [HEAD], private=False)
+
+    def left() -> dict[str, float]:
+        head.hosts = [HEAD, ONE]
+        return {"id-2": 1.0}
+
+    monkeypatch.setattr(connect, "_free_cpus", left)
+    with pytest.raises(InfrastructureError, match=r"10\.0\.0\.3 \(host3\) left the Ray cluster"):
+        await backend.check(ClusterPlan(nodes=2))
+
+
+async def test_a_head_that_does_not_answer_does_not_keep_us(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    unreachable = threading.Event()
+    monkeypatch.setattr(connect, "_HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connect, "_live_hosts", unreachable.wait)
+    backend = Backend("a test", [HEAD], private=False)
+    try:
+        with pytest.raises(InfrastructureError, match=r"Ray's head did not answer within 0\.05 s"):
+            await backend.check(ClusterPlan(nodes=2))
+    finally:
+        unreachable.set()
+
+    def broken() -> list[Host]:
+        raise RuntimeError("Failed to get all node info.\nmore")
+
+    monkeypatch.setattr(connect, "_live_hosts", broken)
+    with pytest.raises(InfrastructureError, match=r"Ray's head did not answer: Failed to get all node info\.$"):
+        await backend.check(ClusterPlan(nodes=2))

@@ -1,0 +1,119 @@
+"""Placement on hosts with addresses of their own, as a user asks for it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeps.api import Run
+from sweeps.grid import show
+from tests.testbed.hosts import Testbed, missing
+from tests.testbed.ray_hosts import RayHosts, start_ray
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+LATE = str(Path(__file__).with_name("placed_late.py"))
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    with Testbed(4, shared=[tmp_path_factory.getbasetemp()]) as testbed:
+        yield testbed
+
+
+@pytest.fixture(scope="module")
+def ray(bed: Testbed) -> RayHosts:
+    return start_ray(bed)
+
+
+def sweep(bed: Testbed, ray: RayHosts, folder: Path, *options: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of `sweep run` on the head."""
+    words = [word for option in options for word in ("-o", option)]
+    command = [sys.executable, "-m", "sweeps.cli", "run", "quick", *words, "--plain", "--out", str(folder)]
+    process = bed.head.start(
+        *command, "--address", ray.address, env=ray.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        output, errors = process.communicate(timeout=150)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, output, errors
+
+
+def test_nodes_are_where_each_cell_wants_them_and_the_results_say_so(
+    bed: Testbed, ray: RayHosts, tmp_path: Path
+) -> None:
+    third = bed.hosts[2]
+    placements = f"spread,majority,{{per_host: 2}},{{hosts: [{third.name}, {bed.hosts[0].address}]}}"
+    code, output, errors = sweep(
+        bed,
+        ray,
+        tmp_path,
+        f"cluster.placement={placements}",
+        "cluster.nodes=5",
+        "phases.measure=1s",
+        "phases.warmup=0s",
+    )
+    assert code == 0, output + errors
+    assert "placement: the nodes of a cell are on 2 to 4 of 5 hosts" in output
+    run = Run.read(tmp_path / "quick/latest")
+    with (run.path / "results.csv").open(newline="") as file:
+        columns = {row["cell"]: row["hosts"] for row in csv.DictReader(file)}
+    shares = {}
+    for cell in run.cells:
+        placed = cell.result["placement"]
+        assert list(placed) == ["n1", "n2", "n3", "n4", "n5"]
+        assert all(bed.host(place["host"]).name == place["hostname"] for place in placed.values())
+        count = Counter(place["hostname"] for place in placed.values())
+        shares[show(cell.stored.params["axes"]["cluster.placement"])] = dict(count)
+        assert columns[cell.id].count(";") == len(count) - 1
+    assert shares == {
+        "spread": {"host1": 2, "host2": 1, "host3": 1, "host4": 1},
+        "majority": {"host1": 3, "host2": 1, "host3": 1},
+        "{per_host: 2}": {"host1": 2, "host2": 2, "host3": 1},
+        f"{{hosts: [host3, {bed.hosts[0].address}]}}": {"host3": 3, "host1": 2},
+    }
+
+
+def test_too_few_hosts_are_refused_before_anything_starts(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    code, output, errors = sweep(bed, ray, tmp_path, "cluster.placement=strict_spread", "cluster.nodes=3,5")
+    assert time.monotonic() - begin < 20
+    assert (code, "[1/" in output) == (2, False), output + errors
+    names = ", ".join(f"{host.address} ({host.name})" for host in bed.hosts)
+    assert errors == (
+        f"sweep: placement: strict_spread of 5 nodes needs 5 hosts, there are 4: {names} "
+        f"(and without a CPU: {bed.head.address} ({bed.head.name}))\n"
+    )
+    manifest = json.loads((tmp_path / "quick/latest/manifest.json").read_text())
+    assert (manifest["exit_code"], manifest["complete"]) == (2, False)
+
+
+def test_a_host_that_is_lost_after_it_was_chosen_is_told_within_a_minute(
+    bed: Testbed, ray: RayHosts, tmp_path: Path
+) -> None:
+    """Its processes end all at once, and Ray's head has yet to notice."""
+    go, lost = tmp_path / "go", bed.hosts[3]
+    env = ray.env | {"RAY_ADDRESS": ray.address}
+    process = bed.head.start(sys.executable, LATE, "4", str(go), env=env, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert lost.address in process.stdout.readline()
+        lost.kill()
+        go.touch()
+        told, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    seconds, _, reason = told.strip().partition(" ")
+    assert lost.address in reason, told
+    assert float(seconds) < 75
