@@ -195,7 +195,7 @@ class Sweep:
             announce(backend.description)
             writer.add_facts({"ray": backend.description})
             progress.where = f"{writer.path}   {backend.description}"
-            await self._check_placement(backend, announce)
+            await self._check_placement(backend, announce, self.cells[len(done) :])
             with view:
                 # Not before it is needed: it brings gRPC with it.
                 from sweeps.cell import CellRun  # noqa: PLC0415
@@ -206,15 +206,15 @@ class Sweep:
 
                 return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells, done)
 
-    async def _check_placement(self, backend: Backend, announce: Callable[[str], None]) -> None:
+    async def _check_placement(self, backend: Backend, announce: Callable[[str], None], cells: Sequence[Cell]) -> None:
         """Refuse what the hosts cannot carry before anything starts."""
         # Not before it is needed: it brings gRPC with it.
         from sweeps.loads import generator_hosts  # noqa: PLC0415
 
-        clusters = [cell.parameters.cluster for cell in self.cells]
+        clusters = [cell.parameters.cluster for cell in cells]
         plans = dict.fromkeys((cluster.nodes, cluster.placement) for cluster in clusters)
         chosen = {plan: await backend.check(ClusterPlan(nodes=plan[0], placement=plan[1])) for plan in plans}
-        for cell, cluster in zip(self.cells, clusters, strict=True):
+        for cell, cluster in zip(cells, clusters, strict=True):
             hosts = chosen[cluster.nodes, cluster.placement]
             generator_hosts(cell.parameters.load.on, backend.hosts, hosts, leader_host=hosts[0])  # or any other
         if len(backend.hosts) > 1:

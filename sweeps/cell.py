@@ -27,9 +27,9 @@ import numpy as np
 import psutil
 
 from chaos import FaultEvent, NotHealed, Target, fault_windows, plan, ran, run
-from orchestration import ClusterPlan, InfrastructureError, PlacementRefused
+from orchestration import ClusterPlan, InfrastructureError, NodeFailed, PlacementRefused
 from raft_actor_node.core.invariants.liveness import PATIENCE
-from raft_actor_node.errors import OperationError, RaftLabError
+from raft_actor_node.errors import DiskError, OperationError, RaftLabError
 from sweeps.grid import Cell
 from sweeps.latency import Operations
 from sweeps.loads import Clock, GroupResult, Hosting, LoadGroup, Worker, generator_hosts
@@ -178,7 +178,7 @@ class CellRun:
             raise
         except RaftLabError as failure:
             error, detail = str(failure).splitlines()[0], str(failure)
-            lost = error if isinstance(failure, (InfrastructureError, PlacementRefused)) else None
+            lost = error if _is_loss(failure) else None
             self._refused = isinstance(failure, PlacementRefused)
             self._node_died = isinstance(failure, NodeDied)
         except Exception as failure:  # a bug, here or in what we call, must not cost the cells to come
@@ -564,6 +564,7 @@ class CellRun:
                 record.traces[node_id] = list(files.trace)
             except Exception as failure:
                 record.fails(failure, f"collecting the files of {node_id}")
+                record.logs.setdefault(node_id, f"its log could not be had: {failure}\n")
 
         # All at once: one whose host is silent costs its time, and only once.
         await _of_each(cluster, collect)
@@ -580,12 +581,7 @@ class CellRun:
             "statuses": self._statuses,
             "aims": self._aims,
             "exits": [
-                {
-                    "exit_code": getattr(end, "exit_code", None),
-                    "text": str(end),
-                    "infrastructure": getattr(end, "infrastructure", False),
-                }
-                for end in cluster.unexpected_exits
+                {"exit_code": getattr(end, "exit_code", None), "text": str(end)} for end in cluster.unexpected_exits
             ],
             "clocks": {
                 node_id: {"offset_ns": clock.offset_ns, "error_ns": clock.error_ns} for node_id, clock in clocks.items()
@@ -712,6 +708,12 @@ async def _of_each(cluster: Cluster, ask: Callable[[str], Any], node_ids: Sequen
 def _losses(cluster: Cluster) -> list[Any]:
     """The ends of nodes that come of what the nodes run on."""
     return [end for end in cluster.unexpected_exits if getattr(end, "infrastructure", False)]
+
+
+def _is_loss(failure: RaftLabError) -> bool:
+    """Whether it is no fault of a node: it has no place, what it would run on is gone, or its disk fails."""
+    disk = isinstance(failure, NodeFailed) and failure.node_exit_code == DiskError.exit_code
+    return disk or isinstance(failure, (InfrastructureError, PlacementRefused))
 
 
 def _clock(cluster: Cluster, node_id: str) -> Clock:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class _Group(click.Group):
     """Says errors of ours in one line, without a traceback unless it is asked for."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            calls = sys.modules.get("orchestration.ray_cluster.calls")
+            if calls is not None and calls.hangs():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code if isinstance(end.code, int) else 1)
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         from raft_actor_node.errors import RaftLabError

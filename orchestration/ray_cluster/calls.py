@@ -22,8 +22,21 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+_THREAD = "call into Ray"
+_GRACE_S = 1.0
+
+
 def _start(run: Callable[[], None]) -> None:
-    threading.Thread(target=run, name="ray", daemon=True).start()
+    threading.Thread(target=run, name=_THREAD, daemon=True).start()
+
+
+def hangs() -> bool:
+    """Whether a call has never come back. Then Python does not come to an end by itself: Ray's handler at its exit
+    waits for that call."""
+    left = [thread for thread in threading.enumerate() if thread.name == _THREAD]
+    for thread in left:
+        thread.join(_GRACE_S)
+    return any(thread.is_alive() for thread in left)
 
 
 class Caller:

@@ -440,6 +440,8 @@ class RayCluster:
             await asyncio.sleep(_POLL_S)
         if node.state == "down":
             end = next(end for end in reversed(self.exits) if end.node_id == node.node_id)
+            if end.infrastructure:
+                raise InfrastructureError(str(end))
             raise NodeFailed(node.node_id, str(end).partition(" ended ")[2], end.exit_code, end.log_tail)
 
     async def _crash(self, node: _Node) -> int | None:

@@ -127,7 +127,7 @@ class Backend:
     def lost(self) -> str | None:
         """Why nothing can be done here any more; None as long as Ray's head answers."""
         silent_s = 0.0 if self._pulse is None else self._pulse.silent_s
-        return None if silent_s < _SILENCE_S else f"Ray's head has not answered for {silent_s:.0f} s"
+        return None if silent_s < _SILENCE_S else f"Ray's head has not answered for {_SILENCE_S:g} s"
 
     async def start_cluster(self, plan: ClusterPlan) -> RayCluster:
         """Bring up a cluster; see RayCluster.bring_up."""
@@ -197,15 +197,17 @@ class Backend:
     async def _drop_lost(self, host_ids: Iterable[str]) -> None:
         """Give up the idle actors on these hosts that do not answer."""
 
-        async def look_after(worker: Worker) -> None:
+        async def answers(worker: Worker) -> bool:
             try:
                 await worker.knock()
-                self._idle[worker.host.host_id].append(worker)
             except InfrastructureError:
-                self._take_back(worker, healthy=False)
+                return False
+            return True
 
         idle = [worker for host_id in host_ids for worker in self._idle.pop(host_id, ())]
-        await asyncio.gather(*map(look_after, idle))
+        healthy = await asyncio.gather(*map(answers, idle))
+        for worker, well in zip(idle, healthy, strict=True):
+            self._take_back(worker, healthy=well)
 
     async def _create(self, chosen: Sequence[Host]) -> list[Worker]:
         if not chosen:

@@ -145,7 +145,10 @@ class Worker:
         try:
             async with limit:
                 self._limits.add(limit)
-                return await getattr(self._actor, method).remote(*args)
+                try:
+                    return await getattr(self._actor, method).remote(*args)
+                finally:
+                    self._limits.discard(limit)
         except TimeoutError as error:
             # A TimeoutError of the method itself arrives as a RayTaskError that is one, too.
             if isinstance(error, RayTaskError):
@@ -167,8 +170,6 @@ class Worker:
             if dead:
                 self.give_up(words)
             raise InfrastructureError(words) from None
-        finally:
-            self._limits.discard(limit)
 
     async def _measured(self) -> Clock:
         if self.facts.clock_id == clock_id():

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestration import InfrastructureError, NodeExit, PlacementRefused
+from orchestration import InfrastructureError, NodeExit, NodeFailed, PlacementRefused
 from raft_actor_node.errors import ConfigError
 from sweeps.api import Sweep
 from sweeps.live import PlainView
@@ -181,9 +181,11 @@ async def test_a_disk_that_is_full_is_the_hosts_and_an_error_of_the_node_is_its_
         cluster.unexpected_exits += [full] if not backend.clusters else [full, own]  # type: ignore[list-item]
 
     backend = FakeBackend(spoil)
-    code, path, _ = await execute(sweep(), backend, tmp_path)
+    backend.refusals[2] = NodeFailed("n1", "ended before it served: exit code 6 (disk error)", 6, "No space left")
+    code, path, _ = await execute(sweep(THREE_CELLS), backend, tmp_path)
     assert code == 1
-    disk, broken = read_run(path).cells
+    disk, broken, never = read_run(path).cells
+    assert never.result["status"] == "infrastructure"
     assert disk.result["status"] == "infrastructure"
     assert disk.result["reason"] == (
         "node n2 on host 10.0.0.3 ended (exit): exit code 6 (disk error): DiskError: n2/log: No space left on device"
