@@ -29,7 +29,8 @@ BASE: dict[str, Any] = {
 ORPHAN = f"""
 import os, subprocess, sys
 env = {{**os.environ, "{OWNER_VARIABLE}": str(os.readlink("/proc/self/ns/pid")) + f":{{os.getpid()}}:1"}}
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], env=env, start_new_session=True)
+sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
+subprocess.Popen(sleep, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 """
 
 
