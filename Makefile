@@ -2,13 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test simulate mutants nightly bench lint proto install install-dev clean
+.PHONY: sweep test testbed testbed-sweep simulate mutants nightly bench lint proto install install-dev clean
 
 sweep: install ## Real Raft clusters of 3, 5 and 7 nodes, with a live table
 	$(BIN)/sweep run quick
 
-test: install-dev ## All tests
+test: install-dev ## All tests but those of several hosts
 	$(BIN)/pytest
+
+testbed: install-dev ## Tests of several hosts, on network namespaces of this machine: needs root; 15 minutes
+	$(BIN)/pytest -m testbed tests/testbed
+
+PRESET ?= scalability
+HOSTS ?= 4
+testbed-sweep: install ## A sweep over such hosts: make testbed-sweep PRESET=scalability HOSTS=4 ARGS="-o repeats=3"
+	$(BIN)/python -m tests.testbed --hosts $(HOSTS) sweep $(PRESET) $(ARGS)
 
 simulate: install ## 1000 simulated clusters under faults, every one of them checked; 3 minutes
 	$(BIN)/sweep simulate --seeds 1000
@@ -16,9 +24,10 @@ simulate: install ## 1000 simulated clusters under faults, every one of them che
 mutants: install-dev ## Planted bugs, each of which must be caught; 2 minutes
 	$(BIN)/python -m tests.mutants
 
-nightly: install-dev ## What takes longer: 10 000 simulated clusters, all scenarios on real processes; 1.5 hours
+nightly: install-dev ## What takes longer: 10 000 simulated clusters, hosts lost and lost, all scenarios on real processes; 2 hours
 	$(BIN)/sweep simulate --seeds 10000 --seed $$(date +%Y%m%d)0000 --plain
 	$(BIN)/python -m tests.mutants --first 1000
+	NIGHTLY=1 $(BIN)/pytest -m testbed tests/testbed/test_bars.py
 	for preset in scenarios survival bad-parameters chaos; do $(BIN)/sweep run $$preset --plain || exit; done
 
 bench: install-dev ## Operations per second beside an echo; recovery; footprint; simulation; checker. Nothing else should run

@@ -7,12 +7,15 @@ No Ray and no sockets here: the book is a value that others send about.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import NamedTuple
 
 log = logging.getLogger(__name__)
+
+_LISTENER_TIMEOUT_S = 2.0
 
 
 class Entry(NamedTuple):
@@ -68,11 +71,12 @@ class AddressBook(Mapping[str, Entry]):
         return unsubscribe
 
     async def publish(self) -> None:
-        """Tell every listener. One that fails is logged and keeps the others from nothing."""
+        """Tell every listener. One that fails, or takes long, is logged and keeps the others from nothing."""
         for listener in tuple(self._listeners):
             try:
                 answer = listener(self)
                 if inspect.isawaitable(answer):
-                    await answer
+                    async with asyncio.timeout(_LISTENER_TIMEOUT_S):
+                        await answer
             except Exception:
                 log.warning("an address book listener failed", exc_info=True)

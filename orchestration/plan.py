@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHa
 
 from orchestration.errors import describe_exit
 from raft_actor_node.config import LimitSettings, RaftSettings, Section, StorageSettings, TransportSettings
+from raft_actor_node.errors import DiskError
 
 
 class PerHost(Section):
@@ -109,10 +110,21 @@ class NodeExit(NamedTuple):
     log_tail: str
     time_ns: int
     """When it was noticed, on the driver's monotonic clock."""
+    host: str = ""
+    """Address of the host it was on."""
+
+    @property
+    def infrastructure(self) -> bool:
+        """Whether what the node ran on failed: its actor, its host, or, as it says itself, its disk."""
+        return self.cause == "infrastructure" or (self.cause == "exit" and self.exit_code == DiskError.exit_code)
 
     def __str__(self) -> str:
         how = describe_exit(self.exit_code) if self.exit_code is not None else self.log_tail
-        return f"node {self.node_id} ended ({self.cause}): {how}"
+        if not self.infrastructure:
+            return f"node {self.node_id} ended ({self.cause}): {how}"
+        last = next((line.strip() for line in reversed(self.log_tail.splitlines()) if line.strip()), "")
+        why = how if last in how else f"{how}: {last}"
+        return f"node {self.node_id} on host {self.host} ended ({self.cause}): {why}"
 
 
 @dataclass(frozen=True)

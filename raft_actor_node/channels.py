@@ -6,6 +6,9 @@ from raft_actor_node.config import TransportSettings
 
 ChannelOptions = list[tuple[str, int]]
 
+_NEVER_MS = 2**31 - 2
+"""The longest time that the library does not take for "off"."""
+
 
 def channel_options(transport: TransportSettings) -> ChannelOptions:
     """Options of every outgoing channel.
@@ -23,13 +26,27 @@ def channel_options(transport: TransportSettings) -> ChannelOptions:
         ("grpc.enable_http_proxy", 0),
         # Otherwise all channels of a process to one address share one connection.
         ("grpc.use_local_subchannel_pool", 1),
+        *silence(transport),
         *message_limits(transport),
     ]
 
 
 def server_options(transport: TransportSettings) -> ChannelOptions:
     """Options of every server: a port belongs to one process only."""
-    return [("grpc.so_reuseport", 0), *message_limits(transport)]
+    return [("grpc.so_reuseport", 0), *silence(transport), *message_limits(transport)]
+
+
+def silence(transport: TransportSettings) -> ChannelOptions:
+    """When to give a connection up on which nothing is acknowledged; both ends send, so both decide.
+
+    The library gives TCP the timeout of its keepalive as TCP_USER_TIMEOUT, if keepalive is on. It is, but never asks:
+    that would cost something on every idle link, foreign servers hang up on whoever asks often, and a process that is
+    paused would lose its connections.
+    """
+    return [
+        ("grpc.keepalive_time_ms", _NEVER_MS),
+        ("grpc.keepalive_timeout_ms", _ms(transport.silence_timeout)),
+    ]
 
 
 def message_limits(transport: TransportSettings) -> ChannelOptions:

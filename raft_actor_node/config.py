@@ -96,6 +96,11 @@ class TransportSettings(Section):
     """An attempt to connect that takes longer is given up."""
     reconnect_backoff: DurationRange = Range(0.1, 0.5)
     """Pause before connecting again: the first, and the longest."""
+    silence_timeout: Annotated[Duration, Field(ge=0.1)] = 1.0
+    """A connection is given up, and opened anew, when its other end acknowledges nothing for this long though something
+    was sent (TCP_USER_TIMEOUT, on Linux). TCP alone tries again after pauses that double, so that a peer would stay
+    away about as long again as its network was down. It is the host or the network that is silent then: for a process
+    that is paused its kernel acknowledges, and so do link faults, whatever they drop."""
     queue_bytes: Annotated[Size, Field(ge=64 * 1024)] = 32 * 1024 * 1024
     """Bytes that may wait to be sent to one peer; what exceeds them is lost, as on any network."""
     probe_timeout: Annotated[Duration, Field(gt=0)] = 2.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import os
 import signal
@@ -24,7 +25,7 @@ from sweeps.estimate import MOST_SIMULATED
 from sweeps.grid import Cell, make_cells
 from sweeps.latency import OK, Ints, Operations
 from sweeps.progress import Progress
-from sweeps.results import EXIT_INTERRUPTED, RunWriter, StoredCell, manifest, read_run
+from sweeps.results import EXIT_INTERRUPTED, RunWriter, StoredCell, commit, manifest, read_run
 from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
 
 if TYPE_CHECKING:
@@ -120,14 +121,48 @@ class Sweep:
         )
         if self.refused:
             facts["refused"] = dict(self.refused)
+        facts["cells"] = [cell.id for cell in self.cells]
         writer = RunWriter.create(out, spec.name, spec.to_yaml(), facts)
-        progress = Progress(spec.name, self.cells, cores=os.cpu_count() or 2)
+        return await self._execute(writer, (), connect, view, announce)
+
+    @classmethod
+    async def resume(
+        cls,
+        path: Path,
+        command_line: Sequence[str],
+        connect: Connect,
+        view: Callable[[Progress], View],
+        announce: Callable[[str], None] = lambda text: None,
+    ) -> tuple[int, Path]:
+        """Complete the run in a directory, by its own spec: what is done stays as it is, the rest runs. Otherwise as
+        `execute`. Raises ConfigError when it is no run, still runs, or has other cells by now."""
+        sweep = cls.from_file(path / "spec.yaml")
+        facts = {"command_line": list(command_line), "commit": commit()}
+        writer, done = RunWriter.reopen(path, sweep.cells, facts)
+        by_id = {cell.id: cell for cell in sweep.cells}
+        first = [by_id.pop(stored.params["cell"]) for stored in done]
+        announce(f"{len(first)} of {len(sweep.cells)} cells are done")
+        # Those that are done come first, in the order in which they ran.
+        ordered = dataclasses.replace(sweep, cells=[*first, *by_id.values()])
+        return await ordered._execute(writer, done, connect, view, announce)
+
+    async def _execute(
+        self,
+        writer: RunWriter,
+        done: Sequence[StoredCell],
+        connect: Connect,
+        view: Callable[[Progress], View],
+        announce: Callable[[str], None],
+    ) -> tuple[int, Path]:
+        progress = Progress(self.spec.name, self.cells, cores=os.cpu_count() or 2)
+        progress.take_up([(cell.params, cell.result) for cell in done])
+        results = [cell.result for cell in done]
         announce(f"results in {writer.path}")
         display = view(progress)
         work = asyncio.ensure_future(
-            self._in_simulation(writer, progress, display)
-            if self.simulated
-            else self._on_backend(connect, writer, progress, display, announce)
+            self._without_backend(writer, progress, display, results)
+            if self.simulated or len(done) == len(self.cells)
+            else self._on_backend(connect, writer, progress, display, announce, results)
         )
         loop = asyncio.get_running_loop()
         signals = (signal.SIGINT, signal.SIGTERM)
@@ -154,13 +189,19 @@ class Sweep:
                 loop.remove_signal_handler(each)
 
     async def _on_backend(
-        self, connect: Connect, writer: RunWriter, progress: Progress, view: View, announce: Callable[[str], None]
+        self,
+        connect: Connect,
+        writer: RunWriter,
+        progress: Progress,
+        view: View,
+        announce: Callable[[str], None],
+        done: Sequence[Mapping[str, Any]],
     ) -> int:
         async with connect() as backend:
             announce(backend.description)
             writer.add_facts({"ray": backend.description})
             progress.where = f"{writer.path}   {backend.description}"
-            await self._check_placement(backend, announce)
+            await self._check_placement(backend, announce, self.cells[len(done) :])
             await self._examine(backend, writer, announce)
             with view:
                 # Not before it is needed: it brings gRPC with it.
@@ -170,17 +211,17 @@ class Sweep:
                 def begin(cell: Cell, progress: Progress, run_id: str) -> Life:
                     return CellRun(cell, backend, progress, run_id)
 
-                return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells)
+                return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells, done)
 
-    async def _check_placement(self, backend: Backend, announce: Callable[[str], None]) -> None:
+    async def _check_placement(self, backend: Backend, announce: Callable[[str], None], cells: Sequence[Cell]) -> None:
         """Refuse what the hosts cannot carry before anything starts."""
         # Not before it is needed: it brings gRPC with it.
         from sweeps.loads import generator_hosts  # noqa: PLC0415
 
-        clusters = [cell.parameters.cluster for cell in self.cells]
+        clusters = [cell.parameters.cluster for cell in cells]
         plans = dict.fromkeys((cluster.nodes, cluster.placement) for cluster in clusters)
         chosen = {plan: await backend.check(ClusterPlan(nodes=plan[0], placement=plan[1])) for plan in plans}
-        for cell, cluster in zip(self.cells, clusters, strict=True):
+        for cell, cluster in zip(cells, clusters, strict=True):
             hosts = chosen[cluster.nodes, cluster.placement]
             generator_hosts(cell.parameters.load.on, backend.hosts, hosts, leader_host=hosts[0])  # or any other
         if len(backend.hosts) > 1:
@@ -196,15 +237,19 @@ class Sweep:
             if finding.severity == "wrong":
                 announce(str(finding))
 
-    async def _in_simulation(self, writer: RunWriter, progress: Progress, view: View) -> int:
+    async def _without_backend(
+        self, writer: RunWriter, progress: Progress, view: View, done: Sequence[Mapping[str, Any]]
+    ) -> int:
+        """In simulation; or of real cells only the checks that are left."""
         from sweeps.runner import Runner  # noqa: PLC0415
         from sweeps.simulated import SimulatedCell  # noqa: PLC0415
 
-        where = f"simulation, at most {MOST_SIMULATED} operations per cell"
-        writer.add_facts({"target": "sim", "most_operations": MOST_SIMULATED})
-        progress.where = f"{writer.path}   {where}"
+        if self.simulated:
+            where = f"simulation, at most {MOST_SIMULATED} operations per cell"
+            writer.add_facts({"target": "sim", "most_operations": MOST_SIMULATED})
+            progress.where = f"{writer.path}   {where}"
         with view:
-            return await Runner(SimulatedCell, writer, progress, view, self.spec.thresholds).run(self.cells)
+            return await Runner(SimulatedCell, writer, progress, view, self.spec.thresholds).run(self.cells, done)
 
 
 def ray(address: str | None) -> Connect:

@@ -3,6 +3,10 @@
 Here a cluster, a load generator and a monkey are put together. Nothing is written and nothing is judged: what
 comes out is a Record. The clusters are known only by the protocols below, and time passes as the backend's clock
 and the event loop say: it may be virtual.
+
+What the nodes run on may fail: an actor, a host, a disk, Ray. That is nobody's fault, and no result either: the cell
+says what was lost. As long as the load generator lives the measurement goes on to its end, so that what clients saw
+of it is in the arrays, and what is left is inspected and collected.
 """
 
 from __future__ import annotations
@@ -23,9 +27,9 @@ import numpy as np
 import psutil
 
 from chaos import FaultEvent, NotHealed, Target, fault_windows, plan, ran, run
-from orchestration import ClusterPlan, InfrastructureError
+from orchestration import ClusterPlan, InfrastructureError, NodeFailed, PlacementRefused
 from raft_actor_node.core.invariants.liveness import PATIENCE
-from raft_actor_node.errors import OperationError, RaftLabError
+from raft_actor_node.errors import DiskError, OperationError, RaftLabError
 from sweeps.grid import Cell
 from sweeps.latency import Operations
 from sweeps.loads import Clock, GroupResult, Hosting, LoadGroup, Worker, generator_hosts
@@ -85,6 +89,10 @@ class Backend(Hosting, Protocol):
     def description(self) -> str: ...
     @property
     def clock(self) -> Now: ...
+    @property
+    def lost(self) -> str | None:
+        """Why nothing can be done here any more."""
+
     async def check(self, plan: ClusterPlan) -> Sequence[Any]:
         """The host of each node of such a cluster. Raises PlacementRefused."""
 
@@ -116,9 +124,15 @@ class Record:
     """The whole of that error: the end of a node's log, or a traceback."""
     unavailable: str | None = None
     """Why no load could begin, although all nodes ran."""
+    lost: str | None = None
+    """What failed below the nodes, in one line: an actor, a host, a disk, Ray."""
+    over: str | None = None
+    """Why no cell can run from now on: there is no place for the nodes any more, or no Ray."""
 
     def fails(self, failure: Exception, doing: str) -> None:
         """Note what went wrong with the record itself, unless something did before."""
+        if self.lost is None and isinstance(failure, InfrastructureError):
+            self.lost = f"{doing}: {next(iter(str(failure).splitlines()), '')}"
         if self.error is None:
             line = next(iter(str(failure).splitlines()), "")
             name = "" if isinstance(failure, RaftLabError) else f"{type(failure).__name__}: "
@@ -149,11 +163,13 @@ class CellRun:
         self._settled: dict[str, Any] = {}
         self._asked: dict[str, Any] = {}
         self._loading = False
+        self._refused = False
+        self._node_died = False
 
     async def run(self) -> Record:
         """Live the cell. What goes wrong is in the record; only a cancellation is raised, after the record
         was made: it is then in `interrupted`."""
-        error, detail = None, ""
+        error, detail, lost = None, "", None
         try:
             await self._live()
         except asyncio.CancelledError:
@@ -162,12 +178,15 @@ class CellRun:
             raise
         except RaftLabError as failure:
             error, detail = str(failure).splitlines()[0], str(failure)
+            lost = error if _is_loss(failure) else None
+            self._refused = isinstance(failure, PlacementRefused)
+            self._node_died = isinstance(failure, NodeDied)
         except Exception as failure:  # a bug, here or in what we call, must not cost the cells to come
             first = next(iter(str(failure).splitlines()), "")
             error, detail = f"{type(failure).__name__}: {first}", traceback.format_exc()
         if error is not None:
             await self._salvage()
-        return await self._record(error, detail)
+        return await self._record(error, detail, lost)
 
     interrupted: Record | None = None
 
@@ -317,7 +336,12 @@ class CellRun:
                 self._host_busy = psutil.cpu_percent() / 100
                 await self._load.stop()
                 await self._take_samples(cluster)
-            await monkey
+            try:
+                await monkey
+            except NotHealed:
+                if not _losses(cluster):
+                    raise
+                # What is lost cannot be healed; it is told, and the rest is as it should be.
         finally:
             if not monkey.done():
                 monkey.cancel()
@@ -345,7 +369,11 @@ class CellRun:
                 leader_ns = self._now_ns()
             statuses = await _of_each(cluster, cluster.status)
             applied = {int(status.last_applied) for status in statuses if status is not None}
-            told = None not in statuses or not applied  # a program that tells nothing of itself is not waited for
+            gone = {end.node_id for end in _losses(cluster)}
+            silent = [
+                n for n, status in zip(cluster.node_ids, statuses, strict=True) if status is None and n not in gone
+            ]
+            told = not silent or not applied  # a program that tells nothing of itself is not waited for
             if (leader_ns is not None and told and len(applied) <= 1) or self._now_ns() >= until_ns:
                 break
             await asyncio.sleep(_SETTLE_POLL_S)
@@ -401,8 +429,14 @@ class CellRun:
         return status
 
     def _check(self, cluster: Cluster) -> None:
-        if cluster.unexpected_exits:
-            raise NodeDied(str(cluster.unexpected_exits[0]))
+        """Raise NodeDied when a node ended that should not have, and InfrastructureError when Ray is lost as a whole;
+        what else is lost is looked at when the cell is over."""
+        lost = _losses(cluster)
+        for end in cluster.unexpected_exits:
+            if end not in lost:
+                raise NodeDied(str(end))
+        if self._backend.lost:
+            raise InfrastructureError(self._backend.lost)
 
     def _enter(self, phase: str, length_s: float | None = None) -> None:
         self._progress.enter(phase, None if self._simulated else length_s)
@@ -480,9 +514,16 @@ class CellRun:
             await self._load.drain(_SALVAGE_S)
             self._loaded = await self._load.result()
 
-    async def _record(self, error: str | None, detail: str) -> Record:
+    async def _record(self, error: str | None, detail: str, lost: str | None = None) -> Record:
         """The record, whatever happens: an error while it is made costs what it would have told."""
-        record = Record(Evidence(self._parameters, None, ()), error=error, detail=detail, unavailable=self._unavailable)
+        record = Record(
+            Evidence(self._parameters, None, ()),
+            error=error,
+            detail=detail,
+            unavailable=self._unavailable,
+            lost=lost,
+            over=self._backend.lost or (lost if self._refused else None),
+        )
         try:
             self._enter("collect")
             trace = await self._collect(record)
@@ -491,7 +532,20 @@ class CellRun:
             record.evidence, record.schedule = self._evidence(trace), self._schedule()
         except Exception as failure:
             record.fails(failure, "recording")
+        self._tell_losses(record)
         return record
+
+    def _tell_losses(self, record: Record) -> None:
+        """Put into the record what was lost, now that all is over. A node that ended by itself stays the reason, for
+        that may be a bug of ours."""
+        losses = [] if self._cluster is None else list(map(str, _losses(self._cluster)))
+        if self._node_died:
+            record.lost = None
+        elif losses:
+            others = f" (and {len(losses) - 1} more)" if len(losses) > 1 else ""
+            record.lost = f"{losses[0]}{others}"
+        if losses:
+            record.detail = "\n".join(filter(None, (*losses, record.detail)))
 
     async def _collect(self, record: Record) -> list[dict[str, Any]]:
         """Halt the nodes, note their logs in the record, and return what they traced. A host that is gone
@@ -503,14 +557,19 @@ class CellRun:
             await cluster.halt()
         except Exception as failure:
             record.fails(failure, "halting the nodes")
-        for node_id in cluster.node_ids:
+
+        async def collect(node_id: str) -> None:
             try:
                 files = await cluster.collect(node_id)
+                trace.extend(read_trace(files.trace, node_id, _clock(cluster, node_id).offset_ns))
                 record.logs[node_id], record.storage[node_id] = files.log, files.storage
                 record.traces[node_id] = list(files.trace)
-                trace += read_trace(files.trace, node_id, _clock(cluster, node_id).offset_ns)
             except Exception as failure:
                 record.fails(failure, f"collecting the files of {node_id}")
+                record.logs.setdefault(node_id, f"its log could not be had: {failure}\n")
+
+        # All at once: one whose host is silent costs its time, and only once.
+        await _of_each(cluster, collect)
         return trace
 
     def _inspected(self) -> dict[str, Any]:
@@ -646,6 +705,17 @@ class _Watched:
 
 async def _of_each(cluster: Cluster, ask: Callable[[str], Any], node_ids: Sequence[str] | None = None) -> list[Any]:
     return await asyncio.gather(*(ask(node_id) for node_id in node_ids or cluster.node_ids))
+
+
+def _losses(cluster: Cluster) -> list[Any]:
+    """The ends of nodes that come of what the nodes run on."""
+    return [end for end in cluster.unexpected_exits if getattr(end, "infrastructure", False)]
+
+
+def _is_loss(failure: RaftLabError) -> bool:
+    """Whether it is no fault of a node: it has no place, what it would run on is gone, or its disk fails."""
+    disk = isinstance(failure, NodeFailed) and failure.node_exit_code == DiskError.exit_code
+    return disk or isinstance(failure, (InfrastructureError, PlacementRefused))
 
 
 def _clock(cluster: Cluster, node_id: str) -> Clock:

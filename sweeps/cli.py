@@ -1,4 +1,4 @@
-"""The command line: `sweep run | plan | show | check | history | simulate | doctor | presets | schema`.
+"""The command line: `sweep run | resume | plan | show | check | history | simulate | doctor | clean` and a few more.
 
 Exit codes: 0 all good, 1 a cell failed (or there was nothing to run on), 2 usage or spec, 3 a safety violation,
 4 unknown verdicts, 130 interrupted. Of several that fit: 130 before 2, 3, 1, 4 and 0.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class _Group(click.Group):
     """Says errors of ours in one line, without a traceback unless it is asked for."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            calls = sys.modules.get("orchestration.ray_cluster.calls")
+            if calls is not None and calls.hangs():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code if isinstance(end.code, int) else 1)
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         from raft_actor_node.errors import RaftLabError
@@ -119,6 +131,54 @@ def run(
     )
     _show(path, console)
     ctx.exit(code)
+
+
+@main.command()
+@click.argument("run_name", metavar="[RUN]", required=False)
+@_out
+@_address
+@_plain
+@click.pass_context
+def resume(ctx: click.Context, run_name: str | None, out: Path, address: str | None, plain: bool) -> None:
+    """Complete a run that was interrupted, was killed, or lost hosts: its directory, NAME, or NAME/TIME; default: the
+    latest. Cells that are done are not run again."""
+    from sweeps.api import Sweep, make_view, ray
+    from sweeps.results import find_run
+
+    console = _console()
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    path = find_run(out, run_name)
+    code, _ = asyncio.run(
+        Sweep.resume(
+            path, sys.argv, ray(address), lambda progress: make_view(console, progress, plain=plain), announce=say
+        )
+    )
+    _show(path, console)
+    ctx.exit(code)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--address", help="Ray cluster whose hosts are cleaned too; default: RAY_ADDRESS, else this host only.")
+@click.pass_context
+def clean(ctx: click.Context, dry_run: bool, address: str | None) -> None:
+    """Remove what programs of yours that were killed left on this host, and on all hosts of a Ray cluster: processes of
+    nodes, their folders (also logs that were kept), private Rays. What a running program uses stays."""
+    from orchestration.ray_cluster.leftovers import clean_hosts
+
+    async def work() -> int:
+        code = 0
+        async for host, leftovers, error in clean_hosts(address, dry_run):
+            for each in leftovers:
+                click.echo(f"{host}: {'would remove' if dry_run else 'removed'} {each}")
+            if error is not None:
+                code = 1
+                click.echo(f"{host}: could not be cleaned: {error}", err=True)
+            elif not leftovers:
+                click.echo(f"{host}: nothing is left over")
+        return code
+
+    ctx.exit(asyncio.run(work()))
 
 
 @main.command()
@@ -340,7 +400,9 @@ def _show(path: Path, console: Console) -> None:
     for note in notes:
         console.print(f"- {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
     if not stored.manifest.get("complete"):
-        console.print("incomplete: the run was interrupted, or it still runs", style="bold red")
+        why = stored.manifest.get("stopped") or "the run was interrupted, or it still runs"
+        words = f"incomplete: {why}; `sweep resume` completes it"
+        console.print(words, style="bold red", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{path}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 

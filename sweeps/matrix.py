@@ -45,12 +45,12 @@ def found(result: Mapping[str, Any], expected: str) -> Found:
     state, outage_ms = served(result)
     note = "" if kind == "ok" else f", verdict {kind}"
     if state is None:
-        words = "failed" if result["status"] != "ok" else "ok" if kind == "ok" else kind
+        words = result["status"] if result["status"] != "ok" else "ok" if kind == "ok" else kind
         return Found(words + (note if words not in ("ok", kind) else ""), good, outage_ms)
     if expected in ("available", "unavailable") and state != expected:
         return Found(_SURPRISES.get(state, state) + note, False, outage_ms)
     if result["status"] != "ok":
-        return Found(f"{state}, failed", False, outage_ms)
+        return Found(f"{state}, {result['status']}", False, outage_ms)
     return Found(state + (", expected" if state == "unavailable" else "") + note, good, outage_ms)
 
 

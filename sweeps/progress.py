@@ -88,6 +88,10 @@ class Progress:
         total = self.elapsed_s + self.left_s
         return self.elapsed_s / total if total > 0 else 0.0
 
+    def take_up(self, done: Sequence[Repeat]) -> None:
+        """The first cells were run before."""
+        self.done = list(done)
+
     def begin_cell(self, cell: Cell) -> None:
         """The next cell begins."""
         now = self._clock()

@@ -7,12 +7,14 @@
                   violation.txt  violation.svg                 a history that is not linearizable, where there is one
     results/<name>/latest, results/latest -> the newest
 
-Files are replaced as a whole (written beside, then renamed); only the journal grows line by line. A manifest
-says `complete: true` once the last cell is done; a run that was interrupted or killed never gets there.
+Files are replaced as a whole (written beside, then renamed), and the folder of a cell comes as a whole; only the
+journal grows line by line. So a run that is killed at any moment can be read, and taken up again. A manifest says
+`complete: true` once the last cell is done; a run that was interrupted or killed never gets there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import fcntl
@@ -21,6 +23,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -94,19 +97,13 @@ class RunLock:
 
 
 class RunWriter:
-    """Writes a run directory, cell by cell. Nobody else may until it has finished."""
+    """Writes a run directory, cell by cell. Nobody else may until it has finished. Made by `create` or `reopen`."""
 
-    def __init__(self, path: Path, spec_yaml: str, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Mapping[str, Any], lock: RunLock) -> None:
         self.path = path
         self._manifest = dict(manifest)
         self._rows: dict[str, dict[str, Any]] = {}
-        self._lock = RunLock(path)
-        (path / "cells").mkdir()
-        write_text(path / "spec.yaml", spec_yaml)
-        self._write_manifest(complete=False)
-        write_rows(path, ())
-        for link in (path.parent / "latest", path.parent.parent / "latest"):
-            _point(link, path)
+        self._lock = lock
 
     @classmethod
     def create(cls, out: Path, name: str, spec_yaml: str, manifest: Mapping[str, Any]) -> RunWriter:
@@ -122,8 +119,47 @@ class RunWriter:
                 raise ConfigError(f"--out {out}: is not a directory") from None
             except OSError as error:
                 raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
-            return cls(path, spec_yaml, manifest)
+            writer = cls(path, manifest, RunLock(path))
+            (path / "cells").mkdir()
+            write_text(path / "spec.yaml", spec_yaml)
+            write_rows(path, ())
+            writer._write_manifest(complete=False)  # last: where there is a manifest there is a run
+            for link in (path.parent / "latest", path.parent.parent / "latest"):
+                _point(link, path)
+            return writer
         raise ConfigError(f"--out {out}: has too many runs of {stamp}")
+
+    @classmethod
+    def reopen(cls, path: Path, cells: Sequence[Cell], facts: Mapping[str, Any]) -> tuple[RunWriter, list[StoredCell]]:
+        """Take up a run that has stopped; also those of its `cells` that are done, in the order in which they ran. The
+        others are to be run again, or for the first time. `facts` stand in the manifest beside the time of this. Raises
+        ConfigError when the run is damaged, still runs, or has other cells."""
+        lock = RunLock(path)
+        run = read_run(path)
+        identities = run.manifest.get("cells")
+        if identities is not None and sorted(identities) != sorted(cell.id for cell in cells):
+            began = run.manifest.get("commit") or "another version"
+            raise ConfigError(f"{path}: its spec.yaml gives other cells than it did when the run began, with {began}")
+        writer = cls(path, run.manifest, lock)
+        for name in ("finished", "exit_code", "stopped"):
+            writer._manifest.pop(name, None)
+        writer._manifest["resumed"] = [*run.manifest.get("resumed", ()), {"time": _now(), **facts}]
+        writer._write_manifest(complete=False)
+        _end_line(path / "journal.jsonl")
+        for partial in [*path.rglob(".*.partial")]:
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
+        found = _found_cells(run, cells)
+        writer._rows = {cell.params["cell"]: csv_row(cell.params, cell.result) for cell in found}
+        write_rows(path, writer._rows.values())
+        return writer, [cell for cell in found if _is_done(cell.result)]
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it was taken up again."""
+        return "resumed" in self._manifest
 
     def journal(self, event: str, **data: Any) -> None:
         """Add a line to the journal: what happened, and when on the wall clock and on the monotonic one."""
@@ -137,9 +173,10 @@ class RunWriter:
         self._write_manifest(complete=False)
 
     def write_cell(self, cell: Cell, result: Mapping[str, Any], files: CellFiles) -> Path:
-        """Write the folder of a cell, and its row."""
-        folder = self.folder(cell)
-        (folder / "nodes").mkdir(parents=True, exist_ok=True)
+        """Write the folder of a cell, in the place of one of an earlier time, and its row."""
+        folder = self.path / "cells" / f".{cell.id}.partial"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "nodes").mkdir(parents=True)
         write_json(folder / "params.json", describe(cell))
         for node_id, log in files.logs.items():
             write_text(folder / "nodes" / f"{node_id}.log", log)
@@ -152,12 +189,22 @@ class RunWriter:
         for node_id, lines in files.traces.items():
             (folder / "traces").mkdir(exist_ok=True)
             _write_compressed(folder / "traces" / f"{node_id}.jsonl.gz", lines)
-        self.write_result(cell, result)
-        return folder
+        write_json(folder / "result.json", result)
+        if self.folder(cell).exists():
+            # No row without its folder, at any moment.
+            self._rows.pop(cell.id, None)
+            write_rows(self.path, self._rows.values())
+            shutil.rmtree(self.folder(cell))
+        folder.replace(self.folder(cell))
+        self._write_row(cell, result)
+        return self.folder(cell)
 
     def write_result(self, cell: Cell, result: Mapping[str, Any]) -> None:
         """Write the result of a cell, and its row, anew."""
         write_json(self.folder(cell) / "result.json", result)
+        self._write_row(cell, result)
+
+    def _write_row(self, cell: Cell, result: Mapping[str, Any]) -> None:
         self._rows[cell.id] = csv_row(describe(cell), result)
         write_rows(self.path, self._rows.values())
 
@@ -174,6 +221,29 @@ class RunWriter:
     def _write_manifest(self, *, complete: bool) -> None:
         self._manifest["complete"] = complete
         write_json(self.path / "manifest.json", self._manifest)
+
+
+def _found_cells(run: StoredRun, cells: Sequence[Cell]) -> list[StoredCell]:
+    """Those of the cells that ended, also one whose folder came to be when its row did not yet."""
+    ended = {cell.params["cell"]: cell for cell in run.cells}
+    for cell in cells:
+        folder = run.path / "cells" / cell.id
+        if cell.id not in ended and folder.is_dir():
+            with contextlib.suppress(OSError):  # it was about to be replaced
+                ended[cell.id] = read_cell(folder)
+    return list(ended.values())
+
+
+def _is_done(result: Mapping[str, Any]) -> bool:
+    """Whether a cell is not to be run again. However it ended: a violation that it found stands."""
+    return result["status"] in ("ok", "failed") or result["verdict"]["verdict"] == "violated"
+
+
+def _end_line(path: Path) -> None:
+    """Cut off the line that a SIGKILL left unfinished."""
+    if path.exists():
+        written = path.read_bytes()
+        os.truncate(path, written.rfind(b"\n") + 1)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -267,7 +337,7 @@ def manifest(*, seed: int, command_line: Sequence[str], spec_name: str, storage_
         "command_line": list(command_line),
         "seed": seed,
         "versions": host.versions(),
-        "commit": _commit(),
+        "commit": commit(),
         "host": {
             "cpu": host.cpu_model(),
             "cores": os.cpu_count(),
@@ -279,7 +349,7 @@ def manifest(*, seed: int, command_line: Sequence[str], spec_name: str, storage_
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the source tree this runs from, with `+` when it has changes; None outside of one."""
     root = Path(__file__).parent.parent
 

@@ -1,9 +1,11 @@
 """Runs the cells of a sweep one after the other, and writes down what they show.
 
-A cell that fails is recorded with its reason, and the sweep goes on. When its nodes have ended it is judged, or,
-where its checks are deferred, after the last cell. An interruption ends the cell that runs: its faults are healed,
-its nodes are stopped, what it has is written, and the run stays marked as incomplete. The write-ahead logs of a
-cell that failed, or was found wrong before the next one, stay where they are.
+A cell that fails is recorded with its reason, and the sweep goes on; with the hosts that are left, where it failed for
+what its nodes ran on. When there is no place for the nodes any more, or no Ray, it stops: the cells that are left can
+be run later. When the nodes of a cell have ended it is judged, or, where its checks are deferred, after the last cell.
+An interruption ends the cell that runs: its faults are healed, its nodes are stopped, what it has is written, and the
+run stays marked as incomplete. The write-ahead logs of a cell that failed, or was found wrong before the next one,
+stay where they are.
 """
 
 from __future__ import annotations
@@ -49,13 +51,19 @@ class Runner:
     ) -> None:
         self._begin, self._writer, self._progress, self._view = begin, writer, progress, view
         self._thresholds = thresholds
+        self._over: str | None = None
 
-    async def run(self, cells: Sequence[Cell]) -> int:
-        """Run the cells; returns the exit code of `sweep`. A cancellation is raised after cleaning up."""
-        self._writer.journal("run started", cells=len(cells))
+    async def run(self, cells: Sequence[Cell], done: Sequence[Mapping[str, Any]] = ()) -> int:
+        """Run the cells, of which the first have these results already; returns the exit code of `sweep`. A
+        cancellation is raised after cleaning up."""
+        self._writer.journal("run resumed" if self._writer.resumed else "run started", cells=len(cells), done=len(done))
+        results = [dict(result) for result in done]
         try:
-            results = [await self._run_cell(cell) for cell in cells]
-            for position, cell in enumerate(cells):
+            for cell in cells[len(done) :]:
+                results.append(await self._run_cell(cell))
+                if self._over is not None:
+                    break
+            for position, cell in enumerate(cells[: len(results)]):
                 if results[position]["verdict"]["verdict"] == PENDING:
                     results[position] = await self._judge_late(position, cell, results[position])
         except asyncio.CancelledError:
@@ -63,8 +71,14 @@ class Runner:
             self._writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
             raise
         code = exit_code(results)
-        self._writer.journal("run finished", exit_code=code)
-        self._writer.finish(complete=True, exit_code=code)
+        if self._over is None:
+            self._writer.journal("run finished", exit_code=code)
+        else:
+            left = len(cells) - len(results)
+            self._writer.journal("run stopped", exit_code=code, cells_left=left, reason=self._over)
+            self._writer.add_facts({"stopped": self._over})
+            self._view.note(f"stopped, with {left} cells left: {self._over}")
+        self._writer.finish(complete=self._over is None, exit_code=code)
         return code
 
     async def _run_cell(self, cell: Cell) -> dict[str, Any]:
@@ -82,9 +96,11 @@ class Runner:
             finally:
                 await run.release(keep=False)
             raise
+        self._over = record.over
         summary, reason = self._findings(record)
-        found: dict[str, Any] = {"status": "failed" if reason else "ok", "reason": reason}
-        if record.error and record.detail != record.error:
+        status = "infrastructure" if record.lost else "failed" if reason else "ok"
+        found: dict[str, Any] = {"status": status, "reason": record.lost or reason}
+        if record.detail not in ("", record.error, record.lost):
             found["detail"] = record.detail
         defer = cell.parameters.checks.when == "defer"
         result = self._write(cell, record, found | summary, "deferred" if defer else "not checked yet")
@@ -93,7 +109,7 @@ class Runner:
                 self._progress.enter("check")
                 result = await self._judge(cell, result)
         finally:
-            kept = await self._release(run, record, keep=reason is not None or _is_wrong(result))
+            kept = await self._release(run, record, keep=status == "failed" or _is_wrong(result))
             if kept:
                 result |= {"kept": kept}
                 self._writer.write_result(cell, result)

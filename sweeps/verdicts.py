@@ -1,7 +1,8 @@
 """What a verdict means: against what the cell was expected to show, and for the exit code of a run. Pure.
 
-A cell has a status, which says whether it ran and measured as it should (ok, failed, interrupted), and a verdict,
-which says whether the system was correct meanwhile: ok, violated or unknown, and pending until it is judged.
+A cell has a status, which says whether it ran and measured as it should (ok, failed, interrupted, or infrastructure:
+what the nodes ran on failed), and a verdict, which says whether the system was correct meanwhile: ok, violated or
+unknown, and pending until it is judged.
 What each expectation accepts stands at `Parameters.expect` in spec.py.
 """
 
@@ -14,6 +15,8 @@ from chaos.verdict import Finding, as_json
 from sweeps.results import EXIT_FAILED, EXIT_OK, EXIT_UNKNOWN, EXIT_VIOLATED
 
 PENDING = "pending"
+UNFINISHED = ("interrupted", "infrastructure")
+"""Statuses of cells that did not come to their end, or not undisturbed: whatever they measured is no result."""
 JUDGE = "judge"
 """The check of a verdict that was not reached, because the judge failed: it meets no expectation."""
 _SAFETY = ("linearizability", "invariants", "inspection", "state", "exits")
@@ -59,7 +62,7 @@ def with_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any], expect: 
         wanted = "violation of safety under load and faults" if found == "violated" else "lack of coverage alone"
         reason = f"expected a {wanted}, and found {reason}"
     status = result["status"]
-    if status != "interrupted":
+    if status not in UNFINISHED:
         broken = fine and found == "violated"  # on purpose: then it may end however it ends
         status = "failed" if (result.get("reason") and not broken) or missed else "ok"
     judged = {**verdict, "reason": reason, "expected": fine and expect in _SPECIAL, "unexpected": not fine}

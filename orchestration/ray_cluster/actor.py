@@ -26,6 +26,15 @@ from typing import Any, NamedTuple
 
 from orchestration.errors import NodeFailed
 from orchestration.plan import NodeFiles
+from orchestration.ray_cluster.owner import (
+    OWNER_VARIABLE,
+    Leftover,
+    end_orphans,
+    end_process,
+    hold,
+    owner,
+    start_ticks,
+)
 from orchestration.ray_cluster.process import Exit, NodeProcess
 from raft_actor_node.runtime.disk import memory_file_system
 
@@ -111,6 +120,8 @@ class Started(NamedTuple):
     """When the process was started, on the monotonic clock of its host."""
     ready_ns: int
     """When it reported."""
+    ticks: int
+    """When it was started, in ticks since the machine was: with the pid, this tells it from every other process."""
 
 
 class NodeSupervisor:
@@ -126,6 +137,7 @@ class NodeSupervisor:
         self._process: NodeProcess | None = None
         self._starting = asyncio.Lock()
         self._closed = False
+        self._held: int | None = None
         chosen = spec.config["storage"]["dir"]
         cell = Path(spec.run_id, spec.cell_id)
         self._scratch = temporary_folder() / cell
@@ -149,27 +161,32 @@ class NodeSupervisor:
             if self._closed:
                 await process.kill()
             report = await process.report(self._spec.boot_timeout_s)
-            return Started(report.address, process.pid, spawned_ns, time.monotonic_ns())
+            return Started(report.address, process.pid, spawned_ns, time.monotonic_ns(), start_ticks(process.pid))
 
     async def _spawn(self, links: Sequence[Mapping[str, Any]], bootstrap: bool, seed: int | None) -> NodeProcess:
         try:
-            for folder in (self._scratch, self._storage):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self._held is None:
+                self._held = hold(self._scratch)
+            self._storage.mkdir(parents=True, exist_ok=True, mode=0o700)
             _cut_torn_line(self._trace_file)
             self._config_file.write_text(json.dumps(self._config(links, bootstrap, seed)), encoding="utf-8")
             return await NodeProcess.spawn(
                 self._spec.node_id,
                 [*_command_words(self._spec.command), "--config", str(self._config_file)],
                 log_file=self._log_file,
-                env=_environment(),
+                env=_environment() | {OWNER_VARIABLE: owner()},
                 cwd=self._working_directory(),
             )
         except OSError as error:
             raise NodeFailed(self._spec.node_id, f"cannot be started: {error}") from None
 
-    async def wait(self) -> Exit:
-        """Wait for the end of the life that runs now."""
-        return await self._running().wait()
+    async def wait(self, most_s: float | None = None) -> Exit | None:
+        """Wait for the end of the life that runs now; None when it did not come within `most_s` seconds."""
+        try:
+            async with asyncio.timeout(most_s):
+                return await self._running().wait()
+        except TimeoutError:
+            return None
 
     async def send_addresses(self, book: Mapping[str, Any]) -> None:
         """Pass the address book on; the node reads it when it can."""
@@ -207,6 +224,15 @@ class NodeSupervisor:
         self._closed = True
         if self._process is not None:
             await self._process.kill()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    async def reap(self, pid: int, ticks: int) -> list[Leftover]:
+        """End what a supervisor that was killed left running: its node, known by its pid and when it was started, and
+        whatever that started."""
+        await asyncio.to_thread(end_process, pid, ticks)
+        return await asyncio.to_thread(end_orphans)
 
     async def remove_files(self) -> None:
         """Delete everything the node has written, and the folders of the cell once they are empty."""

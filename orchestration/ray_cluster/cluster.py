@@ -3,6 +3,10 @@
 Commands to a process go through the actor beside it (actor.py); questions to a node, and its link faults,
 go by gRPC from here (raft_actor_node/client_probe.py). RayCluster has the shape of chaos' Target.
 
+An actor may be gone, or silent because its host is. A command to a silent one fails in time and may reach it later;
+it is given up, and its node is down for good, when it was silent for as long as _SILENCE_S, or when its node is to be
+halted. Nobody else waits for it.
+
 A node here is *up*, *paused* or *down*:
 
     from      by                                     to
@@ -17,19 +21,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from orchestration.address_book import AddressBook
-from orchestration.errors import InfrastructureError, NodeFailed
+from orchestration.errors import InfrastructureError, NodeFailed, PlacementRefused
 from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFiles
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, Started
+from orchestration.ray_cluster.owner import Leftover
 from orchestration.ray_cluster.process import Exit
 from raft_actor_node.client import KVClient
 from raft_actor_node.client_probe import NodeProbe, ProbeFailed
@@ -46,11 +52,25 @@ if TYPE_CHECKING:
     from orchestration.ray_cluster.connect import Backend
     from orchestration.ray_cluster.worker import Worker
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 _POLL_S = 0.02
 _ACTOR_MARGIN_S = 10.0
 """How much longer than the node itself its actor may take to answer."""
+_FAULT_TIMEOUT_S = 4.0
+"""For a command of chaos, which has no more than 5 s for each."""
+_TELL_TIMEOUT_S = 2.0
+_HALT_TIMEOUT_S = 10.0
+"""To end a node in order, or by force after 5 s."""
+_LOOK_S = 10.0
+"""How often an actor says that its node runs."""
+_SILENCE_S = 20.0
+"""When an actor that says nothing is lost."""
+_REPLACE_TIMEOUT_S = 10.0
+_END_TIMEOUT_S = 5.0
+_KNOCK_S = 0.5
 
 
 class _Node:
@@ -61,6 +81,12 @@ class _Node:
         self.worker = worker
         self.state: Literal["up", "paused", "down"] = "down"
         self.pid = 0
+        self.started_ticks = 0
+        """When its process started, by which it is told from a later one with the same pid."""
+        self.untold = False
+        """True while it could not be told the present addresses."""
+        self.host_lost = False
+        """True once no other actor could be had on its host either."""
         self.probe: NodeProbe | None = None
         self.ending: Literal["crash", "stop"] | None = None
         """Why the process is about to end, if somebody asked for it."""
@@ -203,14 +229,20 @@ class RayCluster:
 
         Of a program that offers no Inspection: the node that answers a read, or None.
         """
-        statuses = await self._statuses()
-        leaders = [
-            (status.current_term, node_id)
-            for node_id, status in statuses.items()
-            if status is not None and status.role == inspection_pb2.Role.LEADER
-        ]
-        if leaders:
-            return max(leaders)[1]
+        statuses: dict[str, inspection_pb2.StatusReply | None] = {}
+        asked = [asyncio.create_task(self._answer(self._nodes[node_id])) for node_id in self.live]
+        try:
+            for answer in asyncio.as_completed(asked):
+                if (told := await answer) is not None:
+                    statuses |= told
+                # A quorum of nodes knows of every term that has a leader, so the silent ones are not waited for.
+                if 2 * len(statuses) > len(self._nodes) and (leader := _leader_among(statuses, newest=True)):
+                    return leader
+        finally:
+            for task in asked:
+                task.cancel()
+        if leader := _leader_among(statuses):
+            return leader
         silent = statuses and all(status is None for status in statuses.values())
         return await self._leader_by_reading() if silent else None
 
@@ -228,8 +260,12 @@ class RayCluster:
         return await self._ask(node_id, lambda probe: probe.samples(since_ns))
 
     async def collect(self, node_id: str) -> NodeFiles:
-        """What the node has written, up or down. Raises InfrastructureError."""
-        return NodeFiles(*await self._node(node_id).worker.call("collect"))
+        """What the node has written, up or down; also where its actor is lost and its host is not. Raises
+        InfrastructureError."""
+        node = self._node(node_id)
+        if node.worker.lost is not None:
+            await self._replace(node)
+        return NodeFiles(*await node.worker.call("collect"))
 
     # ------------------------------------------------------------------------------ disturbing
 
@@ -329,7 +365,7 @@ class RayCluster:
             )
         )
         node.ending, node.stale = None, False
-        node.state, node.pid = "up", started.pid
+        node.state, node.pid, node.started_ticks = "up", started.pid, started.ticks
         node.probe = NodeProbe(started.address, transport=self.plan.transport)
         node.watch = asyncio.create_task(self._watch(node), name=f"end of {node.node_id}")
         # Where they changed while it started: nobody knows its address, so nothing has leaked.
@@ -339,19 +375,62 @@ class RayCluster:
     async def _watch(self, node: _Node) -> None:
         """Wait for the end of this life of the node and write it down."""
         cause: Literal["crash", "stop", "exit", "infrastructure"]
+        worker, exit_code = node.worker, None
         try:
-            end = Exit(*await node.worker.call("wait", timeout_s=None))
+            end = await self._end_of(node)
             exit_code, tail = end.exit_code, end.log_tail
             # A signal or an end in order may be what was asked for; an error that it reports is its own.
             cause = "exit" if exit_code > 0 else node.ending or "exit"
-            time_ns = node.worker.clock.to_driver(end.time_ns)
+            time_ns = worker.clock.to_driver(end.time_ns)
         except InfrastructureError as error:
-            cause, exit_code, tail, time_ns = "infrastructure", None, str(error), time.monotonic_ns()
+            worker.give_up(str(error))
+            cause, tail, time_ns = "infrastructure", str(error), time.monotonic_ns()
         node.state = "down"
         probe, node.probe = node.probe, None
-        self.exits.append(NodeExit(node.node_id, cause, exit_code, tail, time_ns))
+        self.exits.append(NodeExit(node.node_id, cause, exit_code, tail, time_ns, worker.host.address))
         if probe is not None:
             await probe.close()
+
+    async def _end_of(self, node: _Node) -> Exit:
+        """Wait for the end of its process, and hear from its actor meanwhile. Raises InfrastructureError once that
+        is lost."""
+        heard_s = time.monotonic()
+        while True:
+            try:
+                end = await node.worker.call("wait", _LOOK_S, timeout_s=_LOOK_S + _SILENCE_S)
+            except InfrastructureError:
+                if node.worker.lost is not None or time.monotonic() - heard_s > _SILENCE_S:
+                    raise
+                await asyncio.sleep(_KNOCK_S)
+                continue
+            if end is not None:
+                return Exit(*end)
+            heard_s = time.monotonic()
+            if node.untold:
+                await self._tell_address(node)
+
+    async def _replace(self, node: _Node) -> None:
+        """Put another actor of its host in the place of a lost one: what that left running is ended, and the files can
+        be had. Raises InfrastructureError; at once when it was tried before."""
+        lost = node.worker
+        if node.host_lost:
+            raise InfrastructureError(str(lost.lost))
+        node.host_lost = True
+        try:
+            async with asyncio.timeout(_REPLACE_TIMEOUT_S):
+                worker = await self._backend.another(lost.host)
+                try:
+                    await worker.create(NodeSupervisor, self._spec(node))
+                    for leftover in await worker.call("reap", node.pid, node.started_ticks):
+                        log.warning("%s: its actor was lost, and left %s", node.node_id, Leftover(*leftover))
+                except BaseException:
+                    await worker.close()
+                    raise
+        except (TimeoutError, PlacementRefused, InfrastructureError) as error:
+            log.warning("%s: %s; no other actor there: %s", node.node_id, lost.lost, error)
+            raise InfrastructureError(str(lost.lost)) from None
+        node.worker, node.host_lost = worker, False
+        await lost.close()
 
     async def _until_serving(self, node: _Node) -> None:
         deadline = time.monotonic() + self.plan.boot_timeout_s
@@ -361,13 +440,15 @@ class RayCluster:
             await asyncio.sleep(_POLL_S)
         if node.state == "down":
             end = next(end for end in reversed(self.exits) if end.node_id == node.node_id)
+            if end.infrastructure:
+                raise InfrastructureError(str(end))
             raise NodeFailed(node.node_id, str(end).partition(" ended ")[2], end.exit_code, end.log_tail)
 
     async def _crash(self, node: _Node) -> int | None:
         if node.state == "down":
             return None
         node.ending = "crash"
-        sent_ns = await node.worker.call("kill")
+        sent_ns = await node.worker.call("kill", timeout_s=_FAULT_TIMEOUT_S)
         await self._gone(node)
         return node.worker.clock.to_driver(sent_ns)
 
@@ -375,7 +456,12 @@ class RayCluster:
         if node.state == "down":
             return
         node.ending = "stop"
-        await node.worker.call("terminate")
+        try:
+            await node.worker.call("terminate", timeout_s=_HALT_TIMEOUT_S)
+        except InfrastructureError as error:
+            node.worker.give_up(str(error))
+            await self._gone(node)
+            raise
         await self._gone(node)
 
     async def _gone(self, node: _Node) -> None:
@@ -384,7 +470,10 @@ class RayCluster:
 
     async def _restart(self, node: _Node) -> int | None:
         if node.state != "down":
-            return None
+            if node.ending != "crash":
+                return None
+            await self._crash(node)  # nobody answered: it may be killed by now, or only later
+        await node.worker.knock()
         started = await self._boot(node, bootstrap=False)
         self.addresses.set(node.node_id, started.address)
         await self._tell_addresses()
@@ -395,7 +484,7 @@ class RayCluster:
         if node.state != "up":
             return None
         node.state = "paused"  # first, so that whoever gives up waiting can still resume it
-        stopped_ns = await node.worker.call("pause")
+        stopped_ns = await node.worker.call("pause", timeout_s=_FAULT_TIMEOUT_S)
         return node.worker.clock.to_driver(stopped_ns)
 
     async def _resume(self, node: _Node) -> int | None:
@@ -403,10 +492,12 @@ class RayCluster:
             return None
         # The present table waits in its socket when it wakes up.
         links = asyncio.create_task(self._catch_up(node))
-        sent_ns = await node.worker.call("resume")
-        if node.state == "paused":
-            node.state = "up"  # a table that changes from now on is sent to it
-        await links
+        try:
+            sent_ns = await node.worker.call("resume", timeout_s=_FAULT_TIMEOUT_S)
+            if node.state == "paused":
+                node.state = "up"  # a table that changes from now on is sent to it
+        finally:
+            await links
         return node.worker.clock.to_driver(sent_ns)
 
     async def _catch_up(self, node: _Node, links: tuple[LinkRule, ...] | None = None) -> None:
@@ -438,14 +529,17 @@ class RayCluster:
 
     async def _dismiss(self, node: _Node, keep: bool) -> None:
         try:
+            if node.worker.lost is not None:
+                await self._replace(node)
             if not keep:
                 await node.worker.call("remove_files")
-        except InfrastructureError:
-            pass  # its files stay; they may tell what happened
+        except InfrastructureError as error:
+            log.warning("%s: its files stay on its host: %s", node.node_id, error)
         finally:
             await node.worker.close()
-            if node.watch is not None:
-                await asyncio.wait((node.watch,))
+            if node.watch is not None and not node.watch.done():
+                await asyncio.wait((node.watch,), timeout=_END_TIMEOUT_S)
+                node.watch.cancel()
 
     # ------------------------------------------------------------------------------ all nodes
 
@@ -477,25 +571,24 @@ class RayCluster:
         return applied._replace(failed=tuple(node.node_id for node in nodes if node.stale and node.state == "up"))
 
     async def _tell_addresses(self) -> None:
-        book = self.addresses.to_json()
-        # A node whose actor is gone is reported by its watch.
-        with contextlib.suppress(InfrastructureError):
-            await self._each(self.node_ids, lambda node: node.worker.call("send_addresses", book))
-        await self.addresses.publish()
+        await asyncio.gather(self._each(self.node_ids, self._tell_address), self.addresses.publish())
 
-    async def _statuses(self) -> dict[str, inspection_pb2.StatusReply | None]:
-        """Of every live node that answers; None where it offers no Inspection."""
+    async def _tell_address(self, node: _Node) -> None:
+        """Send it the address book; where that cannot be done now, its watch does it."""
+        try:
+            await node.worker.call("send_addresses", self.addresses.to_json(), timeout_s=_TELL_TIMEOUT_S)
+            node.untold = False
+        except InfrastructureError:
+            node.untold = True
 
-        async def ask(node: _Node) -> tuple[bool, inspection_pb2.StatusReply | None]:
-            if node.probe is None:
-                return False, None
-            try:
-                return True, await node.probe.status()
-            except ProbeFailed:
-                return False, None
-
-        answers = await self._each(self.live, ask)
-        return {node_id: status for node_id, (answered, status) in answers.items() if answered}
+    async def _answer(self, node: _Node) -> dict[str, inspection_pb2.StatusReply | None] | None:
+        """What it says by its id, which is None where it offers no Inspection; nothing when it does not answer."""
+        if node.probe is None:
+            return None
+        try:
+            return {node.node_id: await node.probe.status()}
+        except ProbeFailed:
+            return None
 
     async def _ask(self, node_id: str, question: Callable[[NodeProbe], Awaitable[T | None]]) -> T | None:
         node = self._node(node_id)
@@ -522,6 +615,15 @@ class RayCluster:
         except OperationError:
             return None
         return self._scout.leader
+
+
+def _leader_among(statuses: Mapping[str, inspection_pb2.StatusReply | None], *, newest: bool = False) -> str | None:
+    """The leader of the highest term; with `newest` only one that nobody knows a higher term than."""
+    known = {node_id: status for node_id, status in statuses.items() if status is not None}
+    leaders = [(each.current_term, who) for who, each in known.items() if each.role == inspection_pb2.Role.LEADER]
+    if not leaders or (newest and max(leaders)[0] < max(each.current_term for each in known.values())):
+        return None
+    return max(leaders)[1]
 
 
 def _applied(times: Iterable[int | None]) -> Applied:

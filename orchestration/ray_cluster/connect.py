@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import secrets
@@ -20,8 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -34,14 +32,15 @@ from ray._raylet import (  # type: ignore[attr-defined]
     Config,
     get_authentication_mode,
 )
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestration.errors import InfrastructureError, PlacementRefused
 from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.actor import ObjectHost
+from orchestration.ray_cluster.calls import Caller, Pulse, bounded
 from orchestration.ray_cluster.cluster import RayCluster
 from orchestration.ray_cluster.doctor import DeadHost, Examination, RayFacts, examine
+from orchestration.ray_cluster.owner import RAY_PREFIX, hold
 from orchestration.ray_cluster.placement import Host, choose_hosts, cpus_of_actor, shortage
 from orchestration.ray_cluster.worker import Worker
 
@@ -49,10 +48,15 @@ T = TypeVar("T")
 
 _OBJECT_STORE_BYTES = 200 * 2**20
 _ACTOR_TIMEOUT_S = 60.0
+_CONNECT_TIMEOUT_S = 60.0
+_DISCONNECT_TIMEOUT_S = 20.0
 _PLACEMENT_TIMEOUT_S = 30.0
 """How long others have to give back the CPUs that they use."""
-_HEAD_TIMEOUT_S = 30.0
+_HEAD_TIMEOUT_S = 10.0
 _POLL_S = 0.2
+_PULSE_S = 2.0
+_SILENCE_S = 15.0
+"""When a head that says nothing is lost. Ray itself ends a program a minute after that."""
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
 _LONGEST_BASE = 24
@@ -85,6 +89,7 @@ class Backend:
         self._idle: defaultdict[str, list[Worker]] = defaultdict(list)
         self._workers: set[Worker] = set()
         self._clusters: set[RayCluster] = set()
+        self._pulse: Pulse | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -98,20 +103,24 @@ class Backend:
         wanted = address or os.environ.get("RAY_ADDRESS") or "local"
         if "://" in wanted:
             raise InfrastructureError(f"Ray ({wanted}): must be host:port; run this program on a host of the cluster")
-        loop = asyncio.get_running_loop()
         # Ray's processes die with the thread that started them, so this one lives as long as they may.
-        with ThreadPoolExecutor(1, thread_name_prefix="ray") as executor:
-            in_thread = functools.partial(loop.run_in_executor, executor)
-            connection = await in_thread(_Connection, wanted)
+        caller = Caller()
+        try:
+            connection = await caller.bounded("Ray", _CONNECT_TIMEOUT_S, lambda: _Connection(wanted))
             try:
-                origin, hosts = await in_thread(connection.open)
+                origin, hosts = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, connection.open)
                 backend = cls(origin, hosts, private=connection.private)
+                backend._pulse = Pulse(ray.nodes, _PULSE_S)
                 try:
                     yield backend
                 finally:
                     await backend._close()
             finally:
-                await in_thread(connection.close)
+                with contextlib.suppress(InfrastructureError):  # then it goes with this program, or with its guard
+                    await caller.bounded("Ray", _DISCONNECT_TIMEOUT_S, connection.disconnect)
+                await asyncio.to_thread(connection.end_private)
+        finally:
+            caller.end()
 
     @property
     def description(self) -> str:
@@ -119,6 +128,12 @@ class Backend:
         count = len(self.hosts)
         addresses = ", ".join(host.address for host in self.hosts)
         return f"Ray: {self._origin}; {count} host{'s' if count != 1 else ''}: {addresses}"
+
+    @property
+    def lost(self) -> str | None:
+        """Why nothing can be done here any more; None as long as Ray's head answers."""
+        silent_s = 0.0 if self._pulse is None else self._pulse.silent_s
+        return None if silent_s < _SILENCE_S else f"Ray's head has not answered for {_SILENCE_S:g} s"
 
     async def start_cluster(self, plan: ClusterPlan) -> RayCluster:
         """Bring up a cluster; see RayCluster.bring_up."""
@@ -171,10 +186,26 @@ class Backend:
 
     async def place(self, count: int, placement: Placement) -> list[Worker]:
         """One actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
-        return await self.acquire(await self._choose(count, placement))
+        chosen = await self._choose(count, placement)
+        hosts = self.hosts
+        try:
+            return await self.acquire(chosen)
+        except (InfrastructureError, PlacementRefused):
+            chosen = await self._choose(count, placement)
+            if set(self.hosts) == set(hosts):
+                raise
+            return await self.acquire(chosen)  # a host was lost meanwhile, or came
+
+    async def another(self, host: Host) -> Worker:
+        """One more actor on a host that has lost one. Raises InfrastructureError, at once when the host is gone."""
+        if host.host_id not in [each.host_id for each in await _ask_head(_live_hosts)]:
+            raise InfrastructureError(f"{host} left the Ray cluster")
+        [worker] = await self.acquire([host])
+        return worker
 
     async def acquire(self, chosen: Sequence[Host]) -> list[Worker]:
         """One actor on each chosen host: idle ones first, then new ones."""
+        await self._drop_lost({host.host_id for host in chosen})
         idle = [self._idle[host.host_id].pop() if self._idle[host.host_id] else None for host in chosen]
         try:
             new = iter(await self._create([host for host, worker in zip(chosen, idle, strict=True) if worker is None]))
@@ -184,25 +215,41 @@ class Backend:
             raise
         return [worker or next(new) for worker in idle]
 
+    async def _drop_lost(self, host_ids: Iterable[str]) -> None:
+        """Give up the idle actors on these hosts that do not answer."""
+
+        async def answers(worker: Worker) -> bool:
+            try:
+                await worker.knock()
+            except InfrastructureError:
+                return False
+            return True
+
+        idle = [worker for host_id in host_ids for worker in self._idle.pop(host_id, ())]
+        healthy = await asyncio.gather(*map(answers, idle))
+        for worker, well in zip(idle, healthy, strict=True):
+            self._take_back(worker, healthy=well)
+
     async def _create(self, chosen: Sequence[Host]) -> list[Worker]:
         if not chosen:
             return []
         await self._until_free(chosen)
         actor_class = ray.remote(ObjectHost)
-        workers = [
-            Worker(
+
+        def make() -> list[Any]:
+            return [
                 actor_class.options(
                     num_cpus=cpus_of_actor(host),
                     max_restarts=0,  # a restart by Ray would be a fault that nobody logged
                     max_concurrency=_MAX_CONCURRENCY,
                     # By Ray's id and not by the address: a host that has just come back may be listed twice.
                     scheduling_strategy=NodeAffinitySchedulingStrategy(host.host_id, soft=False),
-                ).remote(),
-                host,
-                self._take_back,
-            )
-            for host in chosen
-        ]
+                ).remote()
+                for host in chosen
+            ]
+
+        actors = await _ask_head(make)
+        workers = [Worker(actor, host, self._take_back) for actor, host in zip(actors, chosen, strict=True)]
         self._workers.update(workers)
         try:
             await asyncio.gather(*(worker.connect(_ACTOR_TIMEOUT_S) for worker in workers))
@@ -256,11 +303,17 @@ class Backend:
             worker.kill()
 
     async def _close(self) -> None:
+        if self._pulse is not None:
+            self._pulse.end()
         for cluster in tuple(self._clusters):
             await cluster.stop()
         if not self.private:  # a private Ray goes as a whole
-            for worker in self._workers:
-                worker.kill()
+            with contextlib.suppress(InfrastructureError):  # the actors end with their owner, which is this program
+                await _ask_head(self._end_actors)
+
+    def _end_actors(self) -> None:
+        for worker in self._workers:
+            worker.end()
 
 
 class _Connection:
@@ -271,6 +324,7 @@ class _Connection:
         self._borrowed = bool(ray.is_initialized())
         self.private = wanted == "local" and not self._borrowed
         self._folder = _ray_folder() if self.private else None
+        self._held = hold(Path(self._folder)) if self._folder else None
         self._guard = _start_guard(self._folder) if self._folder else None
 
     def open(self) -> tuple[str, list[Host]]:
@@ -304,14 +358,19 @@ class _Connection:
             raise InfrastructureError(f"Ray ({self._wanted}): {reason}") from error
         return f"{origin} {ray.get_runtime_context().gcs_address}", _live_hosts()
 
-    def close(self) -> None:
-        """Disconnect, and take down what was started."""
+    def disconnect(self) -> None:
+        """From Ray, unless the connection is not ours."""
         if not self._borrowed:
             ray.shutdown()
+
+    def end_private(self) -> None:
+        """Take down what was started."""
         if self._guard is not None:
             _reread_authentication()
             # The same end as after a SIGKILL of this program, so it is exercised every time.
             self._guard.communicate(timeout=_GUARD_TIMEOUT_S)
+        if self._held is not None:
+            os.close(self._held)
 
 
 def _knock(address: str) -> None:
@@ -323,14 +382,7 @@ def _knock(address: str) -> None:
 
 async def _ask_head(question: Callable[[], T]) -> T:
     """What Ray's head answers. One that cannot be reached would keep us waiting."""
-    try:
-        async with asyncio.timeout(_HEAD_TIMEOUT_S):
-            return await asyncio.to_thread(question)
-    except TimeoutError:
-        raise InfrastructureError(f"Ray's head did not answer within {_HEAD_TIMEOUT_S:g} s") from None
-    except (RayError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InfrastructureError(f"Ray's head did not answer: {reason}") from error
+    return await bounded("Ray's head", _HEAD_TIMEOUT_S, question)
 
 
 def _live_hosts() -> list[Host]:
@@ -368,7 +420,7 @@ def _free_cpus() -> dict[str, float]:
 def _ray_folder() -> str:
     """A new folder for the files of a private Ray; short, because it puts Unix sockets far below it."""
     base = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="raft-lab-ray-", dir=base if len(base) <= _LONGEST_BASE else "/tmp")  # noqa: S108
+    return tempfile.mkdtemp(prefix=RAY_PREFIX, dir=base if len(base) <= _LONGEST_BASE else "/tmp")  # noqa: S108
 
 
 def _start_guard(folder: str) -> subprocess.Popen[bytes]:

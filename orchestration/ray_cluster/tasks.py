@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-logger = logging.getLogger(__name__)
+from orchestration.errors import InfrastructureError
+from orchestration.ray_cluster.calls import bounded, first_line, in_background
+from orchestration.ray_cluster.placement import Host
 
 T = TypeVar("T")
 R = TypeVar("R")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -57,35 +60,44 @@ async def run_tasks(
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
+async def on_each_host(
+    function: Callable[[T], R], item: T, hosts: Iterable[Host], *, timeout_s: float
+) -> list[TaskOutcome[Host, R]]:
+    """What becomes of `function(item)` on each of these hosts, all at once; it takes no CPU of theirs."""
+
+    async def on(host: Host) -> TaskOutcome[Host, R]:
+        there = NodeAffinitySchedulingStrategy(host.host_id, soft=False)
+        remote: Any = ray.remote(_call).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        try:
+            reference = await bounded("Ray", timeout_s, lambda: remote.remote(function, item))
+        except InfrastructureError as error:
+            return TaskOutcome(host, None, str(error))
+        return await _outcome(host, reference, timeout_s)
+
+    return await asyncio.gather(*map(on, hosts))
+
+
 def _call(function: Callable[[T], R], item: T) -> R:
     return function(item)
 
 
-async def _outcome(item: T, reference: Any, timeout_s: float) -> TaskOutcome[T, R]:
+async def _outcome(item: U, reference: Any, timeout_s: float) -> TaskOutcome[U, R]:
     try:
         return TaskOutcome(item, await asyncio.wait_for(reference, timeout_s))
     except TimeoutError as error:
         if isinstance(error, RayTaskError):
-            return TaskOutcome(item, None, _first_line(error.cause))
+            return TaskOutcome(item, None, first_line(error.cause))
         _end(reference)
         return TaskOutcome(item, None, f"no result within {timeout_s:g} s")
     except RayTaskError as error:
-        return TaskOutcome(item, None, _first_line(error.cause))
+        return TaskOutcome(item, None, first_line(error.cause))
     except RayError as error:
-        return TaskOutcome(item, None, f"its worker is gone: {_first_line(error)}")
+        return TaskOutcome(item, None, f"its worker is gone: {first_line(error)}")
 
 
 def _end(reference: Any) -> None:
     """End a task, whatever it is doing. That one cannot be ended must not keep the others running."""
-    try:
-        ray.cancel(reference, force=True, recursive=False)
-    except Exception as error:  # whatever a connection that breaks raises
-        logger.warning("a task could not be ended: %s", _first_line(error))
-
-
-def _first_line(error: BaseException) -> str:
-    line = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {line}"
+    in_background("end a task", lambda: ray.cancel(reference, force=True, recursive=False))
 
 
 _NOTHING: Any = object()

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from orchestration.errors import InfrastructureError
 from orchestration.ray_cluster.actor import HostFacts, clock_id
+from orchestration.ray_cluster.calls import in_background
 from orchestration.ray_cluster.placement import Host
 
 CALL_TIMEOUT_S = 30.0
+_CLOSE_TIMEOUT_S = 10.0
+_KNOCK_TIMEOUT_S = 3.0
 _CLOCK_SAMPLES = 5
 
 
@@ -72,8 +75,12 @@ class Worker:
         self.facts: HostFacts
         self.clock = Clock()
         """As measured when the object was created, and whenever `compare_clocks` was called since."""
+        self.lost: str | None = None
+        """Why the actor is gone, or given up: no call reaches it any more."""
         self._actor = actor
         self._give_back = give_back
+        self._limits: set[asyncio.Timeout] = set()
+        """Of the calls under way."""
 
     async def connect(self, timeout_s: float) -> None:
         """Wait until the actor runs."""
@@ -98,11 +105,15 @@ class Worker:
         """
         return await self._remote("call", method, args, kwargs, timeout_s=timeout_s)
 
+    async def knock(self) -> None:
+        """Raise InfrastructureError, soon, when the actor does not answer."""
+        await self._remote("now_ns", timeout_s=_KNOCK_TIMEOUT_S)
+
     async def close(self) -> None:
         """Have the object closed and give the actor back. An actor that does not answer is killed."""
         healthy = False
         try:
-            await self._remote("close")
+            await self._remote("close", timeout_s=_CLOSE_TIMEOUT_S)
             healthy = True
         except InfrastructureError:
             pass
@@ -110,19 +121,40 @@ class Worker:
             self._give_back(self, healthy)
 
     def kill(self) -> None:
-        """End the actor and with it whatever it runs."""
+        """End the actor and with it whatever it runs, where that is still possible; does not wait for it."""
+        self.give_up(f"the actor on {self.host.address} was killed")
+        in_background("kill an actor", self.end)
+
+    def end(self) -> None:
+        """Have Ray end the actor; blocks."""
         ray.kill(self._actor, no_restart=True)
+
+    def give_up(self, reason: str) -> None:
+        """Take the actor for lost: the calls under way end with this reason, and so does every later one."""
+        self.lost = self.lost or reason
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(0)
 
     async def _remote(self, method: str, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
         what = f"{args[0]}()" if method == "call" else method
+        if self.lost is not None:
+            raise InfrastructureError(self.lost)
+        # Not asyncio.wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
+        limit = asyncio.timeout(timeout_s)
         try:
-            # Not asyncio.wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
-            async with asyncio.timeout(timeout_s):
-                return await getattr(self._actor, method).remote(*args)
+            async with limit:
+                self._limits.add(limit)
+                try:
+                    return await getattr(self._actor, method).remote(*args)
+                finally:
+                    self._limits.discard(limit)
         except TimeoutError as error:
             # A TimeoutError of the method itself arrives as a RayTaskError that is one, too.
             if isinstance(error, RayTaskError):
                 raise error.cause from None
+            if self.lost is not None:
+                raise InfrastructureError(self.lost) from None
             raise InfrastructureError(
                 f"the actor on {self.host.address} did not answer {what} within {timeout_s:g} s"
             ) from None
@@ -132,7 +164,12 @@ class Worker:
             # Ray's messages are long; the first line says what happened, the last one why, where that is known.
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = " ... ".join(dict.fromkeys((lines[0], lines[-1])))
-            raise InfrastructureError(f"the actor on {self.host.address} is gone ({what}): {reason}") from None
+            dead = isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError)
+            state = "is gone" if dead else "does not answer"
+            words = f"the actor on {self.host.address} {state} ({what}): {reason}"
+            if dead:
+                self.give_up(words)
+            raise InfrastructureError(words) from None
 
     async def _measured(self) -> Clock:
         if self.facts.clock_id == clock_id():

@@ -49,6 +49,8 @@ class SimBackend:
         self.clock = SimTime(loop)
         self.hosts = ("simulation",)
         self.description = "simulation, in virtual time"
+        self.lost: str | None = None
+        """Nothing below the nodes fails here."""
         self.load_options: dict[str, Any] = {"engine": self._engine, "clock": self.clock.now_ns}
         """Arguments by which a load generator lives in this world."""
         self._settings, self._seed, self._observer, self._parts = settings, seed, observer, parts

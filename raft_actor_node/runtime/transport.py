@@ -2,8 +2,8 @@
 
 A node opens a stream to every peer for its requests; the peer's replies come back on the same stream. A
 message for which there is no connection is lost, as on any network: the core sends again what matters.
-Channels are opened anew after a failure or a new address, because gRPC's own back-off (seconds, then
-minutes) would be most of any failover that one measures.
+Channels are opened anew after a failure, a new address, or a silence (TransportSettings.silence_timeout): the
+back-off of gRPC and that of TCP (seconds, then minutes) would be most of any failover that one measures.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from orchestration import (
 )
 from orchestration.ray_cluster import connect
 from orchestration.ray_cluster.actor import temporary_folder
+from orchestration.ray_cluster.worker import Worker
 from raft_actor_node.client_probe import NodeProbe, ProbeFailed
 from raft_actor_node.config import ClientSettings, TransportSettings
 from raft_actor_node.errors import OperationError
@@ -219,9 +220,15 @@ async def test_a_node_that_comes_back_without_the_present_links_has_failed(
         assert cluster.live == cluster.node_ids
 
         await cluster.crash("n2")
+        started, worker = asyncio.Event(), cluster.worker("n2")
+
+        async def call(method: str, *args: Any, **kwargs: Any) -> Any:
+            started.set()
+            return await Worker.call(worker, method, *args, **kwargs)
+
+        monkeypatch.setattr(worker, "call", call)
         restarting = asyncio.create_task(cluster.restart("n2"))
-        await asyncio.sleep(0)  # it has begun, with the table of this moment
-        await asyncio.sleep(0)
+        await started.wait()  # it has begun, with the table of this moment
         await cluster.set_links([])
         assert (await restarting).failed == ("n2",)
 
@@ -242,10 +249,10 @@ async def test_sigkill_of_an_actor(backend: Backend, foreign: tuple[str, ...]) -
             await cluster.restart("n1")
         await cluster.crash("n3")  # the others are not concerned
         await cluster.restart("n3")
-    files = temporary_folder() / cluster.plan.run_id
-    left = {path.name for path in files.glob("*/*")}
-    assert left == {"n1.json", "n1.log", "n2.json", "n2.log"}  # evidence: there was no actor to remove them
-    shutil.rmtree(files)
+        await cluster.halt()
+        files = [await cluster.collect(node_id) for node_id in cluster.node_ids]
+        assert all("foreign node n" in each.log for each in files), "another actor of the host has them"
+    assert not (temporary_folder() / cluster.plan.run_id).exists()
     async with running(backend, foreign, nodes=3) as cluster:
         assert len(cluster.live) == 3
 

@@ -246,6 +246,7 @@ class FakeBackend:
         self.workers: list[FakeWorker] = []
         self.refusals: dict[int, RaftLabError] = {}
         """Position of a cell, from 0, to why its cluster does not come up."""
+        self.lost: str | None = None
         self.checked: list[ClusterPlan] = []
         self.most_nodes = 99
         self.started = asyncio.Event()

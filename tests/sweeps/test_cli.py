@@ -159,3 +159,25 @@ def test_only_run_imports_ray(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_call_into_ray_that_hangs_does_not_keep_the_program(tmp_path: Path) -> None:
+    """Python would wait for it, in a handler of Ray's."""
+    program = (
+        "import asyncio, atexit, sys, time\n"
+        "from orchestration.ray_cluster.calls import bounded\n"
+        "from sweeps import cli\n"
+        "atexit.register(time.sleep, 100)\n"
+        "async def hang():\n"
+        "    try: await bounded('Ray', 0.1, lambda: time.sleep(100))\n"
+        "    except Exception as error: print(error)\n"
+        "asyncio.run(hang())\n"
+        "sys.argv = ['sweep', 'show', '--out', sys.argv[1]]\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == "Ray did not answer within 0.1 s\n"
+    assert "no run here" in done.stderr

@@ -216,9 +216,12 @@ async def test_one_node_whose_files_are_lost_fails_the_cell_and_the_others_logs_
     first, second = read_run(path).cells
     assert first.result["reason"] == "halting the nodes: n2 would not halt"
     assert second.result["reason"] == "halting the nodes: OSError: cannot halt"
-    assert sorted(file.name for file in (first.path / "nodes").iterdir()) == ["n1.log", "n3.log"]
+    logs = {file.name: file.read_text() for file in (first.path / "nodes").iterdir()}
+    assert logs.keys() == {"n1.log", "n2.log", "n3.log"}
+    assert logs["n2.log"] == "its log could not be had: no such file\n"
     assert len(first.operations()) > 0
-    assert [cluster.calls for cluster in backend.clusters] == [["stop keep=True"]] * 2
+    assert [cell.result["status"] for cell in (first, second)] == ["infrastructure", "failed"]
+    assert [cluster.calls for cluster in backend.clusters] == [["stop keep=False"], ["stop keep=True"]]
 
 
 @pytest.mark.parametrize("broken", ["sweeps.runner.judge", "sweeps.cell.fault_windows", "sweeps.cell.read_trace"])

@@ -10,6 +10,7 @@ a host with its process 1. Only a folder remains then, until `reap` of the next 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import json
@@ -20,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -66,8 +68,10 @@ class Host:
         assert self._unshare.stdout is not None
         assert self._unshare.stderr is not None
         if self._unshare.stdout.readline() != b"ready\n":
+            self._unshare.kill()
+            errors = self._unshare.stderr.read()
             self.kill()
-            raise TestbedError(f"{self.name} did not come up: {_last_line(self._unshare.stderr.read())}")
+            raise TestbedError(f"{self.name} did not come up: {_last_line(errors)}")
         unshare = self._unshare.pid
         self.pid = int(Path(f"/proc/{unshare}/task/{unshare}/children").read_text())
 
@@ -95,15 +99,14 @@ class Host:
 
     def run(self, *command: str, env: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S) -> str:
         """Run a command on this host; its standard output. Raises TestbedError when it fails or takes too long."""
-        process = self.start(*command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         what = f"{' '.join(command)} on {self.name}"
-        try:
-            output, errors = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            raise TestbedError(f"{what}: not within {timeout_s:g} s") from None
-        finally:
-            process.kill()
-            process.wait()
+        with self.start(*command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            try:
+                output, errors = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                raise TestbedError(f"{what}: not within {timeout_s:g} s") from None
+            finally:
+                process.kill()
         if process.returncode != 0:
             raise TestbedError(f"{what}: exit code {process.returncode}: {_last_line(errors) or _last_line(output)}")
         return output
@@ -126,13 +129,17 @@ class Host:
         return {pid: started for pid, started in found.items() if started is not None}
 
     def kill(self) -> None:
-        """End every process of the host at once (SIGKILL); returns when all are gone, and its interface with them."""
+        """End every process of the host at once (SIGKILL); returns when all are gone. Once more does nothing.
+
+        Its kernel goes on until they are gone, and tells their peers that connections have ended: `Testbed.lose` is
+        the loss of a machine.
+        """
         # Process 1, not unshare: it is reaped, and unshare ends, only when no process of its namespace is left.
-        if self._unshare.poll() is None and self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-        else:
-            self._unshare.kill()
-        self._unshare.wait()
+        with self._unshare, contextlib.suppress(ProcessLookupError):
+            if self._unshare.poll() is None and self.pid:
+                os.kill(self.pid, signal.SIGKILL)
+            else:
+                self._unshare.kill()
 
 
 class Testbed:
@@ -169,8 +176,7 @@ class Testbed:
         if reason := missing():
             raise TestbedError(reason)
         reap()
-        prefix = f"{_PREFIX}{os.getpid()}-{start_time(os.getpid())}-"
-        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_FOLDERS))
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix(os.getpid()), dir=_FOLDERS))
         try:
             self._bring_up()
         except BaseException:
@@ -189,6 +195,21 @@ class Testbed:
             host.kill()
         shutil.rmtree(self.folder)
 
+    def lose(self, host: Host) -> None:
+        """Power off: its cable is dead first, so nobody is told that a connection has ended, then every process."""
+        self._switch.run("ip", "link", "delete", host.name)
+        host.kill()
+
+    def renew(self, host: Host) -> Host:
+        """A new machine in the place of one that is lost: its name, address and clock, and an empty disk."""
+        folder = host.folder.with_name(f"{host.name}-{uuid.uuid4().hex[:8]}")
+        new = Host(host.name, host.address, host.clock_offset_ns // 10**9, folder, self._shared)
+        self._members[self._members.index(host)] = new
+        new.wait_ready()
+        self._record()
+        self._plug(new)
+        return new
+
     def link_down(self, host: Host) -> None:
         """Pull the host's cable: its interface has no carrier. What runs there still reaches its own address."""
         self._switch.run("ip", "link", "set", host.name, "down")
@@ -202,7 +223,7 @@ class Testbed:
         return self._members[0]
 
     def _bring_up(self) -> None:
-        network = _free_network()
+        self._network = network = _free_network()
         names = ["switch", "head", *(f"host{i}" for i in range(1, self._count + 1))]
         addresses = [str(network[i]) for i in range(len(names))]
         table = "".join(f"{address} {name}\n" for address, name in zip(addresses[1:], names[1:], strict=True))
@@ -216,21 +237,26 @@ class Testbed:
         self._switch.run("ip", "link", "add", "name", "bridge", "type", "bridge")
         self._switch.run("ip", "link", "set", "bridge", "up")
         for host in self._members[1:]:
-            self._plug(host, network.prefixlen)
+            self._plug(host)
 
-    def _plug(self, host: Host, prefix_length: int) -> None:
+    def _plug(self, host: Host) -> None:
         # From outside, where the process ids are known; the interfaces are born in their namespaces.
         switch, there = (("netns", str(each.pid)) for each in (self._switch, host))
-        _run("ip", "link", "add", "name", host.name, *switch, "type", "veth", "peer", "name", "eth0", *there)
+        # The hardware's address goes by the host's, else others would send to a host that was there before.
+        hardware = "02:00:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Address(host.address).packed)
+        inside = ("peer", "name", "eth0", "address", hardware, *there)
+        _run("ip", "link", "add", "name", host.name, *switch, "type", "veth", *inside)
         self._switch.run("ip", "link", "set", host.name, "master", "bridge", "up")
-        host.run("ip", "address", "add", f"{host.address}/{prefix_length}", "dev", "eth0")
+        host.run("ip", "address", "add", f"{host.address}/{self._network.prefixlen}", "dev", "eth0")
         host.run("ip", "link", "set", "lo", "up")
         host.run("ip", "link", "set", "eth0", "up")
 
     def _record(self) -> None:
         """For `reap`, if the hosts outlive their owner against all odds."""
         pids = {host.pid: start_time(host.pid) for host in self._members}
-        (self.folder / "pids").write_text(json.dumps(pids))
+        partial = self.folder / "pids.partial"
+        partial.write_text(json.dumps(pids))
+        partial.rename(self.folder / "pids")
 
 
 def reap() -> None:
@@ -263,6 +289,22 @@ def missing() -> str | None:
     except TestbedError as error:
         return f"a testbed needs namespaces, a bridge and veth: {error}"
     return None
+
+
+def prefix(owner: int) -> str:
+    """How the names of the folders of this process's testbeds begin."""
+    return f"{_PREFIX}{owner}-{start_time(owner)}-"
+
+
+def remains(name: str) -> list[str]:
+    """What there is of the testbeds whose folders' names begin so, in words: the folders, and every process that has
+    one mounted. The namespaces of a host last as long as its processes, and its interface as long as they."""
+    found = [str(folder) for folder in _FOLDERS.glob(f"{name}*")]
+    for pid in _all_pids():
+        with contextlib.suppress(OSError):
+            if name in Path(f"/proc/{pid}/mountinfo").read_text():
+                found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_text().replace(chr(0), ' ')}")
+    return found
 
 
 def start_time(pid: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,15 +11,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.testbed import hosts
-from tests.testbed.hosts import ROOT, Host, Testbed, TestbedError, missing, reap, start_time
-
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+from tests.testbed.hosts import ROOT, Host, Testbed, TestbedError, missing, prefix, reap, remains, start_time
+from tests.testbed.waiting import eventually
 
 SERVER = """
 import socket
@@ -33,6 +33,23 @@ CLIENT = """
 import socket, sys
 connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=float(sys.argv[3]))
 print(connection.recv(100).decode())
+"""
+MUTE = """
+import socket
+server = socket.create_server(("", 0))
+print(server.getsockname()[1], flush=True)
+connection, _ = server.accept()
+connection.recv(1)
+"""
+LISTEN = """
+import socket, sys
+connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10)
+print("connected", flush=True)
+connection.settimeout(1)
+try:
+    print("ended:", connection.recv(1))
+except OSError as error:
+    print(error, flush=True)
 """
 DAEMON = """
 import os, signal, sys, time
@@ -84,13 +101,6 @@ def port(bed: Testbed) -> Iterator[int]:
     process.communicate()
 
 
-def eventually(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.01)
-
-
 def remaining(pids: Iterable[tuple[int, int]]) -> list[int]:
     return [pid for pid, since in pids if start_time(pid) == since]
 
@@ -99,14 +109,13 @@ def interfaces() -> list[str]:
     return sorted(path.name for path in Path("/sys/class/net").iterdir())
 
 
-def namespaces() -> set[str]:
-    """Network namespaces that processes of this machine are in."""
+def namespaces(pids: Iterable[int] | None = None) -> set[str]:
+    """Those that these processes are in, or all processes of this machine."""
     found = set()
-    for entry in Path("/proc").glob("[0-9]*/ns/net"):
-        try:
-            found.add(str(entry.readlink()))
-        except OSError:
-            continue
+    for pid in pids if pids is not None else (entry.name for entry in Path("/proc").glob("[0-9]*")):
+        for link in Path(f"/proc/{pid}/ns").glob("*"):
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
     return found
 
 
@@ -235,38 +244,71 @@ def test_a_host_that_is_killed_loses_every_process_and_no_other() -> None:
         daemon.communicate(timeout=10)
 
 
+def test_a_lost_host_says_nothing_and_a_new_one_takes_its_place() -> None:
+    """Whoever is connected to it hears no end, as of a machine without power; its disk is gone with it."""
+    with Testbed(2) as testbed:
+        first, second = testbed.hosts
+        first.run("touch", "/var/tmp/here")
+        server = first.start(sys.executable, "-I", "-S", "-c", MUTE, stdout=subprocess.PIPE)
+        assert server.stdout is not None
+        client = second.start(
+            *(sys.executable, "-I", "-S", "-c", LISTEN, first.address, server.stdout.readline().strip()),
+            stdout=subprocess.PIPE,
+        )
+        assert client.stdout is not None
+        assert client.stdout.readline() == "connected\n"
+        testbed.lose(first)
+        assert first.pids() == {}
+        assert client.stdout.readline() == "timed out\n"
+        new = testbed.renew(first)
+        assert testbed.hosts == (new, second)
+        assert (new.name, new.address, new.clock_offset_ns) == (first.name, first.address, first.clock_offset_ns)
+        assert new.run("ls", "/var/tmp") == ""
+        assert python(second, "import socket; print(socket.gethostbyname('host1'))") == new.address
+        again = new.start(sys.executable, "-I", "-S", "-c", SERVER, stdout=subprocess.PIPE)
+        assert again.stdout is not None
+        assert connect(second, new, int(again.stdout.readline())) == second.address
+        testbed.lose(new)
+    for process in (server, client, again):
+        process.communicate(timeout=10)
+
+
 def test_nothing_is_left(tmp_path: Path) -> None:
-    before = interfaces(), namespaces()
+    before = interfaces()
     pids: dict[int, int] = {}
+    made: set[str] = set()
 
     def use() -> Path:
         with Testbed(2, shared=[tmp_path]) as testbed:
             testbed.hosts[0].start("sleep", "1000")
             for host in (testbed.head, *testbed.hosts):
                 pids.update(host.pids())
-            assert namespaces() > before[1]
+            made.update(namespaces(pids) - namespaces([os.getpid()]))
+            assert len(remains(testbed.folder.name)) > len(pids)
             raise ZeroDivisionError(str(testbed.folder))
 
     with pytest.raises(ZeroDivisionError) as raised:
         use()
-    assert not Path(str(raised.value)).exists()
+    folder = Path(str(raised.value))
+    assert not folder.exists()
     assert len(pids) >= 4
+    assert len(made) >= 3 * 6
     assert remaining(pids.items()) == []
-    assert interfaces() == before[0]
-    assert namespaces() <= before[1]
+    assert remains(folder.name) == []
+    assert interfaces() == before
+    assert not namespaces() & made
 
 
 def test_nothing_is_left_of_one_that_does_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Testbed, host: Host, prefix_length: int) -> None:
+    def fail(self: Testbed, host: Host) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Testbed, "_plug", fail)
-    testbed, before = Testbed(2), namespaces()
+    testbed = Testbed(2)
     with pytest.raises(KeyboardInterrupt):
         testbed.__enter__()
-    assert testbed.folder.name.startswith("raft-testbed-")
-    assert not testbed.folder.exists()
-    assert namespaces() <= before
+    assert testbed.folder.name.startswith(prefix(os.getpid()))
+    assert remains(testbed.folder.name) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 
 from sweeps.api import Run
-from tests.testbed.hosts import ROOT, Testbed, missing
+from tests.testbed.hosts import ROOT, Testbed
 from tests.testbed.ray_hosts import RayHosts, start_ray
-
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 DRIVER = str(Path(__file__).with_name("driver.py"))
 

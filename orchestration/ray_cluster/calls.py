@@ -1,0 +1,137 @@
+"""Calls into Ray that block: nobody waits for one longer than it is told to, whatever became of Ray.
+
+They run in daemon threads: those of a pool would be waited for when the program ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from orchestration.errors import InfrastructureError
+from raft_actor_node.errors import RaftLabError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+_THREAD = "call into Ray"
+_GRACE_S = 1.0
+
+
+def _start(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name=_THREAD, daemon=True).start()
+
+
+def hangs() -> bool:
+    """Whether a call has never come back. Then Python does not come to an end by itself: Ray's handler at its exit
+    waits for that call."""
+    left = [thread for thread in threading.enumerate() if thread.name == _THREAD]
+    for thread in left:
+        thread.join(_GRACE_S)
+    return any(thread.is_alive() for thread in left)
+
+
+class Caller:
+    """A thread that makes one call after the other, until `end`: for what dies with the thread that started it."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        _start(self._run)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+    async def bounded(self, who: str, timeout_s: float, call: Callable[[], T]) -> T:
+        """As the function `bounded`; a call that does not end holds up those after it."""
+        return await bounded(who, timeout_s, call, start=self._calls.put)
+
+    def end(self) -> None:
+        """Let the thread end, once its last call has."""
+        self._calls.put(None)
+
+
+async def bounded(
+    who: str, timeout_s: float, call: Callable[[], T], *, start: Callable[[Callable[[], None]], None] = _start
+) -> T:
+    """The result of `call()`, which asks `who`. Raises InfrastructureError when it fails or takes longer; errors of
+    ours pass as they are."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def settle(set_it: Callable[[Any], None], value: Any) -> None:
+        if not answer.done():
+            set_it(value)
+
+    def run() -> None:
+        try:
+            outcome: tuple[Callable[[Any], None], Any] = answer.set_result, call()
+        except BaseException as error:
+            outcome = answer.set_exception, error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    start(run)
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            return await answer
+    except RaftLabError:
+        raise
+    except Exception as error:
+        late = isinstance(error, TimeoutError) and limit.expired()
+        reason = f" within {timeout_s:g} s" if late else f": {_words(error)}"
+        raise InfrastructureError(f"{who} did not answer{reason}") from error
+
+
+def in_background(what: str, call: Callable[[], Any]) -> None:
+    """Have `call()` done without waiting for it. That it fails is logged and nothing more."""
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:
+            log.warning("Ray: %s: %s", what, first_line(error))
+
+    _start(run)
+
+
+class Pulse:
+    """Asks Ray's head for a sign of life, again and again, until `end`; a thread that sleeps most of the time."""
+
+    def __init__(self, question: Callable[[], Any], every_s: float) -> None:
+        self._question, self._every_s = question, every_s
+        self._heard_s = time.monotonic()
+        self._over = threading.Event()
+        _start(self._run)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every_s):
+            with contextlib.suppress(Exception):  # it does not answer, in whatever way
+                self._question()
+                self._heard_s = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long there was no answer."""
+        return time.monotonic() - self._heard_s
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._over.set()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error is and says, in one line."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+
+
+def _words(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,125 @@
+"""What programs of ours that were killed left on a host: told from what is in use, and removed.
+
+* A process of a node, and whatever that starts, has its owner's pid and start time in its environment
+  ($RAFT_LAB_OWNER). It is left over when its owner is gone; as a rule the kernel has ended it by then (process.py).
+* The folder of a cell is held by the supervisors of its nodes, and the folder of a private Ray by its driver and its
+  guard, with a lock that goes with its holder. One that nobody holds is left over, also one whose logs were kept.
+
+Nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestration.ray_cluster import guard
+from orchestration.ray_cluster.actor import temporary_folder
+from orchestration.ray_cluster.owner import RAY_PREFIX, Leftover, end_orphans
+
+_HOST_TIMEOUT_S = 60.0
+
+
+def clean(dry_run: bool = False) -> list[Leftover]:
+    """Remove what is left over on this host, of this user; or only tell what that would be."""
+    return [*end_orphans(dry_run=dry_run), *_private_rays(dry_run), *_folders(dry_run)]
+
+
+class Cleaned(NamedTuple):
+    """What was found on one host."""
+
+    host: str
+    leftovers: Sequence[Leftover]
+    error: str | None = None
+    """Why it could not be looked at."""
+
+
+async def clean_hosts(address: str | None, dry_run: bool) -> AsyncIterator[Cleaned]:
+    """Clean this host, then, where there is an `address` or $RAY_ADDRESS, every other one of that Ray cluster. Raises
+    InfrastructureError when that cannot be reached."""
+    yield Cleaned("this host", await asyncio.to_thread(clean, dry_run))
+    if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":
+        return
+    # Here, because ray takes a second to import.
+    from orchestration.ray_cluster.connect import Backend  # noqa: PLC0415
+    from orchestration.ray_cluster.tasks import on_each_host  # noqa: PLC0415
+
+    async with Backend.connect(address) as backend:
+        others = [host for host in backend.hosts if not host.is_driver]
+        for outcome in await on_each_host(clean, dry_run, others, timeout_s=_HOST_TIMEOUT_S):
+            found = [Leftover(*each) for each in outcome.result or ()]
+            yield Cleaned(outcome.item.address, found, outcome.error)
+
+
+def _private_rays(dry_run: bool) -> Iterator[Leftover]:
+    guarded = set(_guarded())
+    for folder in sorted(each for base in _ray_places() for each in base.glob(f"{RAY_PREFIX}*")):
+        with _unheld(folder) as free:
+            if free and str(folder) not in guarded:
+                if not dry_run:
+                    guard.clean_up(str(folder))
+                yield Leftover("ray", str(folder))
+
+
+def _ray_places() -> set[Path]:
+    """Where private Rays have their folders."""
+    return {Path(tempfile.gettempdir()), Path("/tmp")}  # noqa: S108 - as connect.py chooses
+
+
+def _guarded() -> Iterator[str]:
+    """The folders whose guard lives; also one that does not hold it yet."""
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            words = process.read_bytes().split(b"\0")
+            if any(word.endswith(b"/guard.py") for word in words):
+                yield from map(os.fsdecode, words)
+
+
+def _folders(dry_run: bool) -> Iterator[Leftover]:
+    base = temporary_folder()
+    for cell in sorted(base.glob("*/*")) if _own(base) else ():
+        with _unheld(cell) as free:
+            if free:
+                if not dry_run:
+                    shutil.rmtree(cell, ignore_errors=True)
+                yield Leftover("folder", str(cell))
+        with contextlib.suppress(OSError):  # it has other cells
+            if not dry_run:
+                cell.parent.rmdir()
+
+
+@contextlib.contextmanager
+def _unheld(folder: Path) -> Iterator[bool]:
+    """Whether it is a folder of this user that nobody holds; nobody can hold it meanwhile."""
+    if not _own(folder):
+        yield False
+        return
+    try:
+        ours = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(ours, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # held, or nobody can tell
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(ours)
+
+
+def _own(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return found.st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink()

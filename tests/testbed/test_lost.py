@@ -1,0 +1,141 @@
+"""Hosts that are lost in the middle of a sweep, and what is left on hosts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.ray_cluster.owner import OWNER_VARIABLE
+from sweeps.api import Run
+from tests.testbed.hosts import Host, Testbed
+from tests.testbed.ray_hosts import RayHosts, start_ray
+from tests.testbed.waiting import eventually
+
+pytestmark = pytest.mark.timeout(400)
+
+BASE: dict[str, Any] = {
+    "cluster": {"nodes": 4},
+    "raft": {"election_timeout": "300ms-600ms", "heartbeat_interval": "75ms"},
+    "load": {"clients": 8},
+    "phases": {"warmup": "500ms", "measure": "8s"},
+}
+ORPHAN = f"""
+import os, subprocess, sys
+env = {{**os.environ, "{OWNER_VARIABLE}": str(os.readlink("/proc/self/ns/pid")) + f":{{os.getpid()}}:1"}}
+sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
+subprocess.Popen(sleep, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+"""
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Testbed]:
+    with Testbed(4, shared=[tmp_path]) as testbed:
+        yield testbed
+
+
+@pytest.fixture
+def ray(bed: Testbed) -> RayHosts:
+    return start_ray(bed)
+
+
+def start(bed: Testbed, ray: RayHosts, *words: str) -> subprocess.Popen[str]:
+    """`sweep` on the head."""
+    command = [sys.executable, "-m", "sweeps.cli", *words, "--address", ray.address]
+    return bed.head.start(*command, env=ray.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def spec(folder: Path, cluster: dict[str, Any], repeats: int) -> str:
+    path = folder / "lost.yaml"
+    base = {**BASE, "cluster": {**BASE["cluster"], **cluster}}
+    path.write_text(json.dumps({"name": "lost", "repeats": repeats, "base": base}))
+    return str(path)
+
+
+def nodes(host: Host) -> list[int]:
+    """The processes of Raft nodes on a host."""
+
+    def command(pid: int) -> bytes:
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return b""
+
+    return [pid for pid in host.pids() if b"\0raft_actor_node\0--config\0" in command(pid)]
+
+
+def test_the_sweep_goes_on_with_the_hosts_that_are_left(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
+    lost = bed.hosts[2]
+    out = ("--plain", "--out", str(tmp_path))
+    process = start(bed, ray, "run", spec(tmp_path, {}, 3), *out)
+    eventually(lambda: nodes(lost), "its node runs", 60)
+    time.sleep(4)  # in the middle of the measurement
+    lost.kill()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    run = Run.read(tmp_path / "lost/latest")
+    first, *others = run.cells
+    assert first.result["status"] == "infrastructure", output
+    assert first.result["reason"].startswith(f"node n3 on host {lost.address} ended (infrastructure): "), output
+    operations = first.operations()
+    assert operations.measure_ns[1] - operations.measure_ns[0] == 8 * 10**9
+    assert operations["start_ns"].max() > operations.measure_ns[1] - 10**9, "the load went on to the end"
+    assert first.verdict != "violated"
+    invariants = next(each for each in first.result["verdict"]["findings"] if each["check"] == "invariants")
+    assert (invariants["verdict"], invariants["reason"]) == ("unknown", "no trace of n3")
+    assert [cell.result["status"] for cell in others][-1] == "ok", output
+    placed = {place["host"] for place in others[-1].result["placement"].values()}
+    assert placed == {host.address for host in bed.hosts if host is not lost}
+
+    process = start(bed, ray, "resume", *out)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert [cell.result["status"] for cell in Run.read(tmp_path / "lost/latest").cells] == ["ok"] * 3
+
+
+def test_the_sweep_stops_where_there_is_no_place_any_more(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
+    lost = bed.hosts[0]
+    words = ("run", spec(tmp_path, {"placement": "strict_spread"}, 4), "--plain", "--out", str(tmp_path))
+    process = start(bed, ray, *words)
+    eventually(lambda: nodes(lost), "its node runs", 60)
+    lost.kill()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    run = Run.read(tmp_path / "lost/latest")
+    assert {cell.result["status"] for cell in run.cells} == {"infrastructure"}
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["complete"] is False
+    assert "strict_spread of 4 nodes needs 4 hosts, there are 3" in manifest["stopped"], output
+    assert "strict_spread of 4 nodes needs 4 hosts, there are 3" in output
+
+
+def test_what_is_left_on_any_host_is_cleaned_and_what_runs_is_not(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
+    process = start(bed, ray, "run", spec(tmp_path, {}, 1), "--plain", "--out", str(tmp_path))
+    eventually(lambda: all(map(nodes, bed.hosts)), "its nodes run", 60)
+    second = bed.hosts[1]
+    left = "/var/tmp/raft-lab-0/old-run/cell"
+    second.run("mkdir", "-p", left)
+    before = second.pids().keys()
+    second.run(sys.executable, "-c", ORPHAN)
+    eventually(lambda: len(second.pids().keys() - before) == 1, "the orphan runs")
+    [orphan] = second.pids().keys() - before
+    told = start(bed, ray, "clean", "--dry-run").communicate(timeout=60)[0]
+    assert f"{second.address}: would remove folder {left}" in told
+    assert f"{second.address}: would remove process " in told
+    assert f"{bed.hosts[0].address}: nothing is left over" in told, told
+    assert orphan in second.pids()
+    told = start(bed, ray, "clean").communicate(timeout=60)[0]
+    assert f"{second.address}: removed folder {left}" in told
+    assert f"{second.address}: removed process " in told
+    assert told.count("nothing is left over") == 4, told
+    assert orphan not in second.pids()
+    assert second.run("ls", "/var/tmp/raft-lab-0").strip().startswith("lost-")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert second.run("ls", "/var/tmp/raft-lab-0").strip() == ""
