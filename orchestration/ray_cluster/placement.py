@@ -13,6 +13,9 @@ CPU_PER_ACTOR = 0.01
 """An actor only supervises. It asks for next to nothing, so that a small machine carries 99 of them, and for
 something, so that none comes to a host whose CPUs somebody else has."""
 
+_PRECISION = 1e-6
+"""Of sums of floats; Ray counts ten-thousandths of a CPU."""
+
 
 @dataclass(frozen=True)
 class Host:
@@ -103,7 +106,7 @@ def shortage(chosen: Iterable[Host], free: Mapping[str, float]) -> str:
     lacking = [
         f"{host} has {max(0.0, free.get(host.host_id, 0.0)):g} of its {host.cpus:g} CPUs free, needed: {wanted:g}"
         for host, wanted in ((host, count * cpus_of_actor(host)) for host, count in Counter(chosen).items())
-        if free.get(host.host_id, 0.0) < wanted - CPU_PER_ACTOR / 2  # they are floats
+        if free.get(host.host_id, 0.0) < wanted - _PRECISION
     ]
     return "; ".join(lacking)
 

@@ -89,6 +89,7 @@ async def taken(backend: Backend) -> dict[str, Any]:
         .remote()
     )
     await hog.ready.remote()
+    await asyncio.to_thread(_head_knows, victim.host_id)
     plan, connect._PLACEMENT_TIMEOUT_S = ClusterPlan(nodes=2), 1.0
     told["for good"] = await error_of(backend.check(plan))
     told["for good, at work"] = await error_of(backend.place(2, "spread"))
@@ -99,6 +100,11 @@ async def taken(backend: Backend) -> dict[str, Any]:
     ray.kill(hog)
     told["for a while"] = await waiting
     return told
+
+
+def _head_knows(host_id: str) -> None:
+    while connect._free_cpus()[host_id] > 0.01:
+        time.sleep(0.01)
 
 
 async def sweep(address: str, folder: Path, *options: str) -> dict[str, Any]:

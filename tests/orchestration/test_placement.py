@@ -146,10 +146,13 @@ def test_a_placement_is_written_back_as_it_was_and_tells_plans_apart() -> None:
 
 def test_a_host_without_a_free_cpu_is_told() -> None:
     spread = choose_hosts(4, HOSTS, "spread")
-    assert shortage(spread, {"id-a": CPU_PER_ACTOR, "id-b": 3 * CPU_PER_ACTOR - CPU_PER_ACTOR, "id-c": 2.0}) == ""
+    assert shortage(spread, {"id-a": CPU_PER_ACTOR, "id-b": 1 - 98 * CPU_PER_ACTOR, "id-c": 2.0}) == ""
     assert shortage(spread, {"id-a": 2.0, "id-b": 0.01}) == (
         "10.0.0.2 (host1) has 0.01 of its 2 CPUs free, needed: 0.02; "
         "10.0.0.3 (host2) has 0 of its 2 CPUs free, needed: 0.01"
+    )
+    assert shortage(spread[:2], {"id-b": 0.005, "id-c": 0.01}).startswith(
+        "10.0.0.2 (host1) has 0.005 of its 2 CPUs free"
     )
     assert cpus_of_actor(HEAD) == 0
     assert shortage([HEAD], {}) == ""

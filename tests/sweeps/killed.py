@@ -32,7 +32,7 @@ from tests.sweeps.fakes import FakeBackend
 SPEC = """
 name: tiny
 order: sequential
-base: {phases: {boot: 300ms, warmup: 10ms, measure: 30ms}}
+base: {phases: {boot: 10s, warmup: 10ms, measure: 100ms}}
 axes: {load.clients: [1, 2]}
 """
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate"}
@@ -106,6 +106,11 @@ def check(out: Path, before: dict[str, dict[str, bytes]]) -> dict[str, dict[str,
     return now
 
 
+def told(out: Path) -> list[Any]:
+    """Why cells are not as they should be."""
+    return [cell.result["reason"] for cell in read_run(find_run(out, None)).cells]
+
+
 def one(out: Path, kill: int) -> None:
     """Kill it there, resume it and kill it there too, complete it."""
     assert forked(lambda: sweep(out, resume=False, kill=kill)) == -signal.SIGKILL
@@ -117,7 +122,7 @@ def one(out: Path, kill: int) -> None:
     assert read_run(find_run(out, None)).manifest["complete"] is False
     if forked(lambda: sweep(out, resume=True, kill=kill)) == -signal.SIGKILL:
         found = check(out, found)
-        assert forked(lambda: sweep(out, resume=True)) == 0
+        assert forked(lambda: sweep(out, resume=True)) == 0, told(out)
     found = check(out, found)
     assert len(found) == 2
     run = read_run(find_run(out, None))

@@ -398,6 +398,12 @@ async def test_the_load_of_a_single_generator_is_as_it_was(tmp_path: Path) -> No
     assert cell.operations().error_ns == 0
 
 
+async def test_what_one_clock_measured_is_not_widened(tmp_path: Path) -> None:
+    _, cell = await run_cell(f"name: tiny\nbase: {{phases: {BRIEF}, load: {{on: {{hosts: [host2]}}}}}}", tmp_path)
+    assert cell.result["generators"][0]["error_ns"] == cell.operations().error_ns == 2 * MS
+    assert {operation.error_ns for operation in history_of(cell)} == {0}
+
+
 async def test_hosts_without_a_client_are_left_out_and_the_cell_says_so(tmp_path: Path) -> None:
     _, cell = await run_cell(from_two(clients=1), tmp_path)
     assert len(cell.result["generators"]) == 1

@@ -24,13 +24,14 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 S = 10**9
 TWICE = "{hosts: [head, host4, host4]}"
-PLACES = f"driver,leader,every_host,own_host,{TWICE}"
+PLACES = ("driver", "leader", "every_host", "own_host", TWICE)
 OPTIONS = (
-    f"load.on={PLACES}",
+    f"load.on={','.join(PLACES)}",
     "load.clients=10",
     "load.keys=20",
     "load.mix={put: 0.3, get: 0.3, cas: 0.2, append: 0.2}",
     "cluster.nodes=3",
+    "chaos=none",
     "phases.measure=1s",
     "phases.warmup=500ms",
 )
@@ -58,6 +59,7 @@ def cells(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, C
         process.wait()
     assert process.returncode == 0, output + errors
     found = Run.read(folder / "quick/latest").cells
+    assert len(found) == len(PLACES)
     return {show(cell.stored.params["axes"]["load.on"]): cell for cell in found}
 
 
@@ -106,6 +108,7 @@ def test_rows_of_all_hosts_are_on_the_drivers_clock(cells: dict[str, CellResult]
 def test_the_checker_widens_by_the_bound_and_finds_an_offset_that_is_wrong_beyond_it(
     cells: dict[str, CellResult], tmp_path: Path
 ) -> None:
+    assert {operation.error_ns for operation in history_of(cells["own_host"].stored)} == {0}, "it is all on one clock"
     stored = cells["every_host"].stored
     right = history_of(stored)
     assert {operation.error_ns for operation in right} == set(stored.operations().generator_error_ns.tolist())

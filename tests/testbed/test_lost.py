@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,11 @@ import pytest
 
 from orchestration.ray_cluster.owner import OWNER_VARIABLE
 from sweeps.api import Run
-from tests.testbed.hosts import Host, Testbed, missing
+from tests.testbed.hosts import Host, Testbed
 from tests.testbed.ray_hosts import RayHosts, start_ray
+from tests.testbed.waiting import eventually
 
-pytestmark = [
-    pytest.mark.skipif(missing() is not None, reason=str(missing())),
-    pytest.mark.timeout(400),
-]
+pytestmark = pytest.mark.timeout(400)
 
 BASE: dict[str, Any] = {
     "cluster": {"nodes": 4},
@@ -31,7 +29,8 @@ BASE: dict[str, Any] = {
 ORPHAN = f"""
 import os, subprocess, sys
 env = {{**os.environ, "{OWNER_VARIABLE}": str(os.readlink("/proc/self/ns/pid")) + f":{{os.getpid()}}:1"}}
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], env=env, start_new_session=True)
+sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
+subprocess.Popen(sleep, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 """
 
 
@@ -59,13 +58,6 @@ def spec(folder: Path, cluster: dict[str, Any], repeats: int) -> str:
     return str(path)
 
 
-def eventually(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.05)
-
-
 def nodes(host: Host) -> list[int]:
     """The processes of Raft nodes on a host."""
 
@@ -82,7 +74,7 @@ def test_the_sweep_goes_on_with_the_hosts_that_are_left(bed: Testbed, ray: RayHo
     lost = bed.hosts[2]
     out = ("--plain", "--out", str(tmp_path))
     process = start(bed, ray, "run", spec(tmp_path, {}, 3), *out)
-    eventually(lambda: nodes(lost), "its node runs")
+    eventually(lambda: nodes(lost), "its node runs", 60)
     time.sleep(4)  # in the middle of the measurement
     lost.kill()
     output, _ = process.communicate(timeout=300)
@@ -111,7 +103,7 @@ def test_the_sweep_stops_where_there_is_no_place_any_more(bed: Testbed, ray: Ray
     lost = bed.hosts[0]
     words = ("run", spec(tmp_path, {"placement": "strict_spread"}, 4), "--plain", "--out", str(tmp_path))
     process = start(bed, ray, *words)
-    eventually(lambda: nodes(lost), "its node runs")
+    eventually(lambda: nodes(lost), "its node runs", 60)
     lost.kill()
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output
@@ -125,7 +117,7 @@ def test_the_sweep_stops_where_there_is_no_place_any_more(bed: Testbed, ray: Ray
 
 def test_what_is_left_on_any_host_is_cleaned_and_what_runs_is_not(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
     process = start(bed, ray, "run", spec(tmp_path, {}, 1), "--plain", "--out", str(tmp_path))
-    eventually(lambda: all(map(nodes, bed.hosts)), "its nodes run")
+    eventually(lambda: all(map(nodes, bed.hosts)), "its nodes run", 60)
     second = bed.hosts[1]
     left = "/var/tmp/raft-lab-0/old-run/cell"
     second.run("mkdir", "-p", left)

@@ -60,6 +60,7 @@ def test_nodes_are_where_each_cell_wants_them_and_the_results_say_so(
         tmp_path,
         f"cluster.placement={placements}",
         "cluster.nodes=5",
+        "chaos=none",
         "phases.measure=1s",
         "phases.warmup=0s",
     )
