@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 from pathlib import Path
@@ -28,9 +29,13 @@ def main() -> None:
         sys.exit(f"cannot enter the host of process {pid}: {os.strerror(ctypes.get_errno())}")
     os.close(host)
     os.chdir(folder)  # setns went to the root
+    ours, parents = os.pipe()
     child = os.fork()
     if child == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.close(parents)
+        if select.select([ours], [], [], 0)[0]:
+            os._exit(1)  # the parent has ended before
         try:
             os.execvp(command[0], command)
         except OSError as error:
