@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test simulate mutants nightly bench lint proto install install-dev clean
+.PHONY: sweep test simulate mutants nightly bench lint proto wheel install install-dev clean
 
 sweep: install ## Real Raft clusters of 3, 5 and 7 nodes, with a live table
 	$(BIN)/sweep run quick
@@ -32,6 +32,10 @@ lint: install-dev ## Style and types; that generated code is fresh is a test
 proto: install-dev ## Generate raft_actor_node/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iraft_actor_node/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/*.proto
 
+wheel: install ## Build dist/raft_lab-*.whl, for machines without this source
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
 install: .venv/installed
 install-dev: .venv/installed-dev
 
@@ -47,4 +51,4 @@ install-dev: .venv/installed-dev
 	touch $@
 
 clean: ## Remove the environment and caches; results stay
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
