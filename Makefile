@@ -32,9 +32,10 @@ lint: install-dev ## Style and types; that generated code is fresh is a test
 proto: install-dev ## Generate raft_actor_node/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iraft_actor_node/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/*.proto
 
-wheel: install ## Build dist/raft_lab-*.whl, for machines without this source
+wheel: install ## dist/: this project as a wheel, and the versions to install with it, for other machines
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	cp requirements-dev.txt dist/constraints.txt
 
 install: .venv/installed
 install-dev: .venv/installed-dev

@@ -15,7 +15,7 @@ import site
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,11 +55,16 @@ def page(beginning: str) -> str:
     return command
 
 
-def shell(host: Host, command: str, timeout_s: float = 60.0) -> str:
-    """What a user types who is logged in there, in the folder `project` of the home; its output."""
-    words = ("env", "-i", f"HOME={HOME}", "USER=root", "TERM=dumb", "PATH=/usr/local/bin:/usr/bin:/bin")
+def typed(command: str) -> tuple[str, ...]:
+    """Words that run what a user types who is logged in, in the folder `project` of the home."""
     script = f"touch ~/.bashrc; source ~/.bashrc; export PATH=~/raft-lab/bin:$PATH RAY_AUTH_MODE=token; {command}"
-    return host.run(*words, "bash", "-c", f"cd ~/project && {script}", timeout_s=timeout_s)
+    environment = (f"HOME={HOME}", "USER=root", "TERM=dumb", "PATH=/usr/local/bin:/usr/bin:/bin")
+    return ("env", "-i", *environment, "bash", "-c", f"cd ~/project && {script}")
+
+
+def shell(host: Host, command: str, timeout_s: float = 60.0) -> str:
+    """Run what a user types there; its output."""
+    return host.run(*typed(command), timeout_s=timeout_s)
 
 
 def inside(host: Host, path: str) -> Path:
@@ -135,6 +140,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy_source(source)
     words = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", dist, source)
     subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *words], check=True)
+    shutil.copy(source / "requirements-dev.txt", dist / "constraints.txt")
     return dist
 
 
@@ -178,12 +184,12 @@ def check_ray_is_gone(bed: Testbed, timeout_s: float) -> None:
     eventually(lambda: running(bed, "/ray/") == [], "no process of Ray is left", timeout_s)
 
 
-def check_results(path: Path, bed: Testbed) -> None:
+def check_results(path: Path, hosts: Sequence[Host]) -> None:
     run = Run.read(path / "quick/latest")
     [cell] = run.cells
     assert (cell.result["status"], cell.verdict) == ("ok", "ok")
     facts = json.loads((path / "quick/latest/manifest.json").read_text())
-    assert all(host.address in facts["ray"] for host in bed.hosts)
+    assert all(host.address in facts["ray"] for host in hosts)
     assert facts["commit"] is None
 
 
@@ -200,52 +206,57 @@ def opened() -> set[int]:
     return {port for each in ranges for port in range(int(each[0]), int(each[-1]) + 1)}
 
 
-def listening(host: Host) -> set[int]:
-    """Ports of the host on which somebody listens whom other hosts reach."""
+def listening(host: Host, *, loopback: bool = False) -> set[int]:
+    """Ports of the host on which somebody listens whom other hosts reach, or on loopback."""
     found = set()
     for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{host.pid}/net/{table}").read_text().splitlines()[1:]:
-            local, state = line.split()[1], line.split()[3]
-            address, port = local.split(":")
-            if state == "0A" and not address.endswith("0100007F") and address != f"{1 << 24:032X}":
+        for line in Path(f"/proc/{host.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            address, port = local.split(":")  # in words of the machine's byte order, and in network order
+            here = address.endswith("0100007F") or address == "0" * 24 + "01000000"
+            if state == "0A" and here == loopback:
                 found.add(int(port, 16))
     return found
 
 
 @pytest.mark.skipif(reason := lacking(SSH_SERVER, shutil.which("ssh"), shutil.which("rsync")), reason=str(reason))
 def test_ray_up_and_a_job_by_wheel(keys: Path, wheels: Path) -> None:
-    """The head is the user's machine, too."""
-    with Testbed(2) as bed:
+    """The last host is the user's own machine; it is no part of the cluster."""
+    with Testbed(3) as bed:
         everywhere(bed, furnish)
         everywhere(bed, lambda host: serve_ssh(host, keys))
-        project = inside(bed.head, f"{HOME}/project")
+        *workers, own = bed.hosts
+        project = inside(own, f"{HOME}/project")
         shutil.copytree(wheels, project / "dist")
-        shutil.copy(ROOT / "requirements-dev.txt", project)
         settings = yaml.safe_load((CLUSTERS / "own-machines.yaml").read_text(encoding="utf-8"))
-        settings["provider"] |= {"head_ip": bed.head.address, "worker_ips": [host.address for host in bed.hosts]}
+        settings["provider"] |= {"head_ip": bed.head.address, "worker_ips": [host.address for host in workers]}
         settings["auth"]["ssh_user"] = "root"
         (project / "own.yaml").write_text(yaml.safe_dump(settings))
 
         def user(command: str, timeout_s: float = 60.0) -> str:
-            return shell(bed.head, f"cluster=own.yaml; {command}", timeout_s)
+            return shell(own, f"cluster=own.yaml; {command}", timeout_s)
 
         user(page("(umask 077; ray get-auth-token"))
-        assert inside(bed.head, f"{HOME}/.ray/auth_token").stat().st_mode & 0o777 == 0o600
         user(page("ray up"), timeout_s=90)
         eventually(lambda: user(page("ray exec")).count("node_") == 3, "all hosts are active", 60)
+        for host in (bed.head, *workers):
+            assert inside(host, f"{HOME}/.ray/auth_token").stat().st_mode & 0o777 == 0o600
         with pytest.raises(TestbedError, match="token"):
-            user("RAY_AUTH_TOKEN=of-somebody-else ray status")
+            shell(bed.head, "RAY_AUTH_TOKEN=of-somebody-else ray status")
 
+        tunnel = own.start(*typed("cluster=own.yaml; ray dashboard $cluster"))
+        eventually(lambda: 8265 in listening(own, loopback=True), "there is a way to the head", 20)
         job = page("ray job submit --address http://127.0.0.1:8265 -- sweep")
         told = user(job.replace("scalability", f"quick {SWEEP}"), timeout_s=100)
+        tunnel.kill()
         assert "succeeded" in told
         user(page("mkdir -p results"))
         user(page("ray rsync-down"))
-        check_results(project / "results", bed)
+        check_results(project / "results", workers)
         check_nothing_left(bed)
 
         user(page("ray down"))
-        user(page("for host in WORKERS").replace("WORKERS", " ".join(host.address for host in bed.hosts)))
+        user(page("for host in WORKERS").replace("WORKERS", " ".join(host.address for host in workers)))
         check_ray_is_gone(bed, 10)
 
 
@@ -277,7 +288,7 @@ def test_by_hand_and_a_job_that_brings_its_code() -> None:
                 heard.update(*map(listening, (bed.head, *bed.hosts)))
                 time.sleep(0.2)
         assert "succeeded" in told.result()
-        check_results(inside(bed.head, "/var/tmp/raft-results"), bed)
+        check_results(inside(bed.head, "/var/tmp/raft-results"), bed.hosts)
         assert {6379, *range(8076, 8082)} <= heard
         assert any(port >= 40000 for port in heard), "of Raft nodes"
         assert heard - opened() == set()
