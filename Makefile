@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test testbed testbed-sweep simulate mutants nightly bench lint proto install install-dev clean
+.PHONY: sweep test testbed testbed-sweep simulate mutants nightly bench lint proto wheel install install-dev clean
 
 sweep: install ## Real Raft clusters of 3, 5 and 7 nodes, with a live table
 	$(BIN)/sweep run quick
@@ -41,6 +41,11 @@ lint: install-dev ## Style and types; that generated code is fresh is a test
 proto: install-dev ## Generate raft_actor_node/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iraft_actor_node/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/*.proto
 
+wheel: install ## dist/: this project as a wheel, and the versions to install with it, for other machines
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	cp requirements-dev.txt dist/constraints.txt
+
 install: .venv/installed
 install-dev: .venv/installed-dev
 
@@ -56,4 +61,4 @@ install-dev: .venv/installed-dev
 	touch $@
 
 clean: ## Remove the environment and caches; results stay
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
