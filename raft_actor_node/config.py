@@ -100,7 +100,7 @@ class TransportSettings(Section):
     """A connection is given up, and opened anew, when its other end acknowledges nothing for this long though something
     was sent (TCP_USER_TIMEOUT, on Linux). TCP alone tries again after pauses that double, so that a peer would stay
     away about as long again as its network was down. It is the host or the network that is silent then: for a process
-    that is paused its kernel acknowledges, and so do link faults, whatever they drop."""
+    that is paused its kernel acknowledges, until its buffers are full, and what link faults drop has arrived."""
     queue_bytes: Annotated[Size, Field(ge=64 * 1024)] = 32 * 1024 * 1024
     """Bytes that may wait to be sent to one peer; what exceeds them is lost, as on any network."""
     probe_timeout: Annotated[Duration, Field(gt=0)] = 2.0

@@ -36,6 +36,9 @@ def main() -> None:
         os.close(parents)
         if select.select([ours], [], [], 0)[0]:
             os._exit(1)  # the parent has ended before
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+            # Python ignores the last, whoever started the tests in the background perhaps the first.
+            signal.signal(number, signal.SIG_DFL)
         try:
             os.execvp(command[0], command)
         except OSError as error:
