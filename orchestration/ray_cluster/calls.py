@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from orchestration.errors import InfrastructureError
@@ -22,21 +22,34 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-_THREAD = "call into Ray"
 _GRACE_S = 1.0
+_under_way: set[object] = set()
+_ended = threading.Condition()
 
 
 def _start(run: Callable[[], None]) -> None:
-    threading.Thread(target=run, name=_THREAD, daemon=True).start()
+    threading.Thread(target=run, name="call into Ray", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _calling() -> Iterator[None]:
+    """Around each call, so that one which hangs is known."""
+    call = object()
+    with _ended:
+        _under_way.add(call)
+    try:
+        yield
+    finally:
+        with _ended:
+            _under_way.remove(call)
+            _ended.notify_all()
 
 
 def hangs() -> bool:
-    """Whether a call has never come back. Then Python does not come to an end by itself: Ray's handler at its exit
+    """Whether a call does not come back. Then Python does not come to an end by itself: Ray's handler at its exit
     waits for that call."""
-    left = [thread for thread in threading.enumerate() if thread.name == _THREAD]
-    for thread in left:
-        thread.join(_GRACE_S)
-    return any(thread.is_alive() for thread in left)
+    with _ended:
+        return not _ended.wait_for(lambda: not _under_way, _GRACE_S)
 
 
 class Caller:
@@ -73,7 +86,8 @@ async def bounded(
 
     def run() -> None:
         try:
-            outcome: tuple[Callable[[Any], None], Any] = answer.set_result, call()
+            with _calling():
+                outcome: tuple[Callable[[Any], None], Any] = answer.set_result, call()
         except BaseException as error:
             outcome = answer.set_exception, error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -96,7 +110,8 @@ def in_background(what: str, call: Callable[[], Any]) -> None:
 
     def run() -> None:
         try:
-            call()
+            with _calling():
+                call()
         except Exception as error:
             log.warning("Ray: %s: %s", what, first_line(error))
 
@@ -114,7 +129,7 @@ class Pulse:
 
     def _run(self) -> None:
         while not self._over.wait(self._every_s):
-            with contextlib.suppress(Exception):  # it does not answer, in whatever way
+            with contextlib.suppress(Exception), _calling():  # it does not answer, in whatever way
                 self._question()
                 self._heard_s = time.monotonic()
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ import pytest
 from orchestration import Backend, ClusterPlan, InfrastructureError, RayCluster
 from orchestration.ray_cluster import calls, cluster, worker
 from orchestration.ray_cluster.actor import temporary_folder
-from orchestration.ray_cluster.calls import bounded
+from orchestration.ray_cluster.calls import Caller, bounded, hangs, in_background
 from orchestration.ray_cluster.placement import Host
 from orchestration.ray_cluster.worker import Worker
 from raft_actor_node.links import LinkRule
@@ -217,3 +218,15 @@ async def test_calls_under_way_end_when_an_actor_is_given_up() -> None:
     for call in (waiting, silent.call("wait")):
         with pytest.raises(InfrastructureError, match=r"^it was silent$"):
             await asyncio.wait_for(call, FAST_S)
+
+
+async def test_only_a_call_that_does_not_come_back_hangs() -> None:
+    """A thread that waits for its next call is none: a program that is at its end may leave."""
+    caller = Caller()
+    assert not hangs()
+    release = threading.Event()
+    in_background("waiting", release.wait)
+    assert hangs()
+    release.set()
+    assert not hangs()
+    caller.end()
