@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     class ExaminedBackend(Backend, Examined, Protocol):
         """What brings up clusters, on hosts that can be asked."""
 
+        @property
+        def private(self) -> bool:
+            """Whether it is there for this program alone, on this host."""
+
 
 Connect = Callable[[], AbstractAsyncContextManager["ExaminedBackend"]]
 """Connects to whatever brings up clusters."""
@@ -199,7 +203,7 @@ class Sweep:
     ) -> int:
         async with connect() as backend:
             announce(backend.description)
-            writer.add_facts({"ray": backend.description})
+            writer.add_place({"private_ray": backend.private, "ray": backend.description})
             progress.where = f"{writer.path}   {backend.description}"
             await self._check_placement(backend, announce, self.cells[len(done) :])
             await self._examine(backend, writer, announce)
@@ -229,10 +233,10 @@ class Sweep:
             span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
             announce(f"placement: the nodes of a cell are on {span} of {len(backend.hosts)} hosts")
 
-    async def _examine(self, backend: Examined, writer: RunWriter, announce: Callable[[str], None]) -> None:
+    async def _examine(self, backend: ExaminedBackend, writer: RunWriter, announce: Callable[[str], None]) -> None:
         """Write down on what hosts this runs, and say what is wrong with them."""
         examination = await backend.examine(self.spec.base.storage.dir, quick=True)
-        writer.add_facts({"hosts": as_json(examination)})
+        writer.add_place({"private_ray": backend.private, "hosts": as_json(examination)})
         for finding in findings(examination):
             if finding.severity == "wrong":
                 announce(str(finding))

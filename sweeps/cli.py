@@ -30,9 +30,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Group(click.Group):
     """Says errors of ours in one line, without a traceback unless it is asked for."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As a program: it does not wait for a call into Ray that never comes back."""
         try:
-            return super().main(*args, **kwargs)
+            return super().__call__(*args, **kwargs)
         except SystemExit as end:
             calls = sys.modules.get("orchestration.ray_cluster.calls")
             if calls is not None and calls.hangs():

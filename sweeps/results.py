@@ -104,6 +104,7 @@ class RunWriter:
         self._manifest = dict(manifest)
         self._rows: dict[str, dict[str, Any]] = {}
         self._lock = lock
+        self._finished = False
 
     @classmethod
     def create(cls, out: Path, name: str, spec_yaml: str, manifest: Mapping[str, Any]) -> RunWriter:
@@ -167,6 +168,18 @@ class RunWriter:
         with (self.path / "journal.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    def add_place(self, facts: Mapping[str, Any]) -> None:
+        """Put into the manifest what the cells to come run on; of a run that was taken up again, beside the time of
+        that: what stood there tells of the cells before. Raises ConfigError when those ran on a private Ray, and these
+        would not, or the other way round."""
+        private = self._manifest.setdefault("private_ray", facts["private_ray"])
+        if private != facts["private_ray"]:
+            began, now = ("a private Ray", "a Ray cluster") if private else ("a Ray cluster", "a private Ray")
+            raise ConfigError(f"--address: the run began on {began} ({self._manifest.get('ray')}), and this is {now}")
+        place: dict[str, Any] = self._manifest["resumed"][-1] if self.resumed else self._manifest
+        place.update(facts)
+        self._write_manifest(complete=False)
+
     def add_facts(self, facts: Mapping[str, Any]) -> None:
         """Put more into the manifest."""
         self._manifest |= facts
@@ -213,7 +226,10 @@ class RunWriter:
         return self.path / "cells" / cell.id
 
     def finish(self, *, complete: bool, exit_code: int) -> None:
-        """Say in the manifest how the run ended."""
+        """Say in the manifest how the run ended, and let others write there. What comes later changes nothing."""
+        if self._finished:
+            return
+        self._finished = True
         self._manifest |= {"finished": _now(), "exit_code": exit_code}
         self._write_manifest(complete=complete)
         self._lock.release()

@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Cause = Literal["crash", "stop", "exit", "infrastructure"]
+"""Of the end of a node; see NodeExit."""
 
 _POLL_S = 0.02
 _ACTOR_MARGIN_S = 10.0
@@ -71,6 +74,8 @@ _SILENCE_S = 20.0
 _REPLACE_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 5.0
 _KNOCK_S = 0.5
+_FAREWELLS = 4
+"""So many knocks tell whether a host goes after its nodes."""
 
 
 class _Node:
@@ -374,7 +379,7 @@ class RayCluster:
 
     async def _watch(self, node: _Node) -> None:
         """Wait for the end of this life of the node and write it down."""
-        cause: Literal["crash", "stop", "exit", "infrastructure"]
+        cause: Cause
         worker, exit_code = node.worker, None
         try:
             end = await self._end_of(node)
@@ -382,14 +387,37 @@ class RayCluster:
             # A signal or an end in order may be what was asked for; an error that it reports is its own.
             cause = "exit" if exit_code > 0 else node.ending or "exit"
             time_ns = worker.clock.to_driver(end.time_ns)
+            if cause == "exit" and exit_code in (0, -signal.SIGTERM):
+                await self._stays(node)
         except InfrastructureError as error:
             worker.give_up(str(error))
             cause, tail, time_ns = "infrastructure", str(error), time.monotonic_ns()
         node.state = "down"
         probe, node.probe = node.probe, None
-        self.exits.append(NodeExit(node.node_id, cause, exit_code, tail, time_ns, worker.host.address))
+        self._note_end(node, cause, exit_code, tail, time_ns)
         if probe is not None:
             await probe.close()
+
+    async def _knock(self, node: _Node) -> None:
+        """Raise InfrastructureError when the actor of a node that is down does not answer. Nobody watches it then: that
+        it is gone is seen, and written down, here."""
+        try:
+            await node.worker.knock()
+        except InfrastructureError as error:
+            known = any(end.infrastructure for end in self.exits if end.node_id == node.node_id)
+            if node.worker.lost is not None and not known:
+                self._note_end(node, "infrastructure", None, str(error), time.monotonic_ns())
+            raise
+
+    async def _stays(self, node: _Node) -> None:
+        """Raise InfrastructureError when the host of a node that was told to end, though not by us, goes too: one that
+        is shut down tells all of its processes."""
+        for _ in range(_FAREWELLS):
+            await asyncio.sleep(_KNOCK_S)
+            await node.worker.knock()
+
+    def _note_end(self, node: _Node, cause: Cause, exit_code: int | None, tail: str, time_ns: int) -> None:
+        self.exits.append(NodeExit(node.node_id, cause, exit_code, tail, time_ns, node.worker.host.address))
 
     async def _end_of(self, node: _Node) -> Exit:
         """Wait for the end of its process, and hear from its actor meanwhile. Raises InfrastructureError once that
@@ -473,7 +501,7 @@ class RayCluster:
             if node.ending != "crash":
                 return None
             await self._crash(node)  # nobody answered: it may be killed by now, or only later
-        await node.worker.knock()
+        await self._knock(node)
         started = await self._boot(node, bootstrap=False)
         self.addresses.set(node.node_id, started.address)
         await self._tell_addresses()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -37,7 +38,8 @@ async def run_tasks(
 
     `function` must be importable on all hosts. At most `at_a_time` tasks are under way, one CPU each; one that
     takes longer than `timeout_s`, its wait for a CPU included, is ended, and so are all when the iteration is
-    left or cancelled (use `contextlib.aclosing`). What a task raises is an outcome, not an error here.
+    left or cancelled (use `contextlib.aclosing`). What a task raises is an outcome, not an error here. Raises
+    InfrastructureError when Ray takes no task.
     """
     remote: Any = ray.remote(num_cpus=1, max_retries=0)(_call)
     queue = iter(items)
@@ -45,7 +47,7 @@ async def run_tasks(
     try:
         while True:
             while len(under_way) < at_a_time and (item := next(queue, _NOTHING)) is not _NOTHING:
-                reference = remote.remote(function, item)
+                reference = await bounded("Ray", timeout_s, functools.partial(remote.remote, function, item))
                 under_way[asyncio.create_task(_outcome(item, reference, timeout_s))] = reference
             if not under_way:
                 return

@@ -235,6 +235,7 @@ class FakeBackend:
 
     hosts: tuple[str, ...] = ("here",)
     description = "a fake"
+    private = True
     clock = MonotonicClock()
     load_options: Mapping[str, Any] = MappingProxyType({})
 
