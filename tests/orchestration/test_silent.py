@@ -175,6 +175,32 @@ async def test_an_actor_that_is_silent_for_long_is_lost(
         assert took.seconds < 0.1
 
 
+async def test_an_actor_that_goes_while_its_node_is_down_is_infrastructure(
+    backend: Backend, foreign: tuple[str, ...]
+) -> None:
+    """Nobody waits for the end of a node that is down."""
+    async with running(backend, foreign) as started:
+        await started.crash("n2")
+        os.kill(started.worker("n2").facts.pid, signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(InfrastructureError):
+                await started.restart("n2")
+        assert [(end.node_id, end.infrastructure) for end in started.unexpected_exits] == [("n2", True)]
+
+
+async def test_a_node_that_is_told_to_end_with_its_host_is_no_failure_of_its_own(
+    backend: Backend, foreign: tuple[str, ...]
+) -> None:
+    """A host that is shut down in order ends all of its processes, one after the other."""
+    async with running(backend, foreign) as started:
+        os.kill(started.pid("n2"), signal.SIGTERM)
+        await eventually(lambda: gone(started.pid("n2")), "the node is gone")
+        os.kill(started.worker("n2").facts.pid, signal.SIGKILL)
+        os.kill(started.pid("n3"), signal.SIGTERM)
+        await eventually(lambda: len(started.unexpected_exits) == 2, "both ends are known")
+        assert {end.node_id: end.infrastructure for end in started.unexpected_exits} == {"n2": True, "n3": False}
+
+
 async def test_an_idle_actor_that_is_gone_is_not_used(backend: Backend, foreign: tuple[str, ...]) -> None:
     async with running(backend, foreign) as first:
         pids = [first.worker(node_id).facts.pid for node_id in first.node_ids]

@@ -111,6 +111,27 @@ def test_a_run_is_incomplete_until_it_says_otherwise(tmp_path: Path) -> None:
     assert read_run(writer.path).manifest["complete"] is True
 
 
+def test_a_run_ends_once(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "once", "", {})
+    writer.finish(complete=True, exit_code=0)
+    writer.finish(complete=False, exit_code=130)
+    assert read_run(writer.path).manifest["exit_code"] == 0
+
+
+def test_a_run_goes_on_where_it_began_and_says_where_each_part_ran(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, "place", "", {})
+    writer.add_place({"private_ray": False, "ray": "the cluster"})
+    writer.finish(complete=False, exit_code=130)
+    again, _ = RunWriter.reopen(writer.path, (), {})
+    with pytest.raises(
+        ConfigError, match=r"^--address: the run began on a Ray cluster \(the cluster\), and this is a pri"
+    ):
+        again.add_place({"private_ray": True, "ray": "here"})
+    again.add_place({"private_ray": False, "ray": "the cluster again"})
+    manifest = read_run(writer.path).manifest
+    assert (manifest["ray"], manifest["resumed"][-1]["ray"]) == ("the cluster", "the cluster again")
+
+
 def test_no_half_written_file_is_left(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path, "tiny", "name: tiny\n", FACTS)
     write(writer, cells()[0])
