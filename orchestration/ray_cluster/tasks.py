@@ -44,20 +44,29 @@ async def run_tasks(
     remote: Any = ray.remote(num_cpus=1, max_retries=0)(_call)
     queue = iter(items)
     under_way: dict[asyncio.Task[TaskOutcome[T, R]], Any] = {}
+    left: set[Any] = set()
+    """Also those that were started when nobody waited for that any more."""
+
+    def start(item: T) -> Any:
+        reference = remote.remote(function, item)
+        left.add(reference)
+        return reference
+
     try:
         while True:
             while len(under_way) < at_a_time and (item := next(queue, _NOTHING)) is not _NOTHING:
-                reference = await bounded("Ray", timeout_s, functools.partial(remote.remote, function, item))
+                reference = await bounded("Ray", timeout_s, functools.partial(start, item))
                 under_way[asyncio.create_task(_outcome(item, reference, timeout_s))] = reference
             if not under_way:
                 return
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                del under_way[task]
+                left.discard(under_way.pop(task))
                 yield task.result()
     finally:
-        for task, reference in under_way.items():
+        for task in under_way:
             task.cancel()
+        for reference in list(left):
             _end(reference)
         await asyncio.gather(*under_way, return_exceptions=True)
 

@@ -26,11 +26,15 @@ async def test_tasks_on_ray() -> None:
 async def test_all_tasks_are_ended_even_where_one_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever Ray raises when it is told to end one; and nothing of this program waits for them any more."""
     loop = asyncio.get_running_loop()
-    ended: list[object] = []
+    started, ended = list[object](), list[object]()
+
+    def start(function: object, item: object) -> object:
+        started.append(loop.create_future())
+        return started[-1]
 
     class Ray:
         def remote(self, **_: object) -> Any:
-            return lambda function: SimpleNamespace(remote=lambda _, item: loop.create_future())
+            return lambda function: SimpleNamespace(remote=start)
 
         def cancel(self, reference: object, **_: object) -> None:
             ended.append(reference)
@@ -41,10 +45,14 @@ async def test_all_tasks_are_ended_even_where_one_cannot_be(monkeypatch: pytest.
     before = asyncio.all_tasks()
     outcomes = run_tasks(math.sqrt, [1.0, 2.0, 3.0], at_a_time=3, timeout_s=60)
     waits = asyncio.ensure_future(anext(outcomes))
-    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while len(started) < 3:  # noqa: ASYNC110 - by threads
+            await asyncio.sleep(0.01)
     waits.cancel()
     await asyncio.wait({waits})
-    assert len(ended) == 3
+    async with asyncio.timeout(10):
+        while len(ended) < 3:  # noqa: ASYNC110 - by threads
+            await asyncio.sleep(0.01)
     assert asyncio.all_tasks() == before
 
 
