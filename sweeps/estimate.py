@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestration.plan import OnHosts
 from orchestration.ray_cluster.placement import hosts_needed
 from sweeps.grid import Cell
 from sweeps.spec import LoadSettings
@@ -67,12 +68,12 @@ def needs(cells: Sequence[Cell]) -> Needs:
     results = sum(int(_operations(cell) * (ROW_BYTES + TRACE_BYTES * cell.parameters.cluster.nodes)) for cell in cells)
     if cells[0].parameters.target == "sim":
         return Needs(processes=2, hosts=(1, 1), memory_bytes=LOAD_BYTES + logs, disk_bytes=0, results_bytes=results)
-    clusters = [cell.parameters.cluster for cell in cells]
-    least, most = zip(*(hosts_needed(each.nodes, each.placement) for each in clusters), strict=True)
+    least, most = zip(*map(_hosts, cells), strict=True)
+    most_loads = max(map(_most_generators, cells))
     return Needs(
-        processes=2 * most_nodes + 1,
+        processes=2 * most_nodes + most_loads,
         hosts=(max(least), max(most)),
-        memory_bytes=RAY_BYTES + LOAD_BYTES + most_nodes * (ACTOR_BYTES + NODE_BYTES) + logs,
+        memory_bytes=RAY_BYTES + most_loads * LOAD_BYTES + most_nodes * (ACTOR_BYTES + NODE_BYTES) + logs,
         disk_bytes=logs,
         results_bytes=results,
     )
@@ -81,6 +82,21 @@ def needs(cells: Sequence[Cell]) -> Needs:
 def most_simulated(load: LoadSettings) -> int:
     """Operations that a simulated cell may have."""
     return min(MOST_SIMULATED, _MOST_SIMULATED_BYTES // max(1, load.value_bytes))
+
+
+def _hosts(cell: Cell) -> tuple[int, int]:
+    return hosts_needed(cell.parameters.cluster.nodes, cell.parameters.cluster.placement)
+
+
+def _most_generators(cell: Cell) -> int:
+    """Load generators; of `own_host` as many as there are other hosts, which nobody knows yet."""
+    match cell.parameters.load.on:
+        case OnHosts() as chosen:
+            return len(chosen.hosts)
+        case "every_host":
+            return _hosts(cell)[1]
+        case _:
+            return 1
 
 
 def _load_s(cell: Cell) -> float:

@@ -294,6 +294,12 @@ def test_the_plan_says_how_many_hosts_its_placements_need_and_use() -> None:
     assert needs(cells("base: {cluster: {nodes: 5}}")).hosts == (1, 5)
 
 
+def test_the_plan_counts_the_generators_of_all_hosts() -> None:
+    alone, everywhere, chosen = cells("axes: {load.on: [driver, every_host, {hosts: [a, b]}]}\norder: sequential")
+    assert [needs([cell]).processes for cell in (alone, everywhere, chosen)] == [7, 9, 8]
+    assert needs([everywhere]).memory_bytes > needs([chosen]).memory_bytes > needs([alone]).memory_bytes
+
+
 def test_more_nodes_and_larger_values_need_more() -> None:
     small, large = cells("axes: {load.value_bytes: [64, 1MiB]}\norder: sequential")
     assert needs([large]).disk_bytes > 10 * needs([small]).disk_bytes
