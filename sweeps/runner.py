@@ -76,7 +76,6 @@ class Runner:
         else:
             left = len(cells) - len(results)
             self._writer.journal("run stopped", exit_code=code, cells_left=left, reason=self._over)
-            self._writer.add_facts({"stopped": self._over})
             self._view.note(f"stopped, with {left} cells left: {self._over}")
         self._writer.finish(complete=self._over is None, exit_code=code)
         return code
@@ -96,7 +95,9 @@ class Runner:
             finally:
                 await run.release(keep=False)
             raise
-        self._over = record.over
+        if record.over is not None:
+            self._over = record.over
+            self._writer.add_facts({"stopped": record.over})  # first: to judge the cell takes time
         summary, reason = self._findings(record)
         status = "infrastructure" if record.lost else "failed" if reason else "ok"
         found: dict[str, Any] = {"status": status, "reason": record.lost or reason}
