@@ -38,6 +38,8 @@ from sweeps.summary import Evidence, NodeFigures
 
 _LOAD_POLL_S = 0.5
 _LEADER_POLL_S = 1.0
+_CLOCK_POLL_S = 5.0
+"""Within it a clock that is off by 10 us per second, and turns round, is wrong by 25 us more than is known."""
 _ELECT_POLL_S = 0.05
 _CHECK_S = 0.1
 _DRAIN_MARGIN_S = 2.0
@@ -164,6 +166,7 @@ class CellRun:
         self._asked: dict[str, Any] = {}
         self._loading = False
         self._refused = False
+        self._leader_moved = False
         self._node_died = False
 
     async def run(self) -> Record:
@@ -319,6 +322,7 @@ class CellRun:
     async def _measure(self, cluster: Cluster, measure_s: float) -> None:
         self._enter("measure", measure_s)
         schedule = plan(self._parameters.chaos, duration_s=measure_s, nodes=cluster.node_ids, seed=self._cell.seed)
+        self._leader_moved = self._parameters.load.on == "leader" and await self._is_elsewhere(cluster)
         self._aims = {str(i): each.where for i, each in enumerate(schedule.faults) if isinstance(each.where, str)}
         if not self._simulated:
             await self._note_cpu(cluster)
@@ -347,6 +351,12 @@ class CellRun:
                 monkey.cancel()
                 with contextlib.suppress(asyncio.CancelledError, NotHealed):
                     await monkey
+
+    async def _is_elsewhere(self, cluster: Cluster) -> bool:
+        """Whether the leader is on no host that has load."""
+        assert self._load is not None
+        leader = await cluster.leader()
+        return leader is not None and cluster.worker(leader).host not in self._load.hosts
 
     async def _pass(self, cluster: Cluster, seconds: float, begin_ns: int | None = None) -> None:
         """Let time pass, and look after the nodes meanwhile."""
@@ -453,7 +463,8 @@ class CellRun:
     @contextlib.asynccontextmanager
     async def _watched(self, cluster: Cluster) -> AsyncIterator[None]:
         """Keep the progress up to date meanwhile. A watcher that fails must not cost the cell."""
-        watchers = [asyncio.create_task(self._watch_load()), asyncio.create_task(self._watch_leader(cluster))]
+        watches = (self._watch_load(), self._watch_leader(cluster), self._watch_clocks(cluster))
+        watchers = list(map(asyncio.create_task, watches))
         try:
             yield
         finally:
@@ -476,6 +487,13 @@ class CellRun:
                 status = await self._ask(cluster, leader) if leader is not None else None
             self._progress.leads(leader, None if status is None else int(status.current_term))
             await asyncio.sleep(_LEADER_POLL_S)
+
+    async def _watch_clocks(self, cluster: Cluster) -> None:
+        """Compare the clocks of all hosts again and again: one may gain on another for a while, and then lose."""
+        while self._load is not None and not self._simulated:
+            await asyncio.sleep(_CLOCK_POLL_S)
+            nodes = [cluster.worker(node_id).compare_clocks() for node_id in cluster.node_ids]
+            await asyncio.gather(self._load.compare_clocks(), *nodes, return_exceptions=True)  # some may be silent
 
     async def _note_cpu(self, cluster: Cluster) -> None:
         for node_id, status in zip(cluster.node_ids, await _of_each(cluster, partial(self._ask, cluster)), strict=True):
@@ -653,10 +671,13 @@ class CellRun:
         return {"generators": [each.as_json(self._measure_ns) for each in self._loaded.generators]}
 
     def _notes(self) -> list[str]:
-        if self._load is None or not self._load.left_out:
-            return []
-        clients, hosts = self._parameters.load.clients, self._parameters.load.clients + self._load.left_out
-        return [f"load.on: {clients} of {hosts} hosts have a load generator, for there are {clients} clients"]
+        notes = []
+        if self._load is not None and self._load.left_out:
+            clients, hosts = self._parameters.load.clients, self._parameters.load.clients + self._load.left_out
+            notes.append(f"load.on: {clients} of {hosts} hosts have a load generator, for there are {clients} clients")
+        if self._leader_moved:
+            notes.append("load.on: leader: when the measurement began the leader was on another host than the load")
+        return notes
 
     def _clock_error_ms(self) -> float:
         if self._cluster is None:

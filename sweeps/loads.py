@@ -34,8 +34,9 @@ MOST_GENERATORS = 256
 """A byte of each operation's row names its generator."""
 _TIMES = ("intended_ns", "start_ns", "end_ns")
 _CALL_S, _RESULT_S = 30.0, 120.0
-_LOOK_S = 2.0
-"""For calls that come again: whoever waits for them must not wait for a host that was cut off."""
+_LOOK_S, _HASTE_S = 2.0, 0.5
+"""For calls that come again: whoever waits for them must not wait for a host that was cut off. The second one is for
+what it could not be told the last time."""
 
 
 class Clock(Protocol):
@@ -267,6 +268,11 @@ class LoadGroup:
         self._addresses: dict[str, str] = {}
 
     @property
+    def hosts(self) -> list[Any]:
+        """Of the generators, once they are open."""
+        return [member.host for member in self._members]
+
+    @property
     def lost(self) -> list[str]:
         """Why generators were lost, a line for each that was."""
         return [f"the load generator on {each.host} is lost: {each.lost}" for each in self._members if each.lost]
@@ -302,15 +308,25 @@ class LoadGroup:
         await self._each(self._tell)
 
     async def _tell(self, member: _Member) -> None:
-        member.stale = True
+        patience_s, member.stale = _HASTE_S if member.stale else _LOOK_S, True
         with contextlib.suppress(InfrastructureError):
-            await member.call("update_addresses", self._addresses, timeout_s=_LOOK_S)
+            await member.call("update_addresses", self._addresses, timeout_s=patience_s)
             member.stale = False
 
     async def start(self) -> None:
         """Begin, all at about the same time."""
         count = len(self._members)
         await self._each(lambda member: member.call("start", member.number / count))
+
+    async def compare_clocks(self) -> None:
+        """Measure the clocks again, of those that answer."""
+
+        async def compare(member: _Member) -> None:
+            assert member.worker is not None
+            with contextlib.suppress(InfrastructureError):
+                await member.worker.compare_clocks()
+
+        await self._each(compare)
 
     async def snapshot(self) -> Snapshot:
         """How the load stands; of those that do not answer, how it stood."""

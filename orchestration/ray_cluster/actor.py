@@ -8,6 +8,7 @@ runs as a task of one loop, so a `kill` never queues behind a `wait`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import inspect
 import json
@@ -229,8 +230,11 @@ class NodeSupervisor:
             self._held = None
 
     async def reap(self, pid: int, ticks: int) -> list[Leftover]:
-        """End what a supervisor that was killed left running: its node, known by its pid and when it was started, and
-        whatever that started."""
+        """Take the place of a supervisor that was killed: hold the files, and end what it left running. That is its
+        node, known by its pid and when it was started, and whatever that started."""
+        if self._held is None:
+            with contextlib.suppress(OSError):
+                self._held = hold(self._scratch)
         await asyncio.to_thread(end_process, pid, ticks)
         return await asyncio.to_thread(end_orphans)
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import signal
 import time
@@ -65,6 +66,9 @@ _ACTOR_MARGIN_S = 10.0
 _FAULT_TIMEOUT_S = 4.0
 """For a command of chaos, which has no more than 5 s for each."""
 _TELL_TIMEOUT_S = 2.0
+_HASTE_S = 0.5
+"""For what a node could not be told the last time: it is tried again, and nobody waits long for a host that is cut off.
+"""
 _HALT_TIMEOUT_S = 10.0
 """To end a node in order, or by force after 5 s."""
 _LOOK_S = 10.0
@@ -265,11 +269,12 @@ class RayCluster:
         return await self._ask(node_id, lambda probe: probe.samples(since_ns))
 
     async def collect(self, node_id: str) -> NodeFiles:
-        """What the node has written, up or down; also where its actor is lost and its host is not. Raises
-        InfrastructureError."""
+        """What the node has written, up or down; also where its actor is lost and its host is not. For the times in
+        that its clock is compared once more. Raises InfrastructureError."""
         node = self._node(node_id)
         if node.worker.lost is not None:
             await self._replace(node)
+        await node.worker.compare_clocks()
         return NodeFiles(*await node.worker.call("collect"))
 
     # ------------------------------------------------------------------------------ disturbing
@@ -305,13 +310,16 @@ class RayCluster:
         A node that is down or paused gets it when it comes back. A node that does not offer Chaos is among
         those that failed.
         """
-        self._links = tuple(rules)
-        answers = await self._each(self.live, self._push_links)
-        return self._with_stale(_applied(answers.values()), answers)
+        return await self._spread_links(rules, _HASTE_S)
 
     async def heal(self) -> Applied:
-        """Remove every link fault."""
-        return await self.set_links(())
+        """Remove every link fault, also from nodes that need a while to be reached again."""
+        return await self._spread_links((), math.inf)
+
+    async def _spread_links(self, rules: Sequence[LinkRule], stale_s: float) -> Applied:
+        self._links = tuple(rules)
+        answers = await self._each(self.live, lambda node: self._push_links(node, stale_s))
+        return self._with_stale(_applied(answers.values()), answers)
 
     # ------------------------------------------------------------------------------ one node
 
@@ -449,6 +457,7 @@ class RayCluster:
                 worker = await self._backend.another(lost.host)
                 try:
                     await worker.create(NodeSupervisor, self._spec(node))
+                    worker.clock = lost.clock.until(worker.clock)
                     for leftover in await worker.call("reap", node.pid, node.started_ticks):
                         log.warning("%s: its actor was lost, and left %s", node.node_id, Leftover(*leftover))
                 except BaseException:
@@ -535,15 +544,17 @@ class RayCluster:
             if await self._push_links(node) is None:
                 return
 
-    async def _push_links(self, node: _Node) -> int | None:
-        """When the table was in force on a node, on the driver's clock; None when it is not."""
-        time_ns = await self._try_links(node)
+    async def _push_links(self, node: _Node, stale_s: float = math.inf) -> int | None:
+        """When the table was in force on a node, on the driver's clock; None when it is not. One that missed the last
+        table is waited for `stale_s` at most."""
+        patience_s = self.plan.transport.probe_timeout
+        time_ns = await self._try_links(node, min(patience_s, stale_s) if node.stale else patience_s)
         node.stale = time_ns is None
         return time_ns
 
-    async def _try_links(self, node: _Node) -> int | None:
+    async def _try_links(self, node: _Node, patience_s: float) -> int | None:
         # Again and again: the connection may be one that broke while it was paused.
-        deadline = time.monotonic() + self.plan.transport.probe_timeout
+        deadline = time.monotonic() + patience_s
         while node.probe is not None and (left := deadline - time.monotonic()) > 0:
             try:
                 applied_ns = await node.probe.set_links(self._links, timeout=left)
@@ -604,7 +615,8 @@ class RayCluster:
     async def _tell_address(self, node: _Node) -> None:
         """Send it the address book; where that cannot be done now, its watch does it."""
         try:
-            await node.worker.call("send_addresses", self.addresses.to_json(), timeout_s=_TELL_TIMEOUT_S)
+            patience_s = _HASTE_S if node.untold else _TELL_TIMEOUT_S
+            await node.worker.call("send_addresses", self.addresses.to_json(), timeout_s=patience_s)
             node.untold = False
         except InfrastructureError:
             node.untold = True

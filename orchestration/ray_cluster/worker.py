@@ -37,8 +37,9 @@ class Clock:
 
     Clocks drift, by some 10 us per second. What happens between two measurements, [a, b] before it and [c, d] after it,
     has an offset in the smallest interval around both, [min(a, c), max(b, d)]: as long as one clock gains on the
-    other, or loses, all the time, the offset in between lies between those at both ends. Nothing is extrapolated, and
-    one offset holds for the whole time, so that differences of a host's own times stay what they were.
+    other, or loses, all the time, the offset in between lies between those at both ends. Where drift may turn round
+    they are measured now and then meanwhile, and all are in the interval. Nothing is extrapolated, and one offset holds
+    for the whole time, so that differences of a host's own times stay what they were.
     """
 
     offset_ns: int = 0
@@ -179,6 +180,6 @@ class Worker:
 
     async def _sample(self) -> Clock:
         before = time.monotonic_ns()
-        there = await self._remote("now_ns")
+        there = await self._remote("now_ns", timeout_s=_KNOCK_TIMEOUT_S)
         after = time.monotonic_ns()
         return Clock.within(there - after, there - before)

@@ -20,7 +20,7 @@ from orchestration.ray_cluster import calls, cluster, worker
 from orchestration.ray_cluster.actor import temporary_folder
 from orchestration.ray_cluster.calls import Caller, bounded, hangs, in_background
 from orchestration.ray_cluster.placement import Host
-from orchestration.ray_cluster.worker import Worker
+from orchestration.ray_cluster.worker import Clock, Worker
 from raft_actor_node.links import LinkRule
 from tests.orchestration.waiting import eventually, gone, state
 
@@ -136,6 +136,47 @@ async def test_a_silent_node_does_not_hide_the_leader(backend: Backend, tmp_path
             assert took.seconds < cluster.plan.transport.probe_timeout / 2
         finally:
             os.kill(cluster.pid(follower), signal.SIGCONT)
+
+
+async def test_nobody_waits_again_for_a_node_that_missed_the_last_table(
+    backend: Backend, tmp_path: Path, silenced: Silenced
+) -> None:
+    async with running(backend, "default", storage={"dir": str(tmp_path)}, chaos_enabled=True) as cluster:
+        await cluster.leader()
+        pid = cluster.pid("n3")
+        os.kill(pid, signal.SIGSTOP)  # behind our back, as when its host is cut off
+        silenced.pids.append(pid)
+        took_s = []
+        for _ in range(2):
+            with Stopwatch() as took:
+                assert (await cluster.set_links([CUT])).failed == ("n3",)
+            took_s.append(took.seconds)
+        patience_s = cluster.plan.transport.probe_timeout
+        assert took_s[0] >= patience_s > took_s[1]
+        os.kill(pid, signal.SIGCONT)
+        assert (await cluster.heal()).failed == ()
+        assert (await cluster.set_links([CUT])).failed == (), "and is waited for again"
+
+
+async def test_the_bound_of_a_clock_covers_what_was_measured_from_the_first_life_to_the_end(
+    backend: Backend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([Clock(0, 10), Clock(500, 10), Clock(-200, 10), Clock(100, 10)])
+
+    async def measure(_: Worker) -> Clock:
+        return next(measured)
+
+    async with running(backend, foreign) as cluster:
+        lost = cluster.worker("n1")
+        lost.clock = Clock(0, 10)
+        monkeypatch.setattr(Worker, "_measured", measure)
+        next(measured)
+        await lost.compare_clocks()
+        os.kill(lost.facts.pid, signal.SIGKILL)
+        await eventually(lambda: len(cluster.unexpected_exits) == 1, "it is lost")
+        await cluster.collect("n1")  # by another actor on its host
+        clock = cluster.worker("n1").clock
+        assert (clock.offset_ns - clock.error_ns, clock.offset_ns + clock.error_ns) == (-210, 510)
 
 
 async def test_an_actor_that_is_silent_at_the_end_is_given_up_and_its_files_are_had(

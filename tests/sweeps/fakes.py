@@ -116,8 +116,11 @@ class FakeWorker:
     def __init__(self, held: Any) -> None:
         self.held = held
         self.closed = False
+        self.compared = 0
+        """How often its clock was."""
 
     async def compare_clocks(self) -> Any:
+        self.compared += 1
         return self.clock
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
@@ -155,6 +158,7 @@ class FakeCluster:
         self.hashes: dict[str, bytes] = {}
         self.dropped = dict.fromkeys(self.node_ids, 0)
         self.trace: dict[str, list[dict[str, Any]]] = {node_id: [] for node_id in self.node_ids}
+        self.workers = {node_id: FakeWorker(None) for node_id in self.node_ids}
         self._lead(1)
 
     def _lead(self, term: int) -> None:
@@ -165,7 +169,7 @@ class FakeCluster:
                 self.trace[node_id].append({"time_ns": time.monotonic_ns(), "kind": kind, "term": term, "index": term})
 
     def worker(self, node_id: str) -> Any:
-        return SimpleNamespace(clock=CLOCK, host=HOST)
+        return self.workers[node_id]
 
     async def leader(self) -> str | None:
         return self.leads if self.elects else None

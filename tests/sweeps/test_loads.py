@@ -27,7 +27,7 @@ from sweeps.loads import GroupResult, LoadGroup, divided, generator_hosts, merge
 from sweeps.results import StoredCell, read_run
 from sweeps.spec import LoadSettings, Mix, Parameters
 from sweeps.workload import LoadResult
-from tests.sweeps.fakes import FakeBackend, FakeEngine, FakeWorker, RefusingEngine
+from tests.sweeps.fakes import FakeBackend, FakeCluster, FakeEngine, FakeWorker, RefusingEngine
 from tests.sweeps.test_runner import BRIEF, execute, sweep
 
 MS, S = 10**6, 10**9
@@ -408,6 +408,24 @@ async def test_hosts_without_a_client_are_left_out_and_the_cell_says_so(tmp_path
     _, cell = await run_cell(from_two(clients=1), tmp_path)
     assert len(cell.result["generators"]) == 1
     assert "load.on: 1 of 2 hosts have a load generator, for there are 1 clients" in cell.result["flags"]
+
+
+async def test_a_leader_that_moves_away_from_the_load_is_told(tmp_path: Path) -> None:
+    def spread(cluster: FakeCluster) -> None:
+        for worker, host in zip(cluster.workers.values(), HOSTS, strict=False):
+            worker.host = host
+
+    def moves(cluster: FakeCluster) -> None:
+        spread(cluster)
+        cluster.addresses.subscribe = lambda _: setattr(cluster, "leads", "n2")  # type: ignore[method-assign]
+
+    for prepare, flagged in ((spread, False), (moves, True)):
+        backend = ManyHosts(prepare)
+        text = f"name: tiny\nbase: {{phases: {BRIEF}, load: {{on: leader}}}}"
+        _, path, _ = await execute(sweep(text), backend, tmp_path)
+        [cell] = read_run(path).cells
+        assert cell.result["generators"][0]["host"] == HOSTS[0].address
+        assert ("the leader was on another host than the load" in str(cell.result["flags"])) == flagged
 
 
 async def test_a_cell_that_lost_a_generator_is_not_ok_and_its_history_proves_nothing(tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ async def test_a_cell_goes_through_its_phases_and_leaves_nothing_running(tmp_pat
     assert set(operations["client"]) == {0, 1}
 
 
+async def test_all_clocks_are_compared_while_there_is_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a clock gains and loses again between the two ends of a cell would otherwise be in no bound."""
+    monkeypatch.setattr("sweeps.cell._CLOCK_POLL_S", 0.05)
+    backend = FakeBackend()
+    await execute(sweep(), backend, tmp_path)
+    compared = [worker.compared for cluster in backend.clusters for worker in cluster.workers.values()]
+    assert min(compared) >= 2
+    assert min(worker.compared for worker in backend.workers) >= 3, "and once more at the end"
+
+
 async def test_the_parameters_reach_the_cluster(tmp_path: Path) -> None:
     backend = FakeBackend()
     text = f"""
