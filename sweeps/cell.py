@@ -356,7 +356,7 @@ class CellRun:
         """Whether the leader is on no host that has load."""
         assert self._load is not None
         leader = await cluster.leader()
-        return leader is not None and cluster.worker(leader).host not in self._load.hosts
+        return leader is not None and cluster.worker(leader).host not in [each.host for each in self._load.workers]
 
     async def _pass(self, cluster: Cluster, seconds: float, begin_ns: int | None = None) -> None:
         """Let time pass, and look after the nodes meanwhile."""
@@ -492,8 +492,10 @@ class CellRun:
         """Compare the clocks of all hosts again and again: one may gain on another for a while, and then lose."""
         while self._load is not None and not self._simulated:
             await asyncio.sleep(_CLOCK_POLL_S)
-            nodes = [cluster.worker(node_id).compare_clocks() for node_id in cluster.node_ids]
-            await asyncio.gather(self._load.compare_clocks(), *nodes, return_exceptions=True)  # some may be silent
+            # One after the other: while many ask, each waits for its answer, which is then worth less.
+            for worker in [*self._load.workers, *map(cluster.worker, cluster.node_ids)]:
+                with contextlib.suppress(InfrastructureError):
+                    await worker.compare_clocks(meanwhile=True)
 
     async def _note_cpu(self, cluster: Cluster) -> None:
         for node_id, status in zip(cluster.node_ids, await _of_each(cluster, partial(self._ask, cluster)), strict=True):

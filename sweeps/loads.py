@@ -55,7 +55,7 @@ class Worker(Protocol):
     def host(self) -> Any: ...
     @property
     def clock(self) -> Clock: ...
-    async def compare_clocks(self) -> Clock: ...
+    async def compare_clocks(self, *, meanwhile: bool = ...) -> Clock: ...
     async def call(self, method: str, *args: Any, timeout_s: float | None = ..., **kwargs: Any) -> Any: ...
     async def close(self) -> None: ...
 
@@ -268,9 +268,9 @@ class LoadGroup:
         self._addresses: dict[str, str] = {}
 
     @property
-    def hosts(self) -> list[Any]:
-        """Of the generators, once they are open."""
-        return [member.host for member in self._members]
+    def workers(self) -> list[Worker]:
+        """That hold the generators, while they are open."""
+        return [member.worker for member in self._members if member.worker is not None]
 
     @property
     def lost(self) -> list[str]:
@@ -317,16 +317,6 @@ class LoadGroup:
         """Begin, all at about the same time."""
         count = len(self._members)
         await self._each(lambda member: member.call("start", member.number / count))
-
-    async def compare_clocks(self) -> None:
-        """Measure the clocks again, of those that answer."""
-
-        async def compare(member: _Member) -> None:
-            assert member.worker is not None
-            with contextlib.suppress(InfrastructureError):
-                await member.worker.compare_clocks()
-
-        await self._each(compare)
 
     async def snapshot(self) -> Snapshot:
         """How the load stands; of those that do not answer, how it stood."""

@@ -38,8 +38,9 @@ class Clock:
     Clocks drift, by some 10 us per second. What happens between two measurements, [a, b] before it and [c, d] after it,
     has an offset in the smallest interval around both, [min(a, c), max(b, d)]: as long as one clock gains on the
     other, or loses, all the time, the offset in between lies between those at both ends. Where drift may turn round
-    they are measured now and then meanwhile, and all are in the interval. Nothing is extrapolated, and one offset holds
-    for the whole time, so that differences of a host's own times stay what they were.
+    they are measured now and then meanwhile, and those are in the interval too; but for one that excludes nothing of
+    what is known, because somebody was too busy to answer at once: it says nothing. Nothing is extrapolated, and one
+    offset holds for the whole time, so that differences of a host's own times stay what they were.
     """
 
     offset_ns: int = 0
@@ -55,6 +56,10 @@ class Clock:
     def to_driver(self, host_ns: int) -> int:
         """The driver's time of a host's time stamp."""
         return host_ns - self.offset_ns
+
+    def excludes(self, other: Clock) -> bool:
+        """Whether some offset that the other one allows is none of this one's."""
+        return abs(self.offset_ns - other.offset_ns) + other.error_ns > self.error_ns
 
     def until(self, later: Clock) -> Clock:
         """What is known of the time from this measurement to a later one."""
@@ -92,10 +97,12 @@ class Worker:
         self.clock = await self._measured()
         await self._remote("create", factory, args, kwargs)
 
-    async def compare_clocks(self) -> Clock:
-        """Measure the clock again; what is known of the time since the object was created. Raises
-        InfrastructureError."""
-        self.clock = self.clock.until(await self._measured())
+    async def compare_clocks(self, *, meanwhile: bool = False) -> Clock:
+        """Measure the clock again, at the end of what it is needed for, or meanwhile; what is known of the time since
+        the object was created. Raises InfrastructureError."""
+        measured = await self._measured()
+        if not meanwhile or measured.excludes(self.clock):
+            self.clock = self.clock.until(measured)
         return self.clock
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **kwargs: Any) -> Any:

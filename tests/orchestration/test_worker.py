@@ -76,6 +76,24 @@ async def test_clocks_are_compared_for_each_object_and_again_when_asked() -> Non
     assert under_test.clock.error_ns < 10**9 // 2, "what was before is of no interest any more"
 
 
+async def test_what_is_measured_meanwhile_widens_the_bound_only_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two measurements of a busy host nobody knows more than before, and at the end one must."""
+    under_test = Worker(Actor("another clock"), SimpleNamespace(address="a"), lambda *_: None)  # type: ignore[arg-type]
+    measured = [Clock(100, 5), Clock(103, 5), Clock(103, 50), Clock(100, 8), Clock(90, 3), Clock(0, 200)]
+
+    async def measure() -> Clock:
+        return measured.pop(0)
+
+    monkeypatch.setattr(under_test, "_measured", measure)
+    await under_test.create(dict)
+    for low_ns, high_ns in ((95, 108), (95, 108), (95, 108), (87, 108)):
+        clock = await under_test.compare_clocks(meanwhile=True)
+        assert (clock.offset_ns - clock.error_ns, clock.offset_ns + clock.error_ns) == pytest.approx(
+            (low_ns, high_ns), abs=1
+        )
+    assert await under_test.compare_clocks() == Clock(0, 200), "the last one counts, whatever it says"
+
+
 async def test_there_is_no_error_between_those_who_read_one_clock() -> None:
     under_test = Worker(Actor(clock_id()), SimpleNamespace(address="a"), lambda *_: None)  # type: ignore[arg-type]
     await under_test.connect(1.0)

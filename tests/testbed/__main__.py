@@ -1,7 +1,7 @@
 """A sweep over hosts of a testbed: `python -m tests.testbed [--hosts N] sweep PRESET [-o KEY=VALUE ...]`.
 
-What follows `sweep` is given to `sweep run`, which runs on the head; results are where it says, below the present
-folder. The exit code is that of `sweep`, 1 where no testbed can be made.
+What follows `sweep` is given to `sweep run`, which runs on the head; results are where it says. The exit code is that
+of `sweep`, 1 where no testbed can be made.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from tests.testbed.ray_hosts import start_ray
 _GRACE_S = 60.0
 
 
-def sweep(hosts: int, words: Sequence[str]) -> int:
+def sweep(hosts: int, words: Sequence[str], out: Path) -> int:
     """Bring the hosts up, run the sweep, take everything down; the exit code."""
     begin = time.monotonic()
-    with Testbed(hosts) as testbed:
+    out.mkdir(parents=True, exist_ok=True)
+    with Testbed(hosts, shared=[out]) as testbed:  # the head's /tmp is its own, and goes with it
         ray = start_ray(testbed)
         addresses = ", ".join(host.address for host in testbed.hosts)
         print(f"testbed: head {ray.address}, hosts {addresses}; up in {time.monotonic() - begin:.1f} s", flush=True)
-        command = [sys.executable, "-m", "sweeps.cli", "run", *words, "--address", ray.address]
+        command = [sys.executable, "-m", "sweeps.cli", "run", *words, "--out", str(out), "--address", ray.address]
         process = testbed.head.start(*command, env=ray.env, cwd=Path.cwd(), stdout=None, stderr=None)
         try:
             return process.wait()
@@ -43,13 +44,14 @@ def main() -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
     parser.add_argument("--hosts", type=int, default=4, metavar="N", help="beside the head (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="PATH", help="as of sweep (%(default)s)")
     parser.add_argument("what", choices=["sweep"])
     arguments, words = parser.parse_known_args()
     # A program in the background may have SIGINT ignored; and SIGTERM shall leave as little behind.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        return sweep(arguments.hosts, words)
+        return sweep(arguments.hosts, words, arguments.out)
     except TestbedError as error:
         print(f"testbed: {error}", file=sys.stderr)
         return 1
