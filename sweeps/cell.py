@@ -38,8 +38,8 @@ from sweeps.summary import Evidence, NodeFigures
 
 _LOAD_POLL_S = 0.5
 _LEADER_POLL_S = 1.0
-_CLOCK_POLL_S = 5.0
-"""Within it a clock that is off by 10 us per second, and turns round, is wrong by 25 us more than is known."""
+_CLOCK_POLL_S, _CLOCK_TIMEOUT_S = 5.0, 2.0
+"""The bound of a clock is wider by FASTEST_DRIFT times half of the first: 1.25 ms."""
 _ELECT_POLL_S = 0.05
 _CHECK_S = 0.1
 _DRAIN_MARGIN_S = 2.0
@@ -489,13 +489,17 @@ class CellRun:
             await asyncio.sleep(_LEADER_POLL_S)
 
     async def _watch_clocks(self, cluster: Cluster) -> None:
-        """Compare the clocks of all hosts again and again: one may gain on another for a while, and then lose."""
+        """Compare the clocks of all hosts again and again, so that they have no time to drift far."""
         while self._load is not None and not self._simulated:
             await asyncio.sleep(_CLOCK_POLL_S)
+            silent = set()
             # One after the other: while many ask, each waits for its answer, which is then worth less.
             for worker in [*self._load.workers, *map(cluster.worker, cluster.node_ids)]:
-                with contextlib.suppress(InfrastructureError):
-                    await worker.compare_clocks(meanwhile=True)
+                if worker.host not in silent:
+                    try:
+                        await worker.compare_clocks(timeout_s=_CLOCK_TIMEOUT_S)
+                    except InfrastructureError:
+                        silent.add(worker.host)
 
     async def _note_cpu(self, cluster: Cluster) -> None:
         for node_id, status in zip(cluster.node_ids, await _of_each(cluster, partial(self._ask, cluster)), strict=True):
@@ -605,6 +609,7 @@ class CellRun:
             "exits": [
                 {"exit_code": getattr(end, "exit_code", None), "text": str(end)} for end in cluster.unexpected_exits
             ],
+            "lost": sorted({end.node_id for end in _losses(cluster)}),
             "clocks": {
                 node_id: {"offset_ns": clock.offset_ns, "error_ns": clock.error_ns} for node_id, clock in clocks.items()
             },

@@ -55,7 +55,7 @@ class Worker(Protocol):
     def host(self) -> Any: ...
     @property
     def clock(self) -> Clock: ...
-    async def compare_clocks(self, *, meanwhile: bool = ...) -> Clock: ...
+    async def compare_clocks(self, *, timeout_s: float = ...) -> Clock: ...
     async def call(self, method: str, *args: Any, timeout_s: float | None = ..., **kwargs: Any) -> Any: ...
     async def close(self) -> None: ...
 
@@ -342,24 +342,26 @@ class LoadGroup:
         await self._each(stop)
 
     async def drain(self, timeout_s: float) -> int:
-        """As of a LoadGenerator; the sum. Then the clocks are compared a last time."""
+        """As of a LoadGenerator; the sum."""
 
         async def drain(member: _Member) -> int:
-            assert member.worker is not None
-            given_up = await member.call("drain", timeout_s, timeout_s=timeout_s + _CALL_S)
-            await member.worker.compare_clocks()
-            return int(given_up)
+            return int(await member.call("drain", timeout_s, timeout_s=timeout_s + _CALL_S))
 
         return sum(each or 0 for each in await self._each(lambda member: member.until_lost(drain(member))))
 
     async def result(self) -> GroupResult:
-        """Everything that was recorded, after `drain`."""
+        """Everything that was recorded, after `drain`. The clocks are compared a last time: rows that could be wrong by
+        nobody knows how much are lost."""
+
+        async def fetched(member: _Member) -> LoadResult:
+            assert member.worker is not None
+            rows: LoadResult = await member.call("result", timeout_s=_RESULT_S)
+            await member.worker.compare_clocks()
+            return rows
 
         async def result(member: _Member) -> Generator:
             assert member.worker is not None
-            found = None
-            if not member.lost:
-                found = await member.until_lost(member.call("result", timeout_s=_RESULT_S))
+            found = None if member.lost else await member.until_lost(fetched(member))
             return Generator(member.host, member.load.clients, member.worker.clock, found, member.lost)
 
         return GroupResult(tuple(await self._each(result)))

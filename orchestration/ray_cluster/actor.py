@@ -86,12 +86,15 @@ async def _settle(value: Any) -> Any:
 
 
 def clock_id() -> str:
-    """Names the monotonic clock of this process: the boot of the machine, and the time namespace."""
+    """Names the monotonic clock of this process: the boot of the machine, and the time namespace if there is one."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}/{Path('/proc/self/ns/time').readlink()}"
     except OSError:
-        return socket.gethostname()
+        boot = socket.gethostname()
+    try:
+        return f"{boot}/{Path('/proc/self/ns/time').readlink()}"
+    except OSError:  # Linux before 5.6
+        return boot
 
 
 @dataclass(frozen=True)

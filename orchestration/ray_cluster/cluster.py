@@ -457,7 +457,7 @@ class RayCluster:
                 worker = await self._backend.another(lost.host)
                 try:
                     await worker.create(NodeSupervisor, self._spec(node))
-                    worker.clock = lost.clock.until(worker.clock)
+                    worker.keep_clock(lost)
                     for leftover in await worker.call("reap", node.pid, node.started_ticks):
                         log.warning("%s: its actor was lost, and left %s", node.node_id, Leftover(*leftover))
                 except BaseException:

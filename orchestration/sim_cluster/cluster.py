@@ -333,7 +333,7 @@ class SimWorker:
         answer = getattr(self._held, method)(*args, **kwargs)
         return await answer if asyncio.iscoroutine(answer) else answer
 
-    async def compare_clocks(self, *, meanwhile: bool = False) -> SimClock:
+    async def compare_clocks(self, *, timeout_s: float = 0.0) -> SimClock:
         """As it was."""
         return self.clock
 

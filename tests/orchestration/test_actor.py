@@ -197,3 +197,15 @@ def test_last_words_are_said_once() -> None:
 )
 def test_exit_in_words(exit_code: int, words: str) -> None:
     assert describe_exit(exit_code) == words
+
+
+def test_two_machines_have_two_clocks_whatever_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is no time namespace, as before Linux 5.6."""
+    boots = iter(["one\n", "another\n"])
+
+    def no_link(_: Path) -> Path:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: next(boots))
+    monkeypatch.setattr(Path, "readlink", no_link)
+    assert [actor.clock_id(), actor.clock_id()] == ["one", "another"]

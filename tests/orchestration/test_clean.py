@@ -223,9 +223,14 @@ async def test_a_supervisor_in_the_place_of_one_that_was_killed_ends_what_that_l
     process.communicate()
     await eventually(lambda: gone(pid), "the node is gone with its owner")
     assert not gone(child)
-    found = await supervisor(TWO).reap(pid, ticks)
+    cell = Leftover("folder", str(base / "run" / "cell"))
+    assert cell in clean(dry_run=True)
+    replacement = supervisor(TWO)
+    found = await replacement.reap(pid, ticks)
     assert child in processes(found)
     assert gone(child)
+    assert cell not in clean(dry_run=True), "its files are in use again"
+    await replacement.close()
 
 
 async def test_only_this_host_is_cleaned_where_no_cluster_is_named(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ class FakeWorker:
         self.compared = 0
         """How often its clock was."""
 
-    async def compare_clocks(self, *, meanwhile: bool = False) -> Any:
+    async def compare_clocks(self, *, timeout_s: float = 1.0) -> Any:
         self.compared += 1
         return self.clock
 
