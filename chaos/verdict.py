@@ -356,6 +356,8 @@ class Evidence:
     """Where operations are expected not to succeed."""
     fewest_operations: int = FEWEST_OPERATIONS
     """So many must succeed, where no outage is expected."""
+    clock_doubt: str = ""
+    """Why nobody knows well enough in which order things happened."""
 
 
 def judge_coverage(evidence: Evidence) -> Finding:
@@ -402,6 +404,8 @@ def leader_at(traces: Iterable[Mapping[str, Any]], time_ns: int) -> str | None:
 
 def _load_doubts(evidence: Evidence) -> Iterator[str]:
     load, fewest = evidence.load, evidence.fewest_operations
+    if evidence.clock_doubt:
+        yield evidence.clock_doubt
     if evidence.outage is not None:
         yield from _outage_doubts(evidence.outage)
     else:

@@ -385,7 +385,7 @@ def _warn(sweep: Sweep, console: Console) -> None:
 
 def _show(path: Path, console: Console) -> None:
     from sweeps import matrix, tables
-    from sweeps.results import read_run
+    from sweeps.results import is_done, read_run
 
     stored = read_run(path)
     cells = [(cell.params, cell.result) for cell in stored.cells]
@@ -403,6 +403,9 @@ def _show(path: Path, console: Console) -> None:
     if not stored.manifest.get("complete"):
         why = stored.manifest.get("stopped") or "the run was interrupted, or it still runs"
         words = f"incomplete: {why}; `sweep resume` completes it"
+        console.print(words, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    elif any(not is_done(result) for _, result in cells):
+        words = "cells lost what they ran on; `sweep resume` runs them again"
         console.print(words, style="bold red", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{path}", style="dim", markup=False, highlight=False, soft_wrap=True)
 

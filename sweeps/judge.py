@@ -214,7 +214,7 @@ class _Judge:
         signs += [found_ns] if found_ns is not None else []
         if self._operations is not None:
             signs += self._operations.success_ns().tolist()  # what was answered was answered by a leader
-        return judge_liveness(
+        found = judge_liveness(
             signs,
             calm_ns=self._calm_ns(),
             end_ns=self._settled["end_ns"],
@@ -223,6 +223,11 @@ class _Judge:
             found_ns=found_ns,
             clock_error_s=self._clock_error_ns / 1e9,
         )
+        lost = self._inspection.get("lost", ())
+        if found.verdict == "violated" and 2 * (len(self._nodes) - len(lost)) <= len(self._nodes):
+            reason = f"{found.reason}; what {', '.join(lost)} ran on was lost, and the others are no quorum"
+            return Finding("liveness", "unknown", reason, found.detail)
+        return found
 
     def _coverage(self) -> Finding:
         evidence = Evidence(
@@ -235,8 +240,20 @@ class _Judge:
             faults_planned=bool(self._parameters.chaos),
             outage=self._outage() if self._expects_outage else None,
             fewest_operations=self._checks.least_operations,
+            clock_doubt=self._clock_doubt(),
         )
         return judge_coverage(evidence)
+
+    def _clock_doubt(self) -> str:
+        """Why an order of what several generators saw proves little: a stale read is stale by about the time that it
+        takes to elect another leader, and within the bound any order will do."""
+        operations, shortest_s = self._operations, self._parameters.raft.election_timeout[0]
+        if operations is None or (operations.generator_error_ns >= 0).sum() < 2:
+            return ""
+        if operations.error_ns <= shortest_s * 1e9:
+            return ""
+        bound = f"the clocks of load generators are known within {operations.error_ns / 1e9:.3g} s only"
+        return f"{bound}, longer than the shortest election timeout, so that their order proves little"
 
     def _outage(self) -> Outage:
         """What shows that nobody was served though somebody asked, and would have been served otherwise."""

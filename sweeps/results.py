@@ -155,7 +155,7 @@ class RunWriter:
         found = _found_cells(run, cells)
         writer._rows = {cell.params["cell"]: csv_row(cell.params, cell.result) for cell in found}
         write_rows(path, writer._rows.values())
-        return writer, [cell for cell in found if _is_done(cell.result)]
+        return writer, [cell for cell in found if is_done(cell.result)]
 
     @property
     def resumed(self) -> bool:
@@ -250,7 +250,7 @@ def _found_cells(run: StoredRun, cells: Sequence[Cell]) -> list[StoredCell]:
     return list(ended.values())
 
 
-def _is_done(result: Mapping[str, Any]) -> bool:
+def is_done(result: Mapping[str, Any]) -> bool:
     """Whether a cell is not to be run again. However it ended: a violation that it found stands."""
     return result["status"] in ("ok", "failed") or result["verdict"]["verdict"] == "violated"
 

@@ -23,6 +23,9 @@ _BUSY = 0.9
 _MOST_OF_TIMEOUT = 0.1
 """The time of a broadcast should be an order of magnitude below the election timeout (paper, section 5.6)."""
 
+_MOST_OF_HEARTBEAT = 0.1
+"""The stages of a failover are some tenths of heartbeats long; clocks that are not known better mix them up."""
+
 
 @dataclass(frozen=True)
 class NodeFigures:
@@ -201,6 +204,8 @@ def flags(evidence: Evidence) -> list[str]:
     for name, p99_us in sorted(writes.items(), key=lambda item: -(item[1] or 0))[:1]:
         if p99_us is not None and p99_us > bearable_us:
             found.append(f"fsync: p99 on {name} was {p99_us / 1e3:.0f} ms")
+    if evidence.clock_error_ms > _MOST_OF_HEARTBEAT * raft.heartbeat_interval * 1e3:
+        found.append(f"clock: times of different hosts are right within {evidence.clock_error_ms:.3g} ms only")
     return found + _timing_problems(evidence)
 
 

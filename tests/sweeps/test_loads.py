@@ -351,6 +351,7 @@ class ManyHosts(FakeBackend):
 
     hosts: Any = (HEAD, *HOSTS)
     deaf_to: tuple[str, ...] = ()
+    error_ns = 2 * MS
 
     async def host(self, factory: Callable[..., Any], *args: Any, on: Any = None, **kwargs: Any) -> FakeWorker:
         worker = await super().host(factory, *args, on=on, **kwargs)
@@ -358,7 +359,7 @@ class ManyHosts(FakeBackend):
         if on is HOSTS[1]:
             worker.__class__ = Deaf
             worker.to = self.deaf_to  # type: ignore[attr-defined]
-            worker.clock = SimpleNamespace(offset_ns=0, error_ns=2 * MS)
+            worker.clock = SimpleNamespace(offset_ns=0, error_ns=self.error_ns)
         return worker
 
 
@@ -396,6 +397,21 @@ async def test_the_load_of_a_single_generator_is_as_it_was(tmp_path: Path) -> No
     [only] = cell.result["generators"]
     assert (only["host"], only["clients"], only["offset_ns"], only["error_ns"]) == ("10.0.0.0", 4, 0, 0)
     assert cell.operations().error_ns == 0
+
+
+async def test_an_order_of_clocks_that_nobody_knows_is_no_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error_ns, verdict in ((2 * MS, "ok"), (S, "unknown")):
+        monkeypatch.setattr(ManyHosts, "error_ns", error_ns)
+        _, cell = await run_cell(from_two(), tmp_path)
+        found = judge(cell.path, Parameters().checks.model_copy(update={"least_operations": 1}))
+        [finding] = [each for each in found["findings"] if each["check"] == "coverage"]
+        assert finding["verdict"] == verdict, finding
+    assert finding["reason"].startswith("the clocks of load generators are known within 1 s only")
+    _, cell = await run_cell(f"name: tiny\nbase: {{phases: {BRIEF}, load: {{on: {{hosts: [host2]}}}}}}", tmp_path)
+    found = judge(cell.path, Parameters().checks.model_copy(update={"least_operations": 1}))
+    assert "known within" not in str(found), "a single one has an order of its own"
 
 
 async def test_what_one_clock_measured_is_not_widened(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from rich.console import Console
 from orchestration import InfrastructureError, NodeExit, NodeFailed, PlacementRefused
 from raft_actor_node.errors import ConfigError
 from sweeps.api import Sweep
+from sweeps.judge import judge as judge_cell
 from sweeps.live import PlainView
 from sweeps.results import RunLock, find_run, read_run
+from sweeps.spec import Parameters
 from tests.sweeps.conftest import GOOD, FakeJudge
 from tests.sweeps.fakes import FakeBackend, FakeCluster
 from tests.sweeps.test_cli import sweep as command
@@ -105,6 +107,26 @@ async def test_a_cell_that_lost_a_host_goes_on_to_its_end_is_marked_and_runs_aga
     assert (await resume(path, FakeBackend()))[0] == 0
     assert [cell.params["cell"] for cell in read_run(path).cells] == [good.params["cell"], lost.params["cell"]]
     assert {cell.result["status"] for cell in read_run(path).cells} == {"ok"}
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(["n2"], "violated"), (["n2", "n3"], "unknown")])
+async def test_no_leader_is_no_violation_when_what_a_quorum_ran_on_is_lost(
+    tmp_path: Path, lost: list[str], verdict: str
+) -> None:
+    def loses(cluster: FakeCluster) -> None:
+        cluster.unexpected_exits += [LOST._replace(node_id=node_id) for node_id in lost]  # type: ignore[misc]
+        cluster.addresses.subscribe = lambda _: setattr(cluster, "elects", False)  # type: ignore[method-assign]
+
+    raft = "{election_timeout: 50ms-100ms, heartbeat_interval: 20ms, rpc_timeout: 20ms}"
+    text = f"name: tiny\nbase: {{raft: {raft}, phases: {{boot: 300ms, warmup: 50ms, measure: 100ms}}}}"
+    _, path, _ = await execute(sweep(text), FakeBackend(loses), tmp_path)
+    [cell] = read_run(path).cells
+    findings = judge_cell(cell.path, Parameters().checks)["findings"]
+    [finding] = [each for each in findings if each["check"] == "liveness"]
+    assert finding["reason"].startswith("no leader within 1 s at the end")
+    assert finding["verdict"] == verdict
+    shown = command("show", "tiny", "--out", str(tmp_path)).stdout
+    assert "cells lost what they ran on; `sweep resume` runs them again" in shown
 
 
 async def test_a_violation_stands_however_its_cell_ended(tmp_path: Path, judge: FakeJudge) -> None:
