@@ -11,9 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,25 +102,6 @@ async def test_signal_to_the_driver(foreign: tuple[str, ...], number: signal.Sig
         if number is signal.SIGINT:
             await asyncio.to_thread(victim.process.wait)
             assert not victim.files.exists()
-
-
-@pytest.fixture
-def ray_head() -> Iterator[tuple[str, str]]:
-    """A Ray cluster started by hand; its address and its folder."""
-    folder = tempfile.mkdtemp(prefix="raft-lab-head-", dir="/tmp")
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    words = ["start", "--head", "--port=0", "--num-cpus=2", "--include-dashboard=false"]
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", *words, f"--temp-dir={folder}"],
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        yield Path(folder, "ray_current_cluster").read_text().strip(), folder
-    finally:
-        # Not `ray stop`: it would end the Ray of everybody on this machine.
-        guard.clean_up(folder)
 
 
 async def test_attached_to_a_cluster(foreign: tuple[str, ...], ray_head: tuple[str, str]) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,24 +198,6 @@ def test_a_node_whose_disk_is_full_says_so_and_its_cell_is_no_result(sweeping: S
     begin, end = cell.operations().measure_ns
     assert end - begin == 4_000_000_000
     assert (cell.operations()["outcome"] == 1).any() or len(cell.operations()) > 0
-
-
-@pytest.fixture
-def ray_head() -> Iterator[tuple[str, str]]:
-    """A Ray cluster started by hand; its address and its folder."""
-    folder = tempfile.mkdtemp(prefix="raft-lab-head-", dir="/tmp")
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    words = ["start", "--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={folder}"]
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", *words],
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        yield Path(folder, "ray_current_cluster").read_text().strip(), folder
-    finally:
-        guard.clean_up(folder)
 
 
 def head_process(folder: str) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.testbed.hosts import missing, prefix, reap, remains
+from tests.remains import at_last
+from tests.testbed.hosts import missing, reap, remains
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
@@ -27,9 +27,9 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_remains() -> Iterator[None]:
-    """After all tests, those that failed too: no folder and no process, so no namespace and no interface."""
+def no_testbed_remains() -> Iterator[None]:
+    """After all tests, those that failed too: no folder and no process, so no namespace and no interface, also not of
+    programs that they ran."""
     reap()
     yield
-    assert remains(prefix(os.getpid())) == []
-    reap()
+    assert at_last(remains) == []
