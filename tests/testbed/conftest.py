@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.remains import at_last
-from tests.testbed.hosts import missing, reap, remains
+from tests.testbed.hosts import Testbed, missing, reap, remains
+from tests.testbed.ray_hosts import RayHosts, start_ray
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
@@ -33,3 +34,17 @@ def no_testbed_remains() -> Iterator[None]:
     reap()
     yield
     assert at_last(remains) == []
+
+
+@pytest.fixture(scope="module")
+def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """As many hosts as the module says by HOSTS, or 4; they see the folders of tests."""
+    hosts = getattr(request.module, "HOSTS", 4)
+    with Testbed(hosts, shared=[tmp_path_factory.getbasetemp()]) as testbed:
+        yield testbed
+
+
+@pytest.fixture(scope="module")
+def ray(bed: Testbed) -> RayHosts:
+    """Ray on all of them."""
+    return start_ray(bed)
