@@ -249,11 +249,11 @@ def test_on_ray_the_same_seeds_give_the_same_coverage() -> None:
 
 
 def test_an_interruption_ends_everything_and_keeps_what_there_is(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sweeps.cli", "simulate", "--plain", "--seeds", "500", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "sweeps.cli", "simulate", "--plain", "--seeds", "200", "--out", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("50 of 500 seeds"):
+            if line.startswith("20 of 200 seeds"):
                 break
         process.send_signal(signal.SIGINT)
         told = process.stdout.read()

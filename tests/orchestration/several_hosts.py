@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestration import Backend, ClusterPlan, InfrastructureError, PlacementRefused
 from orchestration.plan import Placement
 from orchestration.ray_cluster import connect
+from tests.orchestration.waiting import eventually
 
 _MEMORY = 100 * 2**20
 
@@ -94,8 +95,16 @@ async def taken(backend: Backend) -> dict[str, Any]:
     told["for good"] = await error_of(backend.check(plan))
     told["for good, at work"] = await error_of(backend.place(2, "spread"))
     connect._PLACEMENT_TIMEOUT_S = 30.0
+    free_cpus, asked = connect._free_cpus, []
+
+    def noting() -> dict[str, float]:
+        asked.append(time.monotonic())
+        return free_cpus()
+
+    connect._free_cpus = noting
     waiting = asyncio.create_task(error_of(backend.check(plan)))
-    await asyncio.sleep(1)
+    await eventually(lambda: len(asked) == 3 or waiting.done(), "it asks again and again")
+    connect._free_cpus = free_cpus
     told["it waits"] = not waiting.done()
     ray.kill(hog)
     told["for a while"] = await waiting

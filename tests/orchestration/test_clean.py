@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -187,7 +188,10 @@ async def test_what_a_supervisor_has_is_held_until_it_is_closed(base: Path) -> N
     assert started.ticks == start_ticks(started.pid) != 0
     assert [each for each in clean() if str(base) in each.what] == []
     assert not gone(started.pid)
+    assert running._process is not None
+    child = json.loads(running._process._reported.result())["pid"]
     await running.close()
+    assert end_process(child, start_ticks(child))  # in a session of its own, so it has not ended with the node
     assert [each.what for each in clean() if str(base) in each.what] == [str(base / "run" / "cell")]
 
 

@@ -11,9 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import pytest
 from orchestration.ray_cluster import guard
 from orchestration.ray_cluster.actor import temporary_folder
 from tests.orchestration.waiting import eventually, remaining, state
+from tests.ray_head import ray_head
 
 DRIVER = Path(__file__).with_name("driver.py")
 ROOT = Path(guard.__file__).parents[2]
@@ -105,37 +105,18 @@ async def test_signal_to_the_driver(foreign: tuple[str, ...], number: signal.Sig
             assert not victim.files.exists()
 
 
-@pytest.fixture
-def ray_head() -> Iterator[tuple[str, str]]:
-    """A Ray cluster started by hand; its address and its folder."""
-    folder = tempfile.mkdtemp(prefix="raft-lab-head-", dir="/tmp")
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    words = ["start", "--head", "--port=0", "--num-cpus=2", "--include-dashboard=false"]
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", *words, f"--temp-dir={folder}"],
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        yield Path(folder, "ray_current_cluster").read_text().strip(), folder
-    finally:
-        # Not `ray stop`: it would end the Ray of everybody on this machine.
-        guard.clean_up(folder)
-
-
-async def test_attached_to_a_cluster(foreign: tuple[str, ...], ray_head: tuple[str, str]) -> None:
-    address, folder = ray_head
-    before = set(of_ray(folder))
-    for number in (signal.SIGKILL, signal.SIGINT):
-        async with driver(foreign, "auto", RAY_ADDRESS=address, RAY_AUTH_MODE="disabled") as victim:
-            assert victim.folder == folder
-            assert f"the cluster at {address}" in victim.description
-            ours = {*victim.nodes, *victim.actors}
-            os.kill(victim.process.pid, number)
-            await eventually(functools.partial(all_gone, ours), "nodes and actors are gone", PATIENCE_S)
-    core = {pid for pid in before if not _title(pid).startswith("ray::IDLE")}
-    assert core <= set(of_ray(folder))  # the cluster itself is not ours to end
+async def test_attached_to_a_cluster(foreign: tuple[str, ...]) -> None:
+    with ray_head() as (address, folder):
+        before = set(of_ray(folder))
+        for number in (signal.SIGKILL, signal.SIGINT):
+            async with driver(foreign, "auto", RAY_ADDRESS=address, RAY_AUTH_MODE="disabled") as victim:
+                assert victim.folder == folder
+                assert f"the cluster at {address}" in victim.description
+                ours = {*victim.nodes, *victim.actors}
+                os.kill(victim.process.pid, number)
+                await eventually(functools.partial(all_gone, ours), "nodes and actors are gone", PATIENCE_S)
+        core = {pid for pid in before if not _title(pid).startswith("ray::IDLE")}
+        assert core <= set(of_ray(folder))  # the cluster itself is not ours to end
 
 
 def _title(pid: int) -> str:

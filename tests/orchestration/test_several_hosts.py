@@ -8,7 +8,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from orchestration.ray_cluster.guard import clean_up
+from tests.remains import short_folder
 
 PROGRAM = str(Path(__file__).with_name("several_hosts.py"))
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def told() -> Iterator[dict[str, Any]]:
     """What the program tells."""
-    folder = tempfile.mkdtemp(prefix="hosts-", dir="/tmp")  # short: Ray puts Unix sockets far below it
+    folder = short_folder()
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         "RAY_AUTH_MODE": "token",
@@ -34,7 +34,7 @@ def told() -> Iterator[dict[str, Any]]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     process = subprocess.Popen(
-        [sys.executable, PROGRAM, folder], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, PROGRAM, str(folder)], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         output, errors = process.communicate(timeout=240)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,19 @@ from orchestration.ray_cluster import guard
 from orchestration.ray_cluster.actor import temporary_folder
 from sweeps.results import StoredRun, read_run
 from tests.orchestration.waiting import gone
+from tests.ray_head import ray_head
+from tests.testbed.traces import load_s
 
 FULL_DISK = Path(__file__).with_name("full_disk.py")
+WARMUP_S, MEASURE_S = 0.2, 3
 BASE: dict[str, Any] = {
     "cluster": {"nodes": 3},
     "raft": {"election_timeout": "300ms-600ms", "heartbeat_interval": "75ms"},
     "load": {"clients": 8, "mix": {"put": 0.5, "get": 0.5}},
-    "phases": {"warmup": "200ms", "measure": "4s"},
+    "phases": {"warmup": f"{WARMUP_S}s", "measure": f"{MEASURE_S}s"},
     "checks": {"when": "between-cells"},
 }
+LONG = {"load": {"clients": 2}, "phases": {"warmup": f"{WARMUP_S}s", "measure": "100s"}}
 AFTER_A_SILENCE_S = 60.0
 """A head is taken for lost after 15 s; then the cell ends."""
 
@@ -37,15 +43,15 @@ pytestmark = pytest.mark.timeout(180)
 class Sweeping:
     """`sweep` as a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, name: str = "lost") -> None:
+        self.folder, self.name = folder, name
         self.process: subprocess.Popen[str]
 
     def spec(self, base: dict[str, Any], **more: Any) -> str:
-        path = self.folder / "lost.yaml"
+        path = self.folder / "spec.yaml"
         storage = {"storage": {"dir": str(self.folder / "logs")}}
         path.write_text(
-            json.dumps({"name": "lost", "order": "sequential", "base": {**BASE, **storage, **base}, **more})
+            json.dumps({"name": self.name, "order": "sequential", "base": {**BASE, **storage, **base}, **more})
         )
         return str(path)
 
@@ -66,14 +72,19 @@ class Sweeping:
 
     @property
     def path(self) -> Path:
-        return next((self.folder / "results" / "lost").glob("2*"))
+        return next((self.folder / "results" / self.name).glob("2*"))
 
     def read(self) -> StoredRun:
         return read_run(self.path)
 
+    @property
+    def files(self) -> Path:
+        """Of the nodes of all cells, but their logs."""
+        return temporary_folder() / f"{self.name}-{self.path.name}"
+
     def nodes(self, cell: str) -> dict[str, int]:
         """Node id to pid, of the nodes of a cell that run."""
-        folder = str(temporary_folder() / f"lost-{self.path.name}" / cell)
+        folder = str(self.files / cell)
         found = {}
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -86,22 +97,20 @@ class Sweeping:
         return found
 
     def until_measured(self, position: int = 0) -> dict[str, int]:
-        """Wait until the cell in this position has measured for a moment; the pids of its nodes."""
+        """Wait until the cell in this position has been measured for a moment; the pids of its nodes."""
 
         def begun() -> str | None:
-            if not list((self.folder / "results").glob("lost/2*/journal.jsonl")):
+            if not list((self.folder / "results").glob(f"{self.name}/2*/journal.jsonl")):
                 return None
             events = [json.loads(line) for line in (self.path / "journal.jsonl").read_text().splitlines()]
             cells = [event["cell"] for event in events if event["event"] == "cell started"]
             return cells[position] if len(cells) > position else None
 
-        def runs() -> dict[str, int] | None:
-            pids = self.nodes(cell)
-            return pids if len(pids) == 3 else None
+        def measured() -> bool:
+            return load_s(self.files.glob(f"{cell}-*/*.trace.jsonl")) > WARMUP_S + 0.5
 
         cell = self.wait(begun, "the cell begins")
-        self.wait(runs, "its nodes run")
-        time.sleep(2.5)  # the load runs by then, and for a while longer
+        self.wait(measured, "it is measured")
         return self.nodes(cell)
 
     def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
@@ -113,56 +122,39 @@ class Sweeping:
         return found
 
 
+@contextmanager
+def sweeping_in(folder: Path, name: str = "lost") -> Iterator[Sweeping]:
+    """One that ends with the context, as its files do: those of a sweep that is killed stay."""
+    one = Sweeping(folder, name)
+    try:
+        yield one
+    finally:
+        if one.process.poll() is None:
+            one.process.send_signal(signal.SIGINT)
+            try:
+                one.process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.communicate()
+        shutil.rmtree(one.files, ignore_errors=True)
+
+
 @pytest.fixture
 def sweeping(tmp_path: Path) -> Iterator[Sweeping]:
-    one = Sweeping(tmp_path)
-    yield one
-    if one.process.poll() is None:
-        one.process.send_signal(signal.SIGINT)
-        try:
-            one.process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            one.process.kill()
-            one.process.communicate()
+    with sweeping_in(tmp_path) as one:
+        yield one
 
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_an_actor_that_is_killed_marks_its_cell_and_the_next_one_is_good(sweeping: Sweeping) -> None:
-    sweeping.start("run", sweeping.spec({}, repeats=2), "--address", "local")
+def test_an_actor_and_then_the_driver_are_killed_and_the_run_is_completed(sweeping: Sweeping) -> None:
+    """The actor's cell is marked and the next one is good; the driver leaves nothing running."""
+    sweeping.start("run", sweeping.spec({}, repeats=3), "--address", "local")
     nodes = sweeping.until_measured()
     os.kill(parent(nodes["n2"]), signal.SIGKILL)
-    code, output = sweeping.finish()
-    assert code == 1, output
-    lost, good = sweeping.read().cells
-    assert lost.result["status"] == "infrastructure"
-    assert lost.result["reason"].startswith("node n2 on host ")
-    assert "is gone" in lost.result["reason"]
-    assert "INFRASTRUCTURE: node n2" in output
-    begin, end = lost.operations().measure_ns
-    operations = lost.operations()
-    assert end - begin == 4_000_000_000, "the measurement went on to its end"
-    assert operations["start_ns"].max() > end - 500_000_000, "and so did the load"
-    assert set(lost.traces()) == {"n1", "n2", "n3"}, "another actor had the files"
-    assert lost.result["verdict"]["verdict"] != "violated", lost.result["verdict"]
-    assert good.result["status"] == "ok", good.result
-    assert not list((sweeping.folder / "logs").rglob("*"))
-    assert not (temporary_folder() / f"lost-{sweeping.path.name}").exists()
-
-    before = {path: path.read_bytes() for path in good.path.rglob("*") if path.is_file()}
-    sweeping.start("resume", "--address", "local")
-    code, output = sweeping.finish()
-    assert code == 0, output
-    assert "1 of 2 cells are done" in output
-    assert {path: path.read_bytes() for path in good.path.rglob("*") if path.is_file()} == before
-    assert [cell.result["status"] for cell in sweeping.read().cells] == ["ok", "ok"]
-
-
-def test_a_driver_that_is_killed_leaves_nothing_running_and_its_run_is_completed(sweeping: Sweeping) -> None:
-    sweeping.start("run", sweeping.spec({}, repeats=2), "--address", "local")
-    nodes = sweeping.until_measured(1)
+    nodes = sweeping.until_measured(2)
     sweeping.process.kill()
     sweeping.process.communicate()
     deadline = time.monotonic() + 10
@@ -171,13 +163,29 @@ def test_a_driver_that_is_killed_leaves_nothing_running_and_its_run_is_completed
         time.sleep(0.02)
     run = sweeping.read()
     assert run.manifest["complete"] is False
-    assert [cell.result["status"] for cell in run.cells] == ["ok"]
+    lost, good = run.cells
+    assert lost.result["status"] == "infrastructure"
+    assert lost.result["reason"].startswith("node n2 on host ")
+    assert "is gone" in lost.result["reason"]
+    operations = lost.operations()
+    begin, end = operations.measure_ns
+    assert end - begin == MEASURE_S * 10**9, "the measurement went on to its end"
+    assert operations["start_ns"].max() > end - 500_000_000, "and so did the load"
+    assert set(lost.traces()) == {"n1", "n2", "n3"}, "another actor had the files"
+    assert lost.result["verdict"]["verdict"] != "violated", lost.result["verdict"]
+    assert good.result["status"] == "ok", good.result
+
+    before = {path: path.read_bytes() for path in good.path.rglob("*") if path.is_file()}
     sweeping.start("resume", "--address", "local")
     code, output = sweeping.finish()
     assert code == 0, output
+    assert "1 of 3 cells are done" in output
+    assert {path: path.read_bytes() for path in good.path.rglob("*") if path.is_file()} == before
     run = sweeping.read()
     assert run.manifest["complete"] is True
-    assert [cell.result["status"] for cell in run.cells] == ["ok", "ok"]
+    assert [cell.result["status"] for cell in run.cells] == ["ok"] * 3
+    [files], [logs] = sweeping.files.iterdir(), (sweeping.folder / "logs").glob("*/*")
+    assert files.name == logs.name, "what the killed driver had, and nothing else"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
@@ -191,32 +199,15 @@ def test_a_node_whose_disk_is_full_says_so_and_its_cell_is_no_result(sweeping: S
     sweeping.start("run", sweeping.spec(base), "--address", "local", PYTHONPATH=str(FULL_DISK.parents[2]))
     code, output = sweeping.finish()
     assert code == 1, output
+    assert "INFRASTRUCTURE: node n2" in output
     [cell] = sweeping.read().cells
     assert cell.result["status"] == "infrastructure"
     assert "node n2 on host " in cell.result["reason"]
     assert "exit code 6 (disk error)" in cell.result["reason"]
     assert "No space left on device" in cell.result["reason"]
     begin, end = cell.operations().measure_ns
-    assert end - begin == 4_000_000_000
+    assert end - begin == MEASURE_S * 10**9
     assert (cell.operations()["outcome"] == 1).any() or len(cell.operations()) > 0
-
-
-@pytest.fixture
-def ray_head() -> Iterator[tuple[str, str]]:
-    """A Ray cluster started by hand; its address and its folder."""
-    folder = tempfile.mkdtemp(prefix="raft-lab-head-", dir="/tmp")
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    words = ["start", "--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={folder}"]
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", *words],
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        yield Path(folder, "ray_current_cluster").read_text().strip(), folder
-    finally:
-        guard.clean_up(folder)
 
 
 def head_process(folder: str) -> int:
@@ -227,15 +218,23 @@ def head_process(folder: str) -> int:
     raise AssertionError("there is no head")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
-def test_a_head_that_is_lost_ends_the_sweep_with_a_reason(
-    sweeping: Sweeping, ray_head: tuple[str, str], number: signal.Signals
-) -> None:
-    address, folder = ray_head
-    phases = {"phases": {"warmup": "200ms", "measure": "100s"}}
-    sweeping.start("run", sweeping.spec(phases, repeats=2), "--address", address, RAY_AUTH_MODE="disabled")
-    nodes = sweeping.until_measured()
-    os.kill(head_process(folder), number)
+def test_a_head_that_is_lost_ends_the_sweep_with_a_reason(tmp_path: Path) -> None:
+    """Killed, or silent: both at a time, for most of it is waiting."""
+
+    def lose(number: signal.Signals) -> None:
+        folder, name = tmp_path / number.name, f"lost-head-{int(number)}"
+        folder.mkdir()
+        with ray_head() as (address, place), sweeping_in(folder, name) as sweeping:
+            sweeping.start("run", sweeping.spec(LONG, repeats=2), "--address", address, RAY_AUTH_MODE="disabled")
+            nodes = sweeping.until_measured()
+            os.kill(head_process(place), number)
+            check_that_it_has_stopped(sweeping, nodes)
+
+    with ThreadPoolExecutor() as executor:
+        list(executor.map(lose, (signal.SIGKILL, signal.SIGSTOP)))
+
+
+def check_that_it_has_stopped(sweeping: Sweeping, nodes: dict[str, int]) -> None:
     code, output = sweeping.finish(AFTER_A_SILENCE_S)
     assert code == 1, output
     assert "Ray's head has not answered for 15 s" in output

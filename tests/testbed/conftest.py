@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.testbed.hosts import missing, prefix, reap, remains
+from tests.remains import at_last
+from tests.testbed.hosts import Testbed, missing, reap, remains
+from tests.testbed.ray_hosts import RayHosts, start_ray
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
@@ -27,9 +28,23 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_remains() -> Iterator[None]:
-    """After all tests, those that failed too: no folder and no process, so no namespace and no interface."""
+def no_testbed_remains() -> Iterator[None]:
+    """After all tests, those that failed too: no folder and no process, so no namespace and no interface, also not of
+    programs that they ran."""
     reap()
     yield
-    assert remains(prefix(os.getpid())) == []
-    reap()
+    assert at_last(remains) == []
+
+
+@pytest.fixture(scope="module")
+def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """As many hosts as the module says by HOSTS, or 4; they see the folders of tests."""
+    hosts = getattr(request.module, "HOSTS", 4)
+    with Testbed(hosts, shared=[tmp_path_factory.getbasetemp()]) as testbed:
+        yield testbed
+
+
+@pytest.fixture(scope="module")
+def ray(bed: Testbed) -> RayHosts:
+    """Ray on all of them."""
+    return start_ray(bed)

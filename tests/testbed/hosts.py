@@ -16,6 +16,7 @@ import ipaddress
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from orchestration.ray_cluster.owner import end_process, start_ticks
 
 ROOT = Path(__file__).parents[2]
 """Of this project."""
@@ -125,8 +128,8 @@ class Host:
             network = Path(f"/proc/{self.pid}/ns/net").readlink()
         except OSError:
             return {}
-        found = {pid: start_time(pid) for pid in _all_pids() if _network(pid) == network}
-        return {pid: started for pid, started in found.items() if started is not None}
+        found = {pid: start_ticks(pid) for pid in _all_pids() if _network(pid) == network}
+        return {pid: started for pid, started in found.items() if started}
 
     def kill(self) -> None:
         """End every process of the host at once (SIGKILL); returns when all are gone. Once more does nothing.
@@ -253,7 +256,7 @@ class Testbed:
 
     def _record(self) -> None:
         """For `reap`, if the hosts outlive their owner against all odds."""
-        pids = {host.pid: start_time(host.pid) for host in self._members}
+        pids = {host.pid: start_ticks(host.pid) for host in self._members}
         partial = self.folder / "pids.partial"
         partial.write_text(json.dumps(pids))
         partial.rename(self.folder / "pids")
@@ -262,12 +265,11 @@ class Testbed:
 def reap() -> None:
     """Remove what testbeds left behind whose owners are gone."""
     for folder in _FOLDERS.glob(f"{_PREFIX}*"):
-        owner, started, _ = folder.name.removeprefix(_PREFIX).split("-", 2)
-        if start_time(int(owner)) == int(started):
+        if _owner_lives(folder.name):
             continue
         record = folder / "pids"
         for pid, since in json.loads(record.read_text()).items() if record.exists() else ():
-            _kill(int(pid), since)
+            end_process(int(pid), since)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -293,44 +295,30 @@ def missing() -> str | None:
 
 def prefix(owner: int) -> str:
     """How the names of the folders of this process's testbeds begin."""
-    return f"{_PREFIX}{owner}-{start_time(owner)}-"
+    return f"{_PREFIX}{owner}-{start_ticks(owner)}-"
 
 
-def remains(name: str) -> list[str]:
-    """What there is of the testbeds whose folders' names begin so, in words: the folders, and every process that has
-    one mounted. The namespaces of a host last as long as its processes, and its interface as long as they."""
-    found = [str(folder) for folder in _FOLDERS.glob(f"{name}*")]
+def remains(name: str = _PREFIX) -> list[str]:
+    """What there is, in words, of the testbeds whose folders' names begin so, and which no other process has: the
+    folders, and every process that has one mounted. The namespaces of a host last as long as its processes, and its
+    interface as long as they."""
+
+    def counts(found: str) -> bool:
+        return found.startswith(prefix(os.getpid())) or not _owner_lives(found)
+
+    left = [str(folder) for folder in _FOLDERS.glob(f"{name}*") if counts(folder.name)]
     for pid in _all_pids():
         with contextlib.suppress(OSError):
-            if name in Path(f"/proc/{pid}/mountinfo").read_text():
-                found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_text().replace(chr(0), ' ')}")
-    return found
+            mounted = set(re.findall(rf"{re.escape(name)}[\w-]*", Path(f"/proc/{pid}/mountinfo").read_text()))
+            if any(map(counts, mounted)):
+                left.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_text().replace(chr(0), ' ')}")
+    return left
 
 
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is no such process, or it has ended."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    # The command name stands in parentheses and may contain any character.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _kill(pid: int, started: int) -> None:
-    """SIGKILL, if it is still the process that started then."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        if start_time(pid) == started:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
+def _owner_lives(name: str) -> bool:
+    """That of the testbed whose folder has this name."""
+    owner, started, _ = name.removeprefix(_PREFIX).split("-", 2)
+    return start_ticks(int(owner)) == int(started)
 
 
 def _free_network() -> ipaddress.IPv4Network:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tests.testbed.hosts import ROOT, Host, Testbed
 
@@ -53,6 +55,31 @@ class RayHosts:
 
     def _start(self, host: Host, *words: str) -> None:
         host.run(*_RAY, f"--node-ip-address={host.address}", *words, env=self.env, timeout_s=_START_TIMEOUT_S)
+
+
+class Done(NamedTuple):
+    """How a `sweep` ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def sweep(testbed: Testbed, ray: RayHosts, *words: str, timeout_s: float = 170.0) -> Done:
+    """`sweep` on the head, until it ends; its output is that of a program without a terminal."""
+    command = (sys.executable, "-m", "sweeps.cli", *words, "--plain", "--address", ray.address)
+    pipe = subprocess.PIPE
+    with testbed.head.start(*command, env=ray.env, stdout=pipe, stderr=pipe) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        finally:
+            process.kill()
+    return Done(process.returncode, output, errors)
+
+
+def options(*each: str) -> list[str]:
+    """As words of a command."""
+    return [word for option in each for word in ("-o", option)]
 
 
 def start_ray(testbed: Testbed) -> RayHosts:

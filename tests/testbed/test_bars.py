@@ -26,7 +26,7 @@ from sweeps.histories import history_of
 from sweeps.latency import KINDS, OK
 from tests.testbed.hosts import ROOT, Host, Testbed
 from tests.testbed.ray_hosts import RayHosts, start_ray
-from tests.testbed.traces import committed, leader
+from tests.testbed.traces import committed, leader, traces
 from tests.testbed.waiting import eventually
 
 NIGHTLY = bool(os.environ.get("NIGHTLY"))
@@ -67,21 +67,15 @@ class Sweeping:
 
     def loaded(self, entries: int) -> dict[str, Path]:
         """Wait until the next cell has a leader and has committed so many entries; the traces of its nodes."""
-        begin, cell = time.monotonic(), ""
+        begin = time.monotonic()
         while True:
-            disks = [host.folder / place for host in self.bed.hosts for place in ("tmp", "var/tmp")]
-            folders = [path for disk in disks for path in disk.glob("raft-lab-*/*/*")]
-            cell = next((path.name for path in folders if path.name not in self.over), "")
-            traces = {
-                file.name.partition(".")[0]: file
-                for path in folders
-                if cell and path.name == cell
-                for file in path.glob("*.trace.jsonl")
-            }
-            leads = leader(traces.values())
+            files = [file for file in traces(self.bed) if file.parent.name not in self.over]
+            cell = files[0].parent.name if files else ""
+            found = {file.name.partition(".")[0]: file for file in files if file.parent.name == cell}
+            leads = leader(found.values())
             if leads is not None and committed(leads) >= entries:
                 self.over.add(cell)
-                return traces
+                return found
             assert self.process.poll() is None, f"the sweep has ended: {self.log()}"
             assert time.monotonic() < begin + CELL_S, f"no load within {CELL_S:g} s: {self.log()}"
             time.sleep(0.05)
@@ -180,13 +174,13 @@ def test_the_cable_of_the_leaders_host_is_pulled_and_put_back(bed: Testbed, ray:
     back_s = []
     with sweeping(bed, ray, tmp_path, "run", spec(tmp_path, nodes=5, measure_s=12, repeats=ROUNDS)) as sweep:
         for _ in range(ROUNDS):
-            traces = sweep.loaded(entries=rng.randrange(250, 450))
-            old = leader(traces.values())
+            nodes = sweep.loaded(entries=rng.randrange(250, 450))
+            old = leader(nodes.values())
             assert old is not None
             host = sweep.host(old)
             bed.link_down(host)
             time.sleep(CUT_S)
-            others = [trace for trace in traces.values() if sweep.host(trace) is not host]
+            others = [trace for trace in nodes.values() if sweep.host(trace) is not host]
             index = max(map(committed, others))
             assert committed(old) < index
             bed.link_up(host)

@@ -1,7 +1,7 @@
 """The ways of orchestration/clusters/README.md, on machines that have nothing of this project but what it depends on.
 
-One testbed is brought up by `ray up` with the cluster file, and runs a sweep from a wheel; one is brought up by hand,
-and runs a sweep from code that the job brings along. Commands that begin with `ray` are read from the page.
+One testbed is brought up by `ray up` with the cluster file, and runs a sweep from a wheel; others are brought up by
+hand, and run a sweep from code that the job brings along. Commands that begin with `ray` are read from the page.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import site
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,17 @@ import yaml
 
 from sweeps.api import Run
 from tests.testbed.hosts import ROOT, Host, Testbed, TestbedError, missing
+from tests.testbed.traces import load_s, traces
 
 CLUSTERS = ROOT / "orchestration/clusters"
 PAGE = (CLUSTERS / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("raft_actor_node", "chaos", "orchestration", "sweeps")
 HOME = "/tmp/home"
 """On each host, its own."""
+STOPPED = "to-be-stopped"
+"""A job."""
+OURS = ("raft_actor_node", "ObjectHost", "sweeps.")
+"""In the command lines of nodes, of actors, of drivers and judges."""
 VERSIONS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 SWEEP = "-o cluster.nodes=3 -o chaos=none -o phases.measure=2s"
@@ -144,6 +150,10 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dist
 
 
+JOB = page("ray job submit --address http://127.0.0.1:8265 --working-dir")
+"""One that brings its code."""
+
+
 def everywhere(bed: Testbed, do: Callable[[Host], object]) -> None:
     with ThreadPoolExecutor() as executor:
         list(executor.map(do, (bed.head, *bed.hosts)))
@@ -156,26 +166,34 @@ def eventually(condition: Callable[[], object], what: str, timeout_s: float) -> 
         time.sleep(0.5)
 
 
-def command_lines(host: Host) -> list[str]:
-    """Of all its processes."""
-    found = []
+def command_lines(host: Host) -> dict[int, str]:
+    """Of all its processes, by their ids."""
+    found = {}
     for pid in host.pids():
-        try:
-            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue  # it has ended meanwhile
+        with suppress(OSError):  # it has ended meanwhile
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
+
+
+def environments(host: Host, word: str) -> set[str]:
+    """What its processes with this word in their command line have in common in their environment."""
+    found = [
+        set(Path(f"/proc/{pid}/environ").read_text().split("\0"))
+        for pid, line in command_lines(host).items()
+        if word in line
+    ]
+    return set.intersection(*found)
 
 
 def running(bed: Testbed, *words: str) -> list[str]:
     """Processes on any host that have one of these words in their command line."""
-    lines = [line for host in (bed.head, *bed.hosts) for line in command_lines(host)]
+    lines = [line for host in (bed.head, *bed.hosts) for line in command_lines(host).values()]
     return [line for line in lines if any(word in line for word in words)]
 
 
 def check_nothing_left(bed: Testbed) -> None:
     """Of a sweep that has ended."""
-    eventually(lambda: running(bed, "raft_actor_node", "sweeps.") == [], "no process of ours is left", 10)
+    eventually(lambda: not running(bed, *OURS), "no process of ours is left", 10)
     for host in (bed.head, *bed.hosts):
         assert host.run("sh", "-c", "find /tmp/raft-lab-* /var/tmp/raft-lab-* -type f 2>/dev/null; true") == ""
 
@@ -231,6 +249,7 @@ def test_ray_up_and_a_job_by_wheel(keys: Path, wheels: Path) -> None:
         everywhere(bed, furnish)
         everywhere(bed, lambda host: serve_ssh(host, keys))
         *workers, own = bed.hosts
+        hosts = (bed.head, *workers)
         project = inside(own, f"{HOME}/project")
         shutil.copytree(wheels, project / "dist")
         settings = yaml.safe_load((CLUSTERS / "own-machines.yaml").read_text(encoding="utf-8"))
@@ -244,10 +263,16 @@ def test_ray_up_and_a_job_by_wheel(keys: Path, wheels: Path) -> None:
         user(page("(umask 077; ray get-auth-token"))
         user(page("RAY_UP"), timeout_s=90)
         eventually(lambda: counted(user(page("ray exec"))) == 3, "all machines are in the cluster", 60)
-        for host in (bed.head, *workers):
+        for host in hosts:
             assert inside(host, f"{HOME}/.ray/auth_token").stat().st_mode & 0o777 == 0o600
         with pytest.raises(TestbedError, match="token"):
             shell(bed.head, "RAY_AUTH_TOKEN=of-somebody-else ray status")
+
+        looked = shell(bed.head, f"{page('sweep doctor')} --plain")
+        assert all(f"name {host.name}; " in looked for host in hosts), looked
+        assert "wrong" not in looked
+        cleaned = shell(bed.head, f"{page('sweep clean')} --dry-run")
+        assert cleaned.count("nothing is left over") == 3, cleaned
 
         tunnel = own.start(*typed("cluster=own.yaml; ray dashboard $cluster"))
         eventually(lambda: 8265 in listening(own, loopback=True), "there is a way to the head", 20)
@@ -265,30 +290,40 @@ def test_ray_up_and_a_job_by_wheel(keys: Path, wheels: Path) -> None:
         check_ray_is_gone(bed, 10)
 
 
-@pytest.mark.skipif(reason := lacking(), reason=str(reason))
-def test_by_hand_and_a_job_that_brings_its_code() -> None:
-    """Nobody listens on other ports than the page opens."""
+@contextmanager
+def by_hand() -> Iterator[Testbed]:
+    """A cluster of three machines, brought up in three commands; the source of the project is on the head only."""
     with Testbed(2) as bed:
         everywhere(bed, furnish)
-        project = inside(bed.head, f"{HOME}/project")
-        copy_source(project)
-        (project / "results").mkdir()
-        (project / "results" / "large").write_text("ignored by git")
+        copy_source(inside(bed.head, f"{HOME}/project"))
         everywhere(bed, narrow_ports)
         shell(bed.head, page("(umask 077; ray get-auth-token"))
         for host in bed.hosts:
             shutil.copytree(inside(bed.head, f"{HOME}/.ray"), inside(host, f"{HOME}/.ray"))
         ports = page("ray start ...").removeprefix("ray start ...")
-        shell(bed.head, page("ray start --head") + ports)
+        shell(bed.head, f"{page('export RAY_JOB_STOP')}; {page('ray start --head')}{ports}")
         for host in bed.hosts:
             shell(host, page("ray start --address").replace("HEAD", bed.head.address) + ports)
+        yield bed
+        check_nothing_left(bed)
+        everywhere(bed, lambda host: shell(host, "ray stop"))
+        check_ray_is_gone(bed, 10)
+
+
+@pytest.mark.skipif(reason := lacking(), reason=str(reason))
+def test_by_hand_and_a_job_that_brings_its_code() -> None:
+    """Nobody listens on other ports than the page opens."""
+    with by_hand() as bed:
+        results = inside(bed.head, f"{HOME}/project/results")
+        results.mkdir()
+        (results / "large").write_text("ignored by git")
+        for host in bed.hosts:
             with pytest.raises(TestbedError, match="No module named 'sweeps'"):
                 shell(host, "cd /; python -c 'import sweeps'")
 
-        job = page("ray job submit --address http://127.0.0.1:8265 --working-dir")
         heard: set[int] = set()
         with ThreadPoolExecutor() as executor:
-            told = executor.submit(shell, bed.head, job.replace("scalability", f"quick {SWEEP}"), 100)
+            told = executor.submit(shell, bed.head, JOB.replace("scalability", f"quick {SWEEP}"), 100)
             while not told.done():
                 heard.update(*map(listening, (bed.head, *bed.hosts)))
                 time.sleep(0.2)
@@ -301,7 +336,28 @@ def test_by_hand_and_a_job_that_brings_its_code() -> None:
             [copy] = inside(host, "/tmp/ray").glob("session_2*/runtime_resources/working_dir_files/*/")
             assert "sweeps" in (names := {path.name for path in copy.iterdir()})
             assert "results" not in names
-        check_nothing_left(bed)
 
-        everywhere(bed, lambda host: shell(host, "ray stop"))
-        check_ray_is_gone(bed, 10)
+
+@pytest.mark.skipif(reason := lacking(), reason=str(reason))
+def test_a_job_that_is_stopped_ends_in_order_and_its_run_is_completed() -> None:
+    """Within the time that the page gives it; else Ray ends it by force, and nothing says that it was interrupted."""
+    with by_hand() as bed:
+        job = JOB.replace("submit", f"submit --no-wait --submission-id {STOPPED}")
+        shell(bed.head, job.replace("scalability", f"quick {SWEEP} -o phases.measure=10s"))
+        eventually(lambda: load_s(traces(bed)) > 2, "its cell is measured", 60)
+        wait = page("export RAY_JOB_STOP").removeprefix("export ")
+        assert wait in environments(bed.head, "sweeps."), "Ray waits for as long as the page says"
+        begin = time.monotonic()
+        told = shell(bed.head, page("ray job stop").replace("ID", STOPPED))
+        assert "was stopped" in told, told
+        eventually(lambda: not running(bed, *OURS), "nothing of ours runs on any host", 10)
+        print(f"job stopped: nothing left after {time.monotonic() - begin:.1f} s")
+        run = Run.read(inside(bed.head, "/var/tmp/raft-results/quick/latest"))
+        manifest = json.loads((run.path / "manifest.json").read_text())
+        assert (manifest["complete"], manifest["exit_code"]) == (False, 130)
+        assert [cell.result["status"] for cell in run.cells] == ["interrupted"]
+
+        assert "succeeded" in shell(bed.head, JOB.replace("run scalability", "resume"), 100)
+        done = Run.read(inside(bed.head, "/var/tmp/raft-results/quick/latest"))
+        assert done.path == run.path
+        assert [(cell.result["status"], cell.verdict) for cell in done.cells] == [("ok", "ok")]

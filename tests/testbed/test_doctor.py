@@ -11,13 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from orchestration.host import ephemeral_ports
-from tests.testbed.hosts import ROOT, Host, Testbed, missing
-from tests.testbed.ray_hosts import RayHosts, start_ray
-
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+from tests.testbed.hosts import ROOT, Host, Testbed
+from tests.testbed.ray_hosts import RayHosts, sweep
 
 EXAMINE = """
 import asyncio, json, os, sys
@@ -33,21 +29,11 @@ async def main(address, go):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+HOSTS = 3
 LONGEST_S = 60.0
 """Of an examination in which a host never answers: every question has its timeout."""
 GIVEN_UP_S = 150.0
 """By default Ray believes in a host that is silent for about a minute."""
-
-
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    with Testbed(3, shared=[tmp_path_factory.getbasetemp()]) as testbed:
-        yield testbed
-
-
-@pytest.fixture(scope="module")
-def ray(bed: Testbed) -> RayHosts:
-    return start_ray(bed)
 
 
 def examine(bed: Testbed, ray: RayHosts, go: Path = Path("/"), spoil: Callable[[], None] | None = None) -> Any:
@@ -139,8 +125,8 @@ def test_a_host_with_other_code_is_found(bed: Testbed, ray: RayHosts, tmp_path: 
 
 
 def test_the_command_says_that_all_is_well(bed: Testbed, ray: RayHosts) -> None:
-    command = (sys.executable, "-m", "sweeps.cli", "doctor", "--plain", "--address", ray.address)
-    output = bed.head.run(*command, env=ray.env, timeout_s=LONGEST_S)
+    code, output, _ = sweep(bed, ray, "doctor", timeout_s=LONGEST_S)
+    assert code == 0, output
     assert "4 hosts" in output
     for host in bed.hosts:
         assert f"name {host.name}; " in output

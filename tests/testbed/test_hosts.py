@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.ray_cluster.owner import start_ticks
 from tests.testbed import hosts
-from tests.testbed.hosts import ROOT, Host, Testbed, TestbedError, missing, prefix, reap, remains, start_time
+from tests.testbed.hosts import ROOT, Host, Testbed, TestbedError, missing, prefix, reap, remains
 from tests.testbed.waiting import eventually
 
 SERVER = """
@@ -102,7 +103,7 @@ def port(bed: Testbed) -> Iterator[int]:
 
 
 def remaining(pids: Iterable[tuple[int, int]]) -> list[int]:
-    return [pid for pid, since in pids if start_time(pid) == since]
+    return [pid for pid, since in pids if start_ticks(pid) == since]
 
 
 def interfaces() -> list[str]:
@@ -325,10 +326,12 @@ def test_nothing_is_left_when_the_owner_ends(bed: Testbed, number: signal.Signal
         assert owner.stdout is not None
         told = json.loads(owner.stdout.readline())
         assert len(told["pids"]) == 3 * IDLE + 3
+        assert told["folder"] not in remains()
         os.killpg(owner.pid, number)
         owner.wait(10)
         eventually(lambda: remaining(told["pids"]) == [], "every process is gone")
         assert Path(told["folder"]).exists() is (number is not signal.SIGINT)
+        assert (told["folder"] in remains()) is (number is not signal.SIGINT)
         reap()
         assert not Path(told["folder"]).exists()
         assert bed.folder.exists()  # its owner lives
@@ -346,7 +349,7 @@ def test_reap_kills_what_is_recorded_and_only_that() -> None:
     folder = hosts._FOLDERS / f"raft-testbed-{dead.pid}-12345-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
     try:
-        since = start_time(recorded.pid)
+        since = start_ticks(recorded.pid)
         (folder / "pids").write_text(json.dumps({recorded.pid: since, reused.pid: 12345}))
         reap()
         assert recorded.wait(10) == -signal.SIGKILL

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,8 @@ from chaos.linearizability import check
 from sweeps.api import CellResult, Run
 from sweeps.grid import show
 from sweeps.histories import history_of
-from tests.testbed.hosts import Testbed, missing
-from tests.testbed.ray_hosts import start_ray
-
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+from tests.testbed.hosts import Testbed
+from tests.testbed.ray_hosts import RayHosts, options, sweep
 
 S = 10**9
 TWICE = "{hosts: [head, host4, host4]}"
@@ -38,26 +33,11 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    with Testbed(4, shared=[tmp_path_factory.getbasetemp()]) as testbed:
-        yield testbed
-
-
-@pytest.fixture(scope="module")
-def cells(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CellResult]:
+def cells(bed: Testbed, ray: RayHosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CellResult]:
     """A cell of each way to place load, on three hosts of four."""
-    ray, folder = start_ray(bed), tmp_path_factory.mktemp("loads")
-    words = [word for option in OPTIONS for word in ("-o", option)]
-    command = [sys.executable, "-m", "sweeps.cli", "run", "quick", *words, "--plain", "--out", str(folder)]
-    process = bed.head.start(
-        *command, "--address", ray.address, env=ray.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        output, errors = process.communicate(timeout=170)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0, output + errors
+    folder = tmp_path_factory.mktemp("loads")
+    done = sweep(bed, ray, "run", "quick", *options(*OPTIONS), "--out", str(folder))
+    assert done.code == 0, done.output + done.errors
     found = Run.read(folder / "quick/latest").cells
     assert len(found) == len(PLACES)
     return {show(cell.stored.params["axes"]["load.on"]): cell for cell in found}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from orchestration.ray_cluster.owner import OWNER_VARIABLE
 from sweeps.api import Run
 from tests.testbed.hosts import Host, Testbed
 from tests.testbed.ray_hosts import RayHosts, start_ray
+from tests.testbed.traces import load_s, traces
 from tests.testbed.waiting import eventually
 
 pytestmark = pytest.mark.timeout(400)
@@ -75,8 +75,7 @@ def test_the_sweep_goes_on_with_the_hosts_that_are_left(bed: Testbed, ray: RayHo
     lost = bed.hosts[2]
     out = ("--plain", "--out", str(tmp_path))
     process = start(bed, ray, "run", spec(tmp_path, {}, 3), *out)
-    eventually(lambda: nodes(lost), "its node runs", 60)
-    time.sleep(4)  # in the middle of the measurement
+    eventually(lambda: load_s(traces(bed)) > 2, "in the middle of the measurement", 60)
     lost.kill()
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output

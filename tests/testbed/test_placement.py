@@ -8,45 +8,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from sweeps.api import Run
 from sweeps.grid import show
-from tests.testbed.hosts import Testbed, missing
-from tests.testbed.ray_hosts import RayHosts, start_ray
-
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+from tests.testbed.hosts import Testbed
+from tests.testbed.ray_hosts import Done, RayHosts, options, sweep
 
 LATE = str(Path(__file__).with_name("placed_late.py"))
 
 
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    with Testbed(4, shared=[tmp_path_factory.getbasetemp()]) as testbed:
-        yield testbed
-
-
-@pytest.fixture(scope="module")
-def ray(bed: Testbed) -> RayHosts:
-    return start_ray(bed)
-
-
-def sweep(bed: Testbed, ray: RayHosts, folder: Path, *options: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of `sweep run` on the head."""
-    words = [word for option in options for word in ("-o", option)]
-    command = [sys.executable, "-m", "sweeps.cli", "run", "quick", *words, "--plain", "--out", str(folder)]
-    process = bed.head.start(
-        *command, "--address", ray.address, env=ray.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        output, errors = process.communicate(timeout=150)
-    finally:
-        process.kill()
-        process.wait()
-    return process.returncode, output, errors
+def run(bed: Testbed, ray: RayHosts, folder: Path, *each: str) -> Done:
+    """`sweep run` with these options."""
+    return sweep(bed, ray, "run", "quick", *options(*each), "--out", str(folder), timeout_s=150)
 
 
 def test_nodes_are_where_each_cell_wants_them_and_the_results_say_so(
@@ -54,7 +28,7 @@ def test_nodes_are_where_each_cell_wants_them_and_the_results_say_so(
 ) -> None:
     third = bed.hosts[2]
     placements = f"spread,majority,{{per_host: 2}},{{hosts: [{third.name}, {bed.hosts[0].address}]}}"
-    code, output, errors = sweep(
+    code, output, errors = run(
         bed,
         ray,
         tmp_path,
@@ -66,11 +40,11 @@ def test_nodes_are_where_each_cell_wants_them_and_the_results_say_so(
     )
     assert code == 0, output + errors
     assert "placement: the nodes of a cell are on 2 to 4 of 5 hosts" in output
-    run = Run.read(tmp_path / "quick/latest")
-    with (run.path / "results.csv").open(newline="") as file:
+    results = Run.read(tmp_path / "quick/latest")
+    with (results.path / "results.csv").open(newline="") as file:
         columns = {row["cell"]: row["hosts"] for row in csv.DictReader(file)}
     shares = {}
-    for cell in run.cells:
+    for cell in results.cells:
         placed = cell.result["placement"]
         assert list(placed) == ["n1", "n2", "n3", "n4", "n5"]
         assert all(bed.host(place["host"]).name == place["hostname"] for place in placed.values())
@@ -87,7 +61,7 @@ def test_nodes_are_where_each_cell_wants_them_and_the_results_say_so(
 
 def test_too_few_hosts_are_refused_before_anything_starts(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
     begin = time.monotonic()
-    code, output, errors = sweep(bed, ray, tmp_path, "cluster.placement=strict_spread", "cluster.nodes=3,5")
+    code, output, errors = run(bed, ray, tmp_path, "cluster.placement=strict_spread", "cluster.nodes=3,5")
     assert time.monotonic() - begin < 20
     assert (code, "[1/" in output) == (2, False), output + errors
     names = ", ".join(f"{host.address} ({host.name})" for host in bed.hosts)

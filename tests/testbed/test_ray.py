@@ -14,7 +14,7 @@ import pytest
 
 from sweeps.api import Run
 from tests.testbed.hosts import ROOT, Testbed
-from tests.testbed.ray_hosts import RayHosts, start_ray
+from tests.testbed.ray_hosts import RayHosts
 
 DRIVER = str(Path(__file__).with_name("driver.py"))
 
@@ -40,17 +40,6 @@ def test_a_sweep_over_hosts_is_ok_although_their_clocks_differ(tmp_path: Path) -
     assert 0 < failover["detected_ms"] < failover["succeeded_ms"] < 2000
     for i, clock in enumerate(cell.stored.inspection()["clocks"].values(), 1):
         assert abs(clock["offset_ns"] - i * 1000 * 10**9) <= clock["error_ns"]
-
-
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Testbed]:
-    with Testbed(4) as testbed:
-        yield testbed
-
-
-@pytest.fixture(scope="module")
-def ray(bed: Testbed) -> RayHosts:
-    return start_ray(bed)
 
 
 @pytest.fixture(scope="module")

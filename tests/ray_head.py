@@ -1,0 +1,32 @@
+"""A Ray cluster that is started by hand, for tests that attach to one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestration.ray_cluster import guard
+from tests.remains import short_folder
+
+
+@contextmanager
+def ray_head() -> Iterator[tuple[str, str]]:
+    """Its address and its folder; it ends with the context."""
+    folder = str(short_folder())
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    words = ["start", "--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={folder}"]
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", *words],
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        yield Path(folder, "ray_current_cluster").read_text().strip(), folder
+    finally:
+        # Not `ray stop`: it would end the Ray of everybody on this machine.
+        guard.clean_up(folder)
