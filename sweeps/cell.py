@@ -189,7 +189,13 @@ class CellRun:
             error, detail = f"{type(failure).__name__}: {first}", traceback.format_exc()
         if error is not None:
             await self._salvage()
-        return await self._record(error, detail, lost)
+        # What was measured is not lost to an interruption that comes while it is fetched.
+        record = asyncio.ensure_future(self._record(error, detail, lost))
+        try:
+            return await asyncio.shield(record)
+        except asyncio.CancelledError:
+            self.interrupted = await record
+            raise
 
     interrupted: Record | None = None
 

@@ -205,9 +205,8 @@ def test_a_node_whose_disk_is_full_says_so_and_its_cell_is_no_result(sweeping: S
     assert "node n2 on host " in cell.result["reason"]
     assert "exit code 6 (disk error)" in cell.result["reason"]
     assert "No space left on device" in cell.result["reason"]
-    begin, end = cell.operations().measure_ns
-    assert end - begin == MEASURE_S * 10**9
-    assert (cell.operations()["outcome"] == 1).any() or len(cell.operations()) > 0
+    operations = cell.operations()
+    assert operations.success_ns().max() > operations.measure_ns[1] - 500_000_000, "the others went on to the end"
 
 
 def head_process(folder: str) -> int:

@@ -293,6 +293,31 @@ async def test_a_missed_threshold_fails_the_cell(tmp_path: Path, condition: str,
     assert reasons == ({"threshold latency.all.max: "} if code else {"None"})
 
 
+async def test_an_interruption_while_files_are_fetched_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go, real = asyncio.Event(), asyncio.Event(), FakeCluster.collect
+
+    async def late(cluster: FakeCluster, node_id: str) -> Any:
+        asked.set()
+        await go.wait()
+        return await real(cluster, node_id)
+
+    monkeypatch.setattr(FakeCluster, "collect", late)
+    running = asyncio.create_task(execute(sweep(f"name: tiny\nbase: {{phases: {BRIEF}}}"), FakeBackend(), tmp_path))
+    async with asyncio.timeout(20):
+        await asked.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        while not any(task.cancelling() for task in asyncio.all_tasks()):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        go.set()
+        code, path, _ = await running
+    assert code == 130
+    [cell] = read_run(path).cells
+    assert cell.result["status"] == "interrupted"
+    assert cell.operations().measured.any()
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interruption_heals_stops_and_keeps_what_there_is(tmp_path: Path, sent: int) -> None:
     text = """
