@@ -186,6 +186,7 @@ class Sweep:
             return EXIT_INTERRUPTED, writer.path
         except RaftLabError as error:
             writer.journal("run failed", error=str(error))
+            writer.add_facts({"stopped": str(error)})
             writer.finish(complete=False, exit_code=error.exit_code)
             raise
         finally:

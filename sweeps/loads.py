@@ -190,6 +190,7 @@ class Generator:
         figures = self.figures(window_ns).as_json()
         return {
             "host": self.host.address,
+            "hostname": self.host.name,
             "clients": self.clients,
             "offset_ns": self.clock.offset_ns,
             "error_ns": self.clock.error_ns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,11 +64,13 @@ def rows(cells: Sequence[Repeat], arrays: Callable[[str], Operations] | None = N
 def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) -> Row:
     params, first = repeats[0]
     results = [result for _, result in repeats]
-    measured = [(p, r) for p, r in repeats if "operations" in r]
+    some = [(p, r) for p, r in repeats if "operations" in r]
+    # What lost its host measures that; it counts where there is nothing else.
+    measured = [(p, r) for p, r in some if r["status"] != "infrastructure"] or some
     counts = [result["operations"] for _, result in measured]
     elections = [result["elections"]["won"] for result in results if result.get("elections")]
     axes = params["axes"] or {"cluster.nodes": params["parameters"]["cluster"]["nodes"]}
-    latency = first.get("latency_ms", {})
+    latency = (measured[0][1] if measured else first).get("latency_ms", {})
     if len(measured) > 1 and arrays is not None:
         stored = [arrays(p["cell"]) for p, _ in measured]
         latency = {kind: percentiles(pool(stored, kind)) for kind in measured[0][1]["latency_ms"]}
@@ -87,7 +90,7 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
         unknown=sum(count["unknown"] for count in counts),
         dropped=sum(count["dropped"] for count in counts),
         elections=sum(elections) if elections and None not in elections else None,
-        notes=list(dict.fromkeys(note for result in results for note in _notes(result))),
+        notes=[*dict.fromkeys(note for result in results for note in _notes(result)), *_shares(results)],
         open_loop=params["parameters"]["load"]["mode"] == "open",
         simulated=params["parameters"]["target"] == "sim",
     )
@@ -100,6 +103,13 @@ def _axis(name: str, value: Any, result: Mapping[str, Any]) -> str:
 def _notes(result: Mapping[str, Any]) -> list[str]:
     notes = (result.get("reason"), *verdict_notes(result), *scaled_notes(result), *result.get("flags", ()))
     return [note for note in notes if note]
+
+
+def _shares(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where repeats ran on different numbers of hosts, or with other shares of the nodes: that."""
+    counts = [Counter(place["host"] for place in each.get("placement", {}).values()).values() for each in results]
+    shares = dict.fromkeys("+".join(map(str, sorted(each, reverse=True))) for each in counts if each)
+    return [f"its repeats had different shares of nodes per host: {', '.join(shares)}"] if len(shares) > 1 else []
 
 
 def scaled_notes(result: Mapping[str, Any]) -> list[str]:

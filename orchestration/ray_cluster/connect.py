@@ -355,6 +355,8 @@ class _Connection:
                 ray.init(address=self._wanted, **common)
         except (OSError, RuntimeError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if reason.startswith("Failed to connect to Ray cluster"):  # though somebody listens there
+                reason += " (compare RAY_AUTH_MODE, and the token in ~/.ray/auth_token, with the head's)"
             raise InfrastructureError(f"Ray ({self._wanted}): {reason}") from error
         return f"{origin} {ray.get_runtime_context().gcs_address}", _live_hosts()
 

@@ -52,6 +52,8 @@ async def clean_hosts(address: str | None, dry_run: bool) -> AsyncIterator[Clean
     from orchestration.ray_cluster.tasks import on_each_host  # noqa: PLC0415
 
     async with Backend.connect(address) as backend:
+        for dead in (await backend.ray_facts()).dead:
+            yield Cleaned(dead.address, (), "it left the Ray cluster, and nobody looks there until it is back")
         others = [host for host in backend.hosts if not host.is_driver]
         for outcome in await on_each_host(clean, dry_run, others, timeout_s=_HOST_TIMEOUT_S):
             found = [Leftover(*each) for each in outcome.result or ()]
@@ -93,6 +95,12 @@ def _folders(dry_run: bool) -> Iterator[Leftover]:
         with contextlib.suppress(OSError):  # it has other cells
             if not dry_run:
                 cell.parent.rmdir()
+    for run in sorted(base.glob("*")) if _own(base) else ():
+        with contextlib.suppress(OSError):  # it has cells, or is about to have one: who makes that tries again
+            if not any(run.iterdir()):
+                if not dry_run:
+                    run.rmdir()
+                yield Leftover("folder", str(run))
 
 
 @contextlib.contextmanager

@@ -132,7 +132,7 @@ class Worker:
             raise error.cause from None
         except RayError as error:
             # Ray's messages are long; the first line says what happened, the last one why, where that is known.
-            lines = str(error).strip().splitlines() or [type(error).__name__]
+            lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
             reason = " ... ".join(dict.fromkeys((lines[0], lines[-1])))
             dead = isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError)
             state = "is gone" if dead else "does not answer"

@@ -237,6 +237,17 @@ async def test_a_supervisor_in_the_place_of_one_that_was_killed_ends_what_that_l
     await replacement.close()
 
 
+def test_the_folder_of_a_run_goes_too_once_it_has_no_cell(base: Path) -> None:
+    (base / "empty").mkdir(parents=True)
+    (base / "used" / "cell").mkdir(parents=True)
+    held = hold(base / "used" / "cell")
+    empty = Leftover("folder", str(base / "empty"))
+    assert [each for each in clean(dry_run=True) if each.kind == "folder"] == [empty]
+    assert [each for each in clean() if each.kind == "folder"] == [empty]
+    assert [path.name for path in base.iterdir()] == ["used"]
+    os.close(held)
+
+
 async def test_only_this_host_is_cleaned_where_no_cluster_is_named(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (base / "run" / "cell").mkdir(parents=True)

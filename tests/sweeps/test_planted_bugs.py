@@ -58,6 +58,8 @@ async def run(backend: Backend, spec: dict[str, Any], out: Path) -> tuple[int, S
     stored = read_run(path)
     for kept in {Path(each) for cell in stored.cells for each in cell.result.get("kept", ())}:
         shutil.rmtree(kept)  # the logs of nodes that did wrong, for whoever looks into it
+        with contextlib.suppress(OSError):  # other cells of the run have theirs there
+            kept.parent.rmdir()
     return code, stored
 
 

@@ -359,6 +359,7 @@ async def test_hosts_that_cannot_carry_a_cell_are_refused_before_anything_starts
     assert (backend.clusters, backend.workers) == ([], [])
     stored = read_run((tmp_path / "latest").resolve())
     assert (stored.manifest["complete"], stored.manifest["exit_code"]) == (False, 2)
+    assert stored.manifest["stopped"].endswith("of 7 nodes needs more hosts")
 
 
 async def test_every_different_placement_is_asked_for_once_and_the_hosts_are_told(tmp_path: Path) -> None:

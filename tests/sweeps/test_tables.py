@@ -71,6 +71,18 @@ def test_repeats_are_pooled_and_show_their_spread() -> None:
     assert "20 (10-30)" in text_of(summary([row]))
 
 
+def test_what_lost_its_host_does_not_count_beside_what_did_not() -> None:
+    repeats = [repeat(cell, status) for cell, status in zip(cells("repeats: 2"), ("infrastructure", "ok"), strict=True)]
+    repeats[0][1]["throughput_per_s"] = 30.0
+    for (_, result), hosts in zip(repeats, ("abc", "aba"), strict=True):
+        result["placement"] = {f"n{number}": {"host": host} for number, host in enumerate(hosts)}
+    [row] = rows(repeats)
+    assert row.throughputs == [10.0]
+    assert row.notes[-1] == "its repeats had different shares of nodes per host: 1+1+1, 2+1"
+    [row] = rows(repeats[:1])
+    assert row.throughputs == [30.0], "where there is nothing else it is what there is"
+
+
 def test_a_failed_cell_says_so_and_why() -> None:
     cell, other = cells()[:2]
     found = rows([repeat(cell), repeat(other, "failed", "node n2 ended (exit): exit code 7 (invariant broken)")])

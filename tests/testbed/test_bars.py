@@ -164,7 +164,7 @@ def test_the_leaders_host_is_lost(bed: Testbed, ray: RayHosts, tmp_path: Path) -
     assert [cell.result["status"] for cell in run.cells] == ["infrastructure"] * ROUNDS
     for cell, address in zip(run.cells, lost, strict=True):
         assert address in cell.result["reason"]
-        assert cell.verdict != "ok"
+        assert cell.verdict == "unknown"
     told("host of the leader lost", run.cells)
 
 
@@ -199,7 +199,8 @@ def told(what: str, cells: list[CellResult]) -> None:
         operations = cell.stored.operations()
         found = check(history_of(cell.stored), time_limit_s=60)
         assert found.verdict == "ok", found
-        columns, ends = operations.columns, operations.success_ns()
+        columns = operations.columns
+        ends = np.append(operations.success_ns(), operations.measure_ns[1])  # a gap that never ends is one, too
         widest = int(np.diff(ends).argmax())
         gap = ends[widest : widest + 2]
         gaps_s.append(float(gap[1] - gap[0]) / 1e9)
