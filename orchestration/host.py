@@ -5,7 +5,6 @@ All of it is read where it stands; only `fsync_times` takes time, as much as it 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -16,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from raft_actor_node.runtime.disk import REAL_DISK, write_all
+from raft_actor_node.runtime.disk import REAL_DISK, nearest_present, write_all
 
 PACKAGES = ("raft_actor_node", "orchestration", "chaos", "sweeps")
 """Of this project."""
@@ -110,9 +109,13 @@ def ephemeral_ports() -> tuple[int, int] | None:
 
 def fsync_times(folder: Path, seconds: float) -> list[int]:
     """Times of fdatasync after a small append, in nanoseconds, in a folder, as the log of a node does it: over zeros
-    that were written ahead. Stops after MOST_SAMPLES, or `seconds`. Nothing stays behind. Raises OSError."""
+    that were written ahead. Stops after MOST_SAMPLES, or `seconds`. Nothing stays behind. Raises OSError.
+
+    A folder that is not there yet is not made: hosts that share the disk would take it from under each other. The
+    folder above, in which a node would make it, is on the same file system.
+    """
     samples: list[int] = []
-    with _present(folder), tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+    with tempfile.TemporaryFile(dir=nearest_present(folder), buffering=0) as file:
         descriptor, data = file.fileno(), os.urandom(_WRITE_BYTES)
         write_all(REAL_DISK, descriptor, [bytes(MOST_SAMPLES * _WRITE_BYTES)], 0)
         os.fsync(descriptor)
@@ -123,16 +126,3 @@ def fsync_times(folder: Path, seconds: float) -> list[int]:
             os.fdatasync(descriptor)
             samples.append(time.monotonic_ns() - begin)
     return samples
-
-
-@contextlib.contextmanager
-def _present(folder: Path) -> Iterator[None]:
-    """Have a folder for a while; what was not there before is removed, unless somebody else uses it by then."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            for each in missing:
-                each.rmdir()

@@ -34,7 +34,7 @@ from orchestration.host import (
     versions,
 )
 from orchestration.ray_cluster.actor import clock_id, temporary_folder
-from raft_actor_node.runtime.disk import MEMORY_FILE_SYSTEMS, file_system
+from raft_actor_node.runtime.disk import MEMORY_FILE_SYSTEMS, file_system, nearest_present
 
 if TYPE_CHECKING:
     from orchestration.ray_cluster.connect import Backend
@@ -315,9 +315,8 @@ def _storage(storage_dir: str, seconds: float) -> dict[str, Any]:
         times = fsync_times(folder, seconds)
     except OSError as failure:
         error = failure.strerror or str(failure)
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     with contextlib.suppress(OSError):
-        free = shutil.disk_usage(existing).free
+        free = shutil.disk_usage(nearest_present(folder)).free
     name, device = file_system(folder) or (None, None)
     return {
         "folder": str(folder),

@@ -138,6 +138,11 @@ def sync_directory(disk: Disk, directory: Path) -> None:
         disk.close(fd)
 
 
+def nearest_present(path: Path) -> Path:
+    """The path itself where it is there, else the nearest above it that this process can see."""
+    return next(each for each in (path, *path.absolute().parents) if os.access(each, os.F_OK))
+
+
 def memory_file_system(path: Path) -> str | None:
     """Name of the memory file system on which a path lies or would be created; None if it is on a disk.
 
@@ -152,8 +157,7 @@ def file_system(path: Path) -> tuple[str, str] | None:
 
     None where the system does not tell (no /proc).
     """
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    device = existing.stat().st_dev
+    device = nearest_present(path).stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
