@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 
 from orchestration.ray_cluster.owner import OWNER_VARIABLE
 from sweeps.api import Run
-from tests.testbed.hosts import Host, Testbed
+from tests.testbed.hosts import Host, Testbed, TestbedError
 from tests.testbed.ray_hosts import RayHosts, start_ray
 from tests.testbed.traces import load_s, traces
 from tests.testbed.waiting import eventually
@@ -51,23 +53,28 @@ def start(bed: Testbed, ray: RayHosts, *words: str) -> subprocess.Popen[str]:
     return bed.head.start(*command, env=ray.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def spec(folder: Path, cluster: dict[str, Any], repeats: int, measure: str = "8s", on: str = "driver") -> str:
+def spec(folder: Path, cluster: dict[str, Any], repeats: int, measure: str = "8s", **sections: dict[str, Any]) -> str:
     path = folder / "lost.yaml"
-    changed = {"phases": {"measure": measure}, "cluster": cluster, "load": {"on": on}}
-    base = BASE | {name: BASE[name] | section for name, section in changed.items()}
-    path.write_text(json.dumps({"name": "lost", "repeats": repeats, "base": base}))
+    changed = {"phases": {"measure": measure}, "cluster": cluster, **sections}
+    base = BASE | {name: BASE.get(name, {}) | section for name, section in changed.items()}
+    path.write_text(json.dumps({"name": "lost", "repeats": repeats, "order": "sequential", "base": base}))
     return str(path)
+
+
+def command(pid: int) -> bytes:
+    """Its words, each with a zero byte behind it."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def nodes(host: Host) -> list[int]:
     """The processes of Raft nodes on a host."""
-
-    def command(pid: int) -> bytes:
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return b""
-
     return [pid for pid in host.pids() if b"\0raft_actor_node\0--config\0" in command(pid)]
 
 
@@ -75,7 +82,7 @@ def test_the_sweep_goes_on_with_the_hosts_that_are_left(bed: Testbed, ray: RayHo
     """A node goes with its host, and a part of the load."""
     lost = bed.hosts[2]
     out = ("--plain", "--out", str(tmp_path))
-    process = start(bed, ray, "run", spec(tmp_path, {}, 3, on="every_host"), *out)
+    process = start(bed, ray, "run", spec(tmp_path, {}, 3, load={"on": "every_host"}), *out)
     eventually(lambda: load_s(traces(bed)) > 2, "in the middle of the measurement", 60)
     lost.kill()
     output, _ = process.communicate(timeout=300)
@@ -101,6 +108,64 @@ def test_the_sweep_goes_on_with_the_hosts_that_are_left(bed: Testbed, ray: RayHo
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert [cell.result["status"] for cell in Run.read(tmp_path / "lost/latest").cells] == ["ok"] * 3
+
+
+def test_what_breaks_on_a_host_that_stays_costs_one_cell_each(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
+    """A Ray worker is killed on one host, the disk of another is full for a while, Ray itself is killed on a third."""
+    worker, disk, raylet = bed.hosts[:3]
+    logs = "/var/tmp/logs"
+    disk.run("mkdir", logs)
+    disk.run("mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", logs)
+    storage = {"dir": logs, "allow_memory_fs": True}
+    load = {"mix": {"put": 1}, "value_bytes": "4KiB"}
+    out = ("--plain", "--out", str(tmp_path))
+    process = start(bed, ray, "run", spec(tmp_path, {}, 4, "5s", storage=storage, load=load), *out)
+    over: set[str] = set()
+
+    until_loaded(bed, over)
+    [node] = nodes(worker)
+    os.kill(parent(node), signal.SIGKILL)
+
+    until_loaded(bed, over)
+    with pytest.raises(TestbedError, match="No space left on device"):
+        disk.run("dd", "if=/dev/zero", f"of={logs}/filler", "bs=1M", "status=none")
+    eventually(lambda: not nodes(disk), "the node has ended of its full disk", 20)
+    disk.run("rm", f"{logs}/filler")
+
+    until_loaded(bed, over)
+    [killed] = [pid for pid in raylet.pids() if b"/raylet/raylet\0" in command(pid)]
+    os.kill(killed, signal.SIGKILL)
+    gone_s = eventually(lambda: not nodes(raylet), "the node has gone with Ray", 20)
+    print(f"the node is gone {gone_s:.1f} s after Ray on its host was killed")
+
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, output
+    run = Run.read(tmp_path / "lost/latest")
+    *broken, last = run.cells
+    reasons = [cell.result["reason"] for cell in broken]
+    for cell, (node_id, host) in zip(broken, [("n1", worker), ("n2", disk), ("n3", raylet)], strict=True):
+        assert cell.result["status"] == "infrastructure", output
+        assert cell.result["reason"].startswith(f"node {node_id} on host {host.address} ended "), reasons
+        assert cell.verdict != "violated", cell.result["verdict"]
+    assert "disk error" in reasons[1], reasons
+    assert "No space left on device" in reasons[1], reasons
+    assert last.result["status"] == "ok", output
+    placed = {place["host"] for place in last.result["placement"].values()}
+    assert placed == {host.address for host in bed.hosts if host is not raylet}
+
+    output, _ = start(bed, ray, "resume", *out).communicate(timeout=200)
+    assert [cell.result["status"] for cell in Run.read(tmp_path / "lost/latest").cells] == ["ok"] * 4, output
+
+
+def until_loaded(bed: Testbed, over: set[str]) -> None:
+    """Wait until the next cell, one that is not `over`, is in the middle of its measurement."""
+
+    def loaded() -> bool:
+        files = [file for file in traces(bed) if file.parent.name not in over]
+        return load_s(files) > 2
+
+    eventually(loaded, "in the middle of the measurement", 60)
+    over |= {file.parent.name for file in traces(bed)}
 
 
 def test_the_sweep_stops_where_there_is_no_place_any_more(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
