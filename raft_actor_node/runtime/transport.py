@@ -96,10 +96,11 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
                     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, fault)
                 if writer is None:
                     peer = batch.from_id
-                    self._answers[peer] = outbox
                     writer = asyncio.create_task(self._write_replies(outbox, peer, context))
                 if writer.done():
                     break  # replies cannot leave any more: the peer must open another stream
+                # With each batch: a stream that outlives a later one is the only way back again.
+                self._answers[peer] = outbox
                 self._take(batch)
         finally:
             if self._answers.get(peer) is outbox:
