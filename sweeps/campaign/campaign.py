@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -266,11 +266,19 @@ class Report:
     saw what cannot be, seed-N.svg."""
 
     def __init__(self, out: Path) -> None:
-        self.path = out / "simulate" / time.strftime("%Y-%m-%dT%H-%M-%S")
+        self._stem = str(out / "simulate" / time.strftime("%Y-%m-%dT%H-%M-%S"))
+
+    @cached_property
+    def path(self) -> Path:
+        """The directory, made when there is something to write; no other campaign of the same second has it."""
+        for suffix in ("", *(f"-{attempt}" for attempt in range(2, 100))):
+            with contextlib.suppress(FileExistsError):
+                (path := Path(self._stem + suffix)).mkdir(parents=True)
+                return path
+        raise OSError(f"{self._stem}: is there, up to -99")
 
     def story(self, result: SeedResult) -> Path:
         """Write the story of a seed, and its picture if there is one; returns the path of the story."""
-        self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / f"seed-{result.seed}.txt"
         details = [finding.detail for finding in result.findings if finding.detail and finding.verdict != "ok"]
         text = "\n".join((*describe(result), "", *details, LEGEND, "", *result.story, ""))
@@ -281,7 +289,6 @@ class Report:
 
     def summary(self, campaign: Campaign) -> None:
         """Write what the campaign found."""
-        self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(campaign.as_json(), indent=1)
         (self.path / "campaign.json").write_text(text + "\n", encoding="utf-8")
 

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from chaos.verdict import Finding, Verdict
 from sweeps.campaign.campaign import (
     BARS,
     Campaign,
+    Report,
     View,
     describe,
     program,
@@ -216,6 +218,16 @@ def test_a_history_that_is_not_linearizable_is_shown_as_a_picture(
     assert picture.read_text(encoding="utf-8") == "<svg>"
     assert "seed-7.txt and seed-7.svg" in result.output
     assert "seed-7.txt and seed-7.svg" in simulate("--seeds", "1", "--seed", "7", "--story", out=tmp_path).output
+
+
+def test_campaigns_of_the_same_second_have_a_directory_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda layout: "2026-01-01T00-00-00")
+    reports = [Report(tmp_path) for _ in range(3)]
+    for report in reports:
+        report.summary(full(100))
+        report.summary(full(100))
+    assert [report.path.name for report in reports] == [f"2026-01-01T00-00-00{suffix}" for suffix in ("", "-2", "-3")]
+    assert all((report.path / "campaign.json").exists() for report in reports)
 
 
 def test_the_story_of_a_seed(tmp_path: Path) -> None:
