@@ -31,14 +31,15 @@ def short_folder() -> Path:
 
 
 def leftovers() -> set[str]:
-    """Folders and Rays that are left over, whoever made them, as `sweep clean` tells them. Of processes the mark says
-    more: another session of tests may be leaving some at this moment."""
-    return {str(each) for each in clean(dry_run=True) if each.kind != "process"}
+    """Folders and Rays that are left over, whoever made them, as `sweep clean` tells them, and folders of tests. Of
+    processes the mark says more: another session of tests may be leaving some at this moment."""
+    told = {str(each) for each in clean(dry_run=True) if each.kind != "process"}
+    return told | {str(folder) for folder in _PLACE.glob(f"{_PREFIX}*")}
 
 
 def left(before: set[str]) -> list[str]:
     """What there is of this session, in words; `before` is what was left over when it began."""
-    return [*_processes(), *map(str, _PLACE.glob(f"{_PREFIX}*")), *sorted(leftovers() - before)]
+    return [*_processes(), *sorted(leftovers() - before)]
 
 
 def at_last(find: Callable[[], list[str]]) -> list[str]:

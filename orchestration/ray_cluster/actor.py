@@ -33,6 +33,7 @@ from orchestration.ray_cluster.owner import (
     end_orphans,
     end_process,
     hold,
+    make_folder,
     owner,
     start_ticks,
 )
@@ -171,7 +172,7 @@ class NodeSupervisor:
         try:
             if self._held is None:
                 self._held = hold(self._scratch)
-            self._storage.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._storage)
             _cut_torn_line(self._trace_file)
             self._config_file.write_text(json.dumps(self._config(links, bootstrap, seed)), encoding="utf-8")
             return await NodeProcess.spawn(

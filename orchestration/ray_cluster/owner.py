@@ -7,6 +7,7 @@ import fcntl
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,8 @@ OWNER_VARIABLE = "RAFT_LAB_OWNER"
 pid and start time."""
 RAY_PREFIX = "raft-lab-ray-"
 """Of the folders of private Rays."""
-_TRIES = 10
+_TRIES = 100
+_PAUSE_S = 0.001
 _END_TIMEOUT_MS = 5000
 
 
@@ -32,12 +34,23 @@ class Leftover(NamedTuple):
         return f"{self.kind} {self.what}"
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none, and those above it, also while others remove them because they are empty.
+    Raises OSError."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # the latter when it was there, and is gone
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return
+        time.sleep(_PAUSE_S)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 def hold(folder: Path) -> int:
     """Make a folder where there is none, and keep it from being removed for as long as the descriptor that is
     returned stays open, in this process only. Raises OSError."""
     for _ in range(_TRIES):
-        with contextlib.suppress(FileNotFoundError):  # somebody removes an empty folder above it
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
+        with contextlib.suppress(FileNotFoundError):  # it was removed before it was opened
             held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with contextlib.suppress(OSError):  # a file system that knows no locks
                 fcntl.flock(held, fcntl.LOCK_SH)  # waits where it is just being removed
@@ -45,6 +58,7 @@ def hold(folder: Path) -> int:
                 if os.path.samestat(os.fstat(held), folder.stat()):
                     return held
             os.close(held)
+        time.sleep(_PAUSE_S)
     raise OSError(f"{folder}: is removed again and again")
 
 

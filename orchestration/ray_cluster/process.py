@@ -133,7 +133,7 @@ class NodeProcess:
             await asyncio.wait((self._reported, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if self._reported.done() and not self._reported.result():
                 # It closed its end without a word: as a rule it is dying, and its exit code says more.
-                await asyncio.wait((self._exited,), timeout=1.0)
+                await asyncio.wait((self._exited,), timeout=_STOP_TIMEOUT_S)
             reason = self._reason_of_silence(timeout_s)
             if reason is None:
                 return _parse_report(self._reported.result())

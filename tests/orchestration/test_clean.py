@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from orchestration.ray_cluster import actor, guard, leftovers, owner
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor
 from orchestration.ray_cluster.leftovers import Cleaned, clean, clean_hosts
-from orchestration.ray_cluster.owner import OWNER_VARIABLE, Leftover, end_process, hold, start_ticks
+from orchestration.ray_cluster.owner import OWNER_VARIABLE, Leftover, end_process, hold, make_folder, start_ticks
 from raft_actor_node.config import NodeConfig
 from tests.orchestration.waiting import eventually, gone
 
@@ -138,6 +140,33 @@ def test_a_folder_that_is_removed_before_it_is_held_is_made_again(
     held = hold(folder)
     assert os.path.samestat(os.fstat(held), folder.stat())
     os.close(held)
+
+
+def test_a_folder_is_made_and_held_while_others_remove_what_is_empty(tmp_path: Path) -> None:
+    folder, over = tmp_path / "run" / "cell", threading.Event()
+
+    def remove() -> None:
+        while not over.is_set():
+            for each in (folder, folder.parent):
+                with contextlib.suppress(OSError):
+                    each.rmdir()
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for _ in range(300):
+            make_folder(folder)
+            os.close(hold(folder))
+    finally:
+        over.set()
+        remover.join()
+
+
+def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, error in ((tmp_path / "file", FileExistsError), (tmp_path / "file" / "cell", NotADirectoryError)):
+        with pytest.raises(error):
+            hold(folder)
 
 
 async def test_a_private_ray_is_left_over_when_its_driver_and_its_guard_are_gone(
