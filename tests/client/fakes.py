@@ -13,18 +13,21 @@ import grpc
 import grpc.aio
 
 from raft_actor_node.channels import server_options
-from raft_actor_node.client_engine import ClientEngine, Operation
+from raft_actor_node.client_engine import ClientEngine, Operation, Session
+from raft_actor_node.client_link import LinkOwner
 from raft_actor_node.config import ClientSettings, TransportSettings
-from raft_actor_node.kv.commands import encode, fault
+from raft_actor_node.kv.commands import Kind, encode, fault
 from raft_actor_node.kv.store import Store
 from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 from raft_actor_node.units import Range
 
 CALM = ClientSettings(rpc_timeout=10.0, retry_budget=30.0, retry_backoff=Range(0.001, 0.01))
 """No deadline passes by itself, however busy the machine is."""
-QUICK = ClientSettings(rpc_timeout=0.5, retry_budget=30.0, retry_backoff=Range(0.001, 0.01))
-"""For tests in which a deadline has to pass."""
-PATIENCE_S = 10.0
+QUICK = ClientSettings(rpc_timeout=2.0, retry_budget=30.0, retry_backoff=Range(0.001, 0.01))
+"""For tests in which a deadline has to pass, and not also because the machine was busy for a second."""
+STEADY = TransportSettings(connect_timeout=10.0)
+"""No attempt to connect is given up because the machine is busy."""
+PATIENCE_S = 60.0
 
 Result = kv_pb2.OperationResult
 Step = Callable[[kv_pb2.Operation], Result | None]
@@ -112,6 +115,12 @@ class FakeNode(kv_pb2_grpc.KVServicer):
         """Do what is asked, and lose the answer."""
         self.apply(operation)
 
+    def take(self, batch: kv_pb2.OperationBatch) -> list[Result]:
+        """Do what a batch asks for, or what the script says."""
+        self.batches.append(batch)
+        results = [self._step(operation)(operation) for operation in batch.operations]
+        return [result for result in results if result is not None]
+
     async def answer(self, result: Result) -> None:
         """Send a result on the newest stream."""
         await self.streams[-1].write(kv_pb2.ResultBatch(results=[result]))
@@ -123,18 +132,48 @@ class FakeNode(kv_pb2_grpc.KVServicer):
             await self.reading.wait()
             if batch is grpc.aio.EOF:
                 return
-            self.batches.append(batch)
             try:
-                results = [self._step(operation)(operation) for operation in batch.operations]
+                answers = self.take(batch)
             except AbortStream as end:
                 await context.abort(end.code, end.details)
-            answers = [result for result in results if result is not None]
             if answers:
                 await context.write(kv_pb2.ResultBatch(results=answers))
 
     def _step(self, operation: kv_pb2.Operation) -> Step:
         scripted = self.script and operation.kind != kv_pb2.OPEN_SESSION
         return self.script.popleft() if scripted else self.default
+
+
+class DirectLink:
+    """Of an engine to a fake node without gRPC, for virtual time: answers take a millisecond."""
+
+    def __init__(self, node: FakeNode, owner: LinkOwner) -> None:
+        self._node, self._owner = node, owner
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        node.streams.append(self)
+
+    def wake(self) -> None:
+        """As Link does, at the end of this tick."""
+        self._loop.call_soon(self._send)
+
+    async def write(self, batch: kv_pb2.ResultBatch) -> None:
+        """As a stream of gRPC does."""
+        self._receive(batch)
+
+    async def close(self) -> None:
+        """What is under way is lost."""
+        self._closed = True
+
+    def _send(self) -> None:
+        while not self._closed and (batch := self._owner.next_batch()) is not None:
+            answers = self._node.take(batch)
+            if answers:
+                self._loop.call_later(0.001, self._receive, kv_pb2.ResultBatch(results=answers))
+
+    def _receive(self, batch: kv_pb2.ResultBatch) -> None:
+        if not self._closed:
+            self._owner.received(batch)
 
 
 StartNodes = Callable[[int], Awaitable[list[FakeNode]]]
@@ -152,7 +191,7 @@ class Load:
     """An engine, and the operations that it has completed."""
 
     def __init__(self, addresses: Any, settings: ClientSettings = CALM, **options: Any) -> None:
-        options.setdefault("rng", InOrder())
+        options = {"rng": InOrder(), "transport": STEADY, **options}
         self.done: list[Operation] = []
         self.lists: list[list[Operation]] = []
         self.then: Callable[[list[Operation]], None] = lambda _: None
@@ -196,3 +235,36 @@ async def until(condition: Callable[[], Any], what: str) -> None:
 def book(targets: list[Any]) -> dict[str, str]:
     """An address book; targets are fake nodes or addresses."""
     return {f"n{i}": getattr(target, "address", target) for i, target in enumerate(targets, 1)}
+
+
+# What the tests of the engine ask, and what they look at.
+
+
+async def session(load: Load) -> Session:
+    """A new one."""
+    return (await load.engine.open_sessions(1))[0]
+
+
+def put(key: bytes = b"k", value: bytes = b"v", in_session: Session | None = None) -> Operation:
+    """A write that may be repeated."""
+    return Operation(Kind.PUT, key, value, session=in_session)
+
+
+def append(value: bytes, in_session: Session | None = None) -> Operation:
+    """A write that may not."""
+    return Operation(Kind.APPEND, b"k", value, session=in_session)
+
+
+def get(key: bytes = b"k") -> Operation:
+    """A read."""
+    return Operation(Kind.GET, key)
+
+
+def codes(operation: Operation) -> list[str]:
+    """How its attempts without an answer ended."""
+    return [attempt.outcome for attempt in operation.failures]
+
+
+def sequences(operations: Sequence[kv_pb2.Operation]) -> set[tuple[int, int]]:
+    """What a session recognises them by."""
+    return {(operation.session_id, operation.sequence) for operation in operations}

@@ -1,4 +1,4 @@
-"""KVClient: the engine's face for people."""
+"""KVClient: the engine's face for people; where a deadline passes: test_deadlines.py."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from raft_actor_node.client import KVClient, Swap
 from raft_actor_node.config import ClientSettings
 from raft_actor_node.errors import OperationFailed, OperationUnknown
 from raft_actor_node.pb import kv_pb2
-from raft_actor_node.units import Range
-from tests.client.fakes import CALM, QUICK, StartNodes, book, refuse, silent, until
+from tests.client.fakes import CALM, STEADY, StartNodes, book, silent, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_operations(nodes: StartNodes) -> None:
-    async with KVClient(book(await nodes(3)), settings=CALM) as kv:
+    async with KVClient(book(await nodes(3)), settings=CALM, transport=STEADY) as kv:
         assert await kv.get(b"k") is None
         await kv.put(b"k", b"")
         assert await kv.get(b"k") == b""
@@ -32,7 +31,7 @@ async def test_operations(nodes: StartNodes) -> None:
 
 async def test_concurrent_writes_have_sessions_of_their_own_which_are_used_again(nodes: StartNodes) -> None:
     (n1,) = await nodes(1)
-    async with KVClient([n1.address], settings=CALM) as kv:
+    async with KVClient([n1.address], settings=CALM, transport=STEADY) as kv:
         for _ in range(3):
             lengths = await asyncio.gather(*(kv.append(b"k", b"x") for _ in range(20)))
             assert len(set(lengths)) == 20
@@ -40,29 +39,6 @@ async def test_concurrent_writes_have_sessions_of_their_own_which_are_used_again
         assert await kv.get(b"k") == b"x" * 60
     batches = [batch for batch in n1.batches if batch.operations[0].kind != kv_pb2.GET]
     assert [len(batch.operations) for batch in batches] == [20] * 4, "the sessions, then three rounds"
-
-
-async def test_errors_say_what_happened(nodes: StartNodes) -> None:
-    targets = await nodes(2)
-    async with KVClient(book(targets), settings=QUICK, client_id="me") as kv:
-        await kv.put(b"k", b"v")
-        first = kv.leader
-        n1, n2 = targets if first == "n1" else reversed(targets)
-        with pytest.raises(OperationFailed) as failed:
-            await kv.put(b"", b"v")
-        assert str(failed.value) == "put b'': BAD_ARGUMENT after 1 attempt: key: must not be empty"
-        assert failed.value.code == "BAD_ARGUMENT"
-        n1.script.append(silent)
-        n2.script.append(refuse(kv_pb2.SEQUENCE_STALE))
-        with pytest.raises(OperationUnknown) as unknown:
-            await kv.append(b"k", b"v")
-        assert unknown.value.code == "SEQUENCE_STALE"
-        assert [(each.node_id, each.outcome) for each in unknown.value.attempts] == [
-            (first, "DEADLINE_EXCEEDED"),
-            ("n2" if first == "n1" else "n1", "SEQUENCE_STALE"),
-        ]
-        assert str(unknown.value) == "append b'k': SEQUENCE_STALE after 2 attempts"
-    assert {batch.client_id for batch in n1.batches} == {"me"}
 
 
 async def test_what_is_no_bytes_is_refused_here(nodes: StartNodes) -> None:
@@ -75,34 +51,10 @@ async def test_what_is_no_bytes_is_refused_here(nodes: StartNodes) -> None:
     assert n1.operations == []
 
 
-async def test_without_a_budget_there_is_one_attempt_and_no_session(nodes: StartNodes) -> None:
-    (n1,) = await nodes(1)
-    async with KVClient([n1.address], settings=ClientSettings(rpc_timeout=0.5, retry_budget=0.0)) as kv:
-        assert await kv.append(b"k", b"x") == 1
-        n1.script.append(silent)
-        with pytest.raises(OperationUnknown) as unknown:
-            await kv.append(b"k", b"x")
-        assert len(unknown.value.attempts) == 1
-    assert n1.store.session_count == 0
-
-
-async def test_a_write_whose_session_could_not_be_opened_has_failed(nodes: StartNodes) -> None:
-    (n1,) = await nodes(1)
-    settings = ClientSettings(rpc_timeout=0.05, retry_budget=0.1, retry_backoff=Range(0.001, 0.01))
-    async with KVClient([n1.address], settings=settings) as kv:
-        n1.default = silent
-        with pytest.raises(
-            OperationFailed, match="put b'k': open session: DEADLINE_EXCEEDED after 2 attempts"
-        ) as failed:
-            await kv.put(b"k", b"v")
-        assert len(failed.value.attempts) == 2
-    assert n1.operations == []
-
-
 async def test_a_session_that_the_cluster_does_not_know_is_not_used_again(nodes: StartNodes) -> None:
     old, new = await nodes(2)
     new.store = type(old.store)(value_bytes=100)
-    async with KVClient({"n1": old.address}, settings=CALM) as kv:
+    async with KVClient({"n1": old.address}, settings=CALM, transport=STEADY) as kv:
         await kv.put(b"k", b"v")
         kv.update_addresses({"n1": new.address})
         with pytest.raises(OperationFailed) as failed:
@@ -112,25 +64,9 @@ async def test_a_session_that_the_cluster_does_not_know_is_not_used_again(nodes:
         assert new.store.get(b"k") == b"v"
 
 
-async def test_a_caller_who_gives_up_does_not_take_the_session_along(nodes: StartNodes) -> None:
-    (n1,) = await nodes(1)
-    async with KVClient([n1.address], settings=QUICK) as kv:
-        await kv.put(b"k", b"v")
-        n1.script.append(silent)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await kv.put(b"k", b"w")
-        await until(lambda: n1.store.get(b"k") == b"w", "the retry")
-        assert await kv.get(b"k") == b"w"
-        await kv.put(b"k", b"x")
-        writes = [(each.session_id, each.sequence) for each in n1.operations if each.kind == kv_pb2.PUT]
-        assert writes[-1] == (1, 3)
-        assert set(writes) == {(1, 1), (1, 2), (1, 3)}
-
-
 async def test_close_ends_what_is_under_way(nodes: StartNodes) -> None:
     (n1,) = await nodes(1)
-    async with KVClient([n1.address], settings=ClientSettings(rpc_timeout=60.0)) as kv:
+    async with KVClient([n1.address], settings=ClientSettings(rpc_timeout=60.0), transport=STEADY) as kv:
         await kv.put(b"k", b"v")
         n1.default = silent
         write, read = asyncio.create_task(kv.put(b"k", b"w")), asyncio.create_task(kv.get(b"k"))

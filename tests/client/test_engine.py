@@ -1,4 +1,4 @@
-"""The engine: outcomes, retries, deadlines, batches (against fake nodes, over real streams)."""
+"""The engine: outcomes, retries, batches (against fake nodes, over real streams); its deadlines: test_deadlines.py."""
 
 from __future__ import annotations
 
@@ -6,46 +6,38 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import cast
 
 import grpc
 import pytest
 
-from raft_actor_node.client_engine import FAIL, OK, OPEN, UNKNOWN, Operation, Session
+from raft_actor_node.client_engine import FAIL, OK, OPEN, UNKNOWN, Operation
 from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, ClientSettings, TransportSettings
 from raft_actor_node.kv.commands import Kind
 from raft_actor_node.pb import kv_pb2
 from raft_actor_node.units import Range
-from tests.client.fakes import QUICK, FakeNode, Load, StartLoad, StartNodes, abort, book, refuse, silent, until
+from tests.client.fakes import (
+    CALM,
+    QUICK,
+    FakeNode,
+    Load,
+    StartLoad,
+    StartNodes,
+    abort,
+    append,
+    book,
+    codes,
+    get,
+    put,
+    refuse,
+    sequences,
+    session,
+    silent,
+    until,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ONE_ATTEMPT = ClientSettings(rpc_timeout=0.5, retry_budget=0.0)
-
-
-async def session(load: Load) -> Session:
-    return (await load.engine.open_sessions(1))[0]
-
-
-def put(key: bytes = b"k", value: bytes = b"v", in_session: Session | None = None) -> Operation:
-    return Operation(Kind.PUT, key, value, session=in_session)
-
-
-def append(value: bytes, in_session: Session | None = None) -> Operation:
-    return Operation(Kind.APPEND, b"k", value, session=in_session)
-
-
-def get(key: bytes = b"k") -> Operation:
-    return Operation(Kind.GET, key)
-
-
-def codes(operation: Operation) -> list[str]:
-    return [attempt.outcome for attempt in operation.failures]
-
-
-def sequences(operations: Sequence[kv_pb2.Operation]) -> set[tuple[int, int]]:
-    return {(operation.session_id, operation.sequence) for operation in operations}
+ONE_ATTEMPT = ClientSettings(rpc_timeout=10.0, retry_budget=0.0)
 
 
 async def test_results_of_all_kinds(nodes: StartNodes, load: StartLoad) -> None:
@@ -156,7 +148,8 @@ async def test_on_done_is_never_called_from_within_submit(nodes: StartNodes, loa
 async def test_batches_are_cut_to_the_size_of_a_message(nodes: StartNodes, load: StartLoad) -> None:
     (n1,) = await nodes(1)
     room = 1 << 20
-    it = await load([n1], transport=TransportSettings(message_bytes=room + MESSAGE_OVERHEAD_BYTES))
+    transport = TransportSettings(message_bytes=room + MESSAGE_OVERHEAD_BYTES, connect_timeout=10.0)
+    it = await load([n1], transport=transport)
     operations = [put(b"k%d" % i, bytes(300_000)) for i in range(8)]
     await it.run(*operations)
     assert [operation.outcome for operation in operations] == [OK] * 8
@@ -166,7 +159,7 @@ async def test_batches_are_cut_to_the_size_of_a_message(nodes: StartNodes, load:
 
 async def test_what_fits_into_no_message_fails_and_harms_nobody(nodes: StartNodes, load: StartLoad) -> None:
     (n1,) = await nodes(1)
-    it = await load([n1], transport=TransportSettings(message_bytes=256 * 1024))
+    it = await load([n1], transport=TransportSettings(message_bytes=256 * 1024, connect_timeout=10.0))
     large, small = put(value=bytes(200 * 1024)), put()
     await it.run(small, large, put())
     assert (large.outcome, large.error) == (FAIL, "BAD_ARGUMENT")
@@ -177,31 +170,12 @@ async def test_what_fits_into_no_message_fails_and_harms_nobody(nodes: StartNode
 # Outcomes.
 
 
-@pytest.mark.parametrize("with_session", [True, False])
-async def test_silence_is_deadline_exceeded_not_before_the_deadline(
-    nodes: StartNodes, load: StartLoad, with_session: bool
-) -> None:
-    (n1,) = await nodes(1)
-    it = await load([n1], ONE_ATTEMPT)
-    own = await session(it) if with_session else None
-    n1.script.extend([silent, n1.apply, silent])
-    write, unharmed, read = await it.run(put(in_session=own), put(), get())
-    assert (write.outcome, write.error, write.attempts) == (UNKNOWN, "DEADLINE_EXCEEDED", 1)
-    assert (read.outcome, read.error, read.attempts) == (FAIL, "DEADLINE_EXCEEDED", 1)
-    assert unharmed.outcome == OK
-    for operation in (write, read):
-        (attempt,) = operation.failures
-        assert (attempt.node_id, attempt.outcome) == ("n1", "DEADLINE_EXCEEDED")
-        assert 0.5 <= (attempt.end_ns - attempt.start_ns) / 1e9 < 3.0
-    assert len(n1.streams) == 1, "the stream goes on"
-
-
 async def test_a_write_without_session_is_never_tried_again_after_an_ambiguous_attempt(
     nodes: StartNodes, load: StartLoad
 ) -> None:
     n1, n2 = await nodes(2)
-    it = await load([n1, n2], QUICK)
-    for step in (silent, refuse(kv_pb2.OUTCOME_UNKNOWN), abort()):
+    it = await load([n1, n2])
+    for step in (refuse(kv_pb2.OUTCOME_UNKNOWN), abort()):
         n1.script.append(step)
         n2.script.append(step)
         operation = append(b"x")
@@ -209,7 +183,7 @@ async def test_a_write_without_session_is_never_tried_again_after_an_ambiguous_a
         assert (operation.outcome, operation.attempts) == (UNKNOWN, 1)
         n1.script.clear()
         n2.script.clear()
-    assert len(n1.operations) + len(n2.operations) == 3
+    assert len(n1.operations) + len(n2.operations) == 2
 
 
 async def test_a_write_without_session_is_tried_again_as_long_as_nothing_was_appended(
@@ -242,7 +216,7 @@ async def test_a_retry_after_an_ambiguous_attempt_gets_the_original_result(
 ) -> None:
     """The same session and sequence; applied once, whether the lost attempt was or was not (8)."""
     (n1,) = await nodes(1)
-    it = await load([n1], QUICK)
+    it = await load([n1], QUICK if step is silent else CALM)
     own = await session(it)
 
     def lossy(operation: kv_pb2.Operation) -> kv_pb2.OperationResult | None:
@@ -258,39 +232,9 @@ async def test_a_retry_after_an_ambiguous_attempt_gets_the_original_result(
     assert set(codes(operation)[1:]) <= {"UNAVAILABLE"}
     assert len(n1.operations) == 2
     assert sequences(n1.operations) == {(own.id, 1)}
+    if step is silent:
+        assert len(n1.streams) == 1, "the stream goes on"
     assert n1.store.get(b"k") == b"abc"
-
-
-@pytest.mark.parametrize(
-    ("code", "alone", "after_another"),
-    [
-        (kv_pb2.NOT_LEADER, FAIL, UNKNOWN),
-        (kv_pb2.OVERLOADED, FAIL, UNKNOWN),
-        (kv_pb2.BAD_ARGUMENT, FAIL, UNKNOWN),
-        (kv_pb2.SESSION_UNKNOWN, FAIL, UNKNOWN),
-        (kv_pb2.SEQUENCE_REUSED, FAIL, UNKNOWN),
-        (kv_pb2.SEQUENCE_STALE, UNKNOWN, UNKNOWN),
-        (kv_pb2.OUTCOME_UNKNOWN, UNKNOWN, UNKNOWN),
-        # The session remembers: whichever attempt was applied, it had no effect.
-        (kv_pb2.VALUE_TOO_LARGE, FAIL, FAIL),
-    ],
-)
-async def test_outcome_of_each_error(
-    nodes: StartNodes, load: StartLoad, code: int, alone: int, after_another: int
-) -> None:
-    """`fail` only when no attempt was ambiguous; a read fails whatever the error (behaviour, section 1)."""
-    (n1,) = await nodes(1)
-    it = await load([n1], ClientSettings(rpc_timeout=10.0, retry_budget=0.3, retry_backoff=Range(0.005, 0.02)))
-    first, second = await it.engine.open_sessions(2)
-    n1.default = refuse(code, message="because")
-    write, read = await it.run(put(in_session=first), get())
-    n1.script.append(refuse(kv_pb2.OUTCOME_UNKNOWN))
-    (later,) = await it.run(put(in_session=second))
-    name = kv_pb2.ErrorCode.Name(cast("kv_pb2.ErrorCode", code))
-    assert (write.outcome, write.error, write.message) == (alone, name, "because")
-    assert (read.outcome, read.error) == (FAIL, name)
-    assert (later.outcome, later.error) == (after_another, name)
-    assert codes(later)[:2] == ["OUTCOME_UNKNOWN", name]
 
 
 async def test_what_can_not_end_better_is_not_tried_again(nodes: StartNodes, load: StartLoad) -> None:
@@ -310,42 +254,13 @@ async def test_bad_input_is_told_by_the_node(nodes: StartNodes, load: StartLoad)
     assert operation.message == "key: must not be empty"
 
 
-async def test_one_attempt_when_there_is_no_budget(nodes: StartNodes, load: StartLoad) -> None:
-    n1, n2 = await nodes(2)
-    it = await load([n1, n2], ONE_ATTEMPT)
-    n1.default = refuse(kv_pb2.NOT_LEADER, "n2")
-    (operation,) = await it.run(put())
-    assert (operation.outcome, operation.attempts, codes(operation)) == (FAIL, 1, ["NOT_LEADER"])
-    assert it.engine.leader == "n2", "the next operation profits"
-    (operation,) = await it.run(put())
-    assert operation.outcome == OK
-    n2.default = silent
-    await it.run(put())
-    assert it.engine.leader == "n1"
-
-
-async def test_the_budget_ends_the_retries(nodes: StartNodes, load: StartLoad) -> None:
-    n1, n2 = await nodes(2)
-    it = await load([n1, n2], ClientSettings(rpc_timeout=0.05, retry_budget=0.3, retry_backoff=Range(0.01, 0.05)))
-    own = await session(it)
-    n1.default = n2.default = silent
-    write, read = await it.run(put(in_session=own), get())
-    assert (write.outcome, read.outcome) == (UNKNOWN, FAIL)
-    for operation in (write, read):
-        assert 5 <= operation.attempts <= 7, "back to back, from 0 s to 0.3 s"
-        assert 0.3 <= (operation.end_ns - operation.start_ns) / 1e9 < 1.0
-        assert {attempt.node_id for attempt in operation.failures} == {"n1", "n2"}
-        starts = [attempt.start_ns for attempt in operation.failures]
-        assert all(start - operation.start_ns < 0.3e9 for start in starts)
-
-
 # Where attempts go.
 
 
 async def test_a_hint_is_followed_at_once_and_remembered(nodes: StartNodes, load: StartLoad) -> None:
     """A server that is not the leader rejects a request and names the leader, where the client goes (8)."""
     n1, n2, n3 = await nodes(3)
-    it = await load([n1, n2, n3], ClientSettings(retry_backoff=Range(30.0, 30.0), retry_budget=60.0))
+    it = await load([n1, n2, n3], ClientSettings(rpc_timeout=10.0, retry_backoff=Range(30.0, 30.0), retry_budget=60.0))
     n1.default = n2.default = refuse(kv_pb2.NOT_LEADER, "n3")
     (operation,) = await it.run(put())
     assert operation.outcome == OK
@@ -357,7 +272,7 @@ async def test_a_hint_is_followed_at_once_and_remembered(nodes: StartNodes, load
 
 async def test_without_a_hint_the_next_node_is_tried_after_a_pause(nodes: StartNodes, load: StartLoad) -> None:
     n1, n2, n3 = await nodes(3)
-    it = await load([n1, n2, n3], ClientSettings(retry_backoff=Range(0.05, 0.05)))
+    it = await load([n1, n2, n3], ClientSettings(rpc_timeout=10.0, retry_backoff=Range(0.05, 0.05)))
     n1.default = n2.default = refuse(kv_pb2.NOT_LEADER)
     (operation,) = await it.run(put())
     assert operation.outcome == OK
@@ -365,16 +280,6 @@ async def test_without_a_hint_the_next_node_is_tried_after_a_pause(nodes: StartN
     first, second = operation.failures
     assert (second.start_ns - first.end_ns) / 1e9 >= 0.025, "half of the pause is jitter"
     assert it.engine.leader == "n3"
-
-
-async def test_nodes_that_point_at_one_another_are_not_asked_without_pause(nodes: StartNodes, load: StartLoad) -> None:
-    n1, n2 = await nodes(2)
-    settings = ClientSettings(retry_backoff=Range(0.05, 0.05), retry_budget=0.5)
-    it = await load([n1, n2], settings)
-    n1.default, n2.default = refuse(kv_pb2.NOT_LEADER, "n2"), refuse(kv_pb2.NOT_LEADER, "n1")
-    (operation,) = await it.run(put())
-    assert operation.outcome == FAIL
-    assert 10 < operation.attempts <= 3 * 0.5 / 0.025 + 3, "three attempts, a pause of 25 to 50 ms, and so on"
 
 
 async def test_a_client_begins_at_a_random_node(nodes: StartNodes, load: StartLoad) -> None:
@@ -468,22 +373,6 @@ async def test_a_broken_stream_ends_what_it_carried_and_is_opened_again(nodes: S
     assert sequences(n1.operations) == sequences(n2.operations)
 
 
-async def test_one_lost_message_does_not_drive_the_others_from_the_leader(nodes: StartNodes, load: StartLoad) -> None:
-    n1, n2 = await nodes(2)
-    it = await load([n1, n2], QUICK)
-    n2.default = refuse(kv_pb2.NOT_LEADER, "n1")
-    own = await session(it)
-    n1.script.append(silent)
-    lost = put(in_session=own)
-    it.engine.submit([lost])
-    while lost.outcome == OPEN:
-        (other,) = await it.run(get())
-        assert other.attempts == 1
-    assert it.engine.leader == "n1"
-    assert codes(lost) == ["DEADLINE_EXCEEDED", "NOT_LEADER"]
-    assert len(n2.operations) == 1
-
-
 async def test_a_silent_leader_is_left_by_all(nodes: StartNodes, load: StartLoad) -> None:
     """If the leader crashes requests time out, and clients try again elsewhere (8)."""
     n1, n2 = await nodes(2)
@@ -496,24 +385,11 @@ async def test_a_silent_leader_is_left_by_all(nodes: StartNodes, load: StartLoad
     assert it.done[-1].attempts == 1
 
 
-async def test_a_silent_leader_is_left_also_when_a_node_beside_it_names_it(nodes: StartNodes, load: StartLoad) -> None:
-    """A leader in a minority without check quorum: it answers nobody, and its followers go on naming it."""
-    started = await nodes(3)
-    started[0].default = silent
-    started[1].default = refuse(kv_pb2.NOT_LEADER, hint="n1")
-    running = await load(book(started), QUICK)
-    done = await running.run(*(Operation(Kind.GET, b"k") for _ in range(20)))
-    assert {operation.outcome for operation in done} == {OK}
-    assert len(started[2].operations) == 20
-    assert len(started[0].operations) <= 40, "each was there once, and perhaps once more"
-    assert running.engine.leader == "n3"
-
-
 async def test_a_paused_node_holds_up_nobody_else(nodes: StartNodes, load: StartLoad) -> None:
     """It accepts connections and reads nothing: its stream blocks, operations keep their deadlines."""
     n1, n2 = await nodes(2)
     it = await load([n1, n2], ClientSettings(rpc_timeout=1.0, retry_budget=60.0))
-    own = await it.engine.open_sessions(24)
+    own = await (await load([n1, n2])).engine.open_sessions(24)
     n1.reading.clear()
     operations = [put(b"k%d" % i, bytes(1 << 20), each) for i, each in enumerate(own)]
     await it.run(*operations)
@@ -542,7 +418,8 @@ async def test_what_expired_before_it_was_sent_is_never_sent(nodes: StartNodes, 
 
     relays = await asyncio.start_server(relay, "127.0.0.1", 0)
     address = f"127.0.0.1:{relays.sockets[0].getsockname()[1]}"
-    it = await load([address], ONE_ATTEMPT, transport=TransportSettings(connect_timeout=60.0))
+    once = ClientSettings(rpc_timeout=0.5, retry_budget=0.0)
+    it = await load([address], once, transport=TransportSettings(connect_timeout=60.0))
     early = await it.run(put(b"early"), put(b"early"))
     assert {(each.outcome, each.error) for each in early} == {(UNKNOWN, "DEADLINE_EXCEEDED")}
     resumed.set()
@@ -568,35 +445,6 @@ async def test_a_silent_node_is_connected_to_afresh(nodes: StartNodes, load: Sta
     n1.default = n1.apply
     while it.done[-1].outcome != OK:
         await it.run(put())
-
-
-async def test_a_late_answer_completes_an_operation_that_is_still_open(nodes: StartNodes, load: StartLoad) -> None:
-    n1, n2 = await nodes(2)
-    it = await load([n1, n2], QUICK)
-    own = await session(it)
-    n1.default = n2.default = silent
-    operation = append(b"abc", own)
-    it.engine.submit([operation])
-    await until(lambda: len(n2.operations) == 1, "a second attempt")
-    await n1.answer(n1.apply(n1.operations[0]))
-    await it.completed(1)
-    assert (operation.outcome, operation.number, operation.attempts) == (OK, 3, 2)
-    await n2.answer(n2.apply(n2.operations[0]))
-    n1.default = n2.default = n1.apply
-    await it.run(get())
-    assert len(it.done) == 2, "the other answer is of no interest any more"
-
-
-async def test_a_late_answer_to_a_completed_operation_is_ignored(nodes: StartNodes, load: StartLoad) -> None:
-    (n1,) = await nodes(1)
-    it = await load([n1], ONE_ATTEMPT)
-    n1.script.append(silent)
-    (operation,) = await it.run(put())
-    await n1.answer(kv_pb2.OperationResult(id=n1.operations[0].id))
-    await n1.answer(kv_pb2.OperationResult(id=n1.operations[0].id))
-    await n1.answer(kv_pb2.OperationResult(id=987_654_321))
-    await it.run(get())
-    assert (operation.outcome, len(it.done)) == (UNKNOWN, 2)
 
 
 # Addresses.
@@ -639,18 +487,6 @@ async def test_operations_wait_for_an_address(nodes: StartNodes, load: StartLoad
 
 
 # Sessions, and the end.
-
-
-async def test_sessions_are_opened_in_one_batch_and_retried(nodes: StartNodes, load: StartLoad) -> None:
-    n1, n2 = await nodes(2)
-    it = await load([n1, n2], QUICK)
-    n1.default = silent
-    sessions = await it.engine.open_sessions(50)
-    assert len({each.id for each in sessions}) == 50
-    assert [len(batch.operations) for batch in n2.batches] == [50]
-    assert it.done == []
-    assert it.engine.outstanding == 0
-    assert await it.engine.open_sessions(0) == []
 
 
 async def test_a_session_that_cannot_be_opened(nodes: StartNodes, load: StartLoad) -> None:

@@ -22,6 +22,9 @@ from raft_actor_node.pb import chaos_pb2, chaos_pb2_grpc, inspection_pb2, inspec
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+PATIENT = TransportSettings(connect_timeout=10.0, probe_timeout=60.0)
+"""Nothing times out by itself, however busy the machine is."""
+
 
 class Inspection(inspection_pb2_grpc.InspectionServicer):
     async def GetStatus(self, request: Any, context: Any) -> inspection_pb2.StatusReply:  # noqa: N802
@@ -64,7 +67,7 @@ class Server:
     async def start(self) -> NodeProbe:
         port = self.server.add_insecure_port("127.0.0.1:0")
         await self.server.start()
-        return NodeProbe(f"127.0.0.1:{port}")
+        return NodeProbe(f"127.0.0.1:{port}", transport=PATIENT)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -148,13 +151,13 @@ async def test_a_node_that_does_not_answer_is_given_up_at_the_timeout() -> None:
     """As one that is stopped: the kernel accepts the connection, and nobody reads from it."""
     listener = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    async with NodeProbe(f"127.0.0.1:{port}") as probe:
+    async with NodeProbe(f"127.0.0.1:{port}", transport=PATIENT) as probe:
         begin = time.monotonic()
         with pytest.raises(ProbeFailed) as failed:
             await probe.status(timeout=0.2)
         assert failed.value.code == "DEADLINE_EXCEEDED"
         assert await probe.health(timeout=0.2) is False
-        assert 0.4 <= time.monotonic() - begin < 2.0
+        assert 0.4 <= time.monotonic() - begin < 30.0, "far from the default of 60 s"
     listener.close()
     await listener.wait_closed()
 

@@ -119,7 +119,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
-TestStoreAgainstModel.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestStoreAgainstModel.settings = settings(max_examples=200, stateful_step_count=40)
 
 
 def test_a_retry_gets_the_original_result_and_has_no_second_effect() -> None:

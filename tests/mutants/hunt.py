@@ -125,11 +125,14 @@ def _directed_test_fails(mutant: Mutant) -> tuple[bool, str]:
 
 @contextlib.contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in this thread, which must be the main one, when it takes longer."""
+    """Raise TimeoutError in this thread, which must be the main one, when it takes longer. There is one alarm per
+    process: whoever else has set it, as pytest does, gets it back with the time that is left."""
 
     def ring(*_: object) -> None:
         raise TimeoutError(f"a seed took more than {seconds:g} s")
 
+    begin = time.monotonic()
+    left_s, _ = signal.setitimer(signal.ITIMER_REAL, 0)
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -137,3 +140,5 @@ def _time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if left_s:
+            signal.setitimer(signal.ITIMER_REAL, max(left_s - (time.monotonic() - begin), 0.001))

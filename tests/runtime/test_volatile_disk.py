@@ -144,12 +144,18 @@ for index in itertools.count(len(found.terms) + 1):
 def kill_while_it_appends(directory: Path, fsync: str, more: int) -> list[int]:
     """What a process has promised in its ledger when it is killed, some appends after the last time."""
     ledger = directory / "ledger"
-    before = len(ledger.read_bytes()) if ledger.exists() else 0
+
+    def size() -> int:
+        return ledger.stat().st_size if ledger.exists() else 0
+
+    before = seen = size()
     process = subprocess.Popen([sys.executable, "-c", APPEND_FOR_EVER, str(directory), fsync], cwd=ROOT)
     try:
         deadline = time.monotonic() + 30
-        while not ledger.exists() or len(ledger.read_bytes()) < before + 2 * more:
+        while (now := size()) < before + 2 * more:
             assert process.poll() is None
+            if now > seen:  # a slow disk is not a stuck one
+                seen, deadline = now, time.monotonic() + 30
             assert time.monotonic() < deadline
             time.sleep(0.001)
     finally:

@@ -238,7 +238,7 @@ def flipped(data: bytes, bit: int) -> bytes:
 def test_overwritten_bytes_are_refused_or_cut_off_as_a_tail(sample: Sample) -> None:
     log_bytes = sample.files[LOG_NAME]
 
-    @settings(max_examples=400, deadline=None, database=None)
+    @settings(max_examples=400, database=None)
     @given(st.integers(0, 5), st.integers(0, len(log_bytes) - 1), st.integers(1, 300), st.booleans(), st.randoms())
     def check(marked: int, start: int, size: int, zeros: bool, chance: Any) -> None:
         stop = min(start + size, len(log_bytes))

@@ -270,7 +270,6 @@ TestTorture = pytest.mark.timeout(900)(Torture.TestCase)  # to shrink what it fi
 TestTorture.settings = settings(
     max_examples=150,
     stateful_step_count=30,
-    deadline=None,
     database=None,
     phases=(Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
