@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.local import LocalCluster
+from tests.cluster.local import STEADY, LocalCluster
+
+
+@pytest.fixture
+async def one(tmp_path: Path) -> AsyncIterator[LocalCluster]:
+    """n1 leads, whatever happens."""
+    async with LocalCluster(tmp_path, 1) as cluster:
+        await cluster.leader()
+        yield cluster
 
 
 @pytest.fixture
@@ -19,4 +27,16 @@ async def three(tmp_path: Path) -> AsyncIterator[LocalCluster]:
 @pytest.fixture
 async def five(tmp_path: Path) -> AsyncIterator[LocalCluster]:
     async with LocalCluster(tmp_path, 5) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def steady_three(tmp_path: Path) -> AsyncIterator[LocalCluster]:
+    async with LocalCluster(tmp_path, 3, STEADY) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def steady_five(tmp_path: Path) -> AsyncIterator[LocalCluster]:
+    async with LocalCluster(tmp_path, 5, STEADY) as cluster:
         yield cluster

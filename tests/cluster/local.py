@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,15 +22,19 @@ from orchestration.address_book import AddressBook
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor
 from raft_actor_node.client import KVClient
 from raft_actor_node.client_probe import NodeProbe
-from raft_actor_node.config import ClientSettings, NodeConfig, RaftSettings, StorageSettings
+from raft_actor_node.config import ClientSettings, NodeConfig, RaftSettings, StorageSettings, TransportSettings
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.units import Range
 
 FAST = RaftSettings(election_timeout=Range(0.3, 0.6), heartbeat_interval=0.05, rpc_timeout=0.1)
-"""Quick enough for a test, slow enough for two busy cores."""
+"""Quick enough for a test, slow enough for two busy cores; but a leader that stands still for a moment is replaced."""
+STEADY = FAST.model_copy(update={"election_timeout": Range(2.0, 2.5)})
+"""For tests in which the leader must stay: it does also when a busy machine lets it stand still for a second."""
 PATIENCE_S = 20.0
 """How long a condition may take to come true before a test fails: far more than it ever should."""
+PATIENT = TransportSettings(connect_timeout=PATIENCE_S, probe_timeout=PATIENCE_S)
+"""How the tests themselves reach the nodes."""
 
 COMMAND = "default"
 """What a node process runs; tests.mutants.plugin has it run a planted bug."""
@@ -126,8 +132,12 @@ class LocalCluster:
         await asyncio.gather(*(self.supervisors[i].kill() for i in node_ids))
 
     async def terminate(self, node_id: str) -> int:
+        """SIGTERM; the exit code. A supervisor would kill before a busy disk has written what a node leaves."""
+        os.kill((await self.status(node_id)).pid, signal.SIGTERM)
         self.live.discard(node_id)
-        return (await self.supervisors[node_id].terminate()).exit_code
+        end = await self.supervisors[node_id].wait(PATIENCE_S)
+        assert end is not None, f"{node_id} goes on after SIGTERM"
+        return end.exit_code
 
     async def pause(self, node_id: str) -> None:
         await self.supervisors[node_id].pause()
@@ -156,7 +166,7 @@ class LocalCluster:
         address = self.book[node_id].address
         known = self._probes.get(node_id)
         if known is None or known[0] != address:
-            known = self._probes[node_id] = (address, NodeProbe(address))
+            known = self._probes[node_id] = (address, NodeProbe(address, transport=PATIENT))
         return known[1]
 
     async def status(self, node_id: str, **options: Any) -> inspection_pb2.StatusReply:
@@ -170,18 +180,23 @@ class LocalCluster:
 
     async def leader(self, among: Sequence[str] = ()) -> str:
         """Wait until one of these nodes leads and a quorum of the cluster, among them, follows it."""
+        return (await self.leading(among)).node_id
 
-        async def find() -> str | None:
-            statuses = await self.statuses(among)
-            for node_id, status in statuses.items():
+    async def leading(self, among: Sequence[str] = ()) -> inspection_pb2.StatusReply:
+        """As `leader`: its status at that moment."""
+
+        async def find() -> inspection_pb2.StatusReply | None:
+            statuses = (await self.statuses(among)).values()
+            for status in statuses:
                 followers = [
-                    s for s in statuses.values() if s.leader_id == node_id and s.current_term == status.current_term
+                    s for s in statuses if s.leader_id == status.node_id and s.current_term == status.current_term
                 ]
                 if status.role == LEADER and len(followers) > len(self.node_ids) // 2:
-                    return node_id
+                    return status
             return None
 
-        return str(await eventually(find, f"a leader among {among or self.live}"))
+        status: inspection_pb2.StatusReply = await eventually(find, f"a leader among {among or self.live}")
+        return status
 
     async def converged(self) -> inspection_pb2.StatusReply:
         """Wait until all live nodes have applied the same prefix up to the same end; returns one status."""
@@ -202,7 +217,7 @@ class LocalCluster:
     async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient:
         """A client; with `only` it knows just these nodes."""
         addresses = {i: a for i, a in self.book.addresses().items() if not only or i in only}
-        client = KVClient(addresses, settings=ClientSettings(**settings))
+        client = KVClient(addresses, settings=ClientSettings(**settings), transport=PATIENT)
         await client.__aenter__()
         if not only:
             self._clients.append(client)

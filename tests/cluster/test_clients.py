@@ -12,22 +12,22 @@ import pytest
 from raft_actor_node.errors import OperationError, OperationFailed, OperationUnknown
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
-from tests.cluster.local import LocalCluster, eventually
+from tests.cluster.local import PATIENCE_S, LocalCluster, eventually
 
-DEADLINE_S = 0.5
-LATEST_S = 1.0
+DEADLINE_S = 2.0
+"""Long enough for an answer though the node stands still for a second and its disk for half of one."""
+LATEST_S = 5.0
 """How late an answer at a deadline may be on a busy machine."""
 
 
 @pytest.mark.parametrize("lost", ["requests", "replies"])
-async def test_a_drop_is_a_timeout_on_a_unary_call(three: LocalCluster, lost: str) -> None:
+async def test_a_drop_is_a_timeout_on_a_unary_call(one: LocalCluster, lost: str) -> None:
     """Nothing until the deadline, then DEADLINE_EXCEEDED; and the retry gets the original result."""
-    leader = await three.leader()
-    async with grpc.aio.insecure_channel(three.address(leader)) as channel:
+    async with grpc.aio.insecure_channel(one.address("n1")) as channel:
         kv = kv_pb2_grpc.KVStub(channel)
         session = (await kv.OpenSession(kv_pb2.OpenSessionRequest(), timeout=5)).session_id
-        ends = ("clients", leader) if lost == "requests" else (leader, "clients")
-        await three.set_links([LinkRule(from_id=ends[0], to_id=ends[1], messages=lost, drop=1.0)])
+        ends = ("clients", "n1") if lost == "requests" else ("n1", "clients")
+        await one.set_links([LinkRule(from_id=ends[0], to_id=ends[1], messages=lost, drop=1.0)])
         request = kv_pb2.AppendRequest(key=b"k", value=b"abc", session_id=session, sequence=1)
         begin = time.monotonic()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -35,8 +35,8 @@ async def test_a_drop_is_a_timeout_on_a_unary_call(three: LocalCluster, lost: st
         elapsed = time.monotonic() - begin
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert DEADLINE_S <= elapsed < DEADLINE_S + LATEST_S
-        await three.heal()
-        log = [p for p in (await three.probe(leader).log()).payloads if b"abc" in p]
+        await one.heal()
+        log = [p for p in (await one.probe("n1").log()).payloads if b"abc" in p]
         assert len(log) == (0 if lost == "requests" else 1), (
             "a lost request never reaches the handler; a lost reply does"
         )
@@ -45,13 +45,11 @@ async def test_a_drop_is_a_timeout_on_a_unary_call(three: LocalCluster, lost: st
 
 
 @pytest.mark.parametrize("lost", ["requests", "replies"])
-async def test_a_drop_is_a_timeout_on_the_stream(three: LocalCluster, lost: str) -> None:
+async def test_a_drop_is_a_timeout_on_the_stream(one: LocalCluster, lost: str) -> None:
     """The operation ends at its deadline, the stream and its other operations go on."""
-    leader = await three.leader()
-    once = await three.client(only=[leader], rpc_timeout=DEADLINE_S, retry_budget=0.0)
-    await once.put(b"k", b"0")
-    ends = ("clients", leader) if lost == "requests" else (leader, "clients")
-    await three.set_links([LinkRule(from_id=ends[0], to_id=ends[1], messages=lost, drop=0.5)])
+    once = await one.client(only=["n1"], rpc_timeout=DEADLINE_S, retry_budget=0.0)
+    ends = ("clients", "n1") if lost == "requests" else ("n1", "clients")
+    await one.set_links([LinkRule(from_id=ends[0], to_id=ends[1], messages=lost, drop=0.5)])
     outcomes = await asyncio.gather(*(once.append(b"k", b"x") for _ in range(40)), return_exceptions=True)
     good = [o for o in outcomes if isinstance(o, int)]
     bad = [o for o in outcomes if isinstance(o, OperationUnknown)]
@@ -62,19 +60,21 @@ async def test_a_drop_is_a_timeout_on_the_stream(three: LocalCluster, lost: str)
         (attempt,) = error.attempts
         assert attempt.outcome == "DEADLINE_EXCEEDED"
         assert DEADLINE_S <= (attempt.end_ns - attempt.start_ns) / 1e9 < DEADLINE_S + LATEST_S
-    await three.heal()
+    await one.heal()
     await once.close()
-    kv = await three.client()
+    dropped = (await one.status("n1")).counters.messages_dropped
+    assert len(bad) >= dropped, "and maybe one whose answer came too late"
+    kv = await one.client()
     value = await kv.get(b"k")
     assert value is not None
-    applied = len(value) - 1
-    assert applied == (len(good) if lost == "requests" else 40)
+    assert len(value) == (40 - dropped if lost == "requests" else 40)
 
 
-async def test_an_answer_does_not_pass_a_link_that_was_cut_meanwhile(three: LocalCluster) -> None:
+async def test_an_answer_does_not_pass_a_link_that_was_cut_meanwhile(steady_three: LocalCluster) -> None:
     """The question came while the link was whole; its answer, that the outcome is unknown, is lost all the same."""
+    three = steady_three
     leader = await three.leader()
-    once = await three.client(only=[leader], rpc_timeout=4.0, retry_budget=0.0)
+    once = await three.client(only=[leader], rpc_timeout=PATIENCE_S, retry_budget=0.0)
     await once.put(b"k", b"0")
     await three.set_links(
         [LinkRule(from_id=leader, to_id="*", cut=True), LinkRule(from_id="*", to_id=leader, cut=True)]
@@ -88,12 +88,17 @@ async def test_an_answer_does_not_pass_a_link_that_was_cut_meanwhile(three: Loca
     await three.set_links(
         [LinkRule(from_id=a, to_id=b, cut=True) for a, b in ((leader, "*"), ("*", leader), (leader, "clients"))]
     )
-    with pytest.raises(OperationUnknown) as caught:
-        await write
-    assert caught.value.code == "DEADLINE_EXCEEDED"
-    assert (await three.status(leader)).pending_operations == 0, "it was answered, to nobody"
+
+    async def answered() -> bool:
+        return (await three.status(leader)).pending_operations == 0
+
+    await eventually(answered, "check quorum ends the write")
     await three.heal()
+    await asyncio.gather(once.get(b"k"), return_exceptions=True)  # answered after it, on the same stream
+    assert not write.done(), "it was answered, to nobody"
     await once.close()
+    with pytest.raises(OperationUnknown):
+        await write
 
 
 async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
@@ -217,7 +222,7 @@ async def test_all_operations_and_any_bytes(three: LocalCluster) -> None:
 
 
 async def test_large_values_pass(three: LocalCluster) -> None:
-    kv = await three.client()
+    kv = await three.client(rpc_timeout=10.0, retry_budget=30.0)
     value = bytes(1024 * 1024)
     await asyncio.gather(*(kv.put(b"k%d" % i, value) for i in range(12)))
     assert await asyncio.gather(*(kv.get(b"k%d" % i) for i in range(12))) == [value] * 12
@@ -233,15 +238,15 @@ BAD_INPUT = [
 
 
 @pytest.mark.parametrize(("call", "code", "word"), BAD_INPUT)
-async def test_bad_input_fails_before_append(three: LocalCluster, call: object, code: str, word: str) -> None:
-    kv = await three.client()
+async def test_bad_input_fails_before_append(one: LocalCluster, call: object, code: str, word: str) -> None:
+    kv = await one.client(rpc_timeout=10.0)
     await kv.put(b"session", b"open")
-    before = (await three.status(await three.leader())).last_log_index
+    before = (await one.status("n1")).last_log_index
     with pytest.raises(OperationFailed) as caught:
         await call(kv)  # type: ignore[operator]
     assert caught.value.code == code
     assert word in str(caught.value)
-    assert (await three.status(await three.leader())).last_log_index == before
+    assert (await one.status("n1")).last_log_index == before
 
 
 async def test_a_follower_names_the_leader(three: LocalCluster) -> None:
@@ -256,9 +261,8 @@ async def test_a_follower_names_the_leader(three: LocalCluster) -> None:
         assert detail.leader_hint == leader
 
 
-async def test_sessions_and_sequences_are_judged(three: LocalCluster) -> None:
-    leader = await three.leader()
-    async with grpc.aio.insecure_channel(three.address(leader)) as channel:
+async def test_sessions_and_sequences_are_judged(one: LocalCluster) -> None:
+    async with grpc.aio.insecure_channel(one.address("n1")) as channel:
         kv = kv_pb2_grpc.KVStub(channel)
         session = (await kv.OpenSession(kv_pb2.OpenSessionRequest(), timeout=5)).session_id
 
@@ -279,7 +283,8 @@ async def test_sessions_and_sequences_are_judged(three: LocalCluster) -> None:
         assert (await kv.Get(kv_pb2.GetRequest(key=b"k"), timeout=5)).value == b"five"
 
 
-async def test_appended_then_leadership_lost_is_unknown(three: LocalCluster) -> None:
+async def test_appended_then_leadership_lost_is_unknown(steady_three: LocalCluster) -> None:
+    three = steady_three
     leader = await three.leader()
     alone = await three.client(only=[leader], rpc_timeout=10.0, retry_budget=0.0)
     await alone.put(b"k", b"v")

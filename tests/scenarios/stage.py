@@ -85,10 +85,11 @@ def play(
     story: Callable[[Stage], Coroutine[Any, Any, None]],
     *,
     nodes: int = 5,
+    raft: RaftSettings = FAST,
     **switches: bool,
 ) -> None:
     """Have a story told in one of the worlds, all invariants watched. `switches` are those of RaftSettings."""
-    raft = FAST.model_copy(update=switches)
+    raft = raft.model_copy(update=switches)
     if world == "real":
         asyncio.run(_play_on_processes(directory, story, nodes, raft))
     else:
