@@ -33,7 +33,6 @@ from orchestration.ray_cluster.owner import (
     end_orphans,
     end_process,
     hold,
-    make_folder,
     owner,
     start_ticks,
 )
@@ -172,7 +171,7 @@ class NodeSupervisor:
         try:
             if self._held is None:
                 self._held = hold(self._scratch)
-            make_folder(self._storage)
+            os.close(hold(self._storage))  # made, while other cells remove what is empty
             _cut_torn_line(self._trace_file)
             self._config_file.write_text(json.dumps(self._config(links, bootstrap, seed)), encoding="utf-8")
             return await NodeProcess.spawn(

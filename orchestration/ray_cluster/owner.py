@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import select
 import signal
 import time
@@ -17,8 +18,8 @@ OWNER_VARIABLE = "RAFT_LAB_OWNER"
 pid and start time."""
 RAY_PREFIX = "raft-lab-ray-"
 """Of the folders of private Rays."""
-_TRIES = 100
-_PAUSE_S = 0.001
+_PATIENCE_S = 5.0
+_PAUSE_S = 0.005
 _END_TIMEOUT_MS = 5000
 
 
@@ -34,23 +35,14 @@ class Leftover(NamedTuple):
         return f"{self.kind} {self.what}"
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder where there is none, and those above it, also while others remove them because they are empty.
-    Raises OSError."""
-    for _ in range(_TRIES):
-        with contextlib.suppress(FileNotFoundError, FileExistsError):  # the latter when it was there, and is gone
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return
-        time.sleep(_PAUSE_S)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-
 def hold(folder: Path) -> int:
     """Make a folder where there is none, and keep it from being removed for as long as the descriptor that is
     returned stays open, in this process only. Raises OSError."""
-    for _ in range(_TRIES):
-        make_folder(folder)
-        with contextlib.suppress(FileNotFoundError):  # it was removed before it was opened
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):  # somebody removes empty folders, it or one above it
+            with contextlib.suppress(FileExistsError):  # it was there, and is gone, or no folder: open will tell
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with contextlib.suppress(OSError):  # a file system that knows no locks
                 fcntl.flock(held, fcntl.LOCK_SH)  # waits where it is just being removed
@@ -58,7 +50,7 @@ def hold(folder: Path) -> int:
                 if os.path.samestat(os.fstat(held), folder.stat()):
                     return held
             os.close(held)
-        time.sleep(_PAUSE_S)
+        time.sleep(random.uniform(0, _PAUSE_S))  # not in step with whoever removes it
     raise OSError(f"{folder}: is removed again and again")
 
 
