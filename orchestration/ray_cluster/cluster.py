@@ -272,8 +272,17 @@ class RayCluster:
         """What the node has written, up or down; also where its actor is lost and its host is not. For the times in
         that its clock is compared once more. Raises InfrastructureError."""
         node = self._node(node_id)
-        if node.worker.lost is not None:
-            await self._replace(node)
+        try:
+            return await self._files(node)
+        except InfrastructureError:
+            with contextlib.suppress(InfrastructureError):
+                await node.worker.knock()  # tells whether it is gone
+            if node.worker.lost is None:
+                raise
+        await self._replace(node)
+        return await self._files(node)
+
+    async def _files(self, node: _Node) -> NodeFiles:
         await node.worker.compare_clocks()
         return NodeFiles(*await node.worker.call("collect"))
 

@@ -146,10 +146,10 @@ class NodeProcess:
         raise NodeFailed(self.node_id, reason, end.exit_code, end.log_tail)
 
     def _reason_of_silence(self, timeout_s: float) -> str | None:
+        if self._exited.done():  # first: one that has reported and ended since serves nobody
+            return f"ended before it served: {describe_exit(self._exited.result().exit_code)}"
         if self._reported.done() and self._reported.result():
             return None
-        if self._exited.done():
-            return f"ended before it served: {describe_exit(self._exited.result().exit_code)}"
         if self._reported.done():
             return f"closed ${REPORT_FD_VARIABLE} without reporting its address"
         return f"did not report its address within {timeout_s:g} s"

@@ -19,6 +19,7 @@ from orchestration.ray_cluster.placement import Host
 CALL_TIMEOUT_S = 30.0
 _CLOSE_TIMEOUT_S = 10.0
 _KNOCK_TIMEOUT_S = 3.0
+_PAUSE_S = 0.1
 _CLOCK_SAMPLES = 5
 
 
@@ -76,8 +77,17 @@ class Worker:
         return await self._remote("call", method, args, kwargs, timeout_s=timeout_s)
 
     async def knock(self) -> None:
-        """Raise InfrastructureError, soon, when the actor does not answer."""
-        await self._remote("now_ns", timeout_s=_KNOCK_TIMEOUT_S)
+        """Raise InfrastructureError, soon, when the actor does not answer. For a moment Ray may know only that an actor
+        cannot be reached, and then that it is gone: `lost` tells it afterwards."""
+        deadline = time.monotonic() + _KNOCK_TIMEOUT_S
+        while True:
+            try:
+                await self._remote("now_ns", timeout_s=_KNOCK_TIMEOUT_S)
+                return
+            except InfrastructureError:
+                if self.lost is not None or time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
 
     async def close(self) -> None:
         """Have the object closed and give the actor back. An actor that does not answer is killed."""

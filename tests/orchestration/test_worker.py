@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from orchestration.errors import InfrastructureError
 from orchestration.ray_cluster.actor import clock_id
@@ -74,6 +75,22 @@ async def test_a_cancellation_that_comes_together_with_the_answer_is_not_lost() 
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_a_knock_asks_on_until_it_is_known_whether_the_actor_is_gone() -> None:
+    """Where Ray's head is late to tell of a death, the first answer is that the actor cannot be reached."""
+    errors = [ActorUnavailableError("who knows", bytes(16)), RayActorError()]
+
+    async def fail() -> None:
+        raise errors.pop(0)
+
+    under_test = Worker(  # type: ignore[arg-type]
+        SimpleNamespace(now_ns=SimpleNamespace(remote=fail)), SimpleNamespace(address="10.0.0.1"), lambda *_: None
+    )
+    with pytest.raises(InfrastructureError, match="is gone"):
+        await under_test.knock()
+    assert errors == []
+    assert under_test.lost is not None
 
 
 async def test_no_answer_in_time_is_an_error_of_the_infrastructure() -> None:
