@@ -29,7 +29,7 @@ from orchestration.ray_cluster import connect
 from orchestration.ray_cluster.actor import temporary_folder
 from orchestration.ray_cluster.worker import Worker
 from raft_actor_node.client_probe import NodeProbe, ProbeFailed
-from raft_actor_node.config import ClientSettings, TransportSettings
+from raft_actor_node.config import ClientSettings
 from raft_actor_node.errors import OperationError
 from raft_actor_node.links import LinkRule
 from tests.orchestration.waiting import eventually, gone, remaining, state
@@ -117,7 +117,6 @@ async def test_crash_and_restart(backend: Backend, foreign: tuple[str, ...]) -> 
         restarted = await cluster.restart("n1", "n3")  # n3 runs: nothing happens to it
         assert restarted.first_ns > crashed.last_ns
         assert cluster.addresses["n1"].epoch == before.epoch + 1
-        assert cluster.addresses["n1"].address != before.address
         assert books == [{"n1": 2, "n2": 1, "n3": 1}]
         assert await kv.get(b"k") is None  # found under its new address, with its memory lost
         log = (await cluster.collect("n1")).log
@@ -147,18 +146,19 @@ async def test_pause_and_resume(backend: Backend, foreign: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize(
-    ("misbehave", "words"),
+    ("misbehave", "boot_timeout_s", "words"),
     [
-        ("die", r"ended before it served: exit code 5 \(data corrupt or foreign\): the disk is on fire\n"),
-        ("silent", r"did not report its address within 2 s: foreign node n\d, bootstrap True\n"),
+        ("die", 30.0, r"ended before it served: exit code 5 \(data corrupt or foreign\): the disk is on fire\n"),
+        ("silent", 6.0, r"did not report its address within 6 s: foreign node n\d, bootstrap True\n"),
     ],
 )
 async def test_program_that_does_not_come_up(
-    backend: Backend, foreign: tuple[str, ...], misbehave: str, words: str
+    backend: Backend, foreign: tuple[str, ...], misbehave: str, boot_timeout_s: float, words: str
 ) -> None:
     command = (*foreign, "--misbehave", misbehave)
+    plan = ClusterPlan(nodes=2, command=command, run_id="broken", boot_timeout_s=boot_timeout_s)
     with pytest.raises(NodeFailed, match=words):
-        await backend.start_cluster(ClusterPlan(nodes=2, command=command, run_id="broken", boot_timeout_s=2.0))
+        await backend.start_cluster(plan)
     assert not (temporary_folder() / "broken").exists()
 
 
@@ -199,8 +199,7 @@ async def test_every_life_has_a_seed_of_its_own(backend: Backend, foreign: tuple
 async def test_a_node_that_comes_back_without_the_present_links_has_failed(
     backend: Backend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = TransportSettings(probe_timeout=0.3)
-    async with running(backend, foreign, nodes=3, transport=settings) as cluster:
+    async with running(backend, foreign, nodes=3) as cluster:
         await cluster.pause("n1", "n2")
         refusals = 2
 
@@ -233,7 +232,8 @@ async def test_a_node_that_comes_back_without_the_present_links_has_failed(
         assert (await restarting).failed == ("n2",)
 
 
-async def test_sigkill_of_an_actor(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_sigkill_of_an_actor(backend: Backend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestration.ray_cluster.cluster._REPLACE_TIMEOUT_S", 60.0)  # Ray starts an actor meanwhile
     async with running(backend, foreign, nodes=3) as cluster:
         await cluster.pause("n2")
         for node_id in ("n1", "n2"):
@@ -308,7 +308,7 @@ async def test_no_ray_there(backend: Backend, address: str, reason: str) -> None
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, address, stderr=asyncio.subprocess.PIPE
     )
-    _, output = await asyncio.wait_for(process.communicate(), 20)
+    _, output = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 1
     assert f"Ray ({address}): " in output.decode()
     assert reason in output.decode()
@@ -337,6 +337,10 @@ async def test_hosted_objects(backend: Backend) -> None:
     assert other.facts.pid == pid
     assert await other.call("qsize") == 0
     os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while not other.lost:  # until Ray knows, it only says that there is no answer
+            with pytest.raises(InfrastructureError):
+                await other.call("get")
     with pytest.raises(InfrastructureError, match=r"is gone \(get\(\)\)"):
         await other.call("get")
     await other.close()

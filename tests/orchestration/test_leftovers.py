@@ -26,8 +26,7 @@ from tests.ray_head import ray_head
 
 DRIVER = Path(__file__).with_name("driver.py")
 ROOT = Path(guard.__file__).parents[2]
-PATIENCE_S = 10.0
-ORDERLY_S = 30.0
+PATIENCE_S = 30.0
 """An orderly end waits for nodes to flush and for Ray to shut down."""
 
 
@@ -98,8 +97,8 @@ async def test_signal_to_the_driver(foreign: tuple[str, ...], number: signal.Sig
         assert victim.files.exists()
         # As a terminal does it: Ctrl-C goes to the whole process group, Ray's own processes included.
         os.killpg(victim.process.pid, number)
-        await eventually(functools.partial(all_gone, ours), "every process is gone", ORDERLY_S)
-        await eventually(lambda: not Path(victim.folder).exists(), "the folder of Ray is gone", ORDERLY_S)
+        await eventually(functools.partial(all_gone, ours), "every process is gone", PATIENCE_S)
+        await eventually(lambda: not Path(victim.folder).exists(), "the folder of Ray is gone", PATIENCE_S)
         if number is signal.SIGINT:
             await asyncio.to_thread(victim.process.wait)
             assert not victim.files.exists()

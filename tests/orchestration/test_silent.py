@@ -34,12 +34,13 @@ CUT = LinkRule(from_id="n2", to_id="n3", cut=True)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_FAULT_TIMEOUT_S", 0.5)
+    """But not so much that the actors that are well, on a busy machine, are taken for silent ones."""
+    monkeypatch.setattr(cluster, "_FAULT_TIMEOUT_S", 2.0)
     monkeypatch.setattr(cluster, "_TELL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(cluster, "_HALT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(cluster, "_HALT_TIMEOUT_S", 4.0)
     monkeypatch.setattr(cluster, "_LOOK_S", 0.3)
-    monkeypatch.setattr(worker, "_KNOCK_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(worker, "_CLOSE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(cluster, "_REPLACE_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(worker, "_KNOCK_TIMEOUT_S", 2.5)
 
 
 @asynccontextmanager
@@ -91,7 +92,7 @@ async def test_faults_that_meet_a_silent_actor_end_and_the_rest_goes_on(
     async with running(backend, foreign) as cluster:
         pid = await silenced.stop(cluster.worker("n1"))
         with Stopwatch() as took:
-            with pytest.raises(InfrastructureError, match=r"did not answer kill\(\) within 0.5 s"):
+            with pytest.raises(InfrastructureError, match=r"did not answer kill\(\) within 2 s"):
                 await cluster.crash("n1", "n2")
             assert cluster.live == ("n1", "n3"), "the other one was killed"
             await cluster.restart("n2")
@@ -100,7 +101,7 @@ async def test_faults_that_meet_a_silent_actor_end_and_the_rest_goes_on(
             with pytest.raises(InfrastructureError, match=r"did not answer pause\(\)"):
                 await cluster.pause("n1")
             assert await cluster.heal() is not None
-        assert took.seconds < 5 * 0.5 + FAST_S
+        assert took.seconds < 20, "less than one call that waits as long as usual"
         assert cluster.unexpected_exits == ()
         node = cluster.pid("n1")
         os.kill(pid, signal.SIGCONT)
@@ -126,7 +127,12 @@ async def test_a_node_that_could_not_be_told_an_address_is_told_later(
 
 
 async def test_a_silent_node_does_not_hide_the_leader(backend: Backend, tmp_path: Path, silenced: Silenced) -> None:
-    async with running(backend, "default", storage={"dir": str(tmp_path)}) as cluster:
+    plan = {
+        "storage": {"dir": str(tmp_path)},
+        "raft": {"election_timeout": "2s-2.5s"},  # the leader stays, also on a busy machine
+        "transport": {"probe_timeout": "10s"},
+    }
+    async with running(backend, "default", **plan) as cluster:
         leader = await cluster.leader()
         assert leader is not None
         follower = next(node_id for node_id in cluster.node_ids if node_id != leader)
@@ -180,10 +186,10 @@ async def test_an_actor_that_is_silent_at_the_end_is_given_up_and_its_files_are_
     async with running(backend, foreign, run_id="silent") as cluster:
         lost = cluster.worker("n1")
         await silenced.stop(lost)
-        unanswered = r"did not answer terminate\(\) within 1 s"
+        unanswered = r"did not answer terminate\(\) within 4 s"
         with Stopwatch() as took, pytest.raises(InfrastructureError, match=unanswered):
             await cluster.halt()
-        assert took.seconds < 1 + FAST_S
+        assert took.seconds < 20
         [end] = cluster.unexpected_exits
         assert (end.node_id, end.cause, end.infrastructure) == ("n1", "infrastructure", True)
         assert f"node n1 on host {lost.host.address} ended (infrastructure): " in str(end)
@@ -193,22 +199,23 @@ async def test_an_actor_that_is_silent_at_the_end_is_given_up_and_its_files_are_
         assert gone(node), "the actor that took the place of its own has"
         with Stopwatch() as took, pytest.raises(InfrastructureError):
             await lost.call("pause")
-        assert took.seconds < 0.1
+        assert took.seconds < FAST_S
     assert not (temporary_folder() / "silent").exists()
 
 
 async def test_an_actor_that_is_silent_for_long_is_lost(
     backend: Backend, foreign: tuple[str, ...], silenced: Silenced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_SILENCE_S", 1.0)
+    monkeypatch.setattr(cluster, "_SILENCE_S", 4.0)
     async with running(backend, foreign) as started:
         await silenced.stop(started.worker("n2"))
-        await eventually(lambda: len(started.unexpected_exits) == 1, "it is noticed, though Ray says nothing")
+        noticed = "it is noticed, though Ray says nothing"
+        await eventually(lambda: len(started.unexpected_exits) == 1, noticed, timeout_s=20)
         assert started.unexpected_exits[0].infrastructure
         assert started.live == ("n1", "n3")
         with Stopwatch() as took, pytest.raises(InfrastructureError):
             await started.restart("n2")
-        assert took.seconds < 0.1
+        assert took.seconds < FAST_S
 
 
 async def test_an_actor_that_goes_while_its_node_is_down_is_infrastructure(
@@ -218,9 +225,12 @@ async def test_an_actor_that_goes_while_its_node_is_down_is_infrastructure(
     async with running(backend, foreign) as started:
         await started.crash("n2")
         os.kill(started.worker("n2").facts.pid, signal.SIGKILL)
-        for _ in range(2):
-            with pytest.raises(InfrastructureError):
-                await started.restart("n2")
+        async with asyncio.timeout(10):
+            while not started.unexpected_exits:  # Ray may need a while to notice
+                with pytest.raises(InfrastructureError):
+                    await started.restart("n2")
+        with pytest.raises(InfrastructureError):
+            await started.restart("n2")
         assert [(end.node_id, end.infrastructure) for end in started.unexpected_exits] == [("n2", True)]
 
 
@@ -284,13 +294,17 @@ async def test_calls_under_way_end_when_an_actor_is_given_up() -> None:
             await asyncio.wait_for(call, FAST_S)
 
 
-async def test_only_a_call_that_does_not_come_back_hangs() -> None:
+async def test_only_a_call_that_does_not_come_back_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waits for its next call is none: a program that is at its end may leave."""
+    monkeypatch.setattr(calls, "_GRACE_S", 10.0)  # the backend of all tests may be asking Ray's head just now
     caller = Caller()
     assert not hangs()
-    release = threading.Event()
-    in_background("waiting", release.wait)
-    assert hangs()
+    begun, release = threading.Event(), threading.Event()
+    in_background("waiting", lambda: (begun.set(), release.wait()))
+    begun.wait()
+    with monkeypatch.context() as brief:
+        brief.setattr(calls, "_GRACE_S", 0.2)
+        assert hangs()
     release.set()
     assert not hangs()
     caller.end()

@@ -12,7 +12,7 @@ from orchestration.sim_cluster import SimCluster, run_virtual
 from raft_actor_node.client import KVClient
 from raft_actor_node.config import ClientSettings
 from raft_actor_node.links import LinkRule
-from tests.cluster.local import FAST, LocalCluster
+from tests.cluster.local import STEADY, LocalCluster
 
 WorldName = Literal["real", "simulated"]
 PATIENCE_S = 20.0
@@ -85,11 +85,11 @@ def live(world: WorldName, directory: Path, story: Callable[[World], Coroutine[A
     """Have a story told in one of the worlds."""
 
     async def real() -> None:
-        async with LocalCluster(directory, 3) as cluster:
+        async with LocalCluster(directory, 3, raft=STEADY) as cluster:
             await story(cluster)
 
     async def simulated() -> None:
-        cluster = SimCluster(ClusterPlan(nodes=3, raft=FAST), seed=1)
+        cluster = SimCluster(ClusterPlan(nodes=3, raft=STEADY), seed=1)
         await cluster.start()
         await story(Simulated(cluster))
         await cluster.stop()
