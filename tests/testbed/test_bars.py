@@ -53,7 +53,7 @@ base:
   phases:  {{warmup: 1s, measure: {measure_s:g}s}}
 repeats: {repeats}
 """
-OURS = (b"raft_actor_node", b"ObjectHost", b"sweeps")
+OURS = (b"raft_actor_node", b"ObjectHost", b"\0sweeps.")
 """In the command lines of nodes, of actors, of drivers and judges."""
 
 
