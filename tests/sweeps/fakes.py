@@ -14,6 +14,7 @@ from chaos import MonotonicClock
 from orchestration import ClusterPlan, PlacementRefused
 from orchestration.ray_cluster.doctor import Examination
 from orchestration.ray_cluster.placement import Host
+from orchestration.sim_cluster import SimLoop
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError
 from raft_actor_node.kv.commands import Kind
@@ -145,8 +146,8 @@ class FakeBook:
 class FakeCluster:
     """n1 leads, and the next node after it when it is crashed."""
 
-    def __init__(self, plan: ClusterPlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: ClusterPlan, now_ns: Callable[[], int]) -> None:
+        self.plan, self.now_ns = plan, now_ns
         self.node_ids = tuple(f"n{number}" for number in range(1, plan.nodes + 1))
         self.addresses = FakeBook()
         self.bring_up_times = SimpleNamespace(place_s=0.1, spawn_s=0.2, serving_s=0.3, leader_s=None)
@@ -166,7 +167,7 @@ class FakeCluster:
         self.term, self.leads = term, up[0] if up else None
         for node_id in up[:1]:
             for kind in ("became_candidate", "became_leader", "commit", "commit"):
-                self.trace[node_id].append({"time_ns": time.monotonic_ns(), "kind": kind, "term": term, "index": term})
+                self.trace[node_id].append({"time_ns": self.now_ns(), "kind": kind, "term": term, "index": term})
 
     def worker(self, node_id: str) -> Any:
         return self.workers[node_id]
@@ -178,7 +179,7 @@ class FakeCluster:
         if node_id in self.down:
             return None
         role = 3 if node_id == self.leads else 0
-        now_ns = time.monotonic_ns()
+        now_ns = self.now_ns()
         return SimpleNamespace(
             role=role,
             current_term=self.term,
@@ -240,7 +241,7 @@ class FakeBackend:
     hosts: tuple[str, ...] = ("here",)
     description = "a fake"
     private = True
-    clock = MonotonicClock()
+    clock: Any = MonotonicClock()
     load_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
@@ -269,7 +270,7 @@ class FakeBackend:
         position = len(self.clusters) + sum(position < len(self.clusters) for position in self.refusals)
         if position in self.refusals:
             raise self.refusals.pop(position)
-        cluster = FakeCluster(plan)
+        cluster = FakeCluster(plan, self.clock.now_ns)
         self.prepare(cluster)
         self.clusters.append(cluster)
         self.started.set()
@@ -290,3 +291,13 @@ class FakeBackend:
             yield self
 
         return connected()
+
+
+class VirtualBackend(FakeBackend):
+    """For a SimLoop, whose time is its own: whatever the machine does meanwhile, everything happens when it is due."""
+
+    def connect(self) -> contextlib.AbstractAsyncContextManager[FakeBackend]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        self.clock, self.load_options = loop, {"clock": loop.now_ns}
+        return super().connect()

@@ -69,16 +69,17 @@ def violated(result: dict[str, Any]) -> set[str]:
 
 
 async def test_a_buggy_node_program_is_caught_and_the_exit_code_is_3(backend: Backend, tmp_path: Path) -> None:
-    crash_all = {"crash": "all", "at": "1/2", "restart_after": "200ms"}
+    crash_all = {"crash": "all", "at": "500ms", "restart_after": "1s"}
     axes = {
         "cluster.command": [COMMANDS["forgets_its_log"], COMMANDS["reads_from_a_cache"]],
         "chaos": [crash_all, "none"],
     }
+    base = {**BASE, "phases": {"warmup": "200ms", "measure": "3s"}}
     exclude = [
         {"cluster.command": COMMANDS["forgets_its_log"], "chaos": "none"},
         {"cluster.command": COMMANDS["reads_from_a_cache"], "chaos": crash_all},
     ]
-    code, stored = await run(backend, {"base": BASE, "axes": axes, "exclude": exclude}, tmp_path)
+    code, stored = await run(backend, {"base": base, "axes": axes, "exclude": exclude}, tmp_path)
     assert code == 3
     assert stored.manifest["exit_code"] == 3
     forgetful, cached = stored.cells

@@ -23,9 +23,9 @@ from sweeps.live import PlainView
 from sweeps.results import RunLock, find_run, read_run
 from sweeps.spec import Parameters
 from tests.sweeps.conftest import GOOD, FakeJudge
-from tests.sweeps.fakes import FakeBackend, FakeCluster
+from tests.sweeps.fakes import FakeBackend, FakeCluster, VirtualBackend
 from tests.sweeps.test_cli import sweep as command
-from tests.sweeps.test_runner import BRIEF, execute, journal, sweep
+from tests.sweeps.test_runner import BRIEF, execute, execute_virtually, journal, sweep
 
 ROOT = Path(__file__).parents[2]
 THREE_CELLS = f"name: tiny\norder: sequential\nbase: {{phases: {BRIEF}}}\naxes: {{load.clients: [2, 4, 6]}}"
@@ -110,7 +110,7 @@ async def test_a_cell_that_lost_a_host_goes_on_to_its_end_is_marked_and_runs_aga
 
 
 @pytest.mark.parametrize(("lost", "verdict"), [(["n2"], "violated"), (["n2", "n3"], "unknown")])
-async def test_no_leader_is_no_violation_when_what_a_quorum_ran_on_is_lost(
+def test_no_leader_is_no_violation_when_what_a_quorum_ran_on_is_lost(
     tmp_path: Path, lost: list[str], verdict: str
 ) -> None:
     def loses(cluster: FakeCluster) -> None:
@@ -119,7 +119,7 @@ async def test_no_leader_is_no_violation_when_what_a_quorum_ran_on_is_lost(
 
     raft = "{election_timeout: 50ms-100ms, heartbeat_interval: 20ms, rpc_timeout: 20ms}"
     text = f"name: tiny\nbase: {{raft: {raft}, phases: {{boot: 300ms, warmup: 50ms, measure: 100ms}}}}"
-    _, path, _ = await execute(sweep(text), FakeBackend(loses), tmp_path)
+    _, path, _ = execute_virtually(text, VirtualBackend(loses), tmp_path)
     [cell] = read_run(path).cells
     findings = judge_cell(cell.path, Parameters().checks)["findings"]
     [finding] = [each for each in findings if each["check"] == "liveness"]
@@ -159,14 +159,13 @@ async def test_a_sweep_without_a_place_for_its_nodes_stops_and_is_completed_late
     assert "stopped" not in run.manifest
 
 
-async def test_a_sweep_whose_ray_is_gone_ends_its_cell_and_stops(tmp_path: Path) -> None:
+def test_a_sweep_whose_ray_is_gone_ends_its_cell_and_stops(tmp_path: Path) -> None:
     def goes(cluster: FakeCluster) -> None:
         asyncio.get_running_loop().call_later(0.5, setattr, backend, "lost", "Ray's head (x) has not answered for 15 s")
 
-    backend = FakeBackend(goes)
+    backend = VirtualBackend(goes)
     text = "name: tiny\nbase: {phases: {warmup: 50ms, measure: 60s}}\naxes: {load.clients: [2, 4]}"
-    async with asyncio.timeout(20):
-        code, path, _ = await execute(sweep(text), backend, tmp_path)
+    code, path, _ = execute_virtually(text, backend, tmp_path)
     assert code == 1
     [cell] = read_run(path).cells
     assert cell.result["status"] == "infrastructure"

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from orchestration import InfrastructureError, NodeFailed, PlacementRefused
+from orchestration.sim_cluster import run_virtual
 from sweeps.api import Run, Sweep, make_view
 from sweeps.cell import read_trace
 from sweeps.latency import OK
@@ -22,7 +23,7 @@ from sweeps.live import LiveView, PlainView
 from sweeps.progress import Progress
 from sweeps.results import read_run
 from sweeps.spec import read_source
-from tests.sweeps.fakes import FakeBackend, FakeCluster, FakeEngine, RefusingEngine
+from tests.sweeps.fakes import FakeBackend, FakeCluster, FakeEngine, RefusingEngine, VirtualBackend
 
 BRIEF = "{boot: 300ms, warmup: 50ms, measure: 300ms}"
 TWO_CELLS = f"name: tiny\norder: sequential\nbase: {{phases: {BRIEF}}}\naxes: {{load.clients: [2, 4]}}"
@@ -40,6 +41,11 @@ async def execute(under_test: Sweep, backend: FakeBackend, out: Path) -> tuple[i
         out, ["sweep"], backend.connect, lambda progress: PlainView(console, progress), announce=console.print
     )
     return code, path, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def execute_virtually(text: str, backend: VirtualBackend, out: Path) -> tuple[int, Path, str]:
+    """The same, in virtual time."""
+    return run_virtual(lambda: execute(sweep(text), backend, out))
 
 
 def journal(path: Path) -> list[dict[str, Any]]:
@@ -108,9 +114,9 @@ base:
     assert plan.run_id.startswith("tiny-20")
 
 
-async def test_chaos_happens_within_the_measurement_and_is_written_down(tmp_path: Path) -> None:
-    backend = FakeBackend()
-    code, path, printed = await execute(sweep(CRASH), backend, tmp_path)
+def test_chaos_happens_within_the_measurement_and_is_written_down(tmp_path: Path) -> None:
+    backend = VirtualBackend()
+    code, path, printed = execute_virtually(CRASH, backend, tmp_path)
     assert code == 0
     assert backend.clusters[0].plan.chaos_enabled
     assert backend.clusters[0].calls == ["crash n1", "restart n1", "halt", "stop keep=False"]
@@ -134,12 +140,12 @@ async def test_chaos_happens_within_the_measurement_and_is_written_down(tmp_path
     assert operations.fault_ns.tolist() == [[crash["time_ns"], heal["done_ns"]]]
 
 
-async def test_a_saved_schedule_can_be_replayed(tmp_path: Path) -> None:
-    _, path, _ = await execute(sweep(CRASH), FakeBackend(), tmp_path)
+def test_a_saved_schedule_can_be_replayed(tmp_path: Path) -> None:
+    _, path, _ = execute_virtually(CRASH, VirtualBackend(), tmp_path)
     saved = read_run(path).cells[0].path / "schedule.json"
-    backend = FakeBackend()
+    backend = VirtualBackend()
     text = f"name: again\nbase: {{phases: {BRIEF}, chaos: {{replay: {saved}}}}}"
-    assert (await execute(sweep(text), backend, tmp_path))[0] == 0
+    assert execute_virtually(text, backend, tmp_path)[0] == 0
     assert backend.clusters[0].calls[:2] == ["crash n1", "restart n1"]
 
 

@@ -14,8 +14,8 @@ from sweeps.results import read_run
 from sweeps.tables import verdict
 from sweeps.verdicts import exit_code, pending, unjudged, with_verdict
 from tests.sweeps.conftest import FakeJudge
-from tests.sweeps.fakes import FakeBackend, FakeCluster
-from tests.sweeps.test_runner import BRIEF, CRASH, TWO_CELLS, execute, journal, sweep
+from tests.sweeps.fakes import FakeBackend, FakeCluster, VirtualBackend
+from tests.sweeps.test_runner import BRIEF, CRASH, TWO_CELLS, execute, execute_virtually, journal, sweep
 
 ALL = ("linearizability", "invariants", "inspection", "exits", "state", "liveness", "coverage")
 
@@ -199,9 +199,9 @@ async def test_a_run_that_is_interrupted_while_it_judges_keeps_what_was_measured
     assert [cluster.calls for cluster in backend.clusters] == [["halt", "stop keep=False"]]
 
 
-async def test_what_a_check_needs_is_kept(tmp_path: Path) -> None:
-    backend = FakeBackend(lambda cluster: cluster.dropped.update(n1=5, n2=7))
-    _, path, _ = await execute(sweep(CRASH), backend, tmp_path)
+def test_what_a_check_needs_is_kept(tmp_path: Path) -> None:
+    backend = VirtualBackend(lambda cluster: cluster.dropped.update(n1=5, n2=7))
+    _, path, _ = execute_virtually(CRASH, backend, tmp_path)
     [cell] = read_run(path).cells
     inspection = cell.inspection()
     assert inspection["aims"] == {"0": "leader"}

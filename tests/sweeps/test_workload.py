@@ -299,7 +299,9 @@ async def test_with_the_real_engine_every_kind_succeeds(node: FakeNode, mode: An
     load = LoadSettings(
         mode=mode, rate=2000.0, clients=16, keys=4, mix=Mix(put=0.2, get=0.2, delete=0.2, cas=0.2, append=0.2)
     )
-    under_test = LoadGenerator(load, ClientSettings(), TransportSettings(), seed=1, longest_value=1 << 20)
+    under_test = LoadGenerator(
+        load, ClientSettings(rpc_timeout=10.0), TransportSettings(), seed=1, longest_value=1 << 20
+    )
     await under_test.connect(book([node]))
     await under_test.start()
     await rows(under_test, 500)
@@ -313,7 +315,7 @@ async def test_with_the_real_engine_every_kind_succeeds(node: FakeNode, mode: An
 
 
 async def test_with_the_real_engine_a_silent_cluster_ends_in_unknown_writes_and_failed_reads(node: FakeNode) -> None:
-    settings = ClientSettings(rpc_timeout=0.05, retry_budget=0.1)
+    settings = ClientSettings(rpc_timeout=0.5, retry_budget=1.5)
     under_test = LoadGenerator(
         LoadSettings(clients=8, mix=Mix(put=0.5, get=0.5)), settings, TransportSettings(), seed=1, longest_value=1 << 20
     )

@@ -267,8 +267,10 @@ def reap() -> None:
     for folder in _FOLDERS.glob(f"{_PREFIX}*"):
         if _owner_lives(folder.name):
             continue
-        record = folder / "pids"
-        for pid, since in json.loads(record.read_text()).items() if record.exists() else ():
+        recorded = {}
+        with contextlib.suppress(FileNotFoundError):  # it never came so far, or somebody else removes it, too
+            recorded = json.loads((folder / "pids").read_text())
+        for pid, since in recorded.items():
             end_process(int(pid), since)
         shutil.rmtree(folder, ignore_errors=True)
 

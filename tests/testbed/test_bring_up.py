@@ -343,7 +343,7 @@ def test_a_job_that_is_stopped_ends_in_order_and_its_run_is_completed() -> None:
     """Within the time that the page gives it; else Ray ends it by force, and nothing says that it was interrupted."""
     with by_hand() as bed:
         job = JOB.replace("submit", f"submit --no-wait --submission-id {STOPPED}")
-        shell(bed.head, job.replace("scalability", f"quick {SWEEP} -o phases.measure=10s"))
+        shell(bed.head, job.replace("scalability", f"quick {SWEEP} -o phases.measure=20s"))
         eventually(lambda: load_s(traces(bed)) > 2, "its cell is measured", 60)
         wait = page("export RAY_JOB_STOP").removeprefix("export ")
         assert wait in environments(bed.head, "sweeps."), "Ray waits for as long as the page says"

@@ -15,7 +15,7 @@ DELAY_MS = 25.0
 OPTIONS = (
     "cluster.nodes=3",
     f"chaos=none,{{delay: {DELAY_MS:g}ms}}",
-    "load={mode: open, rate: 100, clients: 64, mix: {put: 1}}",
+    "load={mode: open, rate: 100, clients: 1024, mix: {put: 1}}",
     "phases.measure=4s",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -274,7 +275,7 @@ def test_a_lost_host_says_nothing_and_a_new_one_takes_its_place() -> None:
         process.communicate(timeout=10)
 
 
-def test_nothing_is_left(tmp_path: Path) -> None:
+def test_nothing_is_left(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     before = interfaces()
     pids: dict[int, int] = {}
     made: set[str] = set()
@@ -285,6 +286,9 @@ def test_nothing_is_left(tmp_path: Path) -> None:
             for host in (testbed.head, *testbed.hosts):
                 pids.update(host.pids())
             made.update(namespaces(pids) - namespaces([os.getpid()]))
+            for link in (link for pid in pids for link in Path(f"/proc/{pid}/ns").iterdir()):
+                # Until the test ends, so that nobody else's namespace gets its number.
+                request.addfinalizer(functools.partial(os.close, os.open(link, os.O_RDONLY)))
             assert len(remains(testbed.folder.name)) > len(pids)
             raise ZeroDivisionError(str(testbed.folder))
 
@@ -347,10 +351,12 @@ def test_reap_kills_what_is_recorded_and_only_that() -> None:
     dead.wait()
     recorded, reused = (subprocess.Popen(["sleep", "1000"]) for _ in range(2))
     folder = hosts._FOLDERS / f"raft-testbed-{dead.pid}-12345-{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
+    unseen = folder.with_name(f".{folder.name}")  # by other sessions, until it is complete
+    unseen.mkdir()
     try:
         since = start_ticks(recorded.pid)
-        (folder / "pids").write_text(json.dumps({recorded.pid: since, reused.pid: 12345}))
+        (unseen / "pids").write_text(json.dumps({recorded.pid: since, reused.pid: 12345}))
+        unseen.rename(folder)
         reap()
         assert recorded.wait(10) == -signal.SIGKILL
         assert reused.poll() is None

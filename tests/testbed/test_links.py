@@ -19,7 +19,7 @@ from tests.testbed.hosts import ROOT, Host, Testbed
 from tests.testbed.traces import committed, leader
 from tests.testbed.waiting import eventually
 
-RAFT = RaftSettings(election_timeout=Range(0.3, 0.6), heartbeat_interval=0.05, rpc_timeout=0.15)
+RAFT = RaftSettings(election_timeout=Range(0.5, 1.0), heartbeat_interval=0.05, rpc_timeout=0.15)
 CUT_S = 8.0
 """TCP sends again 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s after it was cut: left to itself it would be 4.6 s late."""
 REJOIN_S = 3.0
@@ -82,11 +82,11 @@ def test_a_cable_that_is_put_back_brings_the_node_back(tmp_path: Path, whose: st
         index = max(map(committed, others))
         bed.link_up(cut)
         back_s = eventually(lambda: committed(cluster.traces[cut.name]) >= index, "it catches up", REJOIN_S)
+        eventually(lambda: cluster.times_ns()[-1] > pulled_ns + CUT_S * 1e9, "the writer goes on")
         times = cluster.times_ns()
         gap_s = max(b - a for a, b in itertools.pairwise(times)) / 1e9
         print(f"{whose} cut off for {CUT_S:g} s: back after {back_s:.2f} s, longest gap of the writer {gap_s:.2f} s")
         assert stood_at < index, "what was written meanwhile must not have come through"
-        assert times[-1] > pulled_ns + CUT_S * 1e9
         assert gap_s < 3 * RAFT.election_timeout.max_s
 
 
@@ -98,7 +98,7 @@ def test_a_lost_host_is_given_up(tmp_path: Path) -> None:
         bed.lose(lost)
         lost_ns = time.monotonic_ns()
         left = [host for host in (bed.head, *bed.hosts) if host is not lost]
-        eventually(lambda: not any(established(host, lost) for host in left), "no connection to it", 3)
+        eventually(lambda: not any(established(host, lost) for host in left), "no connection to it", 10)
         eventually(lambda: cluster.times_ns()[-1] > lost_ns + 3 * 10**9, "the writer goes on", 10)
         times = cluster.times_ns()
         gap_s = max(b - a for a, b in itertools.pairwise(times)) / 1e9

@@ -29,6 +29,7 @@ OPTIONS = (
     "chaos=none",
     "phases.measure=1s",
     "phases.warmup=500ms",
+    "checks.least_operations=1",
 )
 
 

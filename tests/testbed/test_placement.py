@@ -37,6 +37,7 @@ def test_nodes_are_where_each_cell_wants_them_and_the_results_say_so(
         "chaos=none",
         "phases.measure=1s",
         "phases.warmup=0s",
+        "checks.least_operations=1",
     )
     assert code == 0, output + errors
     assert "placement: the nodes of a cell are on 2 to 4 of 5 hosts" in output
@@ -62,7 +63,7 @@ def test_nodes_are_where_each_cell_wants_them_and_the_results_say_so(
 def test_too_few_hosts_are_refused_before_anything_starts(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
     begin = time.monotonic()
     code, output, errors = run(bed, ray, tmp_path, "cluster.placement=strict_spread", "cluster.nodes=3,5")
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 60
     assert (code, "[1/" in output) == (2, False), output + errors
     names = ", ".join(f"{host.address} ({host.name})" for host in bed.hosts)
     assert errors == (

@@ -37,7 +37,7 @@ def test_a_sweep_over_hosts_is_ok_although_their_clocks_differ(tmp_path: Path) -
     [cell] = Run.read(tmp_path / "results/quick/latest").cells
     assert (cell.result["status"], cell.verdict) == ("ok", "ok")
     [failover] = cell.result["failovers"]
-    assert 0 < failover["detected_ms"] < failover["succeeded_ms"] < 2000
+    assert 0 < failover["detected_ms"] < failover["succeeded_ms"] < 100_000, "clocks differ by 1000 s and more"
     for i, clock in enumerate(cell.stored.inspection()["clocks"].values(), 1):
         assert abs(clock["offset_ns"] - i * 1000 * 10**9) <= clock["error_ns"]
 
