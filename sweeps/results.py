@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import datetime
+import errno
 import fcntl
 import gzip
 import io
@@ -43,6 +44,16 @@ EXIT_OK, EXIT_FAILED, EXIT_VIOLATED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 0, 1, 3, 4
 _CSV_FIRST = ("cell", "repeat", "status", "verdict", "not_checked", "reason", "target", "load_scaled")
 _COMPRESSION = 3
 """Of traces: several times as fast as the usual level, and nearly as small."""
+
+
+def new_directory(path: Path) -> Path:
+    """Make a directory that nobody else has, and those above it: of this name, or with a number behind it. Raises
+    OSError."""
+    for suffix in ("", *(f"-{attempt}" for attempt in range(2, 100))):
+        with contextlib.suppress(FileExistsError):
+            (made := path.with_name(path.name + suffix)).mkdir(parents=True)
+            return made
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -110,25 +121,18 @@ class RunWriter:
     def create(cls, out: Path, name: str, spec_yaml: str, manifest: Mapping[str, Any]) -> RunWriter:
         """Make the directory of a new run below `out`. Raises ConfigError when it cannot be written."""
         stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-        for attempt in range(1, 100):
-            path = out / name / (stamp if attempt == 1 else f"{stamp}-{attempt}")
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                if path.is_dir():
-                    continue
-                raise ConfigError(f"--out {out}: is not a directory") from None
-            except OSError as error:
-                raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
-            writer = cls(path, manifest, RunLock(path))
-            (path / "cells").mkdir()
-            write_text(path / "spec.yaml", spec_yaml)
-            write_rows(path, ())
-            writer._write_manifest(complete=False)  # last: where there is a manifest there is a run
-            for link in (path.parent / "latest", path.parent.parent / "latest"):
-                _point(link, path)
-            return writer
-        raise ConfigError(f"--out {out}: has too many runs of {stamp}")
+        try:
+            path = new_directory(out / name / stamp)
+        except OSError as error:
+            raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
+        writer = cls(path, manifest, RunLock(path))
+        (path / "cells").mkdir()
+        write_text(path / "spec.yaml", spec_yaml)
+        write_rows(path, ())
+        writer._write_manifest(complete=False)  # last: where there is a manifest there is a run
+        for link in (path.parent / "latest", path.parent.parent / "latest"):
+            _point(link, path)
+        return writer
 
     @classmethod
     def reopen(cls, path: Path, cells: Sequence[Cell], facts: Mapping[str, Any]) -> tuple[RunWriter, list[StoredCell]]:

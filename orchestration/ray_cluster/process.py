@@ -134,9 +134,11 @@ class NodeProcess:
             if self._reported.done() and not self._reported.result():
                 # It closed its end without a word: as a rule it is dying, and its exit code says more.
                 await asyncio.wait((self._exited,), timeout=_STOP_TIMEOUT_S)
+            if self._reported.done() and self._reported.result():
+                report = _parse_report(self._reported.result())
+                if self.running:  # one that has reported and ended since serves nobody
+                    return report
             reason = self._reason_of_silence(timeout_s)
-            if reason is None:
-                return _parse_report(self._reported.result())
         except ValueError as error:
             reason = f"its report is malformed: {error}"
         except asyncio.CancelledError:
@@ -145,11 +147,9 @@ class NodeProcess:
         end = await self.kill()
         raise NodeFailed(self.node_id, reason, end.exit_code, end.log_tail)
 
-    def _reason_of_silence(self, timeout_s: float) -> str | None:
-        if self._exited.done():  # first: one that has reported and ended since serves nobody
+    def _reason_of_silence(self, timeout_s: float) -> str:
+        if self._exited.done():
             return f"ended before it served: {describe_exit(self._exited.result().exit_code)}"
-        if self._reported.done() and self._reported.result():
-            return None
         if self._reported.done():
             return f"closed ${REPORT_FD_VARIABLE} without reporting its address"
         return f"did not report its address within {timeout_s:g} s"

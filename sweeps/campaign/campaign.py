@@ -25,6 +25,7 @@ from typing import Any
 
 from chaos.verdict import Verdict
 from sweeps.campaign.life import SeedResult, run_seed
+from sweeps.results import new_directory
 
 BARS: dict[str, int] = {
     "leader changes": 50,
@@ -266,16 +267,12 @@ class Report:
     saw what cannot be, seed-N.svg."""
 
     def __init__(self, out: Path) -> None:
-        self._stem = str(out / "simulate" / time.strftime("%Y-%m-%dT%H-%M-%S"))
+        self._first_choice = out / "simulate" / time.strftime("%Y-%m-%dT%H-%M-%S")
 
     @cached_property
     def path(self) -> Path:
         """The directory, made when there is something to write; no other campaign of the same second has it."""
-        for suffix in ("", *(f"-{attempt}" for attempt in range(2, 100))):
-            with contextlib.suppress(FileExistsError):
-                (path := Path(self._stem + suffix)).mkdir(parents=True)
-                return path
-        raise OSError(f"{self._stem}: is there, up to -99")
+        return new_directory(self._first_choice)
 
     def story(self, result: SeedResult) -> Path:
         """Write the story of a seed, and its picture if there is one; returns the path of the story."""

@@ -79,6 +79,20 @@ async def test_failed_start_says_why(tmp_path: Path, program: str, reason: str) 
     assert gone(process.pid)
 
 
+async def test_one_that_has_reported_and_ended_has_not_started(tmp_path: Path) -> None:
+    process = await spawn(tmp_path, REPORT + "report()")
+    await process.wait()
+    with pytest.raises(NodeFailed, match="ended before it served: exit code 0"):
+        await process.report(10.0)
+
+
+async def test_what_is_wrong_with_a_report_is_told_also_of_one_that_has_ended(tmp_path: Path) -> None:
+    process = await spawn(tmp_path, REPORT + "report(address='here')")
+    await asyncio.wait((process._reported, process._exited))
+    with pytest.raises(NodeFailed, match="its report is malformed: address"):
+        await process.report(10.0)
+
+
 async def test_silent_program_is_killed_after_its_time(tmp_path: Path) -> None:
     process = await spawn(tmp_path, "print('thinking', flush=True); import time; time.sleep(1000)")
     await eventually((tmp_path / "n1.log").read_text, "it runs")

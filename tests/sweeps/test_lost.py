@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestration.ray_cluster import guard
@@ -145,17 +146,13 @@ def sweeping(tmp_path: Path) -> Iterator[Sweeping]:
         yield one
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def test_an_actor_and_then_the_driver_are_killed_and_the_run_is_completed(sweeping: Sweeping) -> None:
     """The actor's cell is marked and the next one is good; the driver leaves nothing running."""
     # In an open load the next operation is due however long those before it take.
     load = {**BASE["load"], "mode": "open", "rate": 200, "clients": 1024}
     sweeping.start("run", sweeping.spec({"load": load}, repeats=3), "--address", "local")
     nodes = sweeping.until_measured()
-    os.kill(parent(nodes["n2"]), signal.SIGKILL)
+    os.kill(psutil.Process(nodes["n2"]).ppid(), signal.SIGKILL)
     nodes = sweeping.until_measured(2)
     sweeping.process.kill()
     sweeping.process.communicate()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestration.ray_cluster.owner import OWNER_VARIABLE
@@ -69,10 +70,6 @@ def command(pid: int) -> bytes:
         return b""
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def nodes(host: Host) -> list[int]:
     """The processes of Raft nodes on a host."""
     return [pid for pid in host.pids() if b"\0raft_actor_node\0--config\0" in command(pid)]
@@ -126,7 +123,7 @@ def test_what_breaks_on_a_host_that_stays_costs_one_cell_each(bed: Testbed, ray:
 
     until_loaded(bed, over)
     [node] = nodes(worker)
-    os.kill(parent(node), signal.SIGKILL)
+    os.kill(psutil.Process(node).ppid(), signal.SIGKILL)
 
     until_loaded(bed, over)
     with pytest.raises(TestbedError, match="No space left on device"):
