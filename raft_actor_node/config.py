@@ -21,6 +21,12 @@ NodeId = Annotated[str, Field(pattern=f"^{NODE_ID_PATTERN}$")]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """Room that a gRPC message leaves for everything in it that is not key, value or entry payload."""
+OPERATION_BYTES = 128
+"""What an operation that waits takes of `limits.pending_bytes` beside its key and values."""
+ANSWER_BYTES = 64
+"""Bound of what an answer weighs beside its value."""
+VALUE_COPIES = 3
+"""How often an answer lies in memory on its way to a client: as a result, in a message, and encoded."""
 
 
 def _off(value: Any) -> Any:
@@ -56,6 +62,9 @@ class RaftSettings(Section):
     """Most AppendEntries requests with entries that may be unanswered per follower."""
     max_inflight_bytes: Size = 8 * 1024 * 1024
     """Most payload bytes in such requests; one request is always allowed."""
+    max_persist_bytes: Size = 4 * 1024 * 1024
+    """Most payload bytes that are made durable by one fsync, as one unit of the log; a single larger entry is written
+    alone."""
 
 
 class StorageSettings(Section):
@@ -85,6 +94,19 @@ class LimitSettings(Section):
     """Longest value."""
     pending_operations: Annotated[int, Field(ge=1)] = 65536
     """Operations that may wait on one node; more are refused as OVERLOADED."""
+    pending_bytes: Size = 64 * 1024 * 1024
+    """Bytes that operations may take on one node: keys and values of those that wait, the longest answers that writes
+    and unary gets may get, and answers that clients have not read. More is refused as OVERLOADED. One stream or call
+    holds at most as much as is free, hence never more than half."""
+    session_bytes: Size = 32 * 1024 * 1024
+    """Bytes of the values that the session table keeps: the retry of a compare-and-swap that failed gets the value that
+    it saw. A compare-and-swap that might add to more is refused as OVERLOADED."""
+    turn_answer_bytes: Annotated[Size, Field(ge=1024)] = 1024 * 1024
+    """Bytes of answers to gets that are made in one turn of the event loop, and that wait for the client of one stream;
+    a single longer answer is made alone."""
+    turn_apply_bytes: Annotated[Size, Field(ge=1024)] = 4 * 1024 * 1024
+    """Bytes that are touched while entries are applied in one turn of the event loop: payloads, values that appends
+    and compare-and-swaps read and make; a single entry that needs more is applied alone."""
 
 
 class TransportSettings(Section):
@@ -197,6 +219,14 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
         faults.append(
             "limits.value_bytes: a compare-and-swap of the largest key and two of the largest values must fit into "
             f"transport.message_bytes less {MESSAGE_OVERHEAD_BYTES} B, that is {room} B"
+        )
+    # A compare-and-swap carries two values and may be answered with a third; one caller holds at most half.
+    largest = OPERATION_BYTES + limits.key_bytes + (2 + VALUE_COPIES) * limits.value_bytes + VALUE_COPIES * ANSWER_BYTES
+    need = 2 * largest
+    if limits.pending_bytes < need:
+        faults.append(
+            "limits.pending_bytes: a compare-and-swap of the largest key and values must fit into its half: "
+            f"at least {need} B, or a smaller limits.value_bytes"
         )
     return faults
 

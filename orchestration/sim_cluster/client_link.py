@@ -51,7 +51,7 @@ class SimLink:
         """As in AnyLink."""
         self._closed, self._open = True, False
         if self._life is not None:
-            self._life.links.pop(self, None)
+            self._life.detach(self)
             self._life = None
 
     def lost(self, life: Life) -> None:
@@ -79,7 +79,7 @@ class SimLink:
             self._broken(None, "connection refused")
             return
         self._life = life
-        life.links[self] = None
+        life.attach(self)
         life.process.run(self._accepted, life)  # one that is paused accepts when it runs again
 
     def _accepted(self, life: Life) -> None:

@@ -47,6 +47,7 @@ from raft_actor_node.runtime.codec import decode_reply, decode_request, encode_r
 from raft_actor_node.runtime.faults import LinkFaults
 from raft_actor_node.runtime.mail import Mail
 from raft_actor_node.runtime.node import Node, Parts, exit_code
+from raft_actor_node.runtime.services import Visitor
 from raft_actor_node.runtime.tracer import Tracer
 
 STOP_GRACE_S = 1.0
@@ -119,7 +120,7 @@ class Life:
         world, node_id = node.world, node.node_id
         self.number = number
         self.process = Process(world.loop, node.rate, lambda error: node.fail(self, error))
-        self.links: dict[SimLink, None] = {}
+        self.links: dict[SimLink, Visitor] = {}
         """Connections of clients, in the order of their making."""
         self.failure: BaseException | None = None
         """Why it cannot go on."""
@@ -158,7 +159,22 @@ class Life:
     def take(self, batch: kv_pb2.OperationBatch, link: SimLink) -> None:
         """Take in what a client asks."""
         self.tell(f"< {batch.client_id} {describe_operations(batch.operations)}")
-        self.runtime.kv.take(batch, partial(link.answer, self))
+        if link in self.links:
+            self.runtime.kv.take(batch.client_id, batch.operations, self.links[link])
+
+    def attach(self, link: SimLink) -> None:
+        """A client connects."""
+
+        def put(answers: list[kv_pb2.OperationResult], size: int) -> None:
+            link.answer(self, answers)
+            self.runtime.gate.left(visitor, size)
+
+        self.links[link] = visitor = self.runtime.kv.caller(put)
+
+    def detach(self, link: SimLink) -> None:
+        """A client has closed its connection."""
+        if (visitor := self.links.pop(link, None)) is not None:
+            self.runtime.gate.close(visitor)
 
     def tell(self, what: str) -> None:
         """Add to the story."""

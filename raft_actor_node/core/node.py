@@ -47,6 +47,8 @@ from raft_actor_node.errors import InvariantViolated
 
 NO_OP = b""
 """Payload of the entry with which a leader opens its term (section 8)."""
+PERSIST_ENTRIES = 16384
+"""Most entries in one Persist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class RaftParameters:
     max_batch_bytes: int = 1 << 20
     max_inflight: int = 64
     max_inflight_bytes: int = 8 << 20
+    max_persist_bytes: int = 4 << 20
 
 
 @dataclass(slots=True)
@@ -619,11 +622,12 @@ class RaftNode:
         self._unstable_index = min(self._unstable_index, index)
 
     def _hand_to_disk(self) -> None:
-        """Make one Persist of everything new, unless one is under way."""
+        """Make one Persist of what is new, as much as one unit may have, unless one is under way."""
         if self._persisting is not None:
             return
         state = HardState(self.current_term, self.voted_for)
-        first, end = self._unstable_index, self.log.last_index + 1
+        first = self._unstable_index
+        end, _ = self.log.batch_end(first, PERSIST_ENTRIES, self.parameters.max_persist_bytes)
         if state == self._durable_state and first == end:
             return
         self._persist_number += 1
@@ -633,7 +637,7 @@ class RaftNode:
             first,
             self.log.terms(first, end),
             self.log.payloads(first, end),
-            self.commit_index,
+            min(self.commit_index, end - 1),
         )
         self._unstable_index = end
         self._effects.persist = self._persisting

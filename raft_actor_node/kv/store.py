@@ -49,6 +49,11 @@ class _Session:
 
     __slots__ = ("crc", "result", "sequence")
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the value in its result."""
+        return len(self.result.value or b"")
+
     def __init__(self) -> None:
         self.sequence = 0
         self.crc = 0
@@ -98,7 +103,11 @@ class Store:
         """Index of the last entry applied."""
         self.duplicates_answered = 0
         """Commands that were not applied because their session had done so before."""
+        self.kept_bytes = 0
+        """Bytes of the values that sessions keep: the retry of a compare-and-swap that failed gets what that saw."""
         self._value_bytes = value_bytes
+        self._first = self._left = 0
+        """Of the turn: the entry that is applied in any case, and the bytes that others may still touch."""
         self._values: dict[bytes, bytes] = {}
         self._sessions: dict[int, _Session] = {}
         self._applied = Log()
@@ -122,16 +131,41 @@ class Store:
         """The value of a key, as of `last_applied`."""
         return self._values.get(key)
 
-    def apply(self, first_index: int, terms: Sequence[int], payloads: Sequence[bytes]) -> list[Result]:
-        """Applies the entries from `first_index` on, and returns one result for each.
+    def remembered(self, session_id: int, sequence: int, payload: bytes) -> Result | None:
+        """The result of the last command of a session, if it is this one: what is applied is committed. None when the
+        log must tell, and for a result that keeps a value, which costs as much as it would there."""
+        session = self._sessions.get(session_id)
+        if session is None or sequence != session.sequence or session.kept_bytes or crc32(payload) != session.crc:
+            return None
+        self.duplicates_answered += 1
+        return session.result
+
+    def kept_bytes_of(self, session_id: int) -> int:
+        """What a session contributes to `kept_bytes`."""
+        session = self._sessions.get(session_id)
+        return 0 if session is None else session.kept_bytes
+
+    def apply(
+        self, first_index: int, terms: Sequence[int], payloads: Sequence[bytes], budget: int = 1 << 62
+    ) -> list[Result]:
+        """Applies the entries from `first_index` on, and returns one result for each that was applied.
+
+        It ends before an entry with which it would touch more than `budget` bytes: payloads, the values that appends
+        read and write, and those that compare-and-swaps see. The first entry is always applied.
 
         An empty payload is the no-op. Raises ValueError when the entries do not follow `last_applied`
         or one is no command: a bug or foreign data, after which this store must not be used any more.
         """
         if first_index != self.last_applied + 1 or len(terms) != len(payloads):
             raise ValueError(f"{len(payloads)} entries from {first_index} do not follow entry {self.last_applied}")
-        apply = self._apply
-        results = [apply(index, payload) for index, payload in enumerate(payloads, first_index)]
+        apply, results = self._apply, list[Result]()
+        self._first, self._left = first_index, budget - sum(map(len, payloads))
+        for index, payload in enumerate(payloads, first_index):
+            result = apply(index, payload)
+            if result is None:
+                terms, payloads = terms[: len(results)], payloads[: len(results)]
+                break
+            results.append(result)
         self._applied.append(terms, payloads)
         self.last_applied += len(payloads)
         prefix, mark = self._prefix, self._marks[-1]
@@ -172,7 +206,15 @@ class Store:
             state.update(struct.pack("<BBQq", error, found, number, length) + (value_or_none or b""))
         return state.digest()[:16]
 
-    def _apply(self, index: int, payload: bytes) -> Result:
+    def _touch(self, index: int, size: int) -> bool:
+        """Whether an entry may touch so many bytes more in this turn."""
+        if size > self._left and index != self._first:
+            return False
+        self._left -= size
+        return True
+
+    def _apply(self, index: int, payload: bytes) -> Result | None:
+        """The result of an entry; None when it needs more bytes than are left, and nothing was done."""
         if not payload:
             return DONE
         try:
@@ -185,44 +227,57 @@ class Store:
             crc = crc32(payload)
             if session is None or sequence <= session.sequence:
                 decode(payload)  # It has no effect, and must be a command all the same.
-                return _SESSION_UNKNOWN if session is None else self._repeated(session, sequence, crc)
+                return _SESSION_UNKNOWN if session is None else self._repeated(index, session, sequence, crc)
         if kind == _PUT and expected_length == -1 and HEADER.size + key_length + value_length == len(payload):
             # The common case, without the cost of a Command.
             value_at = HEADER.size + key_length
             self._values[payload[HEADER.size : value_at]] = payload[value_at:]
             result = DONE
         else:
-            result = self._execute(index, decode(payload))
+            executed = self._execute(index, decode(payload))
+            if executed is None:
+                return None
+            result = executed
         if session is not None:
+            if result is not DONE or session.result is not DONE:
+                self.kept_bytes += len(result.value or b"") - session.kept_bytes
             session.sequence, session.crc, session.result = sequence, crc, result
         return result
 
-    def _repeated(self, session: _Session, sequence: int, crc: int) -> Result:
+    def _repeated(self, index: int, session: _Session, sequence: int, crc: int) -> Result | None:
         """The answer to a command of a sequence that its session has reached or passed."""
         if sequence < session.sequence:
             return _SEQUENCE_STALE
         if crc != session.crc:
             return _SEQUENCE_REUSED
+        if not self._touch(index, session.kept_bytes):
+            return None
         self.duplicates_answered += 1
         return session.result
 
-    def _execute(self, index: int, command: Command) -> Result:
+    def _execute(self, index: int, command: Command) -> Result | None:
         kind, key, value = command.kind, command.key, command.value
         if kind is Kind.OPEN_SESSION:
             self._sessions[index] = _Session()
             return Result(number=index)
-        current = self._values.get(key)
         if kind is Kind.DELETE:
-            self._values.pop(key, None)
-            return DONE if current is None else _FOUND
+            return DONE if self._values.pop(key, None) is None else _FOUND
+        return self._revise(index, kind, key, value, command.expected)
+
+    def _revise(self, index: int, kind: Kind, key: bytes, value: bytes, expected: bytes | None) -> Result | None:
+        """A compare-and-swap or an append: what depends on the value that is there."""
+        current = self._values.get(key)
+        length = len(current or b"")
+        # Compared and answered, or copied into a longer one.
+        if not self._touch(index, length if kind is Kind.COMPARE_AND_SWAP else 2 * length):
+            return None
         if kind is Kind.COMPARE_AND_SWAP:
-            if current != command.expected:
+            if current != expected:
                 return Result(value=current)
             self._values[key] = value
             return _FOUND
         assert kind is Kind.APPEND, "a put takes the short way, and there are no others"
-        value = (current or b"") + value
-        if len(value) > self._value_bytes:
+        if length + len(value) > self._value_bytes:
             return _VALUE_TOO_LARGE
-        self._values[key] = value
-        return Result(number=len(value))
+        self._values[key] = (current or b"") + value
+        return Result(number=length + len(value))

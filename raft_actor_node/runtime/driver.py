@@ -26,10 +26,9 @@ from raft_actor_node.runtime.tracer import Tracer
 from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.runtime.writer import ThreadWriter, WriterFactory
 
-APPLY_CHUNK = 4096
-"""Entries applied in one turn of the loop: heartbeats must get through while a long log is replayed,"""
-APPLY_BYTES = 4 << 20
-"""and so must they with large values: what is applied is hashed as well."""
+APPLY_CHUNK = 2048
+"""Entries applied in one turn of the loop: heartbeats must get through while a long log is replayed. Bytes have a bound
+of their own: limits.turn_apply_bytes."""
 
 
 class ProposalSink(Protocol):
@@ -97,11 +96,16 @@ class Driver:
         clock: Clock,
         writer: WriterFactory = ThreadWriter,
         watch: Watch | None = None,
+        apply_bytes: int = 4 << 20,
     ) -> None:
-        """`send` takes messages that may leave now; `fail` is told once when the node cannot go on."""
+        """`send` takes messages that may leave now; `fail` is told once when the node cannot go on. Applying touches
+        at most `apply_bytes` in one turn of the loop, or one entry."""
         self.node = node
         self.store = store
         self.fsync = Samples(clock.now_ns)
+        self.after_step: Callable[[], None] = lambda: None
+        """Called at the end of each step: what is done a turn at a time, and asks for the next turn by wake()."""
+        self._apply_bytes = apply_bytes
         self._send = send
         self._fail = fail
         self._tracer = tracer
@@ -126,7 +130,7 @@ class Driver:
         while self.store.last_applied < self.node.commit_index:
             self._apply_chunk()
         self._writer.start()
-        self._wake()
+        self.wake()
 
     async def stop(self, grace_s: float) -> None:
         """Answer what can be answered within the grace, give up the rest truthfully, finish the disk."""
@@ -145,7 +149,7 @@ class Driver:
     def deliver(self, event: Event) -> None:
         """Hand an event to the next step."""
         self._events.append(event)
-        self._wake()
+        self.wake()
 
     def propose(self, payloads: Sequence[bytes], sink: ProposalSink) -> None:
         """Append these payloads if this node leads; the sink hears the rest."""
@@ -156,11 +160,12 @@ class Driver:
     def read(self, sink: ReadSink) -> None:
         """Ask for a linearizable read. All that ask in one turn of the loop share a read index."""
         self._new_reads.append(sink)
-        self._wake()
+        self.wake()
 
     # ------------------------------------------------------------------------------------ a step
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have a step in the next turn of the loop."""
         if not self._scheduled and not self._stopped:
             self._scheduled = True
             self._clock.call_soon(self._step)
@@ -181,6 +186,7 @@ class Driver:
             if self._watch is not None:
                 self._watch.stepped(events, effects)
             self._perform(effects)
+            self.after_step()
         except Exception as error:  # whatever it is: the core believes that its effects were performed
             self._die(error)
             return
@@ -220,9 +226,10 @@ class Driver:
 
     def _apply_chunk(self) -> None:
         lo = self.store.last_applied + 1
-        hi, _ = self.node.log.batch_end(lo, min(self.node.commit_index + 1 - lo, APPLY_CHUNK), APPLY_BYTES)
+        hi, _ = self.node.log.batch_end(lo, min(self.node.commit_index + 1 - lo, APPLY_CHUNK), self._apply_bytes)
         terms = self.node.log.terms(lo, hi)
-        results = self.store.apply(lo, terms, self.node.log.payloads(lo, hi))
+        results = self.store.apply(lo, terms, self.node.log.payloads(lo, hi), self._apply_bytes)
+        hi = lo + len(results)
         last = self.store.last_applied
         require(last <= self.node.commit_index, f"last_applied {last} beyond commit_index {self.node.commit_index}")
         if self._watch is not None:
@@ -244,7 +251,7 @@ class Driver:
         self._progressed.set()
         self._progressed = asyncio.Event()
         if hi <= self.node.commit_index:
-            self._wake()
+            self.wake()
 
     def _lose_pending(self) -> None:
         """Leadership is gone: what is not committed may still be, by another leader, or never."""
@@ -279,7 +286,7 @@ class Driver:
         if deadline > self._clock.now():
             self._arm(deadline)
         else:
-            self._wake()
+            self.wake()
 
     # ---------------------------------------------------------------------------------- endings
 

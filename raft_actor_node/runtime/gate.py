@@ -1,36 +1,50 @@
-"""Where operations enter a node and answers leave it, whatever carries them (services.py; a simulator)."""
+"""Where operations enter a node and answers leave it, whatever carries them (services.py; a simulator).
+
+Here is what bounds the memory of a node, and what it answers in one turn of its event loop:
+
+* What is taken in and not answered, and what is answered and has not left, costs bytes of one budget (budget.py,
+  `limits.pending_bytes`). What does not fit is refused as OVERLOADED, before it has any effect.
+* A write pays for the longest answer that it may get, before it is appended: an answer that it gets can be kept.
+* A read of a stream pays when it is answered. Its value is looked up only when the client has read what came before.
+  That may be long after the read was confirmed, and is linearizable: the store only goes on.
+* A write of a session whose first copy still waits is not appended again: it gets the answer of the first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
-from raft_actor_node.config import NodeConfig
+from raft_actor_node.config import ANSWER_BYTES, OPERATION_BYTES, VALUE_COPIES, NodeConfig
 from raft_actor_node.kv.commands import ErrorCode, encode, fault
 from raft_actor_node.kv.store import DONE, Result
 from raft_actor_node.pb import kv_pb2
+from raft_actor_node.runtime.budget import SMALL_BYTES, Answer, Budget, Caller, PendingValues
 from raft_actor_node.runtime.driver import Driver
 
-_GET, _CAS = int(kv_pb2.GET), int(kv_pb2.COMPARE_AND_SWAP)
-_PLAIN = frozenset({_GET, int(kv_pb2.PUT), int(kv_pb2.DELETE), int(kv_pb2.APPEND)})
+_GET, _CAS, _APPEND = int(kv_pb2.GET), int(kv_pb2.COMPARE_AND_SWAP), int(kv_pb2.APPEND)
+_PLAIN = frozenset({_GET, int(kv_pb2.PUT), int(kv_pb2.DELETE), _APPEND})
 
 MESSAGES = {
     ErrorCode.NOT_LEADER: "this node does not lead",
-    ErrorCode.OVERLOADED: "too many operations wait on this node (limits.pending_operations), or it is stopping",
+    ErrorCode.OVERLOADED: "too much waits on this node (limits.pending_operations, limits.pending_bytes), "
+    "or it is stopping",
     ErrorCode.OUTCOME_UNKNOWN: "appended, then leadership was lost or the node stopped",
     ErrorCode.SESSION_UNKNOWN: "session_id: no such session was opened",
     ErrorCode.SEQUENCE_STALE: "sequence: the session has gone on to a later one",
     ErrorCode.SEQUENCE_REUSED: "sequence: used before in this session, for another command",
     ErrorCode.VALUE_TOO_LARGE: "value: would grow above limits.value_bytes",
 }
+_SESSIONS_FULL = (
+    "sessions keep too many values that failed compare-and-swaps saw (limits.session_bytes); "
+    "each is dropped at the next write of its session"
+)
 
-Answer = kv_pb2.OperationResult
 Operation = kv_pb2.Operation
-Respond = Callable[[list[Answer]], None]
-"""Takes answers that became ready at one moment."""
 
 
 class Gate:
-    """Takes operations in, from the stream and from unary calls alike, and gives each one answer."""
+    """Takes operations in, from streams and from unary calls alike, and gives each one answer."""
 
     def __init__(self, config: NodeConfig, driver: Driver) -> None:
         self.answered = 0
@@ -38,20 +52,32 @@ class Gate:
         self.waiting = 0
         """Operations taken in and not answered."""
         self.closed = False
+        self.budget = Budget(config.limits.pending_bytes)
         self._limits = config.limits
         self._driver = driver
+        self.values = PendingValues(driver.store.get)
+        self.originals: dict[tuple[int, int], tuple[_Writes, int]] = {}
+        """By session and sequence: the batch of the write that is pending, and its position there."""
+        self._queue: deque[Caller] = deque()
+        """Callers with confirmed reads that may be answered."""
+        self.kept_soon = 0
+        """Bytes that pending compare-and-swaps may add to the session table."""
+        driver.after_step = self.answer_reads
 
-    def take(self, operations: Sequence[Operation], respond: Respond) -> None:
-        """Take in operations that arrived together. Each is answered once, through `respond`, in any order."""
-        self.waiting += len(operations)
-        if self.closed or self.waiting > self._limits.pending_operations:
-            self.refuse(respond, [operation.id for operation in operations], ErrorCode.OVERLOADED)
+    def take(self, operations: Sequence[Operation], caller: Caller) -> None:
+        """Take in operations that arrived together. Each is answered once, in any order."""
+        count = len(operations)
+        self.waiting += count
+        caller.waiting += count
+        limits = self._limits
+        if self.closed or self.waiting > limits.pending_operations:
+            self.refuse(caller, [operation.id for operation in operations], ErrorCode.OVERLOADED)
             return
-        writes = _Writes(self, respond)
-        reads = _Reads(self, respond)
-        wrong: list[Answer] = []
-        payloads: list[bytes] = []
-        key_bytes, value_bytes = self._limits.key_bytes, self._limits.value_bytes
+        writes = _Writes(self, caller)
+        reads = Reads(self, caller)
+        at_once: list[Answer] = []
+        key_bytes, value_bytes = limits.key_bytes, limits.value_bytes
+        allowance = self.budget.allowance(caller)
         for operation in operations:
             kind, key, value = operation.kind, operation.key, operation.value
             session_id, sequence = operation.session_id, operation.sequence
@@ -75,16 +101,24 @@ class Gate:
                     value_bytes=value_bytes,
                 )
             ):
-                wrong.append(self.error(operation.id, ErrorCode.BAD_ARGUMENT, reason))
-            elif kind == _GET:
-                reads.keys.append((operation.id, key))
+                at_once.append(self.error(operation.id, ErrorCode.BAD_ARGUMENT, reason))
+                continue
+            left = allowance - reads.cost - writes.cost
+            if kind == _GET:
+                answer = reads.take(operation.id, key, left)
             else:
-                writes.ids.append(operation.id)
-                payloads.append(encode(kind, key, value, expected, session_id=session_id, sequence=sequence))
-        if wrong:
-            self.deliver(respond, wrong, refused=len(wrong))
-        if payloads:
-            self._driver.propose(payloads, writes)
+                payload = encode(kind, key, value, expected, session_id=session_id, sequence=sequence)
+                identity = (session_id, sequence) if session_id else None
+                answer = writes.take(operation.id, payload, kind, key, len(value), identity, left)
+            if answer is not None:
+                at_once.append(answer)
+        if at_once:
+            refused = sum([answer.error != 0 for answer in at_once])
+            self.deliver(caller, at_once, _error_bytes(at_once), refused=refused)
+        self.budget.hold(caller, writes.cost + reads.cost)
+        if writes.ids:
+            writes.generation = self.values.begin()
+            self._driver.propose(writes.payloads, writes)
         if reads.keys:
             self._driver.read(reads)
 
@@ -92,49 +126,269 @@ class Gate:
         """What a key holds now."""
         return self._driver.store.get(key)
 
-    def deliver(self, respond: Respond, answers: list[Answer], *, refused: int = 0) -> None:
-        """Give answers, `refused` of them errors, to who asked."""
-        self.waiting -= len(answers)
+    def deliver(self, caller: Caller, answers: list[Answer], size: int, *, refused: int = 0) -> None:
+        """Give answers of `size` bytes, `refused` of them errors, to who asked."""
+        count = len(answers)
+        self.waiting -= count
+        caller.waiting -= count
         self.refused += refused
-        self.answered += len(answers) - refused
-        respond(answers)
+        self.answered += count - refused
+        if not caller.closed:
+            self.keep(caller, size)
+            caller.respond(answers, size)
 
-    def refuse(self, respond: Respond, ids: Sequence[int], code: ErrorCode) -> None:
+    def refuse(self, caller: Caller, ids: Sequence[int], code: ErrorCode) -> None:
         """Answer all of these with one error."""
-        self.deliver(respond, [self.error(operation_id, code) for operation_id in ids], refused=len(ids))
+        answers = [self.error(operation_id, code) for operation_id in ids]
+        self.deliver(caller, answers, _error_bytes(answers), refused=len(ids))
 
     def error(self, operation_id: int, code: ErrorCode, message: str = "") -> Answer:
         """The answer that says why not."""
+        # A node that is overloaded must be left alone for a while: no hint sends the client back to it at once.
+        hint = self._driver.node.leader_id if code != ErrorCode.OVERLOADED else None
         return Answer(
             id=operation_id,
             error=kv_pb2.ErrorCode.Name(code),
-            leader_hint=self._driver.node.leader_id or "",
+            leader_hint=hint or "",
             message=message or MESSAGES[code],
         )
+
+    def overloaded(self, operation_id: int, cost: int, message: str = "") -> Answer:
+        """The answer to an operation that would need so many bytes of the budget."""
+        if 2 * cost > self.budget.limit:
+            # Only parameters that break a rule (config.static_faults) let this happen.
+            reason = f"operation: needs {cost} bytes, and at most half of limits.pending_bytes are allowed"
+            return self.error(operation_id, ErrorCode.BAD_ARGUMENT, reason)
+        return self.error(operation_id, ErrorCode.OVERLOADED, message)
+
+    def remembered(self, session_id: int, sequence: int, payload: bytes) -> Result | None:
+        """As Store.remembered."""
+        return self._driver.store.remembered(session_id, sequence, payload)
+
+    def may_keep(self, session_id: int, size: int) -> bool:
+        """Whether a session may keep a value of so many bytes, in the place of what it keeps now."""
+        store = self._driver.store
+        more = max(0, size - store.kept_bytes_of(session_id))
+        return store.kept_bytes + self.kept_soon + more <= self._limits.session_bytes
+
+    # ------------------------------------------------------------------------------ answers that wait
+
+    def keep(self, caller: Caller, size: int) -> None:
+        """Answers of so many bytes wait until they have left the node."""
+        caller.unread += size
+        self.budget.hold(caller, VALUE_COPIES * size)
+
+    def left(self, caller: Caller, size: int) -> None:
+        """Answers of so many bytes have left the node, or are lost."""
+        if caller.closed:
+            return
+        caller.unread -= size
+        self._unblock(caller)
+        self.release(caller, VALUE_COPIES * size)
+
+    def close(self, caller: Caller) -> None:
+        """Nothing can be said to this caller any more; what it has asked takes effect all the same."""
+        if caller.closed:
+            return
+        self.left(caller, caller.unread)
+        caller.closed = True
+        while caller.ready:
+            caller.ready.popleft().forget()
+
+    def release(self, caller: Caller, cost: int) -> None:
+        """Give bytes of the budget back, and try again to answer reads that waited for some."""
+        budget = self.budget
+        budget.hold(caller, -cost)
+        if budget.starved:
+            starved, budget.starved = budget.starved, []
+            for each in starved:
+                self._unblock(each)
+
+    # ------------------------------------------------------------------------------ reads
+
+    def readable(self, reads: Reads) -> None:
+        """These reads are confirmed: answer them, from now on."""
+        caller = reads.caller
+        if caller.closed:
+            reads.forget()
+            return
+        caller.ready.append(reads)
+        self._enqueue(caller)
+
+    def answer_reads(self) -> None:
+        """Look up values for confirmed reads, as many bytes as one turn may; one caller after the other."""
+        budget = left = self._limits.turn_answer_bytes
+        for _ in range(len(self._queue)):
+            caller = self._queue.popleft()
+            caller.queued = False
+            left -= self._answer(caller, left, first=left == budget)
+            self._enqueue(caller)
+
+    def _answer(self, caller: Caller, left: int, *, first: bool) -> int:
+        """Answer reads of one caller with at most `left` bytes, or one read if it is the first of this turn. Returns
+        the bytes."""
+        # A unary call has paid for its answer.
+        free = self.budget.limit if caller.unary else self.budget.allowance(caller) // VALUE_COPIES
+        room = min(free, self._limits.turn_answer_bytes - caller.unread)
+        get, answers, used = self.get, list[Answer](), 0
+        while caller.ready:
+            reads = caller.ready[0]
+            keys = reads.keys
+            while keys:
+                operation_id, key = keys[0]
+                value = get(key)
+                end = used + ANSWER_BYTES + (len(value) if value is not None else 0)
+                if end > left and (used or not first):
+                    break
+                if end > room and (used or caller.unread or end > free):
+                    # More when it has read these; or when others have left it something.
+                    caller.blocked = True
+                    if end > free:
+                        self.budget.starved.append(caller)
+                    break
+                keys.popleft()
+                used = end
+                answers.append(Answer(id=operation_id, found=value is not None, value=value))
+            if keys:
+                break
+            caller.ready.popleft()
+            self.release(caller, reads.cost)
+        if answers:
+            self.deliver(caller, answers, used)
+        return used
+
+    def _unblock(self, caller: Caller) -> None:
+        caller.blocked = False
+        self._enqueue(caller)
+
+    def _enqueue(self, caller: Caller) -> None:
+        if caller.ready and not caller.queued and not caller.blocked:
+            caller.queued = True
+            self._queue.append(caller)
+            self._driver.wake()
 
 
 class _Writes:
     """The writes of one batch; satisfies driver.ProposalSink."""
 
-    def __init__(self, gate: Gate, respond: Respond) -> None:
+    def __init__(self, gate: Gate, caller: Caller) -> None:
         self.ids: list[int] = []
+        self.payloads: list[bytes] = []
+        self.cost = 0
+        """Bytes of the budget."""
+        self.generation = 0
+        """As in PendingValues."""
+        self._costs: list[int] = []
+        self._identities: list[tuple[int, int] | None] = []
+        """Session and sequence of those that a retry may find here."""
+        self._kept: dict[int, int] = {}
+        """By position: what it may add to the session table, in bytes."""
+        self._retries: dict[int, list[tuple[Caller, int, int]]] = {}
+        """By position: who has asked for the same again, under which id, and what that costs."""
         self._gate = gate
-        self._respond = respond
+        self._caller = caller
+
+    def take(
+        self,
+        operation_id: int,
+        payload: bytes,
+        kind: int,
+        key: bytes,
+        length: int,
+        identity: tuple[int, int] | None,
+        left: int,
+    ) -> Answer | None:
+        """Take in one write of a value of `length` bytes. Returns the answer that it gets at once, if any: a refusal
+        when it costs more than `left`, or what it was answered before."""
+        gate = self._gate
+        cost, kept = OPERATION_BYTES, 0
+        if kind == _CAS:
+            answer_bytes = gate.values.longest(key)
+            cost += VALUE_COPIES * answer_bytes
+            kept = answer_bytes
+        original = gate.originals.get(identity) if identity is not None else None
+        if original is None and identity is not None and (result := gate.remembered(*identity, payload)) is not None:
+            return self._answer(operation_id, result)
+        if original is not None and original[0].payloads[original[1]] == payload:
+            if cost > left:
+                return gate.overloaded(operation_id, cost)
+            original[0].retry(original[1], self._caller, operation_id, cost)
+            self.cost += cost
+            return None
+        cost += len(payload)
+        if cost > left:
+            return gate.overloaded(operation_id, cost)
+        if kept and identity is not None:
+            if not gate.may_keep(identity[0], kept):
+                return gate.overloaded(operation_id, cost, _SESSIONS_FULL)
+            gate.kept_soon += kept
+            self._kept[len(self.ids)] = kept
+        if kind == _APPEND:
+            gate.values.note(key, gate.values.longest(key) + length)
+        elif length > SMALL_BYTES:
+            gate.values.note(key, length)
+        if original is None and identity is not None:
+            gate.originals[identity] = self, len(self.ids)
+        else:
+            identity = None
+        self.ids.append(operation_id)
+        self.payloads.append(payload)
+        self._costs.append(cost)
+        self._identities.append(identity)
+        self.cost += cost
+        return None
+
+    def retry(self, position: int, caller: Caller, operation_id: int, cost: int) -> None:
+        """The same command is asked for again: its answer is that of the first."""
+        self._retries.setdefault(position, []).append((caller, operation_id, cost))
 
     def applied(self, offset: int, results: Sequence[Result]) -> None:
-        ids = self.ids[offset : offset + len(results)]
+        end = offset + len(results)
+        ids = self.ids[offset:end]
+        self._settle(offset, end)
         refused = sum(result.error != 0 for result in results if result is not DONE)
         answers = [
             Answer(id=operation_id) if result is DONE else self._answer(operation_id, result)
             for operation_id, result in zip(ids, results, strict=True)
         ]
-        self._gate.deliver(self._respond, answers, refused=refused)
+        size = sum([_bytes(result) for result in results if result is not DONE], ANSWER_BYTES * len(results))
+        self._gate.deliver(self._caller, answers, size, refused=refused)
+        for position, caller, operation_id in self._retried(offset, end):
+            result = results[position - offset]
+            answer = self._answer(operation_id, result)
+            self._gate.deliver(caller, [answer], ANSWER_BYTES + _bytes(result), refused=int(result.error != 0))
 
     def refused(self) -> None:
-        self._gate.refuse(self._respond, self.ids, ErrorCode.NOT_LEADER)
+        self._end(0, ErrorCode.NOT_LEADER)
 
     def lost(self, offset: int) -> None:
-        self._gate.refuse(self._respond, self.ids[offset:], ErrorCode.OUTCOME_UNKNOWN)
+        self._end(offset, ErrorCode.OUTCOME_UNKNOWN)
+
+    def _end(self, offset: int, code: ErrorCode) -> None:
+        end = len(self.ids)
+        self._settle(offset, end)
+        self._gate.refuse(self._caller, self.ids[offset:], code)
+        for _, caller, operation_id in self._retried(offset, end):
+            self._gate.refuse(caller, [operation_id], code)
+
+    def _retried(self, offset: int, end: int) -> Iterator[tuple[int, Caller, int]]:
+        """(position, caller, id) of the retries of writes that are settled."""
+        for position in range(offset, end) if self._retries else ():
+            for caller, operation_id, cost in self._retries.pop(position, ()):
+                self._gate.release(caller, cost)
+                yield position, caller, operation_id
+
+    def _settle(self, offset: int, end: int) -> None:
+        """The writes [offset, end) do not wait any more."""
+        gate = self._gate
+        for identity in self._identities[offset:end]:
+            if identity is not None:
+                del gate.originals[identity]
+        if self._kept:
+            gate.kept_soon -= sum(self._kept.pop(position, 0) for position in range(offset, end))
+        gate.release(self._caller, sum(self._costs[offset:end]))
+        if end == len(self.ids):
+            gate.values.end(self.generation)
 
     def _answer(self, operation_id: int, result: Result) -> Answer:
         if result.error:
@@ -142,18 +396,45 @@ class _Writes:
         return Answer(id=operation_id, found=result.found, value=result.value, number=result.number)
 
 
-class _Reads:
+class Reads:
     """The gets of one batch; satisfies driver.ReadSink."""
 
-    def __init__(self, gate: Gate, respond: Respond) -> None:
-        self.keys: list[tuple[int, bytes]] = []
+    def __init__(self, gate: Gate, caller: Caller) -> None:
+        self.keys: deque[tuple[int, bytes]] = deque()
+        """Id and key of those that are not answered."""
+        self.cost = 0
+        """Bytes of the budget."""
+        self.caller = caller
         self._gate = gate
-        self._respond = respond
+
+    def take(self, operation_id: int, key: bytes, left: int) -> Answer | None:
+        """Take in one get. Returns the refusal when it costs more than `left`."""
+        cost = OPERATION_BYTES + len(key)
+        if self.caller.unary:
+            cost += VALUE_COPIES * len(self._gate.get(key) or b"")
+        if cost > left:
+            return self._gate.overloaded(operation_id, cost)
+        self.cost += cost
+        self.keys.append((operation_id, key))
+        return None
 
     def readable(self) -> None:
-        values = [(operation_id, self._gate.get(key)) for operation_id, key in self.keys]
-        answers = [Answer(id=operation_id, found=value is not None, value=value) for operation_id, value in values]
-        self._gate.deliver(self._respond, answers)
+        self._gate.readable(self)
 
     def refused(self) -> None:
-        self._gate.refuse(self._respond, [operation_id for operation_id, _ in self.keys], ErrorCode.NOT_LEADER)
+        self._gate.release(self.caller, self.cost)
+        self._gate.refuse(self.caller, [operation_id for operation_id, _ in self.keys], ErrorCode.NOT_LEADER)
+
+    def forget(self) -> None:
+        """Its caller is gone."""
+        self._gate.waiting -= len(self.keys)
+        self.caller.waiting -= len(self.keys)
+        self._gate.release(self.caller, self.cost)
+
+
+def _bytes(result: Result) -> int:
+    return len(result.value) if result.value is not None else 0
+
+
+def _error_bytes(answers: Sequence[Answer]) -> int:
+    return sum([ANSWER_BYTES + len(answer.message) for answer in answers])

@@ -107,6 +107,7 @@ class Node(Generic[MailT]):
             clock=clock,
             writer=writer,
             watch=watch,
+            apply_bytes=config.limits.turn_apply_bytes,
         )
         self.gate = parts.gate(config, self.driver)
         self.kv = KVService(config, self.gate, self.faults, clock)
@@ -146,4 +147,5 @@ def _parameters(config: NodeConfig) -> RaftParameters:
         max_batch_bytes=raft.max_batch_bytes,
         max_inflight=raft.max_inflight,
         max_inflight_bytes=raft.max_inflight_bytes,
+        max_persist_bytes=raft.max_persist_bytes,
     )

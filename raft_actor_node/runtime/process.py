@@ -33,7 +33,6 @@ from raft_actor_node.pb import (
     inspection_pb2,
     inspection_pb2_grpc,
     kv_pb2,
-    kv_pb2_grpc,
     raft_pb2,
     raft_pb2_grpc,
 )
@@ -117,7 +116,7 @@ class _Node:
         node.start()
         logger.info("%s: recovered %d entries", config.node_id, node.driver.node.log.last_index)
         raft_pb2_grpc.add_RaftServicer_to_server(self.transport, server)
-        kv_pb2_grpc.add_KVServicer_to_server(node.kv, server)
+        node.kv.register(server)
         inspection_pb2_grpc.add_InspectionServicer_to_server(node.inspection, server)
         services = [raft_pb2.DESCRIPTOR, kv_pb2.DESCRIPTOR, inspection_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR]
         if config.chaos_enabled:

@@ -10,15 +10,17 @@ import asyncio
 import functools
 import os
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from time import monotonic_ns
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 
-from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, NodeConfig, describe
+from raft_actor_node.config import ANSWER_BYTES, MESSAGE_OVERHEAD_BYTES, NodeConfig, describe
 from raft_actor_node.core import Role
 from raft_actor_node.kv.commands import ErrorCode
 from raft_actor_node.links import CLIENTS
@@ -30,11 +32,13 @@ from raft_actor_node.pb import (
     kv_pb2,
     kv_pb2_grpc,
 )
+from raft_actor_node.runtime.batches import parts
+from raft_actor_node.runtime.budget import Answer, Caller, Respond
 from raft_actor_node.runtime.clock import Clock
 from raft_actor_node.runtime.codec import decode_rule, encode_rule
 from raft_actor_node.runtime.driver import Driver
-from raft_actor_node.runtime.faults import ONCE, Delays, Fate, LinkFaults, MessageKind
-from raft_actor_node.runtime.gate import Answer, Gate, Operation, Respond
+from raft_actor_node.runtime.faults import ONCE, Fate, LinkFaults, MessageKind
+from raft_actor_node.runtime.gate import Gate, Operation
 from raft_actor_node.runtime.mail import Mail
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.tracer import Tracer
@@ -42,8 +46,6 @@ from raft_actor_node.runtime.tracer import Tracer
 LOG_PAGE = 1000
 """Most entries in one LogReply."""
 ERROR_DETAIL_KEY = "raft-error-bin"
-RESULT_BYTES = 64
-"""Bound of what a result adds to a message beside its own bytes."""
 
 STATUS = {
     ErrorCode.NOT_LEADER: grpc.StatusCode.FAILED_PRECONDITION,
@@ -56,7 +58,25 @@ STATUS = {
     ErrorCode.VALUE_TOO_LARGE: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
+TURN_OPERATIONS = 1024
+"""Operations of a message that are taken in in one turn of the event loop."""
+
 M = TypeVar("M", Operation, Answer)
+
+
+class Visitor(Caller):
+    """A caller as link faults see it."""
+
+    __slots__ = ("client", "delayed", "lost")
+
+    def __init__(self, respond: Respond, *, unary: bool = False) -> None:
+        super().__init__(respond, unary=unary)
+        self.client = CLIENTS
+        """Its name."""
+        self.delayed = 0
+        """Copies of operations and answers that arrive later."""
+        self.lost = 0
+        """Operations and answers that never arrive."""
 
 
 class KVService(kv_pb2_grpc.KVServicer):
@@ -68,57 +88,108 @@ class KVService(kv_pb2_grpc.KVServicer):
         self._faults = faults
         self._clock = clock
 
+    def register(self, server: grpc.aio.Server) -> None:
+        """Serve on this server."""
+        kv_pb2_grpc.add_KVServicer_to_server(self, server)
+        # Registered once more, the stream takes bytes: what is large is parsed part by part.
+        execute: grpc.RpcMethodHandler[bytes, kv_pb2.ResultBatch] = grpc.stream_stream_rpc_method_handler(
+            self.Execute, response_serializer=kv_pb2.ResultBatch.SerializeToString
+        )
+        name = kv_pb2.DESCRIPTOR.services_by_name["KV"].full_name
+        server.add_registered_method_handlers(name, {"Execute": execute})
+
     async def Execute(  # noqa: N802 - the names of methods are the service's
         self,
-        request_iterator: AsyncIterator[kv_pb2.OperationBatch],
-        context: grpc.aio.ServicerContext[kv_pb2.OperationBatch, kv_pb2.ResultBatch],
+        request_iterator: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext[bytes, kv_pb2.ResultBatch],
     ) -> None:
-        """Take in batches until the client hangs up; answers leave as they become ready."""
-        answers = _Answers(self._config.transport.message_bytes - MESSAGE_OVERHEAD_BYTES)
-        writer = asyncio.create_task(answers.write_to(context))
+        """Take in encoded batches; answers leave as they become ready, all of them before the stream ends."""
+        stream = _Stream(self._gate, self._config.limits.turn_answer_bytes, self._room())
+        caller = stream.caller = self.caller(stream.put)
+        writer = asyncio.create_task(stream.write_to(context))
+        fault = ""
         try:
-            async for batch in request_iterator:
-                if writer.done():
-                    break  # answers cannot leave any more
-                self.take(batch, answers.put)
-                # A client that does not read its answers is not read from either.
-                await answers.room_for_more()
+            async for message in request_iterator:
+                try:
+                    for batch in parts(message):
+                        for operations in _slices(batch.operations):
+                            self.take(batch.client_id, operations, caller)
+                            # A client that does not read its answers is not read from either.
+                            await stream.room_for_more()
+                            if writer.done():
+                                return  # answers cannot leave any more
+                            if len(operations) == TURN_OPERATIONS:
+                                await asyncio.sleep(0)  # there may be more, in another turn
+                except DecodeError as error:
+                    fault = str(error)
+                    break
+            await stream.all_answered(writer)
         finally:
             writer.cancel()
+            self._gate.close(caller)
+        if fault:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an OperationBatch: {fault}")
 
-    def take(self, batch: kv_pb2.OperationBatch, put: Respond) -> None:
-        """Take in a batch as far as the link faults let it; `put` gets the answers that they let leave."""
-        client = batch.client_id or CLIENTS
+    def caller(self, put: Respond, *, unary: bool = False) -> Visitor:
+        """A stream or a call; `put` gets the answers that the link faults let leave."""
+        visitor = Visitor(lambda answers, size: self._leave(visitor, put, answers, size), unary=unary)
+        return visitor
 
-        def respond(answers: list[Answer]) -> None:
-            # Decided when the answer leaves: the link may have been cut since the question came.
-            if self._faults.active:
-                answers = self._pass(answers, self._faults.leaving, client, "replies", put)
-            put(answers)
-
-        operations: Sequence[Operation] = batch.operations
+    def take(self, client_id: str, operations: Sequence[Operation], caller: Visitor) -> None:
+        """Take in operations as far as the link faults let them."""
+        caller.client = client_id or CLIENTS
         if self._faults.active:
-            take = functools.partial(self._gate.take, respond=respond)
-            operations = self._pass(operations, self._faults.arriving, client, "requests", take)
-        self._gate.take(operations, respond)
+            # Their answers pass the faults too, when they leave.
+            take = functools.partial(self._gate.take, caller=caller)
+            operations = self._pass(operations, self._faults.arriving, caller, "requests", take)
+        if operations:
+            self._gate.take(operations, caller)
+
+    def _leave(self, caller: Visitor, put: Respond, answers: list[Answer], size: int) -> None:
+        # Decided when the answer leaves: the link may have been cut since the question came.
+        if self._faults.active:
+            late = functools.partial(self._put_late, caller, put)
+            passed = self._pass(answers, self._faults.leaving, caller, "replies", late)
+            if len(passed) < len(answers):
+                # Those that go later or never are not kept for a client that does not read: chaos holds them.
+                self._gate.left(caller, size)
+                self._put_late(caller, put, passed)
+                return
+        put(answers, size)
+
+    def _put_late(self, caller: Visitor, put: Respond, answers: list[Answer]) -> None:
+        """Answers that pay again for what they hold until the client has read them."""
+        if answers and not caller.closed:
+            size = sum([answer.ByteSize() for answer in answers])
+            self._gate.keep(caller, size)
+            put(answers, size)
 
     def _pass(
         self,
-        messages: Iterable[M],
+        messages: Sequence[M],
         fate: Fate,
-        client: str,
+        caller: Visitor,
         kind: MessageKind,
         deliver: Callable[[list[M]], None],
     ) -> list[M]:
         """The messages that the link faults leave alone; copies of the others are delivered later, or never."""
         unharmed = []
         for message in messages:
-            if (delays := fate(client, kind, message.ByteSize)) is ONCE:
+            if (delays := fate(caller.client, kind, message.ByteSize)) is ONCE:
                 unharmed.append(message)
                 continue
+            caller.lost += not delays
+            caller.delayed += len(delays)
             for delay_s in delays:
-                self._clock.call_later(delay_s, deliver, [message])
+                self._clock.call_later(delay_s, self._arrive, caller, deliver, message)
         return unharmed
+
+    def _arrive(self, caller: Visitor, deliver: Callable[[list[M]], None], message: M) -> None:
+        caller.delayed -= 1
+        deliver([message])
+
+    def _room(self) -> int:
+        return self._config.transport.message_bytes - MESSAGE_OVERHEAD_BYTES
 
     async def OpenSession(self, request: kv_pb2.OpenSessionRequest, context: Any) -> kv_pb2.OpenSessionReply:  # noqa: N802
         answer = await self._unary(request.client_id, Operation(kind=kv_pb2.OPEN_SESSION), context)
@@ -153,27 +224,20 @@ class KVService(kv_pb2_grpc.KVServicer):
         return kv_pb2.AppendReply(length=answer.number)
 
     async def _unary(self, client_id: str, operation: Operation, context: Any) -> Answer:
-        client = client_id or CLIENTS
-        delays = await self._copies(self._faults.arriving, client, "requests", operation)
-        await asyncio.sleep(delays[0])
-        answer, *_ = await asyncio.gather(*(self._ask(operation) for _ in delays))
-        for delay_s in (await self._copies(self._faults.leaving, client, "replies", answer))[:1]:
-            await asyncio.sleep(delay_s)
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def put(answers: list[Answer], _: int) -> None:
+            if not answered.done():
+                answered.set_result(answers[0])
+
+        # What link faults take away is never answered, so the caller runs into its deadline.
+        caller = self.caller(put, unary=True)
+        context.add_done_callback(lambda _: self._gate.close(caller))  # the answer is in memory until it has left
+        self.take(client_id, (operation,), caller)
+        answer = await answered
         if answer.error:
             await _abort(context, answer)
         return answer
-
-    async def _copies(self, fate: Fate, client: str, kind: MessageKind, message: Operation | Answer) -> Delays:
-        """The fate of a unary message; a lost one never comes back, so the caller runs into its deadline."""
-        delays = fate(client, kind, message.ByteSize) if self._faults.active else ONCE
-        if not delays:
-            await asyncio.get_running_loop().create_future()
-        return delays
-
-    def _ask(self, operation: Operation) -> Awaitable[Answer]:
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._gate.take((operation,), lambda answers: None if answered.done() else answered.set_result(answers[0]))
-        return answered
 
 
 def _operation(kind: Any, request: Any) -> Operation:
@@ -197,58 +261,91 @@ async def _abort(context: Any, answer: Answer) -> NoReturn:
     raise AssertionError("abort raises")
 
 
-class _Answers:
+class _Stream:
     """Answers that wait for one client stream, or are being written to it."""
 
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._waiting: list[Answer] = []
-        self._bytes = 0
+    def __init__(self, gate: Gate, turn_bytes: int, message_bytes: int) -> None:
+        """A message has about `turn_bytes`, and at most `message_bytes`; above that it has one answer."""
+        self.caller: Visitor
+        self._gate = gate
+        self._turn_bytes = turn_bytes
+        self._message_bytes = message_bytes
+        self._waiting: deque[tuple[list[Answer], int]] = deque()
+        self._changed = asyncio.Event()
         self._news = asyncio.Event()
-        self._written = asyncio.Event()
 
-    def put(self, answers: list[Answer]) -> None:
-        if answers:
-            self._waiting += answers
-            self._bytes += sum([len(answer.value) for answer in answers]) + RESULT_BYTES * len(answers)
-            self._news.set()
+    def put(self, answers: list[Answer], size: int) -> None:
+        self._waiting.append((answers, size))
+        self._news.set()
 
     async def room_for_more(self) -> None:
-        """Wait while more than a full message is unread, which a client that reads never sees."""
-        while self._bytes > self._room:
-            self._written.clear()
-            await self._written.wait()
+        """Wait while more is unread than one turn makes, or reads wait for it to become less."""
+        caller = self.caller
+        while (caller.unread > self._turn_bytes or caller.ready) and not caller.closed:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def all_answered(self, writer: asyncio.Task[None]) -> None:
+        """Wait until every operation is answered and every answer has left, or `writer` has ended."""
+        caller = self.caller
+        # A request or an answer that chaos has lost is never answered: the client's own deadline ends its stream.
+        while (caller.waiting or caller.delayed or caller.lost or caller.unread) and not writer.done():
+            self._changed.clear()
+            await self._changed.wait()
 
     async def write_to(self, context: Any) -> None:
         try:
             while True:
                 await self._news.wait()
                 self._news.clear()
-                waiting, self._waiting, taken = self._waiting, [], self._bytes
-                batch = kv_pb2.ResultBatch(results=waiting)
-                for part in [batch] if batch.ByteSize() <= self._room else _chunks(waiting, self._room):
-                    await context.write(part)
-                self._bytes -= taken
-                self._written.set()
+                while self._waiting:
+                    answers, size = self._take()
+                    for part in _chunks(answers, size, self._message_bytes):
+                        await context.write(part)
+                    self._gate.left(self.caller, size)
+                    self._changed.set()
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
             pass  # the client is gone
         finally:
-            self._bytes = 0
-            self._written.set()
+            self._gate.close(self.caller)
+            self._changed.set()
+
+    def _take(self) -> tuple[list[Answer], int]:
+        """Answers for one message, if they fit into one, and their bytes."""
+        answers, size = self._waiting.popleft()
+        if self._waiting:
+            answers = answers.copy()
+        while self._waiting and size + self._waiting[0][1] <= self._turn_bytes:
+            more, more_bytes = self._waiting.popleft()
+            answers += more
+            size += more_bytes
+        return answers, size
 
 
-def _chunks(answers: list[Answer], room: int) -> list[kv_pb2.ResultBatch]:
-    """Answers split so that each part fits into one gRPC message."""
-    parts: list[list[Answer]] = [[]]
+def _chunks(answers: list[Answer], size: int, room: int) -> Iterator[kv_pb2.ResultBatch]:
+    """Answers in messages that each fit into `room` bytes. `size` bounds the bytes of all."""
+    if size <= room:
+        yield kv_pb2.ResultBatch(results=answers)
+        return
+    part: list[Answer] = []
     used = 0
     for answer in answers:
-        size = RESULT_BYTES + answer.ByteSize()
-        if used + size > room and parts[-1]:
-            parts.append([])
-            used = 0
-        parts[-1].append(answer)
-        used += size
-    return [kv_pb2.ResultBatch(results=part) for part in parts]
+        weight = ANSWER_BYTES + answer.ByteSize()
+        if used + weight > room and part:
+            yield kv_pb2.ResultBatch(results=part)
+            part, used = [], 0
+        part.append(answer)
+        used += weight
+    yield kv_pb2.ResultBatch(results=part)
+
+
+def _slices(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
+    """So many operations as are taken in in one turn of the event loop."""
+    if len(operations) <= TURN_OPERATIONS:
+        yield operations
+        return
+    for at in range(0, len(operations), TURN_OPERATIONS):
+        yield operations[at : at + TURN_OPERATIONS]
 
 
 class InspectionService(inspection_pb2_grpc.InspectionServicer):

@@ -199,10 +199,10 @@ def test_commands_are_answered_as_far_as_they_are_committed() -> None:
     assert sink.heard[1:] == [("lost", 1, [], 3)]
 
 
-def test_much_that_is_committed_at_once_is_applied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_much_that_is_committed_at_once_is_applied_in_parts() -> None:
     """By bytes too: while large values are applied and hashed, no heartbeat leaves."""
-    monkeypatch.setattr("raft_actor_node.runtime.driver.APPLY_BYTES", 200)
     table = Table()
+    table.driver._apply_bytes = 200
     sink = table.propose(*[b"0123456789"] * 8)
     table.written()
     table.hear(*map(ack, table.sent("n2")))

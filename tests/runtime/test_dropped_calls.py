@@ -11,8 +11,9 @@ import pytest
 from raft_actor_node.config import NodeConfig
 from raft_actor_node.links import CLIENTS, LinkRule
 from raft_actor_node.pb import kv_pb2
+from raft_actor_node.runtime.budget import Answer, Caller
 from raft_actor_node.runtime.faults import LinkFaults
-from raft_actor_node.runtime.gate import Answer, Operation, Respond
+from raft_actor_node.runtime.gate import Operation
 from raft_actor_node.runtime.services import KVService
 
 
@@ -22,9 +23,12 @@ class Echo:
     def __init__(self) -> None:
         self.taken: list[int] = []
 
-    def take(self, operations: Sequence[Operation], respond: Respond) -> None:
+    def take(self, operations: Sequence[Operation], caller: Caller) -> None:
         self.taken += [operation.id for operation in operations]
-        respond([Answer(id=operation.id) for operation in operations])
+        caller.respond([Answer(id=operation.id) for operation in operations], 0)
+
+    def left(self, caller: Caller, size: int) -> None:
+        """Answers that are gone."""
 
     def error(self, operation_id: int, code: Any, message: str = "") -> Answer:
         return Answer(id=operation_id, error=kv_pb2.ErrorCode.Name(code), message=message)
@@ -46,10 +50,11 @@ def test_what_is_dropped_is_not_answered(lost: Literal["requests", "replies"], t
     gate, answers = Echo(), list[Answer]()
     config = NodeConfig(cluster_id="c", node_id="n1", members=["n1", "n2", "n3"], storage={"dir": "unused"})  # type: ignore[arg-type]
     service = KVService(config, gate, faults, Standstill())  # type: ignore[arg-type]
-    service.take(kv_pb2.OperationBatch(operations=[Operation(id=1), Operation(id=2)]), answers.extend)
+    caller = service.caller(lambda passed, _: answers.extend(passed))
+    service.take("", [Operation(id=1), Operation(id=2)], caller)
     assert gate.taken == taken
     assert answers == []
     assert faults.counters.dropped == 2
     faults.replace(())
-    service.take(kv_pb2.OperationBatch(operations=[Operation(id=3)]), answers.extend)
+    service.take("", [Operation(id=3)], caller)
     assert [answer.id for answer in answers] == [3]

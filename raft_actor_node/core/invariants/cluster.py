@@ -406,7 +406,8 @@ class ClusterInvariants:
             self._fail(Rule.DISK, node.node_id, "two writes under way")
         if first > len(disk.terms) + 1:
             self._fail(Rule.DISK, node.node_id, f"a gap before {first}: the disk holds {len(disk.terms)} entries")
-        if list(persist.terms) != list(node.log.terms(first, node.log.last_index + 1)):
+        end = first + len(persist.terms) if persist.terms else node.log.last_index + 1
+        if list(persist.terms) != list(node.log.terms(first, end)):
             self._fail(Rule.DISK, node.node_id, f"from {first} on, other entries go to the disk than are in the log")
         disk.writing = persist
 

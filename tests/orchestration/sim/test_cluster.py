@@ -591,10 +591,10 @@ class _Boastful(RaftNode):
 class _Forgetful(Store):
     """Fails at the third command."""
 
-    def apply(self, first_index: int, terms: Any, payloads: Any) -> Any:
+    def apply(self, first_index: int, terms: Any, payloads: Any, budget: int = 1 << 62) -> Any:
         if first_index >= 3:
             raise RuntimeError("a bug")
-        return super().apply(first_index, terms, payloads)
+        return super().apply(first_index, terms, payloads, budget)
 
 
 class _Votes(Silent):
@@ -645,8 +645,8 @@ def test_a_bug_in_any_part_is_told() -> None:
 class _Hasty(Store):
     """Believes to have applied one entry more than it was given."""
 
-    def apply(self, first_index: int, terms: Any, payloads: Any) -> Any:
-        results = super().apply(first_index, terms, payloads)
+    def apply(self, first_index: int, terms: Any, payloads: Any, budget: int = 1 << 62) -> Any:
+        results = super().apply(first_index, terms, payloads, budget)
         self.last_applied += 1
         return results
 

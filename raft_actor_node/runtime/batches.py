@@ -1,0 +1,70 @@
+"""Takes the message of a client apart before it is parsed: a message of a few MB can hold a million operations.
+
+OperationBatch (proto/kv.proto) is a string and a list of operations. Any run of its fields is an OperationBatch again,
+so a large one is parsed part by part, and each part gets the name of the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from google.protobuf.message import DecodeError
+
+from raft_actor_node.pb.kv_pb2 import OperationBatch
+
+PART_BYTES = 256 * 1024
+"""A message up to this size is parsed at once, and a larger one in parts of this size, or of one operation."""
+_LENGTH_DELIMITED = 2
+_FIXED = {1: 8, 5: 4}
+_CLIENT_ID = OperationBatch.CLIENT_ID_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
+_LONGEST_VARINT = 10
+
+
+def parts(message: bytes) -> Iterator[OperationBatch]:
+    """The batch in an encoded message, in parts. Raises DecodeError when the message, or what is left of it, is
+    malformed.
+
+    The name of the client counts from where it stands in the message: every encoder known puts it first.
+    """
+    if len(message) <= PART_BYTES:
+        yield OperationBatch.FromString(message)
+        return
+    client, begin, at = b"", 0, 0
+    while at < len(message):
+        start = at
+        tag, at = _varint(message, at)
+        at = _end(message, tag & 7, at)
+        if tag == _CLIENT_ID:
+            client = message[start:at]
+        elif at - begin > PART_BYTES and start > begin:
+            yield OperationBatch.FromString(client + message[begin:start])
+            begin = start
+    yield OperationBatch.FromString(client + message[begin:])
+
+
+def _end(message: bytes, wire_type: int, at: int) -> int:
+    """Where a field ends whose content begins at `at`."""
+    if wire_type == _LENGTH_DELIMITED:
+        length, at = _varint(message, at)
+        end = at + length
+    elif wire_type == 0:
+        _, end = _varint(message, at)
+    elif wire_type in _FIXED:
+        end = at + _FIXED[wire_type]
+    else:
+        raise DecodeError(f"OperationBatch: wire type {wire_type}")
+    if end > len(message):
+        raise DecodeError("OperationBatch: a field is longer than the message")
+    return end
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """(number, where it ends)."""
+    number = shift = 0
+    for position in range(at, min(at + _LONGEST_VARINT, len(message))):
+        byte = message[position]
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position + 1
+        shift += 7
+    raise DecodeError("OperationBatch: a number does not end")
