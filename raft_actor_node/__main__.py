@@ -15,6 +15,7 @@ import uvloop
 
 from raft_actor_node.config import load_node_config
 from raft_actor_node.errors import ConfigError, RaftLabError
+from raft_actor_node.runtime.logs import RepeatFilter
 from raft_actor_node.runtime.process import run_node
 
 
@@ -48,6 +49,8 @@ def _log_to(path: str | None) -> None:
         logging.basicConfig(filename=path, level=logging.INFO, format=line, datefmt="%H:%M:%S")
     except OSError as error:
         raise ConfigError(f"log_file: {path}: {error.strerror}") from None
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RepeatFilter())
 
 
 if __name__ == "__main__":

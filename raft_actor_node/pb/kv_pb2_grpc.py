@@ -125,7 +125,8 @@ class KVServicer:
 
     def Execute(self, request_iterator, context):
         """Any number of operations of any number of sessions. Results come back in any order, matched by id.
-        The stream has no deadline; the sender keeps one per operation.
+        The stream has no deadline; the sender keeps one per operation. When the client has sent its last batch
+        (half-close), the stream ends after the last result; a client that reads no results is not read from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable
 from time import monotonic_ns
 
 KEPT = 65536
+RECENT = 4096
+"""Samples that percentiles are made of: few enough to be sorted between two messages."""
 LAG_INTERVAL_S = 0.05
 
 
@@ -33,12 +36,20 @@ class Samples:
         self.total += 1
 
     def since(self, time_ns: int) -> list[int]:
-        """Samples taken at or after time_ns on the monotonic clock, in no order."""
-        return [us for taken_ns, us in zip(self._times[:], self._values[:], strict=False) if taken_ns >= time_ns]
+        """Samples taken at or after time_ns on the monotonic clock, in their order."""
+        oldest = self.total % KEPT if len(self._values) == KEPT else 0
+        # Two runs, in each of which times grow: the older behind `oldest`, the younger before it.
+        runs = ((oldest, len(self._values)), (0, oldest))
+        return [us for lo, hi in runs for us in self._values[bisect_left(self._times, time_ns, lo, hi) : hi]]
 
     def percentiles(self, *shares: float) -> list[float]:
-        """Nearest-rank percentiles of what is remembered; zeros when nothing is."""
-        ordered = sorted(self._values[:])
+        """Nearest-rank percentiles of the last RECENT samples; zeros when there are none."""
+        end = self.total % KEPT or len(self._values)
+        begin = max(end - RECENT, 0)
+        recent = self._values[begin:end]
+        if len(recent) < min(RECENT, len(self._values)):
+            recent.extend(self._values[len(recent) - RECENT :])
+        ordered = sorted(recent)
         if not ordered:
             return [0.0 for _ in shares]
         return [float(ordered[min(int(share * len(ordered)), len(ordered) - 1)]) for share in shares]

@@ -372,6 +372,20 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         self._clock = clock
 
     async def GetStatus(self, request: inspection_pb2.StatusRequest, context: Any) -> inspection_pb2.StatusReply:  # noqa: N802
+        hashing = self._driver.store.hash_state() if request.with_state_hash else None
+        if hashing is not None:
+            next(hashing)  # of this moment, as everything else in the reply
+        reply = self._status(request)
+        while hashing is not None:
+            try:
+                next(hashing)
+            except StopIteration as done:
+                reply.state_hash = done.value
+                break
+            await asyncio.sleep(0)
+        return reply
+
+    def _status(self, request: inspection_pb2.StatusRequest) -> inspection_pb2.StatusReply:
         node, store = self._driver.node, self._driver.store
         now = self._clock.now()
         fsync_p50, fsync_p99, fsync_max = self._driver.fsync.percentiles(0.50, 0.99, 1.0)
@@ -404,7 +418,6 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             session_count=store.session_count,
             key_count=store.key_count,
             applied_hash=store.applied_hash(),
-            state_hash=store.state_hash() if request.with_state_hash else b"",
             prefix_hash=store.prefix_hash(request.hash_index) if request.hash_index else b"",
             counters=self._counters(),
             fsync_p50_us=fsync_p50,
@@ -417,6 +430,8 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             pid=os.getpid(),
             now_ns=self._clock.now_ns(),
             pending_operations=self._gate.waiting,
+            pending_bytes=self._gate.budget.held,
+            session_bytes=store.kept_bytes,
         )
 
     def _counters(self) -> inspection_pb2.Counters:
@@ -449,7 +464,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         hi = min(request.end_index or log.last_index + 1, log.last_index + 1, lo + LOG_PAGE)
         if hi <= lo:
             return inspection_pb2.LogReply(first_index=lo)
-        hi, _ = log.batch_end(lo, hi - lo, self._config.transport.message_bytes - MESSAGE_OVERHEAD_BYTES)
+        hi, _ = log.batch_end(lo, hi - lo, self._config.raft.max_batch_bytes)
         return inspection_pb2.LogReply(first_index=lo, terms=log.terms(lo, hi), payloads=log.payloads(lo, hi))
 
     async def GetSamples(self, request: inspection_pb2.SamplesRequest, context: Any) -> inspection_pb2.SamplesReply:  # noqa: N802

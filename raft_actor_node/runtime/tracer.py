@@ -11,6 +11,7 @@ import json
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import islice
 from time import monotonic_ns
 
 from raft_actor_node.core import TraceEvent
@@ -63,10 +64,11 @@ class Tracer:
         """(number, time_ns, event) of everything remembered above `after`, then, to follow, of what comes."""
         while True:
             news = self._news
-            for number, time_ns, event in list(self._events):
-                if number > after:
-                    after = number
-                    yield number, time_ns, event
+            # Numbers follow one another: those that are new stand at the end.
+            new = list(islice(reversed(self._events), max(self._number - after, 0)))
+            for number, time_ns, event in reversed(new):
+                after = number
+                yield number, time_ns, event
             if not follow:
                 return
             await news.wait()
