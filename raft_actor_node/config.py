@@ -21,12 +21,12 @@ NodeId = Annotated[str, Field(pattern=f"^{NODE_ID_PATTERN}$")]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """Room that a gRPC message leaves for everything in it that is not key, value or entry payload."""
-OPERATION_BYTES = 128
-"""What an operation that waits takes of `limits.pending_bytes` beside its key and values."""
 ANSWER_BYTES = 64
 """Bound of what an answer weighs beside its value."""
 VALUE_COPIES = 3
 """How often an answer lies in memory on its way to a client: as a result, in a message, and encoded."""
+OPERATION_BYTES = 64 + VALUE_COPIES * ANSWER_BYTES
+"""What an operation that waits takes of `limits.pending_bytes` beside its key and values, its answer included."""
 
 
 def _off(value: Any) -> Any:
@@ -96,8 +96,8 @@ class LimitSettings(Section):
     """Operations that may wait on one node; more are refused as OVERLOADED."""
     pending_bytes: Size = 64 * 1024 * 1024
     """Bytes that operations may take on one node: keys and values of those that wait, the longest answers that writes
-    and unary gets may get, and answers that clients have not read. More is refused as OVERLOADED. One stream or call
-    holds at most as much as is free, hence never more than half."""
+    and unary gets may get, and answers that clients have not read. Operations may take three quarters of it; more is
+    refused as OVERLOADED. One stream or call takes at most as much as it leaves for others."""
     session_bytes: Size = 32 * 1024 * 1024
     """Bytes of the values that the session table keeps: the retry of a compare-and-swap that failed gets the value that
     it saw. A compare-and-swap that might add to more is refused as OVERLOADED."""
@@ -220,15 +220,20 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
             "limits.value_bytes: a compare-and-swap of the largest key and two of the largest values must fit into "
             f"transport.message_bytes less {MESSAGE_OVERHEAD_BYTES} B, that is {room} B"
         )
-    # A compare-and-swap carries two values and may be answered with a third; one caller holds at most half.
-    largest = OPERATION_BYTES + limits.key_bytes + (2 + VALUE_COPIES) * limits.value_bytes + VALUE_COPIES * ANSWER_BYTES
-    need = 2 * largest
+    need = least_pending_bytes(limits)
     if limits.pending_bytes < need:
         faults.append(
-            "limits.pending_bytes: a compare-and-swap of the largest key and values must fit into its half: "
+            "limits.pending_bytes: too small for a compare-and-swap of the largest key and values and for its answer; "
             f"at least {need} B, or a smaller limits.value_bytes"
         )
     return faults
+
+
+def least_pending_bytes(limits: LimitSettings) -> int:
+    """The least `limits.pending_bytes` with which every legal operation can be taken in and answered."""
+    operation = 2 * OPERATION_BYTES + limits.key_bytes + (2 + VALUE_COPIES) * limits.value_bytes
+    # One caller may hold half: of three quarters for operations, of a quarter at least for answers (runtime/budget.py).
+    return max(operation * 8 // 3 + 8, 8 * VALUE_COPIES * (ANSWER_BYTES + limits.value_bytes))
 
 
 def unwise(config: NodeConfig) -> list[str]:

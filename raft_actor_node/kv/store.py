@@ -165,7 +165,7 @@ class Store:
         apply, results = self._apply, list[Result]()
         self._first, self._left = first_index, budget - sum(map(len, payloads))
         for index, payload in enumerate(payloads, first_index):
-            result = apply(index, payload)
+            result = apply(index, payload) if self._left >= 0 or index == first_index else None
             if result is None:
                 terms, payloads = terms[: len(results)], payloads[: len(results)]
                 break

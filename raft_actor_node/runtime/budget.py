@@ -48,7 +48,10 @@ class Caller:
 
 
 class Budget:
-    """Bytes that all callers of a node hold together."""
+    """Bytes that all callers of a node hold together.
+
+    Operations may take three quarters of it, answers all: however much has been taken in, it can be answered.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -56,8 +59,12 @@ class Budget:
         self.starved: list[Caller] = []
         """Callers whose reads wait for some of it to be free."""
 
-    def allowance(self, caller: Caller) -> int:
-        """Bytes that a caller may take: with them it holds no more than is left for all others."""
+    def for_operations(self, caller: Caller) -> int:
+        """Bytes that operations of a caller may take: with them it holds no more than is left for others."""
+        return (self.limit * 3 // 4 - self.held - caller.held) // 2
+
+    def for_answers(self, caller: Caller) -> int:
+        """The same for answers."""
         return (self.limit - self.held - caller.held) // 2
 
     def hold(self, caller: Caller, cost: int) -> None:

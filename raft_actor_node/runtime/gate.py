@@ -77,7 +77,7 @@ class Gate:
         reads = Reads(self, caller)
         at_once: list[Answer] = []
         key_bytes, value_bytes = limits.key_bytes, limits.value_bytes
-        allowance = self.budget.allowance(caller)
+        allowance = self.budget.for_operations(caller)
         for operation in operations:
             kind, key, value = operation.kind, operation.key, operation.value
             session_id, sequence = operation.session_id, operation.sequence
@@ -155,9 +155,9 @@ class Gate:
 
     def overloaded(self, operation_id: int, cost: int, message: str = "") -> Answer:
         """The answer to an operation that would need so many bytes of the budget."""
-        if 2 * cost > self.budget.limit:
+        if cost > self.budget.limit * 3 // 8:
             # Only parameters that break a rule (config.static_faults) let this happen.
-            reason = f"operation: needs {cost} bytes, and at most half of limits.pending_bytes are allowed"
+            reason = f"operation: needs {cost} bytes, more than 3/8 of limits.pending_bytes"
             return self.error(operation_id, ErrorCode.BAD_ARGUMENT, reason)
         return self.error(operation_id, ErrorCode.OVERLOADED, message)
 
@@ -218,17 +218,23 @@ class Gate:
     def answer_reads(self) -> None:
         """Look up values for confirmed reads, as many bytes as one turn may; one caller after the other."""
         budget = left = self._limits.turn_answer_bytes
-        for _ in range(len(self._queue)):
-            caller = self._queue.popleft()
+        queue, self._queue = self._queue, deque()
+        served = []
+        for caller in queue:
             caller.queued = False
-            left -= self._answer(caller, left, first=left == budget)
+            used = self._answer(caller, left, first=left == budget)
+            left -= used
+            if used:
+                served.append(caller)
+            else:
+                self._enqueue(caller)
+        for caller in served:  # behind those that got nothing
             self._enqueue(caller)
 
     def _answer(self, caller: Caller, left: int, *, first: bool) -> int:
         """Answer reads of one caller with at most `left` bytes, or one read if it is the first of this turn. Returns
         the bytes."""
-        # A unary call has paid for its answer.
-        free = self.budget.limit if caller.unary else self.budget.allowance(caller) // VALUE_COPIES
+        free = self._free(caller) // VALUE_COPIES
         room = min(free, self._limits.turn_answer_bytes - caller.unread)
         get, answers, used = self.get, list[Answer](), 0
         while caller.ready:
@@ -256,6 +262,12 @@ class Gate:
         if answers:
             self.deliver(caller, answers, used)
         return used
+
+    def _free(self, caller: Caller) -> int:
+        """Bytes of the budget that the answers of reads may take."""
+        if caller.unary and caller.ready:  # it has paid before, for the value that was there
+            return self.budget.limit - self.budget.held + caller.ready[0].cost
+        return self.budget.for_answers(caller)
 
     def _unblock(self, caller: Caller) -> None:
         caller.blocked = False

@@ -1,0 +1,511 @@
+"""What bounds the memory and the turns of a node: budgets of the gate, of applying, of one write of the log."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raft_actor_node.config import ANSWER_BYTES, VALUE_COPIES, LimitSettings, NodeConfig
+from raft_actor_node.core import Persist
+from raft_actor_node.kv.commands import ErrorCode, Kind, decode, encode
+from raft_actor_node.kv.store import Store
+from raft_actor_node.pb import kv_pb2
+from raft_actor_node.runtime.budget import Caller
+from raft_actor_node.runtime.gate import Gate, Operation
+from tests.core.harness import World
+
+KB = 1024
+LIMITS: dict[str, Any] = {
+    "value_bytes": 4 * KB,
+    "key_bytes": 16,
+    "pending_bytes": 128 * KB,
+    "session_bytes": 16 * KB,
+    "turn_answer_bytes": 8 * KB,
+    "turn_apply_bytes": 8 * KB,
+}
+
+
+class Hand:
+    """A driver that appends, applies and confirms when the test says so; it leads."""
+
+    def __init__(self, value_bytes: int) -> None:
+        self.store = Store(value_bytes=value_bytes)
+        self.node = SimpleNamespace(leader_id="n1")
+        self.after_step: Callable[[], None]
+        self.proposals: list[tuple[Sequence[bytes], Any]] = []
+        self.sinks: list[Any] = []
+        self.awake = False
+
+    def propose(self, payloads: Sequence[bytes], sink: Any) -> None:
+        self.proposals.append((payloads, sink))
+
+    def read(self, sink: Any) -> None:
+        self.sinks.append(sink)
+
+    def wake(self) -> None:
+        self.awake = True
+
+    def commit(self) -> None:
+        """Apply and answer everything proposed, then what was read."""
+        proposals, self.proposals = self.proposals, []
+        for payloads, sink in proposals:
+            at = 0
+            while at < len(payloads):
+                part = payloads[at:]
+                results = self.store.apply(self.store.last_applied + 1, [1] * len(part), part, 8 * KB)
+                sink.applied(at, results)
+                at += len(results)
+        sinks, self.sinks = self.sinks, []
+        for sink in sinks:
+            sink.readable()
+
+    def turn(self) -> None:
+        self.awake = False
+        self.after_step()
+
+
+class Bench:
+    """A gate, its hand-driven driver, and clients that read when the test says so."""
+
+    def __init__(self, **limits: Any) -> None:
+        config = SimpleNamespace(limits=LimitSettings(**{**LIMITS, **limits}))
+        self.limits = config.limits
+        self.driver = Hand(config.limits.value_bytes)
+        self.gate = Gate(config, self.driver)  # type: ignore[arg-type]
+
+    def client(self, *, unary: bool = False) -> Client:
+        return Client(self, unary)
+
+    def has(self, value: bytes, key: bytes = b"k") -> None:
+        """A key holds a value."""
+        client = self.client()
+        client.ask(Kind.PUT, key=key, value=value)
+        self.finish()
+        client.read()
+
+    def finish(self) -> None:
+        """Everything is applied, confirmed and answered, as far as clients read."""
+        self.driver.commit()
+        self.driver.turn()
+        while self.driver.awake:
+            self.driver.turn()
+
+
+class Client:
+    def __init__(self, bench: Bench, unary: bool) -> None:
+        self.caller = Caller(self._take, unary=unary)
+        self.answers: list[kv_pb2.OperationResult] = []
+        self.unread: list[tuple[int, int]] = []
+        """Bytes of what arrived, and those of errors in it, which the budget does not refuse."""
+        self._bench = bench
+        self._id = 0
+
+    def ask(self, kind: Kind, count: int = 1, key: bytes = b"k", value: bytes = b"", **more: Any) -> None:
+        operations = []
+        for _ in range(count):
+            self._id += 1
+            operations.append(Operation(id=self._id, kind=int(kind), key=key, value=value, **more))  # type: ignore[arg-type]
+        self._bench.gate.take(operations, self.caller)
+
+    def read(self) -> None:
+        """Everything that was sent."""
+        unread, self.unread = self.unread, []
+        for size, _ in unread:
+            self._bench.gate.left(self.caller, size)
+
+    def unread_errors(self) -> int:
+        """What its unread errors take of the budget."""
+        return VALUE_COPIES * sum(errors for _, errors in self.unread)
+
+    def errors(self) -> Counter[int]:
+        return Counter(answer.error for answer in self.answers)
+
+    def _take(self, answers: list[kv_pb2.OperationResult], size: int) -> None:
+        assert size >= sum(len(answer.value) for answer in answers)
+        self.answers += answers
+        errors = sum(ANSWER_BYTES + len(answer.message) for answer in answers if answer.error)
+        self.unread.append((size, errors))
+
+
+OK, OVERLOADED = int(ErrorCode.OK), int(ErrorCode.OVERLOADED)
+
+
+@pytest.mark.parametrize("kind", [Kind.PUT, Kind.APPEND, Kind.COMPARE_AND_SWAP, Kind.DELETE])
+@pytest.mark.parametrize("unary", [False, True])
+def test_what_does_not_fit_is_overloaded_and_has_no_effect(kind: Kind, unary: bool) -> None:
+    """And what one caller holds leaves as much for others."""
+    bench = Bench()
+    greedy, other = bench.client(unary=unary), bench.client()
+    greedy.ask(kind, 1000, value=b"v" * KB)
+    refused = greedy.errors()[OVERLOADED]
+    assert 800 < refused < 1000
+    greedy.read()
+    assert 2 * bench.gate.budget.held <= bench.limits.pending_bytes
+    assert sum(len(payloads) for payloads, _ in bench.driver.proposals) == 1000 - refused
+    other.ask(Kind.PUT, 10, key=b"o", value=b"v" * KB)
+    assert other.errors() == {}, "not refused"
+    bench.finish()
+    for client in (greedy, other):
+        client.read()
+    assert bench.gate.budget.held == bench.gate.waiting == 0
+    greedy.ask(kind, value=b"v" * KB)
+    assert greedy.errors()[OVERLOADED] == refused
+
+
+def test_a_unary_get_pays_for_its_answer_when_it_comes_and_until_it_has_left() -> None:
+    bench = Bench()
+    bench.has(b"v" * 4 * KB)
+    calls = [bench.client(unary=True) for _ in range(100)]
+    for call in calls:
+        call.ask(Kind.GET)
+        call.read()  # refusals
+    bench.finish()
+    served = [call for call in calls if call.errors()[OK]]
+    assert 1 < len(served) * VALUE_COPIES * 4 * KB <= bench.limits.pending_bytes
+    assert sum(call.errors()[OVERLOADED] for call in calls) == 100 - len(served)
+    for call in served:
+        call.read()
+        bench.gate.close(call.caller)
+    late = bench.client(unary=True)
+    late.ask(Kind.GET)
+    bench.finish()
+    assert late.errors() == {OK: 1}
+
+
+def test_answers_of_a_turn_are_bounded_and_streams_take_turns() -> None:
+    bench = Bench()
+    bench.has(b"v" * 2 * KB)
+    streams = [bench.client() for _ in range(4)]
+    for stream in streams:
+        stream.ask(Kind.GET, 9)
+    bench.driver.commit()
+    turns = 0
+    while any(len(stream.answers) < 9 for stream in streams):
+        before = [len(stream.answers) for stream in streams]
+        bench.driver.turn()
+        built = [len(stream.answers) - count for stream, count in zip(streams, before, strict=True)]
+        assert 0 < sum(built) * 2 * KB <= bench.limits.turn_answer_bytes
+        for stream in streams:
+            stream.read()
+        turns += 1
+        lengths = [len(stream.answers) for stream in streams]
+        assert max(lengths) - min(lengths) <= 4, "none is left behind"
+    assert [answer.id for answer in streams[0].answers] == list(range(1, 10))
+
+
+def test_a_stream_that_does_not_read_gets_no_more_and_others_do() -> None:
+    bench = Bench()
+    bench.has(b"v" * 4 * KB)
+    lazy, diligent = [bench.client() for _ in range(8)], bench.client()
+    for stream in lazy:
+        stream.ask(Kind.GET, 20)
+    diligent.ask(Kind.GET, 3, key=b"small")
+    bench.finish()
+    assert bench.gate.budget.held <= bench.limits.pending_bytes
+    assert sum(len(stream.answers) for stream in lazy) * 4 * KB * VALUE_COPIES <= bench.limits.pending_bytes
+    assert len(diligent.answers) == 3
+    assert not bench.driver.awake, "a node does not spin for a client that does not read"
+    for _ in range(1000):
+        for stream in lazy:
+            stream.read()
+        bench.finish()
+    assert [len(stream.answers) for stream in lazy] == [20] * 8, "all of it, once they read"
+    for stream in lazy:
+        stream.read()
+    diligent.read()
+    assert bench.gate.budget.held == bench.gate.waiting == 0
+
+
+def test_whatever_waits_can_be_answered() -> None:
+    """Reads that have taken all that operations may take leave enough for the longest answer."""
+    bench = Bench()
+    bench.has(b"v" * 4 * KB)
+    streams = [bench.client() for _ in range(20)]
+    for stream in streams:
+        stream.ask(Kind.GET, 500)
+        stream.read()
+    assert bench.gate.budget.held > bench.limits.pending_bytes // 2
+    for _ in range(2000):
+        bench.finish()
+        for stream in streams:
+            stream.read()
+    assert all(stream.caller.waiting == 0 for stream in streams)
+    assert bench.gate.budget.held == bench.gate.waiting == 0
+
+
+def test_a_value_longer_than_a_turn_is_answered_alone() -> None:
+    bench = Bench(turn_answer_bytes=KB)
+    bench.has(b"v" * 4 * KB)
+    stream = bench.client()
+    stream.ask(Kind.GET, 2)
+    bench.finish()
+    assert len(stream.answers) == 1
+    stream.read()
+    bench.finish()
+    assert len(stream.answers) == 2
+
+
+def test_a_caller_that_is_gone_holds_nothing() -> None:
+    bench = Bench()
+    gone = bench.client()
+    gone.ask(Kind.GET, 5)
+    gone.ask(Kind.PUT, 5, value=b"v" * KB)
+    bench.gate.close(gone.caller)
+    bench.finish()
+    assert gone.answers == []
+    assert bench.gate.budget.held == bench.gate.waiting == 0
+
+
+def test_a_swap_pays_for_the_longest_value_that_it_may_see() -> None:
+    """Also for one that is only pending: what puts before it write, and what appends make longer."""
+    bench = Bench()
+    stream = bench.client()
+    stream.ask(Kind.PUT, value=b"v" * 4000)
+    for _ in range(100):
+        stream.ask(Kind.APPEND, value=b"z")
+        stream.ask(Kind.COMPARE_AND_SWAP, value=b"y")
+        stream.read()  # refusals
+    bench.driver.commit()
+    assert bench.gate.budget.held <= bench.limits.pending_bytes
+    seen = [answer for answer in stream.answers if answer.value]
+    assert seen
+    assert sum(VALUE_COPIES * (ANSWER_BYTES + len(answer.value)) for answer in seen) <= bench.limits.pending_bytes
+
+
+def test_the_session_table_keeps_no_more_than_its_budget() -> None:
+    """The retry of a failed swap gets what the first one saw, as long as the session does nothing else."""
+    bench = Bench()
+    stream = bench.client()
+    stream.ask(Kind.PUT, value=b"v" * 4 * KB)
+    stream.ask(Kind.OPEN_SESSION, 10, key=b"")
+    bench.finish()
+    sessions = [answer.number for answer in stream.answers if answer.number]
+    for session in sessions:
+        stream.ask(Kind.COMPARE_AND_SWAP, value=b"n", session_id=session, sequence=1)
+        bench.finish()
+        stream.read()
+    assert stream.errors()[OVERLOADED] == 6
+    assert "limits.session_bytes" in next(answer.message for answer in stream.answers if answer.error)
+    assert bench.driver.store.kept_bytes == 16 * KB
+    stream.answers.clear()
+    stream.read()
+    stream.ask(Kind.COMPARE_AND_SWAP, value=b"n", session_id=sessions[0], sequence=1)
+    bench.finish()
+    assert [len(answer.value) for answer in stream.answers] == [4 * KB], "the retry"
+    stream.ask(Kind.COMPARE_AND_SWAP, value=b"n", session_id=sessions[0], sequence=2)
+    bench.finish()
+    assert stream.errors() == {OK: 2}, "in the place of what the session kept"
+    stream.ask(Kind.PUT, key=b"o", session_id=sessions[1], sequence=2)
+    bench.finish()
+    stream.read()
+    assert bench.driver.store.kept_bytes == 12 * KB
+    stream.ask(Kind.COMPARE_AND_SWAP, value=b"n", session_id=sessions[9], sequence=1)
+    bench.finish()
+    assert stream.errors() == {OK: 4}
+
+
+# ---------------------------------------------------------------------------------------- retries
+
+
+def opened(bench: Bench, count: int) -> list[int]:
+    client = bench.client()
+    client.ask(Kind.OPEN_SESSION, count, key=b"")
+    bench.finish()
+    client.read()
+    return [answer.number for answer in client.answers]
+
+
+@pytest.mark.parametrize("end", ["applied", "refused", "lost"])
+def test_a_retry_of_a_pending_write_gets_the_answer_of_the_first(end: str) -> None:
+    bench = Bench()
+    (session,) = opened(bench, 1)
+    first, again = bench.client(), bench.client(unary=True)
+    for client in (first, again, again):
+        client.ask(Kind.APPEND, value=b"abc", session_id=session, sequence=1)
+    ((payloads, sink),) = bench.driver.proposals
+    assert len(payloads) == 1, "appended once"
+    if end == "applied":
+        bench.finish()
+        assert [answer.number for answer in first.answers + again.answers] == [3, 3, 3]
+    else:
+        sink.refused() if end == "refused" else sink.lost(0)
+        bench.driver.proposals.clear()
+        code = ErrorCode.NOT_LEADER if end == "refused" else ErrorCode.OUTCOME_UNKNOWN
+        assert [answer.error for answer in first.answers + again.answers] == [int(code)] * 3
+    assert [answer.id for answer in again.answers] == [1, 2]
+    for client in (first, again):
+        client.read()
+    assert bench.gate.budget.held == bench.gate.waiting == 0
+    again.ask(Kind.APPEND, value=b"abc", session_id=session, sequence=1)
+    if end != "applied":
+        assert len(bench.driver.proposals[-1][0]) == 1, "what has ended is asked anew"
+    bench.finish()
+    assert bench.gate.get(b"k") == b"abc"
+    assert again.answers[-1].number == 3, "after the first has ended, from the session table or from the log"
+
+
+def test_what_is_not_the_same_command_of_the_same_session_is_no_retry() -> None:
+    bench = Bench()
+    one, other = opened(bench, 2)
+    client = bench.client()
+    client.ask(Kind.APPEND, value=b"a", session_id=one, sequence=1)
+    client.ask(Kind.APPEND, value=b"a", session_id=other, sequence=1)
+    client.ask(Kind.APPEND, value=b"b", session_id=one, sequence=1)
+    client.ask(Kind.APPEND, value=b"c", session_id=one, sequence=2)
+    client.ask(Kind.APPEND, value=b"d")
+    client.ask(Kind.APPEND, value=b"d")
+    bench.finish()
+    assert bench.gate.get(b"k") == b"aacdd"
+    assert [answer.number for answer in client.answers] == [1, 2, 0, 3, 4, 5]
+    assert client.answers[2].error == int(ErrorCode.SEQUENCE_REUSED)
+
+
+# ---------------------------------------------------------------------------------------- anything
+
+
+KINDS = [Kind.PUT, Kind.GET, Kind.DELETE, Kind.COMPARE_AND_SWAP, Kind.APPEND]
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_is_asked_the_budgets_hold_and_each_operation_is_answered_once(seed: int) -> None:
+    rng = random.Random(seed)
+    bench = Bench()
+    (*sessions,) = opened(bench, 3)
+    clients = [bench.client(unary=rng.random() < 0.3) for _ in range(5)]
+    sequences = dict.fromkeys(sessions, 1)
+    for _ in range(60):
+        client = rng.choice(clients)
+        match rng.randrange(5):
+            case 0 | 1:
+                more: dict[str, Any] = {}
+                kind = rng.choice(KINDS)
+                if kind != Kind.GET and rng.random() < 0.5:
+                    session = rng.choice(sessions)
+                    sequences[session] += rng.random() < 0.5
+                    more = {"session_id": session, "sequence": sequences[session]}
+                value = b"v" * rng.choice([0, 1, 500, 4 * KB])
+                client.ask(kind, rng.choice([1, 3, 40]), key=rng.choice([b"k", b"l"]), value=value, **more)
+            case 2:
+                bench.driver.commit()
+            case 3:
+                before = sum(_value_bytes(each) for each in clients)
+                bench.driver.turn()
+                built = sum(_value_bytes(each) for each in clients) - before
+                assert built <= bench.limits.turn_answer_bytes
+            case 4:
+                client.read()
+        errors = sum(each.unread_errors() for each in clients)
+        assert bench.gate.budget.held - errors <= bench.limits.pending_bytes
+    for _ in range(1000):
+        bench.finish()
+        for client in clients:
+            client.read()
+        if not bench.gate.waiting:
+            break
+    assert bench.gate.budget.held == bench.gate.waiting == bench.gate.kept_soon == 0
+    assert bench.gate.originals == {}
+    for client in clients:
+        assert Counter(answer.id for answer in client.answers) == Counter(range(1, client._id + 1))
+
+
+def _value_bytes(client: Client) -> int:
+    return sum(len(answer.value) for answer in client.answers)
+
+
+# ---------------------------------------------------------------------------------------- applying, writing
+
+
+def touched(values: dict[bytes, bytes], payload: bytes) -> int:
+    """Bytes that applying a command reads and writes, of payload and values, counted beside the store; the values
+    follow."""
+    command = decode(payload)
+    current = values.get(command.key)
+    length = len(current or b"")
+    match command.kind:
+        case Kind.PUT:
+            values[command.key] = command.value
+            return len(payload)
+        case Kind.COMPARE_AND_SWAP:
+            if current == command.expected:
+                values[command.key] = command.value
+            return len(payload) + length
+        case Kind.APPEND:
+            if length + len(command.value) <= 4 * KB:
+                values[command.key] = (current or b"") + command.value
+            return len(payload) + 2 * length
+    values.pop(command.key, None)
+    return len(payload)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32), budget=st.integers(1, 40_000))
+def test_applying_touches_no_more_than_the_budget(seed: int, budget: int) -> None:
+    """Or one entry alone; and what is applied in parts is what is applied at once."""
+    rng = random.Random(seed)
+    payloads = []
+    for _ in range(rng.randrange(1, 60)):
+        kind = rng.choice([Kind.PUT, Kind.DELETE, Kind.COMPARE_AND_SWAP, Kind.APPEND])
+        expected = rng.choice([None, b"v" * 500])
+        payloads.append(encode(kind, b"k", b"v" * rng.choice([1, 500, 4000]), expected))
+    parts, whole, values = Store(value_bytes=4 * KB), Store(value_bytes=4 * KB), dict[bytes, bytes]()
+    results = whole.apply(1, [1] * len(payloads), payloads)
+    told: list[Any] = []
+    while len(told) < len(payloads):
+        # As the driver hands them over: payloads within the budget, or one.
+        end = at = len(told)
+        while end < len(payloads) and (end == at or sum(map(len, payloads[at : end + 1])) <= budget):
+            end += 1
+        part = parts.apply(at + 1, [1] * (end - at), payloads[at:end], budget)
+        cost = sum(touched(values, payload) for payload in payloads[at : at + len(part)])
+        assert len(part) == 1 or (part and cost <= budget)
+        told += part
+    assert told == results
+    assert parts.state_hash() == whole.state_hash()
+    assert parts.applied_hash() == whole.applied_hash()
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+def test_one_write_of_the_log_has_no_more_than_its_budget(size: int) -> None:
+    """Or one entry; the rest follows with the next fsync, and everything is committed."""
+    persisted: list[Persist] = []
+
+    class Watched(World):
+        def _synced(self, node_id: str, life: int) -> None:
+            persisted.append(self._writing[node_id])
+            super()._synced(node_id, life)
+
+    world = Watched(3, 1, max_persist_bytes=500)
+    leader = world.elect()
+    world.propose(leader.node_id, *[b"x" * size] * 50)
+    world.run(5.0)
+    assert leader.commit_index >= 51
+    for persist in persisted:
+        assert len(persist.terms) <= 1 or sum(map(len, persist.payloads)) <= 500
+        assert persist.commit_index < persist.first_index + max(len(persist.terms), 1)
+    assert max(len(persist.terms) for persist in persisted) > (1 if size == 10 else 0)
+
+
+def test_a_budget_that_no_largest_operation_fits_into_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"limits\.pending_bytes: .* at least \d+ B"):
+        NodeConfig(
+            cluster_id="c",
+            node_id="n1",
+            members=["n1"],
+            limits=LimitSettings(pending_bytes=5 * KB * KB),
+        )
+
+
+def test_where_bad_parameters_are_allowed_what_never_fits_is_a_bad_argument() -> None:
+    bench = Bench(pending_bytes=8 * KB)
+    client = bench.client()
+    client.ask(Kind.PUT, value=b"v" * 3 * KB)
+    assert client.errors() == {int(ErrorCode.BAD_ARGUMENT): 1}
+    assert "limits.pending_bytes" in client.answers[0].message
