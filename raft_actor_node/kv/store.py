@@ -1,7 +1,7 @@
 """The state machine: keys, values and the session table, changed by log entries only.
 
-Whatever decides an answer is part of the state here, so that all nodes answer alike: sessions and
-sequences are judged when an entry is applied, never when it arrives (paper, section 8; dissertation,
+Whatever decides an answer is part of the state or of the entry, so that all nodes answer alike: an append says
+itself how long a value it may make, and sessions and sequences are judged when an entry is applied, never when it arrives (paper, section 8; dissertation,
 section 6.3). Leadership, waiting clients and the log itself live elsewhere.
 """
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from raft_actor_node.core.log import Log
-from raft_actor_node.kv.commands import HEADER, Command, ErrorCode, Kind, decode
+from raft_actor_node.kv.commands import HEADER, Command, ErrorCode, Kind, check, decode, fingerprint
 
 
 class Result(NamedTuple):
@@ -41,6 +41,7 @@ _VALUE_TOO_LARGE = Result(ErrorCode.VALUE_TOO_LARGE)
 
 # Plain ints: looking up an enum's member costs more than the put it would be compared for.
 _PUT = int(Kind.PUT)
+_APPEND = int(Kind.APPEND)
 _OPEN_SESSION = int(Kind.OPEN_SESSION)
 
 
@@ -93,7 +94,7 @@ class Store:
     """The replicated key-value store."""
 
     def __init__(self, *, value_bytes: int) -> None:
-        """`value_bytes` is the length that no append may exceed; it must be the same on all nodes."""
+        """`value_bytes` is the longest value for appends that carry no limit of their own (logs of version 0.1)."""
         self.last_applied = 0
         """Index of the last entry applied."""
         self.duplicates_answered = 0
@@ -176,17 +177,17 @@ class Store:
         if not payload:
             return DONE
         try:
-            kind, key_length, expected_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
+            kind, key_length, condition_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
         except struct.error:
             raise ValueError(f"entry {index}: {len(payload)} bytes are no command") from None
         session = None
         if session_id:
             session = self._sessions.get(session_id)
-            crc = crc32(payload)
+            crc = crc32(payload) if kind != _APPEND else fingerprint(payload)
             if session is None or sequence <= session.sequence:
-                decode(payload)  # It has no effect, and must be a command all the same.
+                check(payload)  # It has no effect, and must be a command all the same.
                 return _SESSION_UNKNOWN if session is None else self._repeated(session, sequence, crc)
-        if kind == _PUT and expected_length == -1 and HEADER.size + key_length + value_length == len(payload):
+        if kind == _PUT and condition_length == -1 and HEADER.size + key_length + value_length == len(payload):
             # The common case, without the cost of a Command.
             value_at = HEADER.size + key_length
             self._values[payload[HEADER.size : value_at]] = payload[value_at:]
@@ -222,7 +223,8 @@ class Store:
             return _FOUND
         assert kind is Kind.APPEND, "a put takes the short way, and there are no others"
         value = (current or b"") + value
-        if len(value) > self._value_bytes:
+        longest = self._value_bytes if command.longest is None else command.longest
+        if len(value) > longest:
             return _VALUE_TOO_LARGE
         self._values[key] = value
         return Result(number=len(value))

@@ -20,7 +20,7 @@ MESSAGES = {
     ErrorCode.SESSION_UNKNOWN: "session_id: no such session was opened",
     ErrorCode.SEQUENCE_STALE: "sequence: the session has gone on to a later one",
     ErrorCode.SEQUENCE_REUSED: "sequence: used before in this session, for another command",
-    ErrorCode.VALUE_TOO_LARGE: "value: would grow above limits.value_bytes",
+    ErrorCode.VALUE_TOO_LARGE: "value: would grow above limits.value_bytes of the leader",
 }
 
 Answer = kv_pb2.OperationResult
@@ -80,7 +80,17 @@ class Gate:
                 reads.keys.append((operation.id, key))
             else:
                 writes.ids.append(operation.id)
-                payloads.append(encode(kind, key, value, expected, session_id=session_id, sequence=sequence))
+                payloads.append(
+                    encode(
+                        kind,
+                        key,
+                        value,
+                        expected,
+                        session_id=session_id,
+                        sequence=sequence,
+                        longest=value_bytes,
+                    )
+                )
         if wrong:
             self.deliver(respond, wrong, refused=len(wrong))
         if payloads:
