@@ -15,8 +15,8 @@ A command is a header of 29 bytes, little-endian, followed by key, condition and
 
 The condition of a compare-and-swap is the value that it expects; without one the key must not exist. The condition
 of an append is the longest value that it may make, in 8 bytes: `limits.value_bytes` of the leader that logged it. All
-nodes judge the append by this number, whatever their own limits are. Appends of version 0.1 have no condition; for
-these each node's own limit counts. No other command has a condition.
+nodes judge the append by this number, whatever their own limits are. Appends that older versions logged have no
+condition; for these each node's own limit counts. No other command has a condition.
 
 No command begins with a zero byte and each says how long it is, so commands can be concatenated. The
 empty payload is no command: it is the no-op entry of a new leader.
@@ -68,7 +68,7 @@ class Command(NamedTuple):
     session_id: int = 0
     sequence: int = 0
     longest: int | None = None
-    """Longest value that an append may make; None: the limit of the node that applies it (logs of version 0.1)."""
+    """Longest value that an append may make; None, in appends that older versions logged: the limit of the node."""
 
 
 # Every kind but GET: reads are not logged.

@@ -1,8 +1,8 @@
 """The state machine: keys, values and the session table, changed by log entries only.
 
 Whatever decides an answer is part of the state or of the entry, so that all nodes answer alike: an append says
-itself how long a value it may make, and sessions and sequences are judged when an entry is applied, never when it arrives (paper, section 8; dissertation,
-section 6.3). Leadership, waiting clients and the log itself live elsewhere.
+itself how long a value it may make, and sessions and sequences are judged when an entry is applied, never when it
+arrives (paper, section 8; dissertation, section 6.3). Leadership, waiting clients and the log itself live elsewhere.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Store:
     """The replicated key-value store."""
 
     def __init__(self, *, value_bytes: int) -> None:
-        """`value_bytes` is the longest value for appends that carry no limit of their own (logs of version 0.1)."""
+        """`value_bytes` is the longest value for appends that carry no limit, as older versions logged them."""
         self.last_applied = 0
         """Index of the last entry applied."""
         self.duplicates_answered = 0

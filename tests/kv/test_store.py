@@ -167,7 +167,7 @@ def test_nodes_with_different_limits_answer_alike() -> None:
     assert {store.get(b"k") for store in stores} == {b"abcdefgh"}
 
 
-def test_an_append_of_version_0_1_is_judged_by_the_limit_of_the_node() -> None:
+def test_an_append_of_an_older_version_is_judged_by_the_limit_of_the_node() -> None:
     log = [append(b"k", b"abcd", longest=None)]
     assert [store_with(*log, value_bytes=limit)[1][0].error for limit in (3, 4)] == [
         ErrorCode.VALUE_TOO_LARGE,
