@@ -196,7 +196,8 @@ class SimNode:
         self.trace: list[str] = []
         """Lines of the trace file, over all lives."""
         self.log: list[str] = []
-        self._config = config
+        self.config = config
+        """Of the lives to come."""
         self._on_end = on_end
         self._disk_broke = False
         self._stalls = world.stream("stalls", node_id)
@@ -232,7 +233,7 @@ class SimNode:
         self.lives += 1
         self._failures = self.disk.failures
         seed = world.stream("node", self.node_id, self.lives).getrandbits(63)
-        config = self._config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
+        config = self.config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
         try:
             with self._perhaps_interrupted():
                 life = Life(self, config, self.lives)
