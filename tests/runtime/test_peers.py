@@ -163,6 +163,22 @@ def raw(request: pb.PeerRequest, *, members: Sequence[str] = THREE, from_id: str
     return pb.PeerRequests(cluster_id="c", from_id=from_id, to_id="n1", requests=[request], members=members)
 
 
+async def test_a_malformed_batch_is_refused_whole() -> None:
+    """Also the sound request before the malformed one."""
+    node = Peer("n1", THREE)
+    good = encode_request(AppendEntries("n2", "n1", 1000, 0, 0, [], [], 0, 1))
+    bad = pb.PeerRequest(append_entries=pb.AppendEntriesRequest(term=1000, prev_log_term=5))
+    async with talking(node), grpc.aio.insecure_channel(node.address) as channel:
+        call = raft_pb2_grpc.RaftStub(channel).Exchange()
+        batch = raw(good)
+        batch.requests.append(bad)
+        await call.write(batch)
+        await until(lambda: node.refused == 2)
+        assert node.arrived == []
+        await call.write(raw(good))  # the stream goes on
+        await until(lambda: len(node.arrived) == 1)
+
+
 async def test_the_members_are_told_once_and_asked_again_of_another_peer() -> None:
     """A stream belongs to the peer that opened it; another one on it must say who its members are."""
     node = Peer("n1", THREE)
