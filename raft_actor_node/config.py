@@ -91,7 +91,7 @@ class LimitSettings(Section):
     key_bytes: Annotated[Size, Field(ge=1)] = 1024
     """Longest key."""
     value_bytes: Annotated[Size, Field(ge=1)] = 1024 * 1024
-    """Longest value."""
+    """Longest value. For an append the limit of the leader that logs it counts, on all nodes."""
     pending_operations: Annotated[int, Field(ge=1)] = 65536
     """Operations that may wait on one node; more are refused as OVERLOADED."""
     pending_bytes: Size = 64 * 1024 * 1024

@@ -25,7 +25,7 @@ from sweeps.estimate import MOST_SIMULATED
 from sweeps.grid import Cell, make_cells
 from sweeps.latency import OK, Ints, Operations
 from sweeps.progress import Progress
-from sweeps.results import EXIT_INTERRUPTED, RunWriter, StoredCell, commit, manifest, read_run
+from sweeps.results import EXIT_INTERRUPTED, RunWriter, StoredCell, check_resumable, commit, manifest, read_run
 from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ class Sweep:
         announce: Callable[[str], None] = lambda text: None,
     ) -> tuple[int, Path]:
         """Complete the run in a directory, by its own spec: what is done stays as it is, the rest runs. Otherwise as
-        `execute`. Raises ConfigError when it is no run, still runs, or has other cells by now."""
+        `execute`. Raises ConfigError when it is no run, still runs, is of another format, or has other cells by now."""
+        check_resumable(path)
         sweep = cls.from_file(path / "spec.yaml")
         facts = {"command_line": list(command_line), "commit": commit()}
         writer, done = RunWriter.reopen(path, sweep.cells, facts)

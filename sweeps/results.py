@@ -39,6 +39,9 @@ from raft_actor_node.runtime import disk
 from sweeps.grid import Cell, show
 from sweeps.latency import Operations
 
+FORMAT = 2
+"""Version of what stands in a run directory: of `format` in the manifest. Manifests of version 1 have none. Runs of
+every version up to this one are shown and judged; only those of this version are resumed."""
 EXIT_OK, EXIT_FAILED, EXIT_VIOLATED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 0, 1, 3, 4, 130
 """Exit codes of `sweep`; 2 is usage or spec. Of several that fit: 130 before 2, 3, 1, 4 and 0."""
 _CSV_FIRST = ("cell", "repeat", "status", "verdict", "not_checked", "reason", "target", "load_scaled")
@@ -352,6 +355,7 @@ def _now() -> str:
 def manifest(*, seed: int, command_line: Sequence[str], spec_name: str, storage_dir: str) -> dict[str, Any]:
     """What one needs to make the numbers again, besides the spec: versions, commit, machine, command line."""
     return {
+        "format": FORMAT,
         "name": spec_name,
         "started": _now(),
         "command_line": list(command_line),
@@ -443,14 +447,38 @@ def find_run(out: Path, run: str | None) -> Path:
 
 
 def read_run(path: Path) -> StoredRun:
-    """Read a run directory, also one that is being written. Raises ConfigError when it is damaged."""
+    """Read a run directory, also one that is being written. Raises ConfigError when it is damaged, or of a later
+    format."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = _read_manifest(path)
         with (path / "results.csv").open(encoding="utf-8", newline="") as file:
             ids = [row["cell"] for row in csv.DictReader(file)]
         return StoredRun(path, manifest, [read_cell(path / "cells" / identity) for identity in ids])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{path}: is not a run that can be read: {error}") from None
+
+
+def check_resumable(path: Path) -> None:
+    """Raise ConfigError when a run was begun in another format: its cells would not be comparable with new ones."""
+    try:
+        manifest = _read_manifest(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: is not a run that can be read: {error}") from None
+    if (version := manifest.get("format", 1)) != FORMAT:
+        began = manifest.get("commit") or "an older version"
+        raise ConfigError(
+            f"{path}: a run of format {version}, and this version writes format {FORMAT}: resume it with the version "
+            f"that began it (commit {began}), or run its spec.yaml anew"
+        )
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    if (version := int(manifest.get("format", 1))) > FORMAT:
+        raise ConfigError(
+            f"{path}: a run of format {version}; this version reads formats 1 to {FORMAT}: use the one that wrote it"
+        )
+    return manifest
 
 
 def read_cell(folder: Path) -> StoredCell:

@@ -105,11 +105,11 @@ class World:
         self.violations.append(violation)
         self.story.tell(node_id, f"! {type(error).__name__}: {error}")
 
-    def arrive(self, message: Message) -> None:
-        """A message is at its destination; nobody is there while that node is down."""
+    def arrive(self, message: Message, members: Sequence[str]) -> None:
+        """A message, of a node with these members, is at its destination; it is lost while that node is down."""
         life = self.nodes[message.to_id].life
         if life is not None:
-            life.process.run(life.receive, message)
+            life.process.run(life.receive, message, members)
 
 
 class Life:
@@ -132,7 +132,7 @@ class Life:
             config,
             clock=self.process,
             tracer=partial(_Tracer, node_id, world, node.trace),
-            mail=partial(_Mail, clock=self.process, world=world),
+            mail=partial(_Mail, config, clock=self.process, world=world),
             fail=lambda error: node.fail(self, error),
             disk=node.disk,
             writer=partial(
@@ -149,9 +149,13 @@ class Life:
             parts=world.parts,
         )
 
-    def receive(self, message: Message) -> None:
-        """Take in what a peer sent."""
+    def receive(self, message: Message, members: Sequence[str]) -> None:
+        """Take in what a peer sent, if it has the same members."""
         world = self._world
+        if fault := self.runtime.mail.other_members(message.from_id, members):
+            self.runtime.mail.refuse(message.from_id, 1, fault)
+            world.story.tell(message.to_id, f"< {message.from_id} refused: {fault}")
+            return
         world.story.tell(message.to_id, f"< {message.from_id} {describe_message(message)}")
         world.observer.delivered(message, world.loop.time())
         self.runtime.mail.take(message)
@@ -208,7 +212,8 @@ class SimNode:
         self.trace: list[str] = []
         """Lines of the trace file, over all lives."""
         self.log: list[str] = []
-        self._config = config
+        self.config = config
+        """Of the lives to come."""
         self._on_end = on_end
         self._disk_broke = False
         self._stalls = world.stream("stalls", node_id)
@@ -244,7 +249,7 @@ class SimNode:
         self.lives += 1
         self._failures = self.disk.failures
         seed = world.stream("node", self.node_id, self.lives).getrandbits(63)
-        config = self._config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
+        config = self.config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
         try:
             with self._perhaps_interrupted():
                 life = Life(self, config, self.lives)
@@ -435,8 +440,16 @@ class SimNode:
 class _Mail(Mail):
     """Messages between simulated nodes."""
 
-    def __init__(self, faults: LinkFaults, deliver: Callable[[Message], None], *, clock: Process, world: World) -> None:
-        super().__init__(faults, deliver, clock)
+    def __init__(
+        self,
+        config: NodeConfig,
+        faults: LinkFaults,
+        deliver: Callable[[Message], None],
+        *,
+        clock: Process,
+        world: World,
+    ) -> None:
+        super().__init__(config, faults, deliver, clock)
         self._process = clock
         self._world = world
         self._pings: dict[int, int] = {}
@@ -460,7 +473,7 @@ class _Mail(Mail):
         self.counters.sent += 1
         if world.network.settings.wire:
             message = _over_the_wire(message)
-        if not world.network.post(world.arrive, message):
+        if not world.network.post(world.arrive, message, self.members):
             world.story.tell(message.from_id, f"> {message.to_id} lost: {describe_message(message)}")
 
 

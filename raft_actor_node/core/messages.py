@@ -1,6 +1,7 @@
 """What nodes say to each other (paper, Figure 2). proto/raft.proto documents every field.
 
-A message knows both its ends. Requests carry a `sequence` that their replies echo.
+A message knows both its ends. Requests carry a `sequence` that their replies echo. `fault` is what each message must
+obey, whatever the state of its sender and receiver.
 """
 
 from __future__ import annotations
@@ -78,3 +79,70 @@ class AppendEntriesReply:
 Request = RequestVote | AppendEntries
 Reply = RequestVoteReply | AppendEntriesReply
 Message = Request | Reply
+
+MOST = 2**63 - 1
+"""Largest term, index and sequence: whatever is added to them fits into the 64 bits of logs and messages."""
+
+
+def fault(message: Message) -> str:
+    """Return the rule that a message breaks, in one line; empty when a correct node may have sent it."""
+    match message:
+        case AppendEntries():
+            return _append_fault(message)
+        case RequestVote(_, _, term, index, index_term, _, sequence):
+            # A candidate stands in a term above all those of its log.
+            if _fits(term, index, sequence) and _is_place(index, index_term) and index_term < term:
+                return ""
+            return f"vote asked for in term {term}, last entry {index} of term {index_term}"
+        case RequestVoteReply(_, _, term, asked, granted, pre_vote, sequence):
+            # A pre-vote is granted for a term above the voter's own, a vote in that term.
+            right = not granted or (term < asked if pre_vote else term == asked)
+            if _fits(term, asked, sequence) and asked >= 1 and right:
+                return ""
+            return f"{'pre-vote' if pre_vote else 'vote'} in term {term} for term {asked}, granted: {granted}"
+    return _append_reply_fault(message)
+
+
+def _append_fault(request: AppendEntries) -> str:
+    terms, prev, prev_term = request.entry_terms, request.prev_log_index, request.prev_log_term
+    found = ""
+    if len(terms) != len(request.entry_payloads):
+        found = f"{len(terms)} terms and {len(request.entry_payloads)} payloads"
+    elif not _fits(request.term, prev + len(terms), request.leader_commit, request.sequence):
+        found = f"a number of more than 63 bits: {request.term}, {prev}, {request.leader_commit}, {request.sequence}"
+    elif not 1 <= request.term >= prev_term or not _is_place(prev, prev_term):
+        found = f"term {request.term}, previous entry {prev} of term {prev_term}"
+    elif list(terms) != sorted(terms):
+        found = f"the terms of the entries from {prev + 1} on decrease"
+    elif terms and not max(prev_term, 1) <= terms[0] <= terms[-1] <= request.term:
+        found = f"entries of terms {terms[0]} to {terms[-1]} behind term {prev_term}, in term {request.term}"
+    return found and f"AppendEntries: {found}"
+
+
+def _append_reply_fault(reply: AppendEntriesReply) -> str:
+    rejected, conflict = reply.rejected_index, (reply.conflict_term, reply.conflict_index)
+    rules = [
+        _fits(reply.term, reply.match_index, rejected, reply.conflict_index, reply.sequence),
+        1 <= reply.request_term <= reply.term,
+    ]
+    if reply.success:
+        rules += [reply.term == reply.request_term, rejected == 0, conflict == (0, 0)]
+    elif reply.term > reply.request_term:  # the request was out of date; nothing in it was looked at
+        rules += [reply.match_index == 0, conflict == (0, 0)]
+    else:
+        rules += [reply.match_index == 0, 1 <= reply.conflict_index <= rejected, reply.conflict_term <= reply.term]
+    if all(rules):
+        return ""
+    return (
+        f"AppendEntriesReply of term {reply.term} to term {reply.request_term}: success {reply.success}, "
+        f"match {reply.match_index}, rejected {rejected}, conflict {reply.conflict_index} of term {reply.conflict_term}"
+    )
+
+
+def _fits(*numbers: int) -> bool:
+    return min(numbers) >= 0 and max(numbers) <= MOST
+
+
+def _is_place(index: int, term: int) -> bool:
+    """Whether a log can have an entry of this term at this index: index 0, of term 0, is before the first."""
+    return (index == 0) == (term == 0)

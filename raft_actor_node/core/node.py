@@ -79,6 +79,8 @@ class Counters:
     leader_changes: int = 0
     entries_appended: int = 0
     entries_erased: int = 0
+    replies_refused: int = 0
+    """Replies to requests that this leader never sent."""
 
 
 class RaftNode:
@@ -568,11 +570,13 @@ class RaftNode:
             return
         if self.role != Role.LEADER or reply.request_term != self.current_term:
             return
+        if reply.sequence > self._sequence or max(reply.match_index, reply.rejected_index) > self.log.last_index:
+            self.counters.replies_refused += 1  # this node never asked that
+            return
         progress = self.progress[reply.from_id]
         progress.last_contact = self._now
         progress.acked_sequence = max(progress.acked_sequence, reply.sequence)
         if reply.success:
-            require(reply.match_index <= self.log.last_index, f"{reply.from_id} matches beyond the leader's log")
             advanced = reply.match_index > progress.match_index
             progress.matched(reply.match_index, reply.sequence, self._now + self.parameters.rpc_timeout)
             if advanced:

@@ -3,15 +3,20 @@
 Here live the vocabulary that kv.proto defines (kinds, error codes), the bytes that represent a command
 in the log, and the rules a command must obey to get there. What a command does is in store.py.
 
-A command is a header of 29 bytes, little-endian, followed by key, expected value and new value:
+A command is a header of 29 bytes, little-endian, followed by key, condition and value:
 
     offset  size
          0     1  kind
          1     4  length of the key
-         5     4  length of the expected value, signed; -1: none is expected (the key must not exist)
+         5     4  length of the condition, signed; -1: there is none
          9     4  length of the value
         13     8  session id, 0 for none
         21     8  sequence in the session
+
+The condition of a compare-and-swap is the value that it expects; without one the key must not exist. The condition
+of an append is the longest value that it may make, in 8 bytes: `limits.value_bytes` of the leader that logged it. All
+nodes judge the append by this number, whatever their own limits are. Appends that older versions logged have no
+condition; for these each node's own limit counts. No other command has a condition.
 
 No command begins with a zero byte and each says how long it is, so commands can be concatenated. The
 empty payload is no command: it is the no-op entry of a new leader.
@@ -22,8 +27,10 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 from typing import NamedTuple
+from zlib import crc32
 
 HEADER = struct.Struct("<BIiIQQ")
+_LONGEST = struct.Struct("<Q")
 
 
 class Kind(IntEnum):
@@ -60,12 +67,15 @@ class Command(NamedTuple):
     expected: bytes | None = None
     session_id: int = 0
     sequence: int = 0
+    longest: int | None = None
+    """Longest value that an append may make; None, in appends that older versions logged: the limit of the node."""
 
 
 # Every kind but GET: reads are not logged.
 _LOGGED = frozenset(int(kind) for kind in Kind) - {int(Kind.GET)}
 _KINDS = frozenset(int(kind) for kind in Kind)
 _COMPARE_AND_SWAP = int(Kind.COMPARE_AND_SWAP)
+_APPEND = int(Kind.APPEND)
 _OPEN_SESSION = int(Kind.OPEN_SESSION)
 
 
@@ -108,43 +118,74 @@ def encode(
     *,
     session_id: int = 0,
     sequence: int = 0,
+    longest: int | None = None,
 ) -> bytes:
     """The payload of the log entry for a command.
 
     It takes what passes `fault`, and checks no more than what the layout itself demands; only a
-    compare-and-swap has an expected value. Raises ValueError for a kind that is not logged and for
-    numbers outside 64 bits.
+    compare-and-swap has an expected value, only an append a longest one. Raises ValueError for a kind that is
+    not logged and for numbers outside 64 bits.
     """
     if kind not in _LOGGED:
         raise ValueError(f"kind: {kind} is not a command")
-    if kind != _COMPARE_AND_SWAP:
-        expected = None
-    expected_length = -1 if expected is None else len(expected)
     try:
-        header = HEADER.pack(kind, len(key), expected_length, len(value), session_id, sequence)
+        condition = None
+        if kind == _COMPARE_AND_SWAP:
+            condition = expected
+        elif kind == _APPEND and longest is not None:
+            condition = _LONGEST.pack(longest)
+        condition_length = -1 if condition is None else len(condition)
+        header = HEADER.pack(kind, len(key), condition_length, len(value), session_id, sequence)
     except struct.error as error:
         raise ValueError(f"command: cannot be encoded: {error}") from None
-    return header + key + (expected or b"") + value
+    return header + key + (condition or b"") + value
+
+
+def check(payload: bytes) -> None:
+    """Raise ValueError unless the payload is a command that `decode` accepts."""
+    if len(payload) < HEADER.size:
+        raise ValueError(f"command: {len(payload)} bytes, shorter than its header")
+    kind, key_length, condition_length, value_length, _, _ = HEADER.unpack_from(payload)
+    if kind not in _LOGGED:
+        raise ValueError(f"command: kind {kind} does not exist")
+    rest = len(payload) - HEADER.size - key_length - value_length
+    if condition_length < 0:
+        if condition_length == -1 and rest == 0:
+            return
+    elif rest == condition_length:
+        if kind == _COMPARE_AND_SWAP or (kind == _APPEND and condition_length == _LONGEST.size):
+            return
+        raise ValueError(f"command: kind {kind} has no condition of {condition_length} bytes")
+    raise ValueError(f"command: its lengths do not add up to {len(payload)} bytes")
 
 
 def decode(payload: bytes) -> Command:
     """The command in a payload; the inverse of `encode`. Raises ValueError when there is none."""
-    if len(payload) < HEADER.size:
-        raise ValueError(f"command: {len(payload)} bytes, shorter than its header")
-    kind, key_length, expected_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
-    if kind not in _LOGGED:
-        raise ValueError(f"command: kind {kind} does not exist")
+    check(payload)
+    kind, key_length, condition_length, _, session_id, sequence = HEADER.unpack_from(payload)
     key_end = HEADER.size + key_length
-    expected_end = key_end + max(expected_length, 0)
-    if expected_length < -1 or expected_end + value_length != len(payload):
-        raise ValueError(f"command: its lengths do not add up to {len(payload)} bytes")
-    if expected_length >= 0 and kind != _COMPARE_AND_SWAP:
-        raise ValueError(f"command: kind {kind} expects no value")
+    condition_end = key_end + max(condition_length, 0)
+    expected = longest = None
+    if kind == _COMPARE_AND_SWAP and condition_length >= 0:
+        expected = payload[key_end:condition_end]
+    elif condition_length >= 0:
+        (longest,) = _LONGEST.unpack_from(payload, key_end)
     return Command(
         Kind(kind),
         payload[HEADER.size : key_end],
-        payload[expected_end:],
-        payload[key_end:expected_end] if expected_length >= 0 else None,
+        payload[condition_end:],
+        expected,
         session_id,
         sequence,
+        longest,
     )
+
+
+def fingerprint(payload: bytes) -> int:
+    """Return a CRC-32 over what the client asked: equal for a retry that a leader with another limit logged."""
+    kind, key_length, condition_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
+    if kind != _APPEND or condition_length < 0:
+        return crc32(payload)
+    rest = memoryview(payload)[HEADER.size :]
+    asked = crc32(rest[:key_length], crc32(HEADER.pack(kind, key_length, -1, value_length, session_id, sequence)))
+    return crc32(rest[key_length + condition_length :], asked)

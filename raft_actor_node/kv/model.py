@@ -14,7 +14,7 @@ from raft_actor_node.kv.store import Result
 def step(current: bytes | None, command: Command, *, value_bytes: int) -> tuple[bytes | None, Result]:
     """The value after an operation on a key that holds `current`, and its result.
 
-    None means that the key does not exist. `value_bytes` is the longest value an append may make.
+    None means that the key does not exist. `value_bytes` is the longest value for an append that names none.
     """
     match command.kind:
         case Kind.GET:
@@ -28,7 +28,7 @@ def step(current: bytes | None, command: Command, *, value_bytes: int) -> tuple[
             return (command.value, Result(found=True)) if swapped else (current, Result(value=current))
         case Kind.APPEND:
             longer = (current or b"") + command.value
-            if len(longer) > value_bytes:
+            if len(longer) > (value_bytes if command.longest is None else command.longest):
                 return current, Result(ErrorCode.VALUE_TOO_LARGE)
             return longer, Result(number=len(longer))
     raise ValueError(f"kind: {command.kind!r} is not about a key")
@@ -38,7 +38,7 @@ class Model:
     """A store that remembers every command of every session."""
 
     def __init__(self, *, value_bytes: int) -> None:
-        """`value_bytes` is the longest value an append may make."""
+        """`value_bytes` is the longest value for an append that names none."""
         self.value_bytes = value_bytes
         self.values: dict[bytes, bytes] = {}
         self.sessions: dict[int, dict[int, tuple[Command, Result]]] = {}
@@ -56,7 +56,9 @@ class Model:
             return Result(ErrorCode.SEQUENCE_STALE)
         if command.sequence in past:
             first, result = past[command.sequence]
-            return result if first == command else Result(ErrorCode.SEQUENCE_REUSED)
+            # A retry may have been logged by another leader, with another limit.
+            same = first == command._replace(longest=first.longest)
+            return result if same else Result(ErrorCode.SEQUENCE_REUSED)
         result = self._execute(index, command)
         past[command.sequence] = command, result
         return result

@@ -23,7 +23,7 @@ class Reference:
     """Applies every entry once, in order."""
 
     def __init__(self, *, value_bytes: int) -> None:
-        """`value_bytes` is the longest value an append may make."""
+        """`value_bytes` is the longest value for an append that names none."""
         self._model = Model(value_bytes=value_bytes)
         self._touched: dict[bytes, None] = {}
 

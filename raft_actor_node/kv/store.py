@@ -1,8 +1,8 @@
 """The state machine: keys, values and the session table, changed by log entries only.
 
-Whatever decides an answer is part of the state here, so that all nodes answer alike: sessions and
-sequences are judged when an entry is applied, never when it arrives (paper, section 8; dissertation,
-section 6.3). Leadership, waiting clients and the log itself live elsewhere.
+Whatever decides an answer is part of the state or of the entry, so that all nodes answer alike: an append says
+itself how long a value it may make, and sessions and sequences are judged when an entry is applied, never when it
+arrives (paper, section 8; dissertation, section 6.3). Leadership, waiting clients and the log itself live elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from raft_actor_node.core.log import Log
-from raft_actor_node.kv.commands import HEADER, Command, ErrorCode, Kind, decode
+from raft_actor_node.kv.commands import HEADER, Command, ErrorCode, Kind, check, decode, fingerprint
 
 
 class Result(NamedTuple):
@@ -45,6 +45,7 @@ _VALUE_TOO_LARGE = Result(ErrorCode.VALUE_TOO_LARGE)
 
 # Plain ints: looking up an enum's member costs more than the put it would be compared for.
 _PUT = int(Kind.PUT)
+_APPEND = int(Kind.APPEND)
 _OPEN_SESSION = int(Kind.OPEN_SESSION)
 
 
@@ -102,7 +103,7 @@ class Store:
     """The replicated key-value store."""
 
     def __init__(self, *, value_bytes: int) -> None:
-        """`value_bytes` is the length that no append may exceed; it must be the same on all nodes."""
+        """`value_bytes` is the longest value for appends that carry no limit, as older versions logged them."""
         self.last_applied = 0
         """Index of the last entry applied."""
         self.duplicates_answered = 0
@@ -139,7 +140,7 @@ class Store:
         """The result of the last command of a session, if it is this one: what is applied is committed. None when the
         log must tell, and for a result that keeps a value, which costs as much as it would there."""
         session = self._sessions.get(session_id)
-        if session is None or sequence != session.sequence or session.kept_bytes or crc32(payload) != session.crc:
+        if session is None or sequence != session.sequence or session.kept_bytes or fingerprint(payload) != session.crc:
             return None
         self.duplicates_answered += 1
         return session.result
@@ -245,17 +246,17 @@ class Store:
         if not payload:
             return DONE
         try:
-            kind, key_length, expected_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
+            kind, key_length, condition_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
         except struct.error:
             raise ValueError(f"entry {index}: {len(payload)} bytes are no command") from None
         session = None
         if session_id:
             session = self._sessions.get(session_id)
-            crc = crc32(payload)
+            crc = crc32(payload) if kind != _APPEND else fingerprint(payload)
             if session is None or sequence <= session.sequence:
-                decode(payload)  # It has no effect, and must be a command all the same.
+                check(payload)  # It has no effect, and must be a command all the same.
                 return _SESSION_UNKNOWN if session is None else self._repeated(index, session, sequence, crc)
-        if kind == _PUT and expected_length == -1 and HEADER.size + key_length + value_length == len(payload):
+        if kind == _PUT and condition_length == -1 and HEADER.size + key_length + value_length == len(payload):
             # The common case, without the cost of a Command.
             value_at = HEADER.size + key_length
             self._values[payload[HEADER.size : value_at]] = payload[value_at:]
@@ -283,28 +284,29 @@ class Store:
         return session.result
 
     def _execute(self, index: int, command: Command) -> Result | None:
-        kind, key, value = command.kind, command.key, command.value
+        kind, key = command.kind, command.key
         if kind is Kind.OPEN_SESSION:
             self._sessions[index] = _Session()
             return Result(number=index)
         if kind is Kind.DELETE:
             return DONE if self._values.pop(key, None) is None else _FOUND
-        return self._revise(index, kind, key, value, command.expected)
+        return self._revise(index, command)
 
-    def _revise(self, index: int, kind: Kind, key: bytes, value: bytes, expected: bytes | None) -> Result | None:
+    def _revise(self, index: int, command: Command) -> Result | None:
         """A compare-and-swap or an append: what depends on the value that is there."""
+        kind, key, value = command.kind, command.key, command.value
         current = self._values.get(key)
         length = len(current or b"")
         # Compared and answered, or copied into a longer one.
         if not self._touch(index, length if kind is Kind.COMPARE_AND_SWAP else 2 * length):
             return None
         if kind is Kind.COMPARE_AND_SWAP:
-            if current != expected:
+            if current != command.expected:
                 return Result(value=current)
             self._values[key] = value
             return _FOUND
         assert kind is Kind.APPEND, "a put takes the short way, and there are no others"
-        if length + len(value) > self._value_bytes:
+        if length + len(value) > (self._value_bytes if command.longest is None else command.longest):
             return _VALUE_TOO_LARGE
         self._values[key] = (current or b"") + value
         return Result(number=length + len(value))

@@ -7,16 +7,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerRequests(_message.Message):
-    __slots__ = ("cluster_id", "from_id", "to_id", "requests")
+    __slots__ = ("cluster_id", "from_id", "to_id", "requests", "members")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_ID_FIELD_NUMBER: _ClassVar[int]
     TO_ID_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     from_id: str
     to_id: str
     requests: _containers.RepeatedCompositeFieldContainer[PeerRequest]
-    def __init__(self, cluster_id: _Optional[str] = ..., from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., requests: _Optional[_Iterable[_Union[PeerRequest, _Mapping]]] = ...) -> None: ...
+    members: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cluster_id: _Optional[str] = ..., from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., requests: _Optional[_Iterable[_Union[PeerRequest, _Mapping]]] = ..., members: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PeerRequest(_message.Message):
     __slots__ = ("request_vote", "append_entries")
@@ -27,16 +29,18 @@ class PeerRequest(_message.Message):
     def __init__(self, request_vote: _Optional[_Union[RequestVoteRequest, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntriesRequest, _Mapping]] = ...) -> None: ...
 
 class PeerReplies(_message.Message):
-    __slots__ = ("cluster_id", "from_id", "to_id", "replies")
+    __slots__ = ("cluster_id", "from_id", "to_id", "replies", "members")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_ID_FIELD_NUMBER: _ClassVar[int]
     TO_ID_FIELD_NUMBER: _ClassVar[int]
     REPLIES_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     from_id: str
     to_id: str
     replies: _containers.RepeatedCompositeFieldContainer[PeerReply]
-    def __init__(self, cluster_id: _Optional[str] = ..., from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., replies: _Optional[_Iterable[_Union[PeerReply, _Mapping]]] = ...) -> None: ...
+    members: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cluster_id: _Optional[str] = ..., from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., replies: _Optional[_Iterable[_Union[PeerReply, _Mapping]]] = ..., members: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PeerReply(_message.Message):
     __slots__ = ("request_vote", "append_entries")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from array import array
 
 from raft_actor_node.core import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
-from raft_actor_node.core.messages import Reply, Request
+from raft_actor_node.core.messages import Reply, Request, fault
+from raft_actor_node.kv.commands import check
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import chaos_pb2
 from raft_actor_node.pb import raft_pb2 as pb
@@ -37,30 +38,37 @@ def encode_request(message: Request) -> pb.PeerRequest:
 
 
 def decode_request(request: pb.PeerRequest, from_id: str, to_id: str) -> Request:
-    """The request in a wire message. Raises ValueError when it is malformed."""
+    """The request in a wire message. Raises ValueError when no correct node can have sent it."""
+    message = _request_of(request, from_id, to_id)
+    if found := fault(message):
+        raise ValueError(found)
+    if isinstance(message, AppendEntries):
+        for index, payload in enumerate(message.entry_payloads, message.prev_log_index + 1):
+            if payload:
+                try:
+                    check(payload)
+                except ValueError as error:
+                    raise ValueError(f"AppendEntries: entry {index}: {error}") from None
+    return message
+
+
+def _request_of(request: pb.PeerRequest, from_id: str, to_id: str) -> Request:
     kind = request.WhichOneof("body")
     if kind == "append_entries":
         append = request.append_entries
-        terms, payloads = array("Q", append.entry_terms), list(append.entry_payloads)
-        if len(terms) != len(payloads):
-            raise ValueError(f"AppendEntries with {len(terms)} terms and {len(payloads)} payloads")
-        if not append.term or (terms and max(terms) > append.term):
-            raise ValueError(f"AppendEntries of term {append.term} with entries of term {max(terms, default=0)}")
         return AppendEntries(
             from_id,
             to_id,
             append.term,
             append.prev_log_index,
             append.prev_log_term,
-            terms,
-            payloads,
+            array("Q", append.entry_terms),
+            list(append.entry_payloads),
             append.leader_commit,
             append.sequence,
         )
     if kind == "request_vote":
         vote = request.request_vote
-        if not vote.term:
-            raise ValueError("RequestVote of term 0")
         return RequestVote(
             from_id, to_id, vote.term, vote.last_log_index, vote.last_log_term, vote.pre_vote, vote.sequence
         )
@@ -94,7 +102,14 @@ def encode_reply(message: Reply) -> pb.PeerReply:
 
 
 def decode_reply(reply: pb.PeerReply, from_id: str, to_id: str) -> Reply:
-    """The reply in a wire message. Raises ValueError when it is malformed."""
+    """The reply in a wire message. Raises ValueError when no correct node can have sent it."""
+    message = _reply_of(reply, from_id, to_id)
+    if found := fault(message):
+        raise ValueError(found)
+    return message
+
+
+def _reply_of(reply: pb.PeerReply, from_id: str, to_id: str) -> Reply:
     kind = reply.WhichOneof("body")
     if kind == "append_entries":
         append = reply.append_entries

@@ -33,7 +33,7 @@ MESSAGES = {
     ErrorCode.SESSION_UNKNOWN: "session_id: no such session was opened",
     ErrorCode.SEQUENCE_STALE: "sequence: the session has gone on to a later one",
     ErrorCode.SEQUENCE_REUSED: "sequence: used before in this session, for another command",
-    ErrorCode.VALUE_TOO_LARGE: "value: would grow above limits.value_bytes",
+    ErrorCode.VALUE_TOO_LARGE: "value: would grow above limits.value_bytes of the leader",
 }
 _SESSIONS_FULL = (
     "sessions keep too many values that failed compare-and-swaps saw (limits.session_bytes); "
@@ -107,7 +107,9 @@ class Gate:
             if kind == _GET:
                 answer = reads.take(operation.id, key, left)
             else:
-                payload = encode(kind, key, value, expected, session_id=session_id, sequence=sequence)
+                payload = encode(
+                    kind, key, value, expected, session_id=session_id, sequence=sequence, longest=value_bytes
+                )
                 identity = (session_id, sequence) if session_id else None
                 answer = writes.take(operation.id, payload, kind, key, len(value), identity, left)
             if answer is not None:

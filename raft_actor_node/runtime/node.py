@@ -72,6 +72,7 @@ class Node(Generic[MailT]):
             Path(config.storage.dir) / config.node_id,
             cluster_id=config.cluster_id,
             node_id=config.node_id,
+            members=config.members,
             bootstrap=config.bootstrap,
             fsync=config.storage.fsync == "always",
             allow_memory_fs=config.storage.allow_memory_fs,

@@ -54,7 +54,7 @@ SWITCH_INTERVAL_S = 0.0005
 """The writer thread comes back from fsync and needs the interpreter; by default it may wait for 5 ms."""
 
 Addresses = Mapping[str, tuple[str, int]]
-"""Node id -> (host:port, epoch)."""
+"""Node id -> (host:port, epoch). Of two addresses of a node, the one with the higher epoch is the newer."""
 
 
 async def run_node(config: NodeConfig, address_directory: Path | None) -> int:
@@ -207,7 +207,9 @@ def _lines(descriptor: int) -> Iterator[bytes]:
 class AddressDirectory:
     """Nodes of one host that find each other by files in a directory: for runs by hand, without an owner.
 
-    The file of a node is named by its id: one line {"address": "host:port", "epoch": n}, n one higher with each life.
+    The file of a node is named by its id: one line {"address": "host:port", "epoch": n}, n one higher than in the file
+    it replaces. The epochs that this node goes by are its own: it counts how often the file of a peer changed while it
+    watched. So the directory may be wiped at any time: what stands in it is always newer than what stood there before.
     """
 
     INTERVAL_S = 0.2
@@ -216,6 +218,10 @@ class AddressDirectory:
         self._directory = directory
         self._peers = [member for member in config.members if member != config.node_id]
         self._on_addresses = on_addresses
+        self._seen: dict[str, tuple[str, int]] = {}
+        """What the file of each peer said last."""
+        self._changes: dict[str, int] = {}
+        """How often that changed."""
 
     def announce(self, node_id: str, address: str) -> None:
         """Write this node's address, then watch for those of the others."""
@@ -232,8 +238,19 @@ class AddressDirectory:
 
     async def _watch(self) -> None:
         while True:
-            self._on_addresses({peer: entry for peer in self._peers if (entry := self._read(peer)) is not None})
+            self._on_addresses(dict(self._look()))
             await asyncio.sleep(self.INTERVAL_S)
+
+    def _look(self) -> Iterator[tuple[str, tuple[str, int]]]:
+        """The peers that have a file, with address and epoch."""
+        for peer in self._peers:
+            entry = self._read(peer)
+            if entry is None:
+                continue
+            if entry != self._seen.get(peer):
+                self._seen[peer] = entry
+                self._changes[peer] = self._changes.get(peer, 0) + 1
+            yield peer, (entry[0], self._changes[peer])
 
     def _read(self, node_id: str) -> tuple[str, int] | None:
         """Address and epoch that a node has written; None when there are none."""

@@ -444,7 +444,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             leader_changes=core.leader_changes,
             messages_sent=wire.sent,
             messages_received=wire.received,
-            messages_refused=wire.refused,
+            messages_refused=wire.refused + core.replies_refused,
             messages_dropped=links.dropped,
             messages_delayed=links.delayed,
             messages_duplicated=links.duplicated,

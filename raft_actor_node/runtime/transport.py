@@ -49,10 +49,10 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         self, config: NodeConfig, faults: LinkFaults, deliver: Callable[[Message], None], clock: Clock
     ) -> None:
         """`deliver` is told each message that arrives."""
-        super().__init__(faults, deliver, clock)
+        super().__init__(config, faults, deliver, clock)
         self._config = config
         self._links = {
-            peer: _Link(config, peer, self._on_replies, self.counters, self.round_trips)
+            peer: _Link(config, peer, self._on_replies, self.warn, self.counters, self.round_trips)
             for peer in config.members
             if peer != config.node_id
         }
@@ -91,8 +91,8 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         peer = ""
         try:
             async for batch in request_iterator:
-                if fault := self._fault(batch):
-                    self.counters.refused += len(batch.requests)
+                if fault := self._fault(batch, first=batch.from_id != peer):
+                    self.refuse(batch.from_id, len(batch.requests), fault)
                     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, fault)
                 if writer is None:
                     peer = batch.from_id
@@ -111,8 +111,8 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
     def _take(self, batch: pb.PeerRequests) -> None:
         try:
             requests = [decode_request(request, batch.from_id, batch.to_id) for request in batch.requests]
-        except ValueError:
-            self.counters.refused += len(batch.requests)  # a malformed batch changes nothing
+        except ValueError as error:
+            self.refuse(batch.from_id, len(batch.requests), str(error))  # a malformed batch changes nothing
             return
         for request in requests:
             self.arrived(request, "requests")
@@ -123,37 +123,45 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         peer: str,
         context: grpc.aio.ServicerContext[pb.PeerRequests, pb.PeerReplies],
     ) -> None:
+        members: Sequence[str] = self.members
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
             while True:
                 replies = [encode_reply(reply) for reply in await outbox.take()]
                 await context.write(
                     pb.PeerReplies(
-                        cluster_id=self._config.cluster_id, from_id=self._config.node_id, to_id=peer, replies=replies
+                        cluster_id=self._config.cluster_id,
+                        from_id=self._config.node_id,
+                        to_id=peer,
+                        replies=replies,
+                        members=members,
                     )
                 )
+                members = ()
                 self.counters.sent += len(replies)
 
-    def _on_replies(self, batch: pb.PeerReplies) -> None:
-        if self._fault(batch):
-            self.counters.refused += len(batch.replies)
-            return
+    def _on_replies(self, batch: pb.PeerReplies, first: bool) -> bool:
+        """Take in replies, the `first` of a stream or later ones. False: not from this peer, give the stream up."""
+        if fault := self._fault(batch, first=first):
+            self.refuse(batch.from_id, len(batch.replies), fault)
+            return False
         try:
             replies = [decode_reply(reply, batch.from_id, batch.to_id) for reply in batch.replies]
-        except ValueError:
-            self.counters.refused += len(batch.replies)
-            return
+        except ValueError as error:
+            self.refuse(batch.from_id, len(batch.replies), str(error))
+            return True
         for reply in replies:
             self.arrived(reply, "replies")
+        return True
 
-    def _fault(self, batch: pb.PeerRequests | pb.PeerReplies) -> str:
-        """Why a batch must not be looked into; empty when it may."""
+    def _fault(self, batch: pb.PeerRequests | pb.PeerReplies, *, first: bool) -> str:
+        """Why a batch must not be looked into; empty when it may. `first`: of this peer on its stream."""
         if batch.cluster_id != self._config.cluster_id:
             return f"cluster_id: this is {self._config.cluster_id!r}, not {batch.cluster_id!r}"
         if batch.to_id != self._config.node_id:
             return f"to_id: this is {self._config.node_id!r}, not {batch.to_id!r}"
         if batch.from_id not in self._links:
             return f"from_id: {batch.from_id!r} is not a peer in this cluster"
-        return ""
+        return self.other_members(batch.from_id, batch.members) if first else ""
 
 
 class _Outbox(Generic[M]):
@@ -204,7 +212,8 @@ class _Link:
         self,
         config: NodeConfig,
         peer: str,
-        on_replies: Callable[[pb.PeerReplies], None],
+        on_replies: Callable[[pb.PeerReplies, bool], bool],
+        warn: Callable[[str, str], None],
         counters: TransportCounters,
         round_trips: Samples,
     ) -> None:
@@ -212,6 +221,7 @@ class _Link:
         self._config = config
         self._peer = peer
         self._on_replies = on_replies
+        self._warn = warn
         self._counters = counters
         self._round_trips = round_trips
         self._pings: dict[int, int] = {}
@@ -255,7 +265,7 @@ class _Link:
                     await self._changed.wait()
 
     async def _talk(self, address: str) -> bool:
-        """Converse until the stream breaks. True when it had been established."""
+        """Converse until the stream breaks. True when it had been established, and neither end refused the other."""
         async with grpc.aio.insecure_channel(address, options=channel_options(self._config.transport)) as channel:
             try:
                 async with asyncio.timeout(self._config.transport.connect_timeout):
@@ -267,21 +277,27 @@ class _Link:
             self.outbox.clear()  # what waited for the connection is out of date
             writer = asyncio.create_task(self._write(call))
             writer.add_done_callback(lambda _: call.cancel())  # neither direction outlives the other
+            first = accepted = True
             try:
-                while (batch := await call.read()) is not grpc.aio.EOF:
-                    self._note_round_trips(batch)
-                    self._on_replies(batch)
-            except grpc.RpcError:
-                pass
+                while accepted and (batch := await call.read()) is not grpc.aio.EOF:
+                    accepted = self._on_replies(batch, first)
+                    if accepted:
+                        self._note_round_trips(batch)
+                    first = False
+            except grpc.aio.AioRpcError as error:
+                if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+                    accepted = False
+                    self._warn(self._peer, f"{self._peer} refused a stream: {error.details()}")
             finally:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
                 self.outbox.clear()
             if not writer.cancelled():
                 writer.result()
-            return True
+            return accepted
 
     async def _write(self, call: Any) -> None:
+        members: Sequence[str] = self._config.members
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
             while True:
                 requests = await self.outbox.take()
@@ -292,8 +308,10 @@ class _Link:
                         from_id=self._config.node_id,
                         to_id=self._peer,
                         requests=[encode_request(request) for request in requests],
+                        members=members,
                     )
                 )
+                members = ()
                 self._counters.sent += len(requests)
 
     def _note_pings(self, requests: Sequence[Request]) -> None:

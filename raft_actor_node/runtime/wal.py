@@ -23,7 +23,7 @@ import errno
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ from raft_actor_node.runtime.wal_format import (
     encode_segment_header,
     encode_unit,
     replay,
+    rewrite,
 )
 
 SEGMENT_NUMBER = 1
@@ -92,6 +93,7 @@ class Wal:
         *,
         cluster_id: str,
         node_id: str,
+        members: Iterable[str],
         bootstrap: bool,
         fsync: bool = True,
         allow_memory_fs: bool = False,
@@ -100,12 +102,13 @@ class Wal:
         """Lock a node's directory, recover what it holds, and make that durable.
 
         With `bootstrap`, a directory that is missing or holds no log becomes that of a new member; existing
-        data is opened all the same. With `fsync` off nothing is synced once the log is open: a control, never a
-        setting.
+        data is opened all the same. `members` are bound to the log when it is created, or when a log of an
+        older version, which names none, is opened first; their order does not matter. With `fsync` off nothing
+        is synced once the log is open: a control, never a setting.
 
         Raises ConfigError (a memory file system, or no directory), DirectoryLocked, DataCorrupt (damage that
-        a torn write does not explain, data of another node, or no data without `bootstrap`; in all these
-        cases nothing was changed) and DiskError.
+        a torn write does not explain, data of another node or of other members, or no data without `bootstrap`;
+        in all these cases nothing was changed) and DiskError.
         """
         wal = cls(directory.absolute(), disk, fsync)
         try:
@@ -114,7 +117,7 @@ class Wal:
                     f"storage.dir: {directory} is on a memory file system ({name}), where fsync proves nothing; "
                     "choose a directory on a disk or set storage.allow_memory_fs"
                 )
-            return wal, wal._recover(cluster_id, node_id, bootstrap)
+            return wal, wal._recover(cluster_id, node_id, tuple(sorted(members)), bootstrap)
         except NotADirectoryError as error:
             wal._release("could not be opened")
             raise ConfigError(f"storage.dir: {error.filename} is not a directory") from None
@@ -204,17 +207,23 @@ class Wal:
 
     # -- recovery
 
-    def _recover(self, cluster_id: str, node_id: str, bootstrap: bool) -> Recovered:
+    def _recover(self, cluster_id: str, node_id: str, members: tuple[str, ...], bootstrap: bool) -> Recovered:
         self._enter_directory(bootstrap)
         log_path = self.directory / LOG_NAME
         data = self._disk.read(log_path)
         if data is None:
-            data = self._create_member(cluster_id, node_id, bootstrap)
+            data = self._create_member(cluster_id, node_id, members, bootstrap)
         segment = decode_segment_header(data, str(log_path))
         if (segment.cluster_id, segment.node_id, segment.number) != (cluster_id, node_id, SEGMENT_NUMBER):
             raise DataCorrupt(
                 f"{log_path}: segment {segment.number} of node {segment.node_id!r} of cluster {segment.cluster_id!r}, "
                 f"not segment {SEGMENT_NUMBER} of {node_id!r} of {cluster_id!r}; nothing was changed"
+            )
+        if segment.members not in ((), members):
+            raise DataCorrupt(
+                f"{log_path}: members: {list(segment.members)} in the log, {list(members)} in the configuration; "
+                "give the node the members of its log again, or start a new cluster in another directory; "
+                "nothing was changed"
             )
         copies = [self._read(name) for name in HARD_STATE_NAMES]
         state = newest(copies, segment.nonce, str(self.directory))
@@ -229,6 +238,9 @@ class Wal:
         # All is decided; only from here on is anything changed.
         self._nonce, self._hard_state = segment.nonce, state
         warnings = self._settle_log(log_path, log, data)
+        if not segment.members:
+            segment, log, mark, mark_bytes = self._bind_members(log_path, segment, log, members)
+            warnings.append(f"{log_path}: rewritten from format 1, now bound to members {list(members)}")
         warnings += self._settle_hard_state(copies, state)
         warnings += self._settle_mark(segment, log, mark, mark_bytes)
         # The process before may have died between making an entry and the fsync of its directory.
@@ -248,7 +260,7 @@ class Wal:
             self._sync_entry(path)
         self._descriptors.callback(self._disk.close, self._disk.lock(self.directory))
 
-    def _create_member(self, cluster_id: str, node_id: str, bootstrap: bool) -> bytes:
+    def _create_member(self, cluster_id: str, node_id: str, members: Sequence[str], bootstrap: bool) -> bytes:
         """Write the files of a new member, the log last: until then nothing counts. Returns the log."""
         if not bootstrap:
             raise self._comes_back_empty("there is no log in it")
@@ -262,7 +274,7 @@ class Wal:
         nonce = bytes(byte | 1 for byte in self._disk.random_bytes(NONCE_BYTES))
         for name in HARD_STATE_NAMES:
             self._create(name, encode_hard_state(nonce, INITIAL))
-        header = encode_segment_header(SEGMENT_NUMBER, nonce, cluster_id, node_id)
+        header = encode_segment_header(SEGMENT_NUMBER, nonce, cluster_id, node_id, members)
         self._create(LOG_NAME, header)
         return header
 
@@ -278,6 +290,19 @@ class Wal:
         self._end, self._chain = log.end, log.chain
         self._last_index, self._commit_index = len(log.terms), log.commit_index
         return [f"{path}: offset {log.end}: cut off {len(data) - log.end} bytes of a torn last unit"] if torn else []
+
+    def _bind_members(
+        self, path: Path, segment: Segment, log: Replay, members: Sequence[str]
+    ) -> tuple[Segment, Replay, DurableMark, bytes]:
+        """Replace a log of version 1 by one that names the members. Returns it as it is read, and its mark."""
+        # The mark fits the old log only. Without a mark each of the two opens, wherever the process dies.
+        self._create(MARK_NAME, b"")
+        data = rewrite(segment, log, members)
+        self._create(path.name, data)
+        bound = decode_segment_header(data, str(path))
+        again = replay(data, bound, None, str(path))
+        self._settle_log(path, again, data)
+        return bound, again, DurableMark(again.end, again.chain), b""
 
     def _settle_hard_state(self, copies: Sequence[bytes | None], state: HardState) -> list[str]:
         """Make both copies whole and durable, and open them."""

@@ -6,7 +6,9 @@ unsigned and little-endian, checksums are CRC-32, offsets count bytes from the s
 Log file (one segment, it only grows; a torn tail is the only thing ever cut off)
 
     segment header   magic 8s, version u32, segment number u64, nonce 8s, length of cluster id u16,
-                     length of node id u16, cluster id, node id (UTF-8), crc u32 of all before
+                     length of node id u16, length of members u16, cluster id, node id, members (UTF-8; the
+                     node ids of all members in order, with commas between), crc u32 of all before.
+                     In version 1 there are no members; such a log is rewritten when it is opened
     unit             one per append, that is one per fsync
       header (60 B)  nonce 8s          marks a unit. Random and kept from clients, so that no payload can
                                        pass for a unit when a damaged log is searched
@@ -42,7 +44,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -50,10 +52,11 @@ from zlib import crc32
 
 from raft_actor_node.errors import DataCorrupt
 
-VERSION = 1
+VERSION = 2
 NONCE_BYTES = 8
 
-_SEGMENT = struct.Struct("<8sIQ8sHH")
+_SEGMENT_STRUCTS = {1: struct.Struct("<8sIQ8sHH"), VERSION: struct.Struct("<8sIQ8sHHH")}
+_SEGMENT_BEGIN = struct.Struct("<8sI")
 _SEGMENT_MAGIC = b"RAFTWAL\n"
 _UNIT_FIELDS = struct.Struct("<8sQQQQQI")
 _UNIT = struct.Struct("<8sQQQQQIII")
@@ -62,6 +65,8 @@ _MARK_FIELDS = struct.Struct("<8s8sQI")
 _MARK = struct.Struct("<8s8sQII")
 _MARK_MAGIC = b"RAFTMARK"
 _CRC = struct.Struct("<I")
+_REWRITTEN_ENTRIES = 4096
+"""Entries in one unit of a log that is rewritten."""
 
 
 class Segment(NamedTuple):
@@ -71,6 +76,8 @@ class Segment(NamedTuple):
     nonce: bytes
     cluster_id: str
     node_id: str
+    members: tuple[str, ...]
+    """Node ids in order; empty in a log of version 1."""
     header_bytes: int
     crc: int
 
@@ -110,30 +117,61 @@ def corrupt(name: str, offset: int, what: str) -> DataCorrupt:
     return DataCorrupt(f"{name}: offset {offset}: {what}; nothing was changed")
 
 
-def encode_segment_header(number: int, nonce: bytes, cluster_id: str, node_id: str) -> bytes:
+def encode_segment_header(number: int, nonce: bytes, cluster_id: str, node_id: str, members: Iterable[str]) -> bytes:
     """The header of a new log file."""
-    cluster, node = cluster_id.encode(), node_id.encode()
-    header = _SEGMENT.pack(_SEGMENT_MAGIC, VERSION, number, nonce, len(cluster), len(node)) + cluster + node
+    texts = [text.encode() for text in (cluster_id, node_id, ",".join(sorted(members)))]
+    lengths = map(len, texts)
+    header = _SEGMENT_STRUCTS[VERSION].pack(_SEGMENT_MAGIC, VERSION, number, nonce, *lengths) + b"".join(texts)
     return header + _CRC.pack(crc32(header))
 
 
 def decode_segment_header(data: bytes, name: str) -> Segment:
     """The header of the log file `name`. Raises DataCorrupt: headers appear whole, so none is ever torn."""
-    if len(data) < _SEGMENT.size:
-        raise corrupt(name, 0, f"the file header is cut short to {len(data)} bytes")
-    magic, version, number, nonce, cluster_bytes, node_bytes = _SEGMENT.unpack_from(data)
+    cut_short = corrupt(name, 0, f"the file header is cut short to {len(data)} bytes")
+    if len(data) < _SEGMENT_BEGIN.size:
+        raise cut_short
+    magic, version = _SEGMENT_BEGIN.unpack_from(data)
     if magic != _SEGMENT_MAGIC:
         raise corrupt(name, 0, "this is no write-ahead log")
-    if version != VERSION:
-        raise corrupt(name, 8, f"version {version} of the format, where only {VERSION} is known")
-    split, end = _SEGMENT.size + cluster_bytes, _SEGMENT.size + cluster_bytes + node_bytes
+    layout = _SEGMENT_STRUCTS.get(version)
+    if layout is None:
+        raise corrupt(
+            name, 8, f"format {version}; this program reads formats 1 to {VERSION}: start the one that wrote it"
+        )
+    if len(data) < layout.size:
+        raise cut_short
+    _, _, number, nonce, *lengths = layout.unpack_from(data)
+    *starts, end = accumulate(lengths, initial=layout.size)
     if len(data) < end + _CRC.size:
-        raise corrupt(name, 0, f"the file header is cut short to {len(data)} bytes")
+        raise cut_short
     (crc,) = _CRC.unpack_from(data, end)
     if crc != crc32(data[:end]):
         raise corrupt(name, 0, "the file header fails its checksum")
-    cluster_id, node_id = data[_SEGMENT.size : split].decode(), data[split:end].decode()
-    return Segment(number, nonce, cluster_id, node_id, end + _CRC.size, crc)
+    cluster_id, node_id, *rest = (data[start:stop].decode() for start, stop in pairwise((*starts, end)))
+    members = tuple(rest[0].split(",")) if rest else ()
+    return Segment(number, nonce, cluster_id, node_id, members, end + _CRC.size, crc)
+
+
+def rewrite(segment: Segment, log: Replay, members: Iterable[str]) -> bytes:
+    """The log file, of the present version and with these members, for what a log of an older version holds."""
+    header = encode_segment_header(segment.number, segment.nonce, segment.cluster_id, segment.node_id, members)
+    (chain,) = _CRC.unpack_from(header, len(header) - _CRC.size)
+    parts, offset = [header], len(header)
+    for start in range(0, len(log.terms), _REWRITTEN_ENTRIES):
+        end = min(start + _REWRITTEN_ENTRIES, len(log.terms))
+        unit_header, body, chain = encode_unit(
+            segment.nonce,
+            offset,
+            chain,
+            first_index=start + 1,
+            terms=log.terms[start:end],
+            payloads=log.payloads[start:end],
+            commit_index=min(log.commit_index, end),
+            durable_offset=offset,
+        )
+        parts += unit_header, body
+        offset += len(unit_header) + len(body)
+    return b"".join(parts)
 
 
 def encode_unit(

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +128,8 @@ async def idle_bytes(directory: Path) -> int:
 
 def recovery(directory: Path) -> tuple[float, float]:
     """(entries recovered and applied per second, bytes of memory per entry) for puts of 64 bytes."""
-    options = {"cluster_id": "bench", "node_id": "n1"}
-    wal, _ = Wal.open(directory, bootstrap=True, **options)
+    open_wal = partial(Wal.open, directory, cluster_id="bench", node_id="n1", members=["n1"])
+    wal, _ = open_wal(bootstrap=True)
     wal.save_hard_state(1, "n1")
     for first in range(1, RECOVERED_ENTRIES + 1, 1000):
         indexes = range(first, first + 1000)
@@ -137,7 +138,7 @@ def recovery(directory: Path) -> tuple[float, float]:
     wal.close()
     before = _resident_bytes()
     begin = time.perf_counter()
-    wal, recovered = Wal.open(directory, bootstrap=False, **options)
+    wal, recovered = open_wal(bootstrap=False)
     Store(value_bytes=1 << 20).apply(1, recovered.terms, recovered.payloads)
     elapsed = time.perf_counter() - begin
     wal.close()

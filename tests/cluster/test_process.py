@@ -192,6 +192,18 @@ def test_a_failed_last_write_is_not_exit_0(tmp_path: Path) -> None:
         process.communicate()
 
 
+def test_a_node_with_the_log_of_other_members_is_exit_5_and_names_both_lists(tmp_path: Path) -> None:
+    with node(config(tmp_path)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        process.communicate(timeout=10)
+    code, error = ends(config(tmp_path, members=["n1", "n2", "n3"]))
+    assert code == 5
+    assert "members: ['n1'] in the log, ['n1', 'n2', 'n3'] in the configuration" in error
+    assert len(error.strip().splitlines()) == 1, error
+
+
 async def test_health_and_reflection(three: LocalCluster) -> None:
     address = three.address("n1")
     async with grpc.aio.insecure_channel(address) as channel:
@@ -229,13 +241,15 @@ def append_entries(term: int) -> raft_pb2.PeerRequest:
         {"to_id": "n2"},
         {"from_id": "stranger"},
         {"from_id": "n1"},
+        {"members": ["n1", "n2"]},
+        {"members": []},
     ],
-    ids=["wrong cluster", "wrong addressee", "unknown sender", "itself"],
+    ids=["wrong cluster", "wrong addressee", "unknown sender", "itself", "other members", "no members"],
 )
-async def test_a_message_without_valid_ids_changes_nothing(three: LocalCluster, batch: dict[str, str]) -> None:
+async def test_a_message_without_valid_ids_changes_nothing(three: LocalCluster, batch: dict[str, Any]) -> None:
     """Not even the term in it counts."""
     before = await three.status("n1")
-    valid = {"cluster_id": three.config.cluster_id, "from_id": "n2", "to_id": "n1"}
+    valid = {"cluster_id": three.config.cluster_id, "from_id": "n2", "to_id": "n1", "members": three.node_ids}
     request = raft_pb2.PeerRequests(**{**valid, **batch}, requests=[append_entries(1000)])
     async with grpc.aio.insecure_channel(three.address("n1")) as channel:
         call = raft_pb2_grpc.RaftStub(channel).Exchange()
@@ -249,13 +263,28 @@ async def test_a_message_without_valid_ids_changes_nothing(three: LocalCluster, 
     assert after.counters.messages_refused == before.counters.messages_refused + 1
 
 
-async def test_a_malformed_batch_changes_nothing(three: LocalCluster) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"entry_terms": [1]},
+        {"entry_terms": [3, 1], "entry_payloads": [b"", b""]},
+        {"entry_terms": [0], "entry_payloads": [b""]},
+        {"prev_log_term": 5},
+        {"entry_terms": [1], "entry_payloads": [b"no command"]},
+    ],
+    ids=["a term without payload", "decreasing terms", "term 0", "a term before the log", "no command"],
+)
+async def test_a_malformed_batch_changes_nothing(three: LocalCluster, bad: dict[str, Any]) -> None:
     async with grpc.aio.insecure_channel(three.address("n1")) as channel:
         call = raft_pb2_grpc.RaftStub(channel).Exchange()
-        bad = raft_pb2.PeerRequest(append_entries=raft_pb2.AppendEntriesRequest(term=1000, entry_terms=[1]))
+        malformed = raft_pb2.PeerRequest(append_entries=raft_pb2.AppendEntriesRequest(term=1000, **bad))
         await call.write(
             raft_pb2.PeerRequests(
-                cluster_id=three.config.cluster_id, from_id="n2", to_id="n1", requests=[append_entries(1000), bad]
+                cluster_id=three.config.cluster_id,
+                from_id="n2",
+                to_id="n1",
+                requests=[append_entries(1000), malformed],
+                members=three.node_ids,
             )
         )
 
@@ -276,7 +305,11 @@ async def test_a_second_leader_in_the_term_stops_the_node(three: LocalCluster) -
         call = raft_pb2_grpc.RaftStub(channel).Exchange()
         await call.write(
             raft_pb2.PeerRequests(
-                cluster_id=three.config.cluster_id, from_id=other, to_id=follower, requests=[append_entries(term)]
+                cluster_id=three.config.cluster_id,
+                from_id=other,
+                to_id=follower,
+                requests=[append_entries(term)],
+                members=three.node_ids,
             )
         )
         end = await asyncio.wait_for(three.supervisors[follower].wait(), 10)

@@ -30,6 +30,7 @@ from raft_actor_node.core import (
     Role,
 )
 from raft_actor_node.core.invariants.cluster import ClusterInvariants
+from raft_actor_node.core.messages import fault
 
 ET_MIN, ET_MAX, HEARTBEAT, RPC_TIMEOUT = 0.150, 0.300, 0.050, 0.100
 
@@ -269,6 +270,7 @@ class World:
         self.read_results |= dict.fromkeys(effects.reads_refused)
         self.sent += effects.messages
         for message in effects.messages:
+            assert not fault(message), f"seed {self.seed}: {fault(message)}"
             for _ in range(1 + (self.rng.random() < self.duplicate)):
                 if self.rng.random() >= self.loss and not self.lose(message):
                     self._at(self.delay, partial(self._deliver, message))

@@ -17,6 +17,7 @@ from raft_actor_node.kv.store import DONE, MARK_BYTES, MARK_EVERY, Result, Store
 VALUE_BYTES = 6
 KEYS = st.sampled_from([b"a", b"b", b"\x00"])
 VALUES = st.binary(max_size=VALUE_BYTES)
+LONGEST = st.none() | st.integers(0, 2 * VALUE_BYTES)
 WRITES = [Kind.PUT, Kind.DELETE, Kind.COMPARE_AND_SWAP, Kind.APPEND]
 
 OPEN_SESSION = encode(Kind.OPEN_SESSION)
@@ -26,12 +27,14 @@ def put(key: bytes, value: bytes, session_id: int = 0, sequence: int = 0) -> byt
     return encode(Kind.PUT, key, value, session_id=session_id, sequence=sequence)
 
 
-def append(key: bytes, value: bytes, session_id: int = 0, sequence: int = 0) -> bytes:
-    return encode(Kind.APPEND, key, value, session_id=session_id, sequence=sequence)
+def append(
+    key: bytes, value: bytes, session_id: int = 0, sequence: int = 0, *, longest: int | None = VALUE_BYTES
+) -> bytes:
+    return encode(Kind.APPEND, key, value, session_id=session_id, sequence=sequence, longest=longest)
 
 
-def store_with(*payloads: bytes, term: int = 1) -> tuple[Store, list[Result]]:
-    store = Store(value_bytes=VALUE_BYTES)
+def store_with(*payloads: bytes, term: int = 1, value_bytes: int = VALUE_BYTES) -> tuple[Store, list[Result]]:
+    store = Store(value_bytes=value_bytes)
     return store, store.apply(1, [term] * len(payloads), payloads)
 
 
@@ -67,21 +70,40 @@ class StoreAgainstModel(RuleBasedStateMachine):
         # Ids that were never opened, ids of other entries, and none at all; sequences with gaps and steps back.
         session_id=sessions | st.sampled_from([0, 3, 10**9]),
         sequence=st.integers(1, 5),
+        longest=LONGEST,
     )
     def write(
-        self, kind: Kind, key: bytes, value: bytes, expected: bytes | None, session_id: int, sequence: int
+        self,
+        kind: Kind,
+        key: bytes,
+        value: bytes,
+        expected: bytes | None,
+        session_id: int,
+        sequence: int,
+        longest: int | None,
     ) -> bytes:
-        self.waiting.append(encode(kind, key, value, expected, session_id=session_id, sequence=sequence))
+        self.waiting.append(
+            encode(kind, key, value, expected, session_id=session_id, sequence=sequence, longest=longest)
+        )
         return self.waiting[-1]
 
     @rule(payload=sent)
     def retry(self, payload: bytes) -> None:
         self.waiting.append(payload)
 
+    @rule(payload=sent, longest=LONGEST)
+    def retry_with_a_leader_of_another_limit(self, payload: bytes, longest: int | None) -> None:
+        kind, key, value, expected, session_id, sequence, _ = decode(payload)
+        self.waiting.append(
+            encode(kind, key, value, expected, session_id=session_id, sequence=sequence, longest=longest)
+        )
+
     @rule(target=sent, payload=consumes(sent), session_id=sessions, sequence=st.integers(1, 5))
     def move_to_session(self, payload: bytes, session_id: int, sequence: int) -> MultipleResults[bytes]:
-        kind, key, value, expected, _, _ = decode(payload)
-        self.waiting.append(encode(kind, key, value, expected, session_id=session_id, sequence=sequence))
+        kind, key, value, expected, _, _, longest = decode(payload)
+        self.waiting.append(
+            encode(kind, key, value, expected, session_id=session_id, sequence=sequence, longest=longest)
+        )
         return multiple(payload, self.waiting[-1])
 
     @rule()
@@ -120,6 +142,37 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
 TestStoreAgainstModel.settings = settings(max_examples=200, stateful_step_count=40)
+
+
+def test_nodes_with_different_limits_answer_alike() -> None:
+    """The entry says how long the value may become; what the node that applies it is set to does not count."""
+    log = [
+        OPEN_SESSION,
+        append(b"k", b"abcd", longest=16),
+        append(b"k", b"efgh", 1, 1, longest=7),
+        append(b"k", b"efgh", longest=8),
+        append(b"k", b"", longest=4),  # a leader with a smaller limit than what the key holds already
+        append(b"k", b"efgh", 1, 1, longest=16),  # the retry, with another leader
+    ]
+    stores, answers = zip(*(store_with(*log, value_bytes=limit) for limit in (1, 7, 100)), strict=True)
+    assert answers[0] == answers[1] == answers[2]
+    assert [result.number for result in answers[0]] == [1, 4, 0, 8, 0, 0]
+    assert [result.error for result in answers[0][2:]] == [
+        ErrorCode.VALUE_TOO_LARGE,
+        ErrorCode.OK,
+        ErrorCode.VALUE_TOO_LARGE,
+        ErrorCode.VALUE_TOO_LARGE,
+    ]
+    assert len({store.state_hash() for store in stores}) == 1
+    assert {store.get(b"k") for store in stores} == {b"abcdefgh"}
+
+
+def test_an_append_of_an_older_version_is_judged_by_the_limit_of_the_node() -> None:
+    log = [append(b"k", b"abcd", longest=None)]
+    assert [store_with(*log, value_bytes=limit)[1][0].error for limit in (3, 4)] == [
+        ErrorCode.VALUE_TOO_LARGE,
+        ErrorCode.OK,
+    ]
 
 
 def test_a_retry_gets_the_original_result_and_has_no_second_effect() -> None:

@@ -43,6 +43,11 @@ async def listening() -> AsyncIterator[Port]:
         server.close()
 
 
+def wipe(directory: Path) -> None:
+    for file in directory.iterdir():
+        file.unlink()
+
+
 def config_of(node_id: str) -> NodeConfig:
     return NodeConfig.model_validate(
         {"cluster_id": "c", "node_id": node_id, "members": ["n1", "n2"], "storage": {"dir": "unused"}}
@@ -84,6 +89,30 @@ async def test_a_later_life_has_a_higher_epoch_though_the_wall_clock_went_back(t
                 pass
         epochs.append(found[1])
     assert epochs == [1, 2, 3]
+
+
+async def test_a_directory_that_was_wiped_hides_no_later_life(tmp_path: Path) -> None:
+    """A peer that runs on has seen higher epochs than the one with which the files begin anew."""
+    book: dict[str, tuple[str, int]] = {}
+    seen = asyncio.Event()
+
+    def take(addresses: Addresses) -> None:
+        for node_id, (address, epoch) in addresses.items():
+            if epoch > book.get(node_id, ("", -1))[1]:  # as a link does
+                book[node_id] = address, epoch
+        seen.set()
+
+    AddressDirectory(tmp_path, config_of("n1"), take).announce("n1", "127.0.0.1:41230")
+    for life in (1, 2, 3, "wiped", 4, "wiped", 5, 6):
+        if life == "wiped":
+            wipe(tmp_path)
+            continue
+        address = f"127.0.0.1:4123{life}"
+        AddressDirectory(tmp_path, config_of("n2"), lambda _: None).announce("n2", address)
+        async with asyncio.timeout(10):
+            while book.get("n2", ("", 0))[0] != address:
+                seen.clear()
+                await seen.wait()
 
 
 @pytest.mark.parametrize(

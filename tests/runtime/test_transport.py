@@ -30,7 +30,7 @@ async def test_replies_leave_on_the_stream_on_which_requests_come() -> None:
 
     def asking(sequence: int) -> pb.PeerRequests:
         request = encode_request(RequestVote("n2", "n1", 1, 0, 0, False, sequence))
-        return pb.PeerRequests(cluster_id="c", from_id="n2", to_id="n1", requests=[request])
+        return pb.PeerRequests(cluster_id="c", from_id="n2", to_id="n1", requests=[request], members=["n2", "n1"])
 
     transport = Transport(config, LinkFaults("n1", config.members, (), random.Random(0)), vote, RealClock())
     server = grpc.aio.server()

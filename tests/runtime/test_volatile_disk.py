@@ -22,7 +22,14 @@ CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 def open_wal(directory: Path, disk: Disk = REAL_DISK, fsync: bool = True) -> tuple[Wal, Recovered]:
     return Wal.open(
-        directory, cluster_id="c", node_id="n1", bootstrap=True, fsync=fsync, allow_memory_fs=True, disk=disk
+        directory,
+        cluster_id="c",
+        node_id="n1",
+        members=["n1"],
+        bootstrap=True,
+        fsync=fsync,
+        allow_memory_fs=True,
+        disk=disk,
     )
 
 
@@ -130,8 +137,8 @@ import itertools, os, sys
 from pathlib import Path
 from raft_actor_node.runtime.volatile_disk import VolatileDisk
 from raft_actor_node.runtime.wal import Wal
-wal, found = Wal.open(Path(sys.argv[1]) / "n1", cluster_id="c", node_id="n1", bootstrap=True,
-                      fsync=sys.argv[2] == "always", allow_memory_fs=True, disk=VolatileDisk())
+wal, found = Wal.open(Path(sys.argv[1]) / "n1", cluster_id="c", node_id="n1", members=["n1"],
+                      bootstrap=True, fsync=sys.argv[2] == "always", allow_memory_fs=True, disk=VolatileDisk())
 ledger = os.open(Path(sys.argv[1]) / "ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 for index in itertools.count(len(found.terms) + 1):
     wal.save_hard_state(index, None)

@@ -19,10 +19,11 @@ from raft_actor_node.runtime.disk import Disk, memory_file_system
 from raft_actor_node.runtime.wal import LOG_NAME, Recovered, Wal
 
 ROOT = Path(__file__).parents[2]
+MEMBERS = ["n1", "n2", "n3"]
 
 
 def open_wal(directory: Path, *, bootstrap: bool = False, **options: Any) -> tuple[Wal, Recovered]:
-    defaults: dict[str, Any] = {"cluster_id": "c", "node_id": "n1", "allow_memory_fs": True}
+    defaults: dict[str, Any] = {"cluster_id": "c", "node_id": "n1", "members": MEMBERS, "allow_memory_fs": True}
     return Wal.open(directory, bootstrap=bootstrap, **(defaults | options))
 
 
@@ -120,6 +121,27 @@ def test_the_directory_of_another_node_is_refused_and_left_alone(tmp_path: Path,
     assert contents(tmp_path / "n1") == before
 
 
+@pytest.mark.parametrize("members", [["n1"], ["n1", "n2"], ["n1", "n2", "n3", "n4"], ["n1", "n2", "n9"]])
+def test_the_directory_of_a_member_of_another_list_is_refused_and_left_alone(
+    tmp_path: Path, members: list[str]
+) -> None:
+    """It might lead alone, or vote in a cluster that counts other quorums."""
+    make_member(tmp_path / "n1")
+    before = contents(tmp_path / "n1")
+    with pytest.raises(DataCorrupt) as caught:
+        open_wal(tmp_path / "n1", bootstrap=True, members=members)
+    assert f"members: ['n1', 'n2', 'n3'] in the log, {members} in the configuration; give" in str(caught.value)
+    assert contents(tmp_path / "n1") == before
+
+
+def test_the_order_of_members_does_not_matter(tmp_path: Path) -> None:
+    make_member(tmp_path / "n1", members=["n2", "n3", "n1"])
+    before = contents(tmp_path / "n1")
+    with opened(tmp_path / "n1", members=["n3", "n2", "n1"]) as (_, recovered):
+        assert recovered.payloads == [b"", b"two", b"three"]
+    assert contents(tmp_path / "n1") == before
+
+
 @pytest.mark.parametrize("kept", [["hard-state-a"], ["hard-state-b", "durable-mark"], ["durable-mark"]])
 def test_a_member_that_lost_its_log_is_refused_even_with_bootstrap(tmp_path: Path, kept: list[str]) -> None:
     make_member(tmp_path / "n1")
@@ -187,7 +209,8 @@ from pathlib import Path
 from raft_actor_node.errors import RaftLabError
 from raft_actor_node.runtime.wal import Wal
 try:
-    wal, _ = Wal.open(Path(sys.argv[1]), cluster_id="c", node_id="n1", bootstrap=True, allow_memory_fs=True)
+    options = {"cluster_id": "c", "node_id": "n1", "members": ["n1", "n2", "n3"]}
+    wal, _ = Wal.open(Path(sys.argv[1]), **options, bootstrap=True, allow_memory_fs=True)
 except RaftLabError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -339,7 +362,7 @@ def test_a_long_log_is_recovered_whole(tmp_path: Path) -> None:
 
 def test_room_is_kept_after_a_kill_and_given_back_at_close(tmp_path: Path) -> None:
     """Small appends do not change the size of the file; zeros behind the log are no tear, other bytes are."""
-    options: dict[str, Any] = {"cluster_id": "c", "node_id": "n1", "bootstrap": True}
+    options: dict[str, Any] = {"cluster_id": "c", "node_id": "n1", "members": MEMBERS, "bootstrap": True}
     wal, _ = Wal.open(tmp_path / "n1", **options)
     wal.save_hard_state(1, None)
     wal.append(1, [1], [b"one"], 0)

@@ -332,7 +332,8 @@ class FullDisk(Disk):
 
 
 def open_on(tmp_path: Path, disk: Disk) -> Wal:
-    wal, _ = Wal.open(tmp_path, cluster_id="c", node_id="n1", bootstrap=True, allow_memory_fs=True, disk=disk)
+    options: dict[str, Any] = {"cluster_id": "c", "node_id": "n1", "members": ["n1"], "allow_memory_fs": True}
+    wal, _ = Wal.open(tmp_path, bootstrap=True, disk=disk, **options)
     return wal
 
 

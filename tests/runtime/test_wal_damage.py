@@ -134,7 +134,7 @@ def assert_second_open_changes_nothing(sample: Sample, first: Recovered) -> None
 
 def test_the_layout_is_as_documented(sample: Sample) -> None:
     log_bytes = sample.files[LOG_NAME]
-    header = b"RAFTWAL\n" + struct.pack("<IQ", 1, 1) + sample.nonce + struct.pack("<HH", 1, 2) + b"cn1"
+    header = b"RAFTWAL\n" + struct.pack("<IQ", 2, 1) + sample.nonce + struct.pack("<HHH", 1, 2, 8) + b"cn1n1,n2,n3"
     assert log_bytes[: sample.ends[0]] == header + struct.pack("<I", crc32(header))
     start, end = sample.ends[2], sample.ends[3]
     body = struct.pack("<QQII", 4, 4, 5, 4) + b"THREEFOUR"
@@ -469,8 +469,8 @@ def test_a_unit_that_contradicts_itself_or_the_log_is_refused(sample: Sample, ch
 
 def test_a_version_of_the_format_that_is_not_known_is_refused(sample: Sample) -> None:
     log_bytes = sample.files[LOG_NAME]
-    before = sample.put({LOG_NAME: log_bytes[:8] + b"\x02" + log_bytes[9:]})
-    assert_refused(sample, before, match="version 2 of the format")
+    before = sample.put({LOG_NAME: log_bytes[:8] + b"\x03" + log_bytes[9:]})
+    assert_refused(sample, before, match="format 3; this program reads formats 1 to 2: start the one that wrote it")
 
 
 def test_replay_needs_no_files(sample: Sample) -> None:

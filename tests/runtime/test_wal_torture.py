@@ -24,7 +24,7 @@ from raft_actor_node.errors import DataCorrupt, DiskError
 from raft_actor_node.runtime.wal import HARD_STATE_NAMES, LOG_NAME, MARK_NAME
 from tests.runtime.torture import DIRECTORY, OUTCOMES, Died, Ledger, dies_after, sim_disk
 
-SEGMENT = struct.Struct("<8sIQ8sHH")
+SEGMENT = struct.Struct("<8sIQ8sHHH")
 UNIT = struct.Struct("<8sQQQQQIII")
 MARK = struct.Struct("<8s8sQII")
 
@@ -44,8 +44,8 @@ def header_at(log: bytes, offset: int) -> tuple[int, int] | None:
 
 def unit_ends(log: bytes) -> list[int]:
     """Where the segment header ends, and each good unit behind it."""
-    *_, cluster_bytes, node_bytes = SEGMENT.unpack_from(log)
-    ends = [SEGMENT.size + cluster_bytes + node_bytes + 4]
+    *_, cluster_bytes, node_bytes, members_bytes = SEGMENT.unpack_from(log)
+    ends = [SEGMENT.size + cluster_bytes + node_bytes + members_bytes + 4]
     (chain,) = struct.unpack_from("<I", log, ends[0] - 4)
     while header := header_at(log, ends[-1]):
         start, end = ends[-1], ends[-1] + UNIT.size + header[0]

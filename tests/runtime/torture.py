@@ -15,6 +15,7 @@ from orchestration.sim_cluster.disk import SimDisk
 from raft_actor_node.runtime.wal import Recovered, Wal
 
 DIRECTORY = Path("/data/n1")
+MEMBERS = ["n1", "n2", "n3"]
 
 State = tuple[int, str | None, list[tuple[int, bytes]], int]
 """Term, vote, entries, commit index."""
@@ -46,8 +47,8 @@ def dies_after(calls: int) -> Callable[[str], None]:
 
 
 def open_wal(disk: SimDisk, *, bootstrap: bool = False, **options: Any) -> tuple[Wal, Recovered]:
-    """Open the log of node n1 of cluster c."""
-    named: dict[str, Any] = {"cluster_id": "c", "node_id": "n1"} | options
+    """Open the log of node n1 of cluster c with members n1, n2, n3."""
+    named: dict[str, Any] = {"cluster_id": "c", "node_id": "n1", "members": MEMBERS} | options
     return Wal.open(DIRECTORY, bootstrap=bootstrap, disk=disk, **named)
 
 

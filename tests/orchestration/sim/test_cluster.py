@@ -295,7 +295,7 @@ def test_a_directory_that_is_locked_is_a_violation() -> None:
     async def tell(cluster: SimCluster) -> None:
         await cluster.crash("n1")
         disk = cluster.nodes["n1"].disk
-        disk.lock(Path(cluster.nodes["n1"]._config.storage.dir) / "n1")
+        disk.lock(Path(cluster.nodes["n1"].config.storage.dir) / "n1")
         with pytest.raises(NodeFailed):
             await cluster.restart("n1")
         assert [violation.node_id for violation in cluster.violations] == ["n1"]
