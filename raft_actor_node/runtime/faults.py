@@ -44,7 +44,7 @@ class FaultCounters:
     cut: int = 0
     """Lost for certain, on a link that is cut."""
     dropped: int = 0
-    """Lost by chance, or for lack of bandwidth."""
+    """Lost by chance, or for lack of bandwidth to a client."""
     delayed: int = 0
     duplicated: int = 0
 

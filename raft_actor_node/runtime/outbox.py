@@ -43,7 +43,8 @@ class Outbox:
     """Messages of one flow to one peer, bounded in bytes; what does not fit is lost.
 
     A newer request takes the place of an older one that has become useless. That is a loss, which Raft permits of any
-    message, and the newer one does all that the older one would have done: see `_supersedes`.
+    message, and the newer one does all that the older one would have done: see `_supersedes`. Replies all stay: each
+    may tell what no later one does (a match index, a refusal), and there are no more than requests that were taken.
     """
 
     def __init__(self, settings: TransportSettings, counters: TransportCounters, news: Callable[[], object]) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from raft_actor_node.links import LinkRule
+from raft_actor_node.units import Range
 from tests.cluster.local import FAST, LocalCluster
 
 MB = 10**6
+UNHURRIED = FAST.model_copy(update={"election_timeout": Range(0.6, 0.9)})
+"""Shorter than what is sent needs to cross the link, long enough for a busy machine."""
 
 
 async def elections(cluster: LocalCluster) -> list[tuple[str, int, int]]:
@@ -24,8 +27,8 @@ async def elections(cluster: LocalCluster) -> list[tuple[str, int, int]]:
 
 @pytest.mark.parametrize("rate", [MB, MB // 4], ids=["1 MB/s", "0.25 MB/s"])
 async def test_a_large_entry_crosses_a_slow_link_without_an_election(tmp_path: Path, rate: int) -> None:
-    """1 MB takes 1 s or 4 s; the election timeout is 0.3 s at least."""
-    async with LocalCluster(tmp_path, 3, raft=FAST) as cluster:
+    """1 MB takes 1 s or 4 s."""
+    async with LocalCluster(tmp_path, 3, raft=UNHURRIED) as cluster:
         kv = await cluster.client(rpc_timeout=30.0, retry_budget=60.0)
         await kv.put(b"k", b"v")
         await cluster.leader()
@@ -39,7 +42,7 @@ async def test_a_large_entry_crosses_a_slow_link_without_an_election(tmp_path: P
 
 
 async def test_many_entries_cross_a_slow_link_without_an_election(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path, 3, raft=FAST) as cluster:
+    async with LocalCluster(tmp_path, 3, raft=UNHURRIED) as cluster:
         kv = await cluster.client(rpc_timeout=30.0, retry_budget=60.0)
         await kv.put(b"k", b"v")
         await cluster.leader()
