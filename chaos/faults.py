@@ -15,7 +15,7 @@ One grammar serves the `chaos:` value of a sweep, a schedule written by hand and
     drop: PROBABILITY      messages are lost                                    nodes, LINKS         heal_after
     delay: DURATION        messages are late; reordered with jitter or tail     jitter, tail, nodes, heal_after
                                                                                 LINKS
-    bandwidth: SIZE        messages queue behind one another, 1 s at most       nodes, LINKS         heal_after
+    bandwidth: SIZE        bytes per second; heartbeats and entries share them  nodes, LINKS         heal_after
     duplicate: PROBABILITY messages arrive twice                                late, nodes, LINKS   heal_after
     monkey: [KIND, ...]    one random fault of these kinds in every interval    every, seed
     replay: FILE           the faults of a saved schedule

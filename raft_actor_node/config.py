@@ -48,7 +48,8 @@ class RaftSettings(Section):
     heartbeat_interval: Duration = 0.050
     """Time between two heartbeats of an idle leader."""
     rpc_timeout: Duration = 0.100
-    """A request between peers that is not answered for this long is sent again."""
+    """A request between peers that is not answered for this long is sent again. For entries that take longer to cross
+    the link, the time counts from the last part that the peer has acknowledged."""
     pre_vote: bool = True
     """Ask whether an election could be won before raising the term (dissertation, section 9.6)."""
     check_quorum: bool = True
@@ -124,7 +125,8 @@ class TransportSettings(Section):
     away about as long again as its network was down. It is the host or the network that is silent then: for a process
     that is paused its kernel acknowledges, until its buffers are full, and what link faults drop has arrived."""
     queue_bytes: Annotated[Size, Field(ge=64 * 1024)] = 32 * 1024 * 1024
-    """Bytes that may wait to be sent to one peer; what exceeds them is lost, as on any network."""
+    """Bytes that may wait to be sent to one peer; what exceeds them is lost, as on any network. A newer request takes
+    the place of those that it makes useless."""
     probe_timeout: Annotated[Duration, Field(gt=0)] = 2.0
     """Deadline of health, inspection and chaos calls."""
 

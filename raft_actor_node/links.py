@@ -50,6 +50,8 @@ class LinkRule(BaseModel):
     """Heavy-tailed additional delay (Pareto, index 1): above tail_ms for one message in 100, above 10 tail_ms,
     where it ends, for one in 1000."""
     bytes_per_s: BytesPerSecond = 0
-    """Bandwidth; 0 is no limit. Messages go through one after the other; what would have to wait longer than
-    runtime.faults.QUEUE_S for those before it is lost. A message counts with its encoded bytes, without what frames
-    it (batch, gRPC, TCP)."""
+    """Bandwidth; 0 is no limit. Between nodes, three flows share it evenly, as TCP connections would: votes and
+    heartbeats, answers, and entries, large ones in parts. Nothing is lost for lack of it: what it cannot take yet
+    waits at the sender (transport.queue_bytes). From and to a client, messages go through one after the other; what
+    would have to wait longer than runtime.faults.QUEUE_S for those before it is lost. A message counts with its
+    encoded bytes, without what frames it (batch, gRPC, TCP)."""

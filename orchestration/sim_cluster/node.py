@@ -26,7 +26,7 @@ from orchestration.sim_cluster.story import (
     describe_operations,
 )
 from orchestration.sim_cluster.writer import SimWriter
-from raft_actor_node.config import NodeConfig
+from raft_actor_node.config import NodeConfig, TransportSettings
 from raft_actor_node.core import (
     AppendEntries,
     AppendEntriesReply,
@@ -43,10 +43,18 @@ from raft_actor_node.errors import DiskError
 from raft_actor_node.kv.store import Result, Store
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import kv_pb2, raft_pb2
-from raft_actor_node.runtime.codec import decode_reply, decode_request, encode_reply, encode_request
-from raft_actor_node.runtime.faults import LinkFaults
-from raft_actor_node.runtime.mail import Mail
+from raft_actor_node.runtime.codec import (
+    Fragment,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+    encoded_bytes,
+)
+from raft_actor_node.runtime.faults import Flow, LinkFaults
+from raft_actor_node.runtime.mail import Mail, flow_of
 from raft_actor_node.runtime.node import Node, Parts, exit_code
+from raft_actor_node.runtime.outbox import Assembler, Outbox
 from raft_actor_node.runtime.services import Visitor
 from raft_actor_node.runtime.tracer import Tracer
 
@@ -452,6 +460,9 @@ class _Mail(Mail):
         super().__init__(config, faults, deliver, clock)
         self._process = clock
         self._world = world
+        self._config = config
+        self._lanes: dict[tuple[str, Flow], _Lane] = {}
+        """By receiving node and flow."""
         self._pings: dict[int, int] = {}
         """When empty AppendEntries left, by their sequence."""
 
@@ -462,6 +473,42 @@ class _Mail(Mail):
         self.arrived(message, "requests" if isinstance(message, AppendEntries | RequestVote) else "replies")
 
     def _carry(self, message: Message) -> None:
+        key = message.to_id, flow_of(message)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(self, self._config.transport, *key)
+        lane.outbox.put(message)
+
+    def leave(self, lane: _Lane) -> None:
+        """Let what waits leave, as far as bandwidth permits."""
+        while not lane.leaving and len(lane.outbox):
+            lane.leaving = lane.outbox.take()
+            size = partial(sum, map(encoded_bytes, lane.leaving))
+            if self._faults.active and self._faults.occupy(lane.peer, lane.flow, size):
+                self._through(lane, waited=False)
+            else:
+                self._leave_now(lane, waited=False)
+
+    def _through(self, lane: _Lane, *, waited: bool = True) -> None:
+        if pause_s := self._faults.busy_s(lane.peer, lane.flow):
+            self._clock.call_later(pause_s, self._through, lane)
+        else:
+            self._leave_now(lane, waited=waited)
+            self.leave(lane)
+
+    def _leave_now(self, lane: _Lane, *, waited: bool) -> None:
+        leaving, lane.leaving = lane.leaving, []
+        for piece in leaving:
+            if isinstance(piece, Fragment):
+                message = lane.assembler.add(piece)
+                if message is not None:
+                    self._post(message)
+                elif waited:
+                    self._post(piece.head)
+            else:
+                self._post(piece)
+
+    def _post(self, message: Message) -> None:
         world = self._world
         if self._process.ended:
             return
@@ -475,6 +522,22 @@ class _Mail(Mail):
             message = _over_the_wire(message)
         if not world.network.post(world.arrive, message, self.members):
             world.story.tell(message.from_id, f"> {message.to_id} lost: {describe_message(message)}")
+
+
+class _Lane:
+    """One flow of messages to one peer.
+
+    The parts of a large message leave one by one, each as the heartbeat that it is on its arrival; the message arrives
+    with the last of them. The network loses, delays and doubles whole messages: on a stream no part gets lost alone.
+    """
+
+    def __init__(self, mail: _Mail, transport: TransportSettings, peer: str, flow: Flow) -> None:
+        self.peer = peer
+        self.flow: Flow = flow
+        self.outbox = Outbox(transport, mail.counters, lambda: mail.leave(self))
+        self.leaving: list[Message | Fragment] = []
+        """What has been taken from the outbox and is not through yet."""
+        self.assembler = Assembler(transport.message_bytes)
 
 
 def _over_the_wire(message: Message) -> Message:

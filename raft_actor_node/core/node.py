@@ -480,7 +480,7 @@ class RaftNode:
         if not empty:
             end, size = self.log.batch_end(first, self.parameters.max_batch_entries, self.parameters.max_batch_bytes)
             terms, payloads = self.log.terms(first, end), self.log.payloads(first, end)
-            progress.sent(end - 1, size, resend_at)
+            progress.sent(end - 1, size, self._sequence + 1, resend_at)
         elif progress.probing:
             progress.resend_at = resend_at
         self._sequence += 1

@@ -29,16 +29,16 @@ class Progress:
     """Sequence of the first request of this search step: older answers do not end it."""
     acked_sequence: int = 0
     """Highest sequence of a request of this leadership that was answered."""
-    inflight: deque[tuple[int, int]] = field(default_factory=deque)
-    """(last index, bytes) of each batch that the follower has not answered as durable."""
+    inflight: deque[tuple[int, int, int]] = field(default_factory=deque)
+    """(last index, bytes, sequence) of each batch that the follower has not answered as durable."""
     inflight_bytes: int = 0
     resend_at: float = inf
     """When what is under way must be asked after; inf when nothing is."""
 
-    def sent(self, last_index: int, size: int, resend_at: float) -> None:
+    def sent(self, last_index: int, size: int, sequence: int, resend_at: float) -> None:
         """A batch that ends at last_index is under way."""
         self.next_index = last_index + 1
-        self.inflight.append((last_index, size))
+        self.inflight.append((last_index, size, sequence))
         self.inflight_bytes += size
         self.resend_at = min(self.resend_at, resend_at)
 
@@ -50,7 +50,7 @@ class Progress:
             self.probing, news = False, True
             if self.match_index < self.next_index - 1 and not self.inflight:
                 # It holds that much, but not durably, and owes this leader no answer: it must be asked again.
-                self.inflight.append((self.next_index - 1, 0))
+                self.inflight.append((self.next_index - 1, 0, 0))
         self.next_index = max(self.next_index, self.match_index + 1)
         while self.inflight and self.inflight[0][0] <= self.match_index:
             self.inflight_bytes -= self.inflight.popleft()[1]
@@ -58,7 +58,9 @@ class Progress:
             return
         if not self.inflight:
             self.resend_at = inf
-        elif news:  # an answered heartbeat says nothing about a batch that may be lost
+        elif news or any(sequence == batch for _, _, batch in self.inflight):
+            # The follower holds more than before, or a part of a batch arrived. An answered heartbeat says nothing
+            # about a batch that may be lost.
             self.resend_at = resend_at
 
     def ask_after(self, sequence: int) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1draft_actor_node/pb/raft.proto\x12\x0braft_lab.v1\"\x7f\n\x0cPeerRequests\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_id\x18\x02 \x01(\t\x12\r\n\x05to_id\x18\x03 \x01(\t\x12*\n\x08requests\x18\x04 \x03(\x0b\x32\x18.raft_lab.v1.PeerRequest\x12\x0f\n\x07members\x18\x05 \x03(\t\"\x8b\x01\n\x0bPeerRequest\x12\x37\n\x0crequest_vote\x18\x01 \x01(\x0b\x32\x1f.raft_lab.v1.RequestVoteRequestH\x00\x12;\n\x0e\x61ppend_entries\x18\x02 \x01(\x0b\x32!.raft_lab.v1.AppendEntriesRequestH\x00\x42\x06\n\x04\x62ody\"{\n\x0bPeerReplies\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_id\x18\x02 \x01(\t\x12\r\n\x05to_id\x18\x03 \x01(\t\x12\'\n\x07replies\x18\x04 \x03(\x0b\x32\x16.raft_lab.v1.PeerReply\x12\x0f\n\x07members\x18\x05 \x03(\t\"\x85\x01\n\tPeerReply\x12\x35\n\x0crequest_vote\x18\x01 \x01(\x0b\x32\x1d.raft_lab.v1.RequestVoteReplyH\x00\x12\x39\n\x0e\x61ppend_entries\x18\x02 \x01(\x0b\x32\x1f.raft_lab.v1.AppendEntriesReplyH\x00\x42\x06\n\x04\x62ody\"u\n\x12RequestVoteRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x02 \x01(\x04\x12\x15\n\rlast_log_term\x18\x03 \x01(\x04\x12\x10\n\x08pre_vote\x18\x04 \x01(\x08\x12\x10\n\x08sequence\x18\x05 \x01(\x04\"p\n\x10RequestVoteReply\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0crequest_term\x18\x02 \x01(\x04\x12\x14\n\x0cvote_granted\x18\x03 \x01(\x08\x12\x10\n\x08pre_vote\x18\x04 \x01(\x08\x12\x10\n\x08sequence\x18\x05 \x01(\x04\"\xa9\x01\n\x14\x41ppendEntriesRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0eprev_log_index\x18\x02 \x01(\x04\x12\x15\n\rprev_log_term\x18\x03 \x01(\x04\x12\x13\n\x0b\x65ntry_terms\x18\x04 \x03(\x04\x12\x16\n\x0e\x65ntry_payloads\x18\x05 \x03(\x0c\x12\x15\n\rleader_commit\x18\x06 \x01(\x04\x12\x10\n\x08sequence\x18\x07 \x01(\x04\"\xb7\x01\n\x12\x41ppendEntriesReply\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0crequest_term\x18\x02 \x01(\x04\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x04 \x01(\x04\x12\x16\n\x0erejected_index\x18\x05 \x01(\x04\x12\x15\n\rconflict_term\x18\x06 \x01(\x04\x12\x16\n\x0e\x63onflict_index\x18\x07 \x01(\x04\x12\x10\n\x08sequence\x18\x08 \x01(\x04\x32K\n\x04Raft\x12\x43\n\x08\x45xchange\x12\x19.raft_lab.v1.PeerRequests\x1a\x18.raft_lab.v1.PeerReplies(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1draft_actor_node/pb/raft.proto\x12\x0braft_lab.v1\"\x7f\n\x0cPeerRequests\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_id\x18\x02 \x01(\t\x12\r\n\x05to_id\x18\x03 \x01(\t\x12*\n\x08requests\x18\x04 \x03(\x0b\x32\x18.raft_lab.v1.PeerRequest\x12\x0f\n\x07members\x18\x05 \x03(\t\"\xc3\x01\n\x0bPeerRequest\x12\x37\n\x0crequest_vote\x18\x01 \x01(\x0b\x32\x1f.raft_lab.v1.RequestVoteRequestH\x00\x12;\n\x0e\x61ppend_entries\x18\x02 \x01(\x0b\x32!.raft_lab.v1.AppendEntriesRequestH\x00\x12\x36\n\x08\x66ragment\x18\x03 \x01(\x0b\x32\".raft_lab.v1.AppendEntriesFragmentH\x00\x42\x06\n\x04\x62ody\"\x8a\x01\n\x0bPeerReplies\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_id\x18\x02 \x01(\t\x12\r\n\x05to_id\x18\x03 \x01(\t\x12\'\n\x07replies\x18\x04 \x03(\x0b\x32\x16.raft_lab.v1.PeerReply\x12\x0f\n\x07members\x18\x05 \x03(\t\x12\r\n\x05taken\x18\x06 \x01(\x04\"\x85\x01\n\tPeerReply\x12\x35\n\x0crequest_vote\x18\x01 \x01(\x0b\x32\x1d.raft_lab.v1.RequestVoteReplyH\x00\x12\x39\n\x0e\x61ppend_entries\x18\x02 \x01(\x0b\x32\x1f.raft_lab.v1.AppendEntriesReplyH\x00\x42\x06\n\x04\x62ody\"u\n\x12RequestVoteRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x02 \x01(\x04\x12\x15\n\rlast_log_term\x18\x03 \x01(\x04\x12\x10\n\x08pre_vote\x18\x04 \x01(\x08\x12\x10\n\x08sequence\x18\x05 \x01(\x04\"p\n\x10RequestVoteReply\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0crequest_term\x18\x02 \x01(\x04\x12\x14\n\x0cvote_granted\x18\x03 \x01(\x08\x12\x10\n\x08pre_vote\x18\x04 \x01(\x08\x12\x10\n\x08sequence\x18\x05 \x01(\x04\"\xa9\x01\n\x14\x41ppendEntriesRequest\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x16\n\x0eprev_log_index\x18\x02 \x01(\x04\x12\x15\n\rprev_log_term\x18\x03 \x01(\x04\x12\x13\n\x0b\x65ntry_terms\x18\x04 \x03(\x04\x12\x16\n\x0e\x65ntry_payloads\x18\x05 \x03(\x0c\x12\x15\n\rleader_commit\x18\x06 \x01(\x04\x12\x10\n\x08sequence\x18\x07 \x01(\x04\"u\n\x15\x41ppendEntriesFragment\x12/\n\x04head\x18\x01 \x01(\x0b\x32!.raft_lab.v1.AppendEntriesRequest\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xb7\x01\n\x12\x41ppendEntriesReply\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x14\n\x0crequest_term\x18\x02 \x01(\x04\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x04 \x01(\x04\x12\x16\n\x0erejected_index\x18\x05 \x01(\x04\x12\x15\n\rconflict_term\x18\x06 \x01(\x04\x12\x16\n\x0e\x63onflict_index\x18\x07 \x01(\x04\x12\x10\n\x08sequence\x18\x08 \x01(\x04\x32K\n\x04Raft\x12\x43\n\x08\x45xchange\x12\x19.raft_lab.v1.PeerRequests\x1a\x18.raft_lab.v1.PeerReplies(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEERREQUESTS']._serialized_start=46
   _globals['_PEERREQUESTS']._serialized_end=173
   _globals['_PEERREQUEST']._serialized_start=176
-  _globals['_PEERREQUEST']._serialized_end=315
-  _globals['_PEERREPLIES']._serialized_start=317
-  _globals['_PEERREPLIES']._serialized_end=440
-  _globals['_PEERREPLY']._serialized_start=443
-  _globals['_PEERREPLY']._serialized_end=576
-  _globals['_REQUESTVOTEREQUEST']._serialized_start=578
-  _globals['_REQUESTVOTEREQUEST']._serialized_end=695
-  _globals['_REQUESTVOTEREPLY']._serialized_start=697
-  _globals['_REQUESTVOTEREPLY']._serialized_end=809
-  _globals['_APPENDENTRIESREQUEST']._serialized_start=812
-  _globals['_APPENDENTRIESREQUEST']._serialized_end=981
-  _globals['_APPENDENTRIESREPLY']._serialized_start=984
-  _globals['_APPENDENTRIESREPLY']._serialized_end=1167
-  _globals['_RAFT']._serialized_start=1169
-  _globals['_RAFT']._serialized_end=1244
+  _globals['_PEERREQUEST']._serialized_end=371
+  _globals['_PEERREPLIES']._serialized_start=374
+  _globals['_PEERREPLIES']._serialized_end=512
+  _globals['_PEERREPLY']._serialized_start=515
+  _globals['_PEERREPLY']._serialized_end=648
+  _globals['_REQUESTVOTEREQUEST']._serialized_start=650
+  _globals['_REQUESTVOTEREQUEST']._serialized_end=767
+  _globals['_REQUESTVOTEREPLY']._serialized_start=769
+  _globals['_REQUESTVOTEREPLY']._serialized_end=881
+  _globals['_APPENDENTRIESREQUEST']._serialized_start=884
+  _globals['_APPENDENTRIESREQUEST']._serialized_end=1053
+  _globals['_APPENDENTRIESFRAGMENT']._serialized_start=1055
+  _globals['_APPENDENTRIESFRAGMENT']._serialized_end=1172
+  _globals['_APPENDENTRIESREPLY']._serialized_start=1175
+  _globals['_APPENDENTRIESREPLY']._serialized_end=1358
+  _globals['_RAFT']._serialized_start=1360
+  _globals['_RAFT']._serialized_end=1435
 # @@protoc_insertion_point(module_scope)

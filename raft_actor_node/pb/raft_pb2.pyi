@@ -21,26 +21,30 @@ class PeerRequests(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., requests: _Optional[_Iterable[_Union[PeerRequest, _Mapping]]] = ..., members: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PeerRequest(_message.Message):
-    __slots__ = ("request_vote", "append_entries")
+    __slots__ = ("request_vote", "append_entries", "fragment")
     REQUEST_VOTE_FIELD_NUMBER: _ClassVar[int]
     APPEND_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    FRAGMENT_FIELD_NUMBER: _ClassVar[int]
     request_vote: RequestVoteRequest
     append_entries: AppendEntriesRequest
-    def __init__(self, request_vote: _Optional[_Union[RequestVoteRequest, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntriesRequest, _Mapping]] = ...) -> None: ...
+    fragment: AppendEntriesFragment
+    def __init__(self, request_vote: _Optional[_Union[RequestVoteRequest, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntriesRequest, _Mapping]] = ..., fragment: _Optional[_Union[AppendEntriesFragment, _Mapping]] = ...) -> None: ...
 
 class PeerReplies(_message.Message):
-    __slots__ = ("cluster_id", "from_id", "to_id", "replies", "members")
+    __slots__ = ("cluster_id", "from_id", "to_id", "replies", "members", "taken")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_ID_FIELD_NUMBER: _ClassVar[int]
     TO_ID_FIELD_NUMBER: _ClassVar[int]
     REPLIES_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     from_id: str
     to_id: str
     replies: _containers.RepeatedCompositeFieldContainer[PeerReply]
     members: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, cluster_id: _Optional[str] = ..., from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., replies: _Optional[_Iterable[_Union[PeerReply, _Mapping]]] = ..., members: _Optional[_Iterable[str]] = ...) -> None: ...
+    taken: int
+    def __init__(self, cluster_id: _Optional[str] = ..., from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., replies: _Optional[_Iterable[_Union[PeerReply, _Mapping]]] = ..., members: _Optional[_Iterable[str]] = ..., taken: _Optional[int] = ...) -> None: ...
 
 class PeerReply(_message.Message):
     __slots__ = ("request_vote", "append_entries")
@@ -95,6 +99,18 @@ class AppendEntriesRequest(_message.Message):
     leader_commit: int
     sequence: int
     def __init__(self, term: _Optional[int] = ..., prev_log_index: _Optional[int] = ..., prev_log_term: _Optional[int] = ..., entry_terms: _Optional[_Iterable[int]] = ..., entry_payloads: _Optional[_Iterable[bytes]] = ..., leader_commit: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class AppendEntriesFragment(_message.Message):
+    __slots__ = ("head", "offset", "total", "data")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    head: AppendEntriesRequest
+    offset: int
+    total: int
+    data: bytes
+    def __init__(self, head: _Optional[_Union[AppendEntriesRequest, _Mapping]] = ..., offset: _Optional[int] = ..., total: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class AppendEntriesReply(_message.Message):
     __slots__ = ("term", "request_term", "success", "match_index", "rejected_index", "conflict_term", "conflict_index", "sequence")

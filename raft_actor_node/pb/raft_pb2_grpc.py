@@ -47,8 +47,10 @@ class RaftServicer:
     """
 
     def Exchange(self, request_iterator, context):
-        """Opened by each node to each of its peers, and kept open. A message lost on the way is not
-        reported: the sender keeps a deadline per request and sends again (paper, section 5.5).
+        """Opened twice by each node to each of its peers, on separate connections, and kept open: one stream
+        carries votes and empty AppendEntries, the other AppendEntries with entries. All replies travel on
+        the former. A message lost on the way is not reported: the sender keeps a deadline per request and
+        sends again (paper, section 5.5).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

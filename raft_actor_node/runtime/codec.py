@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 
 from raft_actor_node.core import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
 from raft_actor_node.core.messages import Reply, Request, fault
@@ -12,20 +13,57 @@ from raft_actor_node.pb import chaos_pb2
 from raft_actor_node.pb import raft_pb2 as pb
 
 
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A part of an encoded AppendEntries. `head` is that AppendEntries without its entries, the same in all parts."""
+
+    head: AppendEntries
+    offset: int
+    total: int
+    data: bytes
+
+
+def encode_append(message: AppendEntries) -> pb.AppendEntriesRequest:
+    """The wire form of an AppendEntries."""
+    return pb.AppendEntriesRequest(
+        term=message.term,
+        prev_log_index=message.prev_log_index,
+        prev_log_term=message.prev_log_term,
+        entry_terms=message.entry_terms,
+        entry_payloads=message.entry_payloads,
+        leader_commit=message.leader_commit,
+        sequence=message.sequence,
+    )
+
+
+def encode_fragment(fragment: Fragment) -> pb.PeerRequest:
+    """The wire form of a part."""
+    return pb.PeerRequest(
+        fragment=pb.AppendEntriesFragment(
+            head=encode_append(fragment.head), offset=fragment.offset, total=fragment.total, data=fragment.data
+        )
+    )
+
+
+def decode_fragment(fragment: pb.AppendEntriesFragment, from_id: str, to_id: str) -> Fragment:
+    """The part in a wire message. Raises ValueError when it is malformed."""
+    head = decode_append(fragment.head, from_id, to_id)
+    if head.entry_terms:
+        raise ValueError("the head of a fragment has entries")
+    return Fragment(head, fragment.offset, fragment.total, fragment.data)
+
+
+def decode_append(append: pb.AppendEntriesRequest, from_id: str, to_id: str) -> AppendEntries:
+    """The AppendEntries in its wire form. Raises ValueError when it is malformed."""
+    message = decode_request(pb.PeerRequest(append_entries=append), from_id, to_id)
+    assert isinstance(message, AppendEntries)
+    return message
+
+
 def encode_request(message: Request) -> pb.PeerRequest:
     """The wire form of a request."""
     if isinstance(message, AppendEntries):
-        return pb.PeerRequest(
-            append_entries=pb.AppendEntriesRequest(
-                term=message.term,
-                prev_log_index=message.prev_log_index,
-                prev_log_term=message.prev_log_term,
-                entry_terms=message.entry_terms,
-                entry_payloads=message.entry_payloads,
-                leader_commit=message.leader_commit,
-                sequence=message.sequence,
-            )
-        )
+        return pb.PeerRequest(append_entries=encode_append(message))
     return pb.PeerRequest(
         request_vote=pb.RequestVoteRequest(
             term=message.term,
@@ -133,8 +171,10 @@ def _reply_of(reply: pb.PeerReply, from_id: str, to_id: str) -> Reply:
     raise ValueError("a reply without a body")
 
 
-def encoded_bytes(message: Message) -> int:
+def encoded_bytes(message: Message | Fragment) -> int:
     """Size of a message's wire form."""
+    if isinstance(message, Fragment):
+        return encode_fragment(message).ByteSize()
     if isinstance(message, AppendEntries | RequestVote):
         return encode_request(message).ByteSize()
     return encode_reply(message).ByteSize()

@@ -15,6 +15,8 @@ from typing import Literal
 from raft_actor_node.links import ANY_NODE, CLIENTS, LinkRule
 
 MessageKind = Literal["requests", "replies"]
+Flow = Literal["requests", "replies", "entries"]
+"""What shares the bandwidth of a link between nodes, as TCP connections do: votes and heartbeats, answers, entries."""
 Delays = tuple[float, ...]
 """The fate of a message: the delay of each of its copies in seconds."""
 Fate = Callable[[str, MessageKind, Callable[[], int]], Delays]
@@ -25,8 +27,12 @@ ONCE: Delays = (0.0,)
 NEVER: Delays = ()
 
 QUEUE_S = 1.0
-"""How long a message may wait for those before it where bandwidth is limited. The buffer of a link is no larger: a
-sender that sends again and again would fill the memory, and the link would be busy long after the fault."""
+"""How long an operation or an answer may wait for those before it where the bandwidth to a client is limited. The
+buffer of a link is no larger: a client that asks again and again would fill the memory, and the link would be busy
+long after the fault. Between nodes nothing is lost for lack of bandwidth: as under TCP, what the link cannot take yet
+waits at the sender, who bounds it (TransportSettings.queue_bytes) and replaces what is out of date."""
+RECHECK_S = 0.1
+"""How soon a message that waits for bandwidth sees that the fault is healed."""
 _SHORT_S = 0.001
 """A message that a lack of bandwidth holds back for less counts as undelayed: timers go by milliseconds."""
 
@@ -38,9 +44,37 @@ class FaultCounters:
     cut: int = 0
     """Lost for certain, on a link that is cut."""
     dropped: int = 0
-    """Lost by chance, or for lack of bandwidth."""
+    """Lost by chance, or for lack of bandwidth to a client."""
     delayed: int = 0
     duplicated: int = 0
+
+
+class _Pipe:
+    """The bandwidth of one link, shared evenly by the flows that have something on the way."""
+
+    def __init__(self) -> None:
+        self._left: dict[Flow, float] = {}
+        """Bytes that are not through yet, of the flows that have any."""
+        self._at = 0.0
+
+    def add(self, flow: Flow, size: int, rate: float, now: float) -> None:
+        """So many bytes of a flow begin to go through."""
+        self._flow_until(now, rate)
+        self._left[flow] = self._left.get(flow, 0.0) + size
+
+    def busy_s(self, flow: Flow, rate: float, now: float) -> float:
+        """Seconds until everything of this flow is through, unless another flow adds something."""
+        self._flow_until(now, rate)
+        mine = self._left.get(flow, 0.0)
+        return sum(min(mine, each) for each in self._left.values()) / rate
+
+    def _flow_until(self, now: float, rate: float) -> None:
+        room = max(now - self._at, 0.0) * rate
+        self._at = now
+        while self._left and room > 0:
+            each = min(room / len(self._left), *self._left.values())
+            room -= each * len(self._left)
+            self._left = {flow: left - each for flow, left in self._left.items() if left - each > 1e-6}
 
 
 class LinkFaults:
@@ -62,7 +96,9 @@ class LinkFaults:
         self._rng = rng
         self._now = now
         self._free_at: dict[tuple[str, str], float] = {}
-        """By link, sender first: when its bandwidth is free again."""
+        """By link with a client, sender first: when its bandwidth is free again."""
+        self._pipes: dict[str, _Pipe] = {}
+        """By receiving node."""
         self._matching: dict[tuple[str, str, str], tuple[LinkRule, ...]] = {}
         self.replace(rules)
 
@@ -76,9 +112,39 @@ class LinkFaults:
         self.rules = tuple(rules)
         self._matching.clear()
 
-    def leaving(self, to_id: str, kind: MessageKind, size: Callable[[], int]) -> Delays:
-        """Delays in seconds of the copies of a message that leaves this node; none when it is lost."""
+    def leaving(self, to_id: str, kind: MessageKind, size: Callable[[], int] = int) -> Delays:
+        """Delays in seconds of the copies of a message that leaves this node; none when it is lost.
+
+        To a peer this is without bandwidth, which is limited where messages leave their queue: `occupy`, `busy_s`.
+        """
         return self._fate((self._node_id, to_id), self._rules(self._node_id, to_id, kind), size)
+
+    def occupy(self, to_id: str, flow: Flow, size: Callable[[], int]) -> bool:
+        """Begin to send bytes of a flow to a peer; whether they have to wait for bandwidth (then: until `busy_s`)."""
+        rate = self._rate(to_id, flow)
+        if not rate:
+            return False
+        pipe = self._pipes.setdefault(to_id, _Pipe())
+        pipe.add(flow, size(), rate, self._now())
+        waits = self.busy_s(to_id, flow) > 0
+        self.counters.delayed += waits
+        return waits
+
+    def busy_s(self, to_id: str, flow: Flow) -> float:
+        """Seconds to wait, at most RECHECK_S, before asking again whether what occupies the link is through; 0: it is.
+
+        A millisecond is not waited for, so that timers that ring a little late do not cost bandwidth.
+        """
+        rate = self._rate(to_id, flow)
+        left_s = self._pipes[to_id].busy_s(flow, rate, self._now()) if rate else 0.0
+        return min(left_s, RECHECK_S) if left_s >= _SHORT_S else 0.0
+
+    def _rate(self, to_id: str, flow: Flow) -> float:
+        """Bytes per second of a flow to a peer; 0 is no limit."""
+        if not self.rules:
+            return 0
+        rules = self._rules(self._node_id, to_id, "replies" if flow == "replies" else "requests")
+        return min((rule.bytes_per_s for rule in rules if rule.bytes_per_s), default=0)
 
     def arriving(self, from_id: str, kind: MessageKind, size: Callable[[], int] = int) -> Delays:
         """The same for a message that arrives. The size of a peer's does not matter.
@@ -133,7 +199,7 @@ class LinkFaults:
             delay_ms += rule.delay_ms
             jitter_ms += rule.jitter_ms
             tail_ms += rule.tail_ms
-            if rule.bytes_per_s:
+            if rule.bytes_per_s and not self._members.issuperset(link):
                 limits.append(rule.bytes_per_s)
             if rule.duplicate and random_() < rule.duplicate:
                 copies = 2

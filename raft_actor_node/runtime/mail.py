@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 from raft_actor_node.config import NodeConfig
 from raft_actor_node.core import AppendEntries, Message, RequestVote
 from raft_actor_node.runtime.clock import Clock
-from raft_actor_node.runtime.codec import encoded_bytes
-from raft_actor_node.runtime.faults import LinkFaults, MessageKind
+from raft_actor_node.runtime.codec import Fragment
+from raft_actor_node.runtime.faults import Flow, LinkFaults, MessageKind
+from raft_actor_node.runtime.outbox import CONTACT_S, Assembler, TransportCounters
 from raft_actor_node.runtime.samples import Samples
 
 logger = logging.getLogger(__name__)
@@ -23,16 +22,6 @@ logger = logging.getLogger(__name__)
 WARN_EVERY_S = 10.0
 """Shortest time between two warnings about the messages of one peer."""
 _LONGEST_WARNING = 1000
-
-
-@dataclass(slots=True)
-class TransportCounters:
-    """Messages between peers since the process started."""
-
-    sent: int = 0
-    received: int = 0
-    refused: int = 0
-    unsent: int = 0
 
 
 class Mail(ABC):
@@ -59,12 +48,34 @@ class Mail(ABC):
             if not self._faults.active:
                 self._carry(message)
                 continue
-            kind: MessageKind = "requests" if isinstance(message, AppendEntries | RequestVote) else "replies"
-            for delay_s in self._faults.leaving(message.to_id, kind, partial(encoded_bytes, message)):
+            kind: MessageKind = "replies" if flow_of(message) == "replies" else "requests"
+            for delay_s in self._faults.leaving(message.to_id, kind):
                 if delay_s:
                     self._clock.call_later(delay_s, self._carry, message)
                 else:
                     self._carry(message)
+
+    def arrived_in_part(self, fragment: Fragment, assembler: Assembler) -> None:
+        """Take in a part of an AppendEntries of a peer, if the link faults let it; hand the message over when complete.
+
+        Until then a part is a heartbeat: the same AppendEntries without entries. The answer tells the leader that its
+        entries move. A part that does not belong to what `assembler` holds changes nothing.
+        """
+        peer = fragment.head.from_id
+        if self._faults.active and not self._faults.arriving(peer, "requests"):
+            assembler.clear()  # TCP would not bring the next part without this one
+            return
+        try:
+            message = assembler.add(fragment)
+        except ValueError as error:
+            self.refuse(peer, 1, str(error))
+            return
+        now = self._clock.now()
+        if message is None and now - assembler.heard_at < CONTACT_S:
+            return
+        assembler.heard_at = now
+        self.counters.received += 1
+        self._deliver(message or fragment.head)
 
     def arrived(self, message: Message, kind: MessageKind) -> None:
         """Hand a message over that came from a peer, if the link faults let it."""
@@ -95,3 +106,10 @@ class Mail(ABC):
     @abstractmethod
     def _carry(self, message: Message) -> None:
         """Send a message; it may get lost."""
+
+
+def flow_of(message: Message) -> Flow:
+    """Return with what a message shares its way."""
+    if isinstance(message, AppendEntries):
+        return "entries" if message.entry_payloads else "requests"
+    return "requests" if isinstance(message, RequestVote) else "replies"

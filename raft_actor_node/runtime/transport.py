@@ -1,9 +1,10 @@
-"""Carries messages between nodes: one bidirectional stream per ordered pair, batches on each.
+"""Carries messages between nodes: two bidirectional streams per ordered pair, batches on each.
 
-A node opens a stream to every peer for its requests; the peer's replies come back on the same stream. A
-message for which there is no connection is lost, as on any network: the core sends again what matters.
-Channels are opened anew after a failure, a new address, or a silence (TransportSettings.silence_timeout): the
-back-off of gRPC and that of TCP (seconds, then minutes) would be most of any failover that one measures.
+A node opens two streams to every peer, on connections of their own: votes and heartbeats must not wait behind entries
+that take long to cross the link. All replies of the peer come back on the former. A message for which there is no
+connection is lost, as on any network: the core sends again what matters. Channels are opened anew after a failure, a
+new address, or a silence (TransportSettings.silence_timeout): the back-off of gRPC and that of TCP (seconds, then
+minutes) would be most of any failover that one measures.
 """
 
 from __future__ import annotations
@@ -12,34 +13,47 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from time import monotonic_ns
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from raft_actor_node.channels import channel_options
-from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, NodeConfig, TransportSettings
-from raft_actor_node.core import AppendEntries, Message, RequestVote
-from raft_actor_node.core.log import ENTRY_BYTES
-from raft_actor_node.core.messages import Reply, Request
+from raft_actor_node.config import NodeConfig
+from raft_actor_node.core import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
+from raft_actor_node.core.messages import Request
 from raft_actor_node.pb import raft_pb2 as pb
 from raft_actor_node.pb import raft_pb2_grpc
 from raft_actor_node.runtime.clock import Clock
-from raft_actor_node.runtime.codec import decode_reply, decode_request, encode_reply, encode_request
-from raft_actor_node.runtime.faults import LinkFaults
-from raft_actor_node.runtime.mail import Mail, TransportCounters
+from raft_actor_node.runtime.codec import (
+    Fragment,
+    decode_fragment,
+    decode_reply,
+    decode_request,
+    encode_fragment,
+    encode_reply,
+    encode_request,
+    encoded_bytes,
+)
+from raft_actor_node.runtime.faults import Flow, LinkFaults
+from raft_actor_node.runtime.mail import Mail, flow_of
+from raft_actor_node.runtime.outbox import Assembler, Outbox, TransportCounters
 from raft_actor_node.runtime.samples import Samples
 
 logger = logging.getLogger(__name__)
 
-MESSAGE_BYTES = 64
-"""What a message weighs in a queue besides its payloads."""
 REMEMBERED_PINGS = 256
-
-M = TypeVar("M", Request, Reply)
+WINDOW = 64
+"""Most batches that may be on the way on one stream. A process that was paused finds no more than these when it goes
+on (20 ms of work), and what a slow link cannot take yet stays where it can be replaced."""
+TELL_AFTER = 16
+"""How many batches an end takes in before it says so without having to answer anything."""
+_FLOWS: tuple[Flow, Flow] = ("requests", "entries")
+"""What a node sends to a peer, each on a connection of its own."""
 
 
 class Transport(Mail, raft_pb2_grpc.RaftServicer):
@@ -52,27 +66,29 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         super().__init__(config, faults, deliver, clock)
         self._config = config
         self._links = {
-            peer: _Link(config, peer, self._on_replies, self.warn, self.counters, self.round_trips)
+            peer: {
+                flow: _Link(config, peer, flow, faults, self._on_replies, self.warn, self.counters, self.round_trips)
+                for flow in _FLOWS
+            }
             for peer in config.members
             if peer != config.node_id
         }
-        self._answers: dict[str, _Outbox[Reply]] = {}
+        self._answers: dict[str, Outbox] = {}
 
     def update_addresses(self, addresses: Mapping[str, tuple[str, int]]) -> None:
         """Take in node id -> (address, epoch); a higher epoch replaces an address at once."""
         for node_id, (address, epoch) in addresses.items():
             if node_id in self._links:
-                self._links[node_id].set_address(address, epoch)
+                for link in self._links[node_id].values():
+                    link.set_address(address, epoch)
 
     async def close(self) -> None:
         """Close all links."""
-        await asyncio.gather(*(link.close() for link in self._links.values()))
+        await asyncio.gather(*(link.close() for links in self._links.values() for link in links.values()))
 
     def _carry(self, message: Message) -> None:
-        if isinstance(message, AppendEntries | RequestVote):
-            self._links[message.to_id].outbox.put(message)
-            return
-        outbox = self._answers.get(message.to_id)
+        flow = flow_of(message)
+        outbox = self._answers.get(message.to_id) if flow == "replies" else self._links[message.to_id][flow].outbox
         if outbox is None:
             self.counters.unsent += 1
         else:
@@ -86,7 +102,9 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         context: grpc.aio.ServicerContext[pb.PeerRequests, pb.PeerReplies],
     ) -> None:
         """Take in a peer's requests until it hangs up; replies leave when the core releases them."""
-        outbox: _Outbox[Reply] = _Outbox(self._config.transport, self.counters)
+        stream = _Stream(self._config, self.counters, self._faults, "replies")
+        taken = _Taken()
+        assembler = Assembler(self._config.transport.message_bytes)
         writer: asyncio.Task[None] | None = None
         peer = ""
         try:
@@ -96,37 +114,46 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
                     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, fault)
                 if writer is None:
                     peer = batch.from_id
-                    writer = asyncio.create_task(self._write_replies(outbox, peer, context))
+                    writer = asyncio.create_task(self._write_replies(stream, taken, peer, context))
                 if writer.done():
                     break  # replies cannot leave any more: the peer must open another stream
-                # With each batch: a stream that outlives a later one is the only way back again.
-                self._answers[peer] = outbox
-                self._take(batch)
+                if not any(map(_brings_entries, batch.requests)):
+                    # With each batch: a stream that outlives a later one is the only way back again.
+                    self._answers[peer] = stream.outbox
+                self._take(batch, assembler)
+                taken.batches += 1
+                if taken.batches - taken.told >= TELL_AFTER:
+                    stream.nudge()
         finally:
-            if self._answers.get(peer) is outbox:
+            if self._answers.get(peer) is stream.outbox:
                 del self._answers[peer]
             if writer is not None:
                 writer.cancel()
 
-    def _take(self, batch: pb.PeerRequests) -> None:
+    def _take(self, batch: pb.PeerRequests, assembler: Assembler) -> None:
         try:
-            requests = [decode_request(request, batch.from_id, batch.to_id) for request in batch.requests]
+            requests = [_decode(request, batch.from_id, batch.to_id) for request in batch.requests]
         except ValueError as error:
             self.refuse(batch.from_id, len(batch.requests), str(error))  # a malformed batch changes nothing
             return
         for request in requests:
-            self.arrived(request, "requests")
+            if isinstance(request, Fragment):
+                self.arrived_in_part(request, assembler)
+            else:
+                self.arrived(request, "requests")
 
     async def _write_replies(
         self,
-        outbox: _Outbox[Reply],
+        stream: _Stream,
+        taken: _Taken,
         peer: str,
         context: grpc.aio.ServicerContext[pb.PeerRequests, pb.PeerReplies],
     ) -> None:
         members: Sequence[str] = self.members
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
             while True:
-                replies = [encode_reply(reply) for reply in await outbox.take()]
+                replies = [_encode_reply(reply) for reply in await stream.take(peer)]
+                taken.told = taken.batches
                 await context.write(
                     pb.PeerReplies(
                         cluster_id=self._config.cluster_id,
@@ -134,6 +161,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
                         to_id=peer,
                         replies=replies,
                         members=members,
+                        taken=taken.told,
                     )
                 )
                 members = ()
@@ -164,60 +192,53 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         return self.other_members(batch.from_id, batch.members) if first else ""
 
 
-class _Outbox(Generic[M]):
-    """Messages that wait for one stream, bounded in bytes; what does not fit is lost."""
+class _Stream:
+    """What waits to leave on one stream, and the wish to say something without a message."""
 
-    def __init__(self, settings: TransportSettings, counters: TransportCounters) -> None:
-        self._settings = settings
-        self._counters = counters
-        self._waiting: deque[tuple[int, M]] = deque()
-        self._bytes = 0
+    def __init__(self, config: NodeConfig, counters: TransportCounters, faults: LinkFaults, flow: Flow) -> None:
         self._news = asyncio.Event()
+        self.outbox = Outbox(config.transport, counters, self._news.set)
+        self._faults = faults
+        self._flow: Flow = flow
+        self._nudged = False
 
-    def put(self, message: M) -> None:
-        size = MESSAGE_BYTES
-        if isinstance(message, AppendEntries) and message.entry_payloads:
-            size += sum(map(len, message.entry_payloads)) + ENTRY_BYTES * len(message.entry_payloads)
-        if self._waiting and self._bytes + size > self._settings.queue_bytes:
-            self._counters.unsent += 1
-            return
-        self._waiting.append((size, message))
-        self._bytes += size
+    def nudge(self) -> None:
+        """Let `take` return even if there is nothing to take."""
+        self._nudged = True
         self._news.set()
 
-    async def take(self) -> list[M]:
-        """Wait for messages; take out as many as one gRPC message may carry, at least one."""
-        while not self._waiting:
+    async def take(self, peer: str) -> list[Message | Fragment]:
+        """Wait for messages, take some out, and wait until they are through where bandwidth is limited."""
+        while not len(self.outbox) and not self._nudged:
             self._news.clear()
             await self._news.wait()
-        room = self._settings.message_bytes - MESSAGE_OVERHEAD_BYTES
-        batch: list[M] = []
-        while self._waiting and (not batch or self._waiting[0][0] <= room):
-            size, message = self._waiting.popleft()
-            room -= size
-            self._bytes -= size
-            batch.append(message)
-        return batch
-
-    def clear(self) -> None:
-        self._counters.unsent += len(self._waiting)
-        self._waiting.clear()
-        self._bytes = 0
+        self._nudged = False
+        taken = self.outbox.take()
+        if self._faults.active and taken:
+            size = partial(sum, map(encoded_bytes, taken))
+            if self._faults.occupy(peer, self._flow, size):
+                while pause_s := self._faults.busy_s(peer, self._flow):  # noqa: ASYNC110 - for time
+                    await asyncio.sleep(pause_s)
+        return taken
 
 
 class _Link:
-    """The stream to one peer: requests out, replies in, connected again and again."""
+    """One of the streams to one peer: requests out, replies in, connected again and again."""
 
     def __init__(
         self,
         config: NodeConfig,
         peer: str,
+        flow: Flow,
+        faults: LinkFaults,
         on_replies: Callable[[pb.PeerReplies, bool], bool],
         warn: Callable[[str, str], None],
         counters: TransportCounters,
         round_trips: Samples,
     ) -> None:
-        self.outbox: _Outbox[Request] = _Outbox(config.transport, counters)
+        self._stream = _Stream(config, counters, faults, flow)
+        self.outbox = self._stream.outbox
+        self._window = _Window()
         self._config = config
         self._peer = peer
         self._on_replies = on_replies
@@ -228,7 +249,7 @@ class _Link:
         self._address = ""
         self._epoch = -1
         self._changed = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"link-{peer}")
+        self._task = asyncio.create_task(self._run(), name=f"link-{peer}-{flow}")
 
     def set_address(self, address: str, epoch: int) -> None:
         """Reach the peer here from now on, unless this is older news than what is known."""
@@ -275,6 +296,7 @@ class _Link:
                 return False
             call = raft_pb2_grpc.RaftStub(channel).Exchange()
             self.outbox.clear()  # what waited for the connection is out of date
+            self._window = _Window()
             writer = asyncio.create_task(self._write(call))
             writer.add_done_callback(lambda _: call.cancel())  # neither direction outlives the other
             first = accepted = True
@@ -282,6 +304,7 @@ class _Link:
                 while accepted and (batch := await call.read()) is not grpc.aio.EOF:
                     accepted = self._on_replies(batch, first)
                     if accepted:
+                        self._window.told(batch.taken)
                         self._note_round_trips(batch)
                     first = False
             except grpc.aio.AioRpcError as error:
@@ -300,21 +323,23 @@ class _Link:
         members: Sequence[str] = self._config.members
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
             while True:
-                requests = await self.outbox.take()
+                await self._window.room()
+                requests = await self._stream.take(self._peer)
                 self._note_pings(requests)
                 await call.write(
                     pb.PeerRequests(
                         cluster_id=self._config.cluster_id,
                         from_id=self._config.node_id,
                         to_id=self._peer,
-                        requests=[encode_request(request) for request in requests],
+                        requests=[_encode_request(request) for request in requests],
                         members=members,
                     )
                 )
                 members = ()
+                self._window.written += 1
                 self._counters.sent += len(requests)
 
-    def _note_pings(self, requests: Sequence[Request]) -> None:
+    def _note_pings(self, requests: Sequence[Message | Fragment]) -> None:
         if len(self._pings) > REMEMBERED_PINGS:
             self._pings.clear()
         now = monotonic_ns()
@@ -326,6 +351,57 @@ class _Link:
         for reply in batch.replies:
             if (sent := self._pings.pop(reply.append_entries.sequence, None)) is not None:
                 self._round_trips.add_ns(monotonic_ns() - sent)
+
+
+class _Window:
+    """How many batches may be on the way on one stream."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self._taken = 0
+        self._news = asyncio.Event()
+
+    def told(self, taken: int) -> None:
+        """Note that the other end has taken so many."""
+        if taken > self._taken:
+            self._taken = taken
+            self._news.set()
+
+    async def room(self) -> None:
+        """Wait until one more may be written."""
+        while self.written - self._taken >= WINDOW:
+            self._news.clear()
+            await self._news.wait()
+
+
+@dataclass(slots=True)
+class _Taken:
+    """Number of batches that came on a stream, and the number last told to the peer."""
+
+    batches: int = 0
+    told: int = 0
+
+
+def _brings_entries(request: pb.PeerRequest) -> bool:
+    return request.HasField("fragment") or len(request.append_entries.entry_payloads) > 0
+
+
+def _decode(request: pb.PeerRequest, from_id: str, to_id: str) -> Request | Fragment:
+    if request.HasField("fragment"):
+        return decode_fragment(request.fragment, from_id, to_id)
+    return decode_request(request, from_id, to_id)
+
+
+def _encode_request(request: Message | Fragment) -> pb.PeerRequest:
+    if isinstance(request, Fragment):
+        return encode_fragment(request)
+    assert isinstance(request, AppendEntries | RequestVote)
+    return encode_request(request)
+
+
+def _encode_reply(reply: Message | Fragment) -> pb.PeerReply:
+    assert isinstance(reply, AppendEntriesReply | RequestVoteReply)
+    return encode_reply(reply)
 
 
 async def _ready(channel: grpc.aio.Channel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from random import Random
@@ -349,6 +350,30 @@ def test_answers_slower_than_the_rpc_timeout_are_believed(heartbeat: float) -> N
         world.run(0.020)
     assert world.run_until(world.converged, 2 * ET_MAX)
     assert len(world.committed) == 51
+
+
+def test_entries_that_move_are_waited_for_and_others_are_asked_after() -> None:
+    """A part of a batch that arrived is answered like a heartbeat with the sequence of the batch: the deadline counts
+    from there. Answered heartbeats say nothing about a batch that may be lost (5.3)."""
+    solo = Solo(2)
+    solo.receive(*[ack(m) for m in solo.lead()])
+    (batch,) = appends(solo.propose(b"large").messages)
+    part = replace(ack(batch), match_index=1)
+    for _ in range(20):
+        beats = appends(solo.wait(0.8 * RPC_TIMEOUT).messages)
+        assert not any(beat.entry_terms for beat in beats)
+        solo.receive(part, *map(ack, beats))
+        assert not solo.node.progress["n2"].probing
+    for _ in range(2):
+        beats = appends(solo.wait(0.8 * RPC_TIMEOUT).messages)
+        assert not any(beat.entry_terms for beat in beats)
+        if not solo.node.progress["n2"].probing:
+            solo.receive(*map(ack, beats))
+    assert solo.node.progress["n2"].probing, "the last part is older than the timeout"
+    (beat, *_) = beats
+    again = appends(solo.receive(refusal(beat, 0, 2)))
+    again = appends(solo.receive(*map(ack, again)))
+    assert [list(m.entry_payloads) for m in again if m.entry_payloads] == [[b"large"]]
 
 
 def test_a_slow_disk_at_a_follower_is_waited_for() -> None:

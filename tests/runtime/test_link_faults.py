@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Any
 
 import pytest
 
-from raft_actor_node.core import AppendEntries, AppendEntriesReply, Message
+from raft_actor_node.core import AppendEntries, AppendEntriesReply
 from raft_actor_node.links import CLIENTS, LinkRule
-from raft_actor_node.runtime.codec import decode_rule, encode_rule
-from raft_actor_node.runtime.faults import NEVER, ONCE, QUEUE_S, LinkFaults
-from raft_actor_node.runtime.mail import Mail
+from raft_actor_node.runtime.codec import Fragment, decode_rule, encode_rule, encoded_bytes
+from raft_actor_node.runtime.faults import NEVER, ONCE, QUEUE_S, RECHECK_S, LinkFaults
 
 DRAWS = 20_000
 
@@ -43,55 +41,74 @@ def weight(size: int) -> Callable[[], int]:
 
 
 class Hands:
-    """A clock that is set by hand; it notes what is to be called when."""
+    """A clock that is set by hand."""
 
     def __init__(self) -> None:
         self.time_s = 100.0
-        self.later: list[tuple[float, Any]] = []
 
     def now(self) -> float:
         return self.time_s
 
-    def now_ns(self) -> int:
-        return round(self.time_s * 1e9)
 
-    def call_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
-        self.later.append((delay_s, args[0]))
-
-
-def test_where_bandwidth_is_limited_messages_queue_behind_one_another() -> None:
+def test_flows_to_a_peer_share_the_bandwidth_evenly() -> None:
     clock = Hands()
-    rule = LinkRule(from_id="*", to_id="*", bytes_per_s=1000)
+    rule = LinkRule(from_id="*", to_id="*", bytes_per_s=100_000)
     faults = LinkFaults("n1", ("n1", "n2", "n3"), [rule], Random(1), clock.now)
-    assert faults.leaving("n2", "requests", weight(100)) == pytest.approx((0.1,))
-    assert faults.leaving("n2", "replies", weight(50)) == pytest.approx((0.15,)), "on one link"
-    assert faults.leaving("n3", "requests", weight(200)) == pytest.approx((0.2,)), "each link has its own"
-    assert faults.arriving("n2", "requests") == ONCE, "decided by its sender"
-    clock.time_s += 0.1
-    assert faults.leaving("n2", "requests", weight(100)) == pytest.approx((0.15,)), "0.05 s of it to wait"
+    assert faults.leaving("n2", "requests", weight(10**9)) == ONCE, "bandwidth is not decided here"
+    assert faults.occupy("n2", "entries", weight(8_000))
+    assert faults.busy_s("n2", "entries") == pytest.approx(0.080)
+    assert faults.occupy("n2", "requests", weight(1_000))
+    assert faults.busy_s("n2", "requests") == pytest.approx(0.020), "half the rate, not behind the entries"
+    assert faults.busy_s("n2", "entries") == pytest.approx(0.090), "and not for nothing: the entries come later"
+    assert faults.occupy("n3", "entries", weight(1_000))
+    assert faults.busy_s("n3", "entries") == pytest.approx(0.010), "each link has its own"
+    clock.time_s += 0.010
+    assert faults.busy_s("n2", "requests") == pytest.approx(0.010)
+    assert faults.occupy("n2", "replies", weight(1_000))
+    assert faults.busy_s("n2", "requests") == pytest.approx(0.015), "500 bytes, at a third of the rate"
+    clock.time_s += 0.080
+    assert [faults.busy_s("n2", flow) for flow in ("requests", "replies", "entries")] == pytest.approx([0, 0, 0.010])
     clock.time_s += 10.0
-    assert faults.leaving("n2", "requests", weight(100)) == pytest.approx((0.1,)), "the link was idle"
+    assert faults.busy_s("n2", "entries") == 0
+    assert faults.occupy("n2", "entries", weight(1_000)), "what the link could have carried while it was idle is lost"
+    assert faults.busy_s("n2", "entries") == pytest.approx(0.010)
     assert (faults.counters.delayed, faults.counters.dropped) == (5, 0)
 
 
-def test_what_would_wait_too_long_for_bandwidth_is_lost() -> None:
+def test_a_healed_link_is_free_at_once() -> None:
     clock = Hands()
-    rule = LinkRule(from_id="n1", to_id="n2", bytes_per_s=1000)
+    faults = LinkFaults("n1", ("n1", "n2"), [LinkRule(from_id="*", to_id="*", bytes_per_s=1)], Random(1), clock.now)
+    assert faults.occupy("n2", "entries", weight(10**6))
+    assert faults.busy_s("n2", "entries") == RECHECK_S, "asked again before it could be through"
+    faults.replace([LinkRule(from_id="*", to_id="*", delay_ms=1)])
+    assert faults.busy_s("n2", "entries") == 0
+    assert not faults.occupy("n2", "entries", weight(10**6))
+
+
+def test_what_would_wait_too_long_for_the_bandwidth_to_a_client_is_lost() -> None:
+    clock = Hands()
+    rule = LinkRule(from_id="n1", to_id=CLIENTS, bytes_per_s=1000)
     faults = LinkFaults("n1", ("n1", "n2"), [rule], Random(1), clock.now)
-    assert faults.leaving("n2", "requests", weight(5000)) == pytest.approx((5.0,)), "it waits for nobody"
-    assert faults.leaving("n2", "requests", weight(1)) == NEVER
+    assert faults.leaving("load-1", "replies", weight(5000)) == pytest.approx((5.0,)), "it waits for nobody"
+    assert faults.leaving("load-1", "replies", weight(1)) == NEVER
     assert (faults.counters.delayed, faults.counters.dropped) == (1, 1)
     clock.time_s += 5.0 - QUEUE_S
-    assert faults.leaving("n2", "requests", weight(1)) == pytest.approx((QUEUE_S + 0.001,))
-    assert faults.leaving("n2", "requests", weight(1)) == NEVER
+    assert faults.leaving("load-1", "replies", weight(1)) == pytest.approx((QUEUE_S + 0.001,))
+    assert faults.leaving("load-1", "replies", weight(1)) == NEVER
 
 
 def test_of_several_limits_the_lowest_counts_and_enough_bandwidth_is_no_fault() -> None:
-    limits = [LinkRule(from_id="n1", to_id="n2", bytes_per_s=limit, delay_ms=10) for limit in (10**6, 10**3)]
+    limits = [LinkRule(from_id="n1", to_id="*", bytes_per_s=limit, delay_ms=10) for limit in (10**6, 10**3)]
+    limits.append(LinkRule(from_id="n1", to_id=CLIENTS, bytes_per_s=10**3, delay_ms=10))
     faults = LinkFaults("n1", ("n1", "n2"), limits, Random(1), Hands().now)
-    assert faults.leaving("n2", "requests", weight(100)) == pytest.approx((0.12,)), "delays add up"
-    faults = LinkFaults("n1", ("n1", "n2"), [LinkRule(from_id="*", to_id="*", bytes_per_s=10**9)], Random(1))
-    assert max(faults.leaving("n2", "requests", weight(100))) < 1e-3
+    assert faults.occupy("n2", "replies", weight(50))
+    assert faults.busy_s("n2", "replies") == pytest.approx(0.05)
+    assert faults.leaving("n2", "replies", weight(50)) == pytest.approx((0.02,)), "delays add up, before bandwidth"
+    assert faults.leaving("load-1", "replies", weight(100)) == pytest.approx((0.11,))
+    plenty = [LinkRule(from_id="*", to_id=each, bytes_per_s=10**9) for each in ("*", CLIENTS)]
+    faults = LinkFaults("n1", ("n1", "n2"), plenty, Random(1))
+    assert not faults.occupy("n2", "requests", weight(100))
+    assert max(faults.leaving("load-1", "replies", weight(100))) < 1e-3
     assert faults.counters.delayed == 0
 
 
@@ -113,20 +130,11 @@ def test_the_second_copy_of_a_message_comes_late() -> None:
 
 
 def test_a_message_weighs_what_it_is_encoded_to() -> None:
-    class Post(Mail):
-        def _carry(self, message: Message) -> None:
-            raise AssertionError("not at once")
-
-    clock = Hands()
-    rule = LinkRule(from_id="n1", to_id="*", bytes_per_s=1000)
-    faults = LinkFaults("n1", ("n1", "n2"), [rule], Random(1), clock.now)
-    post = Post(faults, lambda message: None, clock)  # type: ignore[arg-type]
     entries = AppendEntries("n1", "n2", 1, 1, 1, [1] * 10, [b"x" * 30] * 10, 1, 1)
     reply = AppendEntriesReply("n1", "n2", 1, 1, True, 3, 0, 0, 0, 1)
-    post.send([entries, reply])
-    (first_s, _), (second_s, _) = clock.later
-    assert 0.320 < first_s < 0.400, "10 payloads of 30 bytes, their lengths and terms, and six numbers"
-    assert 0.005 < second_s - first_s < 0.030
+    assert 320 < encoded_bytes(entries) < 400, "10 payloads of 30 bytes, their lengths and terms, and six numbers"
+    assert 5 < encoded_bytes(reply) < 30
+    assert 16_384 < encoded_bytes(Fragment(entries, 0, 10**6, bytes(16_384))) < 17_000
 
 
 def test_a_rule_travels_unharmed() -> None:

@@ -104,13 +104,14 @@ class Answering(raft_pb2_grpc.RaftServicer):
     def __init__(self, **batch: object) -> None:
         self.batch = batch
         self.streams = 0
+        """Number of streams on which it was asked something."""
 
     async def Exchange(  # noqa: N802 - the name is the service's
         self, request_iterator: AsyncIterator[pb.PeerRequests], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.PeerReplies]:
-        self.streams += 1
         first = True
         async for _ in request_iterator:
+            self.streams += first
             said = {"cluster_id": "c", "from_id": "n2", "to_id": "n1", "members": THREE if first else (), **self.batch}
             yield pb.PeerReplies(**said)
             first = False

@@ -122,6 +122,12 @@ class Host:
         except TestbedError as error:
             raise TestbedError(f"a delay needs tc and the kernel's netem: {error}") from None
 
+    def bandwidth(self, bytes_per_s: int) -> None:
+        """Limit all that it sends together, by a token bucket of the kernel with a queue of 100 ms; 0: no longer."""
+        tbf = ["replace", "tbf", "rate", f"{8 * bytes_per_s}bit", "burst", "16kb", "latency", "100ms"]
+        words = tbf if bytes_per_s else ["del"]
+        self.run("tc", "qdisc", words[0], "dev", "eth0", "root", *words[1:])
+
     def pids(self) -> dict[int, int]:
         """Its processes: ids as the machine sees them, and when each started, in ticks since boot."""
         try:

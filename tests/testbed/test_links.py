@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from raft_actor_node.config import NodeConfig, RaftSettings, StorageSettings
+from raft_actor_node.config import RaftSettings
 from raft_actor_node.units import Range
-from tests.testbed.hosts import ROOT, Host, Testbed
+from tests.testbed.hosts import Host, Testbed
+from tests.testbed.nodes import ENV, start_nodes, trace_files
 from tests.testbed.traces import committed, leader
 from tests.testbed.waiting import eventually
 
@@ -23,7 +23,6 @@ RAFT = RaftSettings(election_timeout=Range(0.5, 1.0), heartbeat_interval=0.05, r
 CUT_S = 8.0
 """TCP sends again 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s after it was cut: left to itself it would be 4.6 s late."""
 REJOIN_S = 3.0
-ENV = {"PYTHONPATH": str(ROOT)}
 
 
 @dataclass(frozen=True)
@@ -40,30 +39,13 @@ class Cluster:
 
 @contextmanager
 def running(bed: Testbed, folder: Path) -> Iterator[Cluster]:
-    """Without Ray: nodes that find one another through a shared folder."""
-    book, acknowledged = folder / "book", folder / "acknowledged"
-    for host in bed.hosts:
-        config = NodeConfig(
-            cluster_id="links",
-            node_id=host.name,
-            members=[each.name for each in bed.hosts],
-            bind_host="0.0.0.0",
-            advertise_host=host.address,
-            bootstrap=True,
-            raft=RAFT,
-            storage=StorageSettings(dir="/var/tmp/wal"),
-            trace_file=str(folder / f"{host.name}.trace"),
-        )
-        file = folder / f"{host.name}.json"
-        file.write_text(config.model_dump_json())
-        command = (sys.executable, "-m", "raft_actor_node", "--config", str(file), "--address-book", str(book))
-        host.start(*command, env=ENV)
-    eventually(lambda: all((book / host.name).exists() for host in bed.hosts), "all serve", 20)
-    words = [f"{host.name}={json.loads((book / host.name).read_text())['address']}" for host in bed.hosts]
+    """Without Ray."""
+    acknowledged = folder / "acknowledged"
+    words = start_nodes(bed, folder, RAFT)
     writer = str(Path(__file__).with_name("writer.py"))
     with acknowledged.open("w") as file_of_writer:
         bed.head.start(sys.executable, writer, *words, env=ENV, stdout=file_of_writer)
-    cluster = Cluster({host.name: folder / f"{host.name}.trace" for host in bed.hosts}, acknowledged)
+    cluster = Cluster(trace_files(bed, folder), acknowledged)
     eventually(lambda: len(cluster.times_ns()) > 100, "the writer writes", 20)
     yield cluster
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from orchestration.errors import NodeFailed
 from orchestration.sim_cluster import Parts, Silent, SimCluster, SimSettings, run_virtual
 from raft_actor_node.client_engine import OK
 from raft_actor_node.config import ClientSettings, RaftSettings, StorageSettings
-from raft_actor_node.core import Effects, Event, Persist, RaftNode, RequestVoteReply
+from raft_actor_node.core import AppendEntries, Effects, Event, Persist, RaftNode, RequestVoteReply
 from raft_actor_node.core.invariants import Snapshot
 from raft_actor_node.errors import InvariantViolated, OperationError, OperationUnknown
 from raft_actor_node.kv.store import Store
@@ -541,6 +542,88 @@ def test_messages_wait_for_bandwidth() -> None:
 
     calm = RaftSettings(election_timeout=Range(4.0, 5.0), heartbeat_interval=0.5, rpc_timeout=3.0)
     story(tell, plan=ClusterPlan(nodes=3, raft=calm))
+
+
+class Entries(Silent):
+    """Counts what was sent with a large payload, by receiver, and what was sent without entries."""
+
+    def __init__(self) -> None:
+        self.large: Counter[str] = Counter()
+
+    def sent(self, message: Any, now: float) -> None:
+        if isinstance(message, AppendEntries) and any(len(each) > 10**5 for each in message.entry_payloads):
+            self.large[message.to_id] += 1
+
+
+def ballots(cluster: SimCluster) -> list[int]:
+    """How often each node stood for election, or asked whether it should."""
+    cores = [node.core for node in cluster.nodes.values()]
+    return [core.counters.elections_started + core.counters.pre_votes_started for core in cores if core is not None]
+
+
+@pytest.mark.parametrize("rate", [10**6, 250_000, 50_000])
+def test_a_large_entry_crosses_a_slow_link_once_and_without_an_election(rate: int) -> None:
+    """1 MB takes up to 20 s, with election timeouts of 150 to 300 ms."""
+    watch = Entries()
+
+    async def tell(cluster: SimCluster) -> None:
+        kv = cluster.client(settings=ClientSettings(rpc_timeout=60.0, retry_budget=60.0))
+        await kv.put(b"k", b"v")
+        before = ballots(cluster)
+        await cluster.set_links([LinkRule(from_id="*", to_id="*", bytes_per_s=rate)])
+        begin = cluster.loop.time()
+        await kv.put(b"large", bytes(10**6))
+        assert 1.0 < (cluster.loop.time() - begin) * rate / 10**6 < 1.05
+        await converged(cluster)
+        assert ballots(cluster) == before
+        assert list(watch.large.values()) == [1, 1]
+
+    story(tell, observer=watch)
+
+
+def test_many_entries_cross_a_slow_link_without_an_election() -> None:
+    async def tell(cluster: SimCluster) -> None:
+        kv = cluster.client(settings=ClientSettings(rpc_timeout=60.0, retry_budget=60.0))
+        await kv.put(b"k", b"v")
+        before = ballots(cluster)
+        await cluster.set_links([LinkRule(from_id="*", to_id="*", bytes_per_s=10**6)])
+        await asyncio.gather(*(kv.put(b"k%d" % i, bytes(1000)) for i in range(1000)))
+        await converged(cluster)
+        assert ballots(cluster) == before
+
+    story(tell)
+
+
+def test_heartbeats_that_the_link_cannot_take_are_replaced_and_do_not_queue() -> None:
+    """At 100 B/s a heartbeat takes longer than the interval between two. After 20 s the link brings the newest."""
+
+    class Ages(Silent):
+        def __init__(self) -> None:
+            self.sequence: dict[str, int] = {}
+            self.behind: list[int] = []
+
+        def stepped(self, node: RaftNode, before: Snapshot, events: Any, effects: Effects, now: float) -> None:
+            for message in effects.messages:
+                if isinstance(message, AppendEntries):
+                    self.sequence[message.to_id] = message.sequence
+
+        def delivered(self, message: Any, now: float) -> None:
+            if isinstance(message, AppendEntries):
+                self.behind.append(self.sequence[message.to_id] - message.sequence)
+
+    watch = Ages()
+
+    async def tell(cluster: SimCluster) -> None:
+        leader = await leader_of(cluster)
+        await cluster.set_links([LinkRule(from_id=leader, to_id="*", bytes_per_s=100)])
+        watch.behind.clear()
+        await asyncio.sleep(20.0)
+        assert await cluster.leader() == leader
+        assert 40 < len(watch.behind) < 400, "fewer than were made"
+        assert max(watch.behind) < 50, "none is older than what it waited for"
+
+    calm = RaftSettings(election_timeout=Range(4.0, 5.0), heartbeat_interval=0.05, rpc_timeout=3.0)
+    story(tell, plan=ClusterPlan(nodes=3, raft=calm), observer=watch)
 
 
 def test_late_copies_are_messages_of_earlier_terms() -> None:

@@ -1,0 +1,199 @@
+"""What waits to leave for one peer, and how a large AppendEntries is cut into parts and put together again.
+
+Each flow (runtime/faults.py) to each peer has an outbox. Only what has not left can be replaced, so a sender takes
+from it as late as it can: when its connection, and the bandwidth, have room.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+
+from google.protobuf.message import DecodeError
+
+from raft_actor_node.config import TransportSettings
+from raft_actor_node.core import AppendEntries, Message, RequestVote
+from raft_actor_node.core.log import ENTRY_BYTES
+from raft_actor_node.core.messages import Request
+from raft_actor_node.pb import raft_pb2 as pb
+from raft_actor_node.runtime.codec import Fragment, decode_append, encode_append
+
+MESSAGE_BYTES = 64
+"""What a message weighs in a queue besides its payloads."""
+FRAGMENT_BYTES = 16 * 1024
+"""Most bytes that travel in one piece, unless one entry-less message has more. At 0.25 MB/s one fragment takes 66 ms,
+less than the default rpc_timeout; on a fast link each costs about 0.1 ms at either end."""
+CONTACT_S = 0.020
+"""A fragment counts as a sign of life this long after the last one: on a fast link a message is through before."""
+
+
+@dataclass(slots=True)
+class TransportCounters:
+    """Messages between peers since the process started."""
+
+    sent: int = 0
+    received: int = 0
+    refused: int = 0
+    unsent: int = 0
+
+
+class Outbox:
+    """Messages of one flow to one peer, bounded in bytes; what does not fit is lost.
+
+    A newer request takes the place of an older one that has become useless. That is a loss, which Raft permits of any
+    message, and the newer one does all that the older one would have done: see `_supersedes`. Replies all stay: each
+    may tell what no later one does (a match index, a refusal), and there are no more than requests that were taken.
+    """
+
+    def __init__(self, settings: TransportSettings, counters: TransportCounters, news: Callable[[], object]) -> None:
+        """`news` is called when there is something to take."""
+        self._limit = settings.queue_bytes
+        self._counters = counters
+        self._news = news
+        self._waiting: deque[tuple[int, Message]] = deque()
+        self._bytes = 0
+        self._cutting: AppendEntries | None = None
+        """The message of which some parts have been taken, and some not."""
+        self._head: AppendEntries | None = None
+        self._encoded = b""
+        self._offset = 0
+
+    def __len__(self) -> int:
+        """Number of messages of which something waits."""
+        return len(self._waiting) + (self._cutting is not None)
+
+    def put(self, message: Message) -> None:
+        """Let a message wait, in the place of those that it makes useless."""
+        if isinstance(message, AppendEntries | RequestVote) and len(self) and not self._make_way(message):
+            return
+        size = MESSAGE_BYTES
+        if isinstance(message, AppendEntries) and message.entry_payloads:
+            size += sum(map(len, message.entry_payloads)) + ENTRY_BYTES * len(message.entry_payloads)
+        if self._waiting and self._bytes + size > self._limit:
+            self._counters.unsent += 1
+            return
+        self._waiting.append((size, message))
+        self._bytes += size
+        self._news()
+
+    def take(self) -> list[Message | Fragment]:
+        """Take out what may leave in one piece: some messages, or a part of a large one; nothing if nothing waits."""
+        if self._cutting is not None:
+            return [self._cut()]
+        room = FRAGMENT_BYTES
+        taken: list[Message | Fragment] = []
+        while self._waiting and (not taken or self._waiting[0][0] <= room):
+            size, message = self._waiting.popleft()
+            self._bytes -= size
+            if size > FRAGMENT_BYTES and isinstance(message, AppendEntries):
+                self._cutting, self._offset = message, 0
+                self._head = replace(message, entry_terms=(), entry_payloads=())
+                self._encoded = encode_append(message).SerializeToString()
+                return [self._cut()]
+            room -= size
+            taken.append(message)
+        return taken
+
+    def clear(self) -> None:
+        """Lose all that waits."""
+        self._counters.unsent += len(self)
+        self._waiting.clear()
+        self._bytes = 0
+        self._end_cutting()
+
+    def _cut(self) -> Fragment:
+        assert self._head is not None
+        data = self._encoded[self._offset : self._offset + FRAGMENT_BYTES]
+        fragment = Fragment(self._head, self._offset, len(self._encoded), data)
+        self._offset += len(data)
+        if self._offset == len(self._encoded):
+            self._end_cutting()
+        return fragment
+
+    def _end_cutting(self) -> None:
+        self._cutting, self._head, self._encoded = None, None, b""
+
+    def _make_way(self, new: Request) -> bool:
+        """Discard what `new` makes useless. False when `new` is on its way already."""
+        cutting = self._cutting
+        if cutting is not None and isinstance(new, AppendEntries) and cutting.sequence < new.sequence:
+            if _contains(cutting, new):
+                return False
+            if _supersedes(new, cutting):
+                self._end_cutting()
+        kept = [each for each in self._waiting if not _supersedes(new, each[1])]
+        if len(kept) < len(self._waiting):
+            self._waiting = deque(kept)
+            self._bytes = sum(size for size, _ in kept)
+        return True
+
+
+def _supersedes(new: Request, old: Message) -> bool:
+    """Whether a request makes an older one to the same peer useless.
+
+    The sequence counts all requests of a sender, so a higher one was made later, in the same term or a later one.
+    * Vote requests: the candidate counts answers to its present ballot only, which `new` belongs to.
+    * AppendEntries without entries: `new` has at least the commit index, an answer to it confirms at least the same
+      reads, and it asks about the place that the leader wants to know of now.
+    * AppendEntries with entries: the leader sends from an earlier place, or from the same one, again, and will send
+      all that follows again too; or its term is a later one, in which the receiver would refuse `old`.
+    """
+    if not isinstance(old, AppendEntries | RequestVote) or old.sequence >= new.sequence:
+        return False  # a copy, or overtaken on its way here: link faults do that, and are to be seen
+    if isinstance(old, AppendEntries) and isinstance(new, AppendEntries) and new.entry_payloads:
+        return bool(old.entry_payloads) and (old.term < new.term or old.prev_log_index >= new.prev_log_index)
+    return type(old) is type(new) and not (isinstance(old, AppendEntries) and old.entry_payloads)
+
+
+def _contains(old: AppendEntries, new: AppendEntries) -> bool:
+    """Whether `old` brings all entries of `new`: those of one leader from one place on are the same."""
+    same_place = (old.term, old.prev_log_index) == (new.term, new.prev_log_index)
+    return same_place and len(old.entry_payloads) >= len(new.entry_payloads)
+
+
+class Assembler:
+    """Puts the fragments of one stream together; holds at most one message that is not complete."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: the largest message in bytes."""
+        self._limit = limit
+        self._head: AppendEntries | None = None
+        self._total = 0
+        self._parts: list[bytes] = []
+        self._received = 0
+        self.heard_at = -inf
+        """When a fragment last counted as a sign of life."""
+
+    def add(self, fragment: Fragment) -> AppendEntries | None:
+        """Take in the next fragment; return the message when it is complete.
+
+        Raises ValueError when it does not continue what is there, or what comes out is malformed: nothing is left then.
+        """
+        head, offset = fragment.head, fragment.offset
+        if offset == 0:  # also in the middle of another message, which its sender has given up
+            self._head, self._total, self._parts, self._received = head, fragment.total, [], 0
+        elif (head, fragment.total, offset) != (self._head, self._total, self._received):
+            self.clear()
+            raise ValueError(f"fragment at {offset} of {fragment.total} B does not continue what came before")
+        self._parts.append(fragment.data)
+        self._received += len(fragment.data)
+        if not fragment.data or self._received > self._total or self._total > self._limit:
+            self.clear()
+            raise ValueError(f"fragment of {len(fragment.data)} B at {offset} of {fragment.total} B")
+        if self._received < self._total:
+            return None
+        encoded = b"".join(self._parts)
+        self.clear()
+        try:
+            message = decode_append(pb.AppendEntriesRequest.FromString(encoded), head.from_id, head.to_id)
+        except DecodeError as error:
+            raise ValueError(f"fragments: {error}") from None
+        if replace(message, entry_terms=head.entry_terms, entry_payloads=head.entry_payloads) != head:
+            raise ValueError("fragments: the message is not the one that they announce")
+        return message
+
+    def clear(self) -> None:
+        """Discard a message that is not complete."""
+        self._head, self._parts, self._received = None, [], 0
