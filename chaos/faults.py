@@ -39,7 +39,7 @@ One grammar serves the `chaos:` value of a sweep, a schedule written by hand and
     KIND                   one of the faults above
 
 With `every`, the fault strikes once in each interval from `at` on, at a random moment that leaves room for
-it to end within the interval; it then needs its *_after.
+it to end within the interval; it then needs its *_after, which must not be longer than the interval.
 """
 
 from __future__ import annotations

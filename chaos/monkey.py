@@ -1,8 +1,10 @@
 """Carries out a schedule on a Target, records what happened, and always heals.
 
-Acts never overlap: a slow one delays those after it, which their time stamps show. Every call of the
-target is bounded by a timeout in the event loop's time; an error of the target is recorded and the
-schedule goes on. Healing takes place however the run ends, and a cancellation waits for it.
+Acts never overlap: a slow one delays those after it, which their time stamps show. A fault that is due after another
+one is over waits until that one is really healed, and then lasts as long as it was to: a slow restart postpones the
+faults after it. One that would have less than half of its time left before the end of the schedule is skipped. Every
+call of the target is bounded by a timeout in the event loop's time; an error of the target is recorded and the schedule
+goes on. Healing takes place however the run ends, and a cancellation waits for it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from chaos.events import FaultEvent
 from chaos.faults import AnyFault, Crash, LinkFault, Partition, Pause
 from chaos.links import compose
 from chaos.resolve import needs_leader, refusal, resolve
-from chaos.schedule import Schedule
+from chaos.schedule import Schedule, tidy_s
 from chaos.spec import BadChaos, describe
 from chaos.target import Applied, Target
 from raft_actor_node.errors import RaftLabError
@@ -31,6 +33,10 @@ log = logging.getLogger(__name__)
 
 _HEAL, _ADVANCE, _INJECT = range(3)
 """What a schedule asks for; of what is due at the same moment, in this order."""
+LEAST_LEFT = 0.5
+"""Share of the time that a fault was to last: with less than this left before the end it is skipped."""
+_SAME_S = 1e-5
+"""Times of a schedule are rounded to the microsecond: what is as close as this is one moment."""
 LEADER_POLL_S = 0.02
 """Pause between two questions for the leader while there is none."""
 
@@ -164,6 +170,8 @@ class _Monkey:
                 await self._heal(index)
             elif act == _ADVANCE:
                 await self._advance(index, at_s)
+            elif (healed_s := self._waits_for(index)) is not None:
+                heapq.heappush(agenda, (healed_s, _INJECT, index))
             elif await self._inject(index):
                 active = self.active[index]
                 if active.heal_at_s < self.schedule.duration_s:
@@ -185,16 +193,38 @@ class _Monkey:
         """Nodes that are, or may be, crashed or paused."""
         return {n for a in self.active.values() if isinstance(a.fault, (Crash, Pause)) for n in a.nodes}
 
+    def _lasts_s(self, index: int) -> float:
+        """For how long a fault was to be in force, at most until the end of the schedule."""
+        fault, end_s = self.schedule.faults[index], self.schedule.duration_s
+        left_s = end_s - float(fault.at)
+        return left_s if fault.lasts is None else min(float(fault.lasts), left_s)
+
+    def _waits_for(self, index: int) -> float | None:
+        """When the faults are healed that were to be over before this one, but are not: the first of them. None: there
+        is none, or this one has no time any more. What could not be healed is not waited for."""
+        at_s = float(self.schedule.faults[index].at)
+        healed_s = [
+            active.heal_at_s
+            for other, active in self.active.items()
+            if not active.ending and float(self.schedule.faults[other].at) + self._lasts_s(other) <= at_s + _SAME_S
+        ]
+        return min(healed_s) if healed_s and self._fits(index) else None
+
+    def _fits(self, index: int) -> bool:
+        """Whether enough time is left for a fault."""
+        left_s = self.schedule.duration_s - self._elapsed_s()
+        return left_s > 0 and left_s >= LEAST_LEFT * self._lasts_s(index)
+
     async def _inject(self, index: int) -> bool:
         planned = self.schedule.faults[index]
-        at_s, end_s = float(planned.at), self.schedule.duration_s
-        lasts_s = end_s if planned.lasts is None else float(planned.lasts)
-        too_late = "its time was over before it could begin"
-        if self._elapsed_s() >= (min(at_s + lasts_s, end_s) if lasts_s else end_s):
+        end_s, too_late = self.schedule.duration_s, "it did not fit before the end of the schedule"
+        lasts_s = None if planned.lasts is None else float(planned.lasts)
+        if not self._fits(index):
             return self._skip(index, planned, too_late)
         fault, note = await self._resolve(index)
-        if self._elapsed_s() >= end_s:
+        if not self._fits(index):
             return self._skip(index, fault, too_late)
+        fault = fault.timed(tidy_s(min(self._elapsed_s(), end_s - 1e-6)), lasts_s)  # what ran can be run again
         nodes = fault.ids
         if isinstance(fault, (Crash, Pause)):
             held = self._held()
@@ -209,8 +239,8 @@ class _Monkey:
         try:
             outcome = await self._put_in_force(active)
         finally:
-            self._record(index, "inject", fault, at_s, outcome, note)
-        active.heal_at_s = min(self._elapsed_s() + lasts_s, end_s)
+            self._record(index, "inject", fault, float(planned.at), outcome, note)
+        active.heal_at_s = end_s if lasts_s is None else min(self._elapsed_s() + lasts_s, end_s)
         return True
 
     async def _advance(self, index: int, at_s: float) -> None:

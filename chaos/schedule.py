@@ -96,7 +96,7 @@ def _strikes(item: Item, duration_s: float, nodes: Sequence[str], rng: Random) -
         yield from _replayed(item, duration_s)
     elif isinstance(item, Monkey):
         for start_s in _intervals(0.0, item.every, duration_s, item.kind):
-            lasts_s = _tidy(rng.uniform(0.25, 0.75) * item.every)
+            lasts_s = tidy_s(rng.uniform(0.25, 0.75) * item.every)
             fault = _random_fault(rng.choice(item.monkey), nodes, rng)
             at_s = start_s + rng.uniform(0.0, item.every - lasts_s)
             yield fault.timed(_before(duration_s, at_s), lasts_s)
@@ -106,16 +106,19 @@ def _strikes(item: Item, duration_s: float, nodes: Sequence[str], rng: Random) -
 
 def _timed(fault: Fault, duration_s: float, rng: Random) -> Iterator[Fault]:
     first_s = moment_s(fault.at, duration_s)
-    lasts_s = None if fault.lasts is None else _tidy(moment_s(fault.lasts, duration_s))
+    lasts_s = None if fault.lasts is None else tidy_s(moment_s(fault.lasts, duration_s))
     if fault.every is None or lasts_s is None:
         _within(f"{fault.kind}.at", fault.at, duration_s)
         yield fault.timed(_before(duration_s, first_s), lasts_s)
         return
     every_s = moment_s(fault.every, duration_s)
-    # A fault that outlasts its interval may begin anywhere in it.
-    slack_s = every_s - lasts_s if lasts_s <= every_s else every_s
+    if lasts_s > every_s:
+        raise BadChaos(
+            f"{fault.kind}.{fault.end_key}: {format_duration(lasts_s)} does not fit into an interval of every: "
+            f"{format_duration(every_s)}; shorten it to at most {format_duration(every_s)}, or lengthen every"
+        )
     for start_s in _intervals(first_s, every_s, duration_s, fault.kind):
-        yield fault.timed(_before(duration_s, start_s + rng.uniform(0.0, slack_s)), lasts_s)
+        yield fault.timed(_before(duration_s, start_s + rng.uniform(0.0, every_s - lasts_s)), lasts_s)
 
 
 def _replayed(item: Replay, duration_s: float) -> Iterator[Fault]:
@@ -157,11 +160,11 @@ def _random_fault(kind: str, nodes: Sequence[str], rng: Random) -> Fault:
 
 
 def _before(end_s: float, time_s: float) -> float:
-    return _tidy(min(time_s, end_s - 1e-6))
+    return tidy_s(min(time_s, end_s - 1e-6))
 
 
-def _tidy(time_s: float) -> float:
-    # To the microsecond, and exactly what reading the written form gives back.
+def tidy_s(time_s: float) -> float:
+    """A time to the microsecond, and exactly what reading its written form gives back."""
     return parse_duration(format_duration(time_s))
 
 

@@ -10,6 +10,7 @@ Each `judge_...` takes plain data, so that a stored run is judged as it was on t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -33,6 +34,8 @@ MOST_UNKNOWN = 0.5
 """With a larger share of unknown outcomes, nearly every history would pass."""
 MOST_UNASKED = 0.1
 """With a larger share of the time in which nobody asked, nobody can say that nobody would have been served."""
+LEAST_INJECTED = 0.9
+"""With a smaller share of the faults of a kind put in force, other chaos took place than was asked for."""
 MOST_NOT_STARTED = 0.05
 """With a larger share of operations that could not be started, another load was offered than was asked for."""
 _TOUCH = {"drop": "dropped", "duplicate": "duplicated", "partition": "cut", "isolate": "cut", "one_way": "cut"}
@@ -352,6 +355,8 @@ class Evidence:
     """What nodes said of themselves meanwhile: the counters of link faults are looked at here."""
     faults_planned: bool = False
     """Whether there should have been any."""
+    faults_asked: Mapping[str, int] = field(default_factory=dict)
+    """Kind of fault -> how many the schedule has. One that is missing here was asked for as often as it was tried."""
     outage: Outage | None = None
     """Where operations are expected not to succeed."""
     fewest_operations: int = FEWEST_OPERATIONS
@@ -363,21 +368,29 @@ class Evidence:
 def judge_coverage(evidence: Evidence) -> Finding:
     """Whether the faults bit and the load was met: ok, or unknown with every reason why not.
 
-    Of each kind of fault at least half must have bitten; with a single one, that one.
+    Of each kind of fault that the schedule asks for, 0.9 must have been put in force, and at least half of those that
+    were tried must have bitten; with a single one, that one.
     """
     doubts = [*_load_doubts(evidence)]
     roles = [event for event in evidence.traces if event["kind"].startswith(_ROLES)]
     tried: dict[str, list[str]] = {}
+    injected: Counter[str] = Counter()
     proofs = []
     for event in evidence.faults:
         if event.get("action") in ("inject", "skip"):
+            injected[event["kind"]] += event["action"] == "inject" and event.get("took_effect", True) is True
             doubt = _not_in_force(event, evidence) or _missed(event, evidence, roles)
             tried.setdefault(event["kind"], []).append(doubt and f"{_named(event)} {doubt}")
             proofs.append(f"{_named(event)} {doubt or 'took effect'}")
-    for without in tried.values():
-        failed = [doubt for doubt in without if doubt]
-        if 2 * len(failed) > len(without):
-            doubts.append(failed[0] + (f", as {len(failed)} of {len(without)}" if len(failed) > 1 else ""))
+    asked = {kind: len(outcomes) for kind, outcomes in tried.items()} | dict(evidence.faults_asked)
+    for kind, count in asked.items():
+        outcomes = tried.get(kind, [])
+        failed = [doubt for doubt in outcomes if doubt]
+        if injected[kind] < LEAST_INJECTED * count:
+            why = "; ".join((f"{injected[kind]} of {count} {kind} faults were put in force", *failed[:1]))
+            doubts.append(why)
+        elif 2 * len(failed) > len(outcomes):
+            doubts.append(failed[0] + (f", as {len(failed)} of {len(outcomes)}" if len(failed) > 1 else ""))
     if evidence.faults_planned and not tried:
         doubts.append("no fault was put in force")
     detail = "\n".join([*doubts, *proofs])
@@ -385,7 +398,8 @@ def judge_coverage(evidence: Evidence) -> Finding:
         more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
         return Finding("coverage", "unknown", f"{doubts[0]}{more}", detail)
     counts = f"{evidence.load.operations} operations, {evidence.load.succeeded} succeeded"
-    return Finding("coverage", "ok", f"{counts}, {len(proofs)} faults" if proofs else counts, detail)
+    struck = f"{injected.total()} of {sum(asked.values())} faults put in force"
+    return Finding("coverage", "ok", f"{counts}, {struck}" if asked else counts, detail)
 
 
 def leader_at(traces: Iterable[Mapping[str, Any]], time_ns: int) -> str | None:
@@ -490,4 +504,6 @@ def _sizes(groups: Iterable[Sequence[str]], node: str) -> list[int]:
 
 
 def _named(event: Mapping[str, Any]) -> str:
-    return f"{event['kind']} {','.join(event.get('nodes', ())[:_SHOWN])}"
+    # One that never began has no nodes yet where it names a part, such as the leader.
+    where = ",".join(event.get("nodes", ())[:_SHOWN]) or str(event.get("detail", "")).partition(";")[0]
+    return f"{event['kind']} {where}"

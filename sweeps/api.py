@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from rich.console import Console
 
 from orchestration import ClusterPlan
@@ -23,7 +22,7 @@ from sweeps.cases import refusals
 from sweeps.doctor import Examined, as_json, findings
 from sweeps.estimate import MOST_SIMULATED
 from sweeps.grid import Cell, make_cells
-from sweeps.latency import OK, Ints, Operations
+from sweeps.latency import Ints, Latencies, Operations
 from sweeps.progress import Progress
 from sweeps.results import EXIT_INTERRUPTED, RunWriter, StoredCell, check_resumable, commit, manifest, read_run
 from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
@@ -296,9 +295,14 @@ class CellResult:
 
     def latency(self, kind: str = "all") -> Ints:
         """Latencies in nanoseconds of the completed operations of one kind (put, get, delete, cas, append or
-        all) in the measurement: one-dimensional, int64."""
-        operations = self.operations()
-        return operations.latency_ns(kind, np.equal(operations["outcome"], OK))
+        all) in the measurement: one-dimensional, int64. An outage hardly shows in them: see `latencies`."""
+        latencies = self.latencies(kind)
+        return latencies.ns[~latencies.at_least]
+
+    def latencies(self, kind: str = "all") -> Latencies:
+        """Those of all operations that were due in the measurement, which the percentiles are made of: `ns`, and in
+        `at_least` which of them are lower bounds: the operation failed, is of unknown outcome, or was dropped."""
+        return self.operations().latencies(kind)
 
 
 @dataclass(frozen=True)

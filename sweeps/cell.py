@@ -18,6 +18,7 @@ import json
 import math
 import os
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -162,6 +163,7 @@ class CellRun:
         self._host_busy: float | None = None
         self._statuses: list[dict[str, Any]] = []
         self._aims: dict[str, str] = {}
+        self._asked_faults: Counter[str] = Counter()
         self._settled: dict[str, Any] = {}
         self._asked: dict[str, Any] = {}
         self._loading = False
@@ -330,6 +332,8 @@ class CellRun:
         schedule = plan(self._parameters.chaos, duration_s=measure_s, nodes=cluster.node_ids, seed=self._cell.seed)
         self._leader_moved = self._parameters.load.on == "leader" and await self._is_elsewhere(cluster)
         self._aims = {str(i): each.where for i, each in enumerate(schedule.faults) if isinstance(each.where, str)}
+        self._asked_faults = Counter(each.kind for each in schedule.faults)
+        self._progress.asks(len(schedule.faults))
         if not self._simulated:
             await self._note_cpu(cluster)
             psutil.cpu_percent()  # the next call tells of the time since this one
@@ -612,6 +616,7 @@ class CellRun:
             "asked": self._asked or None,
             "statuses": self._statuses,
             "aims": self._aims,
+            "faults_asked": dict(self._asked_faults),
             "exits": [
                 {"exit_code": getattr(end, "exit_code", None), "text": str(end)} for end in cluster.unexpected_exits
             ],
@@ -648,6 +653,7 @@ class CellRun:
             parameters=self._parameters,
             operations=self._operations(),
             events=sorted([*self._events, *faults, *trace], key=lambda event: int(event["time_ns"])),
+            faults_asked=self._asked_faults.total(),
             nodes=self._nodes,
             loads=self._load_figures(),
             notes=self._notes(),
@@ -666,6 +672,7 @@ class CellRun:
             rows.columns,
             self._measure_ns,
             rows.dropped_ns,
+            rows.dropped_kind,
             np.array(fault_windows(self._faults), np.int64).reshape(-1, 2),
             rows.composite_ids,
             rows.composite_end,

@@ -238,6 +238,7 @@ class _Judge:
             nodes=self._nodes,
             statuses=self._statuses,
             faults_planned=bool(self._parameters.chaos),
+            faults_asked=self._inspection.get("faults_asked", {}),
             outage=self._outage() if self._expects_outage else None,
             fewest_operations=self._checks.least_operations,
             clock_doubt=self._clock_doubt(),

@@ -20,7 +20,8 @@ worker.py). Differences of the times of one row, or of one generator's, have no 
 | expected     | uint64 | cas: the value it expected, 0 for none                                              |
 | found        | uint8  | 1 when a get saw a value, a delete had one to delete, a cas swapped                 |
 | generator    | uint8  | number of the load generator; with several, rows are in order of start_ns           |
-| dropped_ns   | int64  | when those operations were due that could not be started (open loop)                |
+| dropped_ns   | int64  | when those operations were due that could not be started (open loop), ascending     |
+| dropped_kind | uint8  | the kind of each of them, as above; 0: not known, in a file of an earlier version   |
 | measure_ns   | int64  | [begin, end) of the measurement                                                     |
 | fault_ns     | int64  | one row [begin, end) per fault, shape (n, 2)                                        |
 | composite_ids | uint64 | ids of the values that several writes made, one value after the other              |
@@ -29,6 +30,10 @@ worker.py). Differences of the times of one row, or of one generator's, have no 
 |              |        | and its operations with it                                                          |
 
 In a file without the last one, and without `generator`, there was one generator, on the driver's host.
+
+The latency of an operation that succeeded is known. Of all others there is a lower bound. An operation that failed, or
+whose outcome is unknown, counts with the time until it was given up. One that was dropped is never served; it counts
+with the time from when it was due to the end of the measurement. Percentiles are of all of them (`percentiles`).
 
 A value seen or expected is the id of the write that made it. One that appends have lengthened was made by several:
 it is a number below 2**40, one more than its position among the composites (values.py).
@@ -67,6 +72,8 @@ KINDS = {"put": 1, "get": 2, "delete": 3, "cas": 4, "append": 5}
 OK, FAIL, UNKNOWN = 1, 2, 3
 PERCENTILES = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
 """Names of the percentiles, in thousandths."""
+LOWER_BOUNDS = "lower_bounds"
+"""Beside percentiles: the names of those that are only known to be at least as large as they say."""
 MIN_ABOVE = 10
 """A percentile with fewer samples above it is not printed."""
 
@@ -103,6 +110,39 @@ class Recorder:
         return {name: column[: self.rows].copy() for name, column in self._columns.items()}
 
 
+def _no_times() -> Ints:
+    return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Latencies in nanoseconds, in no order; those marked in `at_least` are lower bounds."""
+
+    ns: Ints = field(default_factory=_no_times)
+    at_least: Mask = field(default_factory=lambda: np.empty(0, np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.ns)
+
+    @classmethod
+    def pooled(cls, parts: Iterable[Latencies]) -> Latencies:
+        """All of them together."""
+        some = [cls(), *parts]
+        return cls(np.concatenate([each.ns for each in some]), np.concatenate([each.at_least for each in some]))
+
+    def rank(self, thousandths: int) -> int:
+        """The rank, from 1, of a percentile: the nearest one."""
+        return -(-len(self) * thousandths // 1000)
+
+    def at_ranks(self, ranks: Sequence[int]) -> list[tuple[int, bool]]:
+        """The latency of each rank, and whether it is a lower bound: whether another one would have this rank if those
+        that are lower bounds took longer."""
+        ordered = np.partition(self.ns, sorted({rank - 1 for rank in ranks})) if ranks else self.ns
+        known = self.ns[~self.at_least]
+        values = [int(ordered[rank - 1]) for rank in ranks]
+        return [(v, bool(np.count_nonzero(known <= v) < rank)) for v, rank in zip(values, ranks, strict=True)]
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The load at one moment, for a person who watches; rates and percentiles are since the last snapshot."""
@@ -113,29 +153,22 @@ class Snapshot:
     dropped: int = 0
     outstanding: int = 0
     per_second: float = 0.0
-    recent_ms: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), compare=False, repr=False)
-    """The latencies."""
+    recent: Latencies = field(default_factory=Latencies, compare=False, repr=False)
+    """Of what was decided or dropped since the last snapshot; of what was dropped, the time since it was due."""
 
     @classmethod
     def together(cls, parts: Sequence[Snapshot]) -> Snapshot:
         """Of several generators: counts and rates add up, latencies are pooled."""
         names = ("ok", "failed", "unknown", "dropped", "outstanding", "per_second")
         sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
-        return cls(**sums, recent_ms=np.concatenate([cls().recent_ms, *(part.recent_ms for part in parts)]))
+        return cls(**sums, recent=Latencies.pooled(part.recent for part in parts))
 
-    @property
-    def p50_ms(self) -> float | None:
-        """Half of the latencies are not longer; None: there are none."""
-        return float(np.percentile(self.recent_ms, 50)) if len(self.recent_ms) else None
-
-    @property
-    def p99_ms(self) -> float | None:
-        """Likewise, 99 of 100."""
-        return float(np.percentile(self.recent_ms, 99)) if len(self.recent_ms) else None
-
-
-def _no_times() -> Ints:
-    return np.empty(0, np.int64)
+    def recent_ms(self, percentile: str) -> tuple[float | None, bool]:
+        """A recent percentile in milliseconds, of however few, and whether it is a lower bound; None: of nothing."""
+        if not len(self.recent):
+            return None, False
+        [(value, at_least)] = self.recent.at_ranks([self.recent.rank(PERCENTILES[percentile])])
+        return _ms(value), at_least
 
 
 @dataclass(frozen=True)
@@ -145,6 +178,7 @@ class Operations:
     columns: Mapping[str, NDArray[Any]]
     measure_ns: tuple[int, int]
     dropped_ns: Ints = field(default_factory=_no_times)
+    dropped_kind: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     fault_ns: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
     composite_ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     composite_end: Ints = field(default_factory=_no_times)
@@ -175,32 +209,49 @@ class Operations:
     @property
     def under_fault(self) -> Mask:
         """Operations during any part of whose life a fault was in force."""
-        touched = np.zeros(len(self), np.bool_)
+        return self._touched(self.columns["intended_ns"], self.columns["end_ns"])
+
+    def _touched(self, begin_ns: Ints, end_ns: Ints) -> Mask:
+        touched = np.zeros(len(begin_ns), np.bool_)
         for begin, end in self.fault_ns:
-            touched |= (self.columns["intended_ns"] < end) & (self.columns["end_ns"] >= begin)
+            touched |= (begin_ns < end) & (end_ns >= begin)
         return touched
 
     def of_kind(self, kind: str) -> Mask:
         """Operations of one kind; `all` is every kind."""
-        return np.ones(len(self), np.bool_) if kind == "all" else self.columns["kind"] == KINDS[kind]
+        return _of_kind(self.columns["kind"], kind)
 
-    def latency_ns(self, kind: str = "all", where: Mask | None = None) -> Ints:
-        """Latencies of the measured operations in nanoseconds, from when they were due. Failed and unknown
-        ones are among them with the time until they were given up, a lower bound, so that an outage shows."""
-        chosen = self.measured & self.of_kind(kind)
-        if where is not None:
-            chosen &= where
-        latencies: Ints = self.columns["end_ns"][chosen] - self.columns["intended_ns"][chosen]
-        return latencies
+    def _dropped(self, kind: str) -> Mask:
+        """Of what was dropped, what was due in the measurement."""
+        begin, end = self.measure_ns
+        return (self.dropped_ns >= begin) & (self.dropped_ns < end) & _of_kind(self.dropped_kind, kind)
+
+    def latencies(self, kind: str = "all", *, under_fault: bool | None = None) -> Latencies:
+        """Latencies, from when operations were due, of all that were due in the measurement, or of those that were, or
+        were not, under a fault. Failed, unknown and dropped ones are among them with lower bounds, so that an outage
+        shows; what was dropped lives until the end of the measurement."""
+        chosen, dropped, end_ns = self.measured & self.of_kind(kind), self._dropped(kind), self.measure_ns[1]
+        if under_fault is not None:
+            chosen &= self.under_fault == under_fault
+            dropped &= self._touched(self.dropped_ns, np.full(len(self.dropped_ns), end_ns)) == under_fault
+        never_ns = end_ns - self.dropped_ns[dropped]
+        return Latencies.pooled(
+            (
+                Latencies(
+                    self.columns["end_ns"][chosen] - self.columns["intended_ns"][chosen],
+                    self.columns["outcome"][chosen] != OK,
+                ),
+                Latencies(never_ns, np.ones(len(never_ns), np.bool_)),
+            )
+        )
 
     def count(self, outcome: int, kind: str = "all") -> int:
         """Measured operations with one outcome."""
         return int(np.count_nonzero(self.measured & self.of_kind(kind) & (self.columns["outcome"] == outcome)))
 
-    def dropped(self) -> int:
+    def dropped(self, kind: str = "all") -> int:
         """Operations that were due in the measurement and could not be started."""
-        begin, end = self.measure_ns
-        return int(np.count_nonzero((self.dropped_ns >= begin) & (self.dropped_ns < end)))
+        return int(np.count_nonzero(self._dropped(kind)))
 
     def success_ns(self) -> Ints:
         """When operations succeeded, in ascending order."""
@@ -234,6 +285,7 @@ class Operations:
             arrays: dict[str, Any] = {
                 **self.columns,
                 "dropped_ns": self.dropped_ns,
+                "dropped_kind": self.dropped_kind,
                 "measure_ns": np.array(self.measure_ns, np.int64),
                 "fault_ns": self.fault_ns,
                 "composite_ids": self.composite_ids,
@@ -249,33 +301,37 @@ class Operations:
         with np.load(path) as file:
             begin, end = file["measure_ns"]
             columns = {name: file[name] for name in COLUMNS}
-            names = ["dropped_ns", "fault_ns", "composite_ids", "composite_end"]
-            if GENERATOR in file.files:
-                columns[GENERATOR] = file[GENERATOR]
-                names.append("generator_error_ns")
-            else:
-                columns[GENERATOR] = np.zeros(len(columns["kind"]), np.uint8)
-            return cls(columns, (int(begin), int(end)), *(file[name] for name in names))
+            names = ["dropped_ns", "dropped_kind", "fault_ns", "composite_ids", "composite_end", "generator_error_ns"]
+            arrays = {name: file[name] for name in names if name in file.files}
+            arrays.setdefault("dropped_kind", np.zeros(len(arrays["dropped_ns"]), np.uint8))
+            columns[GENERATOR] = (
+                file[GENERATOR] if GENERATOR in file.files else np.zeros(len(columns["kind"]), np.uint8)
+            )
+            return cls(columns, (int(begin), int(end)), **arrays)
 
 
-def percentiles(latencies_ns: NDArray[Any]) -> dict[str, float | None]:
-    """p50, p90, p99, p99.9 and max in milliseconds, by the nearest rank. One with fewer than 10 samples
-    above it says nothing and is None; so is the maximum of nothing."""
-    count = len(latencies_ns)
-    ranks = {name: -(-count * thousandths // 1000) for name, thousandths in PERCENTILES.items()}
+def percentiles(latencies: Latencies) -> dict[str, Any]:
+    """p50, p90, p99, p99.9 and max in milliseconds, by the nearest rank; under LOWER_BOUNDS the names of those that are
+    lower bounds. One with fewer than 10 samples above it says nothing and is None; so is the maximum of nothing."""
+    count = len(latencies)
+    ranks = {name: latencies.rank(thousandths) for name, thousandths in PERCENTILES.items()}
     supported = {name: rank for name, rank in ranks.items() if count - rank >= MIN_ABOVE}
-    if not count:
-        return dict.fromkeys((*PERCENTILES, "max"))
-    ordered = np.partition(latencies_ns, sorted({*(rank - 1 for rank in supported.values()), count - 1}))
-    found: dict[str, float | None] = {
-        name: _ms(ordered[supported[name] - 1]) if name in supported else None for name in PERCENTILES
+    if count:
+        supported["max"] = count
+    found = dict(zip(supported, latencies.at_ranks([*supported.values()]), strict=True))
+    return {
+        **{name: _ms(found[name][0]) if name in found else None for name in (*PERCENTILES, "max")},
+        LOWER_BOUNDS: [name for name, (_, at_least) in found.items() if at_least],
     }
-    return {**found, "max": _ms(ordered[-1])}
 
 
-def pool(cells: Iterable[Operations], kind: str = "all") -> Ints:
+def pool(cells: Iterable[Operations], kind: str = "all") -> Latencies:
     """Latencies of several repeats together: percentiles are never averaged."""
-    return np.concatenate([_no_times(), *(cell.latency_ns(kind) for cell in cells)])
+    return Latencies.pooled(cell.latencies(kind) for cell in cells)
+
+
+def _of_kind(kinds: NDArray[Any], kind: str) -> Mask:
+    return np.ones(len(kinds), np.bool_) if kind == "all" else kinds == KINDS[kind]
 
 
 def _ms(nanoseconds: Any) -> float:

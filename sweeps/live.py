@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.progress import PHASES, CellProgress, Progress
-from sweeps.tables import Row, clock, duration, rows, shown_kinds, summary
+from sweeps.tables import Row, clock, duration, faults, percentile, rows, shown_kinds, summary
 from sweeps.verdicts import PENDING, not_checked
 
 REFRESH_PER_S = 3
@@ -109,8 +109,9 @@ def cell_line(position: int, total: int, params: Mapping[str, Any], result: Mapp
         parts.append(f"{row.throughputs[0]:,.0f} op/s")
         for kind in shown_kinds([row.latency_ms]):
             values = row.latency_ms[kind]
-            parts.append(f"{kind} p50 {duration(values['p50'])} p99 {duration(values['p99'])}")
+            parts.append(f"{kind} p50 {percentile(values, 'p50')} p99 {percentile(values, 'p99')}")
         parts += [f"failover {duration(time)}" for time in row.failovers_ms]
+        parts += [f"{faults(row.faults)} faults"] if row.faults[0] < row.faults[1] else []
         parts.append(
             f"{row.failed} failed, {row.unknown} unknown" + (f", {row.dropped} dropped" if row.dropped else "")
         )
@@ -180,16 +181,16 @@ def _cell(progress: Progress, current: CellProgress) -> RenderableType:
     )
     figures.add_row(
         *_figure("term", "-" if current.term is None else str(current.term)),
-        *_figure("p50", duration(snapshot.p50_ms)),
+        *_figure("p50", duration(*snapshot.recent_ms("p50"))),
         *_figure("failed", f"{snapshot.failed:,}", "bold yellow" if snapshot.failed else ""),
     )
     figures.add_row(
         *_figure("elections", "-" if current.elections is None else str(current.elections)),
-        *_figure("p99", duration(snapshot.p99_ms)),
+        *_figure("p99", duration(*snapshot.recent_ms("p99"))),
         *_figure("unknown", f"{snapshot.unknown:,}", "bold yellow" if snapshot.unknown else ""),
     )
     figures.add_row(
-        *_figure("faults", str(current.faults), "red" if current.faults else ""),
+        *_figure("faults", faults((current.faults, current.faults_asked)), "red" if current.faults else ""),
         Text(current.last_fault, "red", overflow="ellipsis"),
         "",
         *_figure("dropped", f"{snapshot.dropped:,}", "bold yellow" if snapshot.dropped else ""),

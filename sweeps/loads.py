@@ -125,6 +125,7 @@ class Merged:
     composite_ids: NDArray[np.uint64]
     composite_end: Ints
     dropped_ns: Ints
+    dropped_kind: NDArray[np.uint8]
 
 
 def merged(parts: Mapping[int, tuple[LoadResult, int]]) -> Merged:
@@ -135,7 +136,8 @@ def merged(parts: Mapping[int, tuple[LoadResult, int]]) -> Merged:
     """
     columns: dict[str, list[NDArray[Any]]] = {name: [np.empty(0, dtype)] for name, dtype in COLUMNS.items()}
     columns[GENERATOR] = [np.empty(0, np.uint8)]
-    ids, ends, dropped = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    ids, ends = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    dropped, dropped_kind = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
     for number, (result, offset_ns) in parts.items():
         before = sum(map(len, ends))
         appended = result.columns["kind"] == KINDS["append"]  # what an append observed is a length
@@ -150,11 +152,13 @@ def merged(parts: Mapping[int, tuple[LoadResult, int]]) -> Merged:
         ends.append(result.composite_end + sum(map(len, ids)))
         ids.append(result.composite_ids)
         dropped.append(result.dropped_ns - offset_ns)
+        dropped_kind.append(result.dropped_kind)
     whole = {name: _joined(pieces) for name, pieces in columns.items()}
     if len(parts) > 1:
         order = np.argsort(whole["start_ns"], kind="stable")
         whole = {name: column[order] for name, column in whole.items()}
-    return Merged(whole, _joined(ids), _joined(ends), np.sort(_joined(dropped)))
+    by_time = np.argsort(_joined(dropped), kind="stable")
+    return Merged(whole, _joined(ids), _joined(ends), _joined(dropped)[by_time], _joined(dropped_kind)[by_time])
 
 
 def _joined(pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -328,7 +332,7 @@ class LoadGroup:
                     await self._tell(member)
                 member.seen = await member.call("snapshot", timeout_s=_LOOK_S)
             except InfrastructureError:
-                member.seen = replace(member.seen, per_second=0.0, recent_ms=Snapshot().recent_ms)
+                member.seen = replace(member.seen, per_second=0.0, recent=Snapshot().recent)
             return member.seen
 
         return Snapshot.together(await self._each(look))

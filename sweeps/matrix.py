@@ -14,8 +14,9 @@ from rich.text import Text
 
 from sweeps.availability import LIVENESS_BOUND
 from sweeps.grid import show
+from sweeps.latency import LOWER_BOUNDS
 from sweeps.spec import CASE
-from sweeps.tables import SIMULATED, Repeat, duration, scaled_notes
+from sweeps.tables import SIMULATED, Repeat, duration, faults, scaled_notes
 from sweeps.thresholds import TIMES, parse_threshold
 
 _NODES = "cluster.nodes"
@@ -164,20 +165,26 @@ def _signature(params: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
     """The conditions, and for each what was seen: green where it holds in all repeats."""
     conditions, seen = Text(), Text()
     for metric, condition in params.get("signature", {}).items():
-        threshold = parse_threshold(metric, condition)
-        values = [result.get("metrics", {}).get(metric) for result in results]
-        holds = all(threshold.miss({metric: value}) is None for value in values)
         separator = "\n" if conditions else ""
         conditions.append(f"{separator}{metric} {condition}")
-        words = ", ".join(dict.fromkeys(_value(metric, value) for value in values))
+        try:
+            threshold = parse_threshold(metric, condition)
+        except ValueError as error:  # it was written for an earlier version
+            seen.append(f"{separator}{error}", "dim")
+            continue
+        values = [result.get("metrics", {}).get(metric) for result in results]
+        bounds = [result.get(LOWER_BOUNDS, ()) for result in results]
+        holds = all(threshold.miss({metric: each}, bound) is None for each, bound in zip(values, bounds, strict=True))
+        shown = (_value(metric, each, metric in bound) for each, bound in zip(values, bounds, strict=True))
+        words = ", ".join(dict.fromkeys(shown))
         seen.append(separator).append(words, "green" if holds else "dim" if set(values) == {None} else "yellow")
     return [conditions, seen]
 
 
-def _value(metric: str, value: float | None) -> str:
+def _value(metric: str, value: float | None, at_least: bool) -> str:
     if value is None:
         return "not measured"
-    return duration(value) if metric in TIMES else f"{value:,.2f}".rstrip("0").rstrip(".")
+    return duration(value, at_least) if metric in TIMES else f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def notes(cells: Sequence[Repeat]) -> list[str]:
@@ -194,10 +201,12 @@ def notes(cells: Sequence[Repeat]) -> list[str]:
 
 
 def _notes(params: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """Why a cell is not as expected, and with how much less load it was simulated."""
+    """Why a cell is not as expected, which faults it lacks, and with how much less load it was simulated."""
     good = found(result, params["parameters"]["expect"]).good
     reasons = () if good else dict.fromkeys((result.get("reason"), result.get("verdict", {}).get("reason")))
-    return [note for note in (*reasons, *scaled_notes(result)) if note]
+    struck = result.get("faults", 0), result.get("faults_asked", 0)
+    short = f"{faults(struck)} faults were put in force" if struck[0] < struck[1] else None
+    return [note for note in (*reasons, short, *scaled_notes(result)) if note]
 
 
 def _table() -> Table:

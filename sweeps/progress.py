@@ -32,6 +32,7 @@ class CellProgress:
     term: int | None = None
     first_term: int | None = None
     faults: int = 0
+    faults_asked: int = 0
     last_fault: str = ""
     snapshot: Snapshot = field(default_factory=Snapshot)
     throughput: deque[float] = field(default_factory=lambda: deque(maxlen=240))
@@ -121,6 +122,11 @@ class Progress:
                 self.current.term = max(term, self.current.term or 0)
                 if self.current.first_term is None:
                     self.current.first_term = term
+
+    def asks(self, faults: int) -> None:
+        """So many faults are planned."""
+        if self.current is not None:
+            self.current.faults_asked = faults
 
     def fault(self, what: str, *, counts: bool) -> None:
         """The monkey did something."""

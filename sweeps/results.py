@@ -37,7 +37,8 @@ from orchestration import host
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.runtime import disk
 from sweeps.grid import Cell, show
-from sweeps.latency import Operations
+from sweeps.latency import LOWER_BOUNDS, Operations
+from sweeps.thresholds import TIMES
 
 FORMAT = 2
 """Version of what stands in a run directory: of `format` in the manifest. Manifests of version 1 have none. Runs of
@@ -310,11 +311,13 @@ def csv_row(params: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
     row["reason"] = result.get("reason") or verdict.get("reason") or ""
     row["target"] = params["parameters"]["target"]
     row["load_scaled"] = "; ".join(load_changes(result))
+    row["load.mode"] = params["parameters"]["load"]["mode"]
     row |= {name: show(value) for name, value in params["axes"].items()}
     row["cluster.nodes"] = params["parameters"]["cluster"]["nodes"]
     row["hosts"] = "; ".join(f"{host} x {count}" for host, count in nodes_by_host(result).items())
     row["chaos"] = result.get("chaos", "")
     row |= {_csv_name(name): "" if value is None else value for name, value in result.get("metrics", {}).items()}
+    row["lower_bounds"] = "; ".join(_csv_name(name) for name in result.get(LOWER_BOUNDS, ()))
     row["flags"] = "; ".join(result.get("flags", ()))
     return row
 
@@ -332,7 +335,7 @@ def load_changes(result: Mapping[str, Any]) -> list[str]:
 def _csv_name(metric: str) -> str:
     """`latency.put.p99` as a column whose name ends with its unit."""
     name = metric.replace(".", "_").replace("p99_9", "p99.9")
-    if metric.startswith(("latency.", "failover.")) or metric == "outage":
+    if metric in TIMES:
         return f"{name}_ms"
     return f"{name}_per_s" if metric == "throughput" else name
 

@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from chaos import BadChaos, ChaosSpec, parse_chaos, plan
+from chaos.faults import Crash, Fault, Isolate, Pause, moment_s
 from orchestration.plan import OnHosts, Placement
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node import config as node_config
@@ -44,6 +45,7 @@ from raft_actor_node.config import (
     static_faults,
     unwise,
 )
+from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.links import Probability
 from raft_actor_node.units import WRITTEN, Duration, Size
@@ -573,6 +575,24 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
             yield f"{fault} (allow_bad_parameters: true runs it all the same)"
 
 
+def longest_outage_s(parameters: Parameters) -> float:
+    """For about how long the faults of a cell may keep clients waiting: until another leader is found, and before that,
+    where a fault takes the quorum, until it is healed; but not longer than until clients give up. 0 without faults."""
+    lasts_s = [_takes_service_s(item, parameters) for item in parameters.chaos.root if isinstance(item, Fault)]
+    election_s = 2 * parameters.raft.election_timeout.max_s + parameters.client.rpc_timeout
+    give_up_s = parameters.client.rpc_timeout + parameters.client.retry_budget
+    return min(max(lasts_s, default=0.0) + election_s, give_up_s) if parameters.chaos else 0.0
+
+
+def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
+    """How long no operation can succeed because of a fault, whoever leads."""
+    many = fault.where in ("majority", "all", "followers") or len(fault.ids) >= quorum_size(parameters.cluster.nodes)
+    if parameters.expect != "unavailable" and not (isinstance(fault, (Crash, Pause, Isolate)) and many):
+        return 0.0
+    measure_s = parameters.phases.measure
+    return measure_s if fault.lasts is None else moment_s(fault.lasts, measure_s)
+
+
 def cell_warnings(parameters: Parameters) -> list[str]:
     """What is legal about the parameters of a cell and rarely wanted."""
     members = [f"n{number}" for number in range(1, parameters.cluster.nodes + 1)]
@@ -593,6 +613,12 @@ def cell_warnings(parameters: Parameters) -> list[str]:
         warnings.append("client.dedupe: off lets a retry take effect a second time")
     if parameters.load.mode == "closed" and parameters.load.rate is not None:
         warnings.append("load.rate: has no effect in closed mode")
+    waiting = round((parameters.load.rate or 0.0) * longest_outage_s(parameters))
+    if parameters.load.mode == "open" and parameters.load.clients < waiting:
+        warnings.append(
+            f"load.clients: about {waiting} operations are due in the longest outage that the faults may cause, and "
+            f"those that find none of {parameters.load.clients} clients free are dropped; raise it to {waiting}"
+        )
     if parameters.load.mode == "open" and parameters.load.think:
         warnings.append("load.think: has no effect in open mode")
     if parameters.target != "sim" and parameters.sim != SimSettings():

@@ -5,6 +5,7 @@ Pure functions from arrays, events and samples to the result that stands in resu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from chaos import label
 from sweeps.availability import availability, refutes
 from sweeps.failover import STAGES, failovers, is_injection
-from sweeps.latency import FAIL, KINDS, MIN_ABOVE, OK, UNKNOWN, Ints, Operations, percentiles
+from sweeps.latency import FAIL, KINDS, LOWER_BOUNDS, MIN_ABOVE, OK, UNKNOWN, Ints, Operations, percentiles
 from sweeps.spec import Parameters
 from sweeps.thresholds import parse_threshold
 
@@ -23,6 +24,8 @@ _BUSY = 0.9
 _MOST_OF_TIMEOUT = 0.1
 """The time of a broadcast should be an order of magnitude below the election timeout (paper, section 5.6)."""
 
+MIN_FAILOVERS = 10
+"""Of fewer, the 90th percentile would be the maximum."""
 _MOST_OF_HEARTBEAT = 0.1
 """The stages of a failover are some tenths of heartbeats long; clocks that are not known better mix them up."""
 
@@ -59,6 +62,8 @@ class Evidence:
     operations: Operations | None
     """None: no load could begin."""
     events: Sequence[Mapping[str, Any]]
+    faults_asked: int = 0
+    """Faults in the schedule."""
     nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
     loads: Sequence[NodeFigures] = ()
     """Of each load generator."""
@@ -87,6 +92,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "bring_up_s": {step: round(seconds, 3) for step, seconds in evidence.bring_up_s.items()},
         "elections": elections,
         "faults": sum(_struck(event) for event in evidence.events),
+        "faults_asked": evidence.faults_asked,
         "failovers": [
             {
                 "old_leader": each.old_leader,
@@ -110,29 +116,37 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
     if operations is not None:
         result |= _of_operations(operations)
     result["metrics"] = metrics(result, [each.stages_ms() for each in lost])
+    result[LOWER_BOUNDS] = [
+        f"latency.{kind}.{name}" for kind, found in result.get("latency_ms", {}).items() for name in found[LOWER_BOUNDS]
+    ]
     return result
 
 
 def _of_operations(operations: Operations) -> dict[str, Any]:
-    used = [kind for kind in KINDS if operations.of_kind(kind).any()]
-    touched = operations.under_fault
+    used = [kind for kind in KINDS if operations.of_kind(kind).any() or operations.dropped(kind)]
     outcomes = {"ok": OK, "failed": FAIL, "unknown": UNKNOWN}
-    windows = {"under_fault": touched, "without_fault": ~touched} if touched.any() else {}
+    windows = {"under_fault": True, "without_fault": False} if len(operations.fault_ns) else {}
     return {
         "operations": {
             **{name: operations.count(outcome) for name, outcome in outcomes.items()},
             "dropped": operations.dropped(),
             "by_kind": {
-                kind: {name: operations.count(outcome, kind) for name, outcome in outcomes.items()} for kind in used
+                kind: {
+                    **{name: operations.count(outcome, kind) for name, outcome in outcomes.items()},
+                    "dropped": operations.dropped(kind),
+                }
+                for kind in used
             },
         },
         "throughput_per_s": round(operations.throughput(), 2),
         "throughput_series_per_s": operations.throughput_series(),
         "longest_gap_ms": round(operations.longest_gap_ns() / 1e6, 3),
-        "latency_ms": {kind: percentiles(operations.latency_ns(kind)) for kind in ("all", *used)},
+        "latency_ms": {kind: percentiles(operations.latencies(kind)) for kind in ("all", *used)},
         **{
-            f"latency_{name}_ms": {kind: percentiles(operations.latency_ns(kind, where)) for kind in ("all", *used)}
-            for name, where in windows.items()
+            f"latency_{name}_ms": {
+                kind: percentiles(operations.latencies(kind, under_fault=under)) for kind in ("all", *used)
+            }
+            for name, under in windows.items()
         },
     }
 
@@ -146,16 +160,30 @@ def metrics(result: Mapping[str, Any], stages: Sequence[Mapping[str, float | Non
         "elections": result["elections"]["won"],
         "campaigns": result["elections"]["started"],
         "busy": result.get("host_busy"),
+        "faults": result["faults"],
+        "faults_asked": result["faults_asked"],
         "failovers": len(result["failovers"]),
         "outage": result.get("longest_gap_ms"),
     }
     for stage in STAGES:
-        times = [each[stage] for each in stages]
-        # The worst of the cell; one that never came to this stage is worse than any.
-        found[f"failover.{stage}"] = None if None in times else max((t for t in times if t is not None), default=None)
+        figures = _of_failovers([each[stage] for each in stages])
+        found |= {f"failover.{stage}.{name}": value for name, value in figures.items()}
     for kind, values in result.get("latency_ms", {}).items():
-        found |= {f"latency.{kind}.{name}": value for name, value in values.items()}
+        found |= {f"latency.{kind}.{name}": value for name, value in values.items() if name != LOWER_BOUNDS}
     return found
+
+
+def _of_failovers(times_ms: Sequence[float | None]) -> dict[str, float | None]:
+    """Median, p90 and maximum, by the nearest rank, of the times in which failovers came to a stage, and how many did.
+    One that never did took longer than any: what falls on it is None. There is no p90 of fewer than 10."""
+    reached = sorted(time for time in times_ms if time is not None)
+
+    def ranked(thousandths: int) -> float | None:
+        rank = -(-len(times_ms) * thousandths // 1000)
+        return reached[rank - 1] if 0 < rank <= len(reached) else None
+
+    p90 = ranked(900) if len(times_ms) >= MIN_FAILOVERS else None
+    return {"median": ranked(500), "p90": p90, "max": ranked(1000), "count": len(reached)}
 
 
 def count_elections(events: Iterable[Mapping[str, Any]], window_ns: tuple[int, int] | None) -> dict[str, int | None]:
@@ -256,7 +284,7 @@ def _missed(result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | N
     misses = [
         miss
         for metric, condition in thresholds.items()
-        if (miss := parse_threshold(metric, condition).miss(result["metrics"])) is not None
+        if (miss := parse_threshold(metric, condition).miss(result["metrics"], result[LOWER_BOUNDS])) is not None
     ]
     return "threshold " + "; ".join(misses) if misses else None
 
@@ -283,7 +311,7 @@ def _fault_problems(events: Iterable[Mapping[str, Any]]) -> list[str]:
             effects = {True: "took effect in part", False: "did not take effect", None: "may not have taken effect"}
             effect = effects[event.get("took_effect", True)]
             problems.append(f"{event['kind']} {', '.join(event['nodes'])} {effect}: {event['error']}")
-    return problems
+    return [f"{problem} ({count} times)" if count > 1 else problem for problem, count in Counter(problems).items()]
 
 
 def _available_after_all(evidence: Evidence, result: Mapping[str, Any]) -> str | None:

@@ -13,12 +13,13 @@ from rich.text import Text
 
 from sweeps.estimate import RAY_START_S, cell_s, needs
 from sweeps.grid import Cell, show
-from sweeps.latency import KINDS, Operations, percentiles, pool
+from sweeps.latency import KINDS, LOWER_BOUNDS, Operations, percentiles, pool
 from sweeps.results import load_changes
 from sweeps.spec import Spec
 from sweeps.verdicts import PENDING, not_checked, verdict_notes
 
-Percentiles = Mapping[str, float | None]
+Percentiles = Mapping[str, Any]
+"""As `percentiles` gives them."""
 SIMULATED = "simulated: times are those of the simulated world, and say nothing about this machine"
 _BADNESS = {"violated": 3, "unknown": 2, PENDING: 1}
 
@@ -37,10 +38,13 @@ class Row:
     failed: int = 0
     unknown: int = 0
     dropped: int = 0
+    faults: tuple[int, int] = (0, 0)
+    """Faults that were put in force, and those that were asked for."""
     elections: int | None = None
     notes: Sequence[str] = ()
     """Reasons of failures, and flags."""
     open_loop: bool = False
+    repeats: int = 1
     verdicts: Sequence[tuple[str, bool]] = ()
     """Of each repeat, and whether it is what was hoped for."""
     not_checked: Sequence[str] = ()
@@ -68,7 +72,8 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
     # What lost its host measures that; it counts where there is nothing else.
     measured = [(p, r) for p, r in some if r["status"] != "infrastructure"] or some
     counts = [result["operations"] for _, result in measured]
-    elections = [result["elections"]["won"] for result in results if result.get("elections")]
+    told = [result for _, result in measured] or results
+    elections = [result["elections"]["won"] for result in told if result.get("elections")]
     axes = params["axes"] or {"cluster.nodes": params["parameters"]["cluster"]["nodes"]}
     latency = (measured[0][1] if measured else first).get("latency_ms", {})
     if len(measured) > 1 and arrays is not None:
@@ -85,15 +90,23 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
         not_checked=list(dict.fromkeys(name for result in results for name in not_checked(result))),
         throughputs=[result["throughput_per_s"] for _, result in measured],
         latency_ms=latency,
-        failovers_ms=[each["succeeded_ms"] for result in results for each in result.get("failovers", ())],
+        failovers_ms=[each["succeeded_ms"] for result in told for each in result.get("failovers", ())],
         failed=sum(count["failed"] for count in counts),
         unknown=sum(count["unknown"] for count in counts),
         dropped=sum(count["dropped"] for count in counts),
+        faults=_faults(told),
         elections=sum(elections) if elections and None not in elections else None,
         notes=[*dict.fromkeys(note for result in results for note in _notes(result)), *_shares(results)],
         open_loop=params["parameters"]["load"]["mode"] == "open",
         simulated=params["parameters"]["target"] == "sim",
+        repeats=len(repeats),
     )
+
+
+def _faults(results: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """Faults put in force and asked for; (0, 0) of a run of an earlier version, which does not tell the latter."""
+    both = [(result["faults"], result["faults_asked"]) for result in results if "faults_asked" in result]
+    return sum(struck for struck, _ in both), sum(asked for _, asked in both)
 
 
 def _axis(name: str, value: Any, result: Mapping[str, Any]) -> str:
@@ -101,7 +114,15 @@ def _axis(name: str, value: Any, result: Mapping[str, Any]) -> str:
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
-    notes = (result.get("reason"), *verdict_notes(result), *scaled_notes(result), *result.get("flags", ()))
+    dropped = result.get("operations", {}).get("dropped", 0)
+    earlier = f"{dropped} dropped operations are not in the percentiles, for an earlier version measured them"
+    notes = (
+        result.get("reason"),
+        *verdict_notes(result),
+        *scaled_notes(result),
+        *result.get("flags", ()),
+        earlier if dropped and LOWER_BOUNDS not in result else None,
+    )
     return [note for note in notes if note]
 
 
@@ -132,6 +153,7 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
     axes = list(dict.fromkeys(name for row in results for name in row.axes))
     kinds = shown_kinds(row.latency_ms for row in results)
     extra = [name for name in ("failovers_ms", "dropped", "verdicts") if any(getattr(row, name) for row in results)]
+    short = any(struck < asked for struck, asked in (row.faults for row in results))
     for name in axes:
         table.add_column(name.rsplit(".", 1)[-1].replace("_", " "), overflow="fold", max_width=26)
     table.add_column("op/s", justify="right", no_wrap=True)
@@ -141,11 +163,9 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
             table.add_column(title_of, justify="right", no_wrap=True)
     if "failovers_ms" in extra:
         table.add_column("failover", justify="right", no_wrap=True)
-    table.add_column("elections", justify="right")
-    table.add_column("failed", justify="right")
-    table.add_column("unknown", justify="right")
-    if "dropped" in extra:
-        table.add_column("dropped", justify="right")
+    counts = ["faults"] * short + ["elections", "failed", "unknown"] + ["dropped"] * ("dropped" in extra)
+    for name in counts:
+        table.add_column(name, justify="right", overflow="fold")  # where there is no room no digit is lost
     table.add_column("", no_wrap=True)
     if "verdicts" in extra:
         table.add_column("verdict", no_wrap=not any(row.not_checked for row in results))
@@ -153,8 +173,9 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
         table.add_row(
             *(Text(row.axes.get(name, "")) for name in axes),  # as Text: what users write is no markup
             _spread(row.throughputs),
-            *(duration(row.latency_ms.get(kind, {}).get(name)) for kind in kinds for name in ("p50", "p99")),
+            *(percentile(row.latency_ms.get(kind, {}), name) for kind in kinds for name in ("p50", "p99")),
             *([_failovers(row.failovers_ms)] if "failovers_ms" in extra else []),
+            *([Text(faults(row.faults), "bold yellow" if row.faults[0] < row.faults[1] else "")] if short else []),
             "-" if row.elections is None else str(row.elections),
             _count(row.failed),
             _count(row.unknown),
@@ -179,6 +200,16 @@ def notes(results: Sequence[Row]) -> list[str]:
         for row in results
         for note in row.notes
     ]
+    if any(each.get(LOWER_BOUNDS) for row in results for each in row.latency_ms.values()):
+        lines.append(
+            "≥: at least so long; operations that failed, are of unknown outcome, or were dropped count with the time "
+            "for which they are known to have waited"
+        )
+    if any(row.repeats > 1 for row in results):
+        lines.append(
+            "repeats: op/s is the median (least-most); percentiles and failovers are of all repeats together; "
+            "the other numbers are sums"
+        )
     if any(not row.open_loop for row in results):
         lines.append(
             "closed loop: clients that wait send nothing, so that outages are under-represented in percentiles"
@@ -188,10 +219,23 @@ def notes(results: Sequence[Row]) -> list[str]:
     return lines
 
 
-def duration(milliseconds: float | None) -> str:
-    """Milliseconds with three significant digits and a unit; `-` for none."""
+def percentile(found: Percentiles, name: str) -> str:
+    """One of the percentiles of a kind of operation."""
+    return duration(found.get(name), name in found.get(LOWER_BOUNDS, ()))
+
+
+def faults(struck_of_asked: tuple[int, int]) -> str:
+    """`24`, or `12 of 24`: faults that were put in force, of those that were asked for."""
+    struck, asked = struck_of_asked
+    return str(struck) if struck == asked else f"{struck} of {asked}"
+
+
+def duration(milliseconds: float | None, at_least: bool = False) -> str:
+    """Milliseconds with three significant digits and a unit, `≥` before a lower bound; `-` for none."""
     if milliseconds is None:
         return "-"
+    if at_least:
+        return f"≥{duration(milliseconds)}"
     if milliseconds >= 1000:
         return f"{milliseconds / 1000:.3g} s" if milliseconds < 1e6 else f"{milliseconds / 1000:.0f} s"
     return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else "1 s"

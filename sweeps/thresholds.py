@@ -1,6 +1,10 @@
 """Conditions on the result of a cell, such as `latency.put.p99: "< 100ms"`.
 
 A metric is a dotted name of a value in the result; times are written with their unit.
+
+A percentile may be a lower bound (latency.py): it is at least so large. Such a value meets `> 1s` and `>= 1s` when the
+bound does, and never meets `<` or `<=`: where the bound is below the limit it is not known to be, and what is not known
+to be met counts as missed.
 """
 
 from __future__ import annotations
@@ -8,11 +12,12 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from raft_actor_node.units import parse_duration
+from sweeps.failover import STAGES
 from sweeps.latency import KINDS, PERCENTILES
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -23,10 +28,12 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 TIMES: tuple[str, ...] = (
     *(f"latency.{kind}.{name}" for kind in ("all", *KINDS) for name in (*PERCENTILES, "max")),
-    *(f"failover.{stage}" for stage in ("detected", "elected", "heard", "committed", "succeeded")),
+    *(f"failover.{stage}.{name}" for stage in STAGES for name in ("median", "p90", "max")),
     "outage",
 )
-"""Metrics that are times; those of failover are the worst of the cell, `outage` the longest time without success."""
+"""Metrics that are times. Those of failover are of all failovers of the cell, from the loss of the leader to the stage;
+they are not measured where they fall on one that never came to it, and p90 is not of fewer than 10. `outage` is the
+longest time within the measurement without success."""
 NUMBERS: tuple[str, ...] = (
     "throughput",
     "ok",
@@ -35,11 +42,15 @@ NUMBERS: tuple[str, ...] = (
     "dropped",
     "elections",
     "campaigns",
+    "faults",
+    "faults_asked",
     "failovers",
+    *(f"failover.{stage}.count" for stage in STAGES),
     "busy",
 )
-"""Metrics that are numbers; throughput is in operations per second, `elections` were won, `campaigns` begun, and
-`busy` is the share of the host's CPU time that was used, by anything."""
+"""Metrics that are numbers. `throughput` is in operations per second. `elections` were won, `campaigns` begun. Of
+`faults_asked` in the schedule, `faults` were put in force. `failovers` are losses of a leader, and the count of a stage
+says after how many of them it was reached. `busy` is the share of the host's CPU time that was used, by anything."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +62,26 @@ class Threshold:
     limit: float
     written: str
 
-    def miss(self, metrics: Mapping[str, float | None]) -> str | None:
-        """Why the condition is not met, in one line, or None. What was not measured does not meet it."""
+    def miss(self, metrics: Mapping[str, float | None], lower_bounds: Collection[str] = ()) -> str | None:
+        """Why the condition is not met, in one line, or None. What was not measured does not meet it, nor does what is
+        not known to. `lower_bounds`: metrics that are at least as large as they say."""
         value = metrics.get(self.metric)
         if value is None:
             return f"{self.metric}: was not measured, so it is not {self.written}"
-        if _COMPARISONS[self.comparison](value, self.limit):
-            return None
         unit = "ms" if self.metric in TIMES else ""
-        return f"{self.metric}: {value:g}{unit} is not {self.written}"
+        meets = _COMPARISONS[self.comparison](value, self.limit)
+        if self.metric not in lower_bounds:
+            return None if meets else f"{self.metric}: {value:g}{unit} is not {self.written}"
+        if self.comparison in (">", ">="):
+            return None if meets else f"{self.metric}: at least {value:g}{unit} is not known to be {self.written}"
+        return f"{self.metric}: at least {value:g}{unit} is not {'known to be ' if meets else ''}{self.written}"
 
 
 def parse_threshold(metric: str, condition: Any) -> Threshold:
     """A condition from its text. Raises ValueError with one line."""
     if metric not in TIMES and metric not in NUMBERS:
-        close = difflib.get_close_matches(metric, (*TIMES, *NUMBERS), n=1)
+        known = (*TIMES, *NUMBERS)
+        close = [f"{metric}.max"] if f"{metric}.max" in known else difflib.get_close_matches(metric, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"{metric} is not a metric{hint}")
     match = re.fullmatch(r"(<=|>=|<|>)\s*(\S.*)", condition.strip()) if isinstance(condition, str) else None

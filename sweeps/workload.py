@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from raft_actor_node.client_engine import ClientEngine, Operation, Session
 from raft_actor_node.config import ClientSettings, TransportSettings
 from raft_actor_node.kv.commands import Kind
-from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Ints, Recorder, Snapshot
+from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Ints, Latencies, Recorder, Snapshot
 from sweeps.spec import LoadSettings
 from sweeps.values import CLIENT_SHIFT, ID_BYTES, Values
 
@@ -59,6 +59,7 @@ class LoadResult:
     composite_ids: NDArray[np.uint64]
     composite_end: Ints
     dropped_ns: Ints
+    dropped_kind: NDArray[np.uint8]
     sample_ns: Ints
     """When the two series below were sampled."""
     cpu_ns: Ints
@@ -163,6 +164,7 @@ class LoadGenerator:
         self._recorder = Recorder()
         self._decided = dict.fromkeys((OK, FAIL, UNKNOWN), 0)
         self._dropped = array("q")
+        self._dropped_kind = array("B")
         self._written = 0
         self._known: dict[int, bytes | None] = {}
         self._full: set[int] = set()
@@ -170,7 +172,7 @@ class LoadGenerator:
         self._idle = asyncio.Event()
         self._samples: list[tuple[int, int, int]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._seen = (0, 0)
+        self._seen = (0, 0, 0)
 
     async def connect(self, addresses: Mapping[str, str]) -> None:
         """Open a session per client. Raises OperationError when the cluster grants none in time; then it may be called
@@ -203,7 +205,7 @@ class LoadGenerator:
         gc.freeze()
         self._running = True
         now_ns = self._clock()
-        self._seen = (self._recorder.rows, now_ns)
+        self._seen = (self._recorder.rows, len(self._dropped), now_ns)
         self._sample(now_ns)
         if self._load.mode == "open":
             self._arrivals = Arrivals(self._load, self._seed + 1, now_ns + int(phase * 1e9 / (self._load.rate or 1.0)))
@@ -253,29 +255,32 @@ class LoadGenerator:
 
     async def snapshot(self) -> Snapshot:
         """How the load stands. Cheap: a look at the rows since the last time."""
-        rows, then_ns = self._seen
+        rows, dropped, then_ns = self._seen
         now_ns = self._clock()
-        self._seen = (self._recorder.rows, now_ns)
-        latencies = self._recorder.column("end_ns", rows) - self._recorder.column("intended_ns", rows)
-        recent_ok = np.count_nonzero(self._recorder.column("outcome", rows) == OK)
+        self._seen = (self._recorder.rows, len(self._dropped), now_ns)
+        succeeded = self._recorder.column("outcome", rows) == OK
+        decided = self._recorder.column("end_ns", rows) - self._recorder.column("intended_ns", rows)
+        waiting = now_ns - np.array(self._dropped[dropped:], np.int64)
         return Snapshot(
             ok=self._decided[OK],
             failed=self._decided[FAIL],
             unknown=self._decided[UNKNOWN],
             dropped=len(self._dropped),
             outstanding=self._outstanding,
-            per_second=float(recent_ok) * 1e9 / max(1, now_ns - then_ns),
-            recent_ms=(latencies / 1e6).astype(np.float32),
+            per_second=float(np.count_nonzero(succeeded)) * 1e9 / max(1, now_ns - then_ns),
+            recent=Latencies.pooled(
+                (Latencies(decided, ~succeeded), Latencies(waiting, np.ones(len(waiting), np.bool_)))
+            ),
         )
 
     async def result(self) -> LoadResult:
         """Everything that was recorded."""
         samples = np.array(self._samples, np.int64).reshape(-1, 3)
-        dropped = np.array(self._dropped, np.int64)
+        dropped = np.array(self._dropped, np.int64), np.array(self._dropped_kind, np.uint8)
         columns = self._recorder.columns()
         columns["client"] += self._first_client
         composites = self._values.composites()
-        return LoadResult(columns, *composites, dropped, samples[:, 0], samples[:, 1], samples[:, 2])
+        return LoadResult(columns, *composites, *dropped, samples[:, 0], samples[:, 1], samples[:, 2])
 
     @property
     def _outstanding(self) -> int:
@@ -345,10 +350,11 @@ class LoadGenerator:
                 value = operation.value
             self._known[key] = value
 
-    def _submit(self, clients: list[int], intended_ns: list[int]) -> None:
+    def _submit(self, clients: list[int], intended_ns: list[int], choices: list[tuple[int, int]] | None = None) -> None:
+        """Submit an operation of each of these clients; what they ask for is drawn, unless it was before."""
         if self._engine is None or not clients:
             return
-        choices = self._choices.take(len(clients))
+        choices = choices or self._choices.take(len(clients))
         self._submitted += len(clients)
         self._engine.submit(
             [
@@ -383,10 +389,12 @@ class LoadGenerator:
         """Submit what is due, and come back when more is."""
         assert self._arrivals is not None
         due = self._arrivals.until(self._clock())
+        choices = self._choices.take(len(due))
         ready = min(len(due), len(self._free))
         clients = [self._free.pop() for _ in range(ready)]
         self._dropped.extend(due[ready:])
-        self._submit(clients, due[:ready])
+        self._dropped_kind.extend(kind for kind, _ in choices[ready:])
+        self._submit(clients, due[:ready], choices[:ready])
         wait_s = (self._arrivals.next_ns() - self._clock()) / 1e9
         self._timers["tick"] = asyncio.get_running_loop().call_later(max(wait_s, _TICK_S), self._tick)
 

@@ -81,7 +81,8 @@ async def throughput(directory: Path) -> tuple[Table, float]:
     """The table of operations per second, and the share of the echo at 64 sessions of puts."""
     raft = RaftSettings(election_timeout=Range(1.0, 2.0), heartbeat_interval=0.1, rpc_timeout=0.5)
     columns = ("sessions", "echo/s", "put/s", "share", "p50 ms", "p99 ms", "get/s", "share", "p50 ms", "p99 ms")
-    table = Table(*columns, title=f"3 nodes, fsync on, 64-byte values, median of {ROUNDS} rounds of {MEASURE_S:g} s")
+    setting = "closed loop, 3 nodes, fsync on, 64-byte values"
+    table = Table(*columns, title=f"{setting}, median of {ROUNDS} rounds of {MEASURE_S:g} s")
     share_at_64 = 0.0
     with start_echo() as echo:
         assert echo.stdout is not None

@@ -417,27 +417,84 @@ def test_links_are_healed_once_more_on_nodes_that_missed_it(lab: Lab) -> None:
     assert len(fault_windows(lab.events)) == 1
 
 
-def test_faults_that_a_slow_target_made_too_late_are_skipped(lab: Lab) -> None:
+def slow_restarts(took_s: float) -> Callable[[FakeTarget], None]:
     async def slow(what: str, nodes: tuple[str, ...]) -> None:
         if what == "restart":
-            await asyncio.sleep(4.0)
+            await asyncio.sleep(took_s)
 
-    def prepare(target: FakeTarget) -> None:
-        target.misbehave = slow
+    return lambda target: setattr(target, "misbehave", slow)
 
+
+def strikes(lab: Lab) -> list[tuple[str, int | None, float]]:
+    """What was done with each fault, and when."""
+    start_ns = round(lab.target.start_s * 1e9)
+    return [(e.action, e.index, (e.time_ns - start_ns) / 1e9) for e in lab.events if e.action != "heal"]
+
+
+def test_a_slow_restart_postpones_the_next_fault(lab: Lab) -> None:
+    """It does not skip it, and two crashes that were to be one after the other are never at the same time."""
+    schedule = planned([{"crash": f"n{k + 1}", "at": f"{2 * k}s", "restart_after": "1s"} for k in range(3)])
+    target = lab.run(schedule, slow_restarts(1.5))
+    assert strikes(lab) == [("inject", 0, 0.0), ("inject", 1, 2.5), ("inject", 2, 5.0)]
+    assert [call[:2] for call in target.calls] == [
+        (0.0, "crash"), (1.0, "restart"), (2.5, "crash"), (3.5, "restart"), (5.0, "crash"), (6.0, "restart"),
+    ]  # fmt: skip
+    assert [event.planned_at_s for event in lab.events if event.action == "inject"] == [0.0, 2.0, 4.0]
+    assert [fault.at for fault in ran(schedule, lab.events).faults] == [0.0, 2.5, 5.0], "as they really struck"
+
+
+def test_a_fault_that_is_postponed_does_not_begin_while_the_one_before_lasts(lab: Lab) -> None:
+    """The second crash is late and then lasts for its whole time, in which the third one falls due."""
+    lab.run(
+        planned([{"crash": f"n{k + 1}", "at": f"{2 * k}s", "restart_after": "1.9s"} for k in range(4)]),
+        slow_restarts(0.3),
+    )
+    assert strikes(lab) == [("inject", k, pytest.approx(2.2 * k)) for k in range(4)]
+
+
+def test_what_does_not_fit_before_the_end_any_more_is_skipped(lab: Lab) -> None:
     faults = [
         {"crash": "n1", "at": "1s", "restart_after": "1s"},
         {"crash": "n2", "at": "3s", "restart_after": "1s"},
         {"drop": 0.1, "at": "5s", "heal_after": "2s"},
+        {"isolate": "n3", "at": "7.5s", "heal_after": "2s"},
     ]
-    target = lab.run(planned(faults), prepare)
-    assert [(event.action, event.index) for event in lab.events if event.action != "heal"] == [
-        ("inject", 0),
-        ("skip", 1),
-        ("inject", 2),
+    target = lab.run(planned(faults), slow_restarts(3.2))
+    # The restarts end at 5.2 and 9.4 s.
+    assert [each[:2] for each in strikes(lab)] == [("inject", 0), ("inject", 1), ("skip", 2), ("skip", 3)]
+    details = [event.detail for event in lab.events if event.action == "skip"]
+    assert all(detail.endswith("; it did not fit before the end of the schedule") for detail in details)
+    target.assert_healed()
+
+
+def test_a_fault_that_is_late_fits_with_half_of_its_time(lab: Lab) -> None:
+    faults = [
+        {"crash": "n1", "at": "1s", "restart_after": "1s"},
+        {"drop": 0.1, "at": "8s", "heal_after": "2s"},
     ]
-    assert (6.0, "links", ()) in target.calls
-    assert (8.0, "no links", ()) in target.calls
+    target = lab.run(planned(faults), slow_restarts(6.9))
+    assert [each[:2] for each in strikes(lab)] == [("inject", 0), ("inject", 1)]
+    assert [call for call in target.calls if "links" in call[1]][:2] == [(8.9, "links", ()), (10.0, "no links", ())]
+
+
+def test_a_fault_of_longer_duration_does_not_hold_up_what_falls_into_it(lab: Lab) -> None:
+    lab.run(
+        planned([{"crash": "n1", "at": "1s", "restart_after": "8s"}, {"pause": "n2", "at": "2s", "resume_after": "1s"}])
+    )
+    assert strikes(lab) == [("inject", 0, 1.0), ("inject", 1, 2.0)]
+
+
+def test_a_node_that_cannot_be_restarted_holds_up_nothing(lab: Lab) -> None:
+    async def refuse(what: str, nodes: tuple[str, ...]) -> None:
+        if what == "restart" and lab.clock.now_ns() < (lab.target.start_s + 9) * SECOND_NS:
+            raise OSError("not yet")
+
+    faults = [
+        {"crash": "n1", "at": "1s", "restart_after": "1s"},
+        {"crash": "n2", "at": "3s", "restart_after": "1s"},
+    ]
+    lab.run(planned(faults), lambda target: setattr(target, "misbehave", refuse))
+    assert strikes(lab) == [("inject", 0, 1.0), ("inject", 1, 3.0)]
 
 
 def test_a_listener_that_fails_does_not_keep_the_cluster_from_being_healed(lab: Lab) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.verdict import LEAST_INJECTED
 from sweeps.api import CellResult, Run, Sweep
 from sweeps.cell import Record
 from sweeps.grid import Cell
@@ -85,7 +86,11 @@ def slower(cell: Cell, rate: float) -> Cell:
 def assert_as_expected(cell: Cell) -> None:
     record = live(cell)
     assert record.error is None, record.detail
-    assert judge(record.evidence, summarise(record.evidence), {}) is None
+    result = summarise(record.evidence)
+    assert judge(record.evidence, result, {}) is None
+    assert result["operations"]["dropped"] == 0
+    asked, injected = result["faults_asked"], result["faults"]
+    assert injected >= LEAST_INJECTED * asked, "else its verdict would be unknown"
 
 
 @pytest.mark.parametrize("cell", cells("survival", "cluster.nodes=5", f"cases={PARTIAL}"), ids=ids)

@@ -114,19 +114,25 @@ def result(
     ids = np.array([number for each in composites for number in each], np.uint64)
     ends = np.cumsum([len(each) for each in composites]).astype(np.int64)
     none = np.empty(0, np.int64)
-    return LoadResult(columns, ids, ends, np.array(dropped, np.int64), none, none, none)
+    kinds = np.array([due % 4 + 1 for due in dropped], np.uint8)
+    return LoadResult(columns, ids, ends, np.array(dropped, np.int64), kinds, none, none, none)
 
 
 def test_rows_are_put_on_the_drivers_clock_and_in_order() -> None:
-    one = result({"intended_ns": 90, "start_ns": 100, "end_ns": 200}, {"start_ns": 300, "end_ns": 400}, dropped=(350,))
-    other = result({"intended_ns": 1100, "start_ns": 1150, "end_ns": 1250}, dropped=(1200,))
+    one = result(
+        {"intended_ns": 90, "start_ns": 100, "end_ns": 200}, {"start_ns": 300, "end_ns": 400}, dropped=(351, 353)
+    )
+    other = result({"intended_ns": 1100, "start_ns": 1150, "end_ns": 1250}, dropped=(1202, 1352))
     rows = merged({0: (one, 0), 2: (other, 1000)})
     assert rows.columns["start_ns"].tolist() == [100, 150, 300]
     assert rows.columns["generator"].tolist() == [0, 2, 0]
     assert rows.columns["generator"].dtype == np.uint8
     assert (rows.columns["end_ns"] - rows.columns["start_ns"]).tolist() == [100, 100, 100]
     assert rows.columns["intended_ns"].tolist() == [90, 100, 0]
-    assert rows.dropped_ns.tolist() == [200, 350]
+    assert rows.dropped_ns.tolist() == [202, 351, 352, 353]
+    assert rows.dropped_kind.tolist() == [1202 % 4 + 1, 351 % 4 + 1, 1352 % 4 + 1, 353 % 4 + 1], (
+        "each goes with its time"
+    )
     assert one.columns["start_ns"].tolist() == [100, 300], "what came back may be read-only"
 
 

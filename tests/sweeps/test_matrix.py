@@ -147,6 +147,19 @@ def test_a_signature_is_shown_beside_what_was_seen_and_refusals_with_their_rule(
     assert lines[4].endswith("raft.max_batch_bytes: at most 8 MiB")
 
 
+def test_a_signature_of_a_lower_bound_says_that_it_is_one() -> None:
+    known = cell("slow", signature={"latency.put.p99": "< 5s"}, metrics={"latency.put.p99": 2272.0})
+    params, bounded = cell("slow", signature=known[0]["signature"], metrics={"latency.put.p99": 2272.0})
+    bounded["lower_bounds"] = ["latency.put.p99"]
+    assert "2.27 s" in text(view([known]))[1]
+    assert "≥2.27 s" in text(view([(params, bounded)]))[1]
+
+
+def test_a_signature_of_an_earlier_version_is_shown_with_what_it_is_called_now() -> None:
+    lines = text(view([cell("crash", signature={"failover.elected": "> 600ms"}, metrics={"failover.elected": 700.0})]))
+    assert "failover.elected.max" in " ".join(lines)
+
+
 def test_notes_tell_of_what_was_not_expected_only() -> None:
     bad = cell("cut", state="unavailable", status="failed", reason="expected to be available, and was unavailable")
     lines = notes([cell("calm", reason="nothing"), bad])

@@ -12,7 +12,7 @@ import pytest
 
 from raft_actor_node.errors import ConfigError
 from sweeps.grid import Cell, make_cells
-from sweeps.results import CellFiles, RunWriter, file_system, find_run, manifest, read_run
+from sweeps.results import CellFiles, RunWriter, csv_row, describe, file_system, find_run, manifest, read_run
 from sweeps.spec import read_source, resolve
 from sweeps.summary import Evidence, summarise
 from tests.sweeps.test_summary import puts
@@ -61,6 +61,23 @@ def test_a_run_directory_has_everything_the_issue_names(tmp_path: Path) -> None:
     assert rows[1]["reason"] == "node n2 ended, by itself"
     assert rows[0]["latency_put_p50_ms"] == "5.0"
     assert rows[0]["latency_put_p99.9_ms"] == ""
+    assert rows[0]["load.mode"] == "closed"
+    assert rows[0]["lower_bounds"] == ""
+    stages = ("detected", "elected", "heard", "committed", "succeeded")
+    columns = [f"failover_{stage}_{name}" for stage in stages for name in ("median_ms", "p90_ms", "max_ms", "count")]
+    assert [name for name in rows[0] if name.startswith("failover_")] == columns
+
+
+def test_the_table_of_all_cells_tells_which_columns_are_lower_bounds() -> None:
+    [cell] = cells("base: {load: {mode: open, rate: 10}}")
+    ops = puts(100, dropped=dict.fromkeys(range(9 * 10**9, 9 * 10**9 + 40), "put"))
+    row = csv_row(describe(cell), {"status": "ok", **summarise(Evidence(cell.parameters, ops, (), faults_asked=2))})
+    assert isinstance(row["latency_put_p90_ms"], float), "the column stays a number"
+    assert row["lower_bounds"] == "; ".join(
+        ("latency_all_p90_ms", "latency_all_max_ms", "latency_put_p90_ms", "latency_put_max_ms")
+    )
+    assert set(row["lower_bounds"].split("; ")) < set(row)
+    assert (row["load.mode"], row["faults"], row["faults_asked"]) == ("open", 0, 2)
 
 
 def test_the_table_of_all_cells_tells_how_many_nodes_each_host_had(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from sweeps.spec import (
     Source,
     Spec,
     json_schema,
+    longest_outage_s,
     open_source,
     override,
     parse_option,
@@ -104,6 +105,42 @@ def test_presets_are_sound(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_presets_have_the_clients_for_the_outages_that_they_provoke(preset: str) -> None:
+    """With what a random arrival may add to it."""
+    source = open_source(preset)
+    for cell in make_cells(resolve(source), source):
+        load = cell.parameters.load
+        if load.mode == "open" and not cell.parameters.allow_bad_parameters:
+            due = (load.rate or 0.0) * longest_outage_s(cell.parameters)
+            assert load.clients >= due + 3 * due**0.5, cell.label
+
+
+@pytest.mark.parametrize(
+    ("chaos", "more", "outage_s"),
+    [
+        ("none", "", 0.0),
+        ("{crash: leader, restart_after: 3s}", "", 2.2),
+        ("{drop: 0.1}", "", 2.2),
+        ("{crash: majority, restart_after: 3s}", "", 5.2),
+        ("{crash: [n1, n2], restart_after: 3s}", "", 5.2),
+        ("{crash: [n1], restart_after: 3s}", "", 2.2),
+        ("{isolate: all, at: 1/2, heal_after: 1/2}", "", 7.2),
+        ("{pause: followers}", "", 11.0),
+        ("{partition: leader-in-minority, clients: minority, heal_after: 4s}", "expect: unavailable", 6.2),
+    ],
+)
+def test_how_long_faults_may_keep_clients_waiting(chaos: str, more: str, outage_s: float) -> None:
+    """Two of the longest election timeouts and a client's deadline, on top of what takes the quorum; at most until
+    clients give up, after 11 s by default."""
+    base = f"raft: {{election_timeout: 300ms-600ms}}, chaos: {chaos}, load: {{mode: open, rate: 100, clients: 300}}"
+    _, [cell] = sweep(f"base: {{{base}{', ' if more else ''}{more}}}")
+    assert longest_outage_s(cell.parameters) == pytest.approx(outage_s)
+    warned = [line for line in cell.warnings if line.startswith("load.clients: ")]
+    assert len(warned) == (outage_s > 3.0)
+    assert all(f"raise it to {round(100 * outage_s)}" in line for line in warned)
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_presets_without_chaos_tolerate_no_lost_operation(preset: str) -> None:
     source = open_source(preset)
     spec = resolve(source)
@@ -130,6 +167,16 @@ def test_the_presets_cover_what_the_issue_names() -> None:
 
 # Each row: the spec, options, and the beginning of the one line that refuses it.
 BAD = [
+    (
+        "base:\n  chaos: {crash: leader, every: 1s, restart_after: 2s}",
+        [],
+        "file.yaml:2: chaos: crash.restart_after: 2s does not fit into an interval of every: 1s; shorten it to at most",
+    ),
+    (
+        "thresholds: {failover.elected: '< 1s'}",
+        [],
+        "file.yaml:1: thresholds: failover.elected is not a metric; did you",
+    ),
     ("base: {raft: {election_timeout: 300ms-150ms}}", [], "file.yaml:1: raft.election_timeout: '300ms-150ms' is rev"),
     ("base:\n  raft:\n    heartbeat_interval: 50", [], "file.yaml:3: raft.heartbeat_interval: 50 is not a duration"),
     ("base:\n  raft: {heartbeat_interval: -1ms}", [], "file.yaml:2: raft.heartbeat_interval: '-1ms' is not a dur"),

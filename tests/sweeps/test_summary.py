@@ -10,9 +10,10 @@ import pytest
 from chaos import parse_chaos
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.units import WRITTEN
+from sweeps.failover import STAGES
 from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Operations
 from sweeps.spec import ClusterSettings, Parameters
-from sweeps.summary import Evidence, NodeFigures, judge, summarise
+from sweeps.summary import Evidence, NodeFigures, judge, metrics, summarise
 from sweeps.thresholds import NUMBERS, TIMES, parse_threshold
 from tests.sweeps.test_latency import MS, S, operations
 
@@ -37,9 +38,11 @@ def evidence(ops: Operations | None, parameters: Parameters | None = None, **mor
 def test_counts_percentiles_and_throughput() -> None:
     result = summarise(evidence(puts(100, measure_ns=(0, S))))
     assert result["operations"]["ok"] == 100
-    assert result["operations"]["by_kind"] == {"put": {"ok": 100, "failed": 0, "unknown": 0}}
+    assert result["operations"]["by_kind"] == {"put": {"ok": 100, "failed": 0, "unknown": 0, "dropped": 0}}
     assert result["throughput_per_s"] == 100.0
-    assert result["latency_ms"]["put"] == {"p50": 5.0, "p90": 5.0, "p99": None, "p99.9": None, "max": 5.0}
+    figures = {"p50": 5.0, "p90": 5.0, "p99": None, "p99.9": None, "max": 5.0, "lower_bounds": []}
+    assert result["latency_ms"]["put"] == figures
+    assert result["lower_bounds"] == []
     assert "latency_under_fault_ms" not in result
 
 
@@ -70,7 +73,25 @@ def test_what_a_foreign_program_does_not_tell_is_not_a_number() -> None:
     assert result["failovers"] == []
 
 
-def test_the_worst_failover_of_a_cell_is_its_metric() -> None:
+def test_what_was_dropped_is_in_the_percentiles_of_its_kind() -> None:
+    """100 puts of 5 ms, 40 puts and 30 gets that found no client in the last second of ten."""
+    due = {9 * S + i * MS: "put" if i < 40 else "get" for i in range(70)}
+    result = summarise(evidence(puts(100, dropped=due)))
+    assert result["operations"]["by_kind"] == {
+        "put": {"ok": 100, "failed": 0, "unknown": 0, "dropped": 40},
+        "get": {"ok": 0, "failed": 0, "unknown": 0, "dropped": 30},
+    }
+    put, get, both = (result["latency_ms"][kind] for kind in ("put", "get", "all"))
+    assert (put["p50"], put["p90"], put["max"], put["lower_bounds"]) == (5.0, 986.0, 1000.0, ["p90", "max"])
+    assert (get["p50"], get["p90"], get["max"], get["lower_bounds"]) == (945.0, None, 960.0, ["p50", "max"])
+    assert (both["p50"], both["p90"], both["lower_bounds"]) == (5.0, 983.0, ["p90", "max"])
+    assert result["lower_bounds"] == [
+        "latency.all.p90", "latency.all.max", "latency.put.p90", "latency.put.max", "latency.get.p50",
+        "latency.get.max",
+    ]  # fmt: skip
+
+
+def test_failovers_are_told_by_median_p90_and_maximum() -> None:
     def crash(at: float, node: str) -> dict[str, Any]:
         return {"time_ns": int(at * S), "kind": "crash", "action": "inject", "nodes": [node]}
 
@@ -82,12 +103,36 @@ def test_the_worst_failover_of_a_cell_is_its_metric() -> None:
     ops = operations({"start_ns": S, "end_ns": int(1.4 * S)}, {"start_ns": 2 * S, "end_ns": int(2.6 * S)})
     result = summarise(evidence(ops, Parameters(chaos=CRASH), events=seen))
     assert result["faults"] == 2
-    assert result["metrics"]["failover.elected"] == 500.0
-    assert result["metrics"]["failover.succeeded"] == 600.0
+    assert figures(result, "elected") == (300.0, None, 500.0, 2)
+    assert figures(result, "succeeded") == (400.0, None, 600.0, 2)
     # One that never ended is worse than any number.
     unended = summarise(evidence(ops, Parameters(chaos=CRASH), events=[*seen, crash(3.0, "n3")]))
     assert unended["metrics"]["failovers"] == 3
-    assert unended["metrics"]["failover.elected"] is None
+    assert figures(unended, "elected") == (500.0, None, None, 2)
+
+
+def figures(result: dict[str, Any], stage: str) -> tuple[float | None, ...]:
+    return tuple(result["metrics"][f"failover.{stage}.{name}"] for name in ("median", "p90", "max", "count"))
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "expected"),
+    [
+        ([], (None, None, None, 0)),
+        ([None], (None, None, None, 0)),
+        ([7.0], (7.0, None, 7.0, 1)),
+        ([3.0, 1.0, 2.0], (2.0, None, 3.0, 3)),
+        ([float(n) for n in range(1, 10)], (5.0, None, 9.0, 9)),
+        ([float(n) for n in range(1, 11)], (5.0, 9.0, 10.0, 10)),
+        ([*(float(n) for n in range(1, 20)), None], (10.0, 18.0, None, 19)),
+        ([*(float(n) for n in range(1, 9)), None, None], (5.0, None, None, 8)),
+    ],
+)
+def test_the_figures_of_failovers(times_ms: list[float | None], expected: tuple[float | None, ...]) -> None:
+    """Of fewer than 10 the p90 would be the maximum; one that never ended is longer than any."""
+    empty = {"failovers": times_ms, "elections": {"won": 0, "started": 0}, "faults": 0, "faults_asked": 0}
+    found = metrics(empty, [dict.fromkeys(STAGES, time) for time in times_ms])
+    assert figures({"metrics": found}, "heard") == expected
 
 
 def test_figures_of_nodes_obey_the_rule_of_percentiles() -> None:
@@ -199,12 +244,12 @@ def injection(**more: Any) -> dict[str, Any]:
 def test_faults_that_never_struck_are_flagged_and_left_to_the_verdict() -> None:
     missed = injection(error="not on n1, n2, n3", took_effect=False)
     skipped = injection(action="skip", detail="n1; crashed or paused already", took_effect=False)
-    found = evidence(puts(), Parameters(chaos=CRASH), events=[missed, skipped])
+    found = evidence(puts(), Parameters(chaos=CRASH), events=[missed, skipped, skipped])
     result = summarise(found)
     assert result["faults"] == 0
     assert result["flags"] == [
         "fault: isolate n1 did not take effect: not on n1, n2, n3",
-        "fault: isolate n1 was skipped: crashed or paused already",
+        "fault: isolate n1 was skipped: crashed or paused already (2 times)",
     ]
     assert judge(found, result, {}) is None
 
@@ -280,6 +325,41 @@ def test_thresholds(metric: str, condition: str, miss: str | None) -> None:
     result = summarise(evidence(puts()))
     assert parse_threshold(metric, condition).miss(result["metrics"]) == miss
     assert verdict(puts(), {metric: condition}) == (miss and f"threshold {miss}")
+
+
+@pytest.mark.parametrize(
+    ("condition", "miss"),
+    [
+        ("< 100ms", "at least 986ms is not < 100ms"),
+        ("<= 100ms", "at least 986ms is not <= 100ms"),
+        ("< 986ms", "at least 986ms is not < 986ms"),
+        ("<= 986ms", "at least 986ms is not known to be <= 986ms"),
+        ("< 2s", "at least 986ms is not known to be < 2s"),
+        ("> 100ms", None),
+        (">= 986ms", None),
+        ("> 986ms", "at least 986ms is not known to be > 986ms"),
+        ("> 2s", "at least 986ms is not known to be > 2s"),
+    ],
+)
+def test_what_is_known_only_from_below_never_shows_that_it_is_below_a_limit(condition: str, miss: str | None) -> None:
+    ops = puts(100, dropped=dict.fromkeys((9 * S + i * MS for i in range(40)), "put"))
+    assert verdict(ops, {"latency.put.p90": condition}) == (miss and f"threshold latency.put.p90: {miss}")
+    assert verdict(ops, {"latency.put.p50": "< 6ms"}) is None, "that one is known"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("failover.elected", "failover.elected.max"),
+        ("failover.elected.p50", "failover.elected.p90"),
+        ("failover.succeeded.median_ms", "failover.succeeded.median"),
+    ],
+)
+def test_a_metric_that_there_is_not_is_refused_with_the_one_that_was_meant(written: str, meant: str) -> None:
+    """The first one said the worst of the cell, without saying so."""
+    with pytest.raises(ValueError, match="is not a metric") as refused:
+        parse_threshold(written, "< 1s")
+    assert str(refused.value) == f"{written} is not a metric; did you mean {meant}?"
 
 
 def test_every_metric_of_a_threshold_is_in_a_result() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from rich.console import Console, RenderableType
 from chaos.verdict import Finding, as_json
 from sweeps.estimate import cell_s, needs
 from sweeps.grid import Cell, make_cells
-from sweeps.latency import Snapshot
+from sweeps.latency import Latencies, Snapshot
 from sweeps.live import LiveView, PlainView, cell_line, screen, spark
 from sweeps.progress import PHASES, Progress
 from sweeps.results import csv_row, describe
@@ -74,10 +75,12 @@ def test_repeats_are_pooled_and_show_their_spread() -> None:
 def test_what_lost_its_host_does_not_count_beside_what_did_not() -> None:
     repeats = [repeat(cell, status) for cell, status in zip(cells("repeats: 2"), ("infrastructure", "ok"), strict=True)]
     repeats[0][1]["throughput_per_s"] = 30.0
+    for (_, result), won in zip(repeats, (7, 1), strict=True):
+        result |= {"elections": {"won": won}, "failovers": [{"succeeded_ms": won}], "faults": won, "faults_asked": won}
     for (_, result), hosts in zip(repeats, ("abc", "aba"), strict=True):
         result["placement"] = {f"n{number}": {"host": host} for number, host in enumerate(hosts)}
     [row] = rows(repeats)
-    assert row.throughputs == [10.0]
+    assert (row.throughputs, row.elections, row.failovers_ms, row.faults) == ([10.0], 1, [1], (1, 1))
     assert row.notes[-1] == "its repeats had different shares of nodes per host: 1+1+1, 2+1"
     [row] = rows(repeats[:1])
     assert row.throughputs == [30.0], "where there is nothing else it is what there is"
@@ -110,6 +113,79 @@ def test_a_table_with_failovers_fits_100_columns() -> None:
     for word in ("failover", "elections", "failed", "unknown"):
         assert word in header
     assert " ".join(line.split()) == "15 crash leader 12,346 2.91 ms 111 ms 1.66 ms 107 ms 317 ms 1 0 3 ok"
+
+
+OUTAGE = Row(
+    {"cluster.nodes": "15", "chaos": "crash leader"},
+    ["ok"],
+    [12345.6],
+    {
+        "put": {"p50": 2.91, "p99": 2272.0, "lower_bounds": ["p99", "max"]},
+        "get": {"p50": 1012.4, "p99": None, "lower_bounds": ["p50", "max"]},
+    },
+    [317.2],
+    dropped=12_345,
+    faults=(12, 24),
+    elections=1,
+    open_loop=True,
+    verdicts=[("unknown", False)],
+)
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_lower_bound_is_marked_in_tables_of_any_width(width: int) -> None:
+    shown = text_of(summary([OUTAGE]), width)
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+    assert "…" not in shown, "nothing is cut off, least of all a digit"
+    for words in ("2.91 ms", "≥2.27 s", "≥1.01 s", *(("12 of 24", "12,345") if width >= 120 else ())):
+        assert words in shown, words
+    assert "≥2.91" not in shown
+    assert any(note.startswith("≥: at least so long; ") for note in notes([OUTAGE]))
+
+
+def test_the_faults_have_a_column_where_not_all_were_put_in_force() -> None:
+    struck = replace(OUTAGE, faults=(24, 24))
+    assert "faults" not in text_of(summary([struck]), 200)
+    header, short, all_of_them = text_of(summary([OUTAGE, struck]), 200).splitlines()
+    begin, end = header.index("faults") - 2, header.index("faults") + 6
+    assert (short[begin:end], all_of_them[begin:end]) == ("12 of 24", "      24")
+
+
+def test_without_lower_bounds_nothing_is_said_of_them() -> None:
+    known = {kind: {**found, "lower_bounds": []} for kind, found in OUTAGE.latency_ms.items()}
+    calm = replace(OUTAGE, latency_ms=known)
+    assert "≥" not in text_of(summary([calm]), 200) + "".join(notes([calm]))
+
+
+def test_repeats_say_what_is_the_median_and_what_is_a_sum() -> None:
+    assert any(note.startswith("repeats: op/s is the median") for note in notes([replace(OUTAGE, repeats=3)]))
+    assert not any(note.startswith("repeats") for note in notes([OUTAGE]))
+
+
+def test_the_line_of_a_cell_tells_of_lower_bounds_and_of_faults_that_did_not_fit() -> None:
+    cell = cells()[1]
+    params, result = repeat(cell)
+    dropping = puts(100, dropped=dict.fromkeys(range(9 * 10**9, 9 * 10**9 + 40), "put"))
+    result |= summarise(Evidence(cell.parameters, dropping, (), faults_asked=24)) | {"faults": 12}
+    line = cell_line(1, 6, params, result)
+    assert "put p50 5 ms p99 -" in line
+    assert "12 of 24 faults  " in line
+    slow = puts(100, dropped=dict.fromkeys(range(9 * 10**9, 9 * 10**9 + 4000), "put"))
+    assert "put p50 ≥1 s p99 ≥1 s" in cell_line(
+        1, 6, params, {**result, **summarise(Evidence(cell.parameters, slow, ()))}
+    )
+
+
+def test_a_run_of_an_earlier_version_says_that_it_left_dropped_operations_out() -> None:
+    params, result = repeat(cells()[0])
+    del result["lower_bounds"], result["faults_asked"]
+    result["latency_ms"] = {
+        kind: {n: v for n, v in found.items() if n != "lower_bounds"} for kind, found in result["latency_ms"].items()
+    }
+    result["operations"]["dropped"] = 7
+    found = rows([(params, result)])
+    assert "faults" not in text_of(summary(found))
+    assert any("7 dropped operations are not in the percentiles" in note for note in notes(found))
 
 
 def test_what_users_write_is_no_markup() -> None:
@@ -181,9 +257,10 @@ def running() -> tuple[Progress, Clock]:
     progress.enter("measure", 9.0)
     progress.leads("n2", 3)
     progress.leads("n3", 4)
+    progress.asks(3)
     progress.fault("crash n2", counts=True)
-    recent_ms = np.array([2.5] * 98 + [9.75] * 2, np.float32)
-    progress.load(Snapshot(ok=12_345, unknown=2, per_second=4321.0, recent_ms=recent_ms))
+    recent = Latencies(np.array([2_500_000] * 98 + [9_750_000] * 2), np.array([False] * 98 + [True] * 2))
+    progress.load(Snapshot(ok=12_345, unknown=2, per_second=4321.0, recent=recent))
     clock.now = 27.0
     return progress, clock
 
@@ -193,7 +270,7 @@ def test_the_live_display_shows_the_cell_that_runs() -> None:
     shown = text_of(screen(progress, 30))
     for words in (
         "quick  1 of 6 cells", "0:27 elapsed", "cell 2 of 6: nodes=3 chaos=crash leader", "measure 3/9 s", "n3",
-        "4,321", "12,345", "2.5 ms", "9.75 ms", "crash n2", "results",
+        "4,321", "12,345", "2.5 ms", "≥9.75 ms", "1 of 3", "crash n2", "results",
     ):  # fmt: skip
         assert words in shown, words
     assert [words for words in ("leader", "term", "elections", "faults") if words not in shown] == []

@@ -167,6 +167,42 @@ async def test_what_finds_no_client_free_is_dropped_and_counted() -> None:
     assert set(np.diff(due)) == {1_000_000}
 
 
+async def test_what_is_dropped_has_the_kind_that_was_due() -> None:
+    """Each arrival draws its kind and key, whether or not it finds a client: the kinds are those of an open loop that
+    drops nothing, in order."""
+    settings = LoadSettings(
+        mode="open", rate=1000.0, arrivals="constant", clients=4, mix=Mix(put=0.5, get=0.3, cas=0.2)
+    )
+    load = generator(settings)
+    await load.connect({"n1": "a"})
+    engine: Any = load._engine
+    engine.silent = True
+    await load.start()
+    await until(load, lambda snapshot: snapshot.dropped >= 50)
+    await load.drain(0.0)
+    result = await load.result()
+    started = zip(result.columns["intended_ns"], result.columns["kind"], strict=True)
+    dropped = zip(result.dropped_ns, result.dropped_kind, strict=True)
+    kinds = [int(kind) for _, kind in sorted([*started, *dropped])]
+    assert kinds == [kind for kind, _ in Choices(settings, load._seed).take(len(kinds))]
+    assert len(set(result.dropped_kind.tolist())) == 3
+
+
+async def test_a_snapshot_shows_what_was_dropped_as_waiting() -> None:
+    """While nothing completes, the live percentiles say for how long it has been so."""
+    load = generator(LoadSettings(mode="open", rate=1000.0, arrivals="constant", clients=4))
+    await load.connect({"n1": "a"})
+    engine: Any = load._engine
+    engine.silent = True
+    await load.start()
+    snapshot = await until(load, lambda snapshot: snapshot.dropped >= 20)
+    assert len(snapshot.recent) > 0
+    p99_ms, at_least = snapshot.recent_ms("p99")
+    assert p99_ms is not None
+    assert at_least
+    assert await load.drain(0.0) == 4
+
+
 async def test_nothing_new_is_sent_after_stop() -> None:
     load = generator(LoadSettings(clients=4))
     await load.connect({"n1": "a"})
@@ -280,11 +316,12 @@ async def test_a_snapshot_tells_of_the_time_since_the_last_one() -> None:
     await rows(load, 50)
     snapshot = await load.snapshot()
     assert snapshot.outstanding == 4
-    assert snapshot.p50_ms is None or snapshot.p50_ms >= 1.0
+    p50_ms, at_least = snapshot.recent_ms("p50")
+    assert p50_ms is None or (p50_ms >= 1.0 and not at_least)
     await rows(load, snapshot.ok + 50)
     await load.snapshot()
     at_once = await load.snapshot()
-    assert (at_once.p50_ms, at_once.per_second) == (None, 0.0)
+    assert (at_once.recent_ms("p50"), at_once.per_second) == ((None, False), 0.0)
     await load.close()
 
 
