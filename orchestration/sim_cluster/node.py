@@ -118,7 +118,13 @@ class Life:
         """Recover. Raises what runtime's Node raises."""
         world, node_id = node.world, node.node_id
         self.number = number
-        self.process = Process(world.loop, node.rate, lambda error: node.fail(self, error))
+        reading = world.stream("reading", node_id, number)
+        self.process = Process(
+            world.loop,
+            node.rate,
+            lambda error: node.fail(self, error),
+            lambda: reading.uniform(*world.network.settings.reading),
+        )
         self.links: dict[SimLink, None] = {}
         """Connections of clients, in the order of their making."""
         self.failure: BaseException | None = None
