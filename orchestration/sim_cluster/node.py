@@ -255,6 +255,7 @@ class SimNode:
             self._say(warning)
         self.life, self.state = life, "up"
         world.network.listening[self.address] = life
+        life.runtime.take_part()
         world.story.tell(self.node_id, f"* life {self.lives} begins")
         self.stall_later()
 
