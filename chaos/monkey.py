@@ -10,6 +10,7 @@ goes on. Healing takes place however the run ends, and a cancellation waits for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 import time
@@ -28,6 +29,7 @@ from chaos.spec import BadChaos, describe
 from chaos.target import Applied, Target
 from raft_actor_node.errors import RaftLabError
 from raft_actor_node.links import LinkRule
+from raft_actor_node.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -431,7 +433,9 @@ async def _bounded(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
 
     task = asyncio.ensure_future(attempt())
     try:
-        await asyncio.wait({task}, timeout=timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with Patience(timeout_s):
+                await asyncio.wait({task})
     finally:
         if not task.done():
             task.cancel()

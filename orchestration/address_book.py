@@ -7,11 +7,12 @@ No Ray and no sockets here: the book is a value that others send about.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import NamedTuple
+
+from raft_actor_node.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class AddressBook(Mapping[str, Entry]):
             try:
                 answer = listener(self)
                 if inspect.isawaitable(answer):
-                    async with asyncio.timeout(_LISTENER_TIMEOUT_S):
+                    async with Patience(_LISTENER_TIMEOUT_S):
                         await answer
             except Exception:
                 log.warning("an address book listener failed", exc_info=True)

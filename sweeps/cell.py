@@ -31,6 +31,7 @@ from chaos import FaultEvent, NotHealed, Target, fault_windows, plan, ran, run
 from orchestration import ClusterPlan, InfrastructureError, NodeFailed, PlacementRefused
 from raft_actor_node.core.invariants.liveness import PATIENCE
 from raft_actor_node.errors import DiskError, OperationError, RaftLabError
+from raft_actor_node.patience import Patience
 from sweeps.grid import Cell
 from sweeps.latency import Operations
 from sweeps.loads import Clock, GroupResult, Hosting, LoadGroup, Worker, generator_hosts
@@ -284,12 +285,13 @@ class CellRun:
         self._enter("elect")
         limit_s = self._parameters.phases.boot
         begin_ns = self._now_ns()
-        while (leader := await cluster.leader()) is None:
-            self._check(cluster)
-            if self._now_ns() - begin_ns > limit_s * 1e9:
-                self._unavailable = f"no leader was elected within {limit_s:g} s"
-                return False
-            await asyncio.sleep(_ELECT_POLL_S)
+        async with Patience(limit_s, interrupt=False) as patience:
+            while (leader := await cluster.leader()) is None:
+                self._check(cluster)
+                if patience.over:
+                    self._unavailable = f"no leader was elected within {limit_s:g} s"
+                    return False
+                await asyncio.sleep(_ELECT_POLL_S)
         self._bring_up_s["leader"] = (self._now_ns() - begin_ns) / 1e9
         self._progress.leads(leader, None)
         return True
@@ -381,23 +383,25 @@ class CellRun:
         self._enter("inspect")
         bound_s = min(max(PATIENCE * self._parameters.raft.election_timeout[1], _SETTLE_LEAST_S), _SETTLE_MOST_S)
         begin_ns = self._now_ns()
-        until_ns = begin_ns + int(bound_s / self._parameters.slowest_clock * 1e9)
         leader_ns = None
-        while True:
-            leader = await cluster.leader()
-            if leader is not None and leader_ns is None:
-                leader_ns = self._now_ns()
-            statuses = await _of_each(cluster, cluster.status)
-            applied = {int(status.last_applied) for status in statuses if status is not None}
-            gone = {end.node_id for end in _losses(cluster)}
-            silent = [
-                n for n, status in zip(cluster.node_ids, statuses, strict=True) if status is None and n not in gone
-            ]
-            told = not silent or not applied  # a program that tells nothing of itself is not waited for
-            if (leader_ns is not None and told and len(applied) <= 1) or self._now_ns() >= until_ns:
-                break
-            await asyncio.sleep(_SETTLE_POLL_S)
-            self._check(cluster)
+        async with Patience(bound_s / self._parameters.slowest_clock, interrupt=False) as patience:
+            while True:
+                leader = await cluster.leader()
+                if leader is not None and leader_ns is None:
+                    leader_ns = self._now_ns()
+                    # Where this program stood still it did not look for one.
+                    begin_ns = min(begin_ns + int(patience.paused_s * 1e9), leader_ns)
+                statuses = await _of_each(cluster, cluster.status)
+                applied = {int(status.last_applied) for status in statuses if status is not None}
+                gone = {end.node_id for end in _losses(cluster)}
+                silent = [
+                    n for n, status in zip(cluster.node_ids, statuses, strict=True) if status is None and n not in gone
+                ]
+                told = not silent or not applied  # a program that tells nothing of itself is not waited for
+                if (leader_ns is not None and told and len(applied) <= 1) or patience.over:
+                    break
+                await asyncio.sleep(_SETTLE_POLL_S)
+                self._check(cluster)
         index = min(applied, default=0)
 
         async def state(node_id: str) -> Any:
@@ -426,7 +430,7 @@ class CellRun:
     async def _note(self, cluster: Cluster, node_ids: Sequence[str]) -> None:
         """Ask these nodes, in haste: somebody waits to disturb them."""
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(_NOTE_S):
+            async with Patience(_NOTE_S):
                 await _of_each(cluster, partial(self._ask, cluster), node_ids)
 
     async def _ask(self, cluster: Cluster, node_id: str, **request: Any) -> Any:

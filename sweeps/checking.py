@@ -14,6 +14,7 @@ from typing import Any
 
 from chaos.history import BadHistory
 from chaos.verdict import Finding
+from raft_actor_node.patience import Patience
 from sweeps.judge import OUT_OF_MEMORY
 from sweeps.results import EXIT_OK, EXIT_UNKNOWN, RunLock, csv_row, read_run, write_json, write_rows
 from sweeps.spec import CheckSettings, Parameters
@@ -48,7 +49,7 @@ async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
     told: list[dict[str, Any]] = []
     reason = ""
     try:
-        async with asyncio.timeout(most_s):
+        async with Patience(most_s):
             errors, _, _ = await asyncio.gather(process.stderr.read(), _lines(process.stdout, told), process.wait())
     except TimeoutError:
         reason = f"took more than {most_s:g} s"

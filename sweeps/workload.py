@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from raft_actor_node.client_engine import ClientEngine, Operation, Session
 from raft_actor_node.config import ClientSettings, TransportSettings
 from raft_actor_node.kv.commands import Kind
+from raft_actor_node.patience import Patience
 from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Ints, Latencies, Recorder, Snapshot
 from sweeps.spec import LoadSettings
 from sweeps.values import CLIENT_SHIFT, ID_BYTES, Values
@@ -232,7 +233,7 @@ class LoadGenerator:
         is not is given up and recorded as unknown (a read: failed); returns how many operations that were."""
         await self.stop()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with Patience(timeout_s):
                 while self._outstanding:
                     self._idle.clear()
                     await self._idle.wait()

@@ -6,6 +6,9 @@ import math
 import time
 from typing import Literal
 
+PAUSE_S = 5.0
+"""From one look to the next; after more than that this process was stopped, which is none of the check's time."""
+
 
 class OutOfBounds(Exception):
     """There is no time left, or no room: nobody knows the verdict."""
@@ -22,6 +25,7 @@ class Bounds:
         self.end = end
         """On the monotonic clock, in seconds."""
         self.most_bytes = most_bytes
+        self._looked = time.monotonic()
 
     def room(self, occupied: float) -> float:
         """Bytes that are left beside those that are occupied. Raises OutOfBounds."""
@@ -32,5 +36,9 @@ class Bounds:
 
     def look(self) -> None:
         """Look at the clock. Raises OutOfBounds."""
-        if time.monotonic() >= self.end:
+        now = time.monotonic()
+        if now - self._looked > PAUSE_S:
+            self.end += now - self._looked
+        self._looked = now
+        if now >= self.end:
             raise OutOfBounds("time")

@@ -10,12 +10,12 @@ import contextlib
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from orchestration.errors import InfrastructureError
 from raft_actor_node.errors import RaftLabError
+from raft_actor_node.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +95,12 @@ async def bounded(
 
     start(run)
     try:
-        async with asyncio.timeout(timeout_s) as limit:
+        async with Patience(timeout_s) as patience:
             return await answer
     except RaftLabError:
         raise
     except Exception as error:
-        late = isinstance(error, TimeoutError) and limit.expired()
+        late = isinstance(error, TimeoutError) and patience.over
         reason = f" within {timeout_s:g} s" if late else f": {_words(error)}"
         raise InfrastructureError(f"{who} did not answer{reason}") from error
 
@@ -119,28 +119,37 @@ def in_background(what: str, call: Callable[[], Any]) -> None:
 
 
 class Pulse:
-    """Asks Ray's head for a sign of life, again and again, until `end`; a thread that sleeps most of the time."""
+    """Asks Ray's head for a sign of life, again and again, until `end`."""
 
-    def __init__(self, question: Callable[[], Any], every_s: float) -> None:
-        self._question, self._every_s = question, every_s
-        self._heard_s = time.monotonic()
-        self._over = threading.Event()
-        _start(self._run)
+    def __init__(self, question: Callable[[], Any], every_s: float, patience_s: float) -> None:
+        """Begin, on the running loop. A question may be asked again and again, for `patience_s` of this program's own
+        time: that the program stood still is no silence of the head."""
+        self.silent = False
+        """Whether the last question was not answered."""
+        self._question, self._every_s, self._patience_s = question, every_s, patience_s
+        self._task = asyncio.create_task(self._run(), name="pulse of Ray's head")
 
-    def _run(self) -> None:
-        while not self._over.wait(self._every_s):
-            with contextlib.suppress(Exception), _calling():  # it does not answer, in whatever way
-                self._question()
-                self._heard_s = time.monotonic()
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with Patience(self._patience_s):
+                    await self._answer()
+            except TimeoutError:
+                self.silent = True
+            else:
+                self.silent = False
+            await asyncio.sleep(self._every_s)
 
-    @property
-    def silent_s(self) -> float:
-        """For how long there was no answer."""
-        return time.monotonic() - self._heard_s
+    async def _answer(self) -> None:
+        while True:
+            with contextlib.suppress(InfrastructureError):
+                await bounded("Ray's head", self._patience_s, self._question)
+                return
+            await asyncio.sleep(self._every_s)
 
     def end(self) -> None:
         """Ask no more."""
-        self._over.set()
+        self._task.cancel()
 
 
 def first_line(error: BaseException) -> str:

@@ -48,6 +48,7 @@ from raft_actor_node.config import (
 )
 from raft_actor_node.errors import ConfigError, OperationError
 from raft_actor_node.links import LinkRule
+from raft_actor_node.patience import Patience
 from raft_actor_node.pb import inspection_pb2
 
 if TYPE_CHECKING:
@@ -439,20 +440,23 @@ class RayCluster:
     async def _end_of(self, node: _Node) -> Exit:
         """Wait for the end of its process, and hear from its actor meanwhile. Raises InfrastructureError once that
         is lost."""
-        heard_s = time.monotonic()
         while True:
-            try:
-                end = await node.worker.call("wait", _LOOK_S, timeout_s=_LOOK_S + _SILENCE_S)
-            except InfrastructureError:
-                if node.worker.lost is not None or time.monotonic() - heard_s > _SILENCE_S:
-                    raise
-                await asyncio.sleep(_KNOCK_S)
-                continue
-            if end is not None:
-                return Exit(*end)
-            heard_s = time.monotonic()
+            if (end := await self._look_after(node)) is not None:
+                return end
             if node.untold:
                 await self._tell_address(node)
+
+    async def _look_after(self, node: _Node) -> Exit | None:
+        """The end of its process, None when it runs on; asked again for as long as an actor may be silent."""
+        async with Patience(_SILENCE_S, interrupt=False) as patience:
+            while True:
+                try:
+                    end = await node.worker.call("wait", _LOOK_S, timeout_s=_LOOK_S + _SILENCE_S)
+                    return None if end is None else Exit(*end)
+                except InfrastructureError:
+                    if node.worker.lost is not None or patience.over:
+                        raise
+                await asyncio.sleep(_KNOCK_S)
 
     async def _replace(self, node: _Node) -> None:
         """Put another actor of its host in the place of a lost one: what that left running is ended, and the files can
@@ -462,7 +466,7 @@ class RayCluster:
             raise InfrastructureError(str(lost.lost))
         node.host_lost = True
         try:
-            async with asyncio.timeout(_REPLACE_TIMEOUT_S):
+            async with Patience(_REPLACE_TIMEOUT_S):
                 worker = await self._backend.another(lost.host)
                 try:
                     await worker.create(NodeSupervisor, self._spec(node))
@@ -479,11 +483,11 @@ class RayCluster:
         await lost.close()
 
     async def _until_serving(self, node: _Node) -> None:
-        deadline = time.monotonic() + self.plan.boot_timeout_s
-        while node.probe is not None and await node.probe.health() is False:
-            if time.monotonic() > deadline:
-                raise NodeFailed(node.node_id, f"did not serve within {self.plan.boot_timeout_s:g} s")
-            await asyncio.sleep(_POLL_S)
+        async with Patience(self.plan.boot_timeout_s, interrupt=False) as patience:
+            while node.probe is not None and await node.probe.health() is False:
+                if patience.over:
+                    raise NodeFailed(node.node_id, f"did not serve within {self.plan.boot_timeout_s:g} s")
+                await asyncio.sleep(_POLL_S)
         if node.state == "down":
             end = next(end for end in reversed(self.exits) if end.node_id == node.node_id)
             if end.infrastructure:
@@ -563,16 +567,17 @@ class RayCluster:
 
     async def _try_links(self, node: _Node, patience_s: float) -> int | None:
         # Again and again: the connection may be one that broke while it was paused.
-        deadline = time.monotonic() + patience_s
-        while node.probe is not None and (left := deadline - time.monotonic()) > 0:
-            try:
-                applied_ns = await node.probe.set_links(self._links, timeout=left)
-            except ProbeFailed:
-                await asyncio.sleep(_POLL_S)
-                continue
-            if applied_ns is not None:
-                return node.worker.clock.to_driver(applied_ns)
-            return None if self._links else time.monotonic_ns()  # it knows no link faults, so none are in force
+        with contextlib.suppress(TimeoutError):
+            async with Patience(patience_s):
+                while node.probe is not None:
+                    try:
+                        applied_ns = await node.probe.set_links(self._links, timeout=patience_s)
+                    except ProbeFailed:
+                        await asyncio.sleep(_POLL_S)
+                        continue
+                    if applied_ns is not None:
+                        return node.worker.clock.to_driver(applied_ns)
+                    return None if self._links else time.monotonic_ns()  # it knows no link faults: none are in force
         return None
 
     async def _dismiss(self, node: _Node, keep: bool) -> None:
@@ -586,7 +591,9 @@ class RayCluster:
         finally:
             await node.worker.close()
             if node.watch is not None and not node.watch.done():
-                await asyncio.wait((node.watch,), timeout=_END_TIMEOUT_S)
+                with contextlib.suppress(TimeoutError):
+                    async with Patience(_END_TIMEOUT_S):
+                        await asyncio.wait((node.watch,))
                 node.watch.cancel()
 
     # ------------------------------------------------------------------------------ all nodes
@@ -649,9 +656,9 @@ class RayCluster:
             return None
 
     async def _first_leader(self) -> str | None:
-        deadline = time.monotonic() + self.plan.leader_timeout_s
-        while (leader := await self.leader()) is None and time.monotonic() < deadline:  # noqa: ASYNC110 - remote
-            await asyncio.sleep(_POLL_S)
+        async with Patience(self.plan.leader_timeout_s, interrupt=False) as patience:
+            while (leader := await self.leader()) is None and not patience.over:  # noqa: ASYNC110 - remote
+                await asyncio.sleep(_POLL_S)
         return leader
 
     async def _leader_by_reading(self) -> str | None:

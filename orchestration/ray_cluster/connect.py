@@ -43,6 +43,7 @@ from orchestration.ray_cluster.doctor import DeadHost, Examination, RayFacts, ex
 from orchestration.ray_cluster.owner import RAY_PREFIX, hold
 from orchestration.ray_cluster.placement import Host, choose_hosts, cpus_of_actor, shortage
 from orchestration.ray_cluster.worker import Worker
+from raft_actor_node.patience import Patience
 
 T = TypeVar("T")
 
@@ -56,7 +57,8 @@ _HEAD_TIMEOUT_S = 10.0
 _POLL_S = 0.2
 _PULSE_S = 2.0
 _SILENCE_S = 15.0
-"""When a head that says nothing is lost. Ray itself ends a program a minute after that."""
+"""When a head that does not answer is lost, in seconds in which this program waited for it. Ray itself ends a program a
+minute after that."""
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
 _LONGEST_BASE = 24
@@ -110,7 +112,7 @@ class Backend:
             try:
                 origin, hosts = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, connection.open)
                 backend = cls(origin, hosts, private=connection.private)
-                backend._pulse = Pulse(ray.nodes, _PULSE_S)
+                backend._pulse = Pulse(ray.nodes, _PULSE_S, _SILENCE_S)
                 try:
                     yield backend
                 finally:
@@ -132,8 +134,8 @@ class Backend:
     @property
     def lost(self) -> str | None:
         """Why nothing can be done here any more; None as long as Ray's head answers."""
-        silent_s = 0.0 if self._pulse is None else self._pulse.silent_s
-        return None if silent_s < _SILENCE_S else f"Ray's head has not answered for {_SILENCE_S:g} s"
+        silent = self._pulse is not None and self._pulse.silent
+        return f"Ray's head has not answered for {_SILENCE_S:g} s" if silent else None
 
     async def start_cluster(self, plan: ClusterPlan) -> RayCluster:
         """Bring up a cluster; see RayCluster.bring_up."""
@@ -283,12 +285,12 @@ class Backend:
 
     async def _until_free(self, chosen: Sequence[Host]) -> None:
         """Wait until there is a CPU for a new actor on each of these hosts."""
-        deadline = time.monotonic() + _PLACEMENT_TIMEOUT_S
-        while missing := shortage(chosen, await _ask_head(_free_cpus)):
-            await self._check_alive(chosen)
-            if time.monotonic() > deadline:
-                raise PlacementRefused(f"placement: not possible within {_PLACEMENT_TIMEOUT_S:g} s: {missing}")
-            await asyncio.sleep(_POLL_S)
+        async with Patience(_PLACEMENT_TIMEOUT_S, interrupt=False) as patience:
+            while missing := shortage(chosen, await _ask_head(_free_cpus)):
+                await self._check_alive(chosen)
+                if patience.over:
+                    raise PlacementRefused(f"placement: not possible within {_PLACEMENT_TIMEOUT_S:g} s: {missing}")
+                await asyncio.sleep(_POLL_S)
 
     async def _check_alive(self, chosen: Sequence[Host]) -> None:
         alive = {host.host_id for host in await _ask_head(_live_hosts)}

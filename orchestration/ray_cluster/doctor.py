@@ -34,6 +34,7 @@ from orchestration.host import (
     versions,
 )
 from orchestration.ray_cluster.actor import clock_id, temporary_folder
+from raft_actor_node.patience import Patience
 from raft_actor_node.runtime.disk import MEMORY_FILE_SYSTEMS, file_system, nearest_present
 
 if TYPE_CHECKING:
@@ -470,7 +471,7 @@ class _NoAnswer(Exception):
 async def _outcome(question: Awaitable[Any], seconds: float, what: str) -> tuple[Any, str | None]:
     """The answer, or why there is none, in one line."""
     try:
-        async with asyncio.timeout(seconds):
+        async with Patience(seconds):
             return await question, None
     except TimeoutError:
         return None, f"did not {what} within {seconds:g} s"

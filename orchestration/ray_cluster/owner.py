@@ -18,7 +18,7 @@ OWNER_VARIABLE = "RAFT_LAB_OWNER"
 pid and start time."""
 RAY_PREFIX = "raft-lab-ray-"
 """Of the folders of private Rays."""
-_PATIENCE_S = 5.0
+_TRIES = 1000
 _PAUSE_S = 0.005
 _END_TIMEOUT_MS = 5000
 
@@ -38,8 +38,7 @@ class Leftover(NamedTuple):
 def hold(folder: Path) -> int:
     """Make a folder where there is none, and keep it from being removed for as long as the descriptor that is
     returned stays open, in this process only. Raises OSError."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline:
+    for _ in range(_TRIES):
         with contextlib.suppress(FileNotFoundError):  # somebody removes empty folders, it or one above it
             with contextlib.suppress(FileExistsError):  # it was there, and is gone, or no folder: open will tell
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from orchestration.errors import NodeFailed, describe_exit
+from raft_actor_node.patience import Patience
 
 REPORT_FD_VARIABLE = "RAFT_REPORT_FD"
 """Names the descriptor on which a node reports its address once it is ready to serve."""
@@ -130,7 +131,9 @@ class NodeProcess:
         Raises NodeFailed with the end of its log.
         """
         try:
-            await asyncio.wait((self._reported, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(TimeoutError):
+                async with Patience(timeout_s):
+                    await asyncio.wait((self._reported, self._exited), return_when=asyncio.FIRST_COMPLETED)
             if self._reported.done() and not self._reported.result():
                 # It closed its end without a word: as a rule it is dying, and its exit code says more.
                 await asyncio.wait((self._exited,), timeout=_STOP_TIMEOUT_S)
@@ -189,18 +192,19 @@ class NodeProcess:
         self.send_signal(signal.SIGTERM)
         self.send_signal(signal.SIGCONT)
         try:
-            return await asyncio.wait_for(self.wait(), grace_s)
+            async with Patience(grace_s):
+                return await self.wait()
         except TimeoutError:
             return await self.kill()
 
     async def pause(self) -> int:
         """Stop it without ending it (SIGSTOP); when it was seen stopped, on the monotonic clock."""
         self.send_signal(signal.SIGSTOP)
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while self.running and self._state() != "T":
-            if time.monotonic() > deadline:
-                raise NodeFailed(self.node_id, f"did not stop within {_STOP_TIMEOUT_S:g} s of SIGSTOP")
-            await asyncio.sleep(0.001)
+        async with Patience(_STOP_TIMEOUT_S, interrupt=False) as patience:
+            while self.running and self._state() != "T":
+                if patience.over:
+                    raise NodeFailed(self.node_id, f"did not stop within {_STOP_TIMEOUT_S:g} s of SIGSTOP")
+                await asyncio.sleep(0.001)
         return time.monotonic_ns()
 
     def resume(self) -> int:

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestration.errors import InfrastructureError
 from orchestration.ray_cluster.calls import bounded, first_line, in_background
 from orchestration.ray_cluster.placement import Host
+from raft_actor_node.patience import Patience
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -94,7 +95,8 @@ def _call(function: Callable[[T], R], item: T) -> R:
 
 async def _outcome(item: U, reference: Any, timeout_s: float) -> TaskOutcome[U, R]:
     try:
-        return TaskOutcome(item, await asyncio.wait_for(reference, timeout_s))
+        async with Patience(timeout_s):
+            return TaskOutcome(item, await reference)
     except TimeoutError as error:
         if isinstance(error, RayTaskError):
             return TaskOutcome(item, None, first_line(error.cause))

@@ -15,6 +15,7 @@ from orchestration.ray_cluster.actor import HostFacts, clock_id
 from orchestration.ray_cluster.calls import in_background
 from orchestration.ray_cluster.clock import Clock, Sample, TrackedClock
 from orchestration.ray_cluster.placement import Host
+from raft_actor_node.patience import Patience
 
 CALL_TIMEOUT_S = 30.0
 _CLOSE_TIMEOUT_S = 10.0
@@ -38,7 +39,7 @@ class Worker:
         """None: the host's clock is the driver's."""
         self._actor = actor
         self._give_back = give_back
-        self._limits: set[asyncio.Timeout] = set()
+        self._limits: set[Patience] = set()
         """Of the calls under way."""
 
     async def connect(self, timeout_s: float) -> None:
@@ -79,15 +80,15 @@ class Worker:
     async def knock(self) -> None:
         """Raise InfrastructureError, soon, when the actor does not answer. For a moment Ray may know only that an actor
         cannot be reached, and then that it is gone: `lost` tells it afterwards."""
-        deadline = time.monotonic() + _KNOCK_TIMEOUT_S
-        while True:
-            try:
-                await self._remote("now_ns", timeout_s=_KNOCK_TIMEOUT_S)
-                return
-            except InfrastructureError:
-                if self.lost is not None or time.monotonic() >= deadline:
-                    raise
-            await asyncio.sleep(_PAUSE_S)
+        async with Patience(_KNOCK_TIMEOUT_S, interrupt=False) as patience:
+            while True:
+                try:
+                    await self._remote("now_ns", timeout_s=_KNOCK_TIMEOUT_S)
+                    return
+                except InfrastructureError:
+                    if self.lost is not None or patience.over:
+                        raise
+                await asyncio.sleep(_PAUSE_S)
 
     async def close(self) -> None:
         """Have the object closed and give the actor back. An actor that does not answer is killed."""
@@ -113,15 +114,14 @@ class Worker:
         """Take the actor for lost: the calls under way end with this reason, and so does every later one."""
         self.lost = self.lost or reason
         for limit in self._limits:
-            if not limit.expired():
-                limit.reschedule(0)
+            limit.end()
 
     async def _remote(self, method: str, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
         what = f"{args[0]}()" if method == "call" else method
         if self.lost is not None:
             raise InfrastructureError(self.lost)
         # Not asyncio.wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
-        limit = asyncio.timeout(timeout_s)
+        limit = Patience(timeout_s)
         try:
             async with limit:
                 self._limits.add(limit)

@@ -127,7 +127,13 @@ class Life:
         """Recover. Raises what runtime's Node raises."""
         world, node_id = node.world, node.node_id
         self.number = number
-        self.process = Process(world.loop, node.rate, lambda error: node.fail(self, error))
+        reading = world.stream("reading", node_id, number)
+        self.process = Process(
+            world.loop,
+            node.rate,
+            lambda error: node.fail(self, error),
+            lambda: reading.uniform(*world.network.settings.reading),
+        )
         self.links: dict[SimLink, Visitor] = {}
         """Connections of clients, in the order of their making."""
         self.failure: BaseException | None = None
@@ -278,6 +284,7 @@ class SimNode:
             self._say(warning)
         self.life, self.state = life, "up"
         world.network.listening[self.address] = life
+        life.runtime.take_part()
         world.story.tell(self.node_id, f"* life {self.lives} begins")
         self.stall_later()
 

@@ -1,7 +1,8 @@
 """A process that is an object: its clock, and the ways in which it stands still and ends.
 
 Everything that a node does is called through here, so a paused process does nothing and its mail waits, and of
-one that has ended nothing is ever called again.
+one that has ended nothing is ever called again. A process that wakes finds its timers due at once; what came meanwhile
+is still in the kernel, and has to be read first.
 """
 
 from __future__ import annotations
@@ -17,14 +18,23 @@ from orchestration.sim_cluster.loop import Call, SimLoop
 class Process:
     """One life of a simulated process; satisfies raft_actor_node's Clock."""
 
-    def __init__(self, loop: SimLoop, rate: float, failed: Callable[[BaseException], None]) -> None:
-        """`rate`: seconds of its clock per second. `failed` is told what a call raised."""
+    def __init__(
+        self,
+        loop: SimLoop,
+        rate: float,
+        failed: Callable[[BaseException], None],
+        reading_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`rate`: seconds of its clock per second. `failed` is told what a call raised. `reading_s` says how long a
+        process that wakes takes to read what came meanwhile."""
         self.ended = False
         self._loop = loop
         self._rate = rate
         self._failed = failed
         self._holds = 0
+        self._reading_s = reading_s
         self._waiting: deque[_ProcessCall] = deque()
+        self._unread: deque[_ProcessCall] = deque()
 
     # ------------------------------------------------------------------------------ clock
 
@@ -58,8 +68,12 @@ class Process:
         return call
 
     def run(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have something from outside done now, or as soon as the process runs again."""
-        _ProcessCall(self, callback, args)._run()
+        """Have something from outside taken in now, or once the process runs again and has read what came before."""
+        call = _ProcessCall(self, callback, args)
+        if self._holds or self._unread:
+            self._unread.append(call)
+        else:
+            call._run()
 
     # ------------------------------------------------------------------------------ standing still, ending
 
@@ -68,17 +82,24 @@ class Process:
         self._holds += 1
 
     def release(self) -> None:
-        """Go on, with what is due and what came in the meantime."""
+        """Go on: with what is due at once, with what came in the meantime when it is read."""
         self._holds -= 1
         if not self._holds:
             for call in self._waiting:
                 self._loop.soon(call)
             self._waiting.clear()
+            if self._unread:
+                self._loop.at(self._loop.time() + self._reading_s(), Call(self._read, ()))
 
     def end(self) -> None:
         """Nothing of this process is called any more."""
         self.ended = True
         self._waiting.clear()
+        self._unread.clear()
+
+    def _read(self) -> None:
+        while self._unread and not self._holds:
+            self._unread.popleft()._run()
 
 
 class _ProcessCall(Call):

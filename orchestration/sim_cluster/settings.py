@@ -44,6 +44,9 @@ class SimSettings(Section):
     """How often the event loop of a node stands still, on average,"""
     stall: DurationRange = Range(0.010, 0.200)
     """for this long."""
+    reading: DurationRange = Range(0.0002, 0.002)
+    """From the end of a stall or a pause, when timers are due at once, until the messages that came meanwhile have come
+    out of the kernel."""
     boot: DurationRange = Range(0.020, 0.080)
     """From the start of a process to its serving."""
     boot_crash: Probability = 0.0

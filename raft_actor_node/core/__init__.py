@@ -5,7 +5,7 @@ The door is `RaftNode` in node.py; the simulator and the real process drive the 
 """
 
 from raft_actor_node.core.effects import Accepted, Effects, HardState, Persist, ReadReady
-from raft_actor_node.core.events import Event, Persisted, Propose, Read, Receive
+from raft_actor_node.core.events import Event, Paused, Persisted, Propose, Reachable, Read, Receive
 from raft_actor_node.core.log import Log
 from raft_actor_node.core.messages import (
     AppendEntries,
@@ -28,11 +28,13 @@ __all__ = [
     "Log",
     "Message",
     "NodeId",
+    "Paused",
     "Persist",
     "Persisted",
     "Propose",
     "RaftNode",
     "RaftParameters",
+    "Reachable",
     "Read",
     "ReadReady",
     "Receive",

@@ -37,4 +37,17 @@ class Persisted:
     number: int
 
 
-Event = Receive | Propose | Read | Persisted
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """From now on peers can reach this node: it has recovered, it listens, and its address is announced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The process, or its event loop, stood still until now. What came meanwhile may not have been read yet."""
+
+    for_s: float
+    """In seconds, at least this long."""
+
+
+Event = Receive | Propose | Read | Persisted | Reachable | Paused

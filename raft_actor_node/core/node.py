@@ -3,8 +3,8 @@
 Theory of operation. `step(events, now)` takes everything that happened since the last step and returns
 what must be done (effects.py says in which order). A step
   1. handles each event: messages may change term, role, log and commit index;
-  2. looks at the time: elections and heartbeats that are due. After the messages, so that a process that
-     was paused reads its mail before it believes that nobody wrote;
+  2. looks at the time: elections and heartbeats that are due. After the messages, and with the pauses of this
+     process discounted: a node that did not listen knows nothing of the silence of others;
   3. as a leader, sends each follower what it lacks, in batches, and starts a heartbeat round for reads;
   4. hands new log entries and a new term or vote to the disk, when the disk is free.
 
@@ -28,7 +28,7 @@ from typing import Literal
 
 from raft_actor_node.core import invariants
 from raft_actor_node.core.effects import Accepted, Effects, HardState, Persist
-from raft_actor_node.core.events import Event, Persisted, Propose, Read, Receive
+from raft_actor_node.core.events import Event, Paused, Persisted, Propose, Reachable, Read, Receive
 from raft_actor_node.core.invariants import require
 from raft_actor_node.core.log import Log
 from raft_actor_node.core.messages import (
@@ -45,6 +45,8 @@ from raft_actor_node.core.trace import TraceEvent
 from raft_actor_node.core.types import NodeId, Role
 from raft_actor_node.errors import InvariantViolated
 
+HEARTBEATS_AFTER_PAUSE = 2
+"""Heartbeat intervals within which a node that was paused reads what came meanwhile, and hears a leader that lives."""
 NO_OP = b""
 """Payload of the entry with which a leader opens its term (section 8)."""
 PERSIST_ENTRIES = 16384
@@ -118,7 +120,7 @@ class RaftNode:
         self.progress: dict[NodeId, Progress] = {}
 
         self._rng = rng
-        self._now = now
+        self._made_at = self._now = now
         self._quorum = quorum_size(len(self.peers) + 1)
         self._durable_state = hard_state
         self._persisting: Persist | None = None
@@ -168,6 +170,10 @@ class RaftNode:
                     self._read(read_id)
                 case Persisted(number):
                     self._persisted(number)
+                case Paused(for_s):
+                    self._paused(for_s)
+                case Reachable():
+                    self._deadline += now - self._made_at  # as drawn, from now on
         self._tick()
         if self.role == Role.LEADER:
             self._lead()
@@ -251,6 +257,30 @@ class RaftNode:
             self._count_vote(self.node_id)
         if self.role == Role.LEADER:
             self._advance_commit()
+
+    def _paused(self, for_s: float) -> None:
+        """Postpone whatever falls due because another node is silent, by the time in which this node did not listen.
+
+        Not further than until it has read its mail: a leader that is dead is to be replaced soon. Heartbeats are not
+        postponed, for the others wait for them.
+        """
+        parameters = self.parameters
+        low, high = parameters.election_timeout_min, parameters.election_timeout_max
+        latest = self._now + min(HEARTBEATS_AFTER_PAUSE * parameters.heartbeat_interval, low)
+
+        def postponed(due: float) -> float:
+            return max(due, min(due + for_s, latest))
+
+        self._leader_heard_at = postponed(self._leader_heard_at + low) - low
+        if self.role != Role.LEADER:
+            # Spread as elections are: nodes that wake together must not stand together.
+            spread = self._rng.uniform(0.0, high - low)
+            self._deadline = max(self._deadline, min(self._deadline + for_s, latest + spread))
+        for peer, resend_at in self._vote_resend_at.items():
+            self._vote_resend_at[peer] = postponed(resend_at)
+        for progress in self.progress.values():
+            progress.last_contact = postponed(progress.last_contact + high) - high
+            progress.resend_at = postponed(progress.resend_at)
 
     # ---------------------------------------------------------------------------------- elections
 

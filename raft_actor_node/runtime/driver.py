@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
-from raft_actor_node.core import Effects, Event, Message, Propose, RaftNode, Read, Role
+from raft_actor_node.core import Effects, Event, Message, Paused, Propose, RaftNode, Reachable, Read, Role
 from raft_actor_node.core.invariants import require
 from raft_actor_node.kv.store import Result, Store
-from raft_actor_node.runtime.clock import Clock, Timer
+from raft_actor_node.runtime.clock import TIMER_GRAIN_S, Clock, Timer
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.tracer import Tracer
 from raft_actor_node.runtime.wal import Wal
@@ -29,6 +29,12 @@ from raft_actor_node.runtime.writer import ThreadWriter, WriterFactory
 APPLY_CHUNK = 2048
 """Entries applied in one turn of the loop: heartbeats must get through while a long log is replayed. Bytes have a bound
 of their own: limits.turn_apply_bytes."""
+
+LEAST_LOOK_S = 0.010
+"""The clock is looked at twice per heartbeat interval, and not more often than this."""
+LATE = 1.5
+"""Intervals after which a look at the clock is late. Shorter pauses are harmless: a live leader is heard once per
+heartbeat interval, and the shortest election timeout is at least two."""
 
 
 class ProposalSink(Protocol):
@@ -115,6 +121,10 @@ class Driver:
         self._scheduled = False
         self._timer: Timer | None = None
         self._timer_due = inf
+        self._look_s = max(node.parameters.heartbeat_interval / 2, LEAST_LOOK_S)
+        """How often to look at the clock, whether anything is due or not: that is how a pause shows."""
+        self._looked_at = -inf
+        self._reachable = False
         self._stopped = False
         self._progressed = asyncio.Event()
         self._number = 0
@@ -126,10 +136,16 @@ class Driver:
         self._writer = writer(wal, self.fsync, self.deliver, self._die)
 
     def start(self) -> None:
-        """Begin: rebuild the state up to what is known to be committed, then run elections."""
+        """Begin: rebuild the state up to what is known to be committed. What comes in waits for `take_part`."""
         while self.store.last_applied < self.node.commit_index:
             self._apply_chunk()
         self._writer.start()
+
+    def take_part(self) -> None:
+        """Step from now on: peers can reach this node, so their silence means something."""
+        self._reachable = True
+        self._events.insert(0, Reachable())
+        self._looked_at = self._clock.now()
         self.wake()
 
     async def stop(self, grace_s: float) -> None:
@@ -137,6 +153,7 @@ class Driver:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 while self._pending or self._proposals:
+                    self._progressed.clear()
                     await self._progressed.wait()
         self._stopped = True
         if self._timer is not None:
@@ -166,7 +183,7 @@ class Driver:
 
     def wake(self) -> None:
         """Have a step in the next turn of the loop."""
-        if not self._scheduled and not self._stopped:
+        if not self._scheduled and self._reachable and not self._stopped:
             self._scheduled = True
             self._clock.call_soon(self._step)
 
@@ -178,11 +195,12 @@ class Driver:
             self._number += 1
             self._reads[self._number], self._new_reads = self._new_reads, []
             self._events.append(Read(self._number))
+        now = self._look_at_clock()
         events, self._events = self._events, []
         try:
             if self._watch is not None:
                 self._watch.stepping()
-            effects = self.node.step(events, self._clock.now())
+            effects = self.node.step(events, now)
             if self._watch is not None:
                 self._watch.stepped(events, effects)
             self._perform(effects)
@@ -190,6 +208,7 @@ class Driver:
         except Exception as error:  # whatever it is: the core believes that its effects were performed
             self._die(error)
             return
+        self._progressed.set()
         self._set_timer()
 
     def _perform(self, effects: Effects) -> None:
@@ -248,8 +267,6 @@ class Driver:
             elif pending.next_index < pending.end_index:
                 continue
             self._pending.popleft()
-        self._progressed.set()
-        self._progressed = asyncio.Event()
         if hi <= self.node.commit_index:
             self.wake()
 
@@ -273,20 +290,33 @@ class Driver:
             self._arm(deadline)
 
     def _arm(self, deadline: float) -> None:
-        """Have _ring called at the deadline. A leader's heartbeat may be a little late, an election may not."""
+        """Have _ring called by the deadline. A leader's heartbeat may be a little late, an election may not."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_due = None, deadline
-        if deadline < inf:
-            self._timer = self._clock.call_at(deadline, self._ring, precise=self.node.role != Role.LEADER)
+        look_at = self._looked_at + self._look_s
+        # Not shortly before the deadline: a timer that is not precise would ring behind it.
+        looks = look_at + 2 * TIMER_GRAIN_S < deadline
+        self._timer_due = look_at if looks else deadline
+        precise = not looks and self.node.role != Role.LEADER
+        self._timer = self._clock.call_at(self._timer_due, self._ring, precise=precise)
 
     def _ring(self) -> None:
         self._timer = None
-        deadline = self.node.next_deadline()
-        if deadline > self._clock.now():
-            self._arm(deadline)
-        else:
+        if self._stopped:
+            return
+        now, deadline = self._look_at_clock(), self.node.next_deadline()
+        if self._events or deadline <= now:
             self.wake()
+        else:
+            self._arm(deadline)
+
+    def _look_at_clock(self) -> float:
+        """Return the time. Where it was not looked at for long, the process or its loop stood still: tell the core."""
+        now = self._clock.now()
+        away_s, self._looked_at = now - self._looked_at, now
+        if away_s > LATE * self._look_s:
+            self._events.insert(0, Paused(away_s - self._look_s))
+        return now
 
     # ---------------------------------------------------------------------------------- endings
 

@@ -117,11 +117,15 @@ class Node(Generic[MailT]):
         )
 
     def start(self) -> None:
-        """Rebuild the state and run elections. Raises DataCorrupt."""
+        """Rebuild the state. Raises DataCorrupt."""
         try:
             self.driver.start()
         except ValueError as error:  # the checksums hold, and yet it is no command of ours
             raise DataCorrupt(f"{self._config.storage.dir}: {error}") from None
+
+    def take_part(self) -> None:
+        """Begin to act on messages and time, now that peers can reach this node."""
+        self.driver.take_part()
 
 
 def exit_code(error: BaseException) -> int:

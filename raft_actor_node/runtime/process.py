@@ -73,10 +73,11 @@ async def run_node(config: NodeConfig, address_directory: Path | None) -> int:
             book: Owner | AddressDirectory = Owner(node.transport.update_addresses)
         else:
             book = AddressDirectory(address_directory, config, node.transport.update_addresses)
-        book.announce(config.node_id, address)
         # Nothing of the start-up is garbage: keep the collector from looking at it again and again.
         gc.collect()
         gc.freeze()
+        book.announce(config.node_id, address)
+        node.take_part()
         await node.stopped
     finally:
         await node.close()
@@ -111,7 +112,7 @@ class _Node:
         self._server = grpc.aio.server(options=server_options(config.transport))
 
     async def serve(self) -> int:
-        """Rebuild the state, open a port, and take part. Returns the port."""
+        """Rebuild the state and open a port. Returns the port."""
         config, server, node = self._config, self._server, self._node
         node.start()
         logger.info("%s: recovered %d entries", config.node_id, node.driver.node.log.last_index)
@@ -134,6 +135,10 @@ class _Node:
         await server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         return port
+
+    def take_part(self) -> None:
+        """Begin to act: the address is announced."""
+        self._node.take_part()
 
     async def close(self) -> None:
         """Refuse what is new, answer what can be answered, flush, and let go of everything."""

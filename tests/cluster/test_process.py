@@ -348,3 +348,46 @@ async def test_inspection_shows_the_state(three: LocalCluster) -> None:
     assert len(samples.round_trip_us) > 0
     kinds = {event["kind"] for event in (await three.traces())[leader]}
     assert {"started", "became_leader", "commit"} <= kinds
+
+
+SLOW_RECOVERY = """
+import sys, time
+from raft_actor_node.runtime import driver, process
+
+start, announce = driver.Driver.start, process.AddressDirectory.announce
+
+def slow_start(self):
+    start(self)
+    time.sleep(1.0)
+
+def slow_announce(self, *args):
+    time.sleep(1.0)
+    announce(self, *args)
+    print(time.monotonic_ns(), flush=True)
+
+driver.Driver.start, process.AddressDirectory.announce = slow_start, slow_announce
+from raft_actor_node.__main__ import main
+sys.argv[0] = "raft_actor_node"
+main()
+"""
+
+
+def test_no_election_falls_due_while_a_node_recovers_and_has_no_address(tmp_path: Path) -> None:
+    """Its log is long, and its election timeout short: the timer starts when its address is announced."""
+    trace = tmp_path / "trace.jsonl"
+    raft = {"pre_vote": False, "election_timeout": "150ms-300ms"}
+    path = config(tmp_path, members=["n1", "n2", "n3"], raft=raft, trace_file=str(trace))
+    command = [sys.executable, "-c", SLOW_RECOVERY, "--config", path, "--address-book", str(tmp_path / "book")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the report
+        announced_ns = int(process.stdout.readline())
+        try:
+            stood: list[int] = []
+            while not stood:
+                assert process.poll() is None
+                events = [json.loads(line) for line in trace.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+                stood = [event["time_ns"] for event in events if event["kind"] == "became_candidate"]
+        finally:
+            process.terminate()
+    assert stood[0] >= announced_ns + 0.15e9 - 1e6

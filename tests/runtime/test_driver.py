@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
@@ -9,13 +10,23 @@ from typing import Any
 
 import pytest
 
-from raft_actor_node.core import AppendEntries, Message, Persist, Persisted, RaftNode, Receive, RequestVote, Role
+from raft_actor_node.core import (
+    AppendEntries,
+    Message,
+    Persist,
+    Persisted,
+    RaftNode,
+    Receive,
+    RequestVote,
+    RequestVoteReply,
+    Role,
+)
 from raft_actor_node.kv.commands import Kind, encode
 from raft_actor_node.kv.store import Result, Store
 from raft_actor_node.runtime.driver import Driver
 from raft_actor_node.runtime.tracer import Tracer
-from tests.core.bench import ack, append, vote
-from tests.core.harness import parameters
+from tests.core.bench import ack, append, request_vote, vote
+from tests.core.harness import ET_MAX, ET_MIN, HEARTBEAT, parameters
 
 
 class Hands:
@@ -25,6 +36,7 @@ class Hands:
         self.time_s = 0.0
         self.soon: deque[Callable[[], object]] = deque()
         self.alarm: tuple[float, Callable[[], object]] = (0.0, lambda: None)
+        self.precise = False
 
     def now(self) -> float:
         return self.time_s
@@ -36,7 +48,7 @@ class Hands:
         self.soon.append(callback)
 
     def call_at(self, when: float, callback: Callable[[], object], *, precise: bool) -> Hands:
-        self.alarm = when, callback
+        self.alarm, self.precise = (when, callback), precise
         return self
 
     def cancel(self) -> None:
@@ -81,7 +93,8 @@ class Sink:
 class Table:
     """Node n1 of three, which leads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, take_part: bool = True) -> None:
+        """Without `take_part` it has recovered and no more."""
         self.clock, self.said = Hands(), list[Message]()
         self.tracer = Tracer("n1", None)
         self.order: list[str] = []
@@ -99,10 +112,12 @@ class Table:
             writer=self._writer,
         )
         self.driver.start()
+        if not take_part:
+            return
+        self.driver.take_part()
         self.turn()
-        self.clock.time_s, ring = self.clock.alarm
-        ring()
-        self.turn()
+        while core.role == Role.FOLLOWER:
+            self.wait()
         self.written()
         self.hear(*[vote(each) for each in self.said if isinstance(each, RequestVote)])
         assert core.role == Role.LEADER
@@ -124,6 +139,12 @@ class Table:
     def turn(self) -> None:
         while self.clock.soon:
             self.clock.soon.popleft()()
+
+    def wait(self) -> None:
+        """Until the alarm rings."""
+        self.clock.time_s, ring = self.clock.alarm
+        ring()
+        self.turn()
 
     def written(self) -> None:
         """The write under way is durable."""
@@ -216,3 +237,116 @@ def test_a_command_that_is_not_appended_is_refused_at_once() -> None:
     table = Table()
     table.hear(append(2, leader="n3"))
     assert table.propose(b"abc").heard == [("refused", 0, [], 1)]
+
+
+def follower(table: Table) -> None:
+    """The node hears a later leader."""
+    table.hear(append(5))
+    assert table.driver.node.role == Role.FOLLOWER
+    table.written()
+    table.said.clear()
+
+
+def stands(table: Table, until_s: float) -> bool:
+    """Whether the node stands for election by then, when each alarm rings at its time."""
+    node = table.driver.node
+    while table.clock.alarm[0] <= until_s and node.role == Role.FOLLOWER:
+        table.wait()
+    return node.role == Role.CANDIDATE
+
+
+def test_a_timer_that_rings_late_is_not_believed_before_the_mail_is_read() -> None:
+    """The process stood still: the heartbeats of a leader that lives are in the kernel, and come in a moment."""
+    table = Table()
+    follower(table)
+    table.clock.time_s += 10.0
+    table.clock.alarm[1]()
+    table.turn()
+    assert not stands(table, table.clock.time_s + HEARTBEAT)
+    table.hear(append(5, sequence=2))
+    table.said.clear()
+    assert not stands(table, table.clock.time_s + 0.9 * ET_MIN)
+
+
+def test_what_arrives_before_a_late_timer_rings_does_not_hide_the_pause() -> None:
+    """A vote is asked for by another node that woke, say: the leader may well be heard."""
+    table = Table()
+    follower(table)
+    table.clock.time_s += 10.0
+    table.hear(request_vote(6, last_index=9, last_term=5))
+    assert [message.vote_granted for message in table.said if isinstance(message, RequestVoteReply)] == [False]
+
+
+def test_a_late_timer_is_believed_when_nothing_comes() -> None:
+    """The leader is dead: it is replaced soon after the node woke."""
+    table = Table()
+    follower(table)
+    table.clock.time_s += 10.0
+    table.clock.alarm[1]()
+    table.turn()
+    assert stands(table, table.clock.time_s + 2 * HEARTBEAT + (ET_MAX - ET_MIN))
+
+
+def test_an_election_is_asked_for_precisely_and_a_look_at_the_clock_is_not() -> None:
+    """The last alarm before an election is at its very moment, and precise; those before cost next to nothing."""
+    table = Table()
+    follower(table)
+    due = table.driver.node.next_deadline()
+    looks = 0
+    while not table.clock.precise:
+        table.wait()
+        looks += 1
+    assert table.clock.alarm[0] == due
+    assert looks <= 2 * (ET_MAX / HEARTBEAT) + 1
+
+
+def test_nothing_falls_due_while_a_node_recovers() -> None:
+    """It replays its log and opens its port; what comes in meanwhile is taken in when peers can reach it, and its
+    election timer starts then."""
+    table = Table(take_part=False)
+    table.clock.time_s = 100.0
+    table.hear(append(3))
+    assert table.said == []
+    assert table.driver.node.current_term == 0
+    table.driver.take_part()
+    table.turn()
+    assert table.driver.node.leader_id == "n2"
+    assert table.driver.node.current_term == 3
+
+    table = Table(take_part=False)
+    table.clock.time_s = 100.0
+    table.driver.take_part()
+    table.turn()
+    assert table.said == []
+    assert table.driver.node.next_deadline() >= 100.0 + ET_MIN
+
+
+@pytest.mark.parametrize("end", ["applied", "lost", "refused"])
+def test_a_stop_waits_for_what_is_pending_and_no_longer(end: str) -> None:
+    """However it ends: the grace is for what may still be answered."""
+
+    async def main() -> None:
+        table = Table()
+        if end == "refused":
+            follower(table)
+        sink = Sink(table.store)
+        table.driver.propose([encode(Kind.APPEND, b"k", b"v")], sink)
+        if end != "refused":
+            table.turn()
+        stop = asyncio.create_task(table.driver.stop(grace_s=60.0))
+        await asyncio.sleep(0)
+        assert not stop.done()
+        assert sink.heard == []
+        if end == "lost":
+            table.hear(append(7))
+        elif end == "refused":
+            table.turn()
+        else:
+            (request,) = table.sent("n2")
+            table.written()
+            table.hear(ack(request))
+        async with asyncio.timeout(10.0):
+            await stop
+        assert [heard[0] for heard in sink.heard] == [end]
+
+    asyncio.run(main())

@@ -22,7 +22,7 @@ from math import inf
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from raft_actor_node.core.effects import Effects, HardState, Persist, ReadReady
-from raft_actor_node.core.events import Event, Propose, Read, Receive
+from raft_actor_node.core.events import Event, Paused, Propose, Read, Receive
 from raft_actor_node.core.invariants.node import QUORUM_PATIENCE, Snapshot
 from raft_actor_node.core.invariants.rules import Rule
 from raft_actor_node.core.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
@@ -269,6 +269,9 @@ class ClusterInvariants:
                     life.pre_votes.setdefault(message.request_term, {life.node.node_id}).add(message.from_id)
             elif isinstance(event, Read):
                 life.reads[event.read_id] = (before.commit_index, life.sequence, self.acknowledged)
+            elif isinstance(event, Paused):  # time in which it did not listen does not count
+                missed_s = event.for_s / self._slowest_clock
+                life.heard = {peer: min(heard_s + missed_s, self._now) for peer, heard_s in life.heard.items()}
 
     @staticmethod
     def _note_verified(life: _Life, message: AppendEntries) -> None:

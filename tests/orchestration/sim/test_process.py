@@ -12,6 +12,8 @@ import pytest
 from orchestration.sim_cluster import SimLoop, run_virtual
 from orchestration.sim_cluster.process import Process
 
+READING_S = 0.001
+
 
 def tell(rate: float, story: Callable[[Process, list[Any]], Any]) -> list[Any]:
     """What a story notes about a process, and what its calls raised."""
@@ -20,7 +22,8 @@ def tell(rate: float, story: Callable[[Process, list[Any]], Any]) -> list[Any]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SimLoop)
         seen: list[Any] = []
-        await story(Process(loop, rate, lambda error: seen.append(type(error).__name__)), seen)
+        process = Process(loop, rate, lambda error: seen.append(type(error).__name__), lambda: READING_S)
+        await story(process, seen)
         return seen
 
     return run_virtual(main)
@@ -65,8 +68,25 @@ def test_what_is_due_while_it_stands_still_is_done_in_order_when_it_goes_on() ->
         assert seen == []
         process.release()
         await asyncio.sleep(0.0)
+        assert seen == ["timer"], "what came is still in the kernel"
+        process.run(seen.append, "more mail")
+        await asyncio.sleep(READING_S)
 
-    assert tell(1.0, story) == ["mail", "timer"]
+    assert tell(1.0, story) == ["timer", "mail", "more mail"]
+
+
+def test_a_process_that_is_stopped_while_it_reads_reads_on_when_it_goes_on() -> None:
+    async def story(process: Process, seen: list[Any]) -> None:
+        process.hold()
+        process.run(seen.append, "mail")
+        process.release()
+        process.hold()
+        await asyncio.sleep(1.0)
+        assert seen == []
+        process.release()
+        await asyncio.sleep(READING_S)
+
+    assert tell(1.0, story) == ["mail"]
 
 
 def test_of_a_process_that_has_ended_nothing_is_called() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import SimCluster, run_virtual
 from raft_actor_node.client import KVClient
-from raft_actor_node.config import ClientSettings
+from raft_actor_node.config import ClientSettings, RaftSettings
 from raft_actor_node.links import LinkRule
 from tests.cluster.local import STEADY, LocalCluster
 
@@ -29,6 +29,7 @@ class World(Protocol):
     async def restart(self, *node_ids: str) -> Any: ...
     async def pause(self, node_id: str) -> Any: ...
     async def resume(self, node_id: str) -> Any: ...
+    async def status(self, node_id: str) -> Any: ...
     async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient: ...
 
 
@@ -62,6 +63,9 @@ class Simulated:
     async def resume(self, node_id: str) -> None:
         await self.cluster.resume(node_id)
 
+    async def status(self, node_id: str) -> Any:
+        return await self.cluster.status(node_id)
+
     async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient:
         client = KVClient(
             {i: a for i, a in self.cluster.addresses.addresses().items() if not only or i in only},
@@ -81,15 +85,20 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
     raise AssertionError(what)
 
 
-def live(world: WorldName, directory: Path, story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+def live(
+    world: WorldName,
+    directory: Path,
+    story: Callable[[World], Coroutine[Any, Any, None]],
+    raft: RaftSettings = STEADY,
+) -> None:
     """Have a story told in one of the worlds."""
 
     async def real() -> None:
-        async with LocalCluster(directory, 3, raft=STEADY) as cluster:
+        async with LocalCluster(directory, 3, raft=raft) as cluster:
             await story(cluster)
 
     async def simulated() -> None:
-        cluster = SimCluster(ClusterPlan(nodes=3, raft=STEADY), seed=1)
+        cluster = SimCluster(ClusterPlan(nodes=3, raft=raft), seed=1)
         await cluster.start()
         await story(Simulated(cluster))
         await cluster.stop()

@@ -1,0 +1,71 @@
+"""Patience with others that does not run out while this process stands still itself.
+
+A process that was stopped (SIGSTOP, a debugger, a suspended machine) finds its timers due as soon as it wakes, before
+it has read the answers that came meanwhile. `asyncio.timeout` then takes its own pause for the silence of others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+SLICE_S = 1.0
+"""Patience is spent in slices of this length at most,"""
+LATE_S = 0.25
+"""and a slice whose end is noticed later than this is not counted: for a part of it no answer could be noticed."""
+
+
+class Patience:
+    """As `asyncio.timeout`, but counts only the time in which this event loop ran. It runs out after `seconds` or, when
+    the process was paused, up to SLICE_S later; it never runs out in the moment in which the process wakes.
+
+        async with Patience(5.0):  # raises TimeoutError
+            await answer
+    """
+
+    def __init__(self, seconds: float | None, *, interrupt: bool = True) -> None:
+        """None is patience without end. Without `interrupt` nothing is cancelled: look at `over`."""
+        self.over = False
+        """Whether it has run out."""
+        self.paused_s = 0.0
+        """For how long the process was seen standing still."""
+        self._left_s = seconds
+        self._interrupt = interrupt
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Patience:
+        self._loop = asyncio.get_running_loop()
+        self._limit = asyncio.timeout(None)
+        await self._limit.__aenter__()
+        if self._left_s is not None:
+            self._begin_slice(self._left_s)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._limit.__aexit__(kind, error, trace)
+
+    def end(self) -> None:
+        """Let it run out now."""
+        self.over = True
+        if self._interrupt and not self._limit.expired():
+            self._limit.reschedule(self._loop.time())
+
+    def _begin_slice(self, left_s: float) -> None:
+        length_s = min(left_s, SLICE_S)
+        due = self._loop.time() + length_s
+        self._timer = self._loop.call_at(due, self._end_slice, due, left_s, left_s - length_s)
+
+    def _end_slice(self, due: float, before_s: float, after_s: float) -> None:
+        late_s = self._loop.time() - due
+        left_s = after_s
+        if late_s > LATE_S:
+            self.paused_s += late_s
+            left_s = before_s
+        if left_s > 0:
+            self._begin_slice(left_s)
+        else:
+            self.end()
