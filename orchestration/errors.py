@@ -3,6 +3,7 @@
     RaftLabError
     |-- NodeFailed            a node process could not be started, or ended by itself
     |-- PlacementRefused      the hosts cannot carry what was asked for               exit code 2
+    |   `-- OtherCode         a process would run other code than the driver
     `-- InfrastructureError   Ray, an actor or a host failed: neither the node's fault nor the chaos schedule's
 
 All of them survive pickling, on their way out of an actor.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import signal
 
 from raft_actor_node.errors import RaftLabError
+from raft_actor_node.origin import Origin
 
 _EXIT_MEANING = {
     0: "ok",
@@ -65,6 +67,18 @@ class PlacementRefused(RaftLabError):
     """The hosts cannot carry what was asked for. The message says what is missing, and which hosts there are."""
 
     exit_code = 2
+
+
+class OtherCode(PlacementRefused):
+    """A worker or a node runs other code than the driver, whose numbers it would falsify. The message names both."""
+
+    @classmethod
+    def of(cls, who: str, package: str, there: Origin, here: Origin) -> OtherCode:
+        """The error of a process whose package is not the driver's."""
+        return cls(
+            f"{who} has other code than the driver: {package} {there}, not {here}; install the same there, or start"
+            " this program again if its own code has changed"
+        )
 
 
 class InfrastructureError(RaftLabError):

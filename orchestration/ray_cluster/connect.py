@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import secrets
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections import defaultdict
@@ -25,6 +27,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import ray
+import ray.cloudpickle
 from ray._private.state import available_resources_per_node
 from ray._raylet import (  # type: ignore[attr-defined]
     AuthenticationMode,
@@ -32,9 +35,11 @@ from ray._raylet import (  # type: ignore[attr-defined]
     Config,
     get_authentication_mode,
 )
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestration.errors import InfrastructureError, PlacementRefused
+from orchestration.errors import InfrastructureError, OtherCode, PlacementRefused
+from orchestration.host import PACKAGES
 from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.actor import ObjectHost
 from orchestration.ray_cluster.calls import Caller, Pulse, bounded
@@ -42,7 +47,13 @@ from orchestration.ray_cluster.cluster import RayCluster
 from orchestration.ray_cluster.doctor import DeadHost, Examination, RayFacts, examine
 from orchestration.ray_cluster.owner import RAY_PREFIX, hold
 from orchestration.ray_cluster.placement import Host, choose_hosts, cpus_of_actor, shortage
+from orchestration.ray_cluster.tasks import on_each_host
 from orchestration.ray_cluster.worker import Worker
+from raft_actor_node import origin as origin_module
+from raft_actor_node.origin import Origin, origin, origins
+
+# By value, for a worker that has other code, or none, must answer too.
+ray.cloudpickle.register_pickle_by_value(origin_module)  # type: ignore[no-untyped-call]
 
 T = TypeVar("T")
 
@@ -59,6 +70,7 @@ _SILENCE_S = 15.0
 """When a head that says nothing is lost. Ray itself ends a program a minute after that."""
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
+_CODE_TIMEOUT_S = 20.0
 _LONGEST_BASE = 24
 # Ray starts as many workers at a time as it believes to have CPUs; with 2 the first 15 actors take twice as long.
 _LEAST_CPUS = 4
@@ -79,6 +91,9 @@ class Backend:
     clock = DriverClock()
     load_options: Mapping[str, Any] = MappingProxyType({})
     """What a load generator is given beside its own: nothing, for its engine and its clock are the real ones."""
+
+    code: Mapping[str, Origin] = MappingProxyType({package: origin(package) for package in PACKAGES})
+    """What this program runs, as its source was when it began: by package."""
 
     def __init__(self, origin: str, hosts: Sequence[Host], private: bool) -> None:
         self.hosts = tuple(hosts)
@@ -145,13 +160,15 @@ class Backend:
         """The cluster has been stopped."""
         self._clusters.discard(cluster)
 
-    async def host(self, factory: Callable[..., Any], *args: Any, on: Host | None = None, **kwargs: Any) -> Worker:
+    async def host(
+        self, factory: Callable[..., Any], *args: Any, on: Host | None = None, any_code: bool = False, **kwargs: Any
+    ) -> Worker:
         """An actor on the host `on`, of `hosts`, that holds `factory(*args, **kwargs)`; default: the driver's host.
 
         The factory, as a rule a class, must be importable there. The host may be one that offers no CPU. Raises
-        InfrastructureError, PlacementRefused, and what the factory raises.
+        InfrastructureError, PlacementRefused, OtherCode unless `any_code` will do, and what the factory raises.
         """
-        [worker] = await self.acquire([on or self._drivers_host()])
+        [worker] = await self.acquire([on or self._drivers_host()], any_code=any_code)
         try:
             await worker.create(factory, *args, **kwargs)
         except BaseException:
@@ -177,12 +194,22 @@ class Backend:
     async def check(self, plan: ClusterPlan) -> tuple[Host, ...]:
         """The hosts that the nodes of such a cluster would have now, one for each node; nothing is started.
 
-        Raises PlacementRefused, at once when hosts are missing, within 30 s when others use their CPUs, and
+        Raises PlacementRefused, at once when hosts are missing, within 30 s when others use their CPUs, OtherCode, and
         InfrastructureError.
         """
         chosen = await self._choose(plan.nodes, plan.placement)
-        await self._until_free(self._without_idle([*chosen, self._drivers_host()]))  # there the load generator is
+        needed = [*chosen, self._drivers_host()]  # there the load generator is
+        await self.check_code(needed)
+        await self._until_free(self._without_idle(needed))
         return chosen
+
+    async def check_code(self, hosts: Iterable[Host] | None = None) -> None:
+        """Raise OtherCode when what Ray starts on one of these hosts (default: all) imports other code than this
+        program. A host that does not answer is passed over: that shows elsewhere."""
+        for host, found in await _imported_on(dict.fromkeys(self.hosts if hosts is None else hosts)):
+            for package, *there in found:
+                if there[0] != self.code[package].digest:
+                    raise OtherCode.of(f"what Ray starts on {host}", package, Origin(*there), self.code[package])
 
     async def place(self, count: int, placement: Placement) -> list[Worker]:
         """One actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
@@ -203,12 +230,13 @@ class Backend:
         [worker] = await self.acquire([host])
         return worker
 
-    async def acquire(self, chosen: Sequence[Host]) -> list[Worker]:
-        """One actor on each chosen host: idle ones first, then new ones."""
+    async def acquire(self, chosen: Sequence[Host], *, any_code: bool = False) -> list[Worker]:
+        """One actor on each chosen host: idle ones first, then new ones. Raises OtherCode unless `any_code` will do."""
         await self._drop_lost({host.host_id for host in chosen})
         idle = [self._idle[host.host_id].pop() if self._idle[host.host_id] else None for host in chosen]
         try:
-            new = iter(await self._create([host for host, worker in zip(chosen, idle, strict=True) if worker is None]))
+            missing = [host for host, worker in zip(chosen, idle, strict=True) if worker is None]
+            new = iter(await self._create(missing, any_code))
         except BaseException:
             for worker in filter(None, idle):
                 self._take_back(worker, healthy=True)
@@ -230,7 +258,7 @@ class Backend:
         for worker, well in zip(idle, healthy, strict=True):
             self._take_back(worker, healthy=well)
 
-    async def _create(self, chosen: Sequence[Host]) -> list[Worker]:
+    async def _create(self, chosen: Sequence[Host], any_code: bool) -> list[Worker]:
         if not chosen:
             return []
         await self._until_free(chosen)
@@ -251,14 +279,19 @@ class Backend:
         actors = await _ask_head(make)
         workers = [Worker(actor, host, self._take_back) for actor, host in zip(actors, chosen, strict=True)]
         self._workers.update(workers)
+        same_code = asyncio.create_task(self.check_code(() if any_code else chosen))
         try:
             await asyncio.gather(*(worker.connect(_ACTOR_TIMEOUT_S) for worker in workers))
+            await same_code
         except BaseException as error:
             for worker in workers:
                 self._take_back(worker, healthy=False)
             if isinstance(error, InfrastructureError):
                 await self._check_alive(chosen)  # says it better
+                await same_code  # likewise
             raise
+        finally:
+            same_code.cancel()
         return workers
 
     async def _choose(self, count: int, placement: Placement) -> tuple[Host, ...]:
@@ -329,7 +362,7 @@ class _Connection:
 
     def open(self) -> tuple[str, list[Host]]:
         """Connect; what to call this Ray, and its hosts."""
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "job_config": _job()}
         try:
             if self._borrowed:
                 origin = "the connection that this program had, to"
@@ -413,6 +446,12 @@ def _dead_hosts() -> list[DeadHost]:
     ]
 
 
+async def _imported_on(hosts: Iterable[Host]) -> list[tuple[Host, list[tuple[str, str, str]]]]:
+    """What a process that Ray starts imports for each package of this project, on each of the hosts that answer."""
+    outcomes = await on_each_host(origins, PACKAGES, hosts, timeout_s=_CODE_TIMEOUT_S)
+    return [(outcome.item, outcome.result) for outcome in outcomes if outcome.result is not None]
+
+
 def _free_cpus() -> dict[str, float]:
     """Host id to the CPUs that nobody uses, as Ray's head knew a moment ago."""
     available = available_resources_per_node()  # type: ignore[no-untyped-call]
@@ -462,6 +501,23 @@ def _reread_authentication() -> None:
     """Make Ray forget what it read from the environment when it was imported or last used."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+class _Final(list[str]):
+    """A list that stays as it is."""
+
+    def extend(self, _: Iterable[str]) -> None:
+        """Ray adds the folder in which the driver was started: its workers would look there before anywhere else."""
+
+
+def _job() -> JobConfig:
+    """Workers look where this program looks before its standard library, and in the same order."""
+    job = JobConfig()
+    library = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    before = itertools.takewhile(lambda place: place not in library, sys.path)
+    # They put each before those that are there.
+    job._py_driver_sys_path = _Final(reversed([str(Path(place).absolute()) for place in before]))
+    return job
 
 
 def _import_root() -> str:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from orchestration.errors import NodeFailed, describe_exit
+from raft_actor_node.origin import Origin
 
 REPORT_FD_VARIABLE = "RAFT_REPORT_FD"
 """Names the descriptor on which a node reports its address once it is ready to serve."""
@@ -42,6 +43,8 @@ class Report(NamedTuple):
     address: str
     """host:port under which others reach it."""
     pid: int
+    code: Origin = Origin("", "")
+    """What it runs; a program that is not ours need not say so."""
 
 
 class Exit(NamedTuple):
@@ -255,4 +258,11 @@ def _parse_report(line: bytes) -> Report:
     if not isinstance(address, str) or not address.rpartition(":")[2].isdigit():
         raise ValueError(f"address: must be host:port, not {address!r}")
     pid = report.get("pid", 0)
-    return Report(address, pid if isinstance(pid, int) else 0)
+    return Report(address, pid if isinstance(pid, int) else 0, _parse_origin(report.get("code")))
+
+
+def _parse_origin(code: Any) -> Origin:
+    match code:
+        case [str(digest), str(place)]:
+            return Origin(digest, place)
+    return Origin("", "")

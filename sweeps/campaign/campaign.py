@@ -240,6 +240,7 @@ async def _on_ray(campaign: Campaign, view: View, address: str | None) -> None:
     async with Backend.connect(address) as backend:
         campaign.where = backend.description
         view.note(backend.description)
+        await backend.check_code()
         cpus = (os.cpu_count() or 1) if backend.private else int(sum(host.cpus for host in backend.hosts))
         campaign.begin()
         tasks = run_tasks(

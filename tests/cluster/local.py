@@ -24,6 +24,7 @@ from raft_actor_node.client import KVClient
 from raft_actor_node.client_probe import NodeProbe
 from raft_actor_node.config import ClientSettings, NodeConfig, RaftSettings, StorageSettings, TransportSettings
 from raft_actor_node.links import LinkRule
+from raft_actor_node.origin import origin
 from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.units import Range
 
@@ -87,9 +88,9 @@ class LocalCluster:
 
     def _spec(self, node_id: str) -> NodeSpec:
         config = self.config.model_copy(update={"node_id": node_id}).model_dump(mode="json")
-        return NodeSpec(
-            node_id, self.config.cluster_id, "cell", config, COMMAND, str(Path.cwd()), "127.0.0.1", "127.0.0.1", 30.0
-        )
+        places = str(Path.cwd()), "127.0.0.1", "127.0.0.1"
+        code = origin("raft_actor_node")
+        return NodeSpec(node_id, self.config.cluster_id, "cell", config, COMMAND, *places, 30.0, code)
 
     async def __aenter__(self) -> LocalCluster:
         try:

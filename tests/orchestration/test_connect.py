@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 
 import pytest
 
@@ -22,8 +23,17 @@ class Head:
         self.hosts = [HEAD, ONE, TWO]
         self.free = {"id-2": 1.0, "id-3": 1.0}
         self.asked = 0
+        self.code: dict[str, tuple[str, str]] = {}
+        """By package, where the second host has another than this program."""
+        monkeypatch.setattr(connect, "_imported_on", self._imported_on)
         monkeypatch.setattr(connect, "_live_hosts", lambda: list(self.hosts))
         monkeypatch.setattr(connect, "_free_cpus", self._free_cpus)
+
+    async def _imported_on(self, hosts: Iterable[Host]) -> list[tuple[Host, list[tuple[str, str, str]]]]:
+        def found(host: Host) -> dict[str, tuple[str, str]]:
+            return {**Backend.code, **(self.code if host == TWO else {})}
+
+        return [(host, [(package, *code) for package, code in found(host).items()]) for host in hosts if host != HEAD]
 
     def _free_cpus(self) -> dict[str, float]:
         self.asked += 1
@@ -41,6 +51,29 @@ async def test_the_hosts_of_a_plan_are_told_and_looked_up_anew(head: Head) -> No
     assert backend.hosts == (HEAD, ONE, TWO)
     head.hosts = [HEAD, TWO]
     assert await backend.check(ClusterPlan(nodes=3)) == (TWO, TWO, TWO)
+
+
+@pytest.mark.parametrize(
+    ("package", "there", "shown"),
+    [
+        ("raft_actor_node", ("0123456789ab", "/other/raft_actor_node"), "0123456789ab in /other/raft_actor_node"),
+        ("chaos", ("ba9876543210", "/mine/chaos.py"), "ba9876543210 in /mine/chaos.py"),
+        ("sweeps", ("", ""), "none"),
+    ],
+)
+async def test_a_host_with_other_code_is_refused_where_it_is_needed(
+    head: Head, package: str, there: tuple[str, str], shown: str
+) -> None:
+    head.code = {package: there}
+    backend = Backend("a test", [HEAD], private=False)
+    with pytest.raises(PlacementRefused) as refused:
+        await backend.check(ClusterPlan(nodes=2))
+    here = Backend.code[package]
+    assert str(refused.value) == (
+        f"what Ray starts on 10.0.0.3 (host3) has other code than the driver: {package} {shown}, not {here.digest} in"
+        f" {here.place}; install the same there, or start this program again if its own code has changed"
+    )
+    assert await backend.check(ClusterPlan(nodes=1)) == (ONE,)
 
 
 async def test_too_few_hosts_are_refused_without_a_wait(head: Head) -> None:

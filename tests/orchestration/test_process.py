@@ -43,7 +43,7 @@ async def started(tmp_path: Path, program: str) -> NodeProcess:
 
 async def test_report_and_control_lines(tmp_path: Path) -> None:
     process = await spawn(tmp_path, ECHO)
-    assert await process.report(10.0) == ("127.0.0.1:4000", process.pid)
+    assert await process.report(10.0) == ("127.0.0.1:4000", process.pid, ("", ""))
     process.send({"addresses": {"n1": {"address": "127.0.0.1:4000", "epoch": 1}}})
     log = tmp_path / "n1.log"
     await eventually(lambda: "got" in log.read_text(), "the control line arrives")
