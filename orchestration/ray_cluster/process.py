@@ -27,6 +27,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from orchestration.errors import NodeFailed, describe_exit
 from raft_actor_node.origin import Origin
+from raft_actor_node.text import printable
 
 REPORT_FD_VARIABLE = "RAFT_REPORT_FD"
 """Names the descriptor on which a node reports its address once it is ready to serve."""
@@ -66,7 +67,7 @@ def tail_of(path: Path) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return "\n".join(lines[-_TAIL_LINES:])
+    return "\n".join(map(printable, lines[-_TAIL_LINES:]))
 
 
 class NodeProcess:
