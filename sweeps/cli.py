@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeps.api import Sweep
+    from sweeps.terminal import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,16 +31,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Group(click.Group):
     """Says errors of ours in one line, without a traceback unless it is asked for."""
 
+    output: Output | None = None
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As a program: it does not wait for a call into Ray that never comes back, nor complains of a reader that has
         read enough."""
-        from sweeps.terminal import EXIT_PIPE, flush
+        from sweeps.terminal import Output
 
+        self.output = Output()
         try:
             return super().__call__(*args, **kwargs)
         except SystemExit as end:
-            if not flush():
-                end.code = EXIT_PIPE
+            end.code = self.output.end(end.code)
             calls = sys.modules.get("orchestration.ray_cluster.calls")
             if calls is not None and calls.hangs():
                 sys.stderr.flush()
@@ -48,21 +51,20 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         from raft_actor_node.errors import RaftLabError
-        from sweeps.terminal import EXIT_PIPE, echo, reader_is_gone
+        from sweeps.terminal import echo
 
         try:
             return super().invoke(ctx)
         except RaftLabError as error:
             if ctx.params.get("debug"):
                 raise
-            echo(f"sweep: {error}", err=True)
+            echo("; ".join([f"sweep: {error}", *getattr(error, "__notes__", ())]), err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
             if ctx.params.get("debug"):
                 raise
-            if reader_is_gone():
-                ctx.exit(EXIT_PIPE)
-            echo(f"sweep: {error}", err=True)
+            if self.output is None or self.output.problem is None:  # else the end says it
+                echo(f"sweep: {error}", err=True)
             ctx.exit(1)
         except click.UsageError as error:
             echo(f"sweep: {error.format_message()}", err=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-import select
 import signal
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import click
 from rich.console import Console
@@ -44,23 +46,50 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(printable(text, keep="\n"), err=err)
 
 
-def reader_is_gone() -> bool:
-    """Whether what reads standard output, such as `head`, has ended."""
-    try:
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
-        return any(event & select.POLLERR for _, event in poll.poll(0))
-    except (OSError, ValueError, AttributeError):  # it is closed, or no file
-        return False
+class _Descriptor(io.FileIO):
+    """Standard output, which remembers why it could not be written: the error of a write says not of what."""
+
+    problem: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.problem = error
+            raise
 
 
-def flush() -> bool:
-    """Print what is left; False when the reader is gone. What is left then goes nowhere, also at Python's own end."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    except (OSError, ValueError, AttributeError):
-        pass
-    return True
+class Output:
+    """Standard output for the time of a program. What does not reach it, for its reader has read enough, or its disk is
+    full, is told once, at the end."""
+
+    def __init__(self) -> None:
+        self._raw: _Descriptor | None = None
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or no file
+            sys.stdout.flush()
+            self._raw = _Descriptor(sys.stdout.fileno(), "wb", closefd=False)
+            sys.stdout = io.TextIOWrapper(
+                io.BufferedWriter(self._raw),
+                sys.stdout.encoding,
+                sys.stdout.errors,
+                line_buffering=self._raw.isatty(),
+            )
+
+    @property
+    def problem(self) -> OSError | None:
+        """Why it could not be written; None when it could."""
+        return None if self._raw is None else self._raw.problem
+
+    def end(self, code: str | int | None) -> str | int | None:
+        """Print what is left of a program that would exit with `code`; what it exits with now."""
+        if self._raw is None:
+            return code
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        if self.problem is None:
+            return code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._raw.fileno())  # for what Python still tries to print
+        if isinstance(self.problem, BrokenPipeError):
+            return EXIT_PIPE
+        echo(f"sweep: standard output: {self.problem.strerror}", err=True)
+        return code or 1

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestration.errors import NodeFailed, OtherCode
+from orchestration.errors import DISK_ERRORS, InfrastructureError, NodeFailed, OtherCode, remedy
 from orchestration.plan import NodeFiles
 from orchestration.ray_cluster.owner import (
     OWNER_VARIABLE,
@@ -159,7 +159,8 @@ class NodeSupervisor:
         """Start the process, in the place of one that runs, and wait until it is ready. Raises NodeFailed.
 
         `links` is the table of link faults, in force before the node opens its port; `bootstrap` allows an
-        empty directory; `seed` is that of this life's timeouts. Raises OtherCode when it is not the driver's code.
+        empty directory; `seed` is that of this life's timeouts. Raises OtherCode when it is not the driver's code, and
+        InfrastructureError when this host's disk does not take its files.
         """
         # One at a time: the caller of an earlier start may have given it up, and asks again.
         async with self._starting:
@@ -190,7 +191,12 @@ class NodeSupervisor:
                 cwd=self._working_directory(),
             )
         except OSError as error:
-            raise NodeFailed(self._spec.node_id, f"cannot be started: {error}") from None
+            place = error.filename or self._scratch
+            what = f"{place}: {error.strerror or error}"
+            if error.errno in DISK_ERRORS:
+                who = f"node {self._spec.node_id} on {socket.gethostname()}"
+                raise InfrastructureError(f"{who} cannot be started: {what}; {remedy(error)}") from None
+            raise NodeFailed(self._spec.node_id, f"cannot be started: {what}") from None
 
     async def wait(self, most_s: float | None = None) -> Exit | None:
         """Wait for the end of the life that runs now; None when it did not come within `most_s` seconds."""

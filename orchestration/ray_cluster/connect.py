@@ -121,9 +121,11 @@ class Backend:
         # Ray's processes die with the thread that started them, so this one lives as long as they may.
         caller = Caller()
         try:
-            connection = await caller.bounded("Ray", _CONNECT_TIMEOUT_S, lambda: _Connection(wanted))
+            with _advice(wanted):
+                connection = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, lambda: _Connection(wanted))
             try:
-                origin, hosts = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, connection.open)
+                with _advice(wanted):
+                    origin, hosts = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, connection.open)
                 backend = cls(origin, hosts, private=connection.private)
                 backend._pulse = Pulse(ray.nodes, _PULSE_S)
                 try:
@@ -408,6 +410,20 @@ class _Connection:
             os.close(self._held)
 
 
+@contextlib.contextmanager
+def _advice(wanted: str) -> Iterator[None]:
+    """Say what to look at when Ray does not answer at its start."""
+    try:
+        yield
+    except InfrastructureError as error:
+        if "did not answer" not in str(error):  # it says itself what is wrong
+            raise
+        look = f"see that its head runs and has CPU (ray status --address={wanted})"
+        if wanted == "local":
+            look = f"see that this machine has CPU (uptime), memory (free -m) and room in {tempfile.gettempdir()} (df)"
+        raise InfrastructureError(f"{error}; {look}, then try again") from error
+
+
 def _knock(address: str) -> None:
     """Raise OSError when nobody listens there; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
@@ -481,20 +497,27 @@ def _private_environment() -> Iterator[None]:
     Ray's default would write a token into the home directory. With the token in the environment only this
     user's processes can use it. A RAY_AUTH_MODE that the user has set is left alone.
     """
-    ours = {"PYTHONPATH": os.pathsep.join(filter(None, (_import_root(), os.environ.get("PYTHONPATH"))))}
+    ours: dict[str, str | None] = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (_import_root(), os.environ.get("PYTHONPATH")))),
+        "PYTHONOPTIMIZE": None,  # at 2 there are no docstrings, and a part of Ray's does not start without its own
+    }
     if "RAY_AUTH_MODE" not in os.environ:
         ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
+    _set_environment(ours)
     try:
         _reread_authentication()
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set_environment(before)
+
+
+def _set_environment(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _reread_authentication() -> None:

@@ -54,16 +54,16 @@ class Exit(NamedTuple):
     exit_code: int
     """As `subprocess` gives it: negative for a signal."""
     log_tail: str
-    """The last lines it wrote."""
+    """The last lines that this process wrote."""
     time_ns: int
     """When its end was noticed, on the monotonic clock of its host."""
 
 
-def tail_of(path: Path) -> str:
-    """The last lines of a file; empty when it cannot be read."""
+def tail_of(path: Path, begin: int = 0) -> str:
+    """The last lines of a file from an offset on; empty when it cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            file.seek(max(begin, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
@@ -73,11 +73,11 @@ def tail_of(path: Path) -> str:
 class NodeProcess:
     """A running node process. Made by `spawn`; all methods belong to the loop that ran it."""
 
-    def __init__(self, node_id: str, popen: subprocess.Popen[bytes], log_file: Path) -> None:
+    def __init__(self, node_id: str, popen: subprocess.Popen[bytes], log_file: Path, log_begin: int) -> None:
         self.node_id = node_id
         self.pid = popen.pid
         self._popen = popen
-        self._log_file = log_file
+        self._log_file, self._log_begin = log_file, log_begin
         # The child is not reaped yet, so the pid is certainly still its own here, and a pidfd stays with it.
         self._pidfd = os.pidfd_open(popen.pid)
         self._loop = asyncio.get_running_loop()
@@ -103,6 +103,7 @@ class NodeProcess:
         read_fd, write_fd = os.pipe()
         try:
             with log_file.open("ab") as log:
+                log_begin = log.tell()
                 popen = subprocess.Popen(  # noqa: ASYNC220 - it must run in this thread, see above; it takes 1 ms
                     [sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()), *command],
                     stdin=subprocess.PIPE,
@@ -118,7 +119,7 @@ class NodeProcess:
             raise
         finally:
             os.close(write_fd)
-        process = cls(node_id, popen, log_file)
+        process = cls(node_id, popen, log_file, log_begin)
         process._read_report(read_fd)
         await process._open_control(cast(IO[bytes], popen.stdin))
         return process
@@ -248,7 +249,8 @@ class NodeProcess:
         os.close(self._pidfd)
         if self._control is not None and not self._control.is_closing():
             self._control.abort()
-        self._exited.set_result(Exit(exit_code, tail_of(self._log_file), time.monotonic_ns()))
+        tail = tail_of(self._log_file, self._log_begin)
+        self._exited.set_result(Exit(exit_code, tail, time.monotonic_ns()))
 
 
 def _parse_report(line: bytes) -> Report:

@@ -7,13 +7,14 @@ import json
 import os
 import pickle
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestration.errors import NodeFailed, OtherCode, describe_exit
+from orchestration.errors import InfrastructureError, NodeFailed, OtherCode, describe_exit
 from orchestration.ray_cluster import actor
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, ObjectHost
 from raft_actor_node.config import NodeConfig
@@ -133,6 +134,18 @@ async def test_a_node_that_has_other_code_than_its_driver_is_refused(temporary: 
     assert "\n" not in str(refused.value)
     assert node._process is not None
     assert gone(node._process.pid)
+    await node.close()
+
+
+async def test_a_host_whose_disk_is_full_is_told_with_the_file(temporary: Path) -> None:
+    node = supervisor(temporary)
+    node._config_file.parent.mkdir(parents=True)
+    node._config_file.symlink_to("/dev/full")
+    with pytest.raises(InfrastructureError) as failed:
+        await node.start([], bootstrap=True)
+    assert str(failed.value) == (
+        f"node n1 on {socket.gethostname()} cannot be started: {node._scratch}: No space left on device; make room"
+    )
     await node.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable
@@ -134,3 +135,34 @@ async def test_a_head_that_does_not_answer_does_not_keep_us(head: Head, monkeypa
     monkeypatch.setattr(connect, "_live_hosts", broken)
     with pytest.raises(InfrastructureError, match=r"Ray's head did not answer: Failed to get all node info\.$"):
         await backend.check(ClusterPlan(nodes=2))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "advice"),
+    [
+        ("local", "see that this machine has CPU (uptime), memory (free -m) and room in /tmp (df), then try again"),
+        ("10.0.0.1:6379", "see that its head runs and has CPU (ray status --address=10.0.0.1:6379), then try again"),
+    ],
+)
+async def test_a_ray_that_does_not_answer_at_its_start_says_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, advice: str
+) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(connect, "_CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connect, "_Connection", lambda _: never.wait())
+    monkeypatch.setattr(connect.tempfile, "gettempdir", lambda: "/tmp")
+    try:
+        with pytest.raises(InfrastructureError) as failed:
+            async with Backend.connect(wanted):
+                pass
+    finally:
+        never.set()
+    assert str(failed.value) == f"Ray ({wanted}) did not answer within 0.05 s; {advice}"
+
+
+def test_the_processes_of_a_private_ray_keep_their_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them does not start without, and nothing answers then."""
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    with connect._private_environment():
+        assert "PYTHONOPTIMIZE" not in os.environ
+    assert os.environ["PYTHONOPTIMIZE"] == "2"
