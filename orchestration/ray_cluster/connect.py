@@ -421,7 +421,7 @@ def _advice(wanted: str) -> Iterator[None]:
         look = f"see that its head runs and has CPU (ray status --address={wanted})"
         if wanted == "local":
             look = f"see that this machine has CPU (uptime), memory (free -m) and room in {tempfile.gettempdir()} (df)"
-        raise InfrastructureError(f"{error}; {look}, then try again") from error
+        raise InfrastructureError(f"{str(error).rstrip('.')}; {look}, then try again") from error
 
 
 def _knock(address: str) -> None:

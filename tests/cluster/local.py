@@ -36,6 +36,8 @@ PATIENCE_S = 20.0
 """How long a condition may take to come true before a test fails: far more than it ever should."""
 PATIENT = TransportSettings(connect_timeout=PATIENCE_S, probe_timeout=PATIENCE_S)
 """How the tests themselves reach the nodes."""
+RETRY_BUDGET_S = 3 * PATIENCE_S
+"""Of a client of which a test says nothing else: what it asks succeeds, also on a machine that does much else."""
 
 COMMAND = "default"
 """What a node process runs; tests.mutants.plugin has it run a planted bug."""
@@ -216,7 +218,8 @@ class LocalCluster:
         return status
 
     async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient:
-        """A client; with `only` it knows just these nodes."""
+        """A client; with `only` it knows just these nodes. It is patient, unless `settings` say otherwise."""
+        settings = {"retry_budget": RETRY_BUDGET_S, **settings}
         addresses = {i: a for i, a in self.book.addresses().items() if not only or i in only}
         client = KVClient(addresses, settings=ClientSettings(**settings), transport=PATIENT)
         await client.__aenter__()
