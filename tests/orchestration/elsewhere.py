@@ -13,9 +13,10 @@ from typing import Any
 
 import ray
 
-from orchestration import Backend, ClusterPlan
+from orchestration import ClusterPlan
 from orchestration.errors import OtherCode
 from orchestration.ray_cluster.tasks import run_tasks
+from tests.ray_head import private_ray
 
 
 def where(names: tuple[str, ...]) -> dict[str, str]:
@@ -26,7 +27,7 @@ def where(names: tuple[str, ...]) -> dict[str, str]:
 async def main() -> None:
     """Print one JSON line."""
     told: dict[str, Any] = {}
-    async with Backend.connect() as backend:
+    async with private_ray() as backend:
         try:
             await backend.check(ClusterPlan(nodes=1))
             cluster = await backend.start_cluster(ClusterPlan(nodes=1))

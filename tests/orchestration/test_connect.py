@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -166,3 +168,14 @@ def test_the_processes_of_a_private_ray_keep_their_docstrings(monkeypatch: pytes
     with connect._private_environment():
         assert "PYTHONOPTIMIZE" not in os.environ
     assert os.environ["PYTHONOPTIMIZE"] == "2"
+
+
+def test_workers_look_where_the_driver_looks_and_not_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = sysconfig.get_path("stdlib")
+    monkeypatch.setattr(connect.sys, "path", ["/of/the/script", "", library, "/of/packages"])
+    job = connect._job()
+    job._py_driver_sys_path.extend(["/of/the/script", "/where/it/stands"])  # as Ray does when it connects
+    workers = ["/of/a/worker"]
+    for place in job._get_proto_job_config().py_driver_sys_path:  # as its workers do
+        workers.insert(0, place)
+    assert workers == ["/of/the/script", str(Path.cwd()), "/of/a/worker"], "an empty place is the folder it stands in"
