@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration.ray_cluster.process import tail_of
+from raft_actor_node.errors import ConfigError
 from raft_actor_node.text import printable
+from sweeps.document import parse_yaml
 from sweeps.terminal import SafeConsole
 
 FOREIGN = "a\x1b[31m\x00\x07\x9b\ud800"
@@ -78,6 +80,19 @@ def test_a_violation_on_a_foreign_key_exits_with_3(tmp_path: Path, key: str) -> 
     assert done.stdout.startswith(f"violated: key {key!r}: the get of client 0 saw 5, which nobody wrote")
     for text in (done.stdout, (tmp_path / "h.violation.txt").read_text(), (tmp_path / "h.violation.svg").read_text()):
         assert all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name: x\nbase: {cluster: {command: ["\\ud800"]}}', "f.yaml:2: base.cluster.command[0]: '\\ud800' is half a"),
+        ("name: " + "7" * 5000, "f.yaml: not YAML: Exceeds the limit"),
+    ],
+)
+def test_a_spec_that_no_file_could_hold_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_yaml(text, "f.yaml")
+    assert str(refused.value).startswith(message)
 
 
 ONE_CELL = ["quick", "--target", "sim", "-o", "cluster.nodes=3", "-o", "chaos=none", "-o", "phases.measure=1s"]
