@@ -10,10 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from orchestration import Backend, InfrastructureError
-from orchestration.ray_cluster import guard
+from orchestration.ray_cluster import connect, guard
 from tests.remains import short_folder
 
 TRIES = 4
+PATIENCE_S = 150.0
 
 
 @contextmanager
@@ -38,7 +39,8 @@ def ray_head() -> Iterator[tuple[str, str]]:
 @asynccontextmanager
 async def private_ray() -> AsyncIterator[Backend]:
     """A private Ray. Ray gives its own processes 30 s to start, which no setting changes, and a machine that does much
-    else may need longer."""
+    else may need longer; likewise for what we give Ray."""
+    connect._CONNECT_TIMEOUT_S = PATIENCE_S
     async with AsyncExitStack() as stack:
         for left in reversed(range(TRIES)):
             try:

@@ -17,7 +17,7 @@ from raft_actor_node.origin import digest_of, origin, origins
 from tests.remains import short_folder
 
 PROGRAM = Path(__file__).with_name("elsewhere.py")
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(330)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def run(folder: Path, way: str, **variables: str) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": str(code_folder()), **variables},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
