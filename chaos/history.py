@@ -20,13 +20,18 @@ an operation is invoked and one when it ends, paired by process.
 | observed| (optional, last line) append: length of the value after it; delete: whether there was a value        |
 
 A value is null where the key does not exist, a single written value, or a list: what was written, and then appended,
-in order ([x] and x are the same). Written values should be unique; others are judged rightly too, but more slowly.
+in order ([x] and x are the same). The empty list is a value, of a key that exists: a get of null after `put []` sees
+something else. Written values should be unique; others are judged rightly too, but more slowly.
 
 A cas that did not swap ends with `fail`, for it had no effect; `observed` is then the value it saw in place of the
 expected one, and the operation is judged as a read of it. A `fail` without `observed` says nothing about the key.
 An operation without a last line is an `info`. After an `info` a client goes on under a process number of its own, as
 checkers of others demand. At equal times invocations count as earlier, but of one process each operation ends before
 the next begins. Fields with other names are ignored.
+
+A line is bad input, and told with FILE:LINE, when it is not such an object, when a name stands twice in an object, when
+a number is too large (an integer of more than 4300 digits, 1e999; of a process, a time, a length, 64 bits), and when it
+is nested more than 100 deep.
 """
 
 from __future__ import annotations
@@ -61,6 +66,10 @@ _FIRST_ID = 1 << 40
 """In columns, smaller numbers are rows of the table of composites."""
 BARE = 1 << 62
 """Added to the id that a value begins with where it stands without the padding that a put writes behind its own."""
+
+
+_MOST_DEEP = 100
+_INT64 = range(-(1 << 63), 1 << 63)
 
 
 class BadHistory(ConfigError, ValueError):
@@ -288,7 +297,7 @@ class _Reader:
                 if not raw.strip():
                     continue
                 line = self._parse(raw)
-                if line.get("process") in {"nemesis", ":nemesis"}:
+                if line.get("process") in ("nemesis", ":nemesis"):
                     continue
                 invoked = self._take(line, number)
                 if invoked is not None:
@@ -300,7 +309,13 @@ class _Reader:
 
     def _parse(self, raw: bytes) -> dict[str, Any]:
         try:
-            line = json.loads(raw.decode("utf-8"), parse_constant=self._not_a_number)
+            line = json.loads(
+                raw.decode("utf-8"),
+                parse_constant=self._not_a_number,
+                parse_int=self._parsed_int,
+                parse_float=self._parsed_float,
+                object_pairs_hook=self._parsed_object,
+            )
         except UnicodeDecodeError:
             self._fail("is not UTF-8 text")
         except json.JSONDecodeError as error:
@@ -309,10 +324,31 @@ class _Reader:
             self._fail("is not JSON: nested too deeply")
         if not isinstance(line, dict):
             self._fail("must be a JSON object")
+        if raw.count(b"[") + raw.count(b"{") > _MOST_DEEP and _deeper(line, _MOST_DEEP):
+            self._fail(f"is nested more than {_MOST_DEEP} deep")
         return line
 
     def _not_a_number(self, text: str) -> NoReturn:
         self._fail(f"{text} is not a number")
+
+    def _parsed_int(self, text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:  # Python has a limit here, and the error has no better words
+            self._fail(f"{text[:10]}... is too large: an integer of {len(text.lstrip('-'))} digits")
+
+    def _parsed_float(self, text: str) -> float:
+        if math.isinf(value := float(text)):
+            self._fail(f"{text if len(text) <= 20 else f'{text[:10]}...'} is too large")
+        return value
+
+    def _parsed_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            self._fail(f"{_shown(twice)} stands twice in an object")
+        return found
 
     def _take(self, line: dict[str, Any], number: int) -> Operation | None:
         """The operation that a line begins, or None when it ends one."""
@@ -353,6 +389,8 @@ class _Reader:
         value = line.get(field)
         if type(value) is not int:
             self._fail(f"{field}: must be an integer, not {_shown(value)}")
+        if value not in _INT64:
+            self._fail(f"{field}: must fit into 64 bits, not {_shown(value)}")
         return value
 
     def _time(self, line: dict[str, Any], number: int) -> int:
@@ -397,6 +435,8 @@ class _Reader:
             if kind is not None and type(observed) is not kind:
                 words = "a length in bytes" if kind is int else "true or false"
                 self._fail(f"observed: of {operation.f} must be {words}, not {_shown(observed)}")
+            if kind is int:
+                observed = self._integer(line, "observed")
             operation.observed = observed if kind is not None else None
 
 
@@ -407,3 +447,18 @@ def _value(value: Any) -> Value:
 def _shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:36]} ..."
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects are nested more than `most` deep."""
+    layer = [value]
+    for _ in range(most):
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, (list, dict))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not layer:
+            return False
+    return any(isinstance(each, (list, dict)) for each in layer)

@@ -3,6 +3,7 @@
     RaftLabError
     |-- NodeFailed            a node process could not be started, or ended by itself
     |-- PlacementRefused      the hosts cannot carry what was asked for               exit code 2
+    |   `-- OtherCode         a process would run other code than the driver
     `-- InfrastructureError   Ray, an actor or a host failed: neither the node's fault nor the chaos schedule's
 
 All of them survive pickling, on their way out of an actor.
@@ -10,9 +11,12 @@ All of them survive pickling, on their way out of an actor.
 
 from __future__ import annotations
 
+import errno
+import re
 import signal
 
 from raft_actor_node.errors import RaftLabError
+from raft_actor_node.origin import Origin
 
 _EXIT_MEANING = {
     0: "ok",
@@ -28,6 +32,24 @@ _EXIT_MEANING = {
 }
 
 
+_REASON = re.compile(r"\d\d:\d\d:\d\d\.\d{3} CRITICAL |raft_actor_node: ")
+"""How a line of our own node begins with which it ends: in runtime/process.py, or before it can log (__main__.py)."""
+
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+"""Of a disk, and not of what is asked of it."""
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a file that cannot be written, in a few words."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "make room"
+        case errno.EIO:
+            return "look at the disk (dmesg)"
+    return "make it writable"
+
+
 def describe_exit(exit_code: int) -> str:
     """An exit code in words: ``exit code 4 (directory locked)``, ``killed by SIGKILL``."""
     if exit_code < 0:
@@ -37,6 +59,13 @@ def describe_exit(exit_code: int) -> str:
             return f"killed by signal {-exit_code}"
     meaning = _EXIT_MEANING.get(exit_code)
     return f"exit code {exit_code} ({meaning})" if meaning else f"exit code {exit_code}"
+
+
+def last_words(log_tail: str) -> str:
+    """The line of a node's log that says why it ended: the last one that our own node writes about that, else the last
+    one at all. Libraries, such as gRPC, write their own lines, also after it."""
+    lines = [line.strip() for line in log_tail.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if _REASON.match(line)), lines[-1] if lines else "")
 
 
 class NodeFailed(RaftLabError):
@@ -55,16 +84,27 @@ class NodeFailed(RaftLabError):
 
     def __str__(self) -> str:
         """The first line alone tells why: what happened, and the last words of the node. Then its log."""
-        lines = self.log_tail.splitlines()
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = last_words(self.log_tail)
         why = self.reason if last in self.reason else f"{self.reason}: {last}"
-        return "\n    ".join((f"node {self.node_id}: {why}", *lines))
+        return "\n    ".join((f"node {self.node_id}: {why}", *self.log_tail.splitlines()))
 
 
 class PlacementRefused(RaftLabError):
     """The hosts cannot carry what was asked for. The message says what is missing, and which hosts there are."""
 
     exit_code = 2
+
+
+class OtherCode(PlacementRefused):
+    """A worker or a node runs other code than the driver, whose numbers it would falsify. The message names both."""
+
+    @classmethod
+    def of(cls, who: str, package: str, there: Origin, here: Origin) -> OtherCode:
+        """The error of a process whose package is not the driver's."""
+        return cls(
+            f"{who} has other code than the driver: {package} {there}, not {here}; install the same there, or start"
+            " this program again if its own code has changed"
+        )
 
 
 class InfrastructureError(RaftLabError):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from raft_actor_node.origin import digest_of, origin
 from raft_actor_node.runtime.disk import REAL_DISK, nearest_present, write_all
 
 PACKAGES = ("raft_actor_node", "orchestration", "chaos", "sweeps")
@@ -44,14 +45,10 @@ def code_folder() -> Path:
 
 
 def code_digest(root: Path | None = None) -> str:
-    """Twelve hexadecimal digits of all source files of this project: equal where the same code runs."""
-    root = code_folder() if root is None else root
-    digest = hashlib.sha256()
-    for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*")):
-        if path.suffix in {".py", ".yaml"}:
-            content = path.read_bytes()
-            digest.update(f"{path.relative_to(root).as_posix()}\n{len(content)}\n".encode() + content)
-    return digest.hexdigest()[:12]
+    """Twelve hexadecimal digits of all source files of this project: equal where the same code runs. With `root` of the
+    packages in that folder, else of those that this process imports."""
+    digests = (origin(package).digest if root is None else digest_of([root / package]) for package in PACKAGES)
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:12]
 
 
 def cpu_model() -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from orchestration.errors import describe_exit
+from orchestration.errors import describe_exit, last_words
 from raft_actor_node.config import LimitSettings, RaftSettings, Section, StorageSettings, TransportSettings
 from raft_actor_node.errors import DiskError
 
@@ -122,7 +122,7 @@ class NodeExit(NamedTuple):
         how = describe_exit(self.exit_code) if self.exit_code is not None else self.log_tail
         if not self.infrastructure:
             return f"node {self.node_id} ended ({self.cause}): {how}"
-        last = next((line.strip() for line in reversed(self.log_tail.splitlines()) if line.strip()), "")
+        last = last_words(self.log_tail)
         why = how if last in how else f"{how}: {last}"
         return f"node {self.node_id} on host {self.host} ended ({self.cause}): {why}"
 

@@ -17,6 +17,7 @@ from raft_actor_node.config import load_node_config
 from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.runtime.logs import RepeatFilter
 from raft_actor_node.runtime.process import run_node
+from raft_actor_node.text import printable
 
 
 def main() -> int:
@@ -39,18 +40,26 @@ def main() -> int:
     except RaftLabError as error:
         if arguments.debug:
             raise
-        sys.stderr.write(f"raft_actor_node: {error}\n")
+        sys.stderr.write(f"raft_actor_node: {printable(str(error))}\n")
         return error.exit_code
 
 
+class _Lines(logging.Formatter):
+    """A message is one line, also where peers and clients have words in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class calls it so
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
 def _log_to(path: str | None) -> None:
-    line = "%(asctime)s.%(msecs)03d %(levelname)s %(message)s"
     try:
-        logging.basicConfig(filename=path, level=logging.INFO, format=line, datefmt="%H:%M:%S")
+        handler = logging.StreamHandler() if path is None else logging.FileHandler(path)
     except OSError as error:
         raise ConfigError(f"log_file: {path}: {error.strerror}") from None
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(RepeatFilter())
+    handler.addFilter(RepeatFilter())
+    handler.setFormatter(_Lines("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 if __name__ == "__main__":

@@ -17,14 +17,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import Console
 
 from orchestration import ClusterPlan
-from raft_actor_node.errors import RaftLabError
+from raft_actor_node.errors import ConfigError, RaftLabError
 from sweeps.cases import refusals
 from sweeps.doctor import Examined, as_json, findings
 from sweeps.estimate import MOST_SIMULATED
 from sweeps.grid import Cell, make_cells
 from sweeps.latency import Ints, Latencies, Operations
 from sweeps.progress import Progress
-from sweeps.results import EXIT_INTERRUPTED, RunWriter, StoredCell, check_resumable, commit, manifest, read_run
+from sweeps.results import (
+    EXIT_INTERRUPTED,
+    RunWriter,
+    StoredCell,
+    WriteFailed,
+    check_resumable,
+    commit,
+    manifest,
+    read_run,
+)
 from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
 
 if TYPE_CHECKING:
@@ -185,9 +194,12 @@ class Sweep:
             writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
             return EXIT_INTERRUPTED, writer.path
         except RaftLabError as error:
-            writer.journal("run failed", error=str(error))
-            writer.add_facts({"stopped": str(error)})
-            writer.finish(complete=False, exit_code=error.exit_code)
+            with contextlib.suppress(WriteFailed):  # as a rule the error itself
+                writer.journal("run failed", error=str(error))
+                writer.add_facts({"stopped": str(error)})
+                writer.finish(complete=False, exit_code=error.exit_code)
+            if not isinstance(error, ConfigError):
+                error.add_note(f"`sweep resume {writer.path}` then runs the cells that are left")
             raise
         finally:
             for each in signals:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeps.api import Sweep
+    from sweeps.terminal import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,35 +31,43 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Group(click.Group):
     """Says errors of ours in one line, without a traceback unless it is asked for."""
 
+    output: Output | None = None
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As a program: it does not wait for a call into Ray that never comes back."""
+        """As a program: it does not wait for a call into Ray that never comes back, nor complains of a reader that has
+        read enough."""
+        from sweeps.terminal import Output
+
+        self.output = Output()
         try:
             return super().__call__(*args, **kwargs)
         except SystemExit as end:
+            end.code = self.output.end(end.code)
             calls = sys.modules.get("orchestration.ray_cluster.calls")
             if calls is not None and calls.hangs():
-                sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(end.code if isinstance(end.code, int) else 1)
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
         from raft_actor_node.errors import RaftLabError
+        from sweeps.terminal import echo
 
         try:
             return super().invoke(ctx)
         except RaftLabError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"sweep: {error}", err=True)
+            echo("; ".join([f"sweep: {error}", *getattr(error, "__notes__", ())]), err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"sweep: {error}", err=True)
+            if self.output is None or self.output.problem is None:  # else the end says it
+                echo(f"sweep: {error}", err=True)
             ctx.exit(1)
         except click.UsageError as error:
-            click.echo(f"sweep: {error.format_message()}", err=True)
+            echo(f"sweep: {error.format_message()}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             ctx.exit(130)
@@ -166,17 +175,18 @@ def clean(ctx: click.Context, dry_run: bool, address: str | None) -> None:
     """Remove what programs of yours that were killed left on this host, and on all hosts of a Ray cluster: processes of
     nodes, their folders (also logs that were kept), private Rays. What a running program uses stays."""
     from orchestration.ray_cluster.leftovers import clean_hosts
+    from sweeps.terminal import echo
 
     async def work() -> int:
         code = 0
         async for host, leftovers, error in clean_hosts(address, dry_run):
             for each in leftovers:
-                click.echo(f"{host}: {'would remove' if dry_run else 'removed'} {each}")
+                echo(f"{host}: {'would remove' if dry_run else 'removed'} {each}")
             if error is not None:
                 code = 1
-                click.echo(f"{host}: could not be cleaned: {error}", err=True)
+                echo(f"{host}: could not be cleaned: {error}", err=True)
             elif not leftovers:
-                click.echo(f"{host}: nothing is left over")
+                echo(f"{host}: nothing is left over")
         return code
 
     ctx.exit(asyncio.run(work()))
@@ -247,11 +257,12 @@ def check(
     from sweeps.checking import check_run
     from sweeps.live import verdict_words
     from sweeps.results import find_run
+    from sweeps.terminal import echo
 
     path = find_run(out, run_name)
 
     def note(params: Any, result: Any) -> None:
-        click.echo(f"{params['cell']}  {params['label']}  {verdict_words(result)}")
+        echo(f"{params['cell']}  {params['label']}  {verdict_words(result)}")
 
     code = asyncio.run(check_run(path, bounds, note))
     _show(path, _console())
@@ -364,18 +375,17 @@ def _check_history(path: Path, bounds: Mapping[str, Any]) -> int:
     from sweeps.checking import check_history
     from sweeps.results import EXIT_OK, EXIT_UNKNOWN, EXIT_VIOLATED
     from sweeps.spec import CheckSettings
+    from sweeps.terminal import echo
 
     verdict, text = check_history(path, CheckSettings().model_copy(update=bounds))
-    click.echo(text)
+    echo(text)
     return {"ok": EXIT_OK, "violated": EXIT_VIOLATED}.get(verdict, EXIT_UNKNOWN)
 
 
 def _console() -> Console:
-    """Standard output. A pipe or a file has no width of its own, so that nothing needs to be folded there."""
-    from rich.console import Console
+    from sweeps.terminal import console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    return console()
 
 
 def _warn(sweep: Sweep, console: Console) -> None:

@@ -13,6 +13,8 @@ import yaml
 
 from raft_actor_node.errors import ConfigError
 
+_UNWRITABLE = re.compile("[\ud800-\udfff]")
+"""Half of a pair, which no file of text can hold."""
 Path = tuple[str | int, ...]
 """Where a value stands: the keys and positions that lead to it."""
 
@@ -65,11 +67,15 @@ def parse_yaml(text: str, source: str) -> Document:
         raise ConfigError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise ConfigError(f"{source}: not YAML: nested too deeply") from None
+    except ValueError as error:
+        raise ConfigError(f"{source}: not YAML: {error}") from None
 
 
 def _scan(node: yaml.Node, path: Path, line: int, lines: dict[Path, int], source: str) -> None:
     """Note the line of every value below `node`, and refuse keys that stand twice or are not text."""
     lines[path] = line
+    if isinstance(node, yaml.ScalarNode) and (bad := _UNWRITABLE.search(node.value)):
+        raise ConfigError(f"{source}:{line}: {dotted(path)}: {bad[0]!r} is half a character")
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             _scan(item, (*path, position), item.start_mark.line + 1, lines, source)

@@ -11,7 +11,7 @@ import numpy as np
 
 from chaos.history import History
 from raft_actor_node.errors import ConfigError, RaftLabError
-from sweeps.results import StoredCell, find_run, read_run
+from sweeps.results import StoredCell, find_run, read_run, writing
 from sweeps.spec import Parameters
 
 
@@ -51,9 +51,11 @@ def export(out: Path, run: str | None, cell_id: str | None, output: Path | None)
     except IncompleteHistory as error:
         raise ConfigError(f"--cell: {chosen[0].params['cell']}: {error}") from None
     if output is not None:
-        history.write_jsonl(output)
+        with writing(output):
+            history.write_jsonl(output)
         return
     with tempfile.TemporaryDirectory() as folder:
-        history.write_jsonl(path := Path(folder, "history.jsonl"))
+        with writing(path := Path(folder, "history.jsonl")):
+            history.write_jsonl(path)
         with path.open(encoding="utf-8") as file:
             shutil.copyfileobj(file, sys.stdout)

@@ -7,6 +7,7 @@ whoever started it. PATH may also be a file: a history in JSON lines, ours or an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -47,7 +48,7 @@ from raft_actor_node.core.invariants.liveness import PATIENCE
 from sweeps.availability import late_windows, waiting
 from sweeps.histories import IncompleteHistory, history_of
 from sweeps.latency import FAIL, OK, UNKNOWN, Mask, Operations
-from sweeps.results import StoredCell, read_cell
+from sweeps.results import StoredCell, WriteFailed, read_cell, writing
 from sweeps.spec import CheckSettings, Parameters
 
 _ROOM_BYTES = 1 << 30
@@ -79,14 +80,15 @@ def judge_history(path: Path, checks: CheckSettings) -> dict[str, Any]:
         try:
             _write_violation(found.violation, files)
             verdict["written"] = "\n".join(map(str, files))
-        except OSError as error:  # it is violated all the same
-            verdict["written"] = f"not written: {error}"
+        except WriteFailed as error:  # it is violated all the same
+            verdict["written"] = str(error)
     return {**verdict, "seconds": round(found.seconds, 3)}
 
 
 def _write_violation(violation: Violation, files: Iterable[Path]) -> None:
     for file, text in zip(files, (violation.as_text(), violation.as_svg()), strict=True):
-        file.write_text(text, encoding="utf-8")
+        with writing(file):
+            file.write_text(text, encoding="utf-8")
 
 
 class _Judge:
@@ -134,7 +136,8 @@ class _Judge:
 
     def _linearizability(self) -> Finding | None:
         for name in _NAMES:
-            (self._folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # nothing of the verdict depends on it
+                (self._folder / name).unlink(missing_ok=True)
         if self._operations is None:
             asked = len((self._inspection.get("asked") or {}).get("attempts_ns", ()))
             reason = f"there is no history: all clients asked {asked} times for their sessions, and got none"
@@ -149,7 +152,10 @@ class _Judge:
         detail = ""
         if found.violation is not None:
             detail = found.violation.as_text()
-            _write_violation(found.violation, [self._folder / name for name in _NAMES])
+            try:
+                _write_violation(found.violation, [self._folder / name for name in _NAMES])
+            except WriteFailed as error:  # it is violated all the same
+                detail += f"\n{error}"
         return self._unless_excused(Finding("linearizability", found.verdict, found.reason, detail))
 
     def _invariants(self) -> Finding | None:

@@ -28,13 +28,14 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestration import host
-from raft_actor_node.errors import ConfigError
+from orchestration.errors import remedy
+from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.runtime import disk
 from sweeps.grid import Cell, show
 from sweeps.latency import LOWER_BOUNDS, Operations
@@ -50,6 +51,21 @@ _COMPRESSION = 3
 """Of traces: several times as fast as the usual level, and nearly as small."""
 
 
+class WriteFailed(RaftLabError):
+    """A file of the results cannot be written. The message names it, says why, and what to do."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around each change of a file or folder of the results: an OSError becomes a WriteFailed, which names the path.
+    The system's own errors name none once a file is open."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise WriteFailed(f"{path}: cannot be written: {why}; {remedy(error)}") from error
+
+
 def new_directory(path: Path) -> Path:
     """Make a directory that nobody else has, and those above it: of this name, or with a number behind it. Raises
     OSError."""
@@ -63,8 +79,9 @@ def new_directory(path: Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Replace a file as a whole."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with writing(path):
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -130,7 +147,8 @@ class RunWriter:
         except OSError as error:
             raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
         writer = cls(path, manifest, RunLock(path))
-        (path / "cells").mkdir()
+        with writing(path):
+            (path / "cells").mkdir()
         write_text(path / "spec.yaml", spec_yaml)
         write_rows(path, ())
         writer._write_manifest(complete=False)  # last: where there is a manifest there is a run
@@ -154,12 +172,13 @@ class RunWriter:
             writer._manifest.pop(name, None)
         writer._manifest["resumed"] = [*run.manifest.get("resumed", ()), {"time": _now(), **facts}]
         writer._write_manifest(complete=False)
-        _end_line(path / "journal.jsonl")
-        for partial in [*path.rglob(".*.partial")]:
-            if partial.is_dir():
-                shutil.rmtree(partial, ignore_errors=True)
-            else:
-                partial.unlink(missing_ok=True)
+        with writing(path):
+            _end_line(path / "journal.jsonl")
+            for partial in [*path.rglob(".*.partial")]:
+                if partial.is_dir():
+                    shutil.rmtree(partial, ignore_errors=True)
+                else:
+                    partial.unlink(missing_ok=True)
         found = _found_cells(run, cells)
         writer._rows = {cell.params["cell"]: csv_row(cell.params, cell.result) for cell in found}
         write_rows(path, writer._rows.values())
@@ -173,7 +192,8 @@ class RunWriter:
     def journal(self, event: str, **data: Any) -> None:
         """Add a line to the journal: what happened, and when on the wall clock and on the monotonic one."""
         line = {"time": _now(), "time_ns": time.monotonic_ns(), "event": event, **data}
-        with (self.path / "journal.jsonl").open("a", encoding="utf-8") as file:
+        path = self.path / "journal.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def add_place(self, facts: Mapping[str, Any]) -> None:
@@ -197,7 +217,8 @@ class RunWriter:
         """Write the folder of a cell, in the place of one of an earlier time, and its row."""
         folder = self.path / "cells" / f".{cell.id}.partial"
         shutil.rmtree(folder, ignore_errors=True)
-        (folder / "nodes").mkdir(parents=True)
+        with writing(folder):
+            (folder / "nodes").mkdir(parents=True)
         write_json(folder / "params.json", describe(cell))
         for node_id, log in files.logs.items():
             write_text(folder / "nodes" / f"{node_id}.log", log)
@@ -205,18 +226,22 @@ class RunWriter:
         write_text(folder / "events.jsonl", "".join(json.dumps(event) + "\n" for event in ordered))
         write_json(folder / "schedule.json", files.schedule)
         if files.operations is not None:
-            files.operations.save(folder / "latency.npz")
+            with writing(path := folder / "latency.npz"):
+                files.operations.save(path)
         write_json(folder / "inspection.json", files.inspection)
         for node_id, lines in files.traces.items():
-            (folder / "traces").mkdir(exist_ok=True)
-            _write_compressed(folder / "traces" / f"{node_id}.jsonl.gz", lines)
+            with writing(path := folder / "traces" / f"{node_id}.jsonl.gz"):
+                path.parent.mkdir(exist_ok=True)
+                _write_compressed(path, lines)
         write_json(folder / "result.json", result)
         if self.folder(cell).exists():
             # No row without its folder, at any moment.
             self._rows.pop(cell.id, None)
             write_rows(self.path, self._rows.values())
-            shutil.rmtree(self.folder(cell))
-        folder.replace(self.folder(cell))
+            with writing(self.folder(cell)):
+                shutil.rmtree(self.folder(cell))
+        with writing(self.folder(cell)):
+            folder.replace(self.folder(cell))
         self._write_row(cell, result)
         return self.folder(cell)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,22 @@ from tests.remains import MARK, at_last, left, leftovers
 # The clock measures the machine, and whoever else is busy on it.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+ROOT = Path(__file__).parents[1]
+OF_THE_USER = ("RAY_ADDRESS", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONOPTIMIZE", "PYTHONSAFEPATH")
+"""Variables that change which Ray a program uses, what it prints, or how it starts: a test sets those it means."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_same_place_for_all() -> Iterator[None]:
+    """Wherever pytest was started: programs of tests find this project and each other from its root."""
+    for name in OF_THE_USER:
+        os.environ.pop(name, None)
+    before = Path.cwd()
+    os.chdir(ROOT)
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

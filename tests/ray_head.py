@@ -1,16 +1,20 @@
-"""A Ray cluster that is started by hand, for tests that attach to one."""
+"""A Ray cluster that is started by hand, for tests that attach to one; and a private one on a machine that is busy."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from orchestration.ray_cluster import guard
+from orchestration import Backend, InfrastructureError
+from orchestration.ray_cluster import connect, guard
 from tests.remains import short_folder
+
+TRIES = 4
+PATIENCE_S = 150.0
 
 
 @contextmanager
@@ -30,3 +34,19 @@ def ray_head() -> Iterator[tuple[str, str]]:
     finally:
         # Not `ray stop`: it would end the Ray of everybody on this machine.
         guard.clean_up(folder)
+
+
+@asynccontextmanager
+async def private_ray() -> AsyncIterator[Backend]:
+    """A private Ray. Ray gives its own processes 30 s to start, which no setting changes, and a machine that does much
+    else may need longer; likewise for what we give Ray."""
+    connect._CONNECT_TIMEOUT_S = PATIENCE_S
+    async with AsyncExitStack() as stack:
+        for left in reversed(range(TRIES)):
+            try:
+                backend = await stack.enter_async_context(Backend.connect("local"))
+                break
+            except InfrastructureError as error:
+                if not left or "timed out during startup" not in str(error):
+                    raise
+        yield backend

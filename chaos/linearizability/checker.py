@@ -143,7 +143,7 @@ class _Check:
         now, (least_s, most_s) = time.monotonic(), _SHRINK_S
         end = min(max(self._bounds.end, now + least_s), now + most_s)
         violation = smallest(key, operations, why, end)
-        return self._finish("violated", f"key {key}: {violation.reason}", violation)
+        return self._finish("violated", violation.title(), violation)
 
     def _result(self) -> Linearizability:
         if self._why_not:

@@ -153,8 +153,9 @@ def span_ns(operation: Operation) -> tuple[int, int | float]:
 def shown(value: Any) -> str:
     """A written value in a few characters; numbers from 2**40 on as the number above and below bit 40."""
     if type(value) is int and value >= 1 << 40:
-        return f"{value >> 40}:{value & (1 << 40) - 1}"
-    text = f"{value!r}" if isinstance(value, str) else str(value)
+        text = f"{value >> 40}:{value & (1 << 40) - 1}"
+    else:
+        text = f"{value!r}" if isinstance(value, str) else str(value)
     return text if len(text) <= 24 else f"{text[:10]}...{text[-10:]}"
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestration.errors import NodeFailed
+from orchestration.errors import DISK_ERRORS, InfrastructureError, NodeFailed, OtherCode, remedy
 from orchestration.plan import NodeFiles
 from orchestration.ray_cluster.owner import (
     OWNER_VARIABLE,
@@ -37,7 +37,10 @@ from orchestration.ray_cluster.owner import (
     start_ticks,
 )
 from orchestration.ray_cluster.process import Exit, NodeProcess
+from raft_actor_node.origin import Origin
 from raft_actor_node.runtime.disk import memory_file_system
+
+_NODE_PACKAGE = "raft_actor_node"
 
 
 class HostFacts(NamedTuple):
@@ -113,6 +116,8 @@ class NodeSpec:
     bind_host: str
     advertise_host: str
     boot_timeout_s: float
+    code: Origin
+    """Of the driver's `raft_actor_node`, which a node of the default command must run."""
 
 
 class Started(NamedTuple):
@@ -154,7 +159,8 @@ class NodeSupervisor:
         """Start the process, in the place of one that runs, and wait until it is ready. Raises NodeFailed.
 
         `links` is the table of link faults, in force before the node opens its port; `bootstrap` allows an
-        empty directory; `seed` is that of this life's timeouts.
+        empty directory; `seed` is that of this life's timeouts. Raises OtherCode when it is not the driver's code, and
+        InfrastructureError when this host's disk does not take its files.
         """
         # One at a time: the caller of an earlier start may have given it up, and asks again.
         async with self._starting:
@@ -165,6 +171,9 @@ class NodeSupervisor:
             if self._closed:
                 await process.kill()
             report = await process.report(self._spec.boot_timeout_s)
+            if self._spec.command == "default" and report.code.digest != self._spec.code.digest:
+                await process.kill()
+                raise OtherCode.of(f"node {self._spec.node_id}", _NODE_PACKAGE, report.code, self._spec.code)
             return Started(report.address, process.pid, spawned_ns, time.monotonic_ns(), start_ticks(process.pid))
 
     async def _spawn(self, links: Sequence[Mapping[str, Any]], bootstrap: bool, seed: int | None) -> NodeProcess:
@@ -182,7 +191,12 @@ class NodeSupervisor:
                 cwd=self._working_directory(),
             )
         except OSError as error:
-            raise NodeFailed(self._spec.node_id, f"cannot be started: {error}") from None
+            place = error.filename or self._scratch
+            what = f"{place}: {error.strerror or error}"
+            if error.errno in DISK_ERRORS:
+                who = f"node {self._spec.node_id} on {socket.gethostname()}"
+                raise InfrastructureError(f"{who} cannot be started: {what}; {remedy(error)}") from None
+            raise NodeFailed(self._spec.node_id, f"cannot be started: {what}") from None
 
     async def wait(self, most_s: float | None = None) -> Exit | None:
         """Wait for the end of the life that runs now; None when it did not come within `most_s` seconds."""
@@ -292,14 +306,14 @@ def temporary_folder() -> Path:
 def _command_words(command: str | Sequence[str]) -> list[str]:
     if command == "default":
         # -P: a module in the working directory must not hide one of the node's.
-        return [sys.executable, "-P", "-m", "raft_actor_node"]
+        return [sys.executable, "-P", "-m", _NODE_PACKAGE]
     return shlex.split(command) if isinstance(command, str) else list(command)
 
 
 def _environment() -> dict[str, str]:
     """The actor's own, less what is Ray's, with the place this project was imported from."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    package = importlib.util.find_spec("raft_actor_node")
+    package = importlib.util.find_spec(_NODE_PACKAGE)
     if package is not None and package.submodule_search_locations:
         root = str(Path(package.submodule_search_locations[0]).parent)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (root, env.get("PYTHONPATH"))))

@@ -366,6 +366,7 @@ class RayCluster:
             bind_host="127.0.0.1" if here else "0.0.0.0",  # noqa: S104 - nodes on other hosts must reach it
             advertise_host="127.0.0.1" if here else node.worker.host.address,
             boot_timeout_s=plan.boot_timeout_s,
+            code=self._backend.code["raft_actor_node"],
         )
 
     def _seed(self, node_id: str) -> int | None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import secrets
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections import defaultdict
@@ -25,6 +27,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import ray
+import ray.cloudpickle
 from ray._private.state import available_resources_per_node
 from ray._raylet import (  # type: ignore[attr-defined]
     AuthenticationMode,
@@ -32,9 +35,11 @@ from ray._raylet import (  # type: ignore[attr-defined]
     Config,
     get_authentication_mode,
 )
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestration.errors import InfrastructureError, PlacementRefused
+from orchestration.errors import InfrastructureError, OtherCode, PlacementRefused
+from orchestration.host import PACKAGES
 from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.actor import ObjectHost
 from orchestration.ray_cluster.calls import Caller, Pulse, bounded
@@ -42,8 +47,14 @@ from orchestration.ray_cluster.cluster import RayCluster
 from orchestration.ray_cluster.doctor import DeadHost, Examination, RayFacts, examine
 from orchestration.ray_cluster.owner import RAY_PREFIX, hold
 from orchestration.ray_cluster.placement import Host, choose_hosts, cpus_of_actor, shortage
+from orchestration.ray_cluster.tasks import on_each_host
 from orchestration.ray_cluster.worker import Worker
+from raft_actor_node import origin as origin_module
+from raft_actor_node.origin import Origin, origin, origins
 from raft_actor_node.patience import Patience
+
+# By value, for a worker that has other code, or none, must answer too.
+ray.cloudpickle.register_pickle_by_value(origin_module)  # type: ignore[no-untyped-call]
 
 T = TypeVar("T")
 
@@ -61,6 +72,7 @@ _SILENCE_S = 15.0
 minute after that."""
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
+_CODE_TIMEOUT_S = 20.0
 _LONGEST_BASE = 24
 # Ray starts as many workers at a time as it believes to have CPUs; with 2 the first 15 actors take twice as long.
 _LEAST_CPUS = 4
@@ -81,6 +93,9 @@ class Backend:
     clock = DriverClock()
     load_options: Mapping[str, Any] = MappingProxyType({})
     """What a load generator is given beside its own: nothing, for its engine and its clock are the real ones."""
+
+    code: Mapping[str, Origin] = MappingProxyType({package: origin(package) for package in PACKAGES})
+    """What this program runs, as its source was when it began: by package."""
 
     def __init__(self, origin: str, hosts: Sequence[Host], private: bool) -> None:
         self.hosts = tuple(hosts)
@@ -108,9 +123,11 @@ class Backend:
         # Ray's processes die with the thread that started them, so this one lives as long as they may.
         caller = Caller()
         try:
-            connection = await caller.bounded("Ray", _CONNECT_TIMEOUT_S, lambda: _Connection(wanted))
+            with _advice(wanted):
+                connection = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, lambda: _Connection(wanted))
             try:
-                origin, hosts = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, connection.open)
+                with _advice(wanted):
+                    origin, hosts = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, connection.open)
                 backend = cls(origin, hosts, private=connection.private)
                 backend._pulse = Pulse(ray.nodes, _PULSE_S, _SILENCE_S)
                 try:
@@ -147,13 +164,15 @@ class Backend:
         """The cluster has been stopped."""
         self._clusters.discard(cluster)
 
-    async def host(self, factory: Callable[..., Any], *args: Any, on: Host | None = None, **kwargs: Any) -> Worker:
+    async def host(
+        self, factory: Callable[..., Any], *args: Any, on: Host | None = None, any_code: bool = False, **kwargs: Any
+    ) -> Worker:
         """An actor on the host `on`, of `hosts`, that holds `factory(*args, **kwargs)`; default: the driver's host.
 
         The factory, as a rule a class, must be importable there. The host may be one that offers no CPU. Raises
-        InfrastructureError, PlacementRefused, and what the factory raises.
+        InfrastructureError, PlacementRefused, OtherCode unless `any_code` will do, and what the factory raises.
         """
-        [worker] = await self.acquire([on or self._drivers_host()])
+        [worker] = await self.acquire([on or self._drivers_host()], any_code=any_code)
         try:
             await worker.create(factory, *args, **kwargs)
         except BaseException:
@@ -179,12 +198,22 @@ class Backend:
     async def check(self, plan: ClusterPlan) -> tuple[Host, ...]:
         """The hosts that the nodes of such a cluster would have now, one for each node; nothing is started.
 
-        Raises PlacementRefused, at once when hosts are missing, within 30 s when others use their CPUs, and
+        Raises PlacementRefused, at once when hosts are missing, within 30 s when others use their CPUs, OtherCode, and
         InfrastructureError.
         """
         chosen = await self._choose(plan.nodes, plan.placement)
-        await self._until_free(self._without_idle([*chosen, self._drivers_host()]))  # there the load generator is
+        needed = [*chosen, self._drivers_host()]  # there the load generator is
+        await self.check_code(needed)
+        await self._until_free(self._without_idle(needed))
         return chosen
+
+    async def check_code(self, hosts: Iterable[Host] | None = None) -> None:
+        """Raise OtherCode when what Ray starts on one of these hosts (default: all) imports other code than this
+        program. A host that does not answer is passed over: that shows elsewhere."""
+        for host, found in await _imported_on(dict.fromkeys(self.hosts if hosts is None else hosts)):
+            for package, *there in found:
+                if there[0] != self.code[package].digest:
+                    raise OtherCode.of(f"what Ray starts on {host}", package, Origin(*there), self.code[package])
 
     async def place(self, count: int, placement: Placement) -> list[Worker]:
         """One actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
@@ -205,12 +234,13 @@ class Backend:
         [worker] = await self.acquire([host])
         return worker
 
-    async def acquire(self, chosen: Sequence[Host]) -> list[Worker]:
-        """One actor on each chosen host: idle ones first, then new ones."""
+    async def acquire(self, chosen: Sequence[Host], *, any_code: bool = False) -> list[Worker]:
+        """One actor on each chosen host: idle ones first, then new ones. Raises OtherCode unless `any_code` will do."""
         await self._drop_lost({host.host_id for host in chosen})
         idle = [self._idle[host.host_id].pop() if self._idle[host.host_id] else None for host in chosen]
         try:
-            new = iter(await self._create([host for host, worker in zip(chosen, idle, strict=True) if worker is None]))
+            missing = [host for host, worker in zip(chosen, idle, strict=True) if worker is None]
+            new = iter(await self._create(missing, any_code))
         except BaseException:
             for worker in filter(None, idle):
                 self._take_back(worker, healthy=True)
@@ -232,7 +262,7 @@ class Backend:
         for worker, well in zip(idle, healthy, strict=True):
             self._take_back(worker, healthy=well)
 
-    async def _create(self, chosen: Sequence[Host]) -> list[Worker]:
+    async def _create(self, chosen: Sequence[Host], any_code: bool) -> list[Worker]:
         if not chosen:
             return []
         await self._until_free(chosen)
@@ -253,14 +283,19 @@ class Backend:
         actors = await _ask_head(make)
         workers = [Worker(actor, host, self._take_back) for actor, host in zip(actors, chosen, strict=True)]
         self._workers.update(workers)
+        same_code = asyncio.create_task(self.check_code(() if any_code else chosen))
         try:
             await asyncio.gather(*(worker.connect(_ACTOR_TIMEOUT_S) for worker in workers))
+            await same_code
         except BaseException as error:
             for worker in workers:
                 self._take_back(worker, healthy=False)
             if isinstance(error, InfrastructureError):
                 await self._check_alive(chosen)  # says it better
+                await same_code  # likewise
             raise
+        finally:
+            same_code.cancel()
         return workers
 
     async def _choose(self, count: int, placement: Placement) -> tuple[Host, ...]:
@@ -331,7 +366,7 @@ class _Connection:
 
     def open(self) -> tuple[str, list[Host]]:
         """Connect; what to call this Ray, and its hosts."""
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "job_config": _job()}
         try:
             if self._borrowed:
                 origin = "the connection that this program had, to"
@@ -377,6 +412,20 @@ class _Connection:
             os.close(self._held)
 
 
+@contextlib.contextmanager
+def _advice(wanted: str) -> Iterator[None]:
+    """Say what to look at when Ray does not answer at its start."""
+    try:
+        yield
+    except InfrastructureError as error:
+        if "did not answer" not in str(error):  # it says itself what is wrong
+            raise
+        look = f"see that its head runs and has CPU (ray status --address={wanted})"
+        if wanted == "local":
+            look = f"see that this machine has CPU (uptime), memory (free -m) and room in {tempfile.gettempdir()} (df)"
+        raise InfrastructureError(f"{str(error).rstrip('.')}; {look}, then try again") from error
+
+
 def _knock(address: str) -> None:
     """Raise OSError when nobody listens there; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
@@ -415,6 +464,12 @@ def _dead_hosts() -> list[DeadHost]:
     ]
 
 
+async def _imported_on(hosts: Iterable[Host]) -> list[tuple[Host, list[tuple[str, str, str]]]]:
+    """What a process that Ray starts imports for each package of this project, on each of the hosts that answer."""
+    outcomes = await on_each_host(origins, PACKAGES, hosts, timeout_s=_CODE_TIMEOUT_S)
+    return [(outcome.item, outcome.result) for outcome in outcomes if outcome.result is not None]
+
+
 def _free_cpus() -> dict[str, float]:
     """Host id to the CPUs that nobody uses, as Ray's head knew a moment ago."""
     available = available_resources_per_node()  # type: ignore[no-untyped-call]
@@ -444,26 +499,50 @@ def _private_environment() -> Iterator[None]:
     Ray's default would write a token into the home directory. With the token in the environment only this
     user's processes can use it. A RAY_AUTH_MODE that the user has set is left alone.
     """
-    ours = {"PYTHONPATH": os.pathsep.join(filter(None, (_import_root(), os.environ.get("PYTHONPATH"))))}
+    ours: dict[str, str | None] = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (_import_root(), os.environ.get("PYTHONPATH")))),
+        "PYTHONOPTIMIZE": None,  # at 2 there are no docstrings, and a part of Ray's does not start without its own
+    }
     if "RAY_AUTH_MODE" not in os.environ:
         ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
+    _set_environment(ours)
     try:
         _reread_authentication()
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set_environment(before)
+
+
+def _set_environment(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _reread_authentication() -> None:
     """Make Ray forget what it read from the environment when it was imported or last used."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+class _Final(list[str]):
+    """A list that stays as it is."""
+
+    def extend(self, _: Iterable[str]) -> None:
+        """Ray adds the folder in which the driver was started: its workers would look there before anywhere else."""
+
+
+def _job() -> JobConfig:
+    """Workers look where this program looks before its standard library, and in the same order."""
+    job = JobConfig()
+    library = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    before = itertools.takewhile(lambda place: place not in library, sys.path)
+    # They put each before those that are there.
+    job._py_driver_sys_path = _Final(reversed([str(Path(place).absolute()) for place in before]))
+    return job
 
 
 def _import_root() -> str:

@@ -399,7 +399,7 @@ class _Visit:
 
     async def begin(self, backend: Backend) -> None:
         """Have somebody there who answers."""
-        start = backend.host(Examiner, on=self.host)
+        start = backend.host(Examiner, on=self.host, any_code=True)
         self._worker, self.error = await _outcome(start, _START_TIMEOUT_S, "start an actor")
 
     async def ask(self) -> None:

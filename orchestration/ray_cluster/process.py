@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from orchestration.errors import NodeFailed, describe_exit
+from raft_actor_node.origin import Origin
 from raft_actor_node.patience import Patience
+from raft_actor_node.text import printable
 
 REPORT_FD_VARIABLE = "RAFT_REPORT_FD"
 """Names the descriptor on which a node reports its address once it is ready to serve."""
@@ -43,6 +45,8 @@ class Report(NamedTuple):
     address: str
     """host:port under which others reach it."""
     pid: int
+    code: Origin = Origin("", "")
+    """What it runs; a program that is not ours need not say so."""
 
 
 class Exit(NamedTuple):
@@ -51,30 +55,30 @@ class Exit(NamedTuple):
     exit_code: int
     """As `subprocess` gives it: negative for a signal."""
     log_tail: str
-    """The last lines it wrote."""
+    """The last lines that this process wrote."""
     time_ns: int
     """When its end was noticed, on the monotonic clock of its host."""
 
 
-def tail_of(path: Path) -> str:
-    """The last lines of a file; empty when it cannot be read."""
+def tail_of(path: Path, begin: int = 0) -> str:
+    """The last lines of a file from an offset on; empty when it cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            file.seek(max(begin, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return "\n".join(lines[-_TAIL_LINES:])
+    return "\n".join(map(printable, lines[-_TAIL_LINES:]))
 
 
 class NodeProcess:
     """A running node process. Made by `spawn`; all methods belong to the loop that ran it."""
 
-    def __init__(self, node_id: str, popen: subprocess.Popen[bytes], log_file: Path) -> None:
+    def __init__(self, node_id: str, popen: subprocess.Popen[bytes], log_file: Path, log_begin: int) -> None:
         self.node_id = node_id
         self.pid = popen.pid
         self._popen = popen
-        self._log_file = log_file
+        self._log_file, self._log_begin = log_file, log_begin
         # The child is not reaped yet, so the pid is certainly still its own here, and a pidfd stays with it.
         self._pidfd = os.pidfd_open(popen.pid)
         self._loop = asyncio.get_running_loop()
@@ -100,6 +104,7 @@ class NodeProcess:
         read_fd, write_fd = os.pipe()
         try:
             with log_file.open("ab") as log:
+                log_begin = log.tell()
                 popen = subprocess.Popen(  # noqa: ASYNC220 - it must run in this thread, see above; it takes 1 ms
                     [sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()), *command],
                     stdin=subprocess.PIPE,
@@ -115,7 +120,7 @@ class NodeProcess:
             raise
         finally:
             os.close(write_fd)
-        process = cls(node_id, popen, log_file)
+        process = cls(node_id, popen, log_file, log_begin)
         process._read_report(read_fd)
         await process._open_control(cast(IO[bytes], popen.stdin))
         return process
@@ -248,7 +253,8 @@ class NodeProcess:
         os.close(self._pidfd)
         if self._control is not None and not self._control.is_closing():
             self._control.abort()
-        self._exited.set_result(Exit(exit_code, tail_of(self._log_file), time.monotonic_ns()))
+        tail = tail_of(self._log_file, self._log_begin)
+        self._exited.set_result(Exit(exit_code, tail, time.monotonic_ns()))
 
 
 def _parse_report(line: bytes) -> Report:
@@ -259,4 +265,11 @@ def _parse_report(line: bytes) -> Report:
     if not isinstance(address, str) or not address.rpartition(":")[2].isdigit():
         raise ValueError(f"address: must be host:port, not {address!r}")
     pid = report.get("pid", 0)
-    return Report(address, pid if isinstance(pid, int) else 0)
+    return Report(address, pid if isinstance(pid, int) else 0, _parse_origin(report.get("code")))
+
+
+def _parse_origin(code: Any) -> Origin:
+    match code:
+        case [str(digest), str(place)]:
+            return Origin(digest, place)
+    return Origin("", "")

@@ -79,9 +79,9 @@ async def on_each_host(
 
     async def on(host: Host) -> TaskOutcome[Host, R]:
         there = NodeAffinitySchedulingStrategy(host.host_id, soft=False)
-        remote: Any = ray.remote(_call).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        remote: Any = ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
         try:
-            reference = await bounded("Ray", timeout_s, lambda: remote.remote(function, item))
+            reference = await bounded("Ray", timeout_s, lambda: remote.remote(item))
         except InfrastructureError as error:
             return TaskOutcome(host, None, str(error))
         return await _outcome(host, reference, timeout_s)

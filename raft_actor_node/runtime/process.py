@@ -27,6 +27,7 @@ from grpc_reflection.v1alpha import reflection
 from raft_actor_node.channels import server_options
 from raft_actor_node.config import NodeConfig, unwise
 from raft_actor_node.errors import BindError
+from raft_actor_node.origin import origin
 from raft_actor_node.pb import (
     chaos_pb2,
     chaos_pb2_grpc,
@@ -177,7 +178,8 @@ class Owner:
 
     def announce(self, node_id: str, address: str) -> None:
         """Report the port, then listen."""
-        line = json.dumps({"node_id": node_id, "address": address, "pid": os.getpid()}) + "\n"
+        report = {"node_id": node_id, "address": address, "pid": os.getpid(), "code": origin("raft_actor_node")}
+        line = json.dumps(report) + "\n"
         descriptor = os.environ.get(REPORT_FD_VARIABLE)
         if descriptor is None:
             sys.stdout.write(line)

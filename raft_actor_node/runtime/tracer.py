@@ -15,7 +15,7 @@ from itertools import islice
 from time import monotonic_ns
 
 from raft_actor_node.core import TraceEvent
-from raft_actor_node.errors import ConfigError
+from raft_actor_node.errors import ConfigError, DiskError
 
 REMEMBERED = 2048
 
@@ -26,7 +26,7 @@ class Tracer:
 
     def __init__(self, node_id: str, path: str | None, clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self._node_id = node_id
-        self._clock_ns = clock_ns
+        self._path, self._clock_ns = path, clock_ns
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else None
         except OSError as error:
@@ -36,7 +36,7 @@ class Tracer:
         self._news = asyncio.Event()
 
     def record(self, events: Sequence[TraceEvent]) -> None:
-        """Take in what one step told. Raises OSError when the file does not take it: what is not on record must
+        """Take in what one step told. Raises DiskError when the file does not take it: what is not on record must
         not leave the node."""
         now_ns = self._clock_ns()
         lines = []
@@ -47,8 +47,11 @@ class Tracer:
                 lines.append(self._line(now_ns, event))
         if self._file is not None:
             data = "".join(lines).encode()
-            while data:
-                data = data[os.write(self._file, data) :]
+            try:
+                while data:
+                    data = data[os.write(self._file, data) :]
+            except OSError as error:
+                raise DiskError(f"trace_file: {self._path}: cannot be written: {error.strerror}") from error
         self._news.set()
         self._news = asyncio.Event()
 

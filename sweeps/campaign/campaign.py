@@ -25,7 +25,7 @@ from typing import Any
 
 from chaos.verdict import Verdict
 from sweeps.campaign.life import SeedResult, run_seed
-from sweeps.results import new_directory
+from sweeps.results import new_directory, writing
 
 BARS: dict[str, int] = {
     "leader changes": 50,
@@ -240,6 +240,7 @@ async def _on_ray(campaign: Campaign, view: View, address: str | None) -> None:
     async with Backend.connect(address) as backend:
         campaign.where = backend.description
         view.note(backend.description)
+        await backend.check_code()
         cpus = (os.cpu_count() or 1) if backend.private else int(sum(host.cpus for host in backend.hosts))
         campaign.begin()
         tasks = run_tasks(
@@ -272,22 +273,27 @@ class Report:
     @cached_property
     def path(self) -> Path:
         """The directory, made when there is something to write; no other campaign of the same second has it."""
-        return new_directory(self._first_choice)
+        with writing(self._first_choice):
+            made = new_directory(self._first_choice)
+        return made  # noqa: RET504 - a context manager could swallow the error, as types go
 
     def story(self, result: SeedResult) -> Path:
         """Write the story of a seed, and its picture if there is one; returns the path of the story."""
         path = self.path / f"seed-{result.seed}.txt"
         details = [finding.detail for finding in result.findings if finding.detail and finding.verdict != "ok"]
         text = "\n".join((*describe(result), "", *details, LEGEND, "", *result.story, ""))
-        path.write_text(text, encoding="utf-8")
+        with writing(path):
+            path.write_text(text, encoding="utf-8")
         if result.picture:
-            path.with_suffix(".svg").write_text(result.picture, encoding="utf-8")
+            with writing(picture := path.with_suffix(".svg")):
+                picture.write_text(result.picture, encoding="utf-8")
         return path
 
     def summary(self, campaign: Campaign) -> None:
         """Write what the campaign found."""
         text = json.dumps(campaign.as_json(), indent=1)
-        (self.path / "campaign.json").write_text(text + "\n", encoding="utf-8")
+        with writing(path := self.path / "campaign.json"):
+            path.write_text(text + "\n", encoding="utf-8")
 
 
 def describe(result: SeedResult) -> list[str]:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from orchestration.ray_cluster import tasks
-from orchestration.ray_cluster.connect import Backend
 from orchestration.ray_cluster.tasks import TaskOutcome, run_tasks
+from tests.ray_head import private_ray
 
 
 async def test_tasks_on_ray() -> None:
-    async with Backend.connect("local"):
+    async with private_ray():
         await _every_item_has_an_outcome()
         await _one_that_takes_too_long_is_ended()
         await _what_is_left_is_ended()

@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -174,6 +175,24 @@ INVOKED = line(0, "invoke", "put", 5, 1)
             [line(0, "invoke", "get", 1), {"process": 0, "type": "ok", "f": "get", "time": 2}],
             ":2: value: what was read is missing",
         ),
+        ([line([], "invoke", "put", 5)], ":1: process: must be an integer, not []"),
+        (['{"value": ' + "7" * 5000 + "}"], ":1: 7777777777... is too large: an integer of 5000 digits"),
+        (['{"value": [-' + "7" * 5000 + "]}"], ":1: -777777777... is too large: an integer of 5000 digits"),
+        (['{"value": 1e999}'], ":1: 1e999 is too large"),
+        (['{"value": {"a": -1' + "0" * 400 + ".5}}"], ":1: -100000000... is too large"),
+        (['{"value": -Infinity}'], ":1: -Infinity is not a number"),
+        (['{"process": 0, "process": 0}'], ':1: "process" stands twice in an object'),
+        (['{"process": 0, "value": {"a\\n": 1, "b": 2, "a\\n": 1}}'], ':1: "a\\n" stands twice in an object'),
+        ([line(0, "invoke", "put", 1 << 63, 1)], ":1: time: must fit into 64 bits, not 9223372036854775808"),
+        ([line(-(1 << 63) - 1, "invoke", "put", 1, 1)], ":1: process: must fit into 64 bits"),
+        ([line(0, "invoke", "put", 1, 1, bytes=10**400)], ":1: bytes: must fit into 64 bits, not 1000"),
+        ([line(0, "invoke", "put", 1, 1, error=1 << 64)], ":1: error: must fit into 64 bits"),
+        (
+            [line(0, "invoke", "append", 1, 5), line(0, "ok", "append", 2, 5, observed=1 << 64)],
+            ":2: observed: must fit into 64 bits",
+        ),
+        ([f'{{"value": {"[" * 100}1{"]" * 100}}}'], ":1: is nested more than 100 deep"),
+        ([f'{{"value": {"[" * 99}{{"a": 1}}{"]" * 99}}}'], ":1: is nested more than 100 deep"),
     ],
 )
 def test_one_clear_line_for_what_is_no_history(tmp_path: Path, lines: list[Any], message: str) -> None:
@@ -181,6 +200,50 @@ def test_one_clear_line_for_what_is_no_history(tmp_path: Path, lines: list[Any],
         read(tmp_path, *lines)
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 2
+
+
+def test_numbers_and_nesting_as_large_as_allowed_are_judged(tmp_path: Path) -> None:
+    deep: Any = 1
+    for _ in range(99):
+        deep = [deep]
+    for value in (int("7" * 4300), -(10**4299), 1.7e308, deep, {"a": {"b": [{}]}}, [[]] * 200):
+        history = read(
+            tmp_path,
+            line(0, "invoke", "put", -(1 << 63), value),
+            line(0, "ok", "put", 0, value),
+            line(1, "invoke", "get", (1 << 63) - 2),
+            line(1, "ok", "get", (1 << 63) - 1, "another"),
+        )
+        result = check(history)
+        assert result.verdict == "violated", result.reason
+        assert result.violation is not None
+        assert len(result.violation.as_text()) < 1000
+        assert len(result.violation.as_svg()) < 10_000
+
+
+@pytest.mark.parametrize(("read_value", "verdict"), [([], "ok"), (None, "violated"), ([None], "violated")])
+def test_an_empty_list_is_a_value_of_a_key_that_exists(tmp_path: Path, read_value: Any, verdict: str) -> None:
+    put, get = line(0, "invoke", "put", 1, []), line(1, "invoke", "get", 3)
+    history = read(tmp_path, put, line(0, "ok", "put", 2, []), get, line(1, "ok", "get", 4, read_value))
+    assert check(history).verdict == verdict
+
+
+FOREIGN = "a\n\x1b[31m\x00<b>&\ud800\x85\u202e\u2028"
+
+
+def test_what_stands_in_a_history_cannot_command_a_terminal(tmp_path: Path) -> None:
+    """Neither as a key nor as a value, nor inside of one; and it can be written to files."""
+    for value in (FOREIGN, {FOREIGN: FOREIGN}, [FOREIGN, 2]):
+        lines = [line(0, "invoke", "put", 1, 1), line(0, "ok", "put", 2, 1), line(1, "invoke", "get", 3)]
+        lines.append(line(1, "ok", "get", 4, value))
+        result = check(read(tmp_path, *({**each, "key": FOREIGN} for each in lines)))
+        assert result.violation is not None
+        text, picture = result.violation.as_text(), result.violation.as_svg()
+        for shown in (result.reason, *text.split("\n"), *picture.split("\n")):
+            assert shown.isprintable()
+            shown.encode()
+        assert result.reason.startswith(r"key 'a\n\x1b[3")
+        ElementTree.fromstring(picture)
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from raft_actor_node.client import KVClient
 from raft_actor_node.client_probe import NodeProbe
 from raft_actor_node.config import ClientSettings, NodeConfig, RaftSettings, StorageSettings, TransportSettings
 from raft_actor_node.links import LinkRule
+from raft_actor_node.origin import origin
 from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.units import Range
 
@@ -35,6 +36,8 @@ PATIENCE_S = 20.0
 """How long a condition may take to come true before a test fails: far more than it ever should."""
 PATIENT = TransportSettings(connect_timeout=PATIENCE_S, probe_timeout=PATIENCE_S)
 """How the tests themselves reach the nodes."""
+RETRY_BUDGET_S = 3 * PATIENCE_S
+"""Of a client of which a test says nothing else: what it asks succeeds, also on a machine that does much else."""
 
 COMMAND = "default"
 """What a node process runs; tests.mutants.plugin has it run a planted bug."""
@@ -87,9 +90,9 @@ class LocalCluster:
 
     def _spec(self, node_id: str) -> NodeSpec:
         config = self.config.model_copy(update={"node_id": node_id}).model_dump(mode="json")
-        return NodeSpec(
-            node_id, self.config.cluster_id, "cell", config, COMMAND, str(Path.cwd()), "127.0.0.1", "127.0.0.1", 30.0
-        )
+        places = str(Path.cwd()), "127.0.0.1", "127.0.0.1"
+        code = origin("raft_actor_node")
+        return NodeSpec(node_id, self.config.cluster_id, "cell", config, COMMAND, *places, 30.0, code)
 
     async def __aenter__(self) -> LocalCluster:
         try:
@@ -215,7 +218,8 @@ class LocalCluster:
         return status
 
     async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient:
-        """A client; with `only` it knows just these nodes."""
+        """A client; with `only` it knows just these nodes. It is patient, unless `settings` say otherwise."""
+        settings = {"retry_budget": RETRY_BUDGET_S, **settings}
         addresses = {i: a for i, a in self.book.addresses().items() if not only or i in only}
         client = KVClient(addresses, settings=ClientSettings(**settings), transport=PATIENT)
         await client.__aenter__()

@@ -25,7 +25,7 @@ async def test_a_drop_is_a_timeout_on_a_unary_call(one: LocalCluster, lost: str)
     """Nothing until the deadline, then DEADLINE_EXCEEDED; and the retry gets the original result."""
     async with grpc.aio.insecure_channel(one.address("n1")) as channel:
         kv = kv_pb2_grpc.KVStub(channel)
-        session = (await kv.OpenSession(kv_pb2.OpenSessionRequest(), timeout=5)).session_id
+        session = (await kv.OpenSession(kv_pb2.OpenSessionRequest(), timeout=PATIENCE_S)).session_id
         ends = ("clients", "n1") if lost == "requests" else ("n1", "clients")
         await one.set_links([LinkRule(from_id=ends[0], to_id=ends[1], messages=lost, drop=1.0)])
         request = kv_pb2.AppendRequest(key=b"k", value=b"abc", session_id=session, sequence=1)
@@ -40,8 +40,8 @@ async def test_a_drop_is_a_timeout_on_a_unary_call(one: LocalCluster, lost: str)
         assert len(log) == (0 if lost == "requests" else 1), (
             "a lost request never reaches the handler; a lost reply does"
         )
-        assert (await kv.Append(request, timeout=5)).length == 3
-        assert (await kv.Get(kv_pb2.GetRequest(key=b"k"), timeout=5)).value == b"abc"
+        assert (await kv.Append(request, timeout=PATIENCE_S)).length == 3
+        assert (await kv.Get(kv_pb2.GetRequest(key=b"k"), timeout=PATIENCE_S)).value == b"abc"
 
 
 @pytest.mark.parametrize("lost", ["requests", "replies"])
@@ -140,11 +140,12 @@ async def test_sessions_survive_leader_change_and_restart_of_every_node(three: L
         """The length, from whoever leads now."""
         leader = await three.leader()
         async with grpc.aio.insecure_channel(three.address(leader)) as channel:
-            return (await kv_pb2_grpc.KVStub(channel).Append(request, timeout=5)).length
+            return (await kv_pb2_grpc.KVStub(channel).Append(request, timeout=PATIENCE_S)).length
 
     leader = await three.leader()
     async with grpc.aio.insecure_channel(three.address(leader)) as channel:
-        session = (await kv_pb2_grpc.KVStub(channel).OpenSession(kv_pb2.OpenSessionRequest(), timeout=5)).session_id
+        asked = kv_pb2_grpc.KVStub(channel).OpenSession(kv_pb2.OpenSessionRequest(), timeout=PATIENCE_S)
+        session = (await asked).session_id
     request = kv_pb2.AppendRequest(key=b"k", value=b"abc", session_id=session, sequence=1)
     assert await call(request) == 3
     await three.kill(leader)
@@ -253,7 +254,7 @@ async def test_a_follower_names_the_leader(three: LocalCluster) -> None:
     leader = await three.leader()
     async with grpc.aio.insecure_channel(three.address(three.others(leader)[0])) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await kv_pb2_grpc.KVStub(channel).Put(kv_pb2.PutRequest(key=b"k", value=b"v"), timeout=5)
+            await kv_pb2_grpc.KVStub(channel).Put(kv_pb2.PutRequest(key=b"k", value=b"v"), timeout=PATIENCE_S)
         assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
         metadata = dict(caught.value.trailing_metadata() or ())
         detail = kv_pb2.ErrorDetail.FromString(metadata["raft-error-bin"])  # type: ignore[arg-type]
@@ -264,12 +265,12 @@ async def test_a_follower_names_the_leader(three: LocalCluster) -> None:
 async def test_sessions_and_sequences_are_judged(one: LocalCluster) -> None:
     async with grpc.aio.insecure_channel(one.address("n1")) as channel:
         kv = kv_pb2_grpc.KVStub(channel)
-        session = (await kv.OpenSession(kv_pb2.OpenSessionRequest(), timeout=5)).session_id
+        session = (await kv.OpenSession(kv_pb2.OpenSessionRequest(), timeout=PATIENCE_S)).session_id
 
         async def code(session_id: int, sequence: int, value: bytes) -> str:
             request = kv_pb2.PutRequest(key=b"k", value=value, session_id=session_id, sequence=sequence)
             try:
-                await kv.Put(request, timeout=5)
+                await kv.Put(request, timeout=PATIENCE_S)
             except grpc.aio.AioRpcError as error:
                 return f"{error.code().name} {error.details().split(':')[0]}"
             return "OK"
@@ -280,7 +281,7 @@ async def test_sessions_and_sequences_are_judged(one: LocalCluster) -> None:
         assert await code(session, 4, b"four") == "UNAVAILABLE SEQUENCE_STALE"
         assert await code(session, 0, b"zero") == "INVALID_ARGUMENT BAD_ARGUMENT"
         assert await code(999_999, 1, b"x") == "FAILED_PRECONDITION SESSION_UNKNOWN"
-        assert (await kv.Get(kv_pb2.GetRequest(key=b"k"), timeout=5)).value == b"five"
+        assert (await kv.Get(kv_pb2.GetRequest(key=b"k"), timeout=PATIENCE_S)).value == b"five"
 
 
 async def test_appended_then_leadership_lost_is_unknown(steady_three: LocalCluster) -> None:

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from raft_actor_node.pb import chaos_pb2, chaos_pb2_grpc, inspection_pb2, raft_pb2, raft_pb2_grpc
-from tests.cluster.local import LEADER, LocalCluster, eventually
+from tests.cluster.local import LEADER, PATIENCE_S, LocalCluster, eventually
 
 
 def config(directory: Path, **changes: Any) -> str:
@@ -207,7 +207,7 @@ def test_a_node_with_the_log_of_other_members_is_exit_5_and_names_both_lists(tmp
 async def test_health_and_reflection(three: LocalCluster) -> None:
     address = three.address("n1")
     async with grpc.aio.insecure_channel(address) as channel:
-        reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
     def listed() -> set[str]:
@@ -224,7 +224,7 @@ async def test_chaos_answers_only_where_it_was_enabled(tmp_path: Path) -> None:
         address = json.loads(process.stdout.readline())["address"]
         async with grpc.aio.insecure_channel(address) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await chaos_pb2_grpc.ChaosStub(channel).SetLinks(chaos_pb2.SetLinksRequest(), timeout=5)
+                await chaos_pb2_grpc.ChaosStub(channel).SetLinks(chaos_pb2.SetLinksRequest(), timeout=PATIENCE_S)
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
         process.terminate()
         process.communicate(timeout=10)
@@ -312,7 +312,7 @@ async def test_a_second_leader_in_the_term_stops_the_node(three: LocalCluster) -
                 members=three.node_ids,
             )
         )
-        end = await asyncio.wait_for(three.supervisors[follower].wait(), 10)
+        end = await asyncio.wait_for(three.supervisors[follower].wait(), PATIENCE_S)
     three.live.discard(follower)
     assert end.exit_code == 7
     assert "election safety" in end.log_tail

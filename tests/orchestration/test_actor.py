@@ -7,15 +7,18 @@ import json
 import os
 import pickle
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestration.errors import NodeFailed, describe_exit
+from orchestration.errors import InfrastructureError, NodeFailed, OtherCode, describe_exit
 from orchestration.ray_cluster import actor
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, ObjectHost
+from raft_actor_node.config import NodeConfig
+from raft_actor_node.origin import Origin, origin
 from tests.orchestration.waiting import gone
 
 PROGRAM = """
@@ -44,7 +47,15 @@ def supervisor(folder: Path, *, storage: str = "auto", program: str = PROGRAM) -
     config: dict[str, Any] = {"node_id": "n1", "storage": {"dir": storage, "fsync": "always"}}
     command = (sys.executable, "-c", program)
     return NodeSupervisor(
-        NodeSpec("n1", "run", "cell", config, command, str(folder), "127.0.0.1", "host.example", 10.0)
+        NodeSpec("n1", "run", "cell", config, command, str(folder), "127.0.0.1", "host.example", 10.0, Origin("", ""))
+    )
+
+
+def default_node(folder: Path, code: Origin) -> NodeSupervisor:
+    """Of the project's own program, by a driver that has this code."""
+    config = NodeConfig(cluster_id="c", node_id="n1", members=["n1"], storage={"dir": "auto"}).model_dump(mode="json")  # type: ignore[arg-type]
+    return NodeSupervisor(
+        NodeSpec("n1", "run", "cell", config, "default", str(folder), "127.0.0.1", "127.0.0.1", 30.0, code)
     )
 
 
@@ -96,6 +107,46 @@ async def test_storage_where_the_user_wants_it(temporary: Path) -> None:
     assert "disk/run/cell/n1" in tree(temporary)
     await node.remove_files()
     assert tree(temporary) == ["disk", "scratch"]
+
+
+async def test_a_node_runs_the_code_of_its_driver(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies in the folder that it is started in, or on the path of its host."""
+    for name in ("there/raft_actor_node/__init__", "here/raft_actor_node/__init__", "here/grpc", "here/asyncio"):
+        file = temporary / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("raise SystemExit('other code')\n")
+    monkeypatch.setenv("PYTHONPATH", str(temporary / "there"))
+    node = default_node(temporary / "here", origin("raft_actor_node"))
+    started = await node.start([], bootstrap=True)
+    assert os.readlink(f"/proc/{started.pid}/cwd") == str(temporary / "here")  # noqa: PTH115 - an async function
+    await node.close()
+
+
+async def test_a_node_that_has_other_code_than_its_driver_is_refused(temporary: Path) -> None:
+    node = default_node(temporary, Origin("0123456789ab", "/of/the/driver"))
+    with pytest.raises(OtherCode) as refused:
+        await node.start([], bootstrap=True)
+    here = origin("raft_actor_node")
+    assert str(refused.value).startswith(
+        f"node n1 has other code than the driver: raft_actor_node {here.digest} in {here.place}, "
+        "not 0123456789ab in /of/the/driver; "
+    )
+    assert "\n" not in str(refused.value)
+    assert node._process is not None
+    assert gone(node._process.pid)
+    await node.close()
+
+
+async def test_a_host_whose_disk_is_full_is_told_with_the_file(temporary: Path) -> None:
+    node = supervisor(temporary)
+    node._config_file.parent.mkdir(parents=True)
+    node._config_file.symlink_to("/dev/full")
+    with pytest.raises(InfrastructureError) as failed:
+        await node.start([], bootstrap=True)
+    assert str(failed.value) == (
+        f"node n1 on {socket.gethostname()} cannot be started: {node._scratch}: No space left on device; make room"
+    )
+    await node.close()
 
 
 async def test_start_replaces_what_runs(temporary: Path) -> None:

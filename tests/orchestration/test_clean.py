@@ -21,6 +21,7 @@ from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor
 from orchestration.ray_cluster.leftovers import Cleaned, clean, clean_hosts
 from orchestration.ray_cluster.owner import OWNER_VARIABLE, Leftover, end_process, hold, start_ticks
 from raft_actor_node.config import NodeConfig
+from raft_actor_node.origin import Origin
 from tests.orchestration.waiting import eventually, gone
 
 SLEEP = (sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)")
@@ -200,7 +201,9 @@ async def test_a_private_ray_is_left_over_when_its_driver_and_its_guard_are_gone
 def supervisor(program: str) -> NodeSupervisor:
     config = NodeConfig(cluster_id="c", node_id="n1", members=["n1"]).model_dump(mode="json")
     command = (sys.executable, "-c", program)
-    return NodeSupervisor(NodeSpec("n1", "run", "cell", config, command, "/", "127.0.0.1", "127.0.0.1", 10.0))
+    return NodeSupervisor(
+        NodeSpec("n1", "run", "cell", config, command, "/", "127.0.0.1", "127.0.0.1", 10.0, Origin("", ""))
+    )
 
 
 TWO = """

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 import threading
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -22,8 +26,17 @@ class Head:
         self.hosts = [HEAD, ONE, TWO]
         self.free = {"id-2": 1.0, "id-3": 1.0}
         self.asked = 0
+        self.code: dict[str, tuple[str, str]] = {}
+        """By package, where the second host has another than this program."""
+        monkeypatch.setattr(connect, "_imported_on", self._imported_on)
         monkeypatch.setattr(connect, "_live_hosts", lambda: list(self.hosts))
         monkeypatch.setattr(connect, "_free_cpus", self._free_cpus)
+
+    async def _imported_on(self, hosts: Iterable[Host]) -> list[tuple[Host, list[tuple[str, str, str]]]]:
+        def found(host: Host) -> dict[str, tuple[str, str]]:
+            return {**Backend.code, **(self.code if host == TWO else {})}
+
+        return [(host, [(package, *code) for package, code in found(host).items()]) for host in hosts if host != HEAD]
 
     def _free_cpus(self) -> dict[str, float]:
         self.asked += 1
@@ -41,6 +54,29 @@ async def test_the_hosts_of_a_plan_are_told_and_looked_up_anew(head: Head) -> No
     assert backend.hosts == (HEAD, ONE, TWO)
     head.hosts = [HEAD, TWO]
     assert await backend.check(ClusterPlan(nodes=3)) == (TWO, TWO, TWO)
+
+
+@pytest.mark.parametrize(
+    ("package", "there", "shown"),
+    [
+        ("raft_actor_node", ("0123456789ab", "/other/raft_actor_node"), "0123456789ab in /other/raft_actor_node"),
+        ("chaos", ("ba9876543210", "/mine/chaos.py"), "ba9876543210 in /mine/chaos.py"),
+        ("sweeps", ("", ""), "none"),
+    ],
+)
+async def test_a_host_with_other_code_is_refused_where_it_is_needed(
+    head: Head, package: str, there: tuple[str, str], shown: str
+) -> None:
+    head.code = {package: there}
+    backend = Backend("a test", [HEAD], private=False)
+    with pytest.raises(PlacementRefused) as refused:
+        await backend.check(ClusterPlan(nodes=2))
+    here = Backend.code[package]
+    assert str(refused.value) == (
+        f"what Ray starts on 10.0.0.3 (host3) has other code than the driver: {package} {shown}, not {here.digest} in"
+        f" {here.place}; install the same there, or start this program again if its own code has changed"
+    )
+    assert await backend.check(ClusterPlan(nodes=1)) == (ONE,)
 
 
 async def test_too_few_hosts_are_refused_without_a_wait(head: Head) -> None:
@@ -101,3 +137,45 @@ async def test_a_head_that_does_not_answer_does_not_keep_us(head: Head, monkeypa
     monkeypatch.setattr(connect, "_live_hosts", broken)
     with pytest.raises(InfrastructureError, match=r"Ray's head did not answer: Failed to get all node info\.$"):
         await backend.check(ClusterPlan(nodes=2))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "advice"),
+    [
+        ("local", "see that this machine has CPU (uptime), memory (free -m) and room in /tmp (df), then try again"),
+        ("10.0.0.1:6379", "see that its head runs and has CPU (ray status --address=10.0.0.1:6379), then try again"),
+    ],
+)
+async def test_a_ray_that_does_not_answer_at_its_start_says_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, advice: str
+) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(connect, "_CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connect, "_Connection", lambda _: never.wait())
+    monkeypatch.setattr(connect.tempfile, "gettempdir", lambda: "/tmp")
+    try:
+        with pytest.raises(InfrastructureError) as failed:
+            async with Backend.connect(wanted):
+                pass
+    finally:
+        never.set()
+    assert str(failed.value) == f"Ray ({wanted}) did not answer within 0.05 s; {advice}"
+
+
+def test_the_processes_of_a_private_ray_keep_their_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them does not start without, and nothing answers then."""
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    with connect._private_environment():
+        assert "PYTHONOPTIMIZE" not in os.environ
+    assert os.environ["PYTHONOPTIMIZE"] == "2"
+
+
+def test_workers_look_where_the_driver_looks_and_not_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = sysconfig.get_path("stdlib")
+    monkeypatch.setattr(connect.sys, "path", ["/of/the/script", "", library, "/of/packages"])
+    job = connect._job()
+    job._py_driver_sys_path.extend(["/of/the/script", "/where/it/stands"])  # as Ray does when it connects
+    workers = ["/of/a/worker"]
+    for place in job._get_proto_job_config().py_driver_sys_path:  # as its workers do
+        workers.insert(0, place)
+    assert workers == ["/of/the/script", str(Path.cwd()), "/of/a/worker"], "an empty place is the folder it stands in"

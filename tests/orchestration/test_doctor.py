@@ -54,7 +54,8 @@ class FakeBackend:
     async def ray_facts(self) -> RayFacts:
         return RAY
 
-    async def host(self, factory: Any, *, on: Host) -> FakeWorker:
+    async def host(self, factory: Any, *, on: Host, any_code: bool) -> FakeWorker:
+        assert any_code, "which code it has is one of the questions"
         worker = FakeWorker(await _settled(self.factories.get(on.name, factory)()), on)
         self.workers.append(worker)
         return worker

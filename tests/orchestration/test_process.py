@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from orchestration.errors import NodeFailed
+from orchestration.plan import NodeExit
 from orchestration.ray_cluster import process as process_module
 from orchestration.ray_cluster.process import NodeProcess
 from tests.orchestration.waiting import eventually, gone, state
@@ -43,7 +44,7 @@ async def started(tmp_path: Path, program: str) -> NodeProcess:
 
 async def test_report_and_control_lines(tmp_path: Path) -> None:
     process = await spawn(tmp_path, ECHO)
-    assert await process.report(10.0) == ("127.0.0.1:4000", process.pid)
+    assert await process.report(10.0) == ("127.0.0.1:4000", process.pid, ("", ""))
     process.send({"addresses": {"n1": {"address": "127.0.0.1:4000", "epoch": 1}}})
     log = tmp_path / "n1.log"
     await eventually(lambda: "got" in log.read_text(), "the control line arrives")
@@ -123,6 +124,37 @@ async def test_log_is_kept_over_lives_and_its_tail_is_short(tmp_path: Path) -> N
         end = await process.wait()
     assert end.log_tail.splitlines() == [f"1 {i}" for i in range(980, 1000)]
     assert (tmp_path / "n1.log").read_text().startswith("0 0\n0 1\n")
+
+
+async def test_the_last_words_are_those_of_the_life_that_ended(tmp_path: Path) -> None:
+    await (await spawn(tmp_path, "print('12:00:00.000 CRITICAL n1: of an earlier life')")).wait()
+    end = await (await spawn(tmp_path, "print('of this one')")).wait()
+    assert end.log_tail == "of this one"
+
+
+WHY = (
+    "12:00:00.123 CRITICAL n1: DiskError: /logs/n1: the disk failed: No space left on device; nothing more is promised"
+)
+NOTICE = "I0000 00:00:1764.1 12 chttp2_transport.cc:1250] ipv4:127.0.0.1:1: Got goaway [0] err=UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"),
+    [
+        (f"12:00:00.001 INFO n1: recovered 0 entries\n{WHY}\n{NOTICE}", WHY),
+        (f"raft_actor_node: bind_host: no port\n{NOTICE}\n\n", "raft_actor_node: bind_host: no port"),
+        ("words of another program\nits last words\n", "its last words"),
+        (f"12:00:00.001 WARNING n1: not this\n{NOTICE}", NOTICE),
+        ("", ""),
+    ],
+)
+def test_the_line_that_says_why_is_told_first(tail: str, said: str) -> None:
+    how = "exit code 6 (disk error)"
+    why = f"{how}: {said}" if said else how
+    assert str(NodeFailed("n1", f"ended before it served: {how}", 6, tail)).splitlines()[0] == (
+        f"node n1: ended before it served: {why}"
+    )
+    assert str(NodeExit("n1", "exit", 6, tail, 0, "10.0.0.1")) == f"node n1 on host 10.0.0.1 ended (exit): {why}"
 
 
 async def test_terminate_in_order(tmp_path: Path) -> None:

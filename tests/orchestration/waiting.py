@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
-async def eventually(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
     """Wait until the condition holds. Fails with `what` it waited for."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -56,7 +56,7 @@ def test_clients_count_on_one_key_over_a_crash_of_the_leader(world: WorldName, t
     """Compare-and-swap by many: each number is won once; what is unknown counts once or not at all."""
 
     async def story(cluster: Stage) -> None:
-        clients = [await cluster.client(rpc_timeout=1.0, retry_budget=15.0) for _ in range(4)]
+        clients = [await cluster.client(rpc_timeout=1.0, retry_budget=60.0) for _ in range(4)]
         await clients[0].put(b"k", b"0")
         won: list[int] = []
         unknown: list[int] = []

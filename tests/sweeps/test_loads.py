@@ -31,7 +31,7 @@ from tests.sweeps.fakes import FakeBackend, FakeCluster, FakeEngine, FakeWorker,
 from tests.sweeps.test_runner import BRIEF, execute, sweep
 
 MS, S = 10**6, 10**9
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 HERE = socket.gethostname()
 ID = 1 << 40
 HEAD, *HOSTS = [Host(f"h{n}", f"10.0.0.{n}", 1.0, is_driver=n == 0, name=f"host{n}") for n in range(5)]

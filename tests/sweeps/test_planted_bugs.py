@@ -21,6 +21,7 @@ from sweeps.checking import check_run
 from sweeps.live import PlainView
 from sweeps.results import StoredRun, read_run
 from sweeps.spec import read_source
+from tests.ray_head import private_ray
 from tests.sweeps.buggy_node import BUGS
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
@@ -41,7 +42,7 @@ def judge() -> None:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def backend() -> AsyncIterator[Backend]:
     """One private Ray for all of them."""
-    async with Backend.connect("local") as connected:
+    async with private_ray() as connected:
         yield connected
 
 

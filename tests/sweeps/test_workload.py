@@ -22,7 +22,7 @@ from sweeps.workload import Arrivals, Choices, LoadGenerator, LoadResult
 from tests.client.fakes import FakeNode, book
 from tests.sweeps.fakes import FakeEngine
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 def generator(load: LoadSettings, engine: Any = FakeEngine, longest_value: int = 1 << 20) -> LoadGenerator:

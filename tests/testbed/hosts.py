@@ -163,7 +163,7 @@ class Testbed:
 
     def __init__(self, hosts: int = 4, *, shared: Sequence[Path] = ()) -> None:
         self._count = hosts
-        self._shared = [path.resolve() for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), *shared)]
+        self.shared = [path.resolve() for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), *shared)]
         self._members: list[Host] = []
         self.folder = Path()
 
@@ -212,7 +212,7 @@ class Testbed:
     def renew(self, host: Host) -> Host:
         """A new machine in the place of one that is lost: its name, address and clock, and an empty disk."""
         folder = host.folder.with_name(f"{host.name}-{uuid.uuid4().hex[:8]}")
-        new = Host(host.name, host.address, host.clock_offset_ns // 10**9, folder, self._shared)
+        new = Host(host.name, host.address, host.clock_offset_ns // 10**9, folder, self.shared)
         self._members[self._members.index(host)] = new
         new.wait_ready()
         self._record()
@@ -239,7 +239,7 @@ class Testbed:
         (self.folder / "names").write_text(f"127.0.0.1 localhost\n{table}")
         for i, (name, address) in enumerate(zip(names, addresses, strict=True)):
             offset_s = _CLOCK_STEP_S * max(0, i - 1)
-            self._members.append(Host(name, address, offset_s, self.folder / name, self._shared))
+            self._members.append(Host(name, address, offset_s, self.folder / name, self.shared))
         for host in self._members:
             host.wait_ready()
         self._record()

@@ -18,7 +18,7 @@ def test_a_seed_has_one_digest_for_any_hash_seed() -> None:
     program = f"from tests.orchestration.sim.runs import simulate; print(simulate({SEED}).digest)"
     digests = []
     for hash_seed in ("0", "1", "4242"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path.cwd())}
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[3])}
         done = subprocess.run(
             [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
         )
