@@ -105,7 +105,7 @@ class LimitSettings(Section):
     turn_answer_bytes: Annotated[Size, Field(ge=1024)] = 1024 * 1024
     """Bytes of answers to gets that are made in one turn of the event loop, and that wait for the client of one stream;
     a single longer answer is made alone."""
-    turn_apply_bytes: Annotated[Size, Field(ge=1024)] = 4 * 1024 * 1024
+    turn_apply_bytes: Annotated[Size, Field(ge=1024)] = 2 * 1024 * 1024
     """Bytes that are touched while entries are applied in one turn of the event loop: payloads, values that appends
     and compare-and-swaps read and make; a single entry that needs more is applied alone."""
 

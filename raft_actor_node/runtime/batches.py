@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from raft_actor_node.pb.kv_pb2 import OperationBatch
 
-PART_BYTES = 256 * 1024
+PART_BYTES = 64 * 1024
 """A message up to this size is parsed at once, and a larger one in parts of this size, or of one operation."""
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}

@@ -102,7 +102,7 @@ class Driver:
         clock: Clock,
         writer: WriterFactory = ThreadWriter,
         watch: Watch | None = None,
-        apply_bytes: int = 4 << 20,
+        apply_bytes: int = 2 << 20,
     ) -> None:
         """`send` takes messages that may leave now; `fail` is told once when the node cannot go on. Applying touches
         at most `apply_bytes` in one turn of the loop, or one entry."""

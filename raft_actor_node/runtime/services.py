@@ -32,7 +32,7 @@ from raft_actor_node.pb import (
     kv_pb2,
     kv_pb2_grpc,
 )
-from raft_actor_node.runtime.batches import parts
+from raft_actor_node.runtime.batches import PART_BYTES, parts
 from raft_actor_node.runtime.budget import Answer, Caller, Respond
 from raft_actor_node.runtime.clock import Clock
 from raft_actor_node.runtime.codec import decode_rule, encode_rule
@@ -118,7 +118,7 @@ class KVService(kv_pb2_grpc.KVServicer):
                             await stream.room_for_more()
                             if writer.done():
                                 return  # answers cannot leave any more
-                            if len(operations) == TURN_OPERATIONS:
+                            if len(operations) == TURN_OPERATIONS or len(message) > PART_BYTES:
                                 await asyncio.sleep(0)  # there may be more, in another turn
                 except DecodeError as error:
                     fault = str(error)

@@ -38,6 +38,7 @@ from sweeps.workload import LoadGenerator
 from tests.bench.campaign import BAR_SEEDS_PER_MINUTE, seeds_per_minute
 from tests.bench.checker import BAR_MANY_KEYS_S, BAR_UNKNOWN_S, checker_speed
 from tests.bench.simulation import BAR_ELECTIONS_PER_10_S, elections_per_10_s
+from tests.bench.turns import BAR_TURN_S, turns
 from tests.cluster.local import LocalCluster, eventually
 
 SESSIONS = (1, 16, 64, 256)
@@ -184,12 +185,16 @@ async def main() -> int:
         alone = in_one_process()
         resident = await idle_bytes(directory / "idle")
         table, share = await throughput(directory / "throughput")
+        turn_table, longest_turn_s = await turns(directory / "turns")
     console.print(table)
+    console.print(turn_table)
     recovered = f"{entries_per_s:,.0f} entries/s, {bytes_per_entry:.0f} B of memory each"
+    turn = f"{longest_turn_s * 1e3:.1f} ms of CPU, at most {BAR_TURN_S * 1e3:g} ms"
     bars = [
         (f"put at 64 sessions: {share:.2f} of the echo, at least {BAR_SHARE_OF_ECHO}", share >= BAR_SHARE_OF_ECHO),
         (f"recovery: {recovered}, at least {BAR_RECOVERY_PER_S:,}/s", entries_per_s >= BAR_RECOVERY_PER_S),
         (f"an idle node: {resident / 1e6:.1f} MB, at most {BAR_IDLE_BYTES / 1e6:g} MB", resident <= BAR_IDLE_BYTES),
+        (f"longest turn of a node under a greedy client: {turn}", longest_turn_s <= BAR_TURN_S),
         *alone,
     ]
     for text, good in bars:

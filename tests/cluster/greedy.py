@@ -1,0 +1,120 @@
+"""What greedy clients ask: little to send, much to do. A table for tests (memory, leadership) and for the benchmark
+(turns)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from raft_actor_node.pb import kv_pb2
+
+MB = 1 << 20
+UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+"""Options of the channel of an Attack."""
+GET, PUT, DELETE = kv_pb2.GET, kv_pb2.PUT, kv_pb2.DELETE
+CAS, APPEND = kv_pb2.COMPARE_AND_SWAP, kv_pb2.APPEND
+
+
+class Attack:
+    """A client with a stub of its own, at the leader."""
+
+    def __init__(self, stub: Any) -> None:
+        self.stub = stub
+
+    async def batches(self, *batches: list[kv_pb2.Operation], read: bool) -> list[kv_pb2.OperationResult]:
+        """Send batches on one stream; read every answer, or none, for a while."""
+        results: list[kv_pb2.OperationResult] = []
+        call = self.stub.Execute()
+
+        async def send() -> None:
+            for batch in batches:
+                await call.write(kv_pb2.OperationBatch(client_id="greedy", operations=batch))
+            await call.done_writing()
+
+        writer = asyncio.create_task(send())
+        try:
+            if read:
+                while (part := await call.read()) is not grpc.aio.EOF:
+                    results += part.results
+                assert len(results) == sum(map(len, batches)), "each operation is answered before the stream ends"
+            else:
+                await asyncio.sleep(3.0)  # as long as it takes a node to build what nobody reads
+        finally:
+            writer.cancel()
+            call.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+        return results
+
+    async def calls(self, count: int, call: Callable[[int], Awaitable[Any]]) -> list[Any]:
+        """So many unary calls at once; each ends with a reply, or is refused without effect."""
+        outcomes = await asyncio.gather(*map(call, range(count)), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, grpc.aio.AioRpcError):
+                assert outcome.code() is grpc.StatusCode.FAILED_PRECONDITION, outcome
+                assert "OVERLOADED" in (outcome.details() or "")
+            else:
+                assert not isinstance(outcome, BaseException), outcome
+        assert any(not isinstance(outcome, BaseException) for outcome in outcomes), "some are served"
+        return outcomes
+
+
+def same(count: int, kind: Any, **fields: Any) -> list[kv_pb2.Operation]:
+    """So many operations on one key."""
+    return [kv_pb2.Operation(id=i, kind=kind, key=b"k", **fields) for i in range(count)]
+
+
+async def tiny_operations(attack: Attack) -> None:
+    # 7 bytes each: more than 8 MB of objects for each MB that is sent.
+    await attack.batches([kv_pb2.Operation(kind=GET, key=b"k")] * 700_000, read=False)
+
+
+async def many_messages(attack: Attack) -> None:
+    await attack.batches(*[same(1000, GET)] * 100, read=False)
+
+
+async def mixed(attack: Attack) -> None:
+    # Each append makes another value, which the failed compare-and-swap behind it keeps alive.
+    pair = [*same(1, APPEND, value=b"z"), *same(1, CAS, value=b"z")]
+    await attack.batches(pair * 400, read=True)
+
+
+CASES: dict[str, tuple[int, int, Callable[[Attack], Awaitable[Any]]]] = {
+    # name: (bytes at the key before, bytes that reach log and data, what is asked)
+    "2000 gets, read": (100_000, 0, lambda attack: attack.batches(same(2000, GET), read=True)),
+    "2000 gets, unread": (100_000, 0, lambda attack: attack.batches(same(2000, GET), read=False)),
+    "20000 gets of 1 MiB, unread": (MB, 0, lambda attack: attack.batches(same(20_000, GET), read=False)),
+    "100 messages of gets, unread": (65_536, 0, many_messages),
+    "700000 operations in one message": (10, 0, tiny_operations),
+    "512 failing swaps, read": (MB, 0, lambda attack: attack.batches(same(512, CAS, value=b"z"), read=True)),
+    "512 failing swaps, unread": (MB, 0, lambda attack: attack.batches(same(512, CAS, value=b"z"), read=False)),
+    "1000 appends to 1 MB": (MB - 5000, 0, lambda attack: attack.batches(same(1000, APPEND, value=b"z"), read=True)),
+    "appends and failing swaps": (MB - 5000, 0, mixed),
+    "20000 deletes": (MB, 0, lambda attack: attack.batches(same(20_000, DELETE), read=True)),
+    "64 unary gets": (MB, 0, lambda attack: attack.calls(64, lambda _: attack.stub.Get(kv_pb2.GetRequest(key=b"k")))),
+    "64 unary failing swaps": (
+        MB,
+        0,
+        lambda attack: attack.calls(
+            64, lambda _: attack.stub.CompareAndSwap(kv_pb2.CompareAndSwapRequest(key=b"k", value=b"z"))
+        ),
+    ),
+    "64 unary puts": (
+        10,
+        2 * 64 * MB,
+        lambda attack: attack.calls(64, lambda i: attack.stub.Put(kv_pb2.PutRequest(key=b"p%d" % i, value=b"v" * MB))),
+    ),
+    "64 unary appends": (
+        MB - 5000,
+        0,
+        lambda attack: attack.calls(64, lambda _: attack.stub.Append(kv_pb2.AppendRequest(key=b"k", value=b"z"))),
+    ),
+    "64 unary deletes": (
+        MB,
+        0,
+        lambda attack: attack.calls(64, lambda _: attack.stub.Delete(kv_pb2.DeleteRequest(key=b"k"))),
+    ),
+}
