@@ -34,6 +34,7 @@ from orchestration.plan import OnHosts, Placement
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node import config as node_config
 from raft_actor_node.config import (
+    CallForm,
     ClientSettings,
     LimitSettings,
     NodeConfig,
@@ -120,6 +121,9 @@ def _load_on(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 class LoadSettings(_Described):
     """What the clients do."""
 
+    call: CallForm = "stream"
+    """stream: operations travel in batches on a stream to each node. unary: each is a call of its own, with a deadline
+    of its own, as simple clients do it; that costs both ends several times as much."""
     mode: Literal["closed", "open"] = "closed"
     """closed: each client sends its next operation when the last one returned; it hides outages. open:
     operations are due at a rate, and latency counts from when they were due."""

@@ -185,6 +185,7 @@ class LoadGenerator:
             transport=self._transport,
             rng=random.Random(self._seed),
             clock=self._clock,
+            call=self._load.call,
         )
         await self._engine.start()
         self._sessions = await self._engine.open_sessions(self._load.clients)

@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 from pydantic import ValidationError
 
+from raft_actor_node.channels import ERROR_DETAIL_KEY
 from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, NodeConfig, describe
 from raft_actor_node.core import Role
 from raft_actor_node.kv.commands import ErrorCode
@@ -41,7 +42,6 @@ from raft_actor_node.runtime.tracer import Tracer
 
 LOG_PAGE = 1000
 """Most entries in one LogReply."""
-ERROR_DETAIL_KEY = "raft-error-bin"
 RESULT_BYTES = 64
 """Bound of what a result adds to a message beside its own bytes."""
 
@@ -155,10 +155,10 @@ class KVService(kv_pb2_grpc.KVServicer):
     async def _unary(self, client_id: str, operation: Operation, context: Any) -> Answer:
         client = client_id or CLIENTS
         delays = await self._copies(self._faults.arriving, client, "requests", operation)
-        await asyncio.sleep(delays[0])
+        await self._sleep(delays[0])
         answer, *_ = await asyncio.gather(*(self._ask(operation) for _ in delays))
         for delay_s in (await self._copies(self._faults.leaving, client, "replies", answer))[:1]:
-            await asyncio.sleep(delay_s)
+            await self._sleep(delay_s)
         if answer.error:
             await _abort(context, answer)
         return answer
@@ -169,6 +169,13 @@ class KVService(kv_pb2_grpc.KVServicer):
         if not delays:
             await asyncio.get_running_loop().create_future()
         return delays
+
+    async def _sleep(self, delay_s: float) -> None:
+        """Wait on the node's own clock, which a simulator may stop."""
+        if delay_s:
+            over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._clock.call_later(delay_s, lambda: None if over.done() else over.set_result(None))
+            await over
 
     def _ask(self, operation: Operation) -> Awaitable[Answer]:
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
