@@ -23,12 +23,15 @@ worker.py). Differences of the times of one row, or of one generator's, have no 
 | dropped_ns   | int64  | when those operations were due that could not be started (open loop)                |
 | measure_ns   | int64  | [begin, end) of the measurement                                                     |
 | fault_ns     | int64  | one row [begin, end) per fault, shape (n, 2)                                        |
+| first_reader | int64  | the rows of clients from this number on are the reads at the end, one of each key   |
+|              |        | that was written; 2**32: there are none                                             |
 | composite_ids | uint64 | ids of the values that several writes made, one value after the other              |
 | composite_end | int64  | where the ids of each such value end                                               |
 | generator_error_ns | int64 | of each generator: by how much its times may be wrong, either way; -1: it was lost, |
 |              |        | and its operations with it                                                          |
 
-In a file without the last one, and without `generator`, there was one generator, on the driver's host.
+In a file without the last one, and without `generator`, there was one generator, on the driver's host. Without
+`first_reader` there were no reads at the end.
 
 A value seen or expected is the id of the write that made it. One that appends have lengthened was made by several:
 it is a number below 2**40, one more than its position among the composites (values.py).
@@ -65,6 +68,7 @@ GENERATOR = "generator"
 """The column that nobody records: a generator does not know its number."""
 KINDS = {"put": 1, "get": 2, "delete": 3, "cas": 4, "append": 5}
 OK, FAIL, UNKNOWN = 1, 2, 3
+NO_READER = 2**32
 PERCENTILES = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
 """Names of the percentiles, in thousandths."""
 MIN_ABOVE = 10
@@ -140,7 +144,7 @@ def _no_times() -> Ints:
 
 @dataclass(frozen=True)
 class Operations:
-    """Every operation of a cell, warm-up included."""
+    """Every operation of a cell, warm-up and reads at the end included."""
 
     columns: Mapping[str, NDArray[Any]]
     measure_ns: tuple[int, int]
@@ -149,6 +153,7 @@ class Operations:
     composite_ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     composite_end: Ints = field(default_factory=_no_times)
     generator_error_ns: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
+    first_reader: int = NO_READER
 
     def __len__(self) -> int:
         return len(self.columns["kind"])
@@ -203,9 +208,17 @@ class Operations:
         return int(np.count_nonzero((self.dropped_ns >= begin) & (self.dropped_ns < end)))
 
     def success_ns(self) -> Ints:
-        """When operations succeeded, in ascending order."""
-        ends: Ints = np.sort(self.columns["end_ns"][self.columns["outcome"] == OK])
+        """When operations of the load succeeded, in ascending order."""
+        of_load = self.columns["client"] < self.first_reader
+        ends: Ints = np.sort(self.columns["end_ns"][of_load & (self.columns["outcome"] == OK)])
         return ends
+
+    def read_back(self) -> tuple[int, int]:
+        """How many keys acknowledged writes have changed, and how many of them were read at the end."""
+        at_end = self.columns["client"] >= self.first_reader
+        read = self.columns["key"][at_end & (self.columns["outcome"] == OK)]
+        keys = written_keys(self.columns)
+        return len(keys), int(np.isin(keys, read).sum())
 
     def throughput(self) -> float:
         """Operations per second that succeeded within the measurement."""
@@ -239,6 +252,7 @@ class Operations:
                 "composite_ids": self.composite_ids,
                 "composite_end": self.composite_end,
                 "generator_error_ns": self.generator_error_ns,
+                "first_reader": np.int64(self.first_reader),
             }
             np.savez(file, **arrays)
         partial.replace(path)
@@ -255,7 +269,16 @@ class Operations:
                 names.append("generator_error_ns")
             else:
                 columns[GENERATOR] = np.zeros(len(columns["kind"]), np.uint8)
-            return cls(columns, (int(begin), int(end)), *(file[name] for name in names))
+            first_reader = int(file["first_reader"]) if "first_reader" in file.files else NO_READER
+            return cls(columns, (int(begin), int(end)), *(file[name] for name in names), first_reader=first_reader)
+
+
+def written_keys(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
+    """The keys that an acknowledged write has changed, in ascending order."""
+    kind, swapped = columns["kind"], columns["found"] == 1
+    changed = (kind != KINDS["get"]) & ((kind != KINDS["cas"]) | swapped) & (columns["outcome"] == OK)
+    keys: NDArray[np.uint32] = np.unique(columns["key"][changed])
+    return keys
 
 
 def percentiles(latencies_ns: NDArray[Any]) -> dict[str, float | None]:

@@ -181,6 +181,10 @@ class CheckSettings(_Described):
     """A check of a history that takes longer is given up: its verdict is unknown."""
     memory_limit: Annotated[Size, Field(ge=64 * 2**20)] = 2 * 2**30
     """One that takes more memory is given up too."""
+    read_back: Annotated[Duration, Field(le=86_400)] = 10.0
+    """When all is healed, each key that an acknowledged write has changed is read once more, through the leader, and
+    these reads join the history: a write that was lost shows, though the load never read its key again. Where they take
+    longer than this the verdict is unknown, and says how many keys could be read. 0s: not at all."""
     least_operations: Annotated[int, Field(ge=0, strict=True)] = 100
     """A cell in which fewer operations succeed proves nothing: its verdict is unknown. With `expect: unavailable` so
     many must wait in vain instead, but no more than there are clients."""

@@ -19,7 +19,7 @@ from typing import Any
 from chaos.links import cut, separated
 from chaos.verdict import judge_traces
 from orchestration.address_book import AddressBook
-from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor
+from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, command_words
 from raft_actor_node.client import KVClient
 from raft_actor_node.client_probe import NodeProbe
 from raft_actor_node.config import ClientSettings, NodeConfig, RaftSettings, StorageSettings, TransportSettings
@@ -56,7 +56,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, timeout
 class LocalCluster:
     """Node processes n1 ... nN. Use as an async context manager; the exit checks the traces of all lives.
 
-    `storage` is a mapping of StorageSettings beside its directory.
+    `storage` is a mapping of StorageSettings beside its directory. `under` gives what to put before a node's command.
     """
 
     def __init__(
@@ -65,8 +65,11 @@ class LocalCluster:
         nodes: int,
         raft: RaftSettings = FAST,
         storage: Any = None,
+        *,
+        under: Callable[[str], Sequence[str]] = lambda node_id: (),
         **settings: Any,
     ) -> None:
+        self._under = under
         self.node_ids = tuple(f"n{i}" for i in range(1, nodes + 1))
         self.book = AddressBook()
         self.live: set[str] = set()
@@ -87,8 +90,9 @@ class LocalCluster:
 
     def _spec(self, node_id: str) -> NodeSpec:
         config = self.config.model_copy(update={"node_id": node_id}).model_dump(mode="json")
+        command = (*self._under(node_id), *command_words(COMMAND))
         return NodeSpec(
-            node_id, self.config.cluster_id, "cell", config, COMMAND, str(Path.cwd()), "127.0.0.1", "127.0.0.1", 30.0
+            node_id, self.config.cluster_id, "cell", config, command, str(Path.cwd()), "127.0.0.1", "127.0.0.1", 30.0
         )
 
     async def __aenter__(self) -> LocalCluster:
