@@ -35,7 +35,9 @@ _RESULT_FIELDS = {"swapped": "found", "current": "value", "length": "number", "s
 def call_of(operation: kv_pb2.Operation, client_id: str) -> tuple[str, Any]:
     """Name and request of the unary call that asks for an operation."""
     name, request = _CALLS[operation.kind]
-    fields = {field.name: value for field, value in operation.ListFields() if field.name in request.DESCRIPTOR.fields_by_name}
+    fields = {
+        field.name: value for field, value in operation.ListFields() if field.name in request.DESCRIPTOR.fields_by_name
+    }
     return name, request(client_id=client_id, **fields)
 
 

@@ -269,8 +269,10 @@ class Operations:
                 names.append("generator_error_ns")
             else:
                 columns[GENERATOR] = np.zeros(len(columns["kind"]), np.uint8)
-            first_reader = int(file["first_reader"]) if "first_reader" in file.files else NO_READER
-            return cls(columns, (int(begin), int(end)), *(file[name] for name in names), first_reader=first_reader)
+            more: dict[str, Any] = {name: file[name] for name in names}
+            if "first_reader" in file.files:
+                more["first_reader"] = int(file["first_reader"])
+            return cls(columns, (int(begin), int(end)), **more)
 
 
 def written_keys(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:

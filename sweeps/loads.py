@@ -251,8 +251,8 @@ class LoadGroup:
     """The load generators of a cell, with the face of one.
 
     Usage: `open`, then as a LoadGenerator: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`,
-    `read_back`, `result`, `close`. Raises InfrastructureError until the load has begun; from then on a generator that does not
-    answer is left out, and is lost once its operations cannot be had.
+    `read_back`, `result`, `close`. Raises InfrastructureError until the load has begun; from then on a generator that
+    does not answer is left out, and is lost once its operations cannot be had.
     """
 
     def __init__(self, backend: Hosting, parameters: Parameters, seed: int, hosts: Sequence[Any]) -> None:

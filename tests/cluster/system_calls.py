@@ -39,7 +39,9 @@ def untraceable() -> str | None:
     """Why no process can be traced here; None where it can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
-    told = subprocess.run(["strace", "-f", "-qq", "-o", os.devnull, "true"], capture_output=True, text=True, check=False)
+    told = subprocess.run(
+        ["strace", "-f", "-qq", "-o", os.devnull, "true"], capture_output=True, text=True, check=False
+    )
     return f"strace does not work here: {told.stderr.strip()}" if told.returncode else None
 
 
@@ -93,9 +95,7 @@ def calls(files: Sequence[Path]) -> list[Call]:
         sends = first is not None and name not in ("openat", "mkdirat", "renameat", "renameat2")
         data = b"".join(strings)[: max(result, 0)] if sends else b""
         names = () if sends else tuple(each.decode() for each in strings)
-        found.append(
-            Call(name, _path(first[1]) if first else "", names, data, result, begin, number, begin_s, time_s)
-        )
+        found.append(Call(name, _path(first[1]) if first else "", names, data, result, begin, number, begin_s, time_s))
     return sorted(found, key=lambda call: call.begin)
 
 

@@ -111,9 +111,7 @@ async def traced_nodes(folder: Path) -> dict[str, Life]:
 
         traced = await eventually(files, "the ends of all traces")
         roots = {node_id: next((folder / "disks").glob(f"*/*/{node_id}")) for node_id in cluster.node_ids}
-    return {
-        node_id: Life(calls(traced[node_id]), str(roots[node_id]), ports[node_id]) for node_id in cluster.node_ids
-    }
+    return {node_id: Life(calls(traced[node_id]), str(roots[node_id]), ports[node_id]) for node_id in cluster.node_ids}
 
 
 def test_an_answer_leaves_when_its_entry_is_on_the_disks_of_a_majority(nodes: dict[str, Life]) -> None:
