@@ -122,8 +122,8 @@ class SimLink:
 
 
 class SimUnaryLink(SimLink):
-    """The same with a unary call for each operation. Each end gives a call up by itself, as with gRPC: the client at its
-    deadline, the node when it has worked on it for as long."""
+    """The same with a unary call for each operation. Each end gives a call up by itself, as with gRPC: the client at
+    its deadline, the node when it has worked on it for as long."""
 
     def _send(self) -> None:
         self._pump = None

@@ -13,6 +13,7 @@ import signal
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,16 @@ from chaos.verdict import judge_traces
 from orchestration.address_book import AddressBook
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, command_words
 from raft_actor_node.client import KVClient
+from raft_actor_node.client_engine import ClientEngine
 from raft_actor_node.client_probe import NodeProbe
-from raft_actor_node.config import ClientSettings, NodeConfig, RaftSettings, StorageSettings, TransportSettings
+from raft_actor_node.config import (
+    CallForm,
+    ClientSettings,
+    NodeConfig,
+    RaftSettings,
+    StorageSettings,
+    TransportSettings,
+)
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.units import Range
@@ -218,10 +227,11 @@ class LocalCluster:
         status: inspection_pb2.StatusReply = await eventually(same, "all nodes at the same state")
         return status
 
-    async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient:
+    async def client(self, only: Sequence[str] = (), call: CallForm = "stream", **settings: Any) -> KVClient:
         """A client; with `only` it knows just these nodes."""
         addresses = {i: a for i, a in self.book.addresses().items() if not only or i in only}
-        client = KVClient(addresses, settings=ClientSettings(**settings), transport=PATIENT)
+        engine = partial(ClientEngine, call=call)
+        client = KVClient(addresses, settings=ClientSettings(**settings), transport=PATIENT, engine=engine)
         await client.__aenter__()
         if not only:
             self._clients.append(client)
