@@ -122,8 +122,9 @@ def test_a_sweep_ends_with_3_on_a_violation_and_with_4_when_it_proves_nothing(
     assert says in run.stdout
 
 
-def test_a_bug_that_no_simulation_runs_goes_to_its_own_test_at_once() -> None:
+def test_a_bug_that_no_simulation_runs_goes_to_its_own_test_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeds would be run for nothing."""
+    monkeypatch.setattr("tests.mutants.hunt._directed_test_fails", lambda mutant: (True, "FAILED"))
     outcome = hunt(ALL["stale-address"], SEEDS)
     assert (outcome.caught, outcome.by, outcome.seeds) == (True, DIRECTED, 0)
 
