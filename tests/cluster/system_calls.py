@@ -24,6 +24,7 @@ TRACED = (
     "openat,mkdir,mkdirat,rename,renameat,renameat2,ftruncate,pwrite64,pwritev,pwritev2,write,writev,"
     "fsync,fdatasync,sendto,sendmsg"
 )
+SENDS = ("sendmsg", "sendto", "write", "writev")
 LONGEST = 1 << 16
 """Longer strings are cut short: only the room ahead of a log is longer here."""
 
@@ -66,13 +67,14 @@ class Call(NamedTuple):
 
 _LINE = re.compile(r"(\d+) +(\d+\.\d+) (.*)")
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>(.*)")
-_WHOLE = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+)")
+_WHOLE = re.compile(r"(\w+)\((.*?)(?: <unfinished \.\.\.>)?\)\s+= (-?\d+|\?)")
 _FIRST_FD = re.compile(r"\d+<(.*?)>(?=[,)]|$)")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
 
 def calls(files: Sequence[Path]) -> list[Call]:
-    """All calls that ended, in the order of their beginnings, of the lives of a node."""
+    """All calls that ended, in the order of their beginnings, of the lives of a node. One that sends may have done so
+    when the process is killed in the middle; any other one has done nothing then."""
     begun: dict[str, tuple[str, int, float]] = {}
     found = []
     lines = [line for file in files for line in file.read_text(encoding="ascii").splitlines()]
@@ -87,9 +89,13 @@ def calls(files: Sequence[Path]) -> list[Call]:
         elif text.endswith(" <unfinished ...>"):
             begun[thread] = text.removesuffix(" <unfinished ...>"), number, time_s
             continue
+        elif text.startswith("+++") and thread in begun:
+            head, begin, begin_s = begun.pop(thread)
+            text = f"{head}) = ?"
         if (whole := _WHOLE.match(text)) is None:
             continue  # the end of a process
-        name, arguments, result = whole[1], whole[2], int(whole[3])
+        name, arguments = whole[1], whole[2]
+        result = int(whole[3]) if whole[3] != "?" else LONGEST if name in SENDS else -1
         first = _FIRST_FD.match(arguments)
         strings = [_bytes(each) for each in _STRING.findall(arguments)]
         sends = first is not None and name not in ("openat", "mkdirat", "renameat", "renameat2")
@@ -136,7 +142,7 @@ def messages(found: Sequence[Call]) -> Iterator[Sent]:
     bytes_of: dict[str, bytes] = {}
     open_: dict[tuple[str, int], bytes] = {}
     for call in found:
-        if not call.path.startswith("TCP") or call.name not in ("sendmsg", "sendto", "write", "writev"):
+        if not call.path.startswith("TCP") or call.name not in SENDS:
             continue
         left = (bytes_of.get(call.path, b"") + call.data).removeprefix(_PREFACE)
         while len(left) >= 9 and len(left) >= 9 + (size := int.from_bytes(left[:3], "big")):

@@ -102,6 +102,7 @@ async def traced_nodes(folder: Path) -> dict[str, Life]:
         await cluster.restart(leader)
         ports[leader].add(cluster.address(leader).rsplit(":", 1)[1])
         await write(AFTER)
+        await cluster.converged()
         assert await cluster.terminate(leader) == 0
         await cluster.kill(*cluster.live)
 
