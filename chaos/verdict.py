@@ -363,6 +363,8 @@ class Evidence:
     """So many must succeed, where no outage is expected."""
     clock_doubt: str = ""
     """Why nobody knows well enough in which order things happened."""
+    unread: str = ""
+    """Of how many keys the last value is not known, for they could not be read at the end."""
 
 
 def judge_coverage(evidence: Evidence) -> Finding:
@@ -420,6 +422,8 @@ def _load_doubts(evidence: Evidence) -> Iterator[str]:
     load, fewest = evidence.load, evidence.fewest_operations
     if evidence.clock_doubt:
         yield evidence.clock_doubt
+    if evidence.unread:
+        yield evidence.unread
     if evidence.outage is not None:
         yield from _outage_doubts(evidence.outage)
     else:

@@ -1,10 +1,13 @@
-"""Options and construction of gRPC channels, the same for peers and for clients."""
+"""What both ends of a gRPC channel agree on: its options, the same for peers and for clients, and metadata."""
 
 from __future__ import annotations
 
 from raft_actor_node.config import TransportSettings
 
 ChannelOptions = list[tuple[str, int]]
+
+ERROR_DETAIL_KEY = "raft-error-bin"
+"""In the trailing metadata of a unary call that failed: an ErrorDetail of kv.proto."""
 
 _NEVER_MS = 2**31 - 2
 """The longest time that the library does not take for "off"."""

@@ -3,7 +3,8 @@
 It serves 20 000 operations per second on one core: no future, no timer and no task per operation.
 One stream (KV.Execute) per node; operations submitted in one event-loop tick leave in one
 OperationBatch; completed operations come back in lists. KVClient (client.py) puts an awaitable face
-on it, the load generator uses it directly. Connections are in client_link.py.
+on it, the load generator uses it directly. Connections are in client_link.py, and in client_calls.py
+for clients that make a unary call of each operation instead.
 
 An operation is a series of *attempts*, each at one node with a deadline of its own. An attempt is
 *ambiguous* when it was sent and its end does not exclude that the operation takes effect; one
@@ -20,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from raft_actor_node.client_calls import UnaryLink
 from raft_actor_node.client_link import Link, LinkFactory
 from raft_actor_node.client_operation import (
     FAIL,
@@ -32,7 +34,7 @@ from raft_actor_node.client_operation import (
     Trouble,
     operation_error,
 )
-from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, ClientSettings, TransportSettings
+from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, CallForm, ClientSettings, TransportSettings
 from raft_actor_node.errors import Attempt
 from raft_actor_node.kv.commands import ErrorCode, Kind
 from raft_actor_node.pb import kv_pb2
@@ -63,6 +65,13 @@ _RULES = {
 }
 _LOST = _Rule(ambiguous=True, retry=True)
 """DEADLINE_EXCEEDED, UNAVAILABLE and every other status: the outcome of a write is not known."""
+_REFUSED_CALLS = {
+    "FAILED_PRECONDITION": _Rule(ambiguous=False, retry=True, pause=True),
+    "INVALID_ARGUMENT": _Rule(ambiguous=False, retry=False),
+}
+"""Statuses by which a unary call says that nothing happened. As the end of a stream they say nothing of what was sent
+on it."""
+_LINKS: dict[CallForm, LinkFactory] = {"stream": Link, "unary": UnaryLink}
 
 _ERROR_NAMES = {int(code): code.name for code in ErrorCode}
 # Plain ints: looking up an enum's member costs as much as half an operation.
@@ -98,6 +107,7 @@ class _Node:
         """The last attempt that was sent."""
         self.unanswered_since_ns: int | None = None
         """Since when the node owes an answer and has not sent anything."""
+        self.timeout_s = engine._timeout_ns / 1e9
         self.link = engine._new_link(address, engine._transport, self)
 
     def next_batch(self) -> kv_pb2.OperationBatch | None:
@@ -135,6 +145,9 @@ class _Node:
 
     def received(self, batch: kv_pb2.ResultBatch) -> None:
         self._engine._received(self, batch)
+
+    def failed(self, operation_id: int, code: str, message: str) -> None:
+        self._engine._failed(self, operation_id, code, message)
 
     def connected(self) -> None:
         self.down = False
@@ -185,14 +198,15 @@ class ClientEngine:
         transport: TransportSettings | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
-        link: LinkFactory = Link,
+        call: CallForm = "stream",
+        link: LinkFactory | None = None,
     ) -> None:
         """`addresses`: node id -> "host:port", or "host:port" alone (leader hints are of no use then).
 
         `on_done` gets everything that completed in one tick of the event loop, in one list; it is never
         called from within `submit`. It may submit; what is submitted in one tick travels in one batch,
-        or in as few as `transport.message_bytes` allows. `clock` gives nanoseconds, monotonic; `link` connects
-        to a node.
+        or in as few as `transport.message_bytes` allows. `clock` gives nanoseconds, monotonic. `call`: whether
+        operations travel on a stream, or each as a unary call; `link` connects to a node in another way.
         """
         settings = settings or ClientSettings()
         self._transport = transport or TransportSettings()
@@ -200,7 +214,7 @@ class ClientEngine:
         self._on_done = on_done
         self._rng = rng or random.Random()
         self._clock = clock
-        self._new_link = link
+        self._new_link = link or _LINKS[call]
         self._timeout_ns = round(settings.rpc_timeout * 1e9)
         self._budget_ns = round(settings.retry_budget * 1e9)
         self._backoff_ns = [seconds * 1e9 for seconds in settings.retry_backoff]
@@ -395,6 +409,14 @@ class ClientEngine:
             self._complete(operation, now)
             self._guess = node.node_id
 
+    def _failed(self, node: _Node, attempt_id: int, code: str, message: str) -> None:
+        """A unary call ended with a bare status: no answer will come, not even a late one."""
+        node.late.pop(attempt_id, None)
+        operation = node.pending.pop(attempt_id, None)
+        if operation is not None:
+            rule = _REFUSED_CALLS.get(code, _LOST)
+            self._ended(node, operation, code, message, self._clock(), sent=True, rule=rule)
+
     def _late(self, node: _Node, result: kv_pb2.OperationResult) -> Operation | None:
         """The operation that a result after its attempt's deadline still completes, if any."""
         operation = node.late.pop(result.id, None)
@@ -446,10 +468,19 @@ class ClientEngine:
     # What becomes of an operation.
 
     def _ended(
-        self, node: _Node | None, operation: Operation, code: str, message: str, now: int, *, sent: bool, hint: str = ""
+        self,
+        node: _Node | None,
+        operation: Operation,
+        code: str,
+        message: str,
+        now: int,
+        *,
+        sent: bool,
+        hint: str = "",
+        rule: _Rule | None = None,
     ) -> None:
         """An attempt ended without an answer: the operation is tried again, or completes."""
-        rule = _RULES.get(code, _LOST)
+        rule = rule or _RULES.get(code, _LOST)
         trouble = _record(node, operation, code, now, ambiguous=rule.ambiguous and sent)
         operation.error, operation.message = code, message
         # Before the decision: the next operation profits from what this one has found out.

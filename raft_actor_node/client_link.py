@@ -24,17 +24,25 @@ ExecuteCall = grpc.aio.StreamStreamCall[kv_pb2.OperationBatch, kv_pb2.ResultBatc
 class LinkOwner(Protocol):
     """What a link tells its owner, and asks of it."""
 
+    @property
+    def timeout_s(self) -> float:
+        """How long the owner waits for the answer to an operation: the deadline of a unary call."""
+
     def next_batch(self) -> kv_pb2.OperationBatch | None:
         """What to send next, now that the stream can take it; None when there is nothing."""
 
     def received(self, batch: kv_pb2.ResultBatch) -> None:
         """The node sent this."""
 
+    def failed(self, operation_id: int, code: str, message: str) -> None:
+        """The unary call of this operation ended with an error and without an ErrorDetail. `code` names a gRPC
+        status."""
+
     def connected(self) -> None:
-        """A stream is open."""
+        """A connection is open: operations can be sent."""
 
     def broken(self, code: str, message: str) -> None:
-        """No stream could be opened, or the open one ended: nothing more will be received for what was
+        """No connection could be opened, or the open one ended: nothing more will be received for what was
         sent. `code` names a gRPC status."""
 
 

@@ -18,6 +18,8 @@ from raft_actor_node.units import WRITTEN, Duration, DurationRange, Range, Size
 
 NODE_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 NodeId = Annotated[str, Field(pattern=f"^{NODE_ID_PATTERN}$")]
+CallForm = Literal["stream", "unary"]
+"""How clients call the KV service: batches of operations on a stream, or one unary call for each operation."""
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """Room that a gRPC message leaves for everything in it that is not key, value or entry payload."""

@@ -33,7 +33,7 @@ from raft_actor_node.core.invariants.liveness import PATIENCE
 from raft_actor_node.errors import DiskError, OperationError, RaftLabError
 from raft_actor_node.patience import Patience
 from sweeps.grid import Cell
-from sweeps.latency import Operations
+from sweeps.latency import NO_READER, Operations
 from sweeps.loads import Clock, GroupResult, Hosting, LoadGroup, Worker, generator_hosts
 from sweeps.progress import Progress
 from sweeps.summary import Evidence, NodeFigures
@@ -167,6 +167,7 @@ class CellRun:
         self._asked_faults: Counter[str] = Counter()
         self._settled: dict[str, Any] = {}
         self._asked: dict[str, Any] = {}
+        self._first_reader = NO_READER
         self._loading = False
         self._refused = False
         self._leader_moved = False
@@ -238,6 +239,7 @@ class CellRun:
             budget_s = self._parameters.client.rpc_timeout + self._parameters.client.retry_budget + _DRAIN_MARGIN_S
             await self._load.drain(budget_s)
         await self._settle(cluster)
+        await self._read_back()
         self._loaded = await self._load.result()
         self._check(cluster)
         if lost := self._load.lost:
@@ -426,6 +428,15 @@ class CellRun:
                 if status is not None
             },
         }
+
+    async def _read_back(self) -> None:
+        """Have every key read that was written: what was acknowledged and is lost shows, though the load never read it
+        again."""
+        checks, load = self._parameters.checks, self._load
+        assert load is not None
+        if checks.linearizable and checks.read_back:
+            self._first_reader = self._parameters.load.clients
+            await load.read_back(checks.read_back)
 
     async def _note(self, cluster: Cluster, node_ids: Sequence[str]) -> None:
         """Ask these nodes, in haste: somebody waits to disturb them."""
@@ -681,6 +692,7 @@ class CellRun:
             rows.composite_ids,
             rows.composite_end,
             self._loaded.error_ns,
+            self._first_reader,
         )
 
     def _load_figures(self) -> list[NodeFigures]:

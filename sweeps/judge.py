@@ -45,9 +45,10 @@ from chaos.verdict import (
     parse_trace,
 )
 from raft_actor_node.core.invariants.liveness import PATIENCE
+from raft_actor_node.units import format_duration
 from sweeps.availability import late_windows, waiting
 from sweeps.histories import IncompleteHistory, history_of
-from sweeps.latency import FAIL, OK, UNKNOWN, Mask, Operations
+from sweeps.latency import FAIL, NO_READER, OK, UNKNOWN, Mask, Operations
 from sweeps.results import StoredCell, WriteFailed, read_cell, writing
 from sweeps.spec import CheckSettings, Parameters
 
@@ -100,6 +101,8 @@ class _Judge:
         self._cell: StoredCell = read_cell(folder)
         self._parameters = Parameters.model_validate(self._cell.params["parameters"])
         self._nodes = tuple(f"n{number}" for number in range(1, self._parameters.cluster.nodes + 1))
+        self._omitted: list[str] = []
+        """Parts of checks that were not made."""
 
     def verdict(self, tell: Callable[[Finding], None]) -> dict[str, Any]:
         findings, absent = [], []
@@ -118,7 +121,7 @@ class _Judge:
             else:
                 findings.append(finding)
                 tell(finding)
-        return as_json(findings, absent)
+        return as_json(findings, [*absent, *self._omitted])
 
     @staticmethod
     def _made(name: str, look: Callable[[], Finding | None]) -> Finding | None:
@@ -248,8 +251,22 @@ class _Judge:
             outage=self._outage() if self._expects_outage else None,
             fewest_operations=self._checks.least_operations,
             clock_doubt=self._clock_doubt(),
+            unread=self._unread(),
         )
         return judge_coverage(evidence)
+
+    def _unread(self) -> str:
+        """How many writes may be lost unseen, because their keys were not read at the end."""
+        operations = self._operations
+        if operations is None or not self._checks.linearizable:
+            return ""
+        if operations.first_reader == NO_READER:
+            self._omitted.append("read back")
+            return ""
+        keys, read = operations.read_back()
+        limit = format_duration(self._parameters.checks.read_back)
+        unread = f"only {read} of {keys} keys that were written could be read at the end within {limit}"
+        return f"{unread} (checks.read_back)" if read < keys else ""
 
     def _clock_doubt(self) -> str:
         """Why an order of what several generators saw proves little: a stale read is stale by about the time that it

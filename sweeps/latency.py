@@ -24,12 +24,15 @@ worker.py). Differences of the times of one row, or of one generator's, have no 
 | dropped_kind | uint8  | the kind of each of them, as above; 0: not known, in a file of an earlier version   |
 | measure_ns   | int64  | [begin, end) of the measurement                                                     |
 | fault_ns     | int64  | one row [begin, end) per fault, shape (n, 2)                                        |
+| first_reader | int64  | the rows of clients from this number on are the reads at the end, one of each key   |
+|              |        | that was written; 2**32: there are none                                             |
 | composite_ids | uint64 | ids of the values that several writes made, one value after the other              |
 | composite_end | int64  | where the ids of each such value end                                               |
 | generator_error_ns | int64 | of each generator: by how much its times may be wrong, either way; -1: it was lost, |
 |              |        | and its operations with it                                                          |
 
-In a file without the last one, and without `generator`, there was one generator, on the driver's host.
+In a file without the last one, and without `generator`, there was one generator, on the driver's host. Without
+`first_reader` there were no reads at the end.
 
 The latency of an operation that succeeded is known. Of all others there is a lower bound. An operation that failed, or
 whose outcome is unknown, counts with the time until it was given up. One that was dropped is never served; it counts
@@ -70,6 +73,7 @@ GENERATOR = "generator"
 """The column that nobody records: a generator does not know its number."""
 KINDS = {"put": 1, "get": 2, "delete": 3, "cas": 4, "append": 5}
 OK, FAIL, UNKNOWN = 1, 2, 3
+NO_READER = 2**32
 PERCENTILES = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
 """Names of the percentiles, in thousandths."""
 LOWER_BOUNDS = "lower_bounds"
@@ -173,7 +177,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Operations:
-    """Every operation of a cell, warm-up included."""
+    """Every operation of a cell, warm-up and reads at the end included."""
 
     columns: Mapping[str, NDArray[Any]]
     measure_ns: tuple[int, int]
@@ -183,6 +187,7 @@ class Operations:
     composite_ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     composite_end: Ints = field(default_factory=_no_times)
     generator_error_ns: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
+    first_reader: int = NO_READER
 
     def __len__(self) -> int:
         return len(self.columns["kind"])
@@ -254,9 +259,17 @@ class Operations:
         return int(np.count_nonzero(self._dropped(kind)))
 
     def success_ns(self) -> Ints:
-        """When operations succeeded, in ascending order."""
-        ends: Ints = np.sort(self.columns["end_ns"][self.columns["outcome"] == OK])
+        """When operations of the load succeeded, in ascending order."""
+        of_load = self.columns["client"] < self.first_reader
+        ends: Ints = np.sort(self.columns["end_ns"][of_load & (self.columns["outcome"] == OK)])
         return ends
+
+    def read_back(self) -> tuple[int, int]:
+        """How many keys acknowledged writes have changed, and how many of them were read at the end."""
+        at_end = self.columns["client"] >= self.first_reader
+        read = self.columns["key"][at_end & (self.columns["outcome"] == OK)]
+        keys = written_keys(self.columns)
+        return len(keys), int(np.isin(keys, read).sum())
 
     def throughput(self) -> float:
         """Operations per second that succeeded within the measurement."""
@@ -291,6 +304,7 @@ class Operations:
                 "composite_ids": self.composite_ids,
                 "composite_end": self.composite_end,
                 "generator_error_ns": self.generator_error_ns,
+                "first_reader": np.int64(self.first_reader),
             }
             np.savez(file, **arrays)
         partial.replace(path)
@@ -302,12 +316,22 @@ class Operations:
             begin, end = file["measure_ns"]
             columns = {name: file[name] for name in COLUMNS}
             names = ["dropped_ns", "dropped_kind", "fault_ns", "composite_ids", "composite_end", "generator_error_ns"]
-            arrays = {name: file[name] for name in names if name in file.files}
-            arrays.setdefault("dropped_kind", np.zeros(len(arrays["dropped_ns"]), np.uint8))
+            more: dict[str, Any] = {name: file[name] for name in names if name in file.files}
+            more.setdefault("dropped_kind", np.zeros(len(more["dropped_ns"]), np.uint8))
+            if "first_reader" in file.files:
+                more["first_reader"] = int(file["first_reader"])
             columns[GENERATOR] = (
                 file[GENERATOR] if GENERATOR in file.files else np.zeros(len(columns["kind"]), np.uint8)
             )
-            return cls(columns, (int(begin), int(end)), **arrays)
+            return cls(columns, (int(begin), int(end)), **more)
+
+
+def written_keys(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
+    """The keys that an acknowledged write has changed, in ascending order."""
+    kind, swapped = columns["kind"], columns["found"] == 1
+    changed = (kind != KINDS["get"]) & ((kind != KINDS["cas"]) | swapped) & (columns["outcome"] == OK)
+    keys: NDArray[np.uint32] = np.unique(columns["key"][changed])
+    return keys
 
 
 def percentiles(latencies: Latencies) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from sweeps.latency import COLUMNS, GENERATOR, KINDS, Ints, Snapshot
 from sweeps.spec import LoadSettings, Parameters
 from sweeps.summary import NodeFigures
 from sweeps.values import CLIENT_SHIFT
-from sweeps.workload import LoadGenerator, LoadResult
+from sweeps.workload import READ_TOGETHER, LoadGenerator, LoadResult
 
 T = TypeVar("T")
 
@@ -255,8 +255,8 @@ class LoadGroup:
     """The load generators of a cell, with the face of one.
 
     Usage: `open`, then as a LoadGenerator: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`,
-    `result`, `close`. Raises InfrastructureError until the load has begun; from then on a generator that does not
-    answer is left out, and is lost once its operations cannot be had.
+    `read_back`, `result`, `close`. Raises InfrastructureError until the load has begun; from then on a generator that
+    does not answer is left out, and is lost once its operations cannot be had.
     """
 
     def __init__(self, backend: Hosting, parameters: Parameters, seed: int, hosts: Sequence[Any]) -> None:
@@ -353,6 +353,26 @@ class LoadGroup:
             return int(await member.call("drain", timeout_s, timeout_s=timeout_s + _CALL_S))
 
         return sum(each or 0 for each in await self._each(lambda member: member.until_lost(drain(member))))
+
+    async def read_back(self, timeout_s: float) -> None:
+        """After `drain`: have each key read once that an acknowledged write has changed, whoever wrote it, as far as it
+        can be done within `timeout_s` seconds."""
+
+        async def written(member: _Member) -> Any:
+            return await member.call("written")
+
+        found = await self._each(lambda member: member.until_lost(written(member)))
+        keys = np.unique(np.concatenate([np.empty(0, np.uint32), *(each for each in found if each is not None)]))
+        readers = [member for member in self._members if not member.lost]
+
+        async def read(member: _Member) -> None:
+            if member in readers:
+                share = keys[readers.index(member) :: len(readers)]
+                first = self._parameters.load.clients + member.number * READ_TOGETHER
+                most_s = timeout_s + _CALL_S
+                await member.call("read_back", self._addresses, share, first, timeout_s, timeout_s=most_s)
+
+        await self._each(lambda member: member.until_lost(read(member)))
 
     async def result(self) -> GroupResult:
         """Everything that was recorded, after `drain`. The clocks are compared a last time: rows that could be wrong by

@@ -35,6 +35,7 @@ from orchestration.plan import OnHosts, Placement
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node import config as node_config
 from raft_actor_node.config import (
+    CallForm,
     ClientSettings,
     LimitSettings,
     NodeConfig,
@@ -122,6 +123,9 @@ def _load_on(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 class LoadSettings(_Described):
     """What the clients do."""
 
+    call: CallForm = "stream"
+    """stream: operations travel in batches on a stream to each node. unary: each is a call of its own, with a deadline
+    of its own, as simple clients do it; that costs both ends several times as much."""
     mode: Literal["closed", "open"] = "closed"
     """closed: each client sends its next operation when the last one returned; it hides outages. open:
     operations are due at a rate, and latency counts from when they were due."""
@@ -179,6 +183,10 @@ class CheckSettings(_Described):
     """A check of a history that takes longer is given up: its verdict is unknown."""
     memory_limit: Annotated[Size, Field(ge=64 * 2**20)] = 2 * 2**30
     """One that takes more memory is given up too."""
+    read_back: Annotated[Duration, Field(le=86_400)] = 10.0
+    """When all is healed, each key that an acknowledged write has changed is read once more, through the leader, and
+    these reads join the history: a write that was lost shows, though the load never read its key again. Where they take
+    longer than this the verdict is unknown, and says how many keys could be read. 0s: not at all."""
     least_operations: Annotated[int, Field(ge=0, strict=True)] = 100
     """A cell in which fewer operations succeed proves nothing: its verdict is unknown. With `expect: unavailable` so
     many must wait in vain instead, but no more than there are clients."""

@@ -26,13 +26,17 @@ from raft_actor_node.client_engine import ClientEngine, Operation, Session
 from raft_actor_node.config import ClientSettings, TransportSettings
 from raft_actor_node.kv.commands import Kind
 from raft_actor_node.patience import Patience
-from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Ints, Latencies, Recorder, Snapshot
+from sweeps.latency import FAIL, KINDS, OK, UNKNOWN, Ints, Latencies, Recorder, Snapshot, written_keys
 from sweeps.spec import LoadSettings
 from sweeps.values import CLIENT_SHIFT, ID_BYTES, Values
 
 _PUT, _CAS, _APPEND = int(Kind.PUT), int(Kind.COMPARE_AND_SWAP), int(Kind.APPEND)  # plain, for the hot path
 _MOST_APPENDED_BYTES = 128 * ID_BYTES
 """A checker must know all of a value, and each read of a long one costs its whole length."""
+READ_TOGETHER = 1000
+"""At the end at most so many keys are read at once, each by a client of its own,"""
+_READ_BYTES = 1 << 20
+"""and of long values no more than this."""
 _BLOCK = 8192
 _TICK_S = 0.001
 _SAMPLE_S = 0.05
@@ -134,7 +138,7 @@ class Arrivals:
 class LoadGenerator:
     """Sends load to a cluster, and records every operation.
 
-    Usage: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`, `result`, `close`.
+    Usage: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`, `read_back`, `result`, `close`.
     Values are unique (values.py), also among several generators whose clients have different numbers, from
     `first_client` on. `clock` gives nanoseconds; the engine gets it too.
     """
@@ -180,17 +184,24 @@ class LoadGenerator:
         again."""
         if self._engine is not None:
             await self._engine.close()
-        self._engine = self._new_engine(
+        self._engine = await self._connected(addresses, self._client, self._done)
+        self._sessions = await self._engine.open_sessions(self._load.clients)
+
+    async def _connected(
+        self, addresses: Mapping[str, str], settings: ClientSettings, on_done: Callable[[list[Operation]], None]
+    ) -> Engine:
+        engine = self._new_engine(
             dict(addresses),
             client_id="load",
-            on_done=self._done,
-            settings=self._client,
+            on_done=on_done,
+            settings=settings,
             transport=self._transport,
             rng=random.Random(self._seed),
             clock=self._clock,
+            call=self._load.call,
         )
-        await self._engine.start()
-        self._sessions = await self._engine.open_sessions(self._load.clients)
+        await engine.start()
+        return engine
 
     async def update_addresses(self, addresses: Mapping[str, str]) -> None:
         """A node has a new address."""
@@ -242,6 +253,51 @@ class LoadGenerator:
         given_up = self._outstanding
         await self.close()
         return given_up
+
+    async def written(self) -> NDArray[np.uint32]:
+        """The keys that an acknowledged write has changed, in ascending order."""
+        return written_keys({name: self._recorder.column(name) for name in ("kind", "outcome", "found", "key")})
+
+    async def read_back(
+        self, addresses: Mapping[str, str], keys: NDArray[np.uint32], first_client: int, timeout_s: float
+    ) -> None:
+        """After `drain`: read each of these keys once, as far as it can be done within `timeout_s` seconds, and record
+        the reads as those of READ_TOGETHER clients with numbers from `first_client` on."""
+        usual = ClientSettings()  # the load's may be such that nothing is answered
+        settings = usual.model_copy(
+            update={"rpc_timeout": max(usual.rpc_timeout, self._client.rpc_timeout), "retry_budget": timeout_s}
+        )
+        longest = max(self._load.value_bytes, self._longest_appended if self._load.mix.append else 0, 1)
+        together = min(READ_TOGETHER, max(1, _READ_BYTES // longest))
+        done = asyncio.Event()
+
+        def on_done(operations: list[Operation]) -> None:
+            self._record(operations)
+            if not self._outstanding:
+                done.set()
+
+        engine = await self._connected(addresses, settings, on_done)
+        try:
+            async with asyncio.timeout(timeout_s):
+                for begin in range(0, len(keys), together):
+                    now_ns = self._clock()
+                    reads = [
+                        Operation(
+                            KINDS["get"],
+                            self._key(key),
+                            intended_ns=now_ns,
+                            token=(first_client - self._first_client + position, key, 0),
+                        )
+                        for position, key in enumerate(keys[begin : begin + together].tolist())
+                    ]
+                    self._submitted += len(reads)
+                    done.clear()
+                    engine.submit(reads)
+                    await done.wait()
+        except TimeoutError:
+            pass
+        finally:
+            await engine.close()
 
     async def close(self) -> None:
         """End the connections, and whatever is still outstanding."""
@@ -378,13 +434,16 @@ class LoadGenerator:
             expected = self._known.get(key)
         return Operation(
             kind,
-            b"%0*d" % (self._load.key_bytes, key),
+            self._key(key),
             value,
             expected=expected,
             session=self._sessions[client],
             intended_ns=intended_ns,
             token=(client, key, written),
         )
+
+    def _key(self, number: int) -> bytes:
+        return b"%0*d" % (self._load.key_bytes, number)
 
     def _tick(self) -> None:
         """Submit what is due, and come back when more is."""

@@ -185,7 +185,7 @@ class NodeSupervisor:
             self._config_file.write_text(json.dumps(self._config(links, bootstrap, seed)), encoding="utf-8")
             return await NodeProcess.spawn(
                 self._spec.node_id,
-                [*_command_words(self._spec.command), "--config", str(self._config_file)],
+                [*command_words(self._spec.command), "--config", str(self._config_file)],
                 log_file=self._log_file,
                 env=_environment() | {OWNER_VARIABLE: owner()},
                 cwd=self._working_directory(),
@@ -303,7 +303,8 @@ def temporary_folder() -> Path:
     return (lasting if on_disk else usual) / f"raft-lab-{os.getuid()}"
 
 
-def _command_words(command: str | Sequence[str]) -> list[str]:
+def command_words(command: str | Sequence[str]) -> list[str]:
+    """The words of a node's command, which may be `default`."""
     if command == "default":
         # -P: a module in the working directory must not hide one of the node's.
         return [sys.executable, "-P", "-m", _NODE_PACKAGE]

@@ -7,13 +7,18 @@ own deadline.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestration.sim_cluster.loop import Call
 from orchestration.sim_cluster.network import Network
 from orchestration.sim_cluster.story import describe_operations, describe_results
+from raft_actor_node.channels import ERROR_DETAIL_KEY
+from raft_actor_node.client_calls import call_of, refusal_of, result_of
 from raft_actor_node.client_link import LinkOwner
-from raft_actor_node.config import TransportSettings
+from raft_actor_node.config import CallForm, TransportSettings
 from raft_actor_node.pb import kv_pb2
 
 if TYPE_CHECKING:
@@ -114,3 +119,91 @@ class SimLink:
         if self._life is life:
             life.tell(f"> {self._client} {describe_results(batch.results)}")
             self._owner.received(batch)
+
+
+class SimUnaryLink(SimLink):
+    """The same with a unary call for each operation. Each end gives a call up by itself, as with gRPC: the client at
+    its deadline, the node when it has worked on it for as long."""
+
+    def _send(self) -> None:
+        self._pump = None
+        life, network, timeout_s = self._life, self._network, self._owner.timeout_s
+        while life is not None and self._open and (batch := self._owner.next_batch()) is not None:
+            self._client = batch.client_id
+            for operation in batch.operations:
+                network.after(timeout_s, self._owner.failed, operation.id, "DEADLINE_EXCEEDED", "no answer in time")
+                deadline_s = network.loop.time() + timeout_s
+                if not network.post(self._call, life, operation, deadline_s, once=True):
+                    life.tell(f"< {self._client} lost: {describe_operations([operation])}")
+
+    def _call(self, life: Life, operation: kv_pb2.Operation, deadline_s: float) -> None:
+        done = partial(self._done, life, deadline_s)
+        life.process.run(life.call, operation, self._client, self._owner.timeout_s, done)
+
+    def _done(self, life: Life, deadline_s: float, end: CallEnd) -> None:
+        """The node has done with a call."""
+        if not life.process.ended and not self._network.post(self._ended, life, deadline_s, end, once=True):
+            life.tell(f"> {self._client} lost: {end}")
+
+    def _ended(self, life: Life, deadline_s: float, end: CallEnd) -> None:
+        if self._life is not life or self._network.loop.time() >= deadline_s:
+            return
+        if end.result is not None:
+            self._received(life, kv_pb2.ResultBatch(results=[end.result]))
+        else:
+            life.tell(f"> {self._client} {end}")
+            self._owner.failed(end.operation_id, end.status, end.message)
+
+
+@dataclass(frozen=True)
+class CallEnd:
+    """How a unary call ended: with a result or an ErrorDetail (`result`), or with a bare status."""
+
+    operation_id: int
+    result: kv_pb2.OperationResult | None
+    status: str = "OK"
+    message: str = ""
+
+    def __str__(self) -> str:
+        return f"#{self.operation_id} {self.status}" if self.result is None else describe_results([self.result])
+
+
+class Aborted(Exception):
+    """A handler has ended its call with an error."""
+
+    def __init__(self, status: str, message: str, detail: bytes | None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.detail = status, message, detail
+
+
+class CallContext:
+    """What handlers of unary calls need of gRPC's ServicerContext."""
+
+    def __init__(self) -> None:
+        self.done: list[Callable[[CallContext], object]] = []
+
+    def add_done_callback(self, callback: Callable[[CallContext], object]) -> None:
+        """Call this when the call has ended."""
+        self.done.append(callback)
+
+    async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        """End the call with an error."""
+        raise Aborted(code.name, details, dict(trailing_metadata).get(ERROR_DETAIL_KEY))
+
+
+async def serve(service: Any, operation: kv_pb2.Operation, client_id: str) -> CallEnd:
+    """Have the handlers of a KVService do what a unary call asks for."""
+    name, request = call_of(operation, client_id)
+    context = CallContext()
+    try:
+        reply = await getattr(service, name)(request, context)
+    except Aborted as error:
+        return CallEnd(operation.id, refusal_of(operation.id, error.detail), error.status, error.message)
+    finally:
+        for callback in context.done:
+            callback(context)
+    return CallEnd(operation.id, result_of(operation.id, reply))
+
+
+LINKS: Mapping[CallForm, type[SimLink]] = {"stream": SimLink, "unary": SimUnaryLink}
+"""How clients call a simulated node."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from orchestration.address_book import AddressBook
 from orchestration.errors import NodeFailed
 from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFiles
-from orchestration.sim_cluster.client_link import SimLink
+from orchestration.sim_cluster.client_link import LINKS
 from orchestration.sim_cluster.loop import SimLoop
 from orchestration.sim_cluster.network import Network, NetworkCounters
 from orchestration.sim_cluster.node import KILLED, BootCrash, SimNode, Violation, World, stream
@@ -24,7 +24,7 @@ from orchestration.sim_cluster.settings import SimSettings
 from orchestration.sim_cluster.story import Story
 from raft_actor_node.client import KVClient
 from raft_actor_node.client_engine import ClientEngine
-from raft_actor_node.config import ClientSettings, NodeConfig
+from raft_actor_node.config import CallForm, ClientSettings, NodeConfig
 from raft_actor_node.core import Role
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import inspection_pb2
@@ -172,13 +172,15 @@ class SimCluster:
         """What stands for the process beside a node: its times are the driver's."""
         return SimWorker(self.nodes[node_id])
 
-    def engine_factory(self, addresses: Mapping[str, str] | Iterable[str], **settings: Any) -> ClientEngine:
+    def engine_factory(
+        self, addresses: Mapping[str, str] | Iterable[str], *, call: CallForm = "stream", **settings: Any
+    ) -> ClientEngine:
         """A ClientEngine, with its own arguments, on the simulated network."""
         self._engines += 1
         usual = {
             "rng": self._world.stream("client", self._engines),
             "clock": self.loop.now_ns,
-            "link": partial(SimLink, self._world.network),
+            "link": partial(LINKS[call], self._world.network),
         }
         return ClientEngine(addresses, **{**usual, **settings})
 

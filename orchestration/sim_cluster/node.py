@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from orchestration.sim_cluster.client_link import SimLink
+from orchestration.sim_cluster.client_link import CallEnd, SimLink, serve
 from orchestration.sim_cluster.disk import SimDisk
 from orchestration.sim_cluster.loop import Call, SimLoop
 from orchestration.sim_cluster.network import Network
@@ -127,15 +127,18 @@ class Life:
         """Recover. Raises what runtime's Node raises."""
         world, node_id = node.world, node.node_id
         self.number = number
+        self._fail = partial(node.fail, self)
         reading = world.stream("reading", node_id, number)
         self.process = Process(
             world.loop,
             node.rate,
-            lambda error: node.fail(self, error),
+            self._fail,
             lambda: reading.uniform(*world.network.settings.reading),
         )
         self.links: dict[SimLink, Visitor] = {}
         """Connections of clients, in the order of their making."""
+        self.calls: dict[asyncio.Task[None], None] = {}
+        """Unary calls that it works on, likewise."""
         self.failure: BaseException | None = None
         """Why it cannot go on."""
         self.ending: asyncio.Task[None] | None = None
@@ -147,7 +150,7 @@ class Life:
             clock=self.process,
             tracer=partial(_Tracer, node_id, world, node.trace),
             mail=partial(_Mail, config, clock=self.process, world=world),
-            fail=lambda error: node.fail(self, error),
+            fail=self._fail,
             disk=node.disk,
             writer=partial(
                 SimWriter,
@@ -193,6 +196,25 @@ class Life:
         """A client has closed its connection."""
         if (visitor := self.links.pop(link, None)) is not None:
             self.runtime.gate.close(visitor)
+
+    def call(
+        self, operation: kv_pb2.Operation, client_id: str, timeout_s: float, done: Callable[[CallEnd], None]
+    ) -> None:
+        """Take in a unary call, and work on it for `timeout_s` at most."""
+        self.tell(f"< {client_id} {describe_operations([operation])}")
+        task = self._world.loop.create_task(self._serve(operation, client_id, done))
+        self.calls[task] = None
+        task.add_done_callback(self.calls.pop)
+        self._world.network.after(timeout_s, task.cancel)
+
+    async def _serve(self, operation: kv_pb2.Operation, client_id: str, done: Callable[[CallEnd], None]) -> None:
+        try:
+            end = await serve(self.runtime.kv, operation, client_id)
+        except Exception as error:
+            self._fail(error)
+        else:
+            # The process may have been stopped by now: what it says leaves when it runs again.
+            self.process.run(done, end)
 
     def tell(self, what: str) -> None:
         """Add to the story."""
@@ -411,6 +433,8 @@ class SimNode:
 
     def _end(self, life: Life) -> None:
         life.process.end()
+        for call in life.calls:
+            call.cancel()
         del self.world.network.listening[self.address]
         if life is not self._dark:
             for link in life.links:

@@ -20,6 +20,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 
+from raft_actor_node.channels import ERROR_DETAIL_KEY
 from raft_actor_node.config import ANSWER_BYTES, MESSAGE_OVERHEAD_BYTES, NodeConfig, describe
 from raft_actor_node.core import Role
 from raft_actor_node.kv.commands import ErrorCode
@@ -45,7 +46,6 @@ from raft_actor_node.runtime.tracer import Tracer
 
 LOG_PAGE = 1000
 """Most entries in one LogReply."""
-ERROR_DETAIL_KEY = "raft-error-bin"
 
 STATUS = {
     ErrorCode.NOT_LEADER: grpc.StatusCode.FAILED_PRECONDITION,

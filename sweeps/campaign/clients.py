@@ -105,7 +105,9 @@ class Clients:
 
     async def _engine(self, name: str, addresses: Mapping[str, str], settings: ClientSettings) -> ClientEngine:
         rng = random.Random(self._rng.random())
-        engine = self._new_engine(addresses, client_id=name, on_done=self._done, settings=settings, rng=rng)
+        engine = self._new_engine(
+            addresses, client_id=name, on_done=self._done, settings=settings, rng=rng, call=self._load.call
+        )
         await engine.start()
         return engine
 

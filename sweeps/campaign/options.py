@@ -13,7 +13,7 @@ from pydantic import Field
 
 from chaos.history import Function
 from orchestration.sim_cluster.settings import SimSettings
-from raft_actor_node.config import ClientSettings, RaftSettings, Section
+from raft_actor_node.config import CallForm, ClientSettings, RaftSettings, Section
 from raft_actor_node.links import Probability
 from raft_actor_node.units import Duration, Range
 from sweeps.campaign.profiles import PROFILES
@@ -22,6 +22,8 @@ from sweeps.campaign.profiles import PROFILES
 class Load(Section):
     """What the clients do."""
 
+    call: CallForm = "stream"
+    """How they ask: by a stream of batches, or by unary calls."""
     operations: Annotated[int, Field(ge=40)] = 200
     engines: Annotated[int, Field(ge=1)] = 2
     """Clients that know all nodes,"""
@@ -70,6 +72,8 @@ def draw(seed: int, profile: str | None = None) -> Options:
     chosen = PROFILES[name]
     draft["nodes"] = rng.choice(chosen.nodes)
     chosen.tune(draft, rng)
+    # Of a stream of its own: all else is as it is without it.
+    draft["load"]["call"] = random.Random(f"call/{seed}").choice(("stream", "stream", "unary"))
     return Options.model_validate({"seed": seed, "profile": name, **draft})
 
 

@@ -34,8 +34,16 @@ Step = Callable[[kv_pb2.Operation], Result | None]
 """What a node does with one operation; None is silence."""
 
 
+STATUS = {
+    int(kv_pb2.BAD_ARGUMENT): grpc.StatusCode.INVALID_ARGUMENT,
+    int(kv_pb2.OUTCOME_UNKNOWN): grpc.StatusCode.UNAVAILABLE,
+    int(kv_pb2.SEQUENCE_STALE): grpc.StatusCode.UNAVAILABLE,
+}
+"""With which a unary call ends, by its error; with FAILED_PRECONDITION for any other (proto/kv.proto)."""
+
+
 class AbortStream(Exception):
-    """Raised by a step: the stream ends with this status."""
+    """Raised by a step: the stream, or the unary call, ends with this status."""
 
     def __init__(self, code: grpc.StatusCode, details: str = "as the script says") -> None:
         super().__init__(details)
@@ -138,6 +146,49 @@ class FakeNode(kv_pb2_grpc.KVServicer):
                 await context.abort(end.code, end.details)
             if answers:
                 await context.write(kv_pb2.ResultBatch(results=answers))
+
+    async def Put(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._unary(kv_pb2.PUT, request, context)
+        return kv_pb2.PutReply()
+
+    async def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
+        result = await self._unary(kv_pb2.GET, request, context)
+        return kv_pb2.GetReply(found=result.found, value=result.value)
+
+    async def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return kv_pb2.DeleteReply(found=(await self._unary(kv_pb2.DELETE, request, context)).found)
+
+    async def CompareAndSwap(self, request: Any, context: Any) -> Any:  # noqa: N802
+        result = await self._unary(kv_pb2.COMPARE_AND_SWAP, request, context)
+        current = result.value if result.HasField("value") else None
+        return kv_pb2.CompareAndSwapReply(swapped=result.found, current=current)
+
+    async def Append(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return kv_pb2.AppendReply(length=(await self._unary(kv_pb2.APPEND, request, context)).number)
+
+    async def OpenSession(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return kv_pb2.OpenSessionReply(session_id=(await self._unary(kv_pb2.OPEN_SESSION, request, context)).number)
+
+    async def _unary(self, kind: Any, request: Any, context: Any) -> Result:
+        """Do what a unary call asks for, or what the script says: one that is silent answers never."""
+        operation = kv_pb2.Operation(kind=kind)
+        for name in ("key", "value", "session_id", "sequence", "expected"):
+            field = request.DESCRIPTOR.fields_by_name.get(name)
+            if field is not None and (not field.has_presence or request.HasField(name)):
+                setattr(operation, name, getattr(request, name))
+        try:
+            results = self.take(kv_pb2.OperationBatch(client_id=request.client_id, operations=[operation]))
+            await self.reading.wait()
+        except AbortStream as end:
+            await context.abort(end.code, end.details)
+        if not results:
+            await asyncio.get_running_loop().create_future()
+        [result] = results
+        if result.error:
+            detail = kv_pb2.ErrorDetail(code=result.error, leader_hint=result.leader_hint, message=result.message)
+            trailer = ("raft-error-bin", detail.SerializeToString())
+            await context.abort(STATUS.get(int(result.error), grpc.StatusCode.FAILED_PRECONDITION), "no", (trailer,))
+        return result
 
     def _step(self, operation: kv_pb2.Operation) -> Step:
         scripted = self.script and operation.kind != kv_pb2.OPEN_SESSION

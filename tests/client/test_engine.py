@@ -40,9 +40,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ONE_ATTEMPT = ClientSettings(rpc_timeout=10.0, retry_budget=0.0)
 
 
-async def test_results_of_all_kinds(nodes: StartNodes, load: StartLoad) -> None:
+@pytest.mark.parametrize("call", ["stream", "unary"])
+async def test_results_of_all_kinds(nodes: StartNodes, load: StartLoad, call: str) -> None:
     (n1,) = await nodes(1)
-    it = await load([n1])
+    it = await load([n1], call=call)
     own = await session(it)
     swap = Operation(Kind.COMPARE_AND_SWAP, b"k", b"", expected=None, session=own)
     await it.run(swap)

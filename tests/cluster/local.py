@@ -13,16 +13,25 @@ import signal
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chaos.links import cut, separated
 from chaos.verdict import judge_traces
 from orchestration.address_book import AddressBook
-from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor
+from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, command_words
 from raft_actor_node.client import KVClient
+from raft_actor_node.client_engine import ClientEngine
 from raft_actor_node.client_probe import NodeProbe
-from raft_actor_node.config import ClientSettings, NodeConfig, RaftSettings, StorageSettings, TransportSettings
+from raft_actor_node.config import (
+    CallForm,
+    ClientSettings,
+    NodeConfig,
+    RaftSettings,
+    StorageSettings,
+    TransportSettings,
+)
 from raft_actor_node.links import LinkRule
 from raft_actor_node.origin import origin
 from raft_actor_node.pb import inspection_pb2
@@ -59,7 +68,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, timeout
 class LocalCluster:
     """Node processes n1 ... nN. Use as an async context manager; the exit checks the traces of all lives.
 
-    `storage` is a mapping of StorageSettings beside its directory.
+    `storage` is a mapping of StorageSettings beside its directory. `under` gives what to put before a node's command.
     """
 
     def __init__(
@@ -68,8 +77,11 @@ class LocalCluster:
         nodes: int,
         raft: RaftSettings = FAST,
         storage: Any = None,
+        *,
+        under: Callable[[str], Sequence[str]] = lambda node_id: (),
         **settings: Any,
     ) -> None:
+        self._under = under
         self.node_ids = tuple(f"n{i}" for i in range(1, nodes + 1))
         self.book = AddressBook()
         self.live: set[str] = set()
@@ -90,9 +102,10 @@ class LocalCluster:
 
     def _spec(self, node_id: str) -> NodeSpec:
         config = self.config.model_copy(update={"node_id": node_id}).model_dump(mode="json")
+        command = (*self._under(node_id), *command_words(COMMAND))
         places = str(Path.cwd()), "127.0.0.1", "127.0.0.1"
         code = origin("raft_actor_node")
-        return NodeSpec(node_id, self.config.cluster_id, "cell", config, COMMAND, *places, 30.0, code)
+        return NodeSpec(node_id, self.config.cluster_id, "cell", config, command, *places, 30.0, code)
 
     async def __aenter__(self) -> LocalCluster:
         try:
@@ -217,11 +230,12 @@ class LocalCluster:
         status: inspection_pb2.StatusReply = await eventually(same, "all nodes at the same state")
         return status
 
-    async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient:
+    async def client(self, only: Sequence[str] = (), call: CallForm = "stream", **settings: Any) -> KVClient:
         """A client; with `only` it knows just these nodes. It is patient, unless `settings` say otherwise."""
         settings = {"retry_budget": RETRY_BUDGET_S, **settings}
         addresses = {i: a for i, a in self.book.addresses().items() if not only or i in only}
-        client = KVClient(addresses, settings=ClientSettings(**settings), transport=PATIENT)
+        engine = partial(ClientEngine, call=call)
+        client = KVClient(addresses, settings=ClientSettings(**settings), transport=PATIENT, engine=engine)
         await client.__aenter__()
         if not only:
             self._clients.append(client)

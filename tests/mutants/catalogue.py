@@ -5,6 +5,7 @@ What the program then does, in a sentence.
 breaks: section of the paper, or what else it breaks
 known: item of the list of known mistakes that it stands for (if any; KNOWN)
 test: a test below tests/ that finds it, where no campaign does (if any)
+real: the same where no campaign can, because the simulation has something else in its place
 @ module:function
  a line of it that stays       (indentation as if the function stood alone)
 -a line that goes
@@ -64,7 +65,9 @@ class Mutant:
     breaks: str = ""
     known: list[str] = field(default_factory=list)
     test: str = ""
-    """The test that finds it where no campaign can: a pytest id below tests/."""
+    """The test that finds it where no campaign does: a pytest id below tests/."""
+    simulated: bool = True
+    """Whether what is changed takes part in a simulation: otherwise no seed needs to be asked."""
     edits: list[Edit] = field(default_factory=list)
 
 
@@ -89,8 +92,8 @@ def _read(path: Path) -> Iterator[Mutant]:
                     mutant.breaks = value
                 case "known":
                     mutant.known.append(value)
-                case "test":
-                    mutant.test = value
+                case "test" | "real":
+                    mutant.test, mutant.simulated = value, key == "test"
                 case _:
                     mutant.sentence = f"{mutant.sentence} {line}".strip()
         for hunk in hunks:

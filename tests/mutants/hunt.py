@@ -67,6 +67,7 @@ def search(name: str, seeds: Sequence[int]) -> Outcome:
 def hunt(mutant: Mutant, seeds: Sequence[int]) -> Outcome:
     """Run the seeds with this bug until one is violated, then, if none is, the bug's own test."""
     begin = time.perf_counter()
+    seeds = seeds if mutant.simulated else ()
     with planted(mutant.edits):
         found = run_until_violated(mutant.name, seeds)
     if not found.caught and mutant.test:

@@ -58,6 +58,8 @@ def test_every_planted_bug_says_what_it_breaks() -> None:
         assert mutant.breaks, mutant.name
         assert mutant.edits, mutant.name
         assert set(mutant.known) <= set(KNOWN), mutant.name
+        assert not mutant.test or (ROOT / "tests" / mutant.test.partition("::")[0]).is_file(), mutant.name
+        assert mutant.test or mutant.simulated, mutant.name
 
 
 def test_every_known_mistake_is_planted() -> None:
@@ -118,6 +120,13 @@ def test_a_sweep_ends_with_3_on_a_violation_and_with_4_when_it_proves_nothing(
     )
     assert run.returncode == exit_code, run.stdout + run.stderr
     assert says in run.stdout
+
+
+def test_a_bug_that_no_simulation_runs_goes_to_its_own_test_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds would be run for nothing."""
+    monkeypatch.setattr("tests.mutants.hunt._directed_test_fails", lambda mutant: (True, "FAILED"))
+    outcome = hunt(ALL["stale-address"], SEEDS)
+    assert (outcome.caught, outcome.by, outcome.seeds) == (True, DIRECTED, 0)
 
 
 def test_lines_that_are_not_there_are_refused() -> None:

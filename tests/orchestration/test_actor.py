@@ -175,9 +175,9 @@ async def test_folder_that_cannot_be_made(temporary: Path) -> None:
 
 
 def test_command_words() -> None:
-    assert actor._command_words("default") == [sys.executable, "-P", "-m", "raft_actor_node"]
-    assert actor._command_words("etcd-node --name 'a b'") == ["etcd-node", "--name", "a b"]
-    assert actor._command_words(["python", "a b.py"]) == ["python", "a b.py"]
+    assert actor.command_words("default") == [sys.executable, "-P", "-m", "raft_actor_node"]
+    assert actor.command_words("etcd-node --name 'a b'") == ["etcd-node", "--name", "a b"]
+    assert actor.command_words(["python", "a b.py"]) == ["python", "a b.py"]
 
 
 def test_temporary_folder_avoids_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_arrays_are_read_with_numpy_alone(tmp_path: Path) -> None:
     with np.load(tmp_path / "latency.npz", allow_pickle=False) as file:
         assert set(file.files) == {
             *COLUMNS, "dropped_ns", "dropped_kind", "measure_ns", "fault_ns", "composite_ids", "composite_end",
-            "generator_error_ns",
+            "generator_error_ns", "first_reader",
         }  # fmt: skip
         assert {name: file[name].dtype for name in COLUMNS} == {
             name: np.dtype(dtype) for name, dtype in COLUMNS.items()

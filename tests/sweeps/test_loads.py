@@ -491,8 +491,12 @@ base:
     assert [(each["offset_ns"], each["error_ns"]) for each in cell.result["generators"]] == [(0, 0)] * 2
     assert all(each["cpu_share"] > 0 for each in cell.result["generators"])
     operations = cell.operations()
-    by_generator = [operations["client"][operations["generator"] == number].tolist() for number in (0, 1)]
+    of_load = operations["client"] < operations.first_reader
+    by_generator = [operations["client"][of_load & (operations["generator"] == number)].tolist() for number in (0, 1)]
     assert [set(clients) for clients in by_generator] == [{0, 1, 2}, {3, 4}]
+    read_back = operations["key"][~of_load].tolist()
+    assert sorted(read_back) == list(range(5)), "each key once, by one generator or the other"
+    assert set(operations["generator"][~of_load].tolist()) == {0, 1}
     assert (np.diff(operations["start_ns"]) >= 0).all()
     verdict = judge(cell.stored.path, Parameters().checks.model_copy(update={"least_operations": 1}))
     assert verdict["verdict"] == "ok", verdict["reason"]

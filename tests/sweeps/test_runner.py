@@ -81,7 +81,10 @@ async def test_a_cell_goes_through_its_phases_and_leaves_nothing_running(tmp_pat
     assert operations.measure_ns[1] - operations.measure_ns[0] == 300_000_000
     assert operations.measured.any()
     assert not operations.measured.all(), "the warm-up is recorded, and not measured"
-    assert set(operations["client"]) == {0, 1}
+    of_load = operations["client"] < operations.first_reader
+    assert set(operations["client"][of_load]) == {0, 1}
+    keys, read = operations.read_back()
+    assert 0 < keys == read, "at the end each key that was written is read once"
 
 
 async def test_all_clocks_are_compared_while_there_is_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

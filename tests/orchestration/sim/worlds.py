@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import SimCluster, run_virtual
 from raft_actor_node.client import KVClient
-from raft_actor_node.config import ClientSettings, RaftSettings
+from raft_actor_node.config import CallForm, ClientSettings, RaftSettings
 from raft_actor_node.links import LinkRule
 from tests.cluster.local import STEADY, LocalCluster
 
@@ -30,7 +31,7 @@ class World(Protocol):
     async def pause(self, node_id: str) -> Any: ...
     async def resume(self, node_id: str) -> Any: ...
     async def status(self, node_id: str) -> Any: ...
-    async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient: ...
+    async def client(self, only: Sequence[str] = (), call: CallForm = "stream", **settings: Any) -> KVClient: ...
 
 
 class Simulated:
@@ -66,11 +67,11 @@ class Simulated:
     async def status(self, node_id: str) -> Any:
         return await self.cluster.status(node_id)
 
-    async def client(self, only: Sequence[str] = (), **settings: Any) -> KVClient:
+    async def client(self, only: Sequence[str] = (), call: CallForm = "stream", **settings: Any) -> KVClient:
         client = KVClient(
             {i: a for i, a in self.cluster.addresses.addresses().items() if not only or i in only},
             settings=ClientSettings(**settings),
-            engine=self.cluster.engine_factory,
+            engine=partial(self.cluster.engine_factory, call=call),
         )
         client.start()
         return client
