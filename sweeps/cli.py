@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from raft_actor_node.descriptors import open_standard_descriptors
+from raft_actor_node.signals import raise_keyboard_interrupt
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,7 +34,10 @@ class _Group(click.Group):
     """Says errors of ours in one line, without a traceback unless it is asked for."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As a program: it does not wait for a call into Ray that never comes back."""
+        """As a program: SIGTERM and SIGHUP end it as Ctrl-C does, and it does not wait for a call into Ray that never
+        comes back."""
+        open_standard_descriptors()
+        raise_keyboard_interrupt()
         try:
             return super().__call__(*args, **kwargs)
         except SystemExit as end:

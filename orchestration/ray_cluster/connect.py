@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -43,6 +44,7 @@ from orchestration.ray_cluster.doctor import DeadHost, Examination, RayFacts, ex
 from orchestration.ray_cluster.owner import RAY_PREFIX, hold
 from orchestration.ray_cluster.placement import Host, choose_hosts, cpus_of_actor, shortage
 from orchestration.ray_cluster.worker import Worker
+from raft_actor_node.addresses import split_address
 
 T = TypeVar("T")
 
@@ -101,8 +103,12 @@ class Backend:
         InfrastructureError.
         """
         wanted = address or os.environ.get("RAY_ADDRESS") or "local"
-        if "://" in wanted:
-            raise InfrastructureError(f"Ray ({wanted}): must be host:port; run this program on a host of the cluster")
+        if wanted not in ("auto", "local"):
+            try:
+                split_address(wanted)
+            except ValueError as error:
+                where = "" if "://" not in wanted else "; run this program on a host of the cluster"
+                raise InfrastructureError(f"Ray: {error}{where}") from None
         # Ray's processes die with the thread that started them, so this one lives as long as they may.
         caller = Caller()
         try:
@@ -335,7 +341,7 @@ class _Connection:
                 origin = "the connection that this program had, to"
             elif self._folder is not None:
                 origin = "private, started for this program at"
-                with _private_environment():
+                with _private_environment(), _out_of_hangups():
                     ray.init(
                         address="local",
                         num_cpus=max(_LEAST_CPUS, os.cpu_count() or 1),
@@ -377,9 +383,8 @@ class _Connection:
 
 def _knock(address: str) -> None:
     """Raise OSError when nobody listens there; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_TIMEOUT_S).close()
+    if address != "auto":
+        socket.create_connection(split_address(address), timeout=_KNOCK_TIMEOUT_S).close()
 
 
 async def _ask_head(question: Callable[[], T]) -> T:
@@ -456,6 +461,19 @@ def _private_environment() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _out_of_hangups() -> Iterator[None]:
+    """Have what this thread starts hear nothing of a terminal that is closed: only this program ends its Ray, in order.
+
+    Ray does the same for SIGINT. Its processes are of this program's group, which the kernel sends SIGHUP.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _reread_authentication() -> None:
