@@ -76,6 +76,12 @@ def children(pid: int) -> set[int]:
     return found
 
 
+def blocks_hangups(pid: int) -> bool:
+    """Whether SIGHUP waits, in the main thread of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    return bool(int(next(line for line in lines if line.startswith("SigBlk:")).split()[1], 16) & 1 << signal.SIGHUP - 1)
+
+
 def test_a_sweep_that_was_started_without_descriptors_measures_and_judges(tmp_path: Path) -> None:
     """Cells, load generator, nodes and judge; and another program of ours afterwards."""
     script = 'exec "$@" 0<&- 1>&- 2>&-'
@@ -94,20 +100,21 @@ def test_a_sweep_that_was_started_without_descriptors_measures_and_judges(tmp_pa
 
 
 def test_a_terminal_that_hangs_up_ends_a_sweep_in_order(tmp_path: Path) -> None:
-    """Its Ray, in the same session, must not be ended by the terminal before the sweep has used it to clean up; the
-    kernel and a shell send one SIGHUP each; and what the sweep says meanwhile goes nowhere."""
+    """The shell gets SIGHUP from the kernel and ends; then all of its foreground group gets it, Ray's processes too,
+    which the sweep needs to clean up. What the sweep says meanwhile goes nowhere."""
     controller, terminal = pty.openpty()
-    # With --ctty the terminal is that of the session, as for a shell; it hangs up when the controller is closed.
-    words = ["setsid", "--ctty", *SWEEP, "run", *spec(tmp_path, "60s")[:-1]]
+    # With --ctty the terminal is that of the session; it hangs up when the controller is closed.
+    words = ["setsid", "--ctty", "/bin/sh", "-c", '"$@"; true', "sh", *SWEEP, "run", *spec(tmp_path, "60s")[:-1]]
     with running(words, stdin=terminal, stdout=terminal, stderr=terminal) as process:
         os.close(terminal)
         until(lambda: _drained(controller) and measures(tmp_path), "the cell runs")
-        with_terminal = children(process.pid)
-        assert with_terminal, "Ray's processes share the terminal"
+        [sweep, *of_ray] = sorted(children(process.pid))
+        assert of_ray, "Ray's processes have the terminal, too"
+        assert [pid for pid in of_ray if not blocks_hangups(pid)] == [], "and would end before the sweep can clean up"
+        assert not blocks_hangups(sweep)
         os.close(controller)
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(PATIENCE_S) == 130
-    until(lambda: not children(process.pid), "nothing of it is left")
+        assert process.wait(PATIENCE_S) == -signal.SIGHUP, "the shell"
+        until(lambda: not children(process.pid), "nothing of it is left")
     run = stored(tmp_path)
     [cell] = run.cells
     assert (run.manifest["complete"], run.manifest["exit_code"]) == (False, 130)
