@@ -5,6 +5,7 @@ Only the standard library is imported here: this runs before anything else may o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -35,8 +36,9 @@ def leave_lost_terminal() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     try:
         for number in range(len(_STANDARD)):
-            # After a hangup the device is still a character device, but no terminal any more.
-            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
-                os.dup2(null, number)
+            with contextlib.suppress(OSError):  # it is closed
+                # After a hangup the device is still a character device, but no terminal any more.
+                if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                    os.dup2(null, number)
     finally:
         os.close(null)

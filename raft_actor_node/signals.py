@@ -63,4 +63,5 @@ def on_ending_signal(act: Callable[[], object]) -> Iterator[None]:
     finally:
         for each in installed:
             loop.remove_signal_handler(each)
-            signal.signal(each, before[each])
+            if before[each] is not None:  # else the handler is not Python's
+                signal.signal(each, before[each])

@@ -230,10 +230,10 @@ def test_a_disk_that_fails_is_not_taken_for_one_that_lacks_something(tmp_path: P
 
 def _ends_on(directory: Path, shim: str) -> tuple[int, str]:
     """Exit code and standard error of a node whose calls to the system are replaced."""
-    script = f"import errno, os, runpy, sys\n{shim}\nrunpy.run_module('raft_actor_node', run_name='__main__')"
-    words = command(directory)
+    _, _, module, *arguments = command(directory)
+    script = f"import errno, os, runpy, sys\n{shim}\nrunpy.run_module('{module}', run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", script, *words[words.index("--config") :]],
+        [sys.executable, "-c", script, *arguments],
         capture_output=True, text=True, timeout=60, check=False, input="",
     )  # fmt: skip
     return done.returncode, done.stderr
