@@ -1,6 +1,7 @@
 """What the host is on which this runs: its code and versions, what it may use of its CPUs, its limits, its disk.
 
-All of it is read where it stands; only `fsync_times` takes time, as much as it is told.
+All of it is read where it stands; only `fsync_times` takes time, as much as it is told. What it and `lacking_calls`
+write is removed.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from raft_actor_node.errors import Unsupported
 from raft_actor_node.origin import digest_of, origin
-from raft_actor_node.runtime.disk import REAL_DISK, nearest_present, write_all
+from raft_actor_node.runtime.disk import REAL_DISK, nearest_present, sync_directory, write_all
 
 PACKAGES = ("raft_actor_node", "orchestration", "chaos", "sweeps")
 """Of this project."""
@@ -123,3 +125,23 @@ def fsync_times(folder: Path, seconds: float) -> list[int]:
             os.fdatasync(descriptor)
             samples.append(time.monotonic_ns() - begin)
     return samples
+
+
+def lacking_calls(folder: Path) -> list[str]:
+    """What a log needs and the file system of this folder lacks, and how it said so; one line each.
+
+    A node locks its directory, and makes the entries of directories durable. Both are tried in a directory that is made
+    for this, beside where `fsync_times` writes. Nothing stays behind. Raises OSError.
+    """
+    lacking = []
+    with tempfile.TemporaryDirectory(dir=nearest_present(folder)) as name:
+        directory = Path(name)
+        try:
+            REAL_DISK.close(REAL_DISK.lock(directory))
+        except Unsupported as error:
+            lacking.append(error.lacks)
+        try:
+            sync_directory(REAL_DISK, directory)
+        except Unsupported as error:
+            lacking.append(error.lacks)
+    return lacking

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from raft_actor_node.config import load_node_config
+from raft_actor_node.descriptors import open_standard_descriptors
 from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.runtime.logs import RepeatFilter
 from raft_actor_node.runtime.process import run_node
@@ -22,6 +23,7 @@ from raft_actor_node.text import printable
 
 def main() -> int:
     """Parse the command line, run the node, return its exit code."""
+    open_standard_descriptors()
     parser = argparse.ArgumentParser(prog="raft_actor_node", description="One node of a Raft cluster.")
     parser.add_argument("--config", required=True, metavar="FILE", help="configuration of the node, JSON or YAML")
     parser.add_argument(

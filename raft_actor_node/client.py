@@ -39,6 +39,10 @@ class KVClient:
     with the same session and sequence, so it takes effect at most once; each concurrent write has a
     session of its own, opened when needed and reused after. With a retry budget of 0s there is one
     attempt, and no session: there is no retry that it could recognise.
+
+    A client belongs to the event loop that starts it. On another loop (a second `asyncio.run`) every call raises
+    RuntimeError, and so does every call after a fork: gRPC does not survive one, whichever client is used. Start
+    processes with `subprocess`, or with the multiprocessing method "spawn".
     """
 
     def __init__(
@@ -50,8 +54,10 @@ class KVClient:
         client_id: str = "client",
         engine: Callable[..., ClientEngine] = ClientEngine,
     ) -> None:
-        """`addresses`: node id -> "host:port". Without node ids ("host:port" alone) the leader is found by
-        trying. `client_id` is the name by which link faults know this client; `engine` makes its engine."""
+        """`addresses`: node id -> "host:port". Without node ids (a list of "host:port") the leader is found by
+        trying. `client_id` is the name by which link faults know this client; `engine` makes its engine.
+
+        Raises ConfigError for an address without host or port, TypeError for a string in place of a list."""
         settings = settings or ClientSettings()
         self._with_sessions = settings.retry_budget > 0
         self._engine = engine(

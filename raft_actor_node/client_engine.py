@@ -21,7 +21,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from raft_actor_node.addresses import split_address
 from raft_actor_node.client_calls import UnaryLink
+from raft_actor_node.client_home import Home
 from raft_actor_node.client_link import Link, LinkFactory
 from raft_actor_node.client_operation import (
     FAIL,
@@ -35,7 +37,7 @@ from raft_actor_node.client_operation import (
     operation_error,
 )
 from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, CallForm, ClientSettings, TransportSettings
-from raft_actor_node.errors import Attempt
+from raft_actor_node.errors import Attempt, ConfigError
 from raft_actor_node.kv.commands import ErrorCode, Kind
 from raft_actor_node.pb import kv_pb2
 
@@ -178,7 +180,7 @@ class _Opening:
 class ClientEngine:
     """Sends operations to whichever node leads, until they are answered or their time is up.
 
-    Lives on one event loop. Usage:
+    Lives on the event loop that starts it; called on another one it raises RuntimeError. Usage:
 
         engine = ClientEngine(addresses, client_id="load-1", on_done=completed)
         await engine.start()
@@ -207,6 +209,7 @@ class ClientEngine:
         called from within `submit`. It may submit; what is submitted in one tick travels in one batch,
         or in as few as `transport.message_bytes` allows. `clock` gives nanoseconds, monotonic. `call`: whether
         operations travel on a stream, or each as a unary call; `link` connects to a node in another way.
+        Raises ConfigError for what is not host:port, TypeError for a string in place of a list.
         """
         settings = settings or ClientSettings()
         self._transport = transport or TransportSettings()
@@ -235,7 +238,8 @@ class ClientEngine:
         self._paused: list[tuple[int, int, Operation]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._home: Home | None = None
+        """The loop on which it was started."""
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -255,7 +259,8 @@ class ClientEngine:
 
     def begin(self) -> None:
         """As `start`, for callers within an event loop that cannot await."""
-        self._loop = asyncio.get_running_loop()
+        if self._home is None:
+            self._home = Home("a client")
         self.update_addresses(self._book)
 
     async def close(self) -> None:
@@ -264,6 +269,8 @@ class ClientEngine:
         A write that was sent and not answered ends UNKNOWN, all else FAIL; the error is CANCELLED.
         `submit` raises RuntimeError from then on, in that last `on_done` too.
         """
+        if self._home is not None:
+            self._home.check()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -289,8 +296,9 @@ class ClientEngine:
 
         Cheapest when called once per tick with many. `start_ns` is taken once per call.
         """
-        if self._closed or self._loop is None:
+        if self._closed or self._home is None:
             raise RuntimeError("the engine is closed, or was not started")
+        self._home.check()
         now = self._clock()
         for operation in operations:
             operation.start_ns = now
@@ -305,10 +313,12 @@ class ClientEngine:
 
     def update_addresses(self, addresses: Mapping[str, str] | Iterable[str]) -> None:
         """Replaces the address book. A node with a new address gets a fresh connection at once; what was
-        under way to its old one, or to a node that is gone, ends UNAVAILABLE (and is retried)."""
+        under way to its old one, or to a node that is gone, ends UNAVAILABLE (and is retried). Raises as the
+        constructor does."""
         self._book = _book(addresses)
-        if self._loop is None or self._closed:
+        if self._home is None or self._closed:
             return
+        self._home.check()
         before, self._nodes = self._nodes, {}
         ring = list(self._book)
         self._rng.shuffle(ring)
@@ -548,8 +558,8 @@ class ClientEngine:
         if operation.kind == _OPEN_SESSION:
             operation.token.completed(operation)
             return
-        if not self._done and self._loop is not None:
-            self._loop.call_soon(self._deliver)
+        if not self._done and self._home is not None:
+            self._home.loop.call_soon(self._deliver)
         self._done.append(operation)
 
     def _deliver(self) -> None:
@@ -565,11 +575,11 @@ class ClientEngine:
             if self._timer_ns <= due_ns:
                 return
             self._timer.cancel()
-        assert self._loop is not None
+        assert self._home is not None
         self._timer_ns = due_ns
         # Rounded up: event loops count milliseconds, and one that wakes too early would have to spin.
         delay_s = max(0, due_ns - self._clock()) / 1e9 + 0.0005
-        self._timer = self._loop.call_later(delay_s, self._on_time)
+        self._timer = self._home.loop.call_later(delay_s, self._on_time)
 
     def _on_time(self) -> None:
         self._timer = None
@@ -596,7 +606,19 @@ class ClientEngine:
 
 
 def _book(addresses: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
-    return dict(addresses) if isinstance(addresses, Mapping) else {address: address for address in addresses}
+    """Node id -> "host:port". Raises TypeError and ConfigError, in one line."""
+    if isinstance(addresses, str | bytes):
+        raise TypeError(
+            f"addresses: must be a mapping of node ids to host:port, or a list of host:port, not {addresses!r} alone; "
+            "put it into a list"
+        )
+    book = dict(addresses) if isinstance(addresses, Mapping) else {address: address for address in addresses}
+    for address in book.values():
+        try:
+            split_address(address)
+        except ValueError as error:
+            raise ConfigError(f"addresses: {error}") from None
+    return book
 
 
 def _renumber(operations: Iterable[Operation]) -> None:

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from raft_actor_node.channels import channel_options
+from raft_actor_node.client_home import enter_grpc
 from raft_actor_node.config import TransportSettings
 from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 
@@ -65,6 +66,7 @@ class Link:
 
     def __init__(self, address: str, transport: TransportSettings, owner: LinkOwner) -> None:
         """Begins to connect to `address` ("host:port"). Needs a running event loop."""
+        enter_grpc()
         self._owner = owner
         self._pause_s = transport.reconnect_backoff.min_s
         self._wake = asyncio.Event()

@@ -15,7 +15,9 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from raft_actor_node.addresses import checked_address
 from raft_actor_node.channels import channel_options
+from raft_actor_node.client_home import Home, enter_grpc
 from raft_actor_node.config import TransportSettings
 from raft_actor_node.errors import RaftLabError
 from raft_actor_node.links import LinkRule
@@ -39,12 +41,15 @@ class NodeProbe:
     """Asks one node. Usage: `async with NodeProbe("127.0.0.1:41233") as probe: await probe.status()`.
 
     Every call takes a timeout in seconds (default: the transport's probe_timeout) and raises ProbeFailed when
-    it ends without a reply; the reply is None when the node does not offer the service (UNIMPLEMENTED).
+    it ends without a reply; the reply is None when the node does not offer the service (UNIMPLEMENTED). It lives on
+    one event loop; called on another one, or after a fork, it raises RuntimeError.
     """
 
     def __init__(self, address: str, *, transport: TransportSettings | None = None) -> None:
-        """`address` is "host:port". Needs a running event loop; connects at the first call."""
-        self.address = address
+        """`address` is "host:port", else ValueError. Needs a running event loop; connects at the first call."""
+        self._home = Home("a NodeProbe")
+        enter_grpc()
+        self.address = address = checked_address(address)
         transport = transport or TransportSettings()
         self._timeout = transport.probe_timeout
         self._channel = grpc.aio.insecure_channel(address, options=channel_options(transport))
@@ -62,6 +67,7 @@ class NodeProbe:
 
     async def close(self) -> None:
         """Drops the connection; what is being asked meanwhile fails."""
+        self._home.check()
         await self._channel.close()
 
     async def health(self, *, timeout: float | None = None) -> bool | None:
@@ -118,6 +124,7 @@ class NodeProbe:
     async def _trace(
         self, after: int, *, follow: bool, timeout: float | None
     ) -> AsyncIterator[inspection_pb2.TraceEvent]:
+        self._home.check()
         request = inspection_pb2.TraceRequest(after=after, follow=follow)
         call = self._inspection.Trace(request, timeout=timeout)
         try:
@@ -132,6 +139,7 @@ class NodeProbe:
     async def _ask(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Reply], request: Request, timeout: float | None
     ) -> Reply | None:
+        self._home.check()
         try:
             with self._closed_meanwhile():
                 return await method(request, timeout=self._within(timeout))

@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from raft_actor_node.addresses import checked_host
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.links import LinkRule
 from raft_actor_node.units import WRITTEN, Duration, DurationRange, Range, Size
@@ -88,6 +89,10 @@ class StorageSettings(Section):
     """Accept a directory on a memory file system, where fsync costs nothing and proves nothing."""
 
 
+Host = Annotated[str, AfterValidator(checked_host)]
+"""Name or IP address of a host, without a port; IPv6 with or without brackets."""
+
+
 class LimitSettings(Section):
     """Bounds on what a client may ask."""
 
@@ -157,9 +162,9 @@ class NodeConfig(Section):
     """Name of this node; one of `members`."""
     members: Annotated[list[NodeId], Field(min_length=1, max_length=99)]
     """All nodes of the cluster, this one included. Membership is static."""
-    bind_host: str = "127.0.0.1"
+    bind_host: Host = "127.0.0.1"
     """Interface to listen on. The port is always chosen by the system."""
-    advertise_host: str | None = None
+    advertise_host: Host | None = None
     """Address under which others reach this node; default: bind_host."""
     bootstrap: bool = False
     """Accept an empty directory. Given once in the life of a node: a member whose directory vanished
@@ -251,6 +256,8 @@ def unwise(config: NodeConfig) -> list[str]:
         warnings.append("raft.election_timeout: a range of 5ms or less leads to split votes")
     if config.raft.rpc_timeout >= low:
         warnings.append("raft.rpc_timeout: at or above the shortest election timeout: what is lost is sent again late")
+    if config.advertised_host in ("0.0.0.0", "::"):  # noqa: S104 - that is what it warns of
+        warnings.append(f"advertise_host: {config.advertised_host} is every interface, and no address on another host")
     if config.storage.fsync == "off":
         warnings.append("storage.fsync: off loses acknowledged writes when the power fails")
     return warnings

@@ -7,6 +7,7 @@ RaftLabError
 |   |-- DirectoryLocked       another process holds the log directory           exit code 4
 |   |-- DataCorrupt           damage that is not a torn tail, or foreign data   exit code 5
 |   `-- DiskError             the disk failed; nothing more is promised         exit code 6
+|       `-- Unsupported       its file system lacks what a log needs            exit code 6
 |-- InvariantViolated         a rule of Raft is broken: a bug; the node stops   exit code 7
 `-- OperationError            a client operation did not succeed
     |-- OperationFailed       it certainly had no effect
@@ -16,6 +17,7 @@ RaftLabError
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class RaftLabError(Exception):
@@ -57,6 +59,18 @@ class DiskError(StorageError):
     a failed fsync the kernel may have dropped the dirty pages and will report success the next time."""
 
     exit_code = 6
+
+
+class Unsupported(DiskError):
+    """The file system lacks what a log needs, such as locks on directories."""
+
+    def __init__(self, directory: Path, file_system: str, lacks: str) -> None:
+        super().__init__(
+            f"storage.dir: {directory} is on a file system ({file_system}) without {lacks}; "
+            "choose a directory on a local disk"
+        )
+        self.lacks = lacks
+        """What is missing, and how the file system said so."""
 
 
 class InvariantViolated(RaftLabError):

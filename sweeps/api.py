@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from rich.console import Console
 
 from orchestration import ClusterPlan
 from raft_actor_node.errors import ConfigError, RaftLabError
+from raft_actor_node.signals import on_ending_signal
 from sweeps.cases import refusals
 from sweeps.doctor import Examined, as_json, findings
 from sweeps.estimate import MOST_SIMULATED
@@ -125,8 +125,8 @@ class Sweep:
         view: Callable[[Progress], View],
         announce: Callable[[str], None] = lambda text: None,
     ) -> tuple[int, Path]:
-        """Run it; returns the exit code and the directory of the run. An interruption (SIGINT, SIGTERM) is no
-        error here: it ends the run early, in order, and the exit code says so."""
+        """Run it; returns the exit code and the directory of the run. An interruption (SIGINT, SIGTERM,
+        SIGHUP) is no error here: it ends the run early, in order, and the exit code says so."""
         spec = self.spec
         facts = manifest(
             seed=spec.seed, command_line=command_line, spec_name=spec.name, storage_dir=spec.base.storage.dir
@@ -177,33 +177,25 @@ class Sweep:
             if self.simulated or len(done) == len(self.cells)
             else self._on_backend(connect, writer, progress, display, announce, results)
         )
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
 
         def interrupt() -> None:
-            display.note("interrupted: healing the cluster and stopping its nodes")
             work.cancel()
+            display.note("interrupted: healing the cluster and stopping its nodes")
 
-        try:
-            # Elsewhere than in the main thread there are no signals to handle.
-            with contextlib.suppress(RuntimeError, ValueError):
-                for each in signals:
-                    loop.add_signal_handler(each, interrupt)
-            return await work, writer.path
-        except asyncio.CancelledError:
-            writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
-            return EXIT_INTERRUPTED, writer.path
-        except RaftLabError as error:
-            with contextlib.suppress(WriteFailed):  # as a rule the error itself
-                writer.journal("run failed", error=str(error))
-                writer.add_facts({"stopped": str(error)})
-                writer.finish(complete=False, exit_code=error.exit_code)
-            if not isinstance(error, ConfigError):
-                error.add_note(f"`sweep resume {writer.path}` then runs the cells that are left")
-            raise
-        finally:
-            for each in signals:
-                loop.remove_signal_handler(each)
+        with on_ending_signal(interrupt):
+            try:
+                return await work, writer.path
+            except asyncio.CancelledError:
+                writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
+                return EXIT_INTERRUPTED, writer.path
+            except RaftLabError as error:
+                with contextlib.suppress(WriteFailed):  # as a rule the error itself
+                    writer.journal("run failed", error=str(error))
+                    writer.add_facts({"stopped": str(error)})
+                    writer.finish(complete=False, exit_code=error.exit_code)
+                if not isinstance(error, ConfigError):
+                    error.add_note(f"`sweep resume {writer.path}` then runs the cells that are left")
+                raise
 
     async def _on_backend(
         self,

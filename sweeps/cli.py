@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from raft_actor_node.descriptors import open_standard_descriptors
+from raft_actor_node.signals import raise_keyboard_interrupt
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,11 +37,13 @@ class _Group(click.Group):
     output: Output | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As a program: it does not wait for a call into Ray that never comes back, nor complains of a reader that has
-        read enough."""
+        """As a program: SIGTERM and SIGHUP end it as Ctrl-C does. It does not wait for a call into Ray that never comes
+        back, nor complains of a reader that has read enough."""
         from sweeps.terminal import Output
 
+        open_standard_descriptors()
         self.output = Output()
+        raise_keyboard_interrupt()
         try:
             return super().__call__(*args, **kwargs)
         except SystemExit as end:

@@ -156,6 +156,9 @@ def storage_findings(address: str, storage: Storage) -> Iterator[Finding]:
     where = f"the logs' folder {storage.folder}"
     if storage.error is not None:
         yield Finding("wrong", address, f"{where}: {storage.error}", "make it writable, or set storage.dir")
+    for lack in storage.lacks:
+        what = f"{where} is on a file system ({storage.file_system or 'unknown'}) without {lack}: nodes refuse it"
+        yield Finding("wrong", address, what, "set storage.dir to a folder on a local disk")
     if storage.in_memory:
         what = f"{where} is in memory ({storage.file_system}): an fsync proves nothing, nodes refuse it"
         yield Finding("wrong", address, what, "set storage.dir to a folder on a disk")

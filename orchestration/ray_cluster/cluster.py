@@ -39,7 +39,9 @@ from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFile
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, Started
 from orchestration.ray_cluster.owner import Leftover
 from orchestration.ray_cluster.process import Exit
+from raft_actor_node.addresses import every_interface
 from raft_actor_node.client import KVClient
+from raft_actor_node.client_home import Home
 from raft_actor_node.client_probe import NodeProbe, ProbeFailed
 from raft_actor_node.config import (
     ClientSettings,
@@ -107,7 +109,10 @@ class _Node:
 
 
 class RayCluster:
-    """A cluster that runs. Made by `Backend.start_cluster`, or on its own by `RayCluster.start`."""
+    """A cluster that runs. Made by `Backend.start_cluster`, or on its own by `RayCluster.start`.
+
+    It belongs to the event loop on which it was made; on another one its methods raise RuntimeError.
+    """
 
     def __init__(self, backend: Backend, plan: ClusterPlan, workers: Sequence[Worker]) -> None:
         self.plan = plan
@@ -118,6 +123,7 @@ class RayCluster:
         """Every end of a node so far, in order."""
         self.bring_up_times: BringUp
         self._backend = backend
+        self._home = Home("a RayCluster")
         self._nodes = {f"n{i}": _Node(f"n{i}", worker) for i, worker in enumerate(workers, 1)}
         self._links: tuple[LinkRule, ...] = ()
         self._clients: list[KVClient] = []
@@ -183,6 +189,7 @@ class RayCluster:
         """End everything, delete the nodes' files unless they are to be kept, give the actors back."""
         if self._stopped:
             return
+        self._home.check()
         self._stopped = True
         self._backend.forget(self)
         for client in self._clients:
@@ -225,6 +232,7 @@ class RayCluster:
 
         With `follow` it hears of restarts.
         """
+        self._home.check()
         client = KVClient(
             self.addresses.addresses(), settings=settings, transport=self.plan.transport, client_id=client_id
         )
@@ -239,6 +247,7 @@ class RayCluster:
 
         Of a program that offers no Inspection: the node that answers a read, or None.
         """
+        self._home.check()
         statuses: dict[str, inspection_pb2.StatusReply | None] = {}
         asked = [asyncio.create_task(self._answer(self._nodes[node_id])) for node_id in self.live]
         try:
@@ -334,6 +343,7 @@ class RayCluster:
     # ------------------------------------------------------------------------------ one node
 
     def _node(self, node_id: str) -> _Node:
+        self._home.check()
         if node_id not in self._nodes:
             raise ValueError(f"there is no node {node_id!r}; the nodes are {', '.join(self._nodes)}")
         return self._nodes[node_id]
@@ -363,7 +373,7 @@ class RayCluster:
             config=config.model_dump(mode="json"),
             command=plan.command,
             cwd=str(Path.cwd()),
-            bind_host="127.0.0.1" if here else "0.0.0.0",  # noqa: S104 - nodes on other hosts must reach it
+            bind_host="127.0.0.1" if here else every_interface(node.worker.host.address),
             advertise_host="127.0.0.1" if here else node.worker.host.address,
             boot_timeout_s=plan.boot_timeout_s,
             code=self._backend.code["raft_actor_node"],

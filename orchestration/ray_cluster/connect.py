@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -50,6 +51,7 @@ from orchestration.ray_cluster.placement import Host, choose_hosts, cpus_of_acto
 from orchestration.ray_cluster.tasks import on_each_host
 from orchestration.ray_cluster.worker import Worker
 from raft_actor_node import origin as origin_module
+from raft_actor_node.addresses import split_address
 from raft_actor_node.origin import Origin, origin, origins
 from raft_actor_node.patience import Patience
 
@@ -118,8 +120,12 @@ class Backend:
         InfrastructureError.
         """
         wanted = address or os.environ.get("RAY_ADDRESS") or "local"
-        if "://" in wanted:
-            raise InfrastructureError(f"Ray ({wanted}): must be host:port; run this program on a host of the cluster")
+        if wanted not in ("auto", "local"):
+            try:
+                split_address(wanted)
+            except ValueError as error:
+                where = "" if "://" not in wanted else "; run this program on a host of the cluster"
+                raise InfrastructureError(f"Ray: {error}{where}") from None
         # Ray's processes die with the thread that started them, so this one lives as long as they may.
         caller = Caller()
         try:
@@ -372,7 +378,7 @@ class _Connection:
                 origin = "the connection that this program had, to"
             elif self._folder is not None:
                 origin = "private, started for this program at"
-                with _private_environment():
+                with _private_environment(), _out_of_hangups():
                     ray.init(
                         address="local",
                         num_cpus=max(_LEAST_CPUS, os.cpu_count() or 1),
@@ -428,9 +434,8 @@ def _advice(wanted: str) -> Iterator[None]:
 
 def _knock(address: str) -> None:
     """Raise OSError when nobody listens there; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_TIMEOUT_S).close()
+    if address != "auto":
+        socket.create_connection(split_address(address), timeout=_KNOCK_TIMEOUT_S).close()
 
 
 async def _ask_head(question: Callable[[], T]) -> T:
@@ -520,6 +525,19 @@ def _set_environment(variables: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _out_of_hangups() -> Iterator[None]:
+    """Have what this thread starts hear nothing of a terminal that is closed: only this program ends its Ray, in order.
+
+    Ray does the same for SIGINT. Its processes are of this program's group, which the kernel sends SIGHUP.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _reread_authentication() -> None:

@@ -31,9 +31,11 @@ from orchestration.host import (
     cpus_available,
     ephemeral_ports,
     fsync_times,
+    lacking_calls,
     versions,
 )
 from orchestration.ray_cluster.actor import clock_id, temporary_folder
+from raft_actor_node.addresses import every_interface
 from raft_actor_node.patience import Patience
 from raft_actor_node.runtime.disk import MEMORY_FILE_SYSTEMS, file_system, nearest_present
 
@@ -137,6 +139,8 @@ class Storage:
     fsync: Samples = Samples()
     error: str | None = None
     """Why it cannot be written."""
+    lacks: Sequence[str] = ()
+    """What a log needs and this file system does not support."""
 
     @property
     def in_memory(self) -> bool:
@@ -245,10 +249,10 @@ class Examiner:
         """Storage, with fsyncs measured for at most that long."""
         return await asyncio.to_thread(_storage, storage_dir, seconds)
 
-    async def listen(self) -> tuple[int, bytes]:
+    async def listen(self, interface: str) -> tuple[int, bytes]:
         """Open an ephemeral port, where each connection is greeted with a token and then gets an echo."""
         if self._echo is None:
-            self._echo = _EchoServer()
+            self._echo = _EchoServer(interface)
         return self._echo.port, self._echo.token
 
     async def round_trips(self, address: str, port: int, token: bytes, seconds: float) -> tuple[list[int], str | None]:
@@ -265,7 +269,7 @@ class Examiner:
 class _EchoServer:
     """Threads and blocking sockets: an event loop would add its own latency to what is measured."""
 
-    def __init__(self) -> None:
+    def __init__(self, interface: str) -> None:
         self.token = token = secrets.token_bytes(_TOKEN_BYTES)
 
         class Handler(socketserver.BaseRequestHandler):
@@ -279,9 +283,10 @@ class _EchoServer:
                         connection.sendall(data)
 
         class Server(socketserver.ThreadingTCPServer):
+            address_family = socket.AF_INET6 if ":" in interface else socket.AF_INET
             daemon_threads = True
 
-        self._server = Server(("0.0.0.0", 0), Handler)  # noqa: S104 - as nodes do, for other hosts must reach it
+        self._server = Server((interface, 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True, name="echo").start()
 
     @property
@@ -311,8 +316,10 @@ def _about() -> dict[str, Any]:
 def _storage(storage_dir: str, seconds: float) -> dict[str, Any]:
     folder = temporary_folder() if storage_dir == "auto" else Path(storage_dir).absolute()
     times: list[int] = []
+    lacks: list[str] = []
     free = error = None
     try:
+        lacks = lacking_calls(folder)
         times = fsync_times(folder, seconds)
     except OSError as failure:
         error = failure.strerror or str(failure)
@@ -326,6 +333,7 @@ def _storage(storage_dir: str, seconds: float) -> dict[str, Any]:
         "free_bytes": free,
         "fsync": times,
         "error": error,
+        "lacks": lacks,
     }
 
 
@@ -410,7 +418,8 @@ class _Visit:
             about = await self._answer("about", "tell about itself")
             self._told = {"code": Code(**about["code"]), "machine": Machine(**about["machine"])}
             self._told["storage"] = await self._ask_storage()
-            self._door = await self._answer("listen", "open a port")
+            # As nodes of other hosts must be reached.
+            self._door = await self._answer("listen", "open a port", every_interface(self.host.address))
         except _NoAnswer as reason:
             self.error = str(reason)
         except (KeyError, TypeError):

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from orchestration.errors import NodeFailed, describe_exit
+from raft_actor_node.addresses import checked_address
 from raft_actor_node.origin import Origin
 from raft_actor_node.patience import Patience
 from raft_actor_node.text import printable
@@ -261,9 +262,10 @@ def _parse_report(line: bytes) -> Report:
     report = json.loads(line)
     if not isinstance(report, dict):
         raise ValueError(f"not an object: {line[:80]!r}")
-    address = report.get("address")
-    if not isinstance(address, str) or not address.rpartition(":")[2].isdigit():
-        raise ValueError(f"address: must be host:port, not {address!r}")
+    try:
+        address = checked_address(report.get("address"))
+    except ValueError as error:
+        raise ValueError(f"address: {error}") from None
     pid = report.get("pid", 0)
     return Report(address, pid if isinstance(pid, int) else 0, _parse_origin(report.get("code")))
 

@@ -13,9 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from raft_actor_node.errors import DirectoryLocked
+from raft_actor_node.errors import DirectoryLocked, Unsupported
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
+_UNSUPPORTED = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+"""How file systems say that they know no such call on a directory. NFS emulates flock by a lock that needs a descriptor
+for writing (EBADF), or has no lock service (ENOLCK); CIFS knows no fsync of a directory (EINVAL)."""
 
 
 class Disk:
@@ -57,7 +60,8 @@ class Disk:
     # -- descriptors
 
     def lock(self, directory: Path) -> int:
-        """Hold a directory until the returned descriptor is closed; raises DirectoryLocked at once if it is held.
+        """Hold a directory until the returned descriptor is closed; raises DirectoryLocked at once if it is held, and
+        Unsupported where the file system knows no such lock.
 
         The lock is on the directory itself: a lock file would have to be created before one knows whether this
         process may touch anything.
@@ -68,8 +72,9 @@ class Disk:
         except BlockingIOError:
             os.close(fd)
             raise DirectoryLocked(f"{directory}: another process holds this directory; nothing was touched") from None
-        except BaseException:
+        except BaseException as error:
             os.close(fd)
+            _explain(error, directory, "locks on directories (flock)")
             raise
         return fd
 
@@ -130,12 +135,25 @@ def write_all(disk: Disk, fd: int, buffers: Sequence[bytes | memoryview], offset
 
 
 def sync_directory(disk: Disk, directory: Path) -> None:
-    """Make the entries of a directory durable: without it, a new file may be gone after a power failure."""
+    """Make the entries of a directory durable: without it, a new file may be gone after a power failure.
+
+    Raises Unsupported where the file system cannot do that.
+    """
     fd = disk.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         disk.fsync(fd)
+    except OSError as error:
+        _explain(error, directory, "fsync of directories")
+        raise
     finally:
         disk.close(fd)
+
+
+def _explain(error: BaseException, directory: Path, what: str) -> None:
+    """Raise Unsupported if the error means that the file system of a directory does not support `what`."""
+    if isinstance(error, OSError) and error.errno in _UNSUPPORTED:
+        kind, _ = file_system(directory) or ("unknown", "")
+        raise Unsupported(directory, kind, f"{what}: {error.strerror}") from error
 
 
 def nearest_present(path: Path) -> Path:

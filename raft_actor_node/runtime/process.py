@@ -12,7 +12,6 @@ import gc
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from raft_actor_node.addresses import checked_address, join_address
 from raft_actor_node.channels import server_options
 from raft_actor_node.config import NodeConfig, unwise
 from raft_actor_node.errors import BindError
@@ -45,6 +45,7 @@ from raft_actor_node.runtime.services import ChaosService
 from raft_actor_node.runtime.tracer import Tracer
 from raft_actor_node.runtime.transport import Transport
 from raft_actor_node.runtime.volatile_disk import VolatileDisk
+from raft_actor_node.signals import ending_signals
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ async def run_node(config: NodeConfig, address_directory: Path | None) -> int:
     node = _Node(config)
     try:
         port = await node.serve()
-        address = f"{config.advertised_host}:{port}"
+        address = join_address(config.advertised_host, port)
         if address_directory is None:
             book: Owner | AddressDirectory = Owner(node.transport.update_addresses)
         else:
@@ -128,10 +129,10 @@ class _Node:
         names = [service.full_name for file in services for service in file.services_by_name.values()]
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
         try:
-            port = server.add_insecure_port(f"{config.bind_host}:0")
+            port = server.add_insecure_port(join_address(config.bind_host, 0))
         except RuntimeError as error:
             raise BindError(f"bind_host: no port could be bound on {config.bind_host}: {error}") from None
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ending_signals():
             asyncio.get_running_loop().add_signal_handler(number, self._finish)
         await server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -193,7 +194,7 @@ class Owner:
         for line in _lines(sys.stdin.fileno()):
             try:
                 entries = json.loads(line)["addresses"]
-                addresses = {node_id: (str(e["address"]), int(e["epoch"])) for node_id, e in entries.items()}
+                addresses = {i: (checked_address(e["address"]), int(e["epoch"])) for i, e in entries.items()}
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 logger.warning("owner: a line that is no address book (%s): %r", error, line[:200])
                 continue
@@ -263,6 +264,6 @@ class AddressDirectory:
         """Address and epoch that a node has written; None when there are none."""
         try:
             entry = json.loads((self._directory / node_id).read_bytes())
-            return str(entry["address"]), int(entry["epoch"])
+            return checked_address(entry["address"]), int(entry["epoch"])
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.verdict import Verdict
+from raft_actor_node.signals import on_ending_signal
 from sweeps.campaign.life import SeedResult, run_seed
 from sweeps.results import new_directory, writing
 
@@ -213,23 +213,16 @@ def run_serial(campaign: Campaign, view: View) -> None:
 
 
 async def run_on_ray(campaign: Campaign, view: View, address: str | None) -> None:
-    """Run all seeds as Ray tasks, as many at a time as there are CPUs. SIGINT and SIGTERM end it early, and are
-    noted. Raises InfrastructureError when Ray cannot be reached."""
+    """Run all seeds as Ray tasks, as many at a time as there are CPUs. SIGINT, SIGTERM and SIGHUP end it early, and
+    are noted. Raises InfrastructureError when Ray cannot be reached."""
     work = asyncio.ensure_future(_on_ray(campaign, view, address))
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    try:
-        # Elsewhere than in the main thread there are no signals to handle.
-        with contextlib.suppress(RuntimeError, ValueError):
-            for each in signals:
-                loop.add_signal_handler(each, work.cancel)
-        await work
-    except asyncio.CancelledError:
-        campaign.interrupted = True
-    finally:
-        campaign.end()
-        for each in signals:
-            loop.remove_signal_handler(each)
+    with on_ending_signal(work.cancel):
+        try:
+            await work
+        except asyncio.CancelledError:
+            campaign.interrupted = True
+        finally:
+            campaign.end()
 
 
 async def _on_ray(campaign: Campaign, view: View, address: str | None) -> None:

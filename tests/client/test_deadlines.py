@@ -50,7 +50,7 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 def fakes(count: int) -> tuple[list[FakeNode], dict[str, Any]]:
     """Nodes that share one store, and what an engine needs to talk to them without gRPC."""
     store = Store(value_bytes=1 << 20)
-    nodes = {f"address{i}": FakeNode(store) for i in range(count)}
+    nodes = {f"address:{i + 1}": FakeNode(store) for i in range(count)}
     for address, node in nodes.items():
         node.address = address
     loop = cast("SimLoop", asyncio.get_running_loop())

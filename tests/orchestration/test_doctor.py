@@ -21,6 +21,7 @@ from orchestration.ray_cluster import doctor
 from orchestration.ray_cluster.actor import HostFacts, clock_id, temporary_folder
 from orchestration.ray_cluster.doctor import Depth, Examination, Examiner, RayFacts, Storage, examine
 from orchestration.ray_cluster.placement import Host
+from tests.orchestration.poor_disk import without_locks_and_directory_fsync
 
 RAY = RayFacts("a fake", "127.0.0.1:41230", "2.60.0", private=True, authentication="token")
 
@@ -132,6 +133,18 @@ async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert report.storage.error == "Not a directory"
 
 
+async def test_what_the_file_system_of_the_logs_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_locks_and_directory_fsync(monkeypatch)
+    for report in (await asked(FakeBackend(2), str(tmp_path / "logs"))).hosts:
+        assert report.storage is not None
+        assert [lack.partition(":")[0] for lack in report.storage.lacks] == [
+            "locks on directories (flock)",
+            "fsync of directories",
+        ]
+        assert report.storage.error is None
+        assert report.storage.fsync.ns
+
+
 async def never() -> Any:
     await asyncio.Event().wait()
 
@@ -151,7 +164,7 @@ class OfAnotherVersion(Examiner):
 
 
 class WithoutThat(Examiner):
-    async def listen(self) -> tuple[int, bytes]:
+    async def listen(self, interface: str) -> tuple[int, bytes]:
         raise AttributeError("'Examiner' object has no attribute 'listen'")
 
 
@@ -242,7 +255,7 @@ async def test_a_way_that_is_blocked_names_both_hosts(
     number = request.getfixturevalue(port)
 
     class Elsewhere(Examiner):
-        async def listen(self) -> tuple[int, bytes]:
+        async def listen(self, interface: str) -> tuple[int, bytes]:
             return number, b"0123456789abcdef"
 
     found = await asked(FakeBackend(2, {"vm2": Elsewhere}))
@@ -252,15 +265,21 @@ async def test_a_way_that_is_blocked_names_both_hosts(
     ]
 
 
-async def test_an_examiner_closes_its_port() -> None:
+@pytest.mark.parametrize(("interface", "address"), [("0.0.0.0", "127.0.0.1"), ("::", "::1")])
+async def test_an_examiner_closes_its_port(interface: str, address: str) -> None:
     examiner = Examiner()
-    port, token = await examiner.listen()
-    assert await examiner.listen() == (port, token)
-    samples, error = await examiner.round_trips("127.0.0.1", port, token, 0.01)
+    try:
+        port, token = await examiner.listen(interface)
+    except OSError as failure:
+        if ":" not in interface:
+            raise
+        pytest.skip(f"needs IPv6: {failure}")
+    assert await examiner.listen(interface) == (port, token)
+    samples, error = await examiner.round_trips(address, port, token, 0.01)
     assert samples
     assert error is None
     await examiner.close()
-    assert await examiner.round_trips("127.0.0.1", port, token, 0.01) == ([], "Connection refused")
+    assert await examiner.round_trips(address, port, token, 0.01) == ([], "Connection refused")
     await examiner.close()
 
 

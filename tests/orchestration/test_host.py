@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from orchestration import host
-from orchestration.host import PACKAGES, code_digest, code_folder, cpus_available, fsync_times, versions
+from orchestration.host import (
+    PACKAGES,
+    code_digest,
+    code_folder,
+    cpus_available,
+    fsync_times,
+    lacking_calls,
+    versions,
+)
+from tests.orchestration.poor_disk import without_locks_and_directory_fsync
 
 
 def test_versions_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,3 +117,18 @@ def test_a_folder_that_cannot_be_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError):
         fsync_times(tmp_path / "file" / "logs", 1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("wanted", [".", "new/logs"])
+def test_a_local_disk_lacks_nothing(tmp_path: Path, wanted: str) -> None:
+    assert lacking_calls(tmp_path / wanted) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_file_system_lacks_is_found_by_trying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_locks_and_directory_fsync(monkeypatch)
+    assert lacking_calls(tmp_path) == [
+        "locks on directories (flock): Bad file descriptor",
+        "fsync of directories: Invalid argument",
+    ]
+    assert list(tmp_path.iterdir()) == []

@@ -327,7 +327,7 @@ async def test_an_interruption_while_files_are_fetched_keeps_what_was_measured(
     assert cell.operations().measured.any()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_an_interruption_heals_stops_and_keeps_what_there_is(tmp_path: Path, sent: int) -> None:
     text = """
 name: tiny

@@ -1,0 +1,67 @@
+"""Network addresses: host and port are joined and split here, and nowhere else.
+
+An IPv6 address has colons of its own, so it stands in brackets before a port, as in [::1]:41233 (RFC 3986, 3.2.2).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+ALLOWED = "must be host:port, such as 127.0.0.1:41233 or [::1]:41233"
+
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?")
+_MOST_PORT = 65535
+
+
+def join_address(host: str, port: int) -> str:
+    """Return "host:port", with brackets around an IPv6 address, whether `host` has them already or not."""
+    host = _bare(host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(address: object) -> tuple[str, int]:
+    """Return the host, without brackets, and the port of "host:port".
+
+    Raises ValueError with one line. A missing port is refused because gRPC would take it for 443.
+    """
+    if not isinstance(address, str):
+        raise ValueError(f"{ALLOWED}, not {address!r}")
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        raise ValueError(f"{ALLOWED}, not {address!r}: the port is missing")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{ALLOWED}, not {address!r}: an IPv6 address needs brackets")
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _MOST_PORT):
+        raise ValueError(f"{ALLOWED}, not {address!r}: the port must be a number from 1 to {_MOST_PORT}")
+    try:
+        return checked_host(host), int(port)
+    except ValueError as error:
+        raise ValueError(f"{ALLOWED}, not {address!r}: {error}") from None
+
+
+def checked_address(address: object) -> str:
+    """Return an address in the form that `join_address` gives it. Raises ValueError with one line."""
+    return join_address(*split_address(address))
+
+
+def checked_host(host: str) -> str:
+    """Return the name or IP address of a host, without brackets. Raises ValueError with one line."""
+    bare = _bare(host)
+    if ":" in bare or bare != host:
+        try:
+            return str(ipaddress.IPv6Address(bare))
+        except ValueError:
+            raise ValueError(f"{host!r} is not an IPv6 address, nor a host name without a port") from None
+    if _NAME.fullmatch(bare) is None:
+        raise ValueError(f"{host!r} is not a host name or an IP address")
+    return bare
+
+
+def every_interface(address: str) -> str:
+    """Return the host on which to listen so that others reach this one under `address`, name or IP address."""
+    return "::" if ":" in address else "0.0.0.0"  # noqa: S104 - nodes on other hosts must reach it
+
+
+def _bare(host: str) -> str:
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host

@@ -1,0 +1,48 @@
+"""Where a client lives: on one event loop of one process. Used from elsewhere it would wait for ever, or crash."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+_opened_in: list[int] = []
+"""The process that opened the first channel, once there is one; a forked process inherits it."""
+
+
+class Home:
+    """The event loop, and with it the process, that an object belongs to."""
+
+    def __init__(self, what: str) -> None:
+        """Take the running event loop; `what` names the object in errors. Raises RuntimeError when there is none."""
+        self._what = what
+        self._pid = os.getpid()
+        self.loop = asyncio.get_running_loop()
+
+    def check(self) -> None:
+        """Raise RuntimeError unless this is called on the loop of the object."""
+        try:
+            # In a forked process asyncio knows no running loop, so one comparison sees both.
+            if asyncio.get_running_loop() is self.loop:
+                return
+        except RuntimeError:
+            pass
+        if os.getpid() != self._pid:
+            raise RuntimeError(f"{self._what} does not survive a fork: make another one, in a process that was spawned")
+        raise RuntimeError(
+            f"{self._what} belongs to another event loop, the one on which it was started: use it and close it there, "
+            "or make another one for this loop (each asyncio.run is a loop of its own)"
+        )
+
+
+def enter_grpc() -> None:
+    """Note that this process opens channels. Raises RuntimeError in one that was forked from such a process.
+
+    The library's threads are missing there: a call would wait for ever, or crash the process.
+    """
+    if not _opened_in:
+        _opened_in.append(os.getpid())
+    if _opened_in != [os.getpid()]:
+        raise RuntimeError(
+            "this process was forked from one that uses gRPC, which does not survive that: start it with subprocess, "
+            "or with the multiprocessing method 'spawn' or 'forkserver'"
+        )
