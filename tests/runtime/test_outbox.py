@@ -113,7 +113,7 @@ def test_entries_that_are_sent_again_replace_what_waits_from_there_on() -> None:
 
 
 def test_entries_that_are_leaving_are_not_queued_once_more() -> None:
-    large = entries(1, prev=5, sizes=(100_000,))
+    large = entries(1, prev=5, sizes=(100_000 * 4,))
     box = outbox()
     box.put(large)
     first = box.take()
@@ -128,7 +128,7 @@ def test_entries_that_are_leaving_are_not_queued_once_more() -> None:
 
 def test_a_large_message_is_given_up_for_one_from_an_earlier_place() -> None:
     box = outbox()
-    box.put(entries(1, prev=5, sizes=(100_000,)))
+    box.put(entries(1, prev=5, sizes=(100_000 * 4,)))
     [begun] = box.take()
     box.put(entries(2, prev=3))
     assert all_of(box) == [entries(2, prev=3)]
@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_lost_and_counted() -> None:
 def test_small_messages_leave_together_and_large_ones_in_parts() -> None:
     box = outbox()
     small = [entries(prev, prev=prev, sizes=(1000,)) for prev in range(5, 10)]
-    for message in (*small, entries(10, prev=10, sizes=(100_000,)), entries(11, prev=11)):
+    for message in (*small, entries(10, prev=10, sizes=(100_000 * 4,)), entries(11, prev=11)):
         box.put(message)
     assert box.take() == small
     pieces = all_of(box)
@@ -184,7 +184,7 @@ def test_a_message_comes_out_as_it_went_in(size: int) -> None:
 def test_no_mixture_of_messages_is_delivered() -> None:
     """Whatever parts come in whatever order: what is delivered is a message that was sent, whole."""
     rng = random.Random(1)
-    messages = [entries(sequence, sizes=(40_000,)) for sequence in (1, 2, 3)]
+    messages = [entries(sequence, sizes=(40_000 * 4,)) for sequence in (1, 2, 3)]
     pool = [fragment for message in messages for fragment in parts(message)]
     delivered = 0
     for _ in range(300):
@@ -202,8 +202,8 @@ def test_no_mixture_of_messages_is_delivered() -> None:
 
 
 def _malformed() -> dict[str, Sequence[Fragment]]:
-    first, second, *_ = good = parts(entries(7, sizes=(50_000,)))
-    other = parts(entries(8, sizes=(50_000,)))
+    first, second, *_ = good = parts(entries(7, sizes=(50_000 * 4,)))
+    other = parts(entries(8, sizes=(50_000 * 4,)))
     return {
         "begins in the middle": [second],
         "a part is missing": [first, *good[2:]],
@@ -215,7 +215,7 @@ def _malformed() -> dict[str, Sequence[Fragment]]:
         "larger than allowed": [replace(first, total=LIMIT + 1)],
         "not what its head says": [replace(each, head=replace(each.head, leader_commit=4)) for each in good],
         "not a message": [replace(each, data=b"\xff" * len(each.data)) for each in good],
-        "terms that decrease": parts(replace(entries(7, sizes=(50_000, 1)), entry_terms=[3, 1])),
+        "terms that decrease": parts(replace(entries(7, sizes=(50_000 * 4, 1)), entry_terms=[3, 1])),
     }
 
 
@@ -232,7 +232,7 @@ def test_malformed_parts_are_refused_counted_and_change_nothing(why: str) -> Non
     assert mail.counters.refused >= 1
     assert all(isinstance(each, AppendEntries) and not each.entry_payloads for each in delivered)
     assert len(delivered) <= heads
-    good = entries(9, sizes=(50_000,))
+    good = entries(9, sizes=(50_000 * 4,))
     for fragment in parts(good):
         mail.arrived_in_part(fragment, assembler)
     assert same(delivered[-1], good), "the stream goes on"
@@ -268,7 +268,7 @@ def test_parts_are_heartbeats_where_a_message_takes_its_time() -> None:
     delivered: list[Message] = []
     clock = Hands()
     mail, assembler = post(delivered, clock=clock), Assembler(LIMIT)
-    message = entries(7, sizes=(200_000,))
+    message = entries(7, sizes=(200_000 * 4,))
     fragments = parts(message)
     head = replace(message, entry_terms=(), entry_payloads=())
     for fragment in fragments[:4]:
@@ -285,7 +285,7 @@ def test_parts_are_heartbeats_where_a_message_takes_its_time() -> None:
 def test_a_cut_in_the_middle_of_a_message_loses_it_whole() -> None:
     delivered: list[Message] = []
     mail, assembler = post(delivered), Assembler(LIMIT)
-    fragments = parts(entries(7, sizes=(100_000,)))
+    fragments = parts(entries(7, sizes=(100_000 * 4,)))
     mail.arrived_in_part(fragments[0], assembler)
     seen = len(delivered)
     mail._faults.replace([LinkRule(from_id="n1", to_id="n2", cut=True)])

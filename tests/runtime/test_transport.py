@@ -81,7 +81,7 @@ def entries(sequence: int, size: int) -> AppendEntries:
 
 async def test_entries_travel_on_a_connection_of_their_own_and_large_ones_in_parts() -> None:
     async with connected() as (transport, peer):
-        transport.send([heartbeat(1001), entries(1002, 100_000), RequestVote("n1", "n2", 1, 0, 0, False, 1003)])
+        transport.send([heartbeat(1001), entries(1002, 400_000), RequestVote("n1", "n2", 1, 0, 0, False, 1003)])
         transport.send([entries(1004, 10), heartbeat(1005)])
         while not (peer.has(1004) and peer.has(1005)):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
