@@ -98,7 +98,7 @@ def test_enough_bugs_must_be_caught_by_generic_means(generic: int, directed: int
             "swap-without-compare",
             ("load.mix={put: 0.3, delete: 0.3, cas: 0.4}", "load.keys=2"),
             3,
-            "verdict VIOLATED: ",
+            "verdict VIOLATED",
         ),
         ("link-faults-do-nothing", ("chaos={drop: 0.2}",), 4, "verdict UNKNOWN: coverage: "),
     ],

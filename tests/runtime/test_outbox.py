@@ -145,9 +145,9 @@ def test_replies_never_replace_one_another() -> None:
 
 def test_what_does_not_fit_is_lost_and_counted() -> None:
     counters = TransportCounters()
-    box = Outbox(TransportSettings(queue_bytes=64 * 1024), counters, lambda: None)
+    box = Outbox(TransportSettings(queue_bytes=256 * 1024), counters, lambda: None)
     for sequence in range(1, 6):
-        box.put(entries(sequence, prev=sequence, sizes=(30_000,)))
+        box.put(entries(sequence, prev=sequence, sizes=(120_000,)))
     assert counters.unsent == 3
     box.take()
     box.clear()
