@@ -124,8 +124,8 @@ class Backend:
             try:
                 split_address(wanted)
             except ValueError as error:
-                where = "" if "://" not in wanted else "; run this program on a host of the cluster"
-                raise InfrastructureError(f"Ray: {error}{where}") from None
+                todo = "run this program on a host of the cluster" if "://" in wanted else "or use auto, or local"
+                raise InfrastructureError(f"Ray ({wanted}): {error}; {todo}") from None
         # Ray's processes die with the thread that started them, so this one lives as long as they may.
         caller = Caller()
         try:

@@ -294,7 +294,11 @@ async def test_placement_that_does_not_fit(
 
 @pytest.mark.parametrize(
     ("address", "reason"),
-    [("127.0.0.1:1", "Connection refused"), ("ray://head:10001", "must be host:port"), ("here", "Invalid address")],
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("ray://head:10001", "must be host:port"),
+        ("here", "the port is missing; or use auto, or local"),
+    ],
 )
 async def test_no_ray_there(backend: Backend, address: str, reason: str) -> None:
     del backend  # this program has a connection; another program has none

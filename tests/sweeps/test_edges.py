@@ -104,8 +104,8 @@ def test_a_sweep_that_was_started_without_descriptors_measures_and_judges(tmp_pa
 
 def test_a_terminal_that_hangs_up_ends_a_sweep_in_order(tmp_path: Path) -> None:
     """The shell gets SIGHUP from the kernel and ends; then all of its foreground group gets it, Ray's processes too,
-    which the sweep needs to clean up. Other shells pass it on before, so the sweep gets it twice. What it says
-    meanwhile goes nowhere."""
+    which the sweep needs to clean up. Other shells pass it on before, so the sweep gets it twice. What it says goes
+    nowhere."""
     controller, terminal = pty.openpty()
     # With --ctty the terminal is that of the session; it hangs up when the controller is closed.
     words = ["setsid", "--ctty", "/bin/sh", "-c", '"$@"; true', "sh", *SWEEP, "run", *spec(tmp_path, "60s")[:-1]]
