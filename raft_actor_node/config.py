@@ -240,7 +240,8 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
 
 def least_pending_bytes(limits: LimitSettings) -> int:
     """The least `limits.pending_bytes` with which every legal operation can be taken in and answered."""
-    operation = 2 * OPERATION_BYTES + limits.key_bytes + (2 + VALUE_COPIES) * limits.value_bytes
+    # Two values and the answer, the former twice in a unary call.
+    operation = 2 * OPERATION_BYTES + 2 * limits.key_bytes + (4 + VALUE_COPIES) * limits.value_bytes
     # One caller may hold half: of three quarters for operations, of a quarter at least for answers (runtime/budget.py).
     return max(operation * 8 // 3 + 8, 8 * VALUE_COPIES * (ANSWER_BYTES + limits.value_bytes))
 

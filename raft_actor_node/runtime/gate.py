@@ -329,7 +329,8 @@ class _Writes:
             original[0].retry(original[1], self._caller, operation_id, cost)
             self.cost += cost
             return None
-        cost += len(payload)
+        # gRPC keeps the request of a unary call until it ends.
+        cost += len(payload) * (2 if self._caller.unary else 1)
         if cost > left:
             return gate.overloaded(operation_id, cost)
         if kept and identity is not None:

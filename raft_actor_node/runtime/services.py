@@ -234,6 +234,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         caller = self.caller(put, unary=True)
         context.add_done_callback(lambda _: self._gate.close(caller))  # the answer is in memory until it has left
         self.take(client_id, (operation,), caller)
+        del operation  # it holds a copy of the value
         answer = await answered
         if answer.error:
             await _abort(context, answer)

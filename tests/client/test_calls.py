@@ -132,6 +132,8 @@ async def test_a_node_that_stops_is_left_and_one_that_comes_back_is_found(nodes:
     await it.run(put())
     assert n1.operations
     await n1.stop()
+    gone = it.engine._nodes["n1"]
+    await until(lambda: gone.down, "the client has noticed: without a session it would not ask twice")
     moved = put(value=b"w")
     await it.run(moved)
     assert moved.outcome == OK
