@@ -12,7 +12,8 @@ from types import TracebackType
 SLICE_S = 1.0
 """Patience is spent in slices of this length at most,"""
 LATE_S = 0.25
-"""and a slice whose end is noticed later than this is not counted: for a part of it no answer could be noticed."""
+"""and of a slice whose end is noticed later than this only what is longer than the delay is counted: for a part of it
+no answer could be noticed."""
 
 
 class Patience:
@@ -64,7 +65,8 @@ class Patience:
         left_s = after_s
         if late_s > LATE_S:
             self.paused_s += late_s
-            left_s = before_s
+            # What of it was surely not the pause; a program that is late every time runs out of patience all the same.
+            left_s = before_s - max(before_s - after_s - late_s, 0.0)
         if left_s > 0:
             self._begin_slice(left_s)
         else:

@@ -152,7 +152,7 @@ class Driver:
         """Answer what can be answered within the grace, give up the rest truthfully, finish the disk."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while self._pending or self._proposals:
+                while not self._stopped and (self._pending or self._proposals):
                     self._progressed.clear()
                     await self._progressed.wait()
         self._stopped = True
@@ -340,4 +340,5 @@ class Driver:
         for _, sink in self._proposals.values():
             sink.lost(0)  # the step that failed may have appended it
         self._proposals.clear()
+        self._progressed.set()
         self._fail(error)

@@ -13,7 +13,7 @@ Here is what bounds the memory of a node, and what it answers in one turn of its
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from raft_actor_node.config import ANSWER_BYTES, OPERATION_BYTES, VALUE_COPIES, NodeConfig
 from raft_actor_node.kv.commands import ErrorCode, encode, fault
@@ -53,6 +53,9 @@ class Gate:
         """Operations taken in and not answered."""
         self.closed = False
         self.budget = Budget(config.limits.pending_bytes)
+        self.value_bytes = config.limits.value_bytes
+        self.shortage: Callable[[], None] = lambda: None
+        """Called when bytes of the budget are wanted and there are none."""
         self._limits = config.limits
         self._driver = driver
         self.values = PendingValues(driver.store.get)
@@ -64,8 +67,11 @@ class Gate:
         """Bytes that pending compare-and-swaps may add to the session table."""
         driver.after_step = self.answer_reads
 
-    def take(self, operations: Sequence[Operation], caller: Caller) -> None:
-        """Take in operations that arrived together. Each is answered once, in any order."""
+    def take(self, operations: Sequence[Operation], caller: Caller, *, copies: bool = False) -> None:
+        """Take in operations that arrived together. Each is answered once, in any order.
+
+        `copies`: they are copies of one operation. While one of them may take effect, none is told to be refused.
+        """
         count = len(operations)
         self.waiting += count
         caller.waiting += count
@@ -114,6 +120,10 @@ class Gate:
                 answer = writes.take(operation.id, payload, kind, key, len(value), identity, left)
             if answer is not None:
                 at_once.append(answer)
+        if copies and (writes.cost or reads.keys):
+            self.waiting -= len(at_once)
+            caller.waiting -= len(at_once)
+            at_once.clear()
         if at_once:
             refused = sum([answer.error != 0 for answer in at_once])
             self.deliver(caller, at_once, _error_bytes(at_once), refused=refused)
@@ -161,6 +171,7 @@ class Gate:
             # Only parameters that break a rule (config.static_faults) let this happen.
             reason = f"operation: needs {cost} bytes, more than 3/8 of limits.pending_bytes"
             return self.error(operation_id, ErrorCode.BAD_ARGUMENT, reason)
+        self.shortage()
         return self.error(operation_id, ErrorCode.OVERLOADED, message)
 
     def remembered(self, session_id: int, sequence: int, payload: bytes) -> Result | None:
@@ -169,9 +180,12 @@ class Gate:
 
     def may_keep(self, session_id: int, size: int) -> bool:
         """Whether a session may keep a value of so many bytes, in the place of what it keeps now."""
-        store = self._driver.store
-        more = max(0, size - store.kept_bytes_of(session_id))
-        return store.kept_bytes + self.kept_soon + more <= self._limits.session_bytes
+        more = max(0, size - self.kept_bytes_of(session_id))
+        return self._driver.store.kept_bytes + self.kept_soon + more <= self._limits.session_bytes
+
+    def kept_bytes_of(self, session_id: int) -> int:
+        """As Store.kept_bytes_of."""
+        return self._driver.store.kept_bytes_of(session_id)
 
     # ------------------------------------------------------------------------------ answers that wait
 
@@ -253,6 +267,7 @@ class Gate:
                     caller.blocked = True
                     if end > free:
                         self.budget.starved.append(caller)
+                        self.shortage()
                     break
                 keys.popleft()
                 used = end
@@ -301,6 +316,10 @@ class _Writes:
         """By position: who has asked for the same again, under which id, and what that costs."""
         self._gate = gate
         self._caller = caller
+        self._open = 0
+        """How many of them are not answered."""
+        self._end_at = -1
+        """Position up to which they wait; -1: all."""
 
     def take(
         self,
@@ -317,9 +336,10 @@ class _Writes:
         gate = self._gate
         cost, kept = OPERATION_BYTES, 0
         if kind == _CAS:
-            answer_bytes = gate.values.longest(key)
+            # What it sees now, or, if it is a retry, what its session has seen before.
+            answer_bytes = max(gate.values.longest(key), gate.kept_bytes_of(identity[0]) if identity else 0)
             cost += VALUE_COPIES * answer_bytes
-            kept = answer_bytes
+            kept = answer_bytes if answer_bytes > SMALL_BYTES else 0
         original = gate.originals.get(identity) if identity is not None else None
         if original is None and identity is not None and (result := gate.remembered(*identity, payload)) is not None:
             return self._answer(operation_id, result)
@@ -339,7 +359,7 @@ class _Writes:
             gate.kept_soon += kept
             self._kept[len(self.ids)] = kept
         if kind == _APPEND:
-            gate.values.note(key, gate.values.longest(key) + length)
+            gate.values.note(key, min(gate.values.longest(key) + length, gate.value_bytes))
         elif length > SMALL_BYTES:
             gate.values.note(key, length)
         if original is None and identity is not None:
@@ -349,6 +369,7 @@ class _Writes:
         self.ids.append(operation_id)
         self.payloads.append(payload)
         self._costs.append(cost)
+        self._open += 1
         self._identities.append(identity)
         self.cost += cost
         return None
@@ -380,9 +401,13 @@ class _Writes:
         self._end(offset, ErrorCode.OUTCOME_UNKNOWN)
 
     def _end(self, offset: int, code: ErrorCode) -> None:
-        end = len(self.ids)
+        # A part may have been lost with the leadership before the rest is with the node.
+        end = len(self.ids) if self._end_at < 0 else self._end_at
+        if offset >= end:
+            return
+        self._end_at = offset
         self._settle(offset, end)
-        self._gate.refuse(self._caller, self.ids[offset:], code)
+        self._gate.refuse(self._caller, self.ids[offset:end], code)
         for _, caller, operation_id in self._retried(offset, end):
             self._gate.refuse(caller, [operation_id], code)
 
@@ -402,7 +427,8 @@ class _Writes:
         if self._kept:
             gate.kept_soon -= sum(self._kept.pop(position, 0) for position in range(offset, end))
         gate.release(self._caller, sum(self._costs[offset:end]))
-        if end == len(self.ids):
+        self._open -= end - offset
+        if not self._open:
             gate.values.end(self.generation)
 
     def _answer(self, operation_id: int, result: Result) -> Answer:

@@ -120,8 +120,8 @@ class Outbox:
         """Discard what `new` makes useless. False when `new` is on its way already."""
         cutting = self._cutting
         if cutting is not None and isinstance(new, AppendEntries) and cutting.sequence < new.sequence:
-            if _contains(cutting, new):
-                return False
+            if (cutting.term, cutting.prev_log_index) == (new.term, new.prev_log_index):
+                return False  # of one leader from one place on; what it has at its end is asked for when it is through
             if _supersedes(new, cutting):
                 self._end_cutting()
         kept = [each for each in self._waiting if not _supersedes(new, each[1])]
@@ -146,12 +146,6 @@ def _supersedes(new: Request, old: Message) -> bool:
     if isinstance(old, AppendEntries) and isinstance(new, AppendEntries) and new.entry_payloads:
         return bool(old.entry_payloads) and (old.term < new.term or old.prev_log_index >= new.prev_log_index)
     return type(old) is type(new) and not (isinstance(old, AppendEntries) and old.entry_payloads)
-
-
-def _contains(old: AppendEntries, new: AppendEntries) -> bool:
-    """Whether `old` brings all entries of `new`: those of one leader from one place on are the same."""
-    same_place = (old.term, old.prev_log_index) == (new.term, new.prev_log_index)
-    return same_place and len(old.entry_payloads) >= len(new.entry_payloads)
 
 
 class Assembler:

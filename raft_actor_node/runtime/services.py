@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
 import resource
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from time import monotonic_ns
@@ -58,6 +60,8 @@ STATUS = {
     ErrorCode.VALUE_TOO_LARGE: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
+UNREAD_S = 1.0
+"""A client that does not read for so long loses its stream when others need the room that its answers take."""
 TURN_OPERATIONS = 1024
 """Operations of a message that are taken in in one turn of the event loop."""
 
@@ -67,7 +71,7 @@ M = TypeVar("M", Operation, Answer)
 class Visitor(Caller):
     """A caller as link faults see it."""
 
-    __slots__ = ("client", "delayed", "lost")
+    __slots__ = ("changed", "client", "delayed", "lost")
 
     def __init__(self, respond: Respond, *, unary: bool = False) -> None:
         super().__init__(respond, unary=unary)
@@ -77,6 +81,8 @@ class Visitor(Caller):
         """Copies of operations and answers that arrive later."""
         self.lost = 0
         """Operations and answers that never arrive."""
+        self.changed: Callable[[], object] = lambda: None
+        """Called when answers were lost."""
 
 
 class KVService(kv_pb2_grpc.KVServicer):
@@ -87,6 +93,8 @@ class KVService(kv_pb2_grpc.KVServicer):
         self._gate = gate
         self._faults = faults
         self._clock = clock
+        self._streams: set[_Stream] = set()
+        gate.shortage = self._end_the_slowest
 
     def register(self, server: grpc.aio.Server) -> None:
         """Serve on this server."""
@@ -106,8 +114,10 @@ class KVService(kv_pb2_grpc.KVServicer):
         """Take in encoded batches; answers leave as they become ready, all of them before the stream ends."""
         stream = _Stream(self._gate, self._config.limits.turn_answer_bytes, self._room())
         caller = stream.caller = self.caller(stream.put)
+        caller.changed = stream.changed
         writer = asyncio.create_task(stream.write_to(context))
         fault = ""
+        self._streams.add(stream)
         try:
             async for message in request_iterator:
                 try:
@@ -124,11 +134,26 @@ class KVService(kv_pb2_grpc.KVServicer):
                     fault = str(error)
                     break
             await stream.all_answered(writer)
+        except asyncio.CancelledError:
+            if not stream.given_up:
+                raise
         finally:
+            self._streams.discard(stream)
             writer.cancel()
             self._gate.close(caller)
+        if stream.given_up:
+            why = f"answers were not read for {UNREAD_S:g} s, and others need the room (limits.pending_bytes)"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
         if fault:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an OperationBatch: {fault}")
+
+    def _end_the_slowest(self) -> None:
+        """End the stream whose client has not read for the longest time, if there is one that does not read."""
+        stalled = [stream for stream in self._streams if stream.writing_since is not None and not stream.given_up]
+        if stalled:
+            stream = min(stalled, key=lambda each: each.writing_since or 0.0)
+            if time.monotonic() - (stream.writing_since or 0.0) > UNREAD_S:
+                stream.give_up()
 
     def caller(self, put: Respond, *, unary: bool = False) -> Visitor:
         """A stream or a call; `put` gets the answers that the link faults let leave."""
@@ -140,7 +165,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         caller.client = client_id or CLIENTS
         if self._faults.active:
             # Their answers pass the faults too, when they leave.
-            take = functools.partial(self._gate.take, caller=caller)
+            take = functools.partial(self._gate.take, caller=caller, copies=True)
             operations = self._pass(operations, self._faults.arriving, caller, "requests", take)
         if operations:
             self._gate.take(operations, caller)
@@ -154,6 +179,7 @@ class KVService(kv_pb2_grpc.KVServicer):
                 # Those that go later or never are not kept for a client that does not read: chaos holds them.
                 self._gate.left(caller, size)
                 self._put_late(caller, put, passed)
+                caller.changed()
                 return
         put(answers, size)
 
@@ -179,14 +205,16 @@ class KVService(kv_pb2_grpc.KVServicer):
                 unharmed.append(message)
                 continue
             caller.lost += not delays
-            caller.delayed += len(delays)
-            for delay_s in delays:
-                self._clock.call_later(delay_s, self._arrive, caller, deliver, message)
+            # Copies that come at one moment come together: one of them must not be refused beside another.
+            for delay_s, group in itertools.groupby(delays):
+                caller.delayed += 1
+                self._clock.call_later(delay_s, self._arrive, caller, deliver, [message] * len(list(group)))
         return unharmed
 
-    def _arrive(self, caller: Visitor, deliver: Callable[[list[M]], None], message: M) -> None:
+    def _arrive(self, caller: Visitor, deliver: Callable[[list[M]], None], messages: list[M]) -> None:
         caller.delayed -= 1
-        deliver([message])
+        deliver(messages)
+        caller.changed()
 
     def _room(self) -> int:
         return self._config.transport.message_bytes - MESSAGE_OVERHEAD_BYTES
@@ -271,9 +299,24 @@ class _Stream:
         self._gate = gate
         self._turn_bytes = turn_bytes
         self._message_bytes = message_bytes
+        self.writing_since: float | None = None
+        """Since when a message waits for room at the client, in seconds of the monotonic clock."""
+        self.given_up = False
+        """The node has ended the stream, because its client does not read."""
         self._waiting: deque[tuple[list[Answer], int]] = deque()
         self._changed = asyncio.Event()
         self._news = asyncio.Event()
+        self._handler = asyncio.current_task()
+
+    def changed(self) -> None:
+        """Have those look again who wait for room, or for the last answer."""
+        self._changed.set()
+
+    def give_up(self) -> None:
+        """End the stream."""
+        self.given_up = True
+        if self._handler is not None:
+            self._handler.cancel()
 
     def put(self, answers: list[Answer], size: int) -> None:
         self._waiting.append((answers, size))
@@ -302,7 +345,9 @@ class _Stream:
                 while self._waiting:
                     answers, size = self._take()
                     for part in _chunks(answers, size, self._message_bytes):
+                        self.writing_since = time.monotonic()
                         await context.write(part)
+                        self.writing_since = None
                     self._gate.left(self.caller, size)
                     self._changed.set()
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):

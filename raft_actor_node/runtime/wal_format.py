@@ -66,7 +66,9 @@ _MARK = struct.Struct("<8s8sQII")
 _MARK_MAGIC = b"RAFTMARK"
 _CRC = struct.Struct("<I")
 _REWRITTEN_ENTRIES = 4096
-"""Entries in one unit of a log that is rewritten."""
+"""Entries in one unit of a log that is rewritten,"""
+_REWRITTEN_BYTES = 4 << 20
+"""or bytes of payload, and one entry more."""
 
 
 class Segment(NamedTuple):
@@ -157,8 +159,12 @@ def rewrite(segment: Segment, log: Replay, members: Iterable[str]) -> bytes:
     header = encode_segment_header(segment.number, segment.nonce, segment.cluster_id, segment.node_id, members)
     (chain,) = _CRC.unpack_from(header, len(header) - _CRC.size)
     parts, offset = [header], len(header)
-    for start in range(0, len(log.terms), _REWRITTEN_ENTRIES):
-        end = min(start + _REWRITTEN_ENTRIES, len(log.terms))
+    start = end = 0
+    while end < len(log.terms):
+        start, size = end, 0
+        while end < len(log.terms) and end - start < _REWRITTEN_ENTRIES and (not size or size < _REWRITTEN_BYTES):
+            size += len(log.payloads[end])
+            end += 1
         unit_header, body, chain = encode_unit(
             segment.nonce,
             offset,

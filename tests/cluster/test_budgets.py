@@ -15,7 +15,7 @@ import pytest
 from raft_actor_node.config import RaftSettings
 from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 from raft_actor_node.units import Range
-from tests.cluster.greedy import APPEND, CASES, MB, UNLIMITED, Attack, same
+from tests.cluster.greedy import APPEND, CASES, GET, MB, UNLIMITED, Attack, same
 from tests.cluster.local import PATIENCE_S, LocalCluster, eventually
 
 BAR_BYTES = 128 * MB
@@ -132,3 +132,25 @@ async def test_what_is_no_batch_ends_its_stream_and_leaves_few_lines(cluster: Lo
                 await put(b"\xff\xff no request")
     log = (await cluster.supervisors[leader].collect()).log
     assert 0 < log.count("Traceback") <= 20
+
+
+async def test_streams_that_do_not_read_end_when_others_need_their_room(cluster: LocalCluster) -> None:
+    kv = await cluster.client(retry_budget=30.0)
+    await kv.put(b"k", b"v" * MB)
+    leader = await cluster.leader()
+    async with grpc.aio.insecure_channel(cluster.address(leader), options=UNLIMITED) as channel:
+        stub: Any = kv_pb2_grpc.KVStub(channel)
+        lazy = [stub.Execute() for _ in range(40)]
+        for call in lazy:
+            await call.write(kv_pb2.OperationBatch(operations=same(50, GET)))
+
+        async def ended() -> bool:
+            await kv.put(b"other", b"v" * MB)
+            assert await kv.get(b"k") is not None
+            return any(call.done() for call in lazy)
+
+        await eventually(ended, "one of them is ended")
+        codes = {await call.code() for call in lazy if call.done()}
+        assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        for call in lazy:
+            call.cancel()

@@ -367,6 +367,72 @@ def test_what_is_not_the_same_command_of_the_same_session_is_no_retry() -> None:
     assert client.answers[2].error == int(ErrorCode.SEQUENCE_REUSED)
 
 
+def test_what_is_lost_in_two_parts_is_told_once() -> None:
+    """A node that has lost its leadership, and then ends before it has applied what was committed."""
+    bench = Bench()
+    (session,) = opened(bench, 1)
+    client = bench.client()
+    for sequence in range(1, 6):
+        client.ask(Kind.APPEND, value=b"a", session_id=session, sequence=sequence)
+    client.ask(Kind.PUT, 5)
+    client.read()
+    for _, sink in bench.driver.proposals:
+        sink.lost(0)
+        sink.lost(0)
+    bench.driver.proposals.clear()
+    client.ask(Kind.PUT, 5)
+    ((_, sink),) = bench.driver.proposals
+    for offset in (3, 1, 0, 0):
+        sink.lost(offset)
+    assert Counter(answer.id for answer in client.answers) == Counter(range(1, 16))
+    client.read()
+    assert bench.gate.budget.held == bench.gate.waiting == 0
+    assert bench.gate.originals == {}
+
+
+def test_the_retries_of_a_swap_pay_for_what_the_session_saw() -> None:
+    """The value may be gone since: what the session keeps is what each of them is answered with."""
+    bench = Bench()
+    (session,) = opened(bench, 1)
+    bench.has(b"v" * 4 * KB)
+    client = bench.client()
+    client.ask(Kind.COMPARE_AND_SWAP, value=b"n", session_id=session, sequence=1)
+    client.ask(Kind.DELETE)
+    bench.finish()
+    client.read()
+    client.ask(Kind.COMPARE_AND_SWAP, 1000, value=b"n", session_id=session, sequence=1)
+    client.read()
+    bench.finish()
+    assert bench.gate.budget.held <= bench.limits.pending_bytes
+    assert {len(answer.value) for answer in client.answers if not answer.error} >= {4 * KB}
+
+
+def test_of_copies_none_is_refused_while_another_may_take_effect() -> None:
+    bench = Bench()
+    client, greedy = bench.client(), bench.client()
+    value = b"v" * 4 * KB
+    while bench.gate.budget.for_operations(client.caller) > 3 * KB + 4 * KB:
+        greedy.ask(Kind.PUT, value=b"v" * KB)
+    copy = Operation(id=7, kind=int(Kind.PUT), key=b"k", value=value)  # type: ignore[arg-type]
+    bench.gate.take([copy, copy], client.caller, copies=True)
+    assert client.answers == [], "the second copy does not fit, and says nothing"
+    bench.finish()
+    assert [(answer.id, answer.error) for answer in client.answers] == [(7, OK)]
+    client.read()
+    greedy.read()
+    assert bench.gate.budget.held == bench.gate.waiting == 0
+
+
+def test_many_appends_to_one_key_do_not_make_a_swap_illegal() -> None:
+    bench = Bench()
+    bench.has(b"v" * KB)
+    client = bench.client()
+    client.ask(Kind.APPEND, 12, value=b"v" * 2 * KB)
+    other = bench.client()
+    other.ask(Kind.COMPARE_AND_SWAP, value=b"n")
+    assert other.errors()[int(ErrorCode.BAD_ARGUMENT)] == 0
+
+
 # ---------------------------------------------------------------------------------------- anything
 
 
