@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import logging
 import os
 import resource
 import time
@@ -45,6 +46,8 @@ from raft_actor_node.runtime.gate import Gate, Operation
 from raft_actor_node.runtime.mail import Mail
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.tracer import Tracer
+
+logger = logging.getLogger(__name__)
 
 LOG_PAGE = 1000
 """Most entries in one LogReply."""
@@ -135,14 +138,17 @@ class KVService(kv_pb2_grpc.KVServicer):
                     break
             await stream.all_answered(writer)
         except asyncio.CancelledError:
-            if not stream.given_up:
+            handler = asyncio.current_task()
+            if not stream.given_up or handler is None:
                 raise
+            handler.uncancel()
+            await asyncio.wait([writer])  # no status can be sent before the client has room for what is being written
         finally:
             self._streams.discard(stream)
             writer.cancel()
             self._gate.close(caller)
         if stream.given_up:
-            why = f"answers were not read for {UNREAD_S:g} s, and others need the room (limits.pending_bytes)"
+            why = f"answers were not read for {UNREAD_S:g} s, and others needed the room (limits.pending_bytes)"
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
         if fault:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an OperationBatch: {fault}")
@@ -313,8 +319,13 @@ class _Stream:
         self._changed.set()
 
     def give_up(self) -> None:
-        """End the stream."""
+        """End the stream: nothing is kept for its client but the message that is being written."""
         self.given_up = True
+        logger.warning(
+            "client %s does not read its answers, and others need the room: stream ended", self.caller.client
+        )
+        self._waiting.clear()
+        self._gate.close(self.caller)
         if self._handler is not None:
             self._handler.cancel()
 
@@ -348,6 +359,8 @@ class _Stream:
                         self.writing_since = time.monotonic()
                         await context.write(part)
                         self.writing_since = None
+                        if self.given_up:
+                            return
                     self._gate.left(self.caller, size)
                     self._changed.set()
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
