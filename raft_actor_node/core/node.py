@@ -186,6 +186,12 @@ class RaftNode:
             self._leadership.check(before, after, self.progress, now)
         return effects
 
+    def take_trace(self) -> list[TraceEvent]:
+        """What has been told since the last step, which the next one does not tell again: of a node that never steps
+        the record says at least that it began."""
+        trace, self._effects.trace = self._effects.trace, []
+        return trace
+
     def next_deadline(self) -> float:
         """When the time alone will make something happen: call `step` then, if not before."""
         if self.role == Role.LEADER:

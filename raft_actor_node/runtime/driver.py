@@ -139,6 +139,7 @@ class Driver:
         """Begin: rebuild the state up to what is known to be committed. What comes in waits for `take_part`."""
         while self.store.last_applied < self.node.commit_index:
             self._apply_chunk()
+        self._tracer.record(self.node.take_trace())
         self._writer.start()
 
     def take_part(self) -> None:

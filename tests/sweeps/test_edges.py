@@ -89,7 +89,7 @@ def test_a_sweep_that_was_started_without_descriptors_measures_and_judges(tmp_pa
     """Cells, load generator, nodes and judge; and another program of ours afterwards."""
     script = 'exec "$@" 0<&- 1>&- 2>&-'
     done = subprocess.run(
-        ["/bin/sh", "-c", script, "sh", *SWEEP, "run", *spec(tmp_path, "1s")], timeout=PATIENCE_S, check=False
+        ["/bin/sh", "-c", script, "sh", *SWEEP, "run", *spec(tmp_path, "3s")], timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0
     run = stored(tmp_path)
