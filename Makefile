@@ -21,7 +21,7 @@ testbed-sweep: install ## A sweep over such hosts: make testbed-sweep PRESET=sca
 simulate: install ## 1000 simulated clusters under faults, every one of them checked; 3 minutes
 	$(BIN)/sweep simulate --seeds 1000
 
-mutants: install-dev ## Planted bugs, each of which must be caught; 2 minutes
+mutants: install-dev ## Planted bugs, each of which must be caught; 10 minutes
 	$(BIN)/python -m tests.mutants
 
 nightly: install-dev ## What takes longer: 10 000 simulated clusters, hosts lost and lost, all scenarios on real processes; 2 hours

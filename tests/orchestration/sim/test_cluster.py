@@ -581,6 +581,32 @@ def test_a_large_entry_crosses_a_slow_link_once_and_without_an_election(rate: in
     story(tell, observer=watch)
 
 
+@pytest.mark.parametrize(("rate", "every_s"), [(250_000, 0.2), (500_000, 0.05)])
+def test_a_large_entry_crosses_a_slow_link_beside_small_writes(rate: int, every_s: float) -> None:
+    """What is appended meanwhile makes the batch of the next attempt longer: it must not begin again for that."""
+    watch = Entries()
+
+    async def tell(cluster: SimCluster) -> None:
+        kv = cluster.client(settings=ClientSettings(rpc_timeout=60.0, retry_budget=60.0))
+        await kv.put(b"k", b"v")
+        before = ballots(cluster)
+        await cluster.set_links([LinkRule(from_id="*", to_id="*", bytes_per_s=rate)])
+        begin = cluster.loop.time()
+        large = asyncio.ensure_future(kv.put(b"large", bytes(10**6)))
+        small = []
+        while not large.done():
+            assert (cluster.loop.time() - begin) * rate / 10**6 < 2.0
+            small.append(asyncio.ensure_future(kv.put(b"small", b"v")))
+            await asyncio.sleep(every_s)
+        await asyncio.gather(*small)
+        await converged(cluster)
+        assert ballots(cluster) == before
+        # Once more at most: the answer to the first may come when the leader has asked again.
+        assert max(watch.large.values()) <= 2
+
+    story(tell, observer=watch)
+
+
 def test_many_entries_cross_a_slow_link_without_an_election() -> None:
     async def tell(cluster: SimCluster) -> None:
         kv = cluster.client(settings=ClientSettings(rpc_timeout=60.0, retry_budget=60.0))
