@@ -409,17 +409,18 @@ def test_the_retries_of_a_swap_pay_for_what_the_session_saw() -> None:
 
 def test_of_copies_none_is_refused_while_another_may_take_effect() -> None:
     bench = Bench()
-    client, greedy = bench.client(), bench.client()
+    client, others = bench.client(), list[Client]()
     value = b"v" * 4 * KB
     while bench.gate.budget.for_operations(client.caller) > 3 * KB + 4 * KB:
-        greedy.ask(Kind.PUT, value=b"v" * KB)
+        others.append(bench.client())
+        others[-1].ask(Kind.PUT, value=b"v" * KB)
     copy = Operation(id=7, kind=int(Kind.PUT), key=b"k", value=value)  # type: ignore[arg-type]
     bench.gate.take([copy, copy], client.caller, copies=True)
     assert client.answers == [], "the second copy does not fit, and says nothing"
     bench.finish()
     assert [(answer.id, answer.error) for answer in client.answers] == [(7, OK)]
-    client.read()
-    greedy.read()
+    for each in (client, *others):
+        each.read()
     assert bench.gate.budget.held == bench.gate.waiting == 0
 
 
