@@ -203,9 +203,9 @@ def test_answers_of_a_turn_are_bounded_and_streams_take_turns() -> None:
 def test_a_stream_that_does_not_read_gets_no_more_and_others_do() -> None:
     bench = Bench()
     bench.has(b"v" * 4 * KB)
-    lazy, diligent = [bench.client() for _ in range(8)], bench.client()
+    lazy, diligent = [bench.client() for _ in range(30)], bench.client()
     for stream in lazy:
-        stream.ask(Kind.GET, 20)
+        stream.ask(Kind.GET, 4)
     diligent.ask(Kind.GET, 3, key=b"small")
     bench.finish()
     assert bench.gate.budget.held <= bench.limits.pending_bytes
@@ -216,7 +216,7 @@ def test_a_stream_that_does_not_read_gets_no_more_and_others_do() -> None:
         for stream in lazy:
             stream.read()
         bench.finish()
-    assert [len(stream.answers) for stream in lazy] == [20] * 8, "all of it, once they read"
+    assert [len(stream.answers) for stream in lazy] == [4] * 30, "all of it, once they read"
     for stream in lazy:
         stream.read()
     diligent.read()
