@@ -66,11 +66,13 @@ def test_too_few_hosts_are_refused_before_anything_starts(bed: Testbed, ray: Ray
     assert time.monotonic() - begin < 60
     assert (code, "[1/" in output) == (2, False), output + errors
     names = ", ".join(f"{host.address} ({host.name})" for host in bed.hosts)
+    run_folder = (tmp_path / "quick/latest").resolve()
     assert errors == (
         f"sweep: placement: strict_spread of 5 nodes needs 5 hosts, there are 4: {names} "
-        f"(and without a CPU: {bed.head.address} ({bed.head.name}))\n"
+        f"(and without a CPU: {bed.head.address} ({bed.head.name})); "
+        f"`sweep resume {run_folder}` then runs the cells that are left\n"
     )
-    manifest = json.loads((tmp_path / "quick/latest/manifest.json").read_text())
+    manifest = json.loads((run_folder / "manifest.json").read_text())
     assert (manifest["exit_code"], manifest["complete"]) == (2, False)
 
 
