@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from google.protobuf.message import DecodeError
 
 from raft_actor_node.pb.kv_pb2 import OperationBatch
+from raft_actor_node.runtime.budget import TURN_OPERATIONS
 
 PART_BYTES = 64 * 1024
-"""A message up to this size is parsed at once, and a larger one in parts of this size, or of one operation."""
+"""A message up to this size is parsed at once. A larger one is parsed in parts of this size, of as many operations as
+one turn takes in, or of one large operation."""
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}
 _CLIENT_ID = OperationBatch.CLIENT_ID_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
@@ -29,16 +31,17 @@ def parts(message: bytes) -> Iterator[OperationBatch]:
     if len(message) <= PART_BYTES:
         yield OperationBatch.FromString(message)
         return
-    client, begin, at = b"", 0, 0
+    client, begin, at, fields = b"", 0, 0, 0
     while at < len(message):
         start = at
         tag, at = _varint(message, at)
         at = _end(message, tag & 7, at)
         if tag == _CLIENT_ID:
             client = message[start:at]
-        elif at - begin > PART_BYTES and start > begin:
+        elif (at - begin > PART_BYTES or fields == TURN_OPERATIONS) and start > begin:
             yield OperationBatch.FromString(client + message[begin:start])
-            begin = start
+            begin, fields = start, 0
+        fields += 1
     yield OperationBatch.FromString(client + message[begin:])
 
 

@@ -1,4 +1,5 @@
-"""What operations and answers take of a node's memory, from when they arrive until the client has its answers."""
+"""What operations and answers may take: of a node's memory, from when they arrive until the client has its answers,
+and of one turn of its event loop."""
 
 from __future__ import annotations
 
@@ -15,6 +16,9 @@ Answer = kv_pb2.OperationResult
 Respond = Callable[[list[Answer], int], None]
 """Takes answers that became ready at one moment, and a bound of their bytes."""
 
+TURN_OPERATIONS = 1024
+"""Operations that are taken in, applied, answered or sent in one turn of the event loop: heartbeats must get through
+meanwhile. Bytes have bounds of their own (limits.turn_apply_bytes, limits.turn_answer_bytes)."""
 SMALL_BYTES = 256
 """A pending write of a value no longer than this is not remembered: every compare-and-swap pays for as much."""
 

@@ -20,15 +20,12 @@ from typing import Protocol
 from raft_actor_node.core import Effects, Event, Message, Paused, Propose, RaftNode, Reachable, Read, Role
 from raft_actor_node.core.invariants import require
 from raft_actor_node.kv.store import Result, Store
+from raft_actor_node.runtime.budget import TURN_OPERATIONS
 from raft_actor_node.runtime.clock import TIMER_GRAIN_S, Clock, Timer
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.tracer import Tracer
 from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.runtime.writer import ThreadWriter, WriterFactory
-
-APPLY_CHUNK = 2048
-"""Entries applied in one turn of the loop: heartbeats must get through while a long log is replayed. Bytes have a bound
-of their own: limits.turn_apply_bytes."""
 
 LEAST_LOOK_S = 0.010
 """The clock is looked at twice per heartbeat interval, and not more often than this."""
@@ -246,7 +243,7 @@ class Driver:
 
     def _apply_chunk(self) -> None:
         lo = self.store.last_applied + 1
-        hi, _ = self.node.log.batch_end(lo, min(self.node.commit_index + 1 - lo, APPLY_CHUNK), self._apply_bytes)
+        hi, _ = self.node.log.batch_end(lo, min(self.node.commit_index + 1 - lo, TURN_OPERATIONS), self._apply_bytes)
         terms = self.node.log.terms(lo, hi)
         results = self.store.apply(lo, terms, self.node.log.payloads(lo, hi), self._apply_bytes)
         hi = lo + len(results)

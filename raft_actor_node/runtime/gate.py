@@ -19,7 +19,7 @@ from raft_actor_node.config import ANSWER_BYTES, OPERATION_BYTES, VALUE_COPIES, 
 from raft_actor_node.kv.commands import ErrorCode, encode, fault
 from raft_actor_node.kv.store import DONE, Result
 from raft_actor_node.pb import kv_pb2
-from raft_actor_node.runtime.budget import SMALL_BYTES, Answer, Budget, Caller, PendingValues
+from raft_actor_node.runtime.budget import SMALL_BYTES, TURN_OPERATIONS, Answer, Budget, Caller, PendingValues
 from raft_actor_node.runtime.driver import Driver
 
 _GET, _CAS, _APPEND = int(kv_pb2.GET), int(kv_pb2.COMPARE_AND_SWAP), int(kv_pb2.APPEND)
@@ -232,24 +232,27 @@ class Gate:
         self._enqueue(caller)
 
     def answer_reads(self) -> None:
-        """Look up values for confirmed reads, as many bytes as one turn may; one caller after the other."""
+        """Look up values for confirmed reads, as many and of as many bytes as one turn may; one caller after the
+        other."""
         budget = left = self._limits.turn_answer_bytes
+        count = TURN_OPERATIONS
         queue, self._queue = self._queue, deque()
         served = []
         for caller in queue:
             caller.queued = False
-            used = self._answer(caller, left, first=left == budget)
+            number, used = self._answer(caller, count, left, first=left == budget)
+            count -= number
             left -= used
-            if used:
+            if number:
                 served.append(caller)
             else:
                 self._enqueue(caller)
         for caller in served:  # behind those that got nothing
             self._enqueue(caller)
 
-    def _answer(self, caller: Caller, left: int, *, first: bool) -> int:
-        """Answer reads of one caller with at most `left` bytes, or one read if it is the first of this turn. Returns
-        the bytes."""
+    def _answer(self, caller: Caller, count: int, left: int, *, first: bool) -> tuple[int, int]:
+        """Answer at most `count` reads of one caller with at most `left` bytes, or one read if it is the first of this
+        turn. Returns how many, and the bytes."""
         free = self._free(caller) // VALUE_COPIES
         room = min(free, self._limits.turn_answer_bytes - caller.unread)
         get, answers, used = self.get, list[Answer](), 0
@@ -260,7 +263,7 @@ class Gate:
                 operation_id, key = keys[0]
                 value = get(key)
                 end = used + ANSWER_BYTES + (len(value) if value is not None else 0)
-                if end > left and (used or not first):
+                if len(answers) == count or (end > left and (used or not first)):
                     break
                 if end > room and (used or caller.unread or end > free):
                     # More when it has read these; or when others have left it something.
@@ -278,7 +281,7 @@ class Gate:
             self.release(caller, reads.cost)
         if answers:
             self.deliver(caller, answers, used)
-        return used
+        return len(answers), used
 
     def _free(self, caller: Caller) -> int:
         """Bytes of the budget that the answers of reads may take."""

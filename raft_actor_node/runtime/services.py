@@ -37,7 +37,7 @@ from raft_actor_node.pb import (
     kv_pb2_grpc,
 )
 from raft_actor_node.runtime.batches import PART_BYTES, parts
-from raft_actor_node.runtime.budget import Answer, Caller, Respond
+from raft_actor_node.runtime.budget import TURN_OPERATIONS, Answer, Caller, Respond
 from raft_actor_node.runtime.clock import Clock
 from raft_actor_node.runtime.codec import decode_rule, encode_rule
 from raft_actor_node.runtime.driver import Driver
@@ -65,8 +65,6 @@ STATUS = {
 
 UNREAD_S = 1.0
 """A client that does not read for so long loses its stream when others need the room that its answers take."""
-TURN_OPERATIONS = 1024
-"""Operations of a message that are taken in in one turn of the event loop."""
 
 M = TypeVar("M", Operation, Answer)
 
@@ -374,11 +372,15 @@ class _Stream:
         answers, size = self._waiting.popleft()
         if self._waiting:
             answers = answers.copy()
-        while self._waiting and size + self._waiting[0][1] <= self._turn_bytes:
+        while self._waiting and self._fits(len(answers) + len(self._waiting[0][0]), size + self._waiting[0][1]):
             more, more_bytes = self._waiting.popleft()
             answers += more
             size += more_bytes
         return answers, size
+
+    def _fits(self, count: int, size: int) -> bool:
+        """Whether so many answers of so many bytes can leave in one turn."""
+        return count <= TURN_OPERATIONS and size <= self._turn_bytes
 
 
 def _chunks(answers: list[Answer], size: int, room: int) -> Iterator[kv_pb2.ResultBatch]:

@@ -17,7 +17,7 @@ from raft_actor_node.core import Persist
 from raft_actor_node.kv.commands import ErrorCode, Kind, decode, encode
 from raft_actor_node.kv.store import Store
 from raft_actor_node.pb import kv_pb2
-from raft_actor_node.runtime.budget import Caller
+from raft_actor_node.runtime.budget import TURN_OPERATIONS, Caller
 from raft_actor_node.runtime.gate import Gate, Operation
 from tests.core.harness import World
 
@@ -198,6 +198,20 @@ def test_answers_of_a_turn_are_bounded_and_streams_take_turns() -> None:
         lengths = [len(stream.answers) for stream in streams]
         assert max(lengths) - min(lengths) <= 4, "none is left behind"
     assert [answer.id for answer in streams[0].answers] == list(range(1, 10))
+
+
+def test_small_answers_of_a_turn_are_bounded_by_their_number() -> None:
+    bench = Bench(pending_bytes=8 << 20, turn_answer_bytes=1 << 20, pending_operations=5 * TURN_OPERATIONS)
+    streams = [bench.client() for _ in range(4)]
+    for stream in streams:
+        stream.ask(Kind.GET, TURN_OPERATIONS + 10)
+    bench.driver.commit()
+    while bench.gate.waiting:
+        before = bench.gate.waiting
+        bench.driver.turn()
+        assert 0 < before - bench.gate.waiting <= TURN_OPERATIONS
+        for stream in streams:
+            stream.read()
 
 
 def test_a_stream_that_does_not_read_gets_no_more_and_others_do() -> None:
