@@ -102,13 +102,20 @@ class Sweep:
         return self.cells[0].parameters.target == "sim"
 
     def run(self, out: str | Path = "results", *, address: str | None = None, connect: Connect | None = None) -> Run:
-        """Run it, in silence; must not be called from within an event loop. `address`: of the Ray cluster.
+        """Run it, in silence. `address`: of the Ray cluster.
 
         Cells that fail do not raise: see `Run.exit_code`. Raises ConfigError, PlacementRefused when the hosts
-        cannot carry a cell, and InfrastructureError when there is nothing to run on.
+        cannot carry a cell, InfrastructureError when there is nothing to run on, and RuntimeError in an event loop, as
+        that of a notebook: there, `await asyncio.to_thread(sweep.run)`.
         """
         from sweeps.live import PlainView  # noqa: PLC0415
 
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError("Sweep.run: an event loop runs here; call `await asyncio.to_thread(sweep.run)`")
         console = Console(quiet=True)
         code, path = asyncio.run(
             self.execute(

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -26,7 +27,7 @@ from grpc_reflection.v1alpha import reflection
 from raft_actor_node.addresses import checked_address, join_address
 from raft_actor_node.channels import server_options
 from raft_actor_node.config import NodeConfig, unwise
-from raft_actor_node.errors import BindError
+from raft_actor_node.errors import BindError, RaftLabError
 from raft_actor_node.origin import origin
 from raft_actor_node.pb import (
     chaos_pb2,
@@ -178,15 +179,13 @@ class Owner:
         self._loop = asyncio.get_running_loop()
 
     def announce(self, node_id: str, address: str) -> None:
-        """Report the port, then listen."""
+        """Report the port, then listen. Raises RaftLabError when that cannot be written."""
         report = {"node_id": node_id, "address": address, "pid": os.getpid(), "code": origin("raft_actor_node")}
-        line = json.dumps(report) + "\n"
         descriptor = os.environ.get(REPORT_FD_VARIABLE)
         if descriptor is None:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+            _print(report)
         else:
-            os.write(int(descriptor), line.encode())
+            os.write(int(descriptor), (json.dumps(report) + "\n").encode())
             os.close(int(descriptor))
         threading.Thread(target=self._listen, name="owner", daemon=True).start()
 
@@ -202,6 +201,14 @@ class Owner:
         logger.info("owner: gone")
         logging.shutdown()
         os._exit(0)
+
+
+def _print(report: Mapping[str, Any]) -> None:
+    """Report on stdout: on its descriptor, for Python would keep what failed and try again when it ends."""
+    try:
+        os.write(sys.stdout.fileno(), (json.dumps(report) + "\n").encode())
+    except OSError as error:
+        raise RaftLabError(f"stdout: the address {report['address']} cannot be written: {error.strerror}") from None
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
@@ -232,16 +239,18 @@ class AddressDirectory:
         """How often that changed."""
 
     def announce(self, node_id: str, address: str) -> None:
-        """Write this node's address, then watch for those of the others."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        target = self._directory / node_id
-        temporary = target.with_suffix(f".{os.getpid()}")
+        """Write this node's address, then watch for those of the others. Raises RaftLabError when it cannot."""
         # Counted, not timed: the wall clock may have gone back between two lives.
         _, epoch = self._read(node_id) or ("", 0)
-        temporary.write_text(json.dumps({"address": address, "epoch": epoch + 1}) + "\n")
-        temporary.replace(target)
-        sys.stdout.write(json.dumps({"node_id": node_id, "address": address, "pid": os.getpid()}) + "\n")
-        sys.stdout.flush()
+        target = self._directory / node_id
+        temporary = target.with_suffix(f".{os.getpid()}")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"address": address, "epoch": epoch + 1}) + "\n")
+            temporary.replace(target)
+        except OSError as error:
+            raise RaftLabError(f"--address-book: {target} cannot be written: {error.strerror}") from None
+        _print({"node_id": node_id, "address": address, "pid": os.getpid()})
         self._task = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:

@@ -96,6 +96,29 @@ async def test_a_node_that_was_started_without_descriptors_serves_and_stops(
         assert await asyncio.to_thread(process.wait, 30) == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--address-book", "{}/book")], ids=["owner", "address book"])
+def test_a_standard_output_that_takes_nothing_is_one_line(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """The address could not be told to anyone, so the node ends."""
+    words = command(tmp_path, *(option.format(tmp_path) for option in options))
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    last = done.stderr.decode().splitlines()[-1]
+    assert last.startswith("raft_actor_node: stdout: the address 127.0.0.1:")
+    assert last.endswith("cannot be written: No space left on device")
+    assert (done.returncode, b"Traceback" in done.stderr) == (1, False)
+
+
+def test_an_address_book_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "book").write_text("no directory")
+    words = command(tmp_path, "--address-book", str(tmp_path / "book"))
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60, check=False)
+    last = done.stderr.decode().splitlines()[-1]
+    assert last == f"raft_actor_node: --address-book: {tmp_path}/book/n1 cannot be written: File exists"
+    assert (done.returncode, b"Traceback" in done.stderr) == (1, False)
+
+
 async def test_without_a_standard_input_there_is_no_owner(tmp_path: Path) -> None:
     """A node that is not told to look into an address book has an owner, or ends."""
     log = tmp_path / "log"

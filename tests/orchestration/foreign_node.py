@@ -25,6 +25,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from raft_actor_node.addresses import join_address
 from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 
 
@@ -74,10 +75,11 @@ async def serve(config: dict[str, Any], exit_code: int) -> None:
     kv_pb2_grpc.add_KVServicer_to_server(Store(config["node_id"], min(config["members"])), server)
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    port = server.add_insecure_port(f"{config['bind_host']}:0")
+    port = server.add_insecure_port(join_address(config["bind_host"], 0))
     await server.start()
     await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-    report = {"node_id": config["node_id"], "address": f"{config['advertise_host']}:{port}", "pid": os.getpid()}
+    address = join_address(config["advertise_host"], port)
+    report = {"node_id": config["node_id"], "address": address, "pid": os.getpid()}
     with os.fdopen(int(os.environ["RAFT_REPORT_FD"]), "w") as owner:
         owner.write(json.dumps(report) + "\n")
     stop = asyncio.Event()

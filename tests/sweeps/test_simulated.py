@@ -119,6 +119,15 @@ async def test_the_same_seed_gives_the_same_cell_whatever_ran_before_it(tmp_path
     assert (again.operations()["end_ns"] == stored.cells[0].operations()["end_ns"]).all()
 
 
+async def test_from_within_an_event_loop_it_runs_in_a_thread_and_only_there(tmp_path: Path) -> None:
+    """As in a notebook, whose cells run in an event loop."""
+    simulated = sweep(CRASH)
+    with pytest.raises(RuntimeError, match=r"await asyncio\.to_thread\(sweep\.run\)"):
+        simulated.run(tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    assert (await asyncio.to_thread(simulated.run, tmp_path)).exit_code == 0
+
+
 def test_real_and_simulated_cells_in_one_run_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^file.yaml:1: axes.target: a run is either on real processes"):
         sweep("axes: {target: [raft, sim]}")
