@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +25,17 @@ OF_THE_USER = ("RAY_ADDRESS", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY
 
 @pytest.fixture(scope="session", autouse=True)
 def the_same_place_for_all() -> Iterator[None]:
-    """Wherever pytest was started: programs of tests find this project and each other from its root."""
+    """Wherever and however pytest was started: programs of tests find this project and each other from its root."""
     for name in OF_THE_USER:
         os.environ.pop(name, None)
     before = Path.cwd()
     os.chdir(ROOT)
+    # With nohup, all that the tests start would ignore SIGHUP. A handler is not inherited: they get the default.
+    hangup = signal.getsignal(signal.SIGHUP)
+    if hangup is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     yield
+    signal.signal(signal.SIGHUP, hangup)
     os.chdir(before)
 
 

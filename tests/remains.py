@@ -20,7 +20,9 @@ from orchestration.ray_cluster.owner import owner, start_ticks
 
 MARK = "RAFT_LAB_TESTS"
 """In the environment of what a session starts: which session it is, as `owner` says it."""
-_PATIENCE_S = 15.0
+_PATIENCE_S = 60.0
+"""Processes of a Ray that was shut down take some seconds to end; other tests that run beside these may leave folders
+for a while."""
 _PLACE = Path("/tmp")
 _PREFIX = f"raft-tests-{os.getpid()}-"
 

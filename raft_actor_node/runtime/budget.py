@@ -63,6 +63,11 @@ class Budget:
         self.starved: list[Caller] = []
         """Callers whose reads wait for some of it to be free."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether reads wait for some of it whose client has read all of its answers."""
+        return any(caller.ready and not caller.unread for caller in self.starved)
+
     def for_operations(self, caller: Caller) -> int:
         """Bytes that operations of a caller may take: with them it holds no more than is left for others."""
         return (self.limit * 3 // 4 - self.held - caller.held) // 2

@@ -108,6 +108,8 @@ class Driver:
         self.fsync = Samples(clock.now_ns)
         self.after_step: Callable[[], None] = lambda: None
         """Called at the end of each step: what is done a turn at a time, and asks for the next turn by wake()."""
+        self.at_end: Callable[[], None] = lambda: None
+        """Called when there will be no more steps."""
         self._apply_bytes = apply_bytes
         self._send = send
         self._fail = fail
@@ -157,6 +159,7 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._give_up()
+        self.at_end()
         await self._writer.close()
 
     # ------------------------------------------------------------------------------ what comes in

@@ -41,6 +41,8 @@ _SESSIONS_FULL = (
 )
 
 Operation = kv_pb2.Operation
+Due = tuple[Caller, int, ErrorCode | Result, int]
+"""An operation whose answer is known: who asked under which id, how it came out, and what it takes of the budget."""
 
 
 class Gate:
@@ -61,24 +63,22 @@ class Gate:
         self.values = PendingValues(driver.store.get)
         self.originals: dict[tuple[int, int], tuple[_Writes, int]] = {}
         """By session and sequence: the batch of the write that is pending, and its position there."""
+        self._due: deque[Iterator[Due]] = deque()
+        """Operations whose answers are known and not made yet."""
         self._queue: deque[Caller] = deque()
         """Callers with confirmed reads that may be answered."""
         self.kept_soon = 0
         """Bytes that pending compare-and-swaps may add to the session table."""
-        driver.after_step = self.answer_reads
+        driver.after_step = self.answer
+        driver.at_end = self.answer_all
 
     def take(self, operations: Sequence[Operation], caller: Caller, *, copies: bool = False) -> None:
         """Take in operations that arrived together. Each is answered once, in any order.
 
         `copies`: they are copies of one operation. While one of them may take effect, none is told to be refused.
         """
-        count = len(operations)
-        self.waiting += count
-        caller.waiting += count
         limits = self._limits
-        if self.closed or self.waiting > limits.pending_operations:
-            self.refuse(caller, [operation.id for operation in operations], ErrorCode.OVERLOADED)
-            return
+        operations = self._admit(operations, caller, copies=copies)
         writes = _Writes(self, caller)
         reads = Reads(self, caller)
         at_once: list[Answer] = []
@@ -134,6 +134,23 @@ class Gate:
         if reads.keys:
             self._driver.read(reads)
 
+    def _admit(self, operations: Sequence[Operation], caller: Caller, *, copies: bool) -> Sequence[Operation]:
+        """The operations that may wait beside those that wait already; the others are refused."""
+        free = 0 if self.closed else max(self._limits.pending_operations - self.waiting, 0)
+        self.waiting += len(operations)
+        caller.waiting += len(operations)
+        if len(operations) <= free:
+            return operations
+        admitted, excess = operations[:free], operations[free:]
+        if copies and admitted:
+            self.waiting -= len(excess)
+            caller.waiting -= len(excess)
+        else:
+            self.refuse(caller, [operation.id for operation in excess], ErrorCode.OVERLOADED)
+        if not self.closed:
+            self.shortage()
+        return admitted
+
     def get(self, key: bytes) -> bytes | None:
         """What a key holds now."""
         return self._driver.store.get(key)
@@ -150,9 +167,13 @@ class Gate:
             caller.respond(answers, size)
 
     def refuse(self, caller: Caller, ids: Sequence[int], code: ErrorCode) -> None:
-        """Answer all of these with one error."""
+        """Answer all of these with one error, at once."""
         answers = [self.error(operation_id, code) for operation_id in ids]
         self.deliver(caller, answers, _error_bytes(answers), refused=len(ids))
+
+    def settle(self, due: Iterator[Due]) -> None:
+        """Answer these operations from the end of this step on, as many in one turn as one turn may."""
+        self._due.append(due)
 
     def error(self, operation_id: int, code: ErrorCode, message: str = "") -> Answer:
         """The answer that says why not."""
@@ -231,31 +252,71 @@ class Gate:
         caller.ready.append(reads)
         self._enqueue(caller)
 
-    def answer_reads(self) -> None:
-        """Look up values for confirmed reads, as many and of as many bytes as one turn may; one caller after the
-        other."""
+    def answer(self) -> None:
+        """Make answers, as many and of as many bytes as one turn may: first those that are due, then, one caller after
+        the other, those of confirmed reads."""
         budget = left = self._limits.turn_answer_bytes
-        count = TURN_OPERATIONS
+        count, used = self._answer_due(TURN_OPERATIONS, left)
+        left -= used
+        count = TURN_OPERATIONS - count
         queue, self._queue = self._queue, deque()
         served = []
-        for caller in queue:
+        while queue and count and left > 0:
+            caller = queue.popleft()
             caller.queued = False
             number, used = self._answer(caller, count, left, first=left == budget)
             count -= number
             left -= used
             if number:
                 served.append(caller)
-            else:
-                self._enqueue(caller)
+            elif caller.ready and not caller.blocked:  # its next value is longer than what is left
+                caller.queued = True
+                queue.appendleft(caller)
+                break
+        queue.extend(self._queue)
+        self._queue = queue
         for caller in served:  # behind those that got nothing
             self._enqueue(caller)
+        if self._due or self._queue:
+            self._driver.wake()
+
+    def answer_all(self) -> None:
+        """Make all answers that are due: the node ends."""
+        while self._due:
+            self._answer_due(TURN_OPERATIONS, self._limits.turn_answer_bytes)
+
+    def _answer_due(self, most: int, most_bytes: int) -> tuple[int, int]:
+        """Make at most so many answers that are due, of about so many bytes. Returns how many, and their bytes."""
+        count = size = 0
+        made: dict[Caller, _Made] = {}
+        while self._due and count < most and size < most_bytes:
+            due = next(self._due[0], None)
+            if due is None:
+                self._due.popleft()
+                continue
+            caller, operation_id, outcome, cost = due
+            of_caller = made.get(caller) or made.setdefault(caller, _Made())
+            size += of_caller.add(self.answer_to(operation_id, outcome), cost)
+            count += 1
+        for caller, each in made.items():
+            self.release(caller, each.cost)
+            self.deliver(caller, each.answers, each.size, refused=each.refused)
+        return count, size
+
+    def answer_to(self, operation_id: int, outcome: ErrorCode | Result) -> Answer:
+        """The answer to an operation that came out so."""
+        if not isinstance(outcome, Result):
+            return self.error(operation_id, outcome)
+        if outcome.error:
+            return self.error(operation_id, outcome.error)
+        return Answer(id=operation_id, found=outcome.found, value=outcome.value, number=outcome.number)
 
     def _answer(self, caller: Caller, count: int, left: int, *, first: bool) -> tuple[int, int]:
         """Answer at most `count` reads of one caller with at most `left` bytes, or one read if it is the first of this
         turn. Returns how many, and the bytes."""
         free = self._free(caller) // VALUE_COPIES
         room = min(free, self._limits.turn_answer_bytes - caller.unread)
-        get, answers, used = self.get, list[Answer](), 0
+        get, answers, used, refused = self.get, list[Answer](), 0, 0
         while caller.ready:
             reads = caller.ready[0]
             keys = reads.keys
@@ -265,12 +326,19 @@ class Gate:
                 end = used + ANSWER_BYTES + (len(value) if value is not None else 0)
                 if len(answers) == count or (end > left and (used or not first)):
                     break
+                if VALUE_COPIES * (end - used) > self.budget.limit // 2:  # written when the limits were others
+                    keys.popleft()
+                    answers.append(self.overloaded(operation_id, VALUE_COPIES * (end - used)))
+                    refused += 1
+                    used += ANSWER_BYTES + len(answers[-1].message)
+                    continue
                 if end > room and (used or caller.unread or end > free):
                     # More when it has read these; or when others have left it something.
                     caller.blocked = True
                     if end > free:
                         self.budget.starved.append(caller)
-                        self.shortage()
+                        if not caller.unread:  # a client that does not read is owed nothing
+                            self.shortage()
                     break
                 keys.popleft()
                 used = end
@@ -280,7 +348,7 @@ class Gate:
             caller.ready.popleft()
             self.release(caller, reads.cost)
         if answers:
-            self.deliver(caller, answers, used)
+            self.deliver(caller, answers, used, refused=refused)
         return len(answers), used
 
     def _free(self, caller: Caller) -> int:
@@ -343,17 +411,18 @@ class _Writes:
             answer_bytes = max(gate.values.longest(key), gate.kept_bytes_of(identity[0]) if identity else 0)
             cost += VALUE_COPIES * answer_bytes
             kept = answer_bytes if answer_bytes > SMALL_BYTES else 0
+        if self._caller.unary:
+            cost += len(payload)  # gRPC keeps its request until it ends
         original = gate.originals.get(identity) if identity is not None else None
         if original is None and identity is not None and (result := gate.remembered(*identity, payload)) is not None:
-            return self._answer(operation_id, result)
+            return gate.answer_to(operation_id, result)
         if original is not None and original[0].payloads[original[1]] == payload:
             if cost > left:
                 return gate.overloaded(operation_id, cost)
             original[0].retry(original[1], self._caller, operation_id, cost)
             self.cost += cost
             return None
-        # gRPC keeps the request of a unary call until it ends.
-        cost += len(payload) * (2 if self._caller.unary else 1)
+        cost += len(payload)
         if cost > left:
             return gate.overloaded(operation_id, cost)
         if kept and identity is not None:
@@ -386,16 +455,14 @@ class _Writes:
         ids = self.ids[offset:end]
         self._settle(offset, end)
         refused = sum(result.error != 0 for result in results if result is not DONE)
+        answer_to = self._gate.answer_to
         answers = [
-            Answer(id=operation_id) if result is DONE else self._answer(operation_id, result)
+            Answer(id=operation_id) if result is DONE else answer_to(operation_id, result)
             for operation_id, result in zip(ids, results, strict=True)
         ]
         size = sum([_bytes(result) for result in results if result is not DONE], ANSWER_BYTES * len(results))
         self._gate.deliver(self._caller, answers, size, refused=refused)
-        for position, caller, operation_id in self._retried(offset, end):
-            result = results[position - offset]
-            answer = self._answer(operation_id, result)
-            self._gate.deliver(caller, [answer], ANSWER_BYTES + _bytes(result), refused=int(result.error != 0))
+        self._settle_retries(offset, end, lambda position: results[position - offset])
 
     def refused(self) -> None:
         self._end(0, ErrorCode.NOT_LEADER)
@@ -410,16 +477,14 @@ class _Writes:
             return
         self._end_at = offset
         self._settle(offset, end)
-        self._gate.refuse(self._caller, self.ids[offset:end], code)
-        for _, caller, operation_id in self._retried(offset, end):
-            self._gate.refuse(caller, [operation_id], code)
+        self._gate.settle((self._caller, operation_id, code, 0) for operation_id in self.ids[offset:end])
+        self._settle_retries(offset, end, lambda _: code)
 
-    def _retried(self, offset: int, end: int) -> Iterator[tuple[int, Caller, int]]:
-        """(position, caller, id) of the retries of writes that are settled."""
+    def _settle_retries(self, offset: int, end: int, outcome: Callable[[int], ErrorCode | Result]) -> None:
+        """Answer the retries of the writes [offset, end); `outcome` says how the one at a position came out."""
         for position in range(offset, end) if self._retries else ():
-            for caller, operation_id, cost in self._retries.pop(position, ()):
-                self._gate.release(caller, cost)
-                yield position, caller, operation_id
+            if retries := self._retries.pop(position, None):
+                self._gate.settle(_with(outcome(position), retries))
 
     def _settle(self, offset: int, end: int) -> None:
         """The writes [offset, end) do not wait any more."""
@@ -433,11 +498,6 @@ class _Writes:
         self._open -= end - offset
         if not self._open:
             gate.values.end(self.generation)
-
-    def _answer(self, operation_id: int, result: Result) -> Answer:
-        if result.error:
-            return self._gate.error(operation_id, result.error)
-        return Answer(id=operation_id, found=result.found, value=result.value, number=result.number)
 
 
 class Reads:
@@ -467,13 +527,40 @@ class Reads:
 
     def refused(self) -> None:
         self._gate.release(self.caller, self.cost)
-        self._gate.refuse(self.caller, [operation_id for operation_id, _ in self.keys], ErrorCode.NOT_LEADER)
+        self._gate.settle((self.caller, operation_id, ErrorCode.NOT_LEADER, 0) for operation_id, _ in self.keys)
 
     def forget(self) -> None:
         """Its caller is gone."""
         self._gate.waiting -= len(self.keys)
         self.caller.waiting -= len(self.keys)
         self._gate.release(self.caller, self.cost)
+
+
+class _Made:
+    """Answers to one caller, made in one turn."""
+
+    __slots__ = ("answers", "cost", "refused", "size")
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.size = 0
+        """A bound of their bytes."""
+        self.refused = 0
+        self.cost = 0
+        """Bytes of the budget that their operations took."""
+
+    def add(self, answer: Answer, cost: int) -> int:
+        """Take in one more; returns the bound of its bytes."""
+        size = ANSWER_BYTES + len(answer.value) + len(answer.message)
+        self.answers.append(answer)
+        self.size += size
+        self.refused += answer.error != 0
+        self.cost += cost
+        return size
+
+
+def _with(outcome: ErrorCode | Result, retries: Sequence[tuple[Caller, int, int]]) -> Iterator[Due]:
+    return ((caller, operation_id, outcome, cost) for caller, operation_id, cost in retries)
 
 
 def _bytes(result: Result) -> int:

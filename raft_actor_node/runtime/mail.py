@@ -63,7 +63,9 @@ class Mail(ABC):
         """
         peer = fragment.head.from_id
         if self._faults.active and not self._faults.arriving(peer, "requests"):
-            assembler.clear()  # TCP would not bring the next part without this one
+            assembler.lose(fragment)  # TCP would not bring the next part without this one
+            return
+        if assembler.is_lost(fragment):
             return
         try:
             message = assembler.add(fragment)

@@ -158,6 +158,7 @@ class Assembler:
         self._total = 0
         self._parts: list[bytes] = []
         self._received = 0
+        self._lost: AppendEntries | None = None
         self.heard_at = -inf
         """When a fragment last counted as a sign of life."""
 
@@ -188,6 +189,15 @@ class Assembler:
         if replace(message, entry_terms=head.entry_terms, entry_payloads=head.entry_payloads) != head:
             raise ValueError("fragments: the message is not the one that they announce")
         return message
+
+    def lose(self, fragment: Fragment) -> None:
+        """Discard what there is of the fragment's message, and what is still to come of it."""
+        self.clear()
+        self._lost = fragment.head
+
+    def is_lost(self, fragment: Fragment) -> bool:
+        """Whether a fragment is of a message that was lost."""
+        return fragment.offset > 0 and fragment.head == self._lost
 
     def clear(self) -> None:
         """Discard a message that is not complete."""

@@ -63,6 +63,10 @@ STATUS = {
     ErrorCode.VALUE_TOO_LARGE: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
+MESSAGE_BYTES = 128 * 1024
+"""A message with answers has about as much, or one answer: it stays in memory until the client reads it or goes."""
+SENT_COPIES = 2
+"""How often a message lies in memory while it is sent: here, and in gRPC."""
 UNREAD_S = 1.0
 """A client that does not read for so long loses its stream when others need the room that its answers take."""
 
@@ -95,69 +99,110 @@ class KVService(kv_pb2_grpc.KVServicer):
         self._faults = faults
         self._clock = clock
         self._streams: set[_Stream] = set()
-        gate.shortage = self._end_the_slowest
+        self._looks_for_room = False
+        self._given_up_bytes = 0
+        """Of messages to streams that were ended: they stay until they are read, and no budget has them any more."""
+        gate.shortage = self._want_room
 
     def register(self, server: grpc.aio.Server) -> None:
         """Serve on this server."""
         kv_pb2_grpc.add_KVServicer_to_server(self, server)
-        # Registered once more, the stream takes bytes: what is large is parsed part by part.
-        execute: grpc.RpcMethodHandler[bytes, kv_pb2.ResultBatch] = grpc.stream_stream_rpc_method_handler(
-            self.Execute, response_serializer=kv_pb2.ResultBatch.SerializeToString
-        )
+        # Registered once more, the stream takes and gives bytes: what is large is parsed part by part, and what a
+        # client does not read is kept once.
+        execute: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self.Execute)
         name = kv_pb2.DESCRIPTOR.services_by_name["KV"].full_name
         server.add_registered_method_handlers(name, {"Execute": execute})
 
     async def Execute(  # noqa: N802 - the names of methods are the service's
         self,
-        request_iterator: AsyncIterator[bytes],
-        context: grpc.aio.ServicerContext[bytes, kv_pb2.ResultBatch],
+        _: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext[bytes, bytes],
     ) -> None:
         """Take in encoded batches; answers leave as they become ready, all of them before the stream ends."""
-        stream = _Stream(self._gate, self._config.limits.turn_answer_bytes, self._room())
+        if self._given_up_bytes > self._config.limits.pending_bytes:
+            why = "too many streams were ended whose clients have not read (limits.pending_bytes)"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+        stream = _Stream(self._gate, self._config.limits.turn_answer_bytes, min(self._room(), MESSAGE_BYTES))
         caller = stream.caller = self.caller(stream.put)
         caller.changed = stream.changed
         writer = asyncio.create_task(stream.write_to(context))
         fault = ""
         self._streams.add(stream)
         try:
-            async for message in request_iterator:
-                try:
-                    for batch in parts(message):
-                        for operations in _slices(batch.operations):
-                            self.take(batch.client_id, operations, caller)
-                            # A client that does not read its answers is not read from either.
-                            await stream.room_for_more()
-                            if writer.done():
-                                return  # answers cannot leave any more
-                            if len(operations) == TURN_OPERATIONS or len(message) > PART_BYTES:
-                                await asyncio.sleep(0)  # there may be more, in another turn
-                except DecodeError as error:
-                    fault = str(error)
-                    break
+            fault = await self._take_in(context, stream, writer)
             await stream.all_answered(writer)
         except asyncio.CancelledError:
             handler = asyncio.current_task()
             if not stream.given_up or handler is None:
                 raise
             handler.uncancel()
-            await asyncio.wait([writer])  # no status can be sent before the client has room for what is being written
         finally:
             self._streams.discard(stream)
-            writer.cancel()
             self._gate.close(caller)
+            if not stream.given_up:
+                writer.cancel()
         if stream.given_up:
-            why = f"answers were not read for {UNREAD_S:g} s, and others needed the room (limits.pending_bytes)"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+            await self._abandon(stream, writer, context)
         if fault:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an OperationBatch: {fault}")
 
-    def _end_the_slowest(self) -> None:
-        """End the stream whose client has not read for the longest time, if there is one that does not read."""
-        stalled = [stream for stream in self._streams if stream.writing_since is not None and not stream.given_up]
-        if stalled:
-            stream = min(stalled, key=lambda each: each.writing_since or 0.0)
-            if time.monotonic() - (stream.writing_since or 0.0) > UNREAD_S:
-                stream.give_up()
+    async def _take_in(self, context: Any, stream: _Stream, writer: asyncio.Task[None]) -> str:
+        """Take in all messages of a stream, as far as its client reads the answers. Returns what was wrong with the
+        last one, if anything."""
+        # Read like this: the iterator that gRPC gives keeps each message until the next one comes.
+        while (message := await context.read()) is not grpc.aio.EOF:
+            try:
+                await self._take_message(message, stream, writer)
+            except DecodeError as error:
+                return str(error)
+            if writer.done():
+                return ""  # answers cannot leave any more
+            del message
+        return ""
+
+    async def _take_message(self, message: bytes, stream: _Stream, writer: asyncio.Task[None]) -> None:
+        for batch in parts(message):
+            for operations in _slices(batch.operations):
+                self.take(batch.client_id, operations, stream.caller)
+                # A client that does not read its answers is not read from either.
+                await stream.room_for_more(len(message))
+                if writer.done():
+                    return
+                if len(operations) == TURN_OPERATIONS or len(message) > PART_BYTES:
+                    await asyncio.sleep(0)  # there may be more, in another turn
+
+    async def _abandon(self, stream: _Stream, writer: asyncio.Task[None], context: Any) -> None:
+        """Tell a client why its stream has ended, once it has read the message that is being written: gRPC can take
+        back neither that message nor the call."""
+        size = SENT_COPIES * stream.writing_bytes
+        self._given_up_bytes += size
+        try:
+            await asyncio.wait([writer])
+        finally:
+            self._given_up_bytes -= size
+            writer.cancel()
+        why = f"answers were not read for {UNREAD_S:g} s, and others needed the room (limits.pending_bytes)"
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+
+    def _want_room(self, in_s: float = 0.0) -> None:
+        """Look soon for a stream that holds what others need: once for all that ask in one turn."""
+        if not self._looks_for_room:
+            self._looks_for_room = True
+            self._clock.call_later(in_s, self._make_room)
+
+    def _make_room(self) -> None:
+        """End the stream whose client has not read for the longest time, if that is too long; or look again then."""
+        self._looks_for_room = False
+        writing = [stream for stream in self._streams if stream.writing_since is not None and not stream.given_up]
+        if not writing:
+            return
+        slowest = min(writing, key=lambda stream: stream.writing_since or 0.0)
+        unread_s = time.monotonic() - (slowest.writing_since or 0.0)
+        if unread_s < UNREAD_S:
+            if self._gate.budget.wanted:
+                self._want_room(UNREAD_S - unread_s)
+        elif self._given_up_bytes <= self._config.limits.pending_bytes:
+            slowest.give_up()
 
     def caller(self, put: Respond, *, unary: bool = False) -> Visitor:
         """A stream or a call; `put` gets the answers that the link faults let leave."""
@@ -305,9 +350,13 @@ class _Stream:
         self._message_bytes = message_bytes
         self.writing_since: float | None = None
         """Since when a message waits for room at the client, in seconds of the monotonic clock."""
+        self.writing_bytes = 0
+        """Of that message."""
         self.given_up = False
         """The node has ended the stream, because its client does not read."""
         self._waiting: deque[tuple[list[Answer], int]] = deque()
+        self._sending: list[Answer] = []
+        """Those that were taken to be sent, and are in no message yet."""
         self._changed = asyncio.Event()
         self._news = asyncio.Event()
         self._handler = asyncio.current_task()
@@ -317,12 +366,13 @@ class _Stream:
         self._changed.set()
 
     def give_up(self) -> None:
-        """End the stream: nothing is kept for its client but the message that is being written."""
+        """End the stream, with everything that is kept for its client."""
         self.given_up = True
         logger.warning(
             "client %s does not read its answers, and others need the room: stream ended", self.caller.client
         )
         self._waiting.clear()
+        self._sending.clear()
         self._gate.close(self.caller)
         if self._handler is not None:
             self._handler.cancel()
@@ -331,12 +381,24 @@ class _Stream:
         self._waiting.append((answers, size))
         self._news.set()
 
-    async def room_for_more(self) -> None:
-        """Wait while more is unread than one turn makes, or reads wait for it to become less."""
-        caller = self.caller
-        while (caller.unread > self._turn_bytes or caller.ready) and not caller.closed:
-            self._changed.clear()
-            await self._changed.wait()
+    async def room_for_more(self, message_bytes: int) -> None:
+        """Wait while the client is behind with reading. Meanwhile the message that is taken in costs its bytes."""
+        if not self._is_behind():
+            return
+        caller, budget = self.caller, self._gate.budget
+        budget.hold(caller, message_bytes)
+        try:
+            while self._is_behind():
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            self._gate.release(caller, message_bytes)
+
+    def _is_behind(self) -> bool:
+        """Whether more is unread than one turn makes, or anything while the budget is exceeded, or reads wait."""
+        caller, budget = self.caller, self._gate.budget
+        most = self._turn_bytes if budget.held <= budget.limit else 0
+        return (caller.unread > most or bool(caller.ready)) and not caller.closed
 
     async def all_answered(self, writer: asyncio.Task[None]) -> None:
         """Wait until every operation is answered and every answer has left, or `writer` has ended."""
@@ -353,7 +415,9 @@ class _Stream:
                 self._news.clear()
                 while self._waiting:
                     answers, size = self._take()
+                    self._sending = answers
                     for part in _chunks(answers, size, self._message_bytes):
+                        self.writing_bytes = len(part)
                         self.writing_since = time.monotonic()
                         await context.write(part)
                         self.writing_since = None
@@ -383,21 +447,24 @@ class _Stream:
         return count <= TURN_OPERATIONS and size <= self._turn_bytes
 
 
-def _chunks(answers: list[Answer], size: int, room: int) -> Iterator[kv_pb2.ResultBatch]:
-    """Answers in messages that each fit into `room` bytes. `size` bounds the bytes of all."""
-    if size <= room:
-        yield kv_pb2.ResultBatch(results=answers)
-        return
-    part: list[Answer] = []
-    used = 0
-    for answer in answers:
-        weight = ANSWER_BYTES + answer.ByteSize()
-        if used + weight > room and part:
-            yield kv_pb2.ResultBatch(results=part)
-            part, used = [], 0
-        part.append(answer)
-        used += weight
-    yield kv_pb2.ResultBatch(results=part)
+def _chunks(answers: list[Answer], size: int, room: int) -> Iterator[bytes]:
+    """Answers in encoded ResultBatches that each fit into `room` bytes. `size` bounds the bytes of all.
+
+    Nothing but the bytes is kept while a message waits for its client: `answers` is used up.
+    """
+    answers.reverse()
+    while answers:
+        count = len(answers)
+        if size > room:
+            count = used = 0
+            for answer in reversed(answers):
+                used += ANSWER_BYTES + answer.ByteSize()
+                if used > room and count:
+                    break
+                count += 1
+        encoded = kv_pb2.ResultBatch(results=answers[: -count - 1 : -1]).SerializeToString()
+        del answers[-count:]
+        yield encoded
 
 
 def _slices(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:

@@ -157,6 +157,42 @@ async def test_streams_that_do_not_read_end_when_others_need_their_room(cluster:
         assert set(ends) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}, "those that were not find out"
 
 
+async def test_a_client_that_reads_is_served_though_others_hold_everything(cluster: LocalCluster) -> None:
+    """Also when nothing else happens: the node itself looks again who does not read."""
+    kv = await cluster.client(retry_budget=60.0)
+    await kv.put(b"k", b"v" * MB)
+    await kv.put(b"m", b"v" * 300_000)
+    leader = await cluster.leader()
+    gets = [kv_pb2.Operation(id=i, kind=GET, key=b"m") for i in range(60)]
+    async with grpc.aio.insecure_channel(cluster.address(leader), options=UNLIMITED) as channel:
+        stub: Any = kv_pb2_grpc.KVStub(channel)
+        diligent = asyncio.create_task(Attack(stub).batches(same(300, GET), read=True))
+        lazy = [stub.Execute() for _ in range(80)]
+        await asyncio.gather(*(call.write(kv_pb2.OperationBatch(client_id="greedy", operations=gets)) for call in lazy))
+        results = await asyncio.wait_for(diligent, 2 * PATIENCE_S)
+        for call in lazy:
+            call.cancel()
+    assert all(result.value == b"v" * MB for result in results)
+
+
+async def test_a_stream_that_waits_for_its_client_keeps_no_message(cluster: LocalCluster) -> None:
+    leader = await cluster.leader()
+    before = (await cluster.status(leader)).resident_bytes
+    message = kv_pb2.OperationBatch(operations=[kv_pb2.Operation(id=1, kind=GET, key=b"k" * 100)] * 50_000)
+    async with grpc.aio.insecure_channel(cluster.address(leader), options=UNLIMITED) as channel:
+        stub: Any = kv_pb2_grpc.KVStub(channel)
+        calls = [stub.Execute() for _ in range(30)]
+        for call in calls:
+            await call.write(message)
+            answered = 0
+            while answered < 50_000:
+                answered += len((await call.read()).results)
+        after = (await cluster.status(leader)).resident_bytes
+        assert after - before < 10 * message.ByteSize(), "30 of them were sent"
+        for call in calls:
+            call.cancel()
+
+
 async def _read_all(call: Any) -> grpc.StatusCode:
     """Read a stream that is half-closed to its end; the status."""
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):

@@ -39,6 +39,7 @@ class Hand:
         self.store = Store(value_bytes=value_bytes)
         self.node = SimpleNamespace(leader_id="n1")
         self.after_step: Callable[[], None]
+        self.at_end: Callable[[], None]
         self.proposals: list[tuple[Sequence[bytes], Any]] = []
         self.sinks: list[Any] = []
         self.awake = False
@@ -214,6 +215,105 @@ def test_small_answers_of_a_turn_are_bounded_by_their_number() -> None:
             stream.read()
 
 
+@pytest.mark.parametrize("what", ["retries", "writes lost", "writes refused", "reads refused"])
+def test_what_ends_at_one_moment_is_answered_in_turns(what: str) -> None:
+    bench = Bench(pending_bytes=16 << 20)
+    (session,) = opened(bench, 1)
+    client, count = bench.client(), 3 * TURN_OPERATIONS + 7
+    if what == "reads refused":
+        client.ask(Kind.GET, count)
+        bench.driver.sinks.pop().refused()
+    elif what == "retries":
+        client.ask(Kind.APPEND, count, value=b"a", session_id=session, sequence=1)
+        bench.driver.commit()
+        assert len(client.answers) == 1, "the first"
+    else:
+        client.ask(Kind.PUT, count)
+        ((_, sink),) = bench.driver.proposals
+        sink.lost(0) if what == "writes lost" else sink.refused()
+    while bench.gate.waiting:
+        before = len(client.answers)
+        bench.driver.turn()
+        assert 0 < len(client.answers) - before <= TURN_OPERATIONS
+        assert bench.driver.awake == bool(bench.gate.waiting), "there is another turn while something waits"
+    assert Counter(answer.id for answer in client.answers) == Counter(range(1, count + 1))
+    client.read()
+    assert bench.gate.budget.held == 0
+
+
+def test_turns_do_not_grow_with_the_callers_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(pending_bytes=64 << 20, turn_answer_bytes=4 * KB)
+    bench.has(b"v" * KB)
+    for _ in range(1000):
+        bench.client(unary=True).ask(Kind.GET)
+    bench.driver.commit()
+    looked = []
+    whole = bench.gate._answer
+    monkeypatch.setattr(bench.gate, "_answer", lambda *args, **more: (looked.append(args), whole(*args, **more))[1])
+    bench.driver.turn()
+    assert len(looked) <= 5, "those that this turn has room for, and the one after them"
+
+
+def test_a_value_that_no_budget_allows_is_refused_and_the_next_is_answered() -> None:
+    """Written when the limits were others."""
+    bench = Bench()
+    bench.driver.store.apply(bench.driver.store.last_applied + 1, [1], [encode(Kind.PUT, b"k", b"v" * 64 * KB)])
+    stream = bench.client()
+    stream.ask(Kind.GET)
+    stream.ask(Kind.GET, key=b"another")
+    bench.finish()
+    assert [(answer.id, answer.error) for answer in stream.answers] == [(1, int(ErrorCode.BAD_ARGUMENT)), (2, OK)]
+
+
+def test_only_a_client_that_has_read_everything_wants_room_from_others() -> None:
+    bench = Bench()
+    wanted: list[int] = []
+    bench.gate.shortage = lambda: wanted.append(1)
+    bench.has(b"v" * 4 * KB)
+    lazy, diligent = [bench.client() for _ in range(8)], bench.client()
+    for stream in (*lazy, diligent):
+        stream.ask(Kind.GET, 4)
+    bench.finish()
+    assert wanted
+    assert bench.gate.budget.wanted
+    bench.gate.close(lazy[0].caller)
+    wanted.clear()
+    bench.finish()
+    assert len(diligent.answers) == 1
+    assert all(stream.caller.unread for stream in lazy[1:])
+    assert bench.gate.budget.starved
+    assert not wanted, "of those that have not read, none is owed more"
+    assert not bench.gate.budget.wanted
+
+
+def test_what_is_too_many_is_refused_and_the_rest_taken_in() -> None:
+    bench = Bench(pending_operations=10)
+    stream = bench.client()
+    stream.ask(Kind.PUT, 7)
+    stream.ask(Kind.PUT, 7)
+    assert [answer.id for answer in stream.answers] == [11, 12, 13, 14]
+    assert stream.errors() == Counter({OVERLOADED: 4})
+    bench.finish()
+    assert Counter(answer.id for answer in stream.answers) == Counter(range(1, 15))
+
+
+def test_a_unary_retry_pays_for_its_request_as_long_as_it_waits() -> None:
+    bench = Bench()
+    (session,) = opened(bench, 1)
+    again = [bench.client(unary=True) for _ in range(100)]
+    for client in again:
+        client.ask(Kind.PUT, value=b"v" * 4 * KB, session_id=session, sequence=1)
+    ((payloads, _),) = bench.driver.proposals
+    assert len(payloads) == 1
+    admitted = [client for client in again if not client.answers]
+    assert len(admitted) * 4 * KB < bench.gate.budget.held <= bench.limits.pending_bytes
+    bench.finish()
+    assert all(len(client.answers) == 1 for client in again)
+    for client in again:
+        client.read()
+    assert bench.gate.budget.held == 0
+
+
 def test_a_stream_that_does_not_read_gets_no_more_and_others_do() -> None:
     bench = Bench()
     bench.has(b"v" * 4 * KB)
@@ -351,6 +451,7 @@ def test_a_retry_of_a_pending_write_gets_the_answer_of_the_first(end: str) -> No
     else:
         sink.refused() if end == "refused" else sink.lost(0)
         bench.driver.proposals.clear()
+        bench.driver.turn()
         code = ErrorCode.NOT_LEADER if end == "refused" else ErrorCode.OUTCOME_UNKNOWN
         assert [answer.error for answer in first.answers + again.answers] == [int(code)] * 3
     assert [answer.id for answer in again.answers] == [1, 2]
@@ -398,6 +499,7 @@ def test_what_is_lost_in_two_parts_is_told_once() -> None:
     ((_, sink),) = bench.driver.proposals
     for offset in (3, 1, 0, 0):
         sink.lost(offset)
+    bench.driver.at_end()
     assert Counter(answer.id for answer in client.answers) == Counter(range(1, 16))
     client.read()
     assert bench.gate.budget.held == bench.gate.waiting == 0

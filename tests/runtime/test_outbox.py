@@ -295,3 +295,4 @@ def test_a_cut_in_the_middle_of_a_message_loses_it_whole() -> None:
     for fragment in fragments[2:]:
         mail.arrived_in_part(fragment, assembler)
     assert len(delivered) == seen
+    assert mail.counters.refused == 0, "the peer has done nothing wrong"
