@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,3 +79,23 @@ def test_a_folder_of_tests_is_left_until_it_is_removed(before: set[str]) -> None
     assert str(folder) in left(before)
     folder.rmdir()
     assert str(folder) not in left(before)
+
+
+def test_folders_that_others_remove_meanwhile_are_no_matter() -> None:
+    """Other programs come and go beside the one that looks."""
+    base, ended = temporary_folder(), threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            cell = base / f"test-{uuid.uuid4().hex[:8]}" / "cell"
+            cell.mkdir(parents=True)
+            shutil.rmtree(cell.parent)
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(100):
+            leftovers()
+    finally:
+        ended.set()
+        other.join()

@@ -86,7 +86,8 @@ def _guarded() -> Iterator[str]:
 
 def _folders(dry_run: bool) -> Iterator[Leftover]:
     base = temporary_folder()
-    for cell in sorted(base.glob("*/*")) if _own(base) else ():
+    runs = _entries(base) if _own(base) else []
+    for cell in [cell for run in runs for cell in _entries(run)]:
         with _unheld(cell) as free:
             if free:
                 if not dry_run:
@@ -95,12 +96,19 @@ def _folders(dry_run: bool) -> Iterator[Leftover]:
         with contextlib.suppress(OSError):  # it has other cells
             if not dry_run:
                 cell.parent.rmdir()
-    for run in sorted(base.glob("*")) if _own(base) else ():
+    for run in runs:
         with contextlib.suppress(OSError):  # it has cells, or is about to have one: who makes that tries again
             if not any(run.iterdir()):
                 if not dry_run:
                     run.rmdir()
                 yield Leftover("folder", str(run))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing when it is none, or is removed meanwhile by the program that has it."""
+    with contextlib.suppress(OSError):
+        return sorted(folder.iterdir())
+    return []
 
 
 @contextlib.contextmanager

@@ -146,7 +146,7 @@ async def test_streams_that_do_not_read_end_when_others_need_their_room(cluster:
             await call.write(kv_pb2.OperationBatch(client_id="greedy", operations=same(50, GET)))
 
         async def told() -> bool:
-            await kv.put(b"other", b"v" * MB)
+            await asyncio.gather(*(kv.put(b"other %d" % number, b"v" * MB) for number in range(24)))
             assert await kv.get(b"k") is not None
             log = (await cluster.supervisors[leader].collect()).log
             return "client greedy does not read its answers" in log
