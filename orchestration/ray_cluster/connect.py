@@ -412,8 +412,9 @@ class _Connection:
         """Take down what was started."""
         if self._guard is not None:
             _reread_authentication()
-            # The same end as after a SIGKILL of this program, so it is exercised every time.
-            self._guard.communicate(timeout=_GUARD_TIMEOUT_S)
+            # The same end as after a SIGKILL of this program, so it is exercised every time. A byte, and not only the
+            # end of the pipe: a process that was forked from this one may still have it open.
+            self._guard.communicate(b"\n", timeout=_GUARD_TIMEOUT_S)
         if self._held is not None:
             os.close(self._held)
 

@@ -1,7 +1,7 @@
 """The process that ends a private Ray instance whose driver is gone, however it went.
 
 Run as ``python -I -S guard.py FOLDER``, in a session of its own, with a pipe from the driver as standard
-input. At end-of-file it kills what is left of the Ray instance that has its files in FOLDER, and removes
+input. At a byte or at end-of-file it kills what is left of the Ray instance that has its files in FOLDER, and removes
 the folder, which it holds until then (owner.py). The kernel ends most of Ray together with the driver, but
 Ray's agents live on for a minute, in which they try to report the death of their parent to another dead
 process.
@@ -79,8 +79,7 @@ def main() -> None:
     """Wait for the driver's end, then clean up."""
     with contextlib.suppress(OSError):  # a file system that knows no locks
         fcntl.flock(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
-    while os.read(0, 4096):
-        pass
+    os.read(0, 1)
     clean_up(sys.argv[1])
 
 

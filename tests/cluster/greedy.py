@@ -13,8 +13,13 @@ import grpc.aio
 from raft_actor_node.pb import kv_pb2
 
 MB = 1 << 20
-UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-"""Options of the channel of an Attack."""
+UNLIMITED = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.http2.bdp_probe", 0),
+]
+"""Options of the channel of an Attack. With windows that grow by themselves, gRPC would take in gigabytes that nobody
+reads."""
 GET, PUT, DELETE = kv_pb2.GET, kv_pb2.PUT, kv_pb2.DELETE
 CAS, APPEND = kv_pb2.COMPARE_AND_SWAP, kv_pb2.APPEND
 
