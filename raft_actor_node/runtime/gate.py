@@ -12,7 +12,7 @@ Here is what bounds the memory of a node, and what it answers in one turn of its
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 
 from raft_actor_node.config import ANSWER_BYTES, OPERATION_BYTES, VALUE_COPIES, NodeConfig
@@ -288,15 +288,14 @@ class Gate:
     def _answer_due(self, most: int, most_bytes: int) -> tuple[int, int]:
         """Make at most so many answers that are due, of about so many bytes. Returns how many, and their bytes."""
         count = size = 0
-        made: dict[Caller, _Made] = {}
+        made: defaultdict[Caller, _Made] = defaultdict(_Made)
         while self._due and count < most and size < most_bytes:
             due = next(self._due[0], None)
             if due is None:
                 self._due.popleft()
                 continue
             caller, operation_id, outcome, cost = due
-            of_caller = made.get(caller) or made.setdefault(caller, _Made())
-            size += of_caller.add(self.answer_to(operation_id, outcome), cost)
+            size += made[caller].add(self.answer_to(operation_id, outcome), cost)
             count += 1
         for caller, each in made.items():
             self.release(caller, each.cost)
@@ -337,7 +336,7 @@ class Gate:
                     caller.blocked = True
                     if end > free:
                         self.budget.starved.append(caller)
-                        if not caller.unread:  # a client that does not read is owed nothing
+                        if not caller.unread:  # a client reads what it has before others make room for more
                             self.shortage()
                     break
                 keys.popleft()

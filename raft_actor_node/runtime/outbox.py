@@ -170,6 +170,7 @@ class Assembler:
         head, offset = fragment.head, fragment.offset
         if offset == 0:  # also in the middle of another message, which its sender has given up
             self._head, self._total, self._parts, self._received = head, fragment.total, [], 0
+            self._lost = None  # chaos may have doubled the message: the second copy has the same head
         elif (head, fragment.total, offset) != (self._head, self._total, self._received):
             self.clear()
             raise ValueError(f"fragment at {offset} of {fragment.total} B does not continue what came before")

@@ -18,8 +18,8 @@ UNLIMITED = [
     ("grpc.max_send_message_length", -1),
     ("grpc.http2.bdp_probe", 0),
 ]
-"""Options of the channel of an Attack. With windows that grow by themselves, gRPC would take in gigabytes that nobody
-reads."""
+"""Options of the channel of an Attack. Flow-control windows stay at 64 KiB: with the BDP probe, gRPC in the client
+buffers gigabytes of answers that the test never reads."""
 GET, PUT, DELETE = kv_pb2.GET, kv_pb2.PUT, kv_pb2.DELETE
 CAS, APPEND = kv_pb2.COMPARE_AND_SWAP, kv_pb2.APPEND
 

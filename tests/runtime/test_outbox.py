@@ -296,3 +296,6 @@ def test_a_cut_in_the_middle_of_a_message_loses_it_whole() -> None:
         mail.arrived_in_part(fragment, assembler)
     assert len(delivered) == seen
     assert mail.counters.refused == 0, "the peer has done nothing wrong"
+    for fragment in fragments:
+        mail.arrived_in_part(fragment, assembler)
+    assert same(delivered[-1], entries(7, sizes=(100_000 * 4,))), "a second copy of it arrives whole"
