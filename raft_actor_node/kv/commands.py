@@ -30,6 +30,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 HEADER = struct.Struct("<BIiIQQ")
+HEADER_BYTES = HEADER.size
 _LONGEST = struct.Struct("<Q")
 
 
@@ -143,16 +144,15 @@ def encode(
 
 def check(payload: bytes) -> None:
     """Raise ValueError unless the payload is a command that `decode` accepts."""
-    if len(payload) < HEADER.size:
+    if len(payload) < HEADER_BYTES:
         raise ValueError(f"command: {len(payload)} bytes, shorter than its header")
     kind, key_length, condition_length, value_length, _, _ = HEADER.unpack_from(payload)
     if kind not in _LOGGED:
         raise ValueError(f"command: kind {kind} does not exist")
-    rest = len(payload) - HEADER.size - key_length - value_length
-    if condition_length < 0:
-        if condition_length == -1 and rest == 0:
-            return
-    elif rest == condition_length:
+    rest = len(payload) - HEADER_BYTES - key_length - value_length
+    if condition_length == -1 and rest == 0:
+        return
+    if rest == condition_length >= 0:
         if kind == _COMPARE_AND_SWAP or (kind == _APPEND and condition_length == _LONGEST.size):
             return
         raise ValueError(f"command: kind {kind} has no condition of {condition_length} bytes")
@@ -163,7 +163,7 @@ def decode(payload: bytes) -> Command:
     """The command in a payload; the inverse of `encode`. Raises ValueError when there is none."""
     check(payload)
     kind, key_length, condition_length, _, session_id, sequence = HEADER.unpack_from(payload)
-    key_end = HEADER.size + key_length
+    key_end = HEADER_BYTES + key_length
     condition_end = key_end + max(condition_length, 0)
     expected = longest = None
     if kind == _COMPARE_AND_SWAP and condition_length >= 0:
@@ -172,7 +172,7 @@ def decode(payload: bytes) -> Command:
         (longest,) = _LONGEST.unpack_from(payload, key_end)
     return Command(
         Kind(kind),
-        payload[HEADER.size : key_end],
+        payload[HEADER_BYTES:key_end],
         payload[condition_end:],
         expected,
         session_id,
@@ -186,6 +186,6 @@ def fingerprint(payload: bytes) -> int:
     kind, key_length, condition_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
     if kind != _APPEND or condition_length < 0:
         return crc32(payload)
-    rest = memoryview(payload)[HEADER.size :]
+    rest = memoryview(payload)[HEADER_BYTES:]
     asked = crc32(rest[:key_length], crc32(HEADER.pack(kind, key_length, -1, value_length, session_id, sequence)))
     return crc32(rest[key_length + condition_length :], asked)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from raft_actor_node.core.log import Log
-from raft_actor_node.kv.commands import HEADER, Command, ErrorCode, Kind, check, decode, fingerprint
+from raft_actor_node.kv.commands import HEADER, HEADER_BYTES, Command, ErrorCode, Kind, check, decode, fingerprint
 
 
 class Result(NamedTuple):
@@ -256,10 +256,10 @@ class Store:
             if session is None or sequence <= session.sequence:
                 check(payload)  # It has no effect, and must be a command all the same.
                 return _SESSION_UNKNOWN if session is None else self._repeated(index, session, sequence, crc)
-        if kind == _PUT and condition_length == -1 and HEADER.size + key_length + value_length == len(payload):
+        value_at = HEADER_BYTES + key_length
+        if kind == _PUT and condition_length == -1 and value_at + value_length == len(payload):
             # The common case, without the cost of a Command.
-            value_at = HEADER.size + key_length
-            self._values[payload[HEADER.size : value_at]] = payload[value_at:]
+            self._values[payload[HEADER_BYTES:value_at]] = payload[value_at:]
             result = DONE
         else:
             executed = self._execute(index, decode(payload))

@@ -81,12 +81,14 @@ def decode_request(request: pb.PeerRequest, from_id: str, to_id: str) -> Request
     if found := fault(message):
         raise ValueError(found)
     if isinstance(message, AppendEntries):
-        for index, payload in enumerate(message.entry_payloads, message.prev_log_index + 1):
-            if payload:
-                try:
+        index = message.prev_log_index
+        try:
+            for payload in message.entry_payloads:
+                index += 1
+                if payload:
                     check(payload)
-                except ValueError as error:
-                    raise ValueError(f"AppendEntries: entry {index}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"AppendEntries: entry {index}: {error}") from None
     return message
 
 

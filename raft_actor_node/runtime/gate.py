@@ -60,7 +60,10 @@ class Gate:
         """Called when bytes of the budget are wanted and there are none."""
         self._limits = config.limits
         self._driver = driver
-        self.values = PendingValues(driver.store.get)
+        self.get = driver.store.get
+        self.kept_bytes_of = driver.store.kept_bytes_of
+        self.remembered = driver.store.remembered
+        self.values = PendingValues(self.get)
         self.originals: dict[tuple[int, int], tuple[_Writes, int]] = {}
         """By session and sequence: the batch of the write that is pending, and its position there."""
         self._due: deque[Iterator[Due]] = deque()
@@ -151,10 +154,6 @@ class Gate:
             self.shortage()
         return admitted
 
-    def get(self, key: bytes) -> bytes | None:
-        """What a key holds now."""
-        return self._driver.store.get(key)
-
     def deliver(self, caller: Caller, answers: list[Answer], size: int, *, refused: int = 0) -> None:
         """Give answers of `size` bytes, `refused` of them errors, to who asked."""
         count = len(answers)
@@ -195,18 +194,10 @@ class Gate:
         self.shortage()
         return self.error(operation_id, ErrorCode.OVERLOADED, message)
 
-    def remembered(self, session_id: int, sequence: int, payload: bytes) -> Result | None:
-        """As Store.remembered."""
-        return self._driver.store.remembered(session_id, sequence, payload)
-
     def may_keep(self, session_id: int, size: int) -> bool:
         """Whether a session may keep a value of so many bytes, in the place of what it keeps now."""
         more = max(0, size - self.kept_bytes_of(session_id))
         return self._driver.store.kept_bytes + self.kept_soon + more <= self._limits.session_bytes
-
-    def kept_bytes_of(self, session_id: int) -> int:
-        """As Store.kept_bytes_of."""
-        return self._driver.store.kept_bytes_of(session_id)
 
     # ------------------------------------------------------------------------------ answers that wait
 

@@ -27,8 +27,11 @@ CAS, APPEND = kv_pb2.COMPARE_AND_SWAP, kv_pb2.APPEND
 class Attack:
     """A client with a stub of its own, at the leader."""
 
-    def __init__(self, stub: Any) -> None:
+    def __init__(self, stub: Any, enough: Callable[[], bool] = lambda: True) -> None:
+        """Calls go on, round after round, until there were `enough`."""
         self.stub = stub
+        self.rounds = 0
+        self._enough = enough
 
     async def batches(self, *batches: list[kv_pb2.Operation], read: bool) -> list[kv_pb2.OperationResult]:
         """Send batches on one stream; read every answer, or none, for a while."""
@@ -54,17 +57,18 @@ class Attack:
             await asyncio.gather(writer, return_exceptions=True)
         return results
 
-    async def calls(self, count: int, call: Callable[[int], Awaitable[Any]]) -> list[Any]:
-        """So many unary calls at once; each ends with a reply, or is refused without effect."""
-        outcomes = await asyncio.gather(*map(call, range(count)), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, grpc.aio.AioRpcError):
-                assert outcome.code() is grpc.StatusCode.FAILED_PRECONDITION, outcome
-                assert "OVERLOADED" in (outcome.details() or "")
-            else:
-                assert not isinstance(outcome, BaseException), outcome
-        assert any(not isinstance(outcome, BaseException) for outcome in outcomes), "some are served"
-        return outcomes
+    async def calls(self, count: int, call: Callable[[int], Awaitable[Any]]) -> None:
+        """So many unary calls at once, again and again; each ends with a reply, or is refused without effect."""
+        while not self.rounds or not self._enough():
+            self.rounds += 1
+            outcomes = await asyncio.gather(*map(call, range(count)), return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, grpc.aio.AioRpcError):
+                    assert outcome.code() is grpc.StatusCode.FAILED_PRECONDITION, outcome
+                    assert "OVERLOADED" in (outcome.details() or "")
+                else:
+                    assert not isinstance(outcome, BaseException), outcome
+            assert any(not isinstance(outcome, BaseException) for outcome in outcomes), "some are served"
 
 
 def same(count: int, kind: Any, **fields: Any) -> list[kv_pb2.Operation]:
