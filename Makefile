@@ -10,7 +10,7 @@ sweep: install ## Real Raft clusters of 3, 5 and 7 nodes, with a live table
 test: install-dev ## All tests but those of several hosts, file by file in two processes: most of them wait
 	$(BIN)/pytest -n 2 --dist loadfile
 
-testbed: install-dev ## Tests of several hosts, on network namespaces of this machine: needs root; 15 minutes
+testbed: install-dev ## Tests of several hosts, on network namespaces of this machine: needs root; 25 minutes
 	$(BIN)/pytest -m testbed tests/testbed
 
 PRESET ?= scalability
