@@ -31,6 +31,9 @@ VALUE_COPIES = 3
 OPERATION_BYTES = 64 + VALUE_COPIES * ANSWER_BYTES
 """What an operation that waits takes of `limits.pending_bytes` beside its key and values, its answer included."""
 
+CLIENT_ID_BYTES = 256
+"""Longest name of a client."""
+
 
 def _off(value: Any) -> Any:
     """A plain `off` is false to a reader of YAML 1.1."""
@@ -240,8 +243,8 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
 
 def least_pending_bytes(limits: LimitSettings) -> int:
     """The least `limits.pending_bytes` with which every legal operation can be taken in and answered."""
-    # Two values and the answer, the former twice in a unary call.
-    operation = 2 * OPERATION_BYTES + 2 * limits.key_bytes + (4 + VALUE_COPIES) * limits.value_bytes
+    # Two values and the answer, the former twice in a unary call, whose request also has a name.
+    operation = 2 * OPERATION_BYTES + CLIENT_ID_BYTES + 2 * limits.key_bytes + (4 + VALUE_COPIES) * limits.value_bytes
     # One caller may hold half: of three quarters for operations, of a quarter at least for answers (runtime/budget.py).
     return max(operation * 8 // 3 + 8, 8 * VALUE_COPIES * (ANSWER_BYTES + limits.value_bytes))
 

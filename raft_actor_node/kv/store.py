@@ -49,20 +49,10 @@ _APPEND = int(Kind.APPEND)
 _OPEN_SESSION = int(Kind.OPEN_SESSION)
 
 
-class _Session:
-    """The last command of one client session, and its result."""
-
-    __slots__ = ("crc", "result", "sequence")
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of the value in its result."""
-        return len(self.result.value or b"")
-
-    def __init__(self) -> None:
-        self.sequence = 0
-        self.crc = 0
-        self.result = DONE
+_Session = tuple[int, int, Result]
+"""Of a client session: the sequence and the fingerprint of its last command, and the result of that. A tuple is
+replaced, never changed: a copy of the session table stays as it is."""
+_OPENED: _Session = (0, 0, DONE)
 
 
 class _PrefixHash:
@@ -139,16 +129,16 @@ class Store:
     def remembered(self, session_id: int, sequence: int, payload: bytes) -> Result | None:
         """The result of the last command of a session, if it is this one: what is applied is committed. None when the
         log must tell, and for a result that keeps a value, which costs as much as it would there."""
-        session = self._sessions.get(session_id)
-        if session is None or sequence != session.sequence or session.kept_bytes or fingerprint(payload) != session.crc:
+        last, crc, result = self._sessions.get(session_id, _OPENED)
+        if sequence != last or result.value or fingerprint(payload) != crc:
             return None
         self.duplicates_answered += 1
-        return session.result
+        return result
 
     def kept_bytes_of(self, session_id: int) -> int:
         """What a session contributes to `kept_bytes`."""
-        session = self._sessions.get(session_id)
-        return 0 if session is None else session.kept_bytes
+        _, _, result = self._sessions.get(session_id, _OPENED)
+        return len(result.value or b"")
 
     def apply(
         self, first_index: int, terms: Sequence[int], payloads: Sequence[bytes], budget: int = 1 << 62
@@ -209,8 +199,7 @@ class Store:
     def hash_state(self) -> Generator[None, None, bytes]:
         """The same in small steps. The first takes hold of the state; what is applied later makes no difference."""
         values = self._values.copy()
-        # In the order of their ids already: each is the index of the entry that opened it.
-        sessions = [(each, one.sequence, one.crc, one.result) for each, one in self._sessions.items()]
+        sessions = self._sessions.copy()
         yield
         buckets: list[list[bytes]] = [[] for _ in range(_BUCKETS)]
         for number, key in enumerate(values):
@@ -226,7 +215,8 @@ class Store:
                     state.update(struct.pack(f"<{len(column) + 1}Q", len(column), *map(len, column)))
                     state.update(b"".join(column))
                 yield
-        for number, (session_id, sequence, crc, (error, found, value, count)) in enumerate(sessions):
+        # In the order of their ids already: each is the index of the entry that opened it.
+        for number, (session_id, (sequence, crc, (error, found, value, count))) in enumerate(sessions.items()):
             state.update(struct.pack("<QQI", session_id, sequence, crc))
             length = -1 if value is None else len(value)
             state.update(struct.pack("<BBQq", error, found, count, length) + (value or b""))
@@ -253,7 +243,7 @@ class Store:
         if session_id:
             session = self._sessions.get(session_id)
             crc = crc32(payload) if kind != _APPEND else fingerprint(payload)
-            if session is None or sequence <= session.sequence:
+            if session is None or sequence <= session[0]:
                 check(payload)  # It has no effect, and must be a command all the same.
                 return _SESSION_UNKNOWN if session is None else self._repeated(index, session, sequence, crc)
         value_at = HEADER_BYTES + key_length
@@ -267,26 +257,28 @@ class Store:
                 return None
             result = executed
         if session is not None:
-            if result is not DONE or session.result is not DONE:
-                self.kept_bytes += len(result.value or b"") - session.kept_bytes
-            session.sequence, session.crc, session.result = sequence, crc, result
+            before = session[2]
+            if result is not DONE or before is not DONE:
+                self.kept_bytes += len(result.value or b"") - len(before.value or b"")
+            self._sessions[session_id] = sequence, crc, result
         return result
 
     def _repeated(self, index: int, session: _Session, sequence: int, crc: int) -> Result | None:
         """The answer to a command of a sequence that its session has reached or passed."""
-        if sequence < session.sequence:
+        last, last_crc, result = session
+        if sequence < last:
             return _SEQUENCE_STALE
-        if crc != session.crc:
+        if crc != last_crc:
             return _SEQUENCE_REUSED
-        if not self._touch(index, session.kept_bytes):
+        if not self._touch(index, len(result.value or b"")):
             return None
         self.duplicates_answered += 1
-        return session.result
+        return result
 
     def _execute(self, index: int, command: Command) -> Result | None:
         kind, key = command.kind, command.key
         if kind is Kind.OPEN_SESSION:
-            self._sessions[index] = _Session()
+            self._sessions[index] = _OPENED
             return Result(number=index)
         if kind is Kind.DELETE:
             return DONE if self._values.pop(key, None) is None else _FOUND

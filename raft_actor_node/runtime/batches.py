@@ -36,11 +36,12 @@ def parts(message: bytes) -> Iterator[OperationBatch]:
         start = at
         tag, at = _varint(message, at)
         at = _end(message, tag & 7, at)
-        if tag == _CLIENT_ID:
-            client = message[start:at]
-        elif (at - begin > PART_BYTES or fields == TURN_OPERATIONS) and start > begin:
+        # Whatever the field is: a message may consist of names only.
+        if (at - begin > PART_BYTES or fields == TURN_OPERATIONS) and start > begin:
             yield OperationBatch.FromString(client + message[begin:start])
             begin, fields = start, 0
+        if tag == _CLIENT_ID:
+            client = message[start:at]
         fields += 1
     yield OperationBatch.FromString(client + message[begin:])
 

@@ -26,7 +26,18 @@ SMALL_BYTES = 256
 class Caller:
     """A client's stream, or one unary call: who gets the answers, and what it holds of the budget meanwhile."""
 
-    __slots__ = ("blocked", "closed", "held", "queued", "ready", "respond", "unary", "unread", "waiting")
+    __slots__ = (
+        "blocked",
+        "closed",
+        "held",
+        "queued",
+        "ready",
+        "request_bytes",
+        "respond",
+        "unary",
+        "unread",
+        "waiting",
+    )
 
     def __init__(self, respond: Respond, *, unary: bool = False) -> None:
         """`respond` takes the answers, and says through Gate.left how many bytes of them have left the node.
@@ -35,6 +46,8 @@ class Caller:
         """
         self.respond = respond
         self.unary = unary
+        self.request_bytes = 0
+        """Of a unary call: bytes of its request, which gRPC keeps until the call ends."""
         self.held = 0
         """Bytes of the budget."""
         self.unread = 0
@@ -55,11 +68,15 @@ class Budget:
     """Bytes that all callers of a node hold together.
 
     Operations may take three quarters of it, answers all: however much has been taken in, it can be answered.
+    Messages that are not taken in whole leave less for operations. They leave as much for answers: a message waits
+    until the answers before it have left.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self.messages = 0
+        """Bytes of messages that are not taken in whole."""
         self.starved: list[Caller] = []
         """Callers whose reads wait for some of it to be free."""
 
@@ -70,7 +87,7 @@ class Budget:
 
     def for_operations(self, caller: Caller) -> int:
         """Bytes that operations of a caller may take: with them it holds no more than is left for others."""
-        return (self.limit * 3 // 4 - self.held - caller.held) // 2
+        return (self.limit * 3 // 4 - self.held - self.messages - caller.held) // 2
 
     def for_answers(self, caller: Caller) -> int:
         """The same for answers."""

@@ -31,6 +31,8 @@ QUEUE_S = 1.0
 buffer of a link is no larger: a client that asks again and again would fill the memory, and the link would be busy
 long after the fault. Between nodes nothing is lost for lack of bandwidth: as under TCP, what the link cannot take yet
 waits at the sender, who bounds it (TransportSettings.queue_bytes) and replaces what is out of date."""
+REMEMBERED_LINKS = 4096
+"""So many links are remembered at most: each client may have a name of its own."""
 RECHECK_S = 0.1
 """How soon a message that waits for bandwidth sees that the fault is healed."""
 _SHORT_S = 0.001
@@ -166,6 +168,8 @@ class LinkFaults:
         key = (from_id, to_id, kind)
         found = self._matching.get(key)
         if found is None:
+            if len(self._matching) >= REMEMBERED_LINKS:
+                self._matching.clear()
             found = tuple(
                 rule
                 for rule in self.rules
@@ -222,6 +226,8 @@ class LinkFaults:
         """When the copies have gone through a link that each of them keeps busy for so long, in seconds from now;
         copies that would have to wait too long are lost."""
         now = self._now()
+        if len(self._free_at) >= REMEMBERED_LINKS:
+            self._free_at = {each: at for each, at in self._free_at.items() if at > now}
         free_at = max(now, self._free_at.get(link, now))
         through_s: list[float] = []
         while len(through_s) < copies and free_at - now <= QUEUE_S:

@@ -16,6 +16,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 
 from raft_actor_node.config import ANSWER_BYTES, OPERATION_BYTES, VALUE_COPIES, NodeConfig
+from raft_actor_node.core import Role
 from raft_actor_node.kv.commands import ErrorCode, encode, fault
 from raft_actor_node.kv.store import DONE, Result
 from raft_actor_node.pb import kv_pb2
@@ -70,6 +71,7 @@ class Gate:
         """Operations whose answers are known and not made yet."""
         self._queue: deque[Caller] = deque()
         """Callers with confirmed reads that may be answered."""
+        self._reads_first = False
         self.kept_soon = 0
         """Bytes that pending compare-and-swaps may add to the session table."""
         driver.after_step = self.answer
@@ -165,10 +167,21 @@ class Gate:
             self.keep(caller, size)
             caller.respond(answers, size)
 
-    def refuse(self, caller: Caller, ids: Sequence[int], code: ErrorCode) -> None:
+    @property
+    def leads(self) -> bool:
+        """Whether this node believes that it is the leader."""
+        return self._driver.node.role == Role.LEADER
+
+    def refuse(self, caller: Caller, ids: Sequence[int], code: ErrorCode, message: str = "") -> None:
         """Answer all of these with one error, at once."""
-        answers = [self.error(operation_id, code) for operation_id in ids]
+        answers = [self.error(operation_id, code, message) for operation_id in ids]
         self.deliver(caller, answers, _error_bytes(answers), refused=len(ids))
+
+    def turn_away(self, operations: Sequence[Operation], caller: Caller, message: str) -> None:
+        """Refuse operations that are not taken in, as BAD_ARGUMENT."""
+        self.waiting += len(operations)
+        caller.waiting += len(operations)
+        self.refuse(caller, [operation.id for operation in operations], ErrorCode.BAD_ARGUMENT, message)
 
     def settle(self, due: Iterator[Due]) -> None:
         """Answer these operations from the end of this step on, as many in one turn as one turn may."""
@@ -244,15 +257,51 @@ class Gate:
         self._enqueue(caller)
 
     def answer(self) -> None:
-        """Make answers, as many and of as many bytes as one turn may: first those that are due, then, one caller after
-        the other, those of confirmed reads."""
-        budget = left = self._limits.turn_answer_bytes
-        count, used = self._answer_due(TURN_OPERATIONS, left)
-        left -= used
-        count = TURN_OPERATIONS - count
+        """Make answers, as many and of as many bytes as one turn may: those that are due, and those of confirmed reads.
+        They take turns to be first."""
+        count, left = TURN_OPERATIONS, self._limits.turn_answer_bytes
+        parts = self._answer_due, self._answer_reads
+        for part in reversed(parts) if self._reads_first else parts:
+            number, used = part(count, left)
+            count -= number
+            left -= used
+        self._reads_first = not self._reads_first
+        if self._due or self._queue:
+            self._driver.wake()
+
+    def answer_all(self) -> None:
+        """Make all answers that are due: the node ends."""
+        while self._due:
+            self._answer_due(TURN_OPERATIONS, self._limits.turn_answer_bytes)
+
+    def _answer_due(self, count: int, left: int) -> tuple[int, int]:
+        """Make at most `count` answers that are due, of at most `left` bytes, or one of any length if it is the first
+        of this turn. Returns how many, and their bytes."""
+        first = left == self._limits.turn_answer_bytes
+        number = used = 0
+        made: defaultdict[Caller, _Made] = defaultdict(_Made)
+        while self._due and number < count:
+            due = next(self._due[0], None)
+            if due is None:
+                self._due.popleft()
+                continue
+            caller, operation_id, outcome, cost = due
+            if used + _due_bytes(outcome) > left and (used or not first):
+                self._due.appendleft(iter((due,)))
+                break
+            used += made[caller].add(self.answer_to(operation_id, outcome), cost)
+            number += 1
+        for caller, each in made.items():
+            self.release(caller, each.cost)
+            self.deliver(caller, each.answers, each.size, refused=each.refused)
+        return number, used
+
+    def _answer_reads(self, count: int, left: int) -> tuple[int, int]:
+        """The same for confirmed reads, one caller after the other."""
+        budget, most, most_bytes = self._limits.turn_answer_bytes, count, left
         queue, self._queue = self._queue, deque()
         served = []
-        while queue and count and left > 0:
+        while queue and count > 0 and left > 0:
             caller = queue.popleft()
             caller.queued = False
             number, used = self._answer(caller, count, left, first=left == budget)
@@ -268,30 +317,7 @@ class Gate:
         self._queue = queue
         for caller in served:  # behind those that got nothing
             self._enqueue(caller)
-        if self._due or self._queue:
-            self._driver.wake()
-
-    def answer_all(self) -> None:
-        """Make all answers that are due: the node ends."""
-        while self._due:
-            self._answer_due(TURN_OPERATIONS, self._limits.turn_answer_bytes)
-
-    def _answer_due(self, most: int, most_bytes: int) -> tuple[int, int]:
-        """Make at most so many answers that are due, of about so many bytes. Returns how many, and their bytes."""
-        count = size = 0
-        made: defaultdict[Caller, _Made] = defaultdict(_Made)
-        while self._due and count < most and size < most_bytes:
-            due = next(self._due[0], None)
-            if due is None:
-                self._due.popleft()
-                continue
-            caller, operation_id, outcome, cost = due
-            size += made[caller].add(self.answer_to(operation_id, outcome), cost)
-            count += 1
-        for caller, each in made.items():
-            self.release(caller, each.cost)
-            self.deliver(caller, each.answers, each.size, refused=each.refused)
-        return count, size
+        return most - count, most_bytes - left
 
     def answer_to(self, operation_id: int, outcome: ErrorCode | Result) -> Answer:
         """The answer to an operation that came out so."""
@@ -377,6 +403,8 @@ class _Writes:
         """By position: who has asked for the same again, under which id, and what that costs."""
         self._gate = gate
         self._caller = caller
+        self._may_remember = gate.leads
+        """Whether what was answered before may be answered again: only a leader answers clients."""
         self._open = 0
         """How many of them are not answered."""
         self._end_at = -1
@@ -401,11 +429,12 @@ class _Writes:
             answer_bytes = max(gate.values.longest(key), gate.kept_bytes_of(identity[0]) if identity else 0)
             cost += VALUE_COPIES * answer_bytes
             kept = answer_bytes if answer_bytes > SMALL_BYTES else 0
-        if self._caller.unary:
-            cost += len(payload)  # gRPC keeps its request until it ends
+        cost += self._caller.request_bytes
         original = gate.originals.get(identity) if identity is not None else None
-        if original is None and identity is not None and (result := gate.remembered(*identity, payload)) is not None:
-            return gate.answer_to(operation_id, result)
+        if original is None and identity is not None and self._may_remember:
+            result = gate.remembered(*identity, payload)
+            if result is not None:
+                return gate.answer_to(operation_id, result)
         if original is not None and original[0].payloads[original[1]] == payload:
             if cost > left:
                 return gate.overloaded(operation_id, cost)
@@ -503,7 +532,7 @@ class Reads:
 
     def take(self, operation_id: int, key: bytes, left: int) -> Answer | None:
         """Take in one get. Returns the refusal when it costs more than `left`."""
-        cost = OPERATION_BYTES + len(key)
+        cost = OPERATION_BYTES + len(key) + self.caller.request_bytes
         if self.caller.unary:
             cost += VALUE_COPIES * len(self._gate.get(key) or b"")
         if cost > left:
@@ -551,6 +580,10 @@ class _Made:
 
 def _with(outcome: ErrorCode | Result, retries: Sequence[tuple[Caller, int, int]]) -> Iterator[Due]:
     return ((caller, operation_id, outcome, cost) for caller, operation_id, cost in retries)
+
+
+def _due_bytes(outcome: ErrorCode | Result) -> int:
+    return ANSWER_BYTES + (_bytes(outcome) if isinstance(outcome, Result) else len(MESSAGES[outcome]))
 
 
 def _bytes(result: Result) -> int:

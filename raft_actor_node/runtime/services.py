@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 
 from raft_actor_node.channels import ERROR_DETAIL_KEY
-from raft_actor_node.config import ANSWER_BYTES, MESSAGE_OVERHEAD_BYTES, NodeConfig, describe
+from raft_actor_node.config import ANSWER_BYTES, CLIENT_ID_BYTES, MESSAGE_OVERHEAD_BYTES, NodeConfig, describe
 from raft_actor_node.core import Role
 from raft_actor_node.kv.commands import ErrorCode
 from raft_actor_node.links import CLIENTS
@@ -36,7 +36,7 @@ from raft_actor_node.pb import (
     kv_pb2,
     kv_pb2_grpc,
 )
-from raft_actor_node.runtime.batches import PART_BYTES, parts
+from raft_actor_node.runtime.batches import parts
 from raft_actor_node.runtime.budget import TURN_OPERATIONS, Answer, Caller, Respond
 from raft_actor_node.runtime.clock import Clock
 from raft_actor_node.runtime.codec import decode_rule, encode_rule
@@ -70,6 +70,8 @@ SENT_COPIES = 2
 UNREAD_S = 1.0
 """A client that does not read for so long loses its stream when others need the room that its answers take."""
 
+_FULL = "too many clients have not read what they were answered (limits.pending_bytes)"
+
 M = TypeVar("M", Operation, Answer)
 
 
@@ -101,7 +103,12 @@ class KVService(kv_pb2_grpc.KVServicer):
         self._streams: set[_Stream] = set()
         self._looks_for_room = False
         self._given_up_bytes = 0
-        """Of messages to streams that were ended: they stay until they are read, and no budget has them any more."""
+        """Of messages to streams that were ended, and of calls' answers that were given up: they stay until the client
+        reads them, and no budget has them any more."""
+        self._answered: dict[Visitor, float] = {}
+        """Calls whose answers are on their way, and since when, in seconds of the monotonic clock."""
+        self._given_up: dict[Visitor, int] = {}
+        """Calls whose answers were given up, and their bytes."""
         gate.shortage = self._want_room
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -119,9 +126,8 @@ class KVService(kv_pb2_grpc.KVServicer):
         context: grpc.aio.ServicerContext[bytes, bytes],
     ) -> None:
         """Take in encoded batches; answers leave as they become ready, all of them before the stream ends."""
-        if self._given_up_bytes > self._config.limits.pending_bytes:
-            why = "too many streams were ended whose clients have not read (limits.pending_bytes)"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+        if self._is_full():
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _FULL)
         stream = _Stream(self._gate, self._config.limits.turn_answer_bytes, min(self._room(), MESSAGE_BYTES))
         caller = stream.caller = self.caller(stream.put)
         caller.changed = stream.changed
@@ -155,21 +161,24 @@ class KVService(kv_pb2_grpc.KVServicer):
                 await self._take_message(message, stream, writer)
             except DecodeError as error:
                 return str(error)
+            del message
+            # A client that does not read its answers is not read from either.
+            await stream.room_for_more()
             if writer.done():
                 return ""  # answers cannot leave any more
-            del message
         return ""
 
     async def _take_message(self, message: bytes, stream: _Stream, writer: asyncio.Task[None]) -> None:
+        more = False
         for batch in parts(message):
             for operations in _slices(batch.operations):
+                if more:
+                    await asyncio.sleep(0)  # in another turn
+                    await stream.room_for_more(len(message))
+                    if writer.done():
+                        return
                 self.take(batch.client_id, operations, stream.caller)
-                # A client that does not read its answers is not read from either.
-                await stream.room_for_more(len(message))
-                if writer.done():
-                    return
-                if len(operations) == TURN_OPERATIONS or len(message) > PART_BYTES:
-                    await asyncio.sleep(0)  # there may be more, in another turn
+                more = True
 
     async def _abandon(self, stream: _Stream, writer: asyncio.Task[None], context: Any) -> None:
         """Tell a client why its stream has ended, once it has read the message that is being written: gRPC can take
@@ -185,24 +194,41 @@ class KVService(kv_pb2_grpc.KVServicer):
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
 
     def _want_room(self, in_s: float = 0.0) -> None:
-        """Look soon for a stream that holds what others need: once for all that ask in one turn."""
+        """Look soon for answers that hold what others need: once for all that ask in one turn."""
         if not self._looks_for_room:
             self._looks_for_room = True
             self._clock.call_later(in_s, self._make_room)
 
     def _make_room(self) -> None:
-        """End the stream whose client has not read for the longest time, if that is too long; or look again then."""
+        """Give up the answers of calls that are unread for too long, and end the stream whose client has not read for
+        the longest time, if that is too long; or look again then."""
         self._looks_for_room = False
+        now = time.monotonic()
+        while self._answered:
+            caller, since = next(iter(self._answered.items()))
+            if now - since < UNREAD_S:
+                break
+            self._give_up(caller)
         writing = [stream for stream in self._streams if stream.writing_since is not None and not stream.given_up]
         if not writing:
             return
         slowest = min(writing, key=lambda stream: stream.writing_since or 0.0)
-        unread_s = time.monotonic() - (slowest.writing_since or 0.0)
-        if unread_s < UNREAD_S:
-            if self._gate.budget.wanted:
-                self._want_room(UNREAD_S - unread_s)
-        elif self._given_up_bytes <= self._config.limits.pending_bytes:
+        unread_s = now - (slowest.writing_since or 0.0)
+        if unread_s >= UNREAD_S:
             slowest.give_up()
+        elif self._gate.budget.wanted:
+            self._want_room(UNREAD_S - unread_s)
+
+    def _give_up(self, caller: Visitor) -> None:
+        """Give the budget back for a call whose client does not read its answer. gRPC keeps the answer."""
+        del self._answered[caller]
+        self._given_up[caller] = SENT_COPIES * caller.unread
+        self._given_up_bytes += self._given_up[caller]
+        self._gate.close(caller)
+
+    def _is_full(self) -> bool:
+        """Whether unread messages that no budget counts take so much that no new stream or call is taken."""
+        return self._given_up_bytes > self._config.limits.pending_bytes
 
     def caller(self, put: Respond, *, unary: bool = False) -> Visitor:
         """A stream or a call; `put` gets the answers that the link faults let leave."""
@@ -211,6 +237,10 @@ class KVService(kv_pb2_grpc.KVServicer):
 
     def take(self, client_id: str, operations: Sequence[Operation], caller: Visitor) -> None:
         """Take in operations as far as the link faults let them."""
+        if (name_bytes := len(client_id.encode())) > CLIENT_ID_BYTES:
+            why = f"client_id: {name_bytes} bytes, at most {CLIENT_ID_BYTES} are allowed"
+            self._gate.turn_away(operations, caller, why)
+            return
         caller.client = client_id or CLIENTS
         if self._faults.active:
             # Their answers pass the faults too, when they leave.
@@ -269,22 +299,22 @@ class KVService(kv_pb2_grpc.KVServicer):
         return self._config.transport.message_bytes - MESSAGE_OVERHEAD_BYTES
 
     async def OpenSession(self, request: kv_pb2.OpenSessionRequest, context: Any) -> kv_pb2.OpenSessionReply:  # noqa: N802
-        answer = await self._unary(request.client_id, Operation(kind=kv_pb2.OPEN_SESSION), context)
+        answer = await self._unary(request, Operation(kind=kv_pb2.OPEN_SESSION), context)
         return kv_pb2.OpenSessionReply(session_id=answer.number)
 
     async def Put(self, request: kv_pb2.PutRequest, context: Any) -> kv_pb2.PutReply:  # noqa: N802
-        await self._unary(request.client_id, _operation(kv_pb2.PUT, request), context)
+        await self._unary(request, _operation(kv_pb2.PUT, request), context)
         return kv_pb2.PutReply()
 
     async def Get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetReply:  # noqa: N802
-        answer = await self._unary(request.client_id, Operation(kind=kv_pb2.GET, key=request.key), context)
+        answer = await self._unary(request, Operation(kind=kv_pb2.GET, key=request.key), context)
         return kv_pb2.GetReply(found=answer.found, value=answer.value)
 
     async def Delete(self, request: kv_pb2.DeleteRequest, context: Any) -> kv_pb2.DeleteReply:  # noqa: N802
         operation = Operation(
             kind=kv_pb2.DELETE, key=request.key, session_id=request.session_id, sequence=request.sequence
         )
-        return kv_pb2.DeleteReply(found=(await self._unary(request.client_id, operation, context)).found)
+        return kv_pb2.DeleteReply(found=(await self._unary(request, operation, context)).found)
 
     async def CompareAndSwap(  # noqa: N802
         self, request: kv_pb2.CompareAndSwapRequest, context: Any
@@ -292,15 +322,17 @@ class KVService(kv_pb2_grpc.KVServicer):
         operation = _operation(kv_pb2.COMPARE_AND_SWAP, request)
         if request.HasField("expected"):
             operation.expected = request.expected
-        answer = await self._unary(request.client_id, operation, context)
+        answer = await self._unary(request, operation, context)
         current = answer.value if answer.HasField("value") else None
         return kv_pb2.CompareAndSwapReply(swapped=answer.found, current=current)
 
     async def Append(self, request: kv_pb2.AppendRequest, context: Any) -> kv_pb2.AppendReply:  # noqa: N802
-        answer = await self._unary(request.client_id, _operation(kv_pb2.APPEND, request), context)
+        answer = await self._unary(request, _operation(kv_pb2.APPEND, request), context)
         return kv_pb2.AppendReply(length=answer.number)
 
-    async def _unary(self, client_id: str, operation: Operation, context: Any) -> Answer:
+    async def _unary(self, request: Any, operation: Operation, context: Any) -> Answer:
+        if self._is_full():
+            await _abort(context, self._gate.error(0, ErrorCode.OVERLOADED, _FULL))
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def put(answers: list[Answer], _: int) -> None:
@@ -309,13 +341,22 @@ class KVService(kv_pb2_grpc.KVServicer):
 
         # What link faults take away is never answered, so the caller runs into its deadline.
         caller = self.caller(put, unary=True)
-        context.add_done_callback(lambda _: self._gate.close(caller))  # the answer is in memory until it has left
-        self.take(client_id, (operation,), caller)
+        caller.request_bytes = request.ByteSize()
+        context.add_done_callback(lambda _: self._end(caller))  # the answer is in memory until it has left
+        self.take(request.client_id, (operation,), caller)
         del operation  # it holds a copy of the value
         answer = await answered
+        if not caller.closed:
+            self._answered[caller] = time.monotonic()
         if answer.error:
             await _abort(context, answer)
         return answer
+
+    def _end(self, caller: Visitor) -> None:
+        """A call has ended, and its answer has left."""
+        self._answered.pop(caller, None)
+        self._given_up_bytes -= self._given_up.pop(caller, 0)
+        self._gate.close(caller)
 
 
 def _operation(kind: Any, request: Any) -> Operation:
@@ -381,18 +422,16 @@ class _Stream:
         self._waiting.append((answers, size))
         self._news.set()
 
-    async def room_for_more(self, message_bytes: int) -> None:
-        """Wait while the client is behind with reading. Meanwhile the message that is taken in costs its bytes."""
-        if not self._is_behind():
-            return
-        caller, budget = self.caller, self._gate.budget
-        budget.hold(caller, message_bytes)
+    async def room_for_more(self, message_bytes: int = 0) -> None:
+        """Wait while the client is behind with reading. `message_bytes`: of a message that is in memory meanwhile."""
+        budget = self._gate.budget
+        budget.messages += message_bytes
         try:
             while self._is_behind():
                 self._changed.clear()
                 await self._changed.wait()
         finally:
-            self._gate.release(caller, message_bytes)
+            budget.messages -= message_bytes
 
     def _is_behind(self) -> bool:
         """Whether more is unread than one turn makes, or anything while the budget is exceeded, or reads wait."""
@@ -558,7 +597,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             pid=os.getpid(),
             now_ns=self._clock.now_ns(),
             pending_operations=self._gate.waiting,
-            pending_bytes=self._gate.budget.held,
+            pending_bytes=self._gate.budget.held + self._gate.budget.messages,
             session_bytes=store.kept_bytes,
         )
 

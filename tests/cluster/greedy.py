@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import struct
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -69,6 +70,28 @@ class Attack:
                 else:
                     assert not isinstance(outcome, BaseException), outcome
             assert any(not isinstance(outcome, BaseException) for outcome in outcomes), "some are served"
+
+
+def unread_gets(keys: Sequence[bytes]) -> bytes:
+    """HTTP/2 of a client that gets each key in a call, and has no window for the answers (RFC 9113, 6.9)."""
+    path = f"/{kv_pb2.DESCRIPTOR.services_by_name['KV'].full_name}/Get"
+    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "n", "te": "trailers"}
+    fields["content-type"] = "application/grpc"
+    # Literal fields without indexing (RFC 7541, 6.2.2); all are shorter than 127 bytes.
+    headers = b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in fields.items()
+    )
+    sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, struct.pack(">HI", 4, 0))
+    for number, key in enumerate(keys):
+        message = kv_pb2.GetRequest(key=key).SerializeToString()
+        data = b"\x00" + struct.pack(">I", len(message)) + message
+        sent += _frame(1, 4, 2 * number + 1, headers) + _frame(0, 1, 2 * number + 1, data)
+    return sent
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 def same(count: int, kind: Any, **fields: Any) -> list[kv_pb2.Operation]:

@@ -16,7 +16,7 @@ import pytest
 from raft_actor_node.config import RaftSettings
 from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 from raft_actor_node.units import Range
-from tests.cluster.greedy import APPEND, CASES, GET, MB, UNLIMITED, Attack, same
+from tests.cluster.greedy import APPEND, CASES, GET, MB, PUT, UNLIMITED, Attack, same, unread_gets
 from tests.cluster.local import PATIENCE_S, LocalCluster, eventually
 
 BAR_BYTES = 128 * MB
@@ -180,6 +180,73 @@ async def test_a_client_that_reads_is_served_though_others_hold_everything(clust
         for call in (diligent, *lazy):
             call.cancel()
     assert all(result.value == b"v" * MB for result in results)
+
+
+async def test_clients_that_read_are_answered_though_large_messages_wait(cluster: LocalCluster) -> None:
+    """Messages that wait for the answers before them do not take the room of these answers."""
+    kv = await cluster.client(retry_budget=60.0)
+    await kv.put(b"k", b"v" * MB)
+    leader = await cluster.leader()
+    puts = [kv_pb2.Operation(id=i, kind=PUT, key=b"p%d" % i, value=b"w" * MB) for i in range(7)]
+
+    async def ask_and_read() -> int:
+        async with grpc.aio.insecure_channel(cluster.address(leader), options=UNLIMITED) as channel:
+            call: Any = kv_pb2_grpc.KVStub(channel).Execute()
+
+            async def send() -> None:
+                for operations in (same(60, GET), puts):
+                    await call.write(kv_pb2.OperationBatch(operations=operations))
+
+            sending = asyncio.create_task(send())
+            answered = 0
+            while answered < 60 + len(puts):
+                answered += len((await call.read()).results)
+            await sending
+            call.cancel()
+            return answered
+
+    async with asyncio.timeout(3 * PATIENCE_S):
+        await asyncio.gather(*(ask_and_read() for _ in range(16)))
+    await kv.put(b"other", b"x")
+
+
+async def test_calls_whose_client_does_not_read_give_their_room_to_others(cluster: LocalCluster) -> None:
+    kv = await cluster.client(retry_budget=30.0)
+    sizes = {b"k": MB, b"l": 60_000, b"m": 2000}
+    for key, size in sizes.items():
+        await kv.put(key, b"v" * size)
+    leader = await cluster.leader()
+    host, port = cluster.address(leader).rsplit(":", 1)
+    _, writer = await asyncio.open_connection(host, int(port))
+    # Each fills half of what the one before has left.
+    writer.write(unread_gets([b"k"] * 30 + [b"l"] * 200 + [b"m"] * 400 + [b"-"] * 600))
+
+    async def held() -> bool:
+        return (await cluster.status(leader)).pending_bytes > 45 * MB
+
+    await eventually(held, "answers that are not read hold the budget")
+    await asyncio.gather(*(kv.put(b"other %d" % number, b"v" * MB) for number in range(4)))
+    assert await kv.get(b"k") == b"v" * MB
+    writer.close()
+    await writer.wait_closed()
+
+    async def settled() -> bool:
+        status = await cluster.status(leader)
+        return status.pending_operations == 0 and status.pending_bytes == 0
+
+    await eventually(settled, "everything of the budget is given back")
+
+
+async def test_the_name_of_a_client_is_short(cluster: LocalCluster) -> None:
+    leader = await cluster.leader()
+    async with grpc.aio.insecure_channel(cluster.address(leader)) as channel:
+        stub: Any = kv_pb2_grpc.KVStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="client_id: 257 bytes, at most 256 are allowed"):
+            await stub.Put(kv_pb2.PutRequest(key=b"k", client_id="n" * 257))
+        batch = kv_pb2.OperationBatch(client_id="n" * 257, operations=same(3, GET))
+        results = [result async for part in stub.Execute(iter([batch])) for result in part.results]
+        assert [result.error for result in results] == [kv_pb2.BAD_ARGUMENT] * 3
+        await stub.Put(kv_pb2.PutRequest(key=b"k", client_id="n" * 256))
 
 
 async def test_a_stream_that_waits_for_its_client_keeps_no_message(cluster: LocalCluster) -> None:

@@ -67,8 +67,8 @@ async def test_a_follower_of_the_trace_sees_each_event_once_and_no_old_one_again
 
 def test_the_state_is_hashed_in_small_steps_as_it_was_at_the_first() -> None:
     store = Store(value_bytes=1 << 20)
-    payloads = [encode(Kind.PUT, b"%d" % i, b"v" * (MARK_BYTES // 10)) for i in range(50)]
-    store.apply(1, [1] * 50, payloads)
+    payloads = [encode(Kind.PUT, b"%d" % i, b"v" * (MARK_BYTES // 10)) for i in range(49)]
+    store.apply(1, [1] * 50, [encode(Kind.OPEN_SESSION), *payloads])
     whole = store.state_hash()
     hashing, steps = store.hash_state(), list[None]()
 
@@ -78,7 +78,7 @@ def test_the_state_is_hashed_in_small_steps_as_it_was_at_the_first() -> None:
     digests = list[bytes]()
     for step in hash_meanwhile():
         if not steps:
-            store.apply(51, [1], [encode(Kind.PUT, b"3", b"another")])
+            store.apply(51, [1], [encode(Kind.PUT, b"3", b"another", session_id=1, sequence=1)])
         steps.append(step)
     assert digests == [whole], "what is applied meanwhile makes no difference"
     assert len(steps) > 5, "about 1 MiB each"
@@ -86,6 +86,13 @@ def test_the_state_is_hashed_in_small_steps_as_it_was_at_the_first() -> None:
 
 
 # ---------------------------------------------------------------------------------------- large messages
+
+
+def test_a_message_of_names_alone_is_taken_apart_like_any_other() -> None:
+    """A name takes two bytes, and says nothing: a message of 8 MiB has four million of them."""
+    name = b"\x0a\x00"
+    parts = batches.parts(name * 40 * TURN_OPERATIONS)
+    assert sum(1 for _ in parts) == 40
 
 
 @settings(max_examples=100, deadline=None)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft_actor_node.config import ANSWER_BYTES, VALUE_COPIES, LimitSettings, NodeConfig
-from raft_actor_node.core import Persist
+from raft_actor_node.core import Persist, Role
 from raft_actor_node.kv.commands import ErrorCode, Kind, decode, encode
 from raft_actor_node.kv.store import Store
 from raft_actor_node.pb import kv_pb2
@@ -37,7 +37,7 @@ class Hand:
 
     def __init__(self, value_bytes: int) -> None:
         self.store = Store(value_bytes=value_bytes)
-        self.node = SimpleNamespace(leader_id="n1")
+        self.node = SimpleNamespace(leader_id="n1", role=Role.LEADER)
         self.after_step: Callable[[], None]
         self.at_end: Callable[[], None]
         self.proposals: list[tuple[Sequence[bytes], Any]] = []
@@ -113,6 +113,8 @@ class Client:
         for _ in range(count):
             self._id += 1
             operations.append(Operation(id=self._id, kind=int(kind), key=key, value=value, **more))  # type: ignore[arg-type]
+        if self.caller.unary:
+            self.caller.request_bytes = operations[-1].ByteSize()  # one call each
         self._bench.gate.take(operations, self.caller)
 
     def read(self) -> None:
@@ -434,6 +436,53 @@ def opened(bench: Bench, count: int) -> list[int]:
     bench.finish()
     client.read()
     return [answer.number for answer in client.answers]
+
+
+def test_a_retry_is_answered_from_memory_by_a_leader_only() -> None:
+    """An answer is a sign of a leader, for a client and for those who judge availability."""
+    bench = Bench()
+    (session,) = opened(bench, 1)
+    client = bench.client()
+    client.ask(Kind.APPEND, value=b"abc", session_id=session, sequence=1)
+    bench.finish()
+    bench.driver.node.role = Role.FOLLOWER
+    client.ask(Kind.APPEND, value=b"abc", session_id=session, sequence=1)
+    assert len(client.answers) == 1
+    assert len(bench.driver.proposals) == 1, "the core refuses it, or knows a leader"
+    bench.driver.proposals[0][1].refused()
+    bench.driver.turn()
+    assert client.answers[-1].error == ErrorCode.NOT_LEADER
+
+
+def test_reads_are_answered_beside_retries_without_end() -> None:
+    bench = Bench(pending_bytes=64 * KB * KB)
+    bench.has(b"v", key=b"x")
+    (*sessions,) = opened(bench, 2)
+    reader = bench.client()
+    reader.ask(Kind.GET, key=b"x")
+    writers = [bench.client() for _ in sessions]
+    for sequence in (1, 2):
+        for session, writer in zip(sessions, writers, strict=True):
+            writer.ask(Kind.PUT, TURN_OPERATIONS, session_id=session, sequence=sequence)
+        bench.driver.commit()
+        bench.driver.turn()
+        for writer in writers:
+            writer.read()
+    assert len(reader.answers) == 1
+
+
+def test_messages_that_wait_leave_room_for_answers_and_less_for_operations() -> None:
+    bench = Bench()
+    bench.has(b"v" * 4 * KB)
+    reader, writer = bench.client(), bench.client()
+    reader.ask(Kind.GET, 3)
+    bench.gate.budget.messages = bench.limits.pending_bytes
+    writer.ask(Kind.PUT, value=b"v")
+    assert writer.errors() == {OVERLOADED: 1}
+    for _ in range(3):
+        bench.finish()
+        reader.read()
+    assert reader.errors() == {0: 3}
 
 
 @pytest.mark.parametrize("end", ["applied", "refused", "lost"])
