@@ -37,6 +37,8 @@ READ_TOGETHER = 1000
 """At the end at most so many keys are read at once, each by a client of its own,"""
 _READ_BYTES = 1 << 20
 """and of long values no more than this."""
+_READ_BUDGET_S = 86_400.0
+"""The engine counts wall time. The reads end with the generator's patience, long before this."""
 _BLOCK = 8192
 _TICK_S = 0.001
 _SAMPLE_S = 0.05
@@ -262,10 +264,11 @@ class LoadGenerator:
         self, addresses: Mapping[str, str], keys: NDArray[np.uint32], first_client: int, timeout_s: float
     ) -> None:
         """After `drain`: read each of these keys once, as far as it can be done within `timeout_s` seconds, and record
-        the reads as those of READ_TOGETHER clients with numbers from `first_client` on."""
+        the reads as those of READ_TOGETHER clients with numbers from `first_client` on. A pause of this process
+        does not count."""
         usual = ClientSettings()  # the load's may be such that nothing is answered
         settings = usual.model_copy(
-            update={"rpc_timeout": max(usual.rpc_timeout, self._client.rpc_timeout), "retry_budget": timeout_s}
+            update={"rpc_timeout": max(usual.rpc_timeout, self._client.rpc_timeout), "retry_budget": _READ_BUDGET_S}
         )
         longest = max(self._load.value_bytes, self._longest_appended if self._load.mix.append else 0, 1)
         together = min(READ_TOGETHER, max(1, _READ_BYTES // longest))
@@ -278,7 +281,7 @@ class LoadGenerator:
 
         engine = await self._connected(addresses, settings, on_done)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with Patience(timeout_s):
                 for begin in range(0, len(keys), together):
                     now_ns = self._clock()
                     reads = [
