@@ -236,7 +236,10 @@ class LoadGenerator:
         return now_ns
 
     async def stop(self) -> None:
-        """Send nothing new; what is outstanding goes on."""
+        """Take what is due until now, and nothing after that; what is outstanding goes on."""
+        if self._running and self._arrivals is not None:
+            # The loop may have been paused since the last tick: what came due meanwhile belongs to the load.
+            self._take_arrivals(self._arrivals)
         self._running = False
         if "tick" in self._timers:
             self._timers.pop("tick").cancel()
@@ -449,17 +452,21 @@ class LoadGenerator:
         return b"%0*d" % (self._load.key_bytes, number)
 
     def _tick(self) -> None:
-        """Submit what is due, and come back when more is."""
+        """Take what is due, and come back when more is."""
         assert self._arrivals is not None
-        due = self._arrivals.until(self._clock())
+        self._take_arrivals(self._arrivals)
+        wait_s = (self._arrivals.next_ns() - self._clock()) / 1e9
+        self._timers["tick"] = asyncio.get_running_loop().call_later(max(wait_s, _TICK_S), self._tick)
+
+    def _take_arrivals(self, arrivals: Arrivals) -> None:
+        """Submit what is due, as far as clients are free; the rest is dropped."""
+        due = arrivals.until(self._clock())
         choices = self._choices.take(len(due))
         ready = min(len(due), len(self._free))
         clients = [self._free.pop() for _ in range(ready)]
         self._dropped.extend(due[ready:])
         self._dropped_kind.extend(kind for kind, _ in choices[ready:])
         self._submit(clients, due[:ready], choices[:ready])
-        wait_s = (self._arrivals.next_ns() - self._clock()) / 1e9
-        self._timers["tick"] = asyncio.get_running_loop().call_later(max(wait_s, _TICK_S), self._tick)
 
     def _sample(self, due_ns: int) -> None:
         """Take a sample of the loop's lag and the CPU time, and come back."""
