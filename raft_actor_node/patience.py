@@ -7,7 +7,10 @@ it has read the answers that came meanwhile. `asyncio.timeout` then takes its ow
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import time
 from types import TracebackType
+from typing import AnyStr
 
 SLICE_S = 1.0
 """Patience is spent in slices of this length at most,"""
@@ -71,3 +74,21 @@ class Patience:
             self._begin_slice(left_s)
         else:
             self.end()
+
+
+def communicate(
+    process: subprocess.Popen[AnyStr], message: AnyStr | None = None, *, seconds: float
+) -> tuple[AnyStr | None, AnyStr | None]:
+    """As `Popen.communicate` with a timeout, but with the patience described above. Blocking. Raises TimeoutExpired
+    when it runs out; then the process still runs."""
+    left_s = seconds
+    while True:
+        slice_s, begin = min(left_s, SLICE_S), time.monotonic()
+        try:
+            return process.communicate(message, timeout=slice_s)
+        except subprocess.TimeoutExpired:
+            late_s = time.monotonic() - begin - slice_s
+            left_s -= max(slice_s - late_s, 0.0) if late_s > LATE_S else slice_s
+            message = None  # what is left of it is sent by the next call
+            if left_s <= 0:
+                raise

@@ -12,7 +12,7 @@ worker.py). Differences of the times of one row, or of one generator's, have no 
 | end_ns       | int64  | when it was decided, or given up                                                    |
 | kind         | uint8  | 1 put, 2 get, 3 delete, 4 cas, 5 append                                             |
 | outcome      | uint8  | 1 ok, 2 fail (no effect), 3 unknown (may have taken effect, now or later)           |
-| attempts     | uint16 | requests that were sent for it                                                      |
+| attempts     | uint16 | requests that were sent for it; 65535: so many or more                              |
 | key          | uint32 | number of the key                                                                   |
 | client       | uint32 | number of the client, that is, of the session                                       |
 | written      | uint64 | id of the value it wrote, 0 for none: the first 8 bytes of the value, big-endian    |
@@ -55,13 +55,17 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+ATTEMPTS = "attempts"
+"""The one column whose values have no bound elsewhere: a client counts retries for as long as its budget lasts."""
+MOST_ATTEMPTS = 65_535
+"""What the column has room for."""
 COLUMNS: dict[str, type[np.generic]] = {
     "intended_ns": np.int64,
     "start_ns": np.int64,
     "end_ns": np.int64,
     "kind": np.uint8,
     "outcome": np.uint8,
-    "attempts": np.uint16,
+    ATTEMPTS: np.uint16,
     "key": np.uint32,
     "client": np.uint32,
     "written": np.uint64,
@@ -83,7 +87,8 @@ MIN_ABOVE = 10
 
 
 class Recorder:
-    """Columns that grow by doubling; rows come in batches."""
+    """Columns that grow by doubling; rows come in batches. Attempts beyond the range of their column are stored as its
+    maximum."""
 
     def __init__(self, capacity: int = 1 << 16) -> None:
         self._columns = {name: np.empty(capacity, dtype) for name, dtype in COLUMNS.items()}
@@ -97,7 +102,8 @@ class Recorder:
         if end > len(self._columns["kind"]):
             self._grow(end)
         for name, values in zip(COLUMNS, columns, strict=True):
-            self._columns[name][begin:end] = values
+            # Of counts only: the other columns have bounds elsewhere, and a changed identity would be another's.
+            self._columns[name][begin:end] = np.minimum(values, MOST_ATTEMPTS) if name == ATTEMPTS else values
         self.rows = end
 
     def _grow(self, rows: int) -> None:
@@ -234,11 +240,12 @@ class Operations:
     def latencies(self, kind: str = "all", *, under_fault: bool | None = None) -> Latencies:
         """Latencies, from when operations were due, of all that were due in the measurement, or of those that were, or
         were not, under a fault. Failed, unknown and dropped ones are among them with lower bounds, so that an outage
-        shows; what was dropped lives until the end of the measurement."""
+        shows. A dropped operation counts with the time to the end of the measurement. It is under a fault when one was
+        in force at the moment it was due: later faults have no part in its being dropped."""
         chosen, dropped, end_ns = self.measured & self.of_kind(kind), self._dropped(kind), self.measure_ns[1]
         if under_fault is not None:
             chosen &= self.under_fault == under_fault
-            dropped &= self._touched(self.dropped_ns, np.full(len(self.dropped_ns), end_ns)) == under_fault
+            dropped &= self._touched(self.dropped_ns, self.dropped_ns) == under_fault
         never_ns = end_ns - self.dropped_ns[dropped]
         return Latencies.pooled(
             (

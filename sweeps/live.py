@@ -18,7 +18,17 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.progress import PHASES, CellProgress, Progress
-from sweeps.tables import Row, clock, duration, faults, percentile, rows, shown_kinds, summary
+from sweeps.tables import (
+    Row,
+    clock,
+    duration,
+    failovers_in_a_line,
+    faults,
+    percentile,
+    rows,
+    shown_kinds,
+    summary,
+)
 from sweeps.verdicts import PENDING, not_checked
 
 REFRESH_PER_S = 3
@@ -110,7 +120,7 @@ def cell_line(position: int, total: int, params: Mapping[str, Any], result: Mapp
         for kind in shown_kinds([row.latency_ms]):
             values = row.latency_ms[kind]
             parts.append(f"{kind} p50 {percentile(values, 'p50')} p99 {percentile(values, 'p99')}")
-        parts += [f"failover {duration(time)}" for time in row.failovers_ms]
+        parts += [f"failover {failovers_in_a_line(row.failovers_ms)}"] if row.failovers_ms else []
         parts += [f"{faults(row.faults)} faults"] if row.faults[0] < row.faults[1] else []
         parts.append(
             f"{row.failed} failed, {row.unknown} unknown" + (f", {row.dropped} dropped" if row.dropped else "")

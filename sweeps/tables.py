@@ -284,6 +284,14 @@ def _failovers(times_ms: Sequence[float | None]) -> str:
     return worst if len(known) == 1 else f"{duration(statistics.median(known))} (max {worst})"
 
 
+def failovers_in_a_line(times_ms: Sequence[float | None]) -> str:
+    """As the table's column; of several also how many they are, since a line stands alone."""
+    known = [time for time in times_ms if time is not None]
+    if len(times_ms) < 2 or len(known) < len(times_ms):
+        return _failovers(times_ms)
+    return f"median {duration(statistics.median(known))} max {duration(max(known))} ({len(known)})"
+
+
 def cells_table(spec: Spec, cells: Sequence[Cell]) -> Table:
     """What would run, in order."""
     table = Table(

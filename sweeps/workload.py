@@ -37,6 +37,8 @@ READ_TOGETHER = 1000
 """At the end at most so many keys are read at once, each by a client of its own,"""
 _READ_BYTES = 1 << 20
 """and of long values no more than this."""
+_READ_BUDGET_S = 86_400.0
+"""The engine counts wall time. The reads end with the generator's patience, long before this."""
 _BLOCK = 8192
 _TICK_S = 0.001
 _SAMPLE_S = 0.05
@@ -234,7 +236,10 @@ class LoadGenerator:
         return now_ns
 
     async def stop(self) -> None:
-        """Send nothing new; what is outstanding goes on."""
+        """Take what is due until now, and nothing after that; what is outstanding goes on."""
+        if self._running and self._arrivals is not None:
+            # The loop may have been paused since the last tick: what came due meanwhile belongs to the load.
+            self._take_arrivals(self._arrivals)
         self._running = False
         if "tick" in self._timers:
             self._timers.pop("tick").cancel()
@@ -262,10 +267,11 @@ class LoadGenerator:
         self, addresses: Mapping[str, str], keys: NDArray[np.uint32], first_client: int, timeout_s: float
     ) -> None:
         """After `drain`: read each of these keys once, as far as it can be done within `timeout_s` seconds, and record
-        the reads as those of READ_TOGETHER clients with numbers from `first_client` on."""
+        the reads as those of READ_TOGETHER clients with numbers from `first_client` on. A pause of this process
+        does not count."""
         usual = ClientSettings()  # the load's may be such that nothing is answered
         settings = usual.model_copy(
-            update={"rpc_timeout": max(usual.rpc_timeout, self._client.rpc_timeout), "retry_budget": timeout_s}
+            update={"rpc_timeout": max(usual.rpc_timeout, self._client.rpc_timeout), "retry_budget": _READ_BUDGET_S}
         )
         longest = max(self._load.value_bytes, self._longest_appended if self._load.mix.append else 0, 1)
         together = min(READ_TOGETHER, max(1, _READ_BYTES // longest))
@@ -278,7 +284,7 @@ class LoadGenerator:
 
         engine = await self._connected(addresses, settings, on_done)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with Patience(timeout_s):
                 for begin in range(0, len(keys), together):
                     now_ns = self._clock()
                     reads = [
@@ -446,17 +452,21 @@ class LoadGenerator:
         return b"%0*d" % (self._load.key_bytes, number)
 
     def _tick(self) -> None:
-        """Submit what is due, and come back when more is."""
+        """Take what is due, and come back when more is."""
         assert self._arrivals is not None
-        due = self._arrivals.until(self._clock())
+        self._take_arrivals(self._arrivals)
+        wait_s = (self._arrivals.next_ns() - self._clock()) / 1e9
+        self._timers["tick"] = asyncio.get_running_loop().call_later(max(wait_s, _TICK_S), self._tick)
+
+    def _take_arrivals(self, arrivals: Arrivals) -> None:
+        """Submit what is due, as far as clients are free; the rest is dropped."""
+        due = arrivals.until(self._clock())
         choices = self._choices.take(len(due))
         ready = min(len(due), len(self._free))
         clients = [self._free.pop() for _ in range(ready)]
         self._dropped.extend(due[ready:])
         self._dropped_kind.extend(kind for kind, _ in choices[ready:])
         self._submit(clients, due[:ready], choices[:ready])
-        wait_s = (self._arrivals.next_ns() - self._clock()) / 1e9
-        self._timers["tick"] = asyncio.get_running_loop().call_later(max(wait_s, _TICK_S), self._tick)
 
     def _sample(self, due_ns: int) -> None:
         """Take a sample of the loop's lag and the CPU time, and come back."""

@@ -111,6 +111,25 @@ def test_no_wall_clock_decides_anything() -> None:
     assert {name: told for name, told in found.items() if told} == LABELS_FOR_PEOPLE
 
 
+WALL_TIME = re.compile(r"\basyncio\.timeout\(|\bwait_for\(|\btimeout=")
+VIRTUAL_TIME = ("orchestration/sim_cluster/", "sweeps/campaign/")
+MAY_COUNT_PAUSES = {
+    "orchestration/ray_cluster/calls.py": 1,  # after its time it looks at the answer once more
+    "orchestration/ray_cluster/cluster.py": 1,  # one question of many: they are repeated as long as Patience lasts
+    "orchestration/ray_cluster/connect.py": 1,  # the kernel answers a knock, and it was not paused
+    "sweeps/results.py": 1,  # a commit that git does not tell in time is recorded as not known
+}
+"""Lines with timeouts of wall time, by file."""
+
+
+def test_a_pause_of_the_driver_is_no_silence_of_others() -> None:
+    """A driver that was stopped or suspended finds timeouts over when it wakes; Patience counts its running time."""
+    rooms = [each for room in ("sweeps/", "chaos/", "orchestration/") for each in modules(room)]
+    text = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in rooms}
+    found = {name: len(WALL_TIME.findall(code)) for name, code in text.items() if not name.startswith(VIRTUAL_TIME)}
+    assert {name: count for name, count in found.items() if count} == MAY_COUNT_PAUSES
+
+
 def test_the_runtime_does_not_know_its_clients() -> None:
     def wrong(_: str, name: str) -> bool:
         return name.startswith("raft_actor_node.client")

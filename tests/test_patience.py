@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -12,7 +17,7 @@ import pytest
 from orchestration.errors import InfrastructureError
 from orchestration.ray_cluster.calls import Pulse, bounded
 from orchestration.sim_cluster import run_virtual
-from raft_actor_node.patience import LATE_S, SLICE_S, Patience
+from raft_actor_node.patience import LATE_S, SLICE_S, Patience, communicate
 
 PAUSE_S = 0.8
 """The event loop is blocked for so long; what was due meanwhile is due at once when it goes on,"""
@@ -105,6 +110,43 @@ def test_errors_and_cancellations_pass() -> None:
             await task
 
     run_virtual(main)
+
+
+def answering(seconds: float) -> subprocess.Popen[str]:
+    """A process that sends back what it is told, after so long."""
+    program = f"import sys, time; text = sys.stdin.read(); time.sleep({seconds}); print(text, end='')"
+    return subprocess.Popen(
+        [sys.executable, "-S", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_process_that_ended_during_a_pause_was_not_silent() -> None:
+    """Its end is noticed after the whole patience has passed on the clock."""
+    with answering(2 * PATIENCE_S) as process:
+        pause = threading.Timer(PATIENCE_S / 3, os.kill, (os.getpid(), signal.SIGUSR1))
+        before = signal.signal(signal.SIGUSR1, lambda *_: time.sleep(4 * PATIENCE_S + LATE_S))
+        pause.start()
+        try:
+            assert communicate(process, "well", seconds=PATIENCE_S) == ("well", None)
+        finally:
+            pause.join()
+            signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("seconds", [0.2, SLICE_S + 0.2])
+def test_a_process_that_does_not_end_is_waited_for_as_long_as_was_said(seconds: float) -> None:
+    with answering(60.0) as process:
+        begin = time.monotonic()
+        with pytest.raises(subprocess.TimeoutExpired):
+            communicate(process, "well", seconds=seconds)
+        assert seconds <= time.monotonic() - begin < seconds + 5.0
+        assert process.poll() is None
+        process.kill()
+
+
+def test_a_process_that_answers_after_several_slices_gets_its_message_once() -> None:
+    with answering(SLICE_S + 0.2) as process:
+        assert communicate(process, "well", seconds=30.0) == ("well", None)
 
 
 def test_a_question_to_ray_that_was_answered_during_a_pause_is_answered() -> None:

@@ -38,6 +38,7 @@ from orchestration.ray_cluster.owner import (
 )
 from orchestration.ray_cluster.process import Exit, NodeProcess
 from raft_actor_node.origin import Origin
+from raft_actor_node.patience import Patience
 from raft_actor_node.runtime.disk import memory_file_system
 
 _NODE_PACKAGE = "raft_actor_node"
@@ -201,7 +202,7 @@ class NodeSupervisor:
     async def wait(self, most_s: float | None = None) -> Exit | None:
         """Wait for the end of the life that runs now; None when it did not come within `most_s` seconds."""
         try:
-            async with asyncio.timeout(most_s):
+            async with Patience(most_s):
                 return await self._running().wait()
         except TimeoutError:
             return None

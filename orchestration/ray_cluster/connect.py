@@ -53,12 +53,14 @@ from orchestration.ray_cluster.worker import Worker
 from raft_actor_node import origin as origin_module
 from raft_actor_node.addresses import split_address
 from raft_actor_node.origin import Origin, origin, origins
-from raft_actor_node.patience import Patience
+from raft_actor_node.patience import Patience, communicate
 
 # By value, for a worker that has other code, or none, must answer too.
 ray.cloudpickle.register_pickle_by_value(origin_module)  # type: ignore[no-untyped-call]
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 200 * 2**20
 _ACTOR_TIMEOUT_S = 60.0
@@ -414,7 +416,12 @@ class _Connection:
             _reread_authentication()
             # The same end as after a SIGKILL of this program, so it is exercised every time. A byte, and not only the
             # end of the pipe: a process that was forked from this one may still have it open.
-            self._guard.communicate(b"\n", timeout=_GUARD_TIMEOUT_S)
+            try:
+                communicate(self._guard, b"\n", seconds=_GUARD_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                # The guard goes on by itself, and the results do not depend on it.
+                what = "%s: the private Ray was not cleaned up within %g s; if the folder stays, run sweep clean"
+                log.warning(what, self._folder, _GUARD_TIMEOUT_S)
         if self._held is not None:
             os.close(self._held)
 

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 _GIVE_UP_S = 20.0
+_LONGEST_LOOK_S = 1.0
 
 
 def belongs(pid: int, folder: str) -> bool:
@@ -66,12 +67,15 @@ def kill_all(folder: str) -> int:
 
 def clean_up(folder: str) -> None:
     """End the instance and remove its folder."""
-    deadline = time.monotonic() + _GIVE_UP_S
+    left_s = _GIVE_UP_S
     quiet = 0
     # Twice nothing: the first look may miss a process that was just being started.
-    while quiet < 2 and time.monotonic() < deadline:
+    while quiet < 2 and left_s > 0:
+        begin = time.monotonic()
         quiet = 0 if kill_all(folder) else quiet + 1
         time.sleep(0.05)
+        # A look that takes longer is one during which the machine was suspended, or this process stopped.
+        left_s -= min(time.monotonic() - begin, _LONGEST_LOOK_S)
     shutil.rmtree(folder, ignore_errors=True)
 
 

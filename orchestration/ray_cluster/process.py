@@ -142,7 +142,9 @@ class NodeProcess:
                     await asyncio.wait((self._reported, self._exited), return_when=asyncio.FIRST_COMPLETED)
             if self._reported.done() and not self._reported.result():
                 # It closed its end without a word: as a rule it is dying, and its exit code says more.
-                await asyncio.wait((self._exited,), timeout=_STOP_TIMEOUT_S)
+                with contextlib.suppress(TimeoutError):
+                    async with Patience(_STOP_TIMEOUT_S):
+                        await asyncio.wait((self._exited,))
             if self._reported.done() and self._reported.result():
                 report = _parse_report(self._reported.result())
                 if self.running:  # one that has reported and ended since serves nobody

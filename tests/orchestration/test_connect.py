@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import sysconfig
 import threading
 import time
@@ -160,6 +162,25 @@ async def test_a_ray_that_does_not_answer_at_its_start_says_what_to_look_at(
     finally:
         never.set()
     assert str(failed.value) == f"Ray ({wanted}) did not answer within 0.05 s; {advice}"
+
+
+def test_a_guard_that_is_slow_is_told_and_costs_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The results are stored by then; a traceback would hide them."""
+    sleeping = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE)
+    monkeypatch.setattr(connect, "_reread_authentication", lambda: None)
+    monkeypatch.setattr(connect, "_GUARD_TIMEOUT_S", 0.05)
+    connection = connect._Connection.__new__(connect._Connection)
+    connection._guard, connection._held, connection._folder = sleeping, None, "/tmp/ray"
+    try:
+        connection.end_private()
+    finally:
+        sleeping.kill()
+        sleeping.wait()
+    assert caplog.messages == [
+        "/tmp/ray: the private Ray was not cleaned up within 0.05 s; if the folder stays, run sweep clean"
+    ]
 
 
 def test_the_processes_of_a_private_ray_keep_their_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:

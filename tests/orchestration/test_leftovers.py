@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,6 +123,20 @@ def _title(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     return ""
+
+
+def test_a_guard_whose_machine_is_suspended_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives up after a time in which it looked, not after one in which it could not."""
+    now_s, looks = 0.0, iter([3, 1, 0, 0])
+
+    def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += 2 * guard._GIVE_UP_S
+
+    monkeypatch.setattr(guard, "time", SimpleNamespace(monotonic=lambda: now_s, sleep=sleep))
+    monkeypatch.setattr(guard, "kill_all", lambda _: next(looks))
+    guard.clean_up(str(tmp_path))
+    assert next(looks, None) is None
 
 
 def test_guard_leaves_others_alone(tmp_path: Path) -> None:

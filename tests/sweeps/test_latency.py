@@ -15,6 +15,7 @@ from sweeps.latency import (
     COLUMNS,
     FAIL,
     KINDS,
+    MOST_ATTEMPTS,
     OK,
     UNKNOWN,
     Latencies,
@@ -63,6 +64,15 @@ def test_recorder_keeps_every_row_while_it_grows() -> None:
         assert column.dtype == dtype
         assert column.tolist() == list(range(1, 40))
     assert recorder.column("end_ns", 37).tolist() == [38, 39]
+
+
+def test_attempts_beyond_their_column_are_stored_as_its_maximum() -> None:
+    """An operation that is retried for hours must not cost the batch in which it ends."""
+    recorder = Recorder()
+    recorder.extend(*([1, 65_535, 70_000] if name == "attempts" else [1, 2, 3] for name in COLUMNS))
+    assert recorder.column("attempts").tolist() == [1, 65_535, 65_535]
+    assert recorder.column("key").tolist() == [1, 2, 3]
+    assert COLUMNS["attempts"](MOST_ATTEMPTS) == np.iinfo(COLUMNS["attempts"]).max
 
 
 @pytest.mark.parametrize(
@@ -160,11 +170,12 @@ def test_what_was_dropped_counts_with_the_rest_of_the_measurement() -> None:
         assert (found.ns.tolist(), found.at_least.tolist()) == (ns, at_least), kind
 
 
-def test_what_was_dropped_is_under_a_fault_that_comes_later() -> None:
-    """It would have waited for it too: its life lasts until the end of the measurement."""
-    ops = operations(dropped={1 * S: "put", 6 * S: "put"}, fault_ns=np.array([[4 * S, 5 * S]], np.int64))
-    assert ops.latencies(under_fault=True).ns.tolist() == [9 * S]
-    assert ops.latencies(under_fault=False).ns.tolist() == [4 * S]
+def test_what_was_dropped_is_under_the_fault_in_force_when_it_was_due() -> None:
+    """A later fault has no part in it, though the lower bound of its latency lasts until the end of the measurement."""
+    dropped = dict.fromkeys((1 * S, 4 * S, 5 * S - 1, 5 * S), "put")
+    ops = operations(dropped=dropped, fault_ns=np.array([[4 * S, 5 * S]], np.int64))
+    assert ops.latencies(under_fault=True).ns.tolist() == [6 * S, 5 * S + 1]
+    assert ops.latencies(under_fault=False).ns.tolist() == [9 * S, 5 * S]
 
 
 # 1000 operations: (how many, milliseconds, whether these are lower bounds) -> p50 p90 p99 max, and which are bounds.

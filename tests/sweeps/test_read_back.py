@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sweeps.latency import COLUMNS, FAIL, KINDS, OK, UNKNOWN, Operations, writte
 from sweeps.loads import LoadGroup
 from sweeps.spec import LoadSettings, Mix, Parameters, read_source
 from sweeps.workload import READ_TOGETHER, LoadGenerator, LoadResult
+from tests.client.fakes import FakeNode
 from tests.mutants.catalogue import mutants
 from tests.mutants.edit import planted
 from tests.sweeps.fakes import FakeBackend, FakeEngine
@@ -164,6 +166,27 @@ def test_they_end_with_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     result, seconds = run_virtual(lambda: read(LoadSettings(value_bytes=100_000), 100, 3.0))
     assert seconds == pytest.approx(3.0)
     assert result.columns["outcome"].tolist() == [OK] * 9 + [FAIL], "the first batch, and no other one"
+
+
+@pytest.mark.parametrize("call", ["stream", "unary"])
+def test_a_pause_of_generator_and_node_together_costs_no_key(call: Any) -> None:
+    """As of a suspended machine: the clock goes on, and neither asks nor answers."""
+    timeout_s, pause_s = 0.6, 2.5
+
+    async def main() -> LoadResult:
+        node = FakeNode()
+        await node.start()
+        settings = LoadSettings(call=call)
+        generator = LoadGenerator(settings, ClientSettings(), TransportSettings(), seed=1, longest_value=1 << 20)
+        asyncio.get_running_loop().call_later(0.001, time.sleep, pause_s)
+        await generator.read_back({"n1": node.address}, np.arange(50, dtype=np.uint32), 50, timeout_s)
+        await node.stop()
+        return await generator.result()
+
+    assert timeout_s < ClientSettings().rpc_timeout < pause_s
+    result = asyncio.run(main())
+    assert result.columns["key"].tolist() == list(range(50))
+    assert set(result.columns["outcome"].tolist()) == {OK}
 
 
 def test_several_generators_read_each_key_once_also_when_one_of_them_is_lost() -> None:

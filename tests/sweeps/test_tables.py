@@ -235,6 +235,24 @@ def test_the_line_of_a_cell() -> None:
     assert "FAILED: no leader" in cell_line(1, 6, params, {**result, "status": "failed", "reason": "no leader"})
 
 
+@pytest.mark.parametrize(
+    ("times_ms", "words"),
+    [
+        ([606.0], "failover 606 ms"),
+        ([606.0, 510.0], "failover median 558 ms max 606 ms (2)"),
+        ([510.0, 1210.0, 606.0], "failover median 606 ms max 1.21 s (3)"),
+        ([606.0, None, None], "failover 2 of 3 none"),
+        ([None], "failover 1 of 1 none"),
+    ],
+)
+def test_the_line_of_a_cell_tells_of_its_failovers_once(times_ms: list[float | None], words: str) -> None:
+    params, result = repeat(cells()[0])
+    result |= {"failovers": [{"succeeded_ms": time} for time in times_ms]}
+    line = cell_line(1, 6, params, result)
+    assert f"  {words}  " in line
+    assert line.count("failover") == 1
+
+
 class Clock:
     """Time that a test moves."""
 

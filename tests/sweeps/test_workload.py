@@ -188,6 +188,34 @@ async def test_what_is_dropped_has_the_kind_that_was_due() -> None:
     assert len(set(result.dropped_kind.tolist())) == 3
 
 
+@pytest.mark.parametrize(("pause_ms", "started"), [(5, 5), (3000, 64)])
+async def test_what_came_due_before_the_end_is_started_or_dropped_though_the_loop_was_paused(
+    pause_ms: int, started: int
+) -> None:
+    """A pause at the end of the measurement counts as one in its middle does: what was due is taken when the load is
+    stopped, and what finds no client free is dropped."""
+    now_ns = 10**9
+    load = LoadGenerator(
+        LoadSettings(mode="open", rate=1000.0, arrivals="constant", clients=64),
+        ClientSettings(),
+        TransportSettings(),
+        seed=1,
+        longest_value=1 << 20,
+        engine=FakeEngine,
+        clock=lambda: now_ns,
+    )
+    await load.connect({"n1": "a"})
+    begin_ns = await load.start()
+    now_ns += pause_ms * 1_000_000
+    await load.stop()
+    now_ns += 1_000_000_000
+    await load.drain(PATIENCE_S)
+    result = await load.result()
+    due_ns = result.columns["intended_ns"].tolist() + result.dropped_ns.tolist()
+    assert due_ns == [begin_ns + each * 1_000_000 for each in range(1, pause_ms + 1)]
+    assert (len(result.columns["kind"]), len(result.dropped_ns)) == (started, pause_ms - started)
+
+
 async def test_a_snapshot_shows_what_was_dropped_as_waiting() -> None:
     """While nothing completes, the live percentiles say for how long it has been so."""
     load = generator(LoadSettings(mode="open", rate=1000.0, arrivals="constant", clients=4))
