@@ -36,7 +36,6 @@ from raft_actor_node.pb import (
     inspection_pb2_grpc,
     kv_pb2,
     raft_pb2,
-    raft_pb2_grpc,
 )
 from raft_actor_node.runtime.clock import RealClock
 from raft_actor_node.runtime.disk import Disk
@@ -119,7 +118,7 @@ class _Node:
         config, server, node = self._config, self._server, self._node
         node.start()
         logger.info("%s: recovered %d entries", config.node_id, node.driver.node.log.last_index)
-        raft_pb2_grpc.add_RaftServicer_to_server(self.transport, server)
+        self.transport.register(server)
         node.kv.register(server)
         inspection_pb2_grpc.add_InspectionServicer_to_server(node.inspection, server)
         services = [raft_pb2.DESCRIPTOR, kv_pb2.DESCRIPTOR, inspection_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR]

@@ -21,6 +21,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from raft_actor_node.channels import channel_options
 from raft_actor_node.config import NodeConfig
@@ -96,19 +97,34 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
 
     # -------------------------------------------------------------------------- requests of others
 
+    def register(self, server: grpc.aio.Server) -> None:
+        """Serve on this server."""
+        raft_pb2_grpc.add_RaftServicer_to_server(self, server)
+        # Registered once more, the stream takes bytes: what is no batch is refused and counted like a malformed one.
+        exchange: grpc.RpcMethodHandler[bytes, pb.PeerReplies] = grpc.stream_stream_rpc_method_handler(
+            self.Exchange, response_serializer=pb.PeerReplies.SerializeToString
+        )
+        name = pb.DESCRIPTOR.services_by_name["Raft"].full_name
+        server.add_registered_method_handlers(name, {"Exchange": exchange})
+
     async def Exchange(  # noqa: N802 - the name is the service's
         self,
-        request_iterator: AsyncIterator[pb.PeerRequests],
-        context: grpc.aio.ServicerContext[pb.PeerRequests, pb.PeerReplies],
+        request_iterator: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext[bytes, pb.PeerReplies],
     ) -> None:
-        """Take in a peer's requests until it hangs up; replies leave when the core releases them."""
+        """Take in a peer's encoded requests until it hangs up; replies leave when the core releases them."""
         stream = _Stream(self._config, self.counters, self._faults, "replies")
         taken = _Taken()
         assembler = Assembler(self._config.transport.message_bytes)
         writer: asyncio.Task[None] | None = None
         peer = ""
         try:
-            async for batch in request_iterator:
+            async for message in request_iterator:
+                try:
+                    batch = pb.PeerRequests.FromString(message)
+                except DecodeError as error:
+                    self.refuse(peer, 1, f"not PeerRequests: {error}")
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not PeerRequests: {error}")
                 if fault := self._fault(batch, first=batch.from_id != peer):
                     self.refuse(batch.from_id, len(batch.requests), fault)
                     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, fault)
@@ -147,7 +163,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         stream: _Stream,
         taken: _Taken,
         peer: str,
-        context: grpc.aio.ServicerContext[pb.PeerRequests, pb.PeerReplies],
+        context: grpc.aio.ServicerContext[bytes, pb.PeerReplies],
     ) -> None:
         members: Sequence[str] = self.members
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -35,7 +36,7 @@ class Peer:
         faults = LinkFaults(node_id, members, (), random.Random(0))
         self.transport = Transport(config, faults, self.arrived.append, RealClock())
         self.server = grpc.aio.server()
-        raft_pb2_grpc.add_RaftServicer_to_server(self.transport, self.server)
+        self.transport.register(self.server)
         self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
 
     @property
@@ -178,6 +179,18 @@ async def test_a_malformed_batch_is_refused_whole() -> None:
         assert node.arrived == []
         await call.write(raw(good))  # the stream goes on
         await until(lambda: len(node.arrived) == 1)
+
+
+async def test_what_is_no_message_is_counted_and_ends_its_stream(caplog: pytest.LogCaptureFixture) -> None:
+    node = Peer("n1", THREE)
+    async with talking(node), grpc.aio.insecure_channel(node.address) as channel:
+        for _ in range(20):
+            call: Any = channel.stream_stream("/raft_lab.v1.Raft/Exchange")()
+            await call.write(b"\xff\xff no message")
+            with pytest.raises(grpc.aio.AioRpcError, match="not PeerRequests"):
+                await _read_all(call.read)
+    assert node.refused == 20
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
 
 async def test_the_members_are_told_once_and_asked_again_of_another_peer() -> None:

@@ -112,7 +112,7 @@ async def test_a_node_tells_what_it_has_taken_though_it_has_nothing_to_answer() 
     """Otherwise the peer would stop sending."""
     async with connected() as (transport, _):
         server = grpc.aio.server()
-        raft_pb2_grpc.add_RaftServicer_to_server(transport, server)
+        transport.register(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         batch = pb.PeerRequests(cluster_id="c", from_id="n2", to_id="n1", members=["n1", "n2"])
@@ -143,7 +143,7 @@ async def test_replies_leave_on_the_stream_on_which_requests_come() -> None:
 
     transport = Transport(config, LinkFaults("n1", config.members, (), random.Random(0)), vote, RealClock())
     server = grpc.aio.server()
-    raft_pb2_grpc.add_RaftServicer_to_server(transport, server)
+    transport.register(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
