@@ -31,6 +31,7 @@ from sweeps.results import (
     WriteFailed,
     check_resumable,
     commit,
+    ends_with,
     manifest,
     read_run,
 )
@@ -185,7 +186,11 @@ class Sweep:
             else self._on_backend(connect, writer, progress, display, announce, results)
         )
 
+        interrupted = False
+
         def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
             work.cancel()
             display.note("interrupted: healing the cluster and stopping its nodes")
 
@@ -196,12 +201,18 @@ class Sweep:
                 writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
                 return EXIT_INTERRUPTED, writer.path
             except RaftLabError as error:
+                if interrupted:
+                    ends_with(error, EXIT_INTERRUPTED)
                 with contextlib.suppress(WriteFailed):  # as a rule the error itself
                     writer.journal("run failed", error=str(error))
                     writer.add_facts({"stopped": str(error)})
                     writer.finish(complete=False, exit_code=error.exit_code)
                 if not isinstance(error, ConfigError):
                     error.add_note(f"`sweep resume {writer.path}` then runs the cells that are left")
+                raise
+            except OSError as error:
+                if interrupted:
+                    ends_with(error, EXIT_INTERRUPTED)
                 raise
 
     async def _on_backend(

@@ -69,8 +69,8 @@ class _Group(click.Group):
             if ctx.params.get("debug"):
                 raise
             if self.output is None or self.output.problem is None:  # else the end says it
-                echo(f"sweep: {error}", err=True)
-            ctx.exit(1)
+                echo("; ".join([f"sweep: {error}", *getattr(error, "__notes__", ())]), err=True)
+            ctx.exit(getattr(error, "exit_code", 1))
         except click.UsageError as error:
             echo(f"sweep: {error.format_message()}", err=True)
             ctx.exit(2)

@@ -46,6 +46,7 @@ FORMAT = 2
 every version up to this one are shown and judged; only those of this version are resumed."""
 EXIT_OK, EXIT_FAILED, EXIT_VIOLATED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 0, 1, 3, 4, 130
 """Exit codes of `sweep`; 2 is usage or spec. Of several that fit: 130 before 2, 3, 1, 4 and 0."""
+_WORST_FIRST = (EXIT_INTERRUPTED, 2, EXIT_VIOLATED, EXIT_FAILED, EXIT_UNKNOWN, EXIT_OK)
 _CSV_FIRST = ("cell", "repeat", "status", "verdict", "not_checked", "reason", "target", "load_scaled")
 _COMPRESSION = 3
 """Of traces: several times as fast as the usual level, and nearly as small."""
@@ -53,6 +54,17 @@ _COMPRESSION = 3
 
 class WriteFailed(RaftLabError):
     """A file of the results cannot be written. The message names it, says why, and what to do."""
+
+
+def worse(*codes: int) -> int:
+    """The exit code that counts where several hold."""
+    return next((code for code in _WORST_FIRST if code in codes), EXIT_FAILED)
+
+
+def ends_with(error: Exception, found: int) -> None:
+    """Have an error that ends the program exit with the worse of its own exit code and `found`, that of the results so
+    far: a violation stays one, also where it cannot be written or printed."""
+    error.exit_code = worse(found, getattr(error, "exit_code", EXIT_FAILED))  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
