@@ -40,14 +40,23 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 """Of a disk, and not of what is asked of it."""
 
 
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EIO: "look at the disk (dmesg)",
+    errno.EROFS: "its file system is read-only: choose another folder",
+    errno.ENOENT: "its folder does not exist: make the folder, or choose another one",
+    errno.ENOTDIR: "a part of the path is a file: choose another folder",
+    errno.EISDIR: "it is a folder: choose the name of a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its symbolic links lead in a circle: choose another name",
+    errno.EPIPE: "its reader has ended",
+}
+
+
 def remedy(error: OSError) -> str:
     """What to do about a file that cannot be written, in a few words."""
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return "make room"
-        case errno.EIO:
-            return "look at the disk (dmesg)"
-    return "make it writable"
+    return _REMEDIES.get(error.errno or 0, "make it writable")
 
 
 def describe_exit(exit_code: int) -> str:

@@ -52,6 +52,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raft_actor_node.files import replacing
+
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
@@ -292,9 +294,8 @@ class Operations:
         return int(np.diff(np.concatenate(([begin], inside, [end]))).max())
 
     def save(self, path: Path) -> None:
-        """Write an uncompressed .npz that `numpy.load` alone can read, atomically."""
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
+        """Write an uncompressed .npz that `numpy.load` alone can read; a file is replaced in one step."""
+        with replacing(path, "wb") as file:
             arrays: dict[str, Any] = {
                 **self.columns,
                 "dropped_ns": self.dropped_ns,
@@ -307,7 +308,6 @@ class Operations:
                 "first_reader": np.int64(self.first_reader),
             }
             np.savez(file, **arrays)
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Operations:

@@ -78,7 +78,7 @@ def test_a_folder_in_the_way_of_a_cell(tmp_path: Path) -> None:
     (writer.path / "cells").rmdir()
     (writer.path / "cells").touch()
     with pytest.raises(
-        WriteFailed, match=r"cells/\.\w+\.partial: cannot be written: Not a directory; make it writable"
+        WriteFailed, match=r"cells/\.\w+\.partial: cannot be written: Not a directory; a part of the path is a file"
     ):
         write(writer, cells()[0])
 
