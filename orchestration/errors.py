@@ -12,6 +12,7 @@ All of them survive pickling, on their way out of an actor.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 
@@ -44,7 +45,7 @@ _REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
     errno.EIO: "look at the disk (dmesg)",
-    errno.EROFS: "its file system is read-only: choose another folder",
+    errno.EROFS: "choose a folder on a file system that is not read-only",
     errno.ENOENT: "its folder does not exist: make the folder, or choose another one",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
     errno.EISDIR: "it is a folder: choose the name of a file",
@@ -57,6 +58,12 @@ _REMEDIES = {
 def remedy(error: OSError) -> str:
     """What to do about a file that cannot be written, in a few words."""
     return _REMEDIES.get(error.errno or 0, "make it writable")
+
+
+def with_remedy(words: str) -> str:
+    """What a node says of its disk, and what to do about it: the words alone tell which error it was."""
+    found = next((_REMEDIES[code] for code in DISK_ERRORS if os.strerror(code) in words), None)
+    return words if found is None else f"{words}; {found}"
 
 
 def describe_exit(exit_code: int) -> str:
@@ -94,7 +101,7 @@ class NodeFailed(RaftLabError):
     def __str__(self) -> str:
         """The first line alone tells why: what happened, and the last words of the node. Then its log."""
         last = last_words(self.log_tail)
-        why = self.reason if last in self.reason else f"{self.reason}: {last}"
+        why = with_remedy(self.reason if last in self.reason else f"{self.reason}: {last}")
         return "\n    ".join((f"node {self.node_id}: {why}", *self.log_tail.splitlines()))
 
 

@@ -34,6 +34,7 @@ from sweeps.results import (
     ends_with,
     manifest,
     read_run,
+    resume_command,
 )
 from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
 
@@ -208,7 +209,7 @@ class Sweep:
                     writer.add_facts({"stopped": str(error)})
                     writer.finish(complete=False, exit_code=error.exit_code)
                 if not isinstance(error, ConfigError):
-                    error.add_note(f"`sweep resume {writer.path}` then runs the cells that are left")
+                    error.add_note(f"`{resume_command(writer.path)}` then runs the cells that are left")
                 raise
             except OSError as error:
                 if interrupted:
