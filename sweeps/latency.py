@@ -39,7 +39,7 @@ whose outcome is unknown, counts with the time until it was given up. One that w
 with the time from when it was due to the end of the measurement. Percentiles are of all of them (`percentiles`).
 
 A value seen or expected is the id of the write that made it. One that appends have lengthened was made by several:
-it is a number below 2**40, one more than its position among the composites (values.py).
+it is a number below 2**40: 1 for the first composite, 2 for the second, and so on (values.py).
 """
 
 from __future__ import annotations
