@@ -14,7 +14,7 @@ from typing import Any
 
 from chaos.history import BadHistory
 from chaos.verdict import Finding
-from raft_actor_node.errors import RaftLabError
+from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.patience import Patience
 from sweeps.judge import OUT_OF_MEMORY
 from sweeps.results import EXIT_OK, EXIT_UNKNOWN, RunLock, csv_row, ends_with, read_run, write_json, write_rows
@@ -124,8 +124,12 @@ async def _check_run(
 def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
     """The verdict on a history in JSON lines, ours or another's, and the lines to print. What shows a violation is
     written beside it, as NAME.violation.txt and NAME.violation.svg. Raises ConfigError with file and line when it is
-    no history."""
-    verdict = asyncio.run(judged(path, checks))
+    no history, or no regular file."""
+    real = Path(os.path.realpath(path))
+    if not real.is_file():
+        raise ConfigError(f"--history: {path}: must be a regular file, which another process can read; write it to one")
+    # A descriptor of this process, such as /dev/stdin, is another file in the process that judges.
+    verdict = asyncio.run(judged(real if path.parts[:2] in (("/", "dev"), ("/", "proc")) else path, checks))
     if "bad_history" in verdict:
         raise BadHistory(verdict["bad_history"])
     [finding] = verdict["findings"]

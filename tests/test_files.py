@@ -101,6 +101,29 @@ def test_a_file_without_a_name_is_written_to(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_history_on_a_pipe_is_refused(tmp_path: Path) -> None:
+    """The process that judges cannot read it."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    read_fd, write_fd = os.pipe()
+    try:
+        for path in (pipe, Path(f"/proc/self/fd/{read_fd}")):
+            done = CliRunner().invoke(cli.main, ["check", "--history", str(path)])
+            assert done.exit_code == 2
+            assert done.output.startswith(f"sweep: --history: {path}: must be a regular file, ")
+    finally:
+        os.close(read_fd)
+        os.close(write_fd)
+
+
+def test_a_history_on_a_descriptor_of_a_file_is_judged(tmp_path: Path) -> None:
+    """What shows the violation is written beside the file."""
+    HISTORY.write_jsonl(tmp_path / "h.jsonl")
+    with (tmp_path / "h.jsonl").open() as file:
+        done = CliRunner().invoke(cli.main, ["check", "--history", f"/proc/self/fd/{file.fileno()}"])
+    assert done.exit_code == 3, done.output
+    assert (tmp_path / "h.violation.txt").is_file()
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
