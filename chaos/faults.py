@@ -31,7 +31,9 @@ One grammar serves the `chaos:` value of a sweep, a schedule written by hand and
                            constrained-election, or groups that overlap) is cut off first, and misses entries
                            if there is load; default: 1s with constrained-election, else 0s
     SIZE                   bytes per second (64KiB) of each direction of each link; a message counts with its encoded
-                           bytes, without what frames it, and is lost when it would wait longer
+                           bytes, without what frames it. Between nodes heartbeats, replies and entries share them
+                           evenly; nothing is lost, it waits at the sender. On a link with a client messages pass one
+                           after the other, and one that would wait for more than 1 s is lost
     late                   a duration: the copy arrives up to so much later, as an old message, perhaps in a later
                            term; between nodes only, for a copy that comes late could take effect after a client
                            was refused

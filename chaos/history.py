@@ -47,6 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.files import replacing
 
 Function = Literal["put", "get", "delete", "cas", "append"]
 Outcome = Literal["ok", "fail", "info"]
@@ -162,12 +163,9 @@ class History:
         return cls(_Reader(str(path)).read(Path(path)))
 
     def write_jsonl(self, path: Path | str) -> None:
-        """Write JSON lines, atomically."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
+        """Write JSON lines; a file is replaced in one step. Raises OSError."""
+        with replacing(path) as file:
             file.writelines(f"{json.dumps(line)}\n" for line in _lines(self.operations))
-        partial.replace(path)
 
 
 def _from_columns(columns: Mapping[str, NDArray[Any]], value_bytes: int | None) -> list[Operation]:

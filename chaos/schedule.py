@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +26,7 @@ from chaos.links import SHAPES
 from chaos.resolve import needs_leader, refusal, resolve
 from chaos.spec import BadChaos, ChaosSpec, one_line
 from raft_actor_node.config import Section
+from raft_actor_node.files import replacing
 from raft_actor_node.units import format_duration, parse_duration
 
 MAX_INTERVALS = 10_000
@@ -57,11 +57,9 @@ class Schedule(Section):
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write the schedule as JSON, replacing the file in one step."""
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        partial.write_text(json.dumps(self.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-        partial.replace(target)
+        """Write the schedule as JSON; a file is replaced in one step. Raises OSError."""
+        with replacing(path) as file:
+            file.write(json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Schedule:

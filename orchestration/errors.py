@@ -12,6 +12,7 @@ All of them survive pickling, on their way out of an actor.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 
@@ -40,14 +41,29 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 """Of a disk, and not of what is asked of it."""
 
 
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EIO: "look at the disk (dmesg)",
+    errno.EROFS: "choose a folder on a file system that is not read-only",
+    errno.ENOENT: "its folder does not exist: make the folder, or choose another one",
+    errno.ENOTDIR: "a part of the path is a file: choose another folder",
+    errno.EISDIR: "it is a folder: choose the name of a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its symbolic links lead in a circle: choose another name",
+    errno.EPIPE: "its reader has ended",
+}
+
+
 def remedy(error: OSError) -> str:
     """What to do about a file that cannot be written, in a few words."""
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return "make room"
-        case errno.EIO:
-            return "look at the disk (dmesg)"
-    return "make it writable"
+    return _REMEDIES.get(error.errno or 0, "make it writable")
+
+
+def with_remedy(words: str) -> str:
+    """What a node says of its disk, and what to do about it: the words alone tell which error it was."""
+    found = next((_REMEDIES[code] for code in DISK_ERRORS if os.strerror(code) in words), None)
+    return words if found is None else f"{words}; {found}"
 
 
 def describe_exit(exit_code: int) -> str:
@@ -85,7 +101,7 @@ class NodeFailed(RaftLabError):
     def __str__(self) -> str:
         """The first line alone tells why: what happened, and the last words of the node. Then its log."""
         last = last_words(self.log_tail)
-        why = self.reason if last in self.reason else f"{self.reason}: {last}"
+        why = with_remedy(self.reason if last in self.reason else f"{self.reason}: {last}")
         return "\n    ".join((f"node {self.node_id}: {why}", *self.log_tail.splitlines()))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from orchestration.errors import describe_exit, last_words
+from orchestration.errors import describe_exit, last_words, with_remedy
 from raft_actor_node.config import LimitSettings, RaftSettings, Section, StorageSettings, TransportSettings
 from raft_actor_node.errors import DiskError
 
@@ -123,7 +123,7 @@ class NodeExit(NamedTuple):
         if not self.infrastructure:
             return f"node {self.node_id} ended ({self.cause}): {how}"
         last = last_words(self.log_tail)
-        why = how if last in how else f"{how}: {last}"
+        why = with_remedy(how if last in how else f"{how}: {last}")
         return f"node {self.node_id} on host {self.host} ended ({self.cause}): {why}"
 
 

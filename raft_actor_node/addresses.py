@@ -27,11 +27,15 @@ def split_address(address: object) -> tuple[str, int]:
     """
     if not isinstance(address, str):
         raise ValueError(f"{ALLOWED}, not {address!r}")
+    scheme, separator, _ = address.partition("://")
+    if separator:
+        raise ValueError(f"{ALLOWED}, not {address!r}: leave out {scheme}://")
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
         raise ValueError(f"{ALLOWED}, not {address!r}: the port is missing")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError(f"{ALLOWED}, not {address!r}: an IPv6 address needs brackets")
+        why = "an IPv6 address needs brackets" if _is_ipv6(host) or _is_ipv6(address) else "it has more than one colon"
+        raise ValueError(f"{ALLOWED}, not {address!r}: {why}")
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _MOST_PORT):
         raise ValueError(f"{ALLOWED}, not {address!r}: the port must be a number from 1 to {_MOST_PORT}")
     try:
@@ -61,6 +65,14 @@ def checked_host(host: str) -> str:
 def every_interface(address: str) -> str:
     """Return the host on which to listen so that others reach this one under `address`, name or IP address."""
     return "::" if ":" in address else "0.0.0.0"  # noqa: S104 - nodes on other hosts must reach it
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _bare(host: str) -> str:

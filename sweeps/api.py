@@ -31,8 +31,10 @@ from sweeps.results import (
     WriteFailed,
     check_resumable,
     commit,
+    ends_with,
     manifest,
     read_run,
+    resume_command,
 )
 from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
 
@@ -185,7 +187,11 @@ class Sweep:
             else self._on_backend(connect, writer, progress, display, announce, results)
         )
 
+        interrupted = False
+
         def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
             work.cancel()
             display.note("interrupted: healing the cluster and stopping its nodes")
 
@@ -196,12 +202,18 @@ class Sweep:
                 writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
                 return EXIT_INTERRUPTED, writer.path
             except RaftLabError as error:
+                if interrupted:
+                    ends_with(error, EXIT_INTERRUPTED)
                 with contextlib.suppress(WriteFailed):  # as a rule the error itself
                     writer.journal("run failed", error=str(error))
                     writer.add_facts({"stopped": str(error)})
                     writer.finish(complete=False, exit_code=error.exit_code)
                 if not isinstance(error, ConfigError):
-                    error.add_note(f"`sweep resume {writer.path}` then runs the cells that are left")
+                    error.add_note(f"`{resume_command(writer.path)}` then runs the cells that are left")
+                raise
+            except OSError as error:
+                if interrupted:
+                    ends_with(error, EXIT_INTERRUPTED)
                 raise
 
     async def _on_backend(

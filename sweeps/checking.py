@@ -14,9 +14,10 @@ from typing import Any
 
 from chaos.history import BadHistory
 from chaos.verdict import Finding
+from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.patience import Patience
 from sweeps.judge import OUT_OF_MEMORY
-from sweeps.results import EXIT_OK, EXIT_UNKNOWN, RunLock, csv_row, read_run, write_json, write_rows
+from sweeps.results import EXIT_OK, EXIT_UNKNOWN, RunLock, csv_row, ends_with, read_run, write_json, write_rows
 from sweeps.spec import CheckSettings, Parameters
 from sweeps.verdicts import exit_code, unjudged, with_verdict
 
@@ -83,24 +84,32 @@ async def check_run(
     replace those of `checks` that the cells have; `note` is told of each cell: its params and its result. A run that is
     not complete, or has no cell, is unknown at best. Raises ConfigError when the run cannot be read, or still runs."""
     lock = RunLock(path)
+    results: list[dict[str, Any]] = []
     try:
-        return await _check_run(path, bounds, note)
+        return await _check_run(path, bounds, note, results)
+    except (RaftLabError, OSError) as error:
+        ends_with(error, exit_code(results))
+        raise
     finally:
         lock.release()
 
 
 async def _check_run(
-    path: Path, bounds: Mapping[str, Any], note: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+    path: Path,
+    bounds: Mapping[str, Any],
+    note: Callable[[Mapping[str, Any], Mapping[str, Any]], None],
+    results: list[dict[str, Any]],
 ) -> int:
+    """`results` grows by that of each cell, before it is written."""
     run = read_run(path)
-    rows, results = [], []
+    rows = []
     for cell in run.cells:
         parameters = Parameters.model_validate(cell.params["parameters"])
         verdict = await judged(cell.path, parameters.checks.model_copy(update=bounds))
         result = with_verdict(cell.result, verdict, parameters.expect)
+        results.append(result)
         write_json(cell.path / "result.json", result)
         rows.append(csv_row(cell.params, result))
-        results.append(result)
         write_rows(path, [*rows, *(csv_row(left.params, left.result) for left in run.cells[len(rows) :])])
         note(cell.params, result)
     complete = bool(run.manifest.get("complete"))
@@ -115,8 +124,12 @@ async def _check_run(
 def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
     """The verdict on a history in JSON lines, ours or another's, and the lines to print. What shows a violation is
     written beside it, as NAME.violation.txt and NAME.violation.svg. Raises ConfigError with file and line when it is
-    no history."""
-    verdict = asyncio.run(judged(path, checks))
+    no history, or no regular file."""
+    real = Path(os.path.realpath(path))
+    if not real.is_file():
+        raise ConfigError(f"--history: {path}: must be a regular file, which another process can read; write it to one")
+    # A descriptor of this process, such as /dev/stdin, is another file in the process that judges.
+    verdict = asyncio.run(judged(real if path.parts[:2] in (("/", "dev"), ("/", "proc")) else path, checks))
     if "bad_history" in verdict:
         raise BadHistory(verdict["bad_history"])
     [finding] = verdict["findings"]

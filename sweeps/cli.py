@@ -69,8 +69,8 @@ class _Group(click.Group):
             if ctx.params.get("debug"):
                 raise
             if self.output is None or self.output.problem is None:  # else the end says it
-                echo(f"sweep: {error}", err=True)
-            ctx.exit(1)
+                echo("; ".join([f"sweep: {error}", *getattr(error, "__notes__", ())]), err=True)
+            ctx.exit(getattr(error, "exit_code", 1))
         except click.UsageError as error:
             echo(f"sweep: {error.format_message()}", err=True)
             ctx.exit(2)
@@ -400,7 +400,7 @@ def _warn(sweep: Sweep, console: Console) -> None:
 
 def _show(path: Path, console: Console) -> None:
     from sweeps import matrix, tables
-    from sweeps.results import is_done, read_run
+    from sweeps.results import is_done, not_resumable, read_run, resume_command
 
     stored = read_run(path)
     cells = [(cell.params, cell.result) for cell in stored.cells]
@@ -415,12 +415,14 @@ def _show(path: Path, console: Console) -> None:
         notes = tables.notes(results)
     for note in notes:
         console.print(f"- {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    problem = None
     if not stored.manifest.get("complete"):
         why = stored.manifest.get("stopped") or "the run was interrupted, or it still runs"
-        words = f"incomplete: {why}; `sweep resume` completes it"
-        console.print(words, style="bold red", markup=False, highlight=False, soft_wrap=True)
+        problem, remedy = f"incomplete: {why}", f"`{resume_command(path)}` completes it"
     elif any(not is_done(result) for _, result in cells):
-        words = "cells lost what they ran on; `sweep resume` runs them again"
+        problem, remedy = "cells lost what they ran on", f"`{resume_command(path)}` runs them again"
+    if problem is not None:
+        words = f"{problem}; {not_resumable(stored.manifest) or remedy}"
         console.print(words, style="bold red", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{path}", style="dim", markup=False, highlight=False, soft_wrap=True)
 

@@ -39,7 +39,7 @@ whose outcome is unknown, counts with the time until it was given up. One that w
 with the time from when it was due to the end of the measurement. Percentiles are of all of them (`percentiles`).
 
 A value seen or expected is the id of the write that made it. One that appends have lengthened was made by several:
-it is a number below 2**40, one more than its position among the composites (values.py).
+it is a number below 2**40: 1 for the first composite, 2 for the second, and so on (values.py).
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from raft_actor_node.files import replacing
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -299,9 +301,8 @@ class Operations:
         return int(np.diff(np.concatenate(([begin], inside, [end]))).max())
 
     def save(self, path: Path) -> None:
-        """Write an uncompressed .npz that `numpy.load` alone can read, atomically."""
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
+        """Write an uncompressed .npz that `numpy.load` alone can read; a file is replaced in one step."""
+        with replacing(path, "wb") as file:
             arrays: dict[str, Any] = {
                 **self.columns,
                 "dropped_ns": self.dropped_ns,
@@ -314,7 +315,6 @@ class Operations:
                 "first_reader": np.int64(self.first_reader),
             }
             np.savez(file, **arrays)
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Operations:

@@ -24,6 +24,7 @@ import io
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import time
@@ -46,6 +47,9 @@ FORMAT = 2
 every version up to this one are shown and judged; only those of this version are resumed."""
 EXIT_OK, EXIT_FAILED, EXIT_VIOLATED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 0, 1, 3, 4, 130
 """Exit codes of `sweep`; 2 is usage or spec. Of several that fit: 130 before 2, 3, 1, 4 and 0."""
+_WORST_FIRST = (EXIT_INTERRUPTED, 2, EXIT_VIOLATED, EXIT_FAILED, EXIT_UNKNOWN, EXIT_OK)
+_RESULT = ("status", "verdict")
+"""What every result.json has, whatever became of the cell."""
 _CSV_FIRST = ("cell", "repeat", "status", "verdict", "not_checked", "reason", "target", "load_scaled")
 _COMPRESSION = 3
 """Of traces: several times as fast as the usual level, and nearly as small."""
@@ -53,6 +57,17 @@ _COMPRESSION = 3
 
 class WriteFailed(RaftLabError):
     """A file of the results cannot be written. The message names it, says why, and what to do."""
+
+
+def worse(*codes: int) -> int:
+    """The exit code that counts where several hold."""
+    return next((code for code in _WORST_FIRST if code in codes), EXIT_FAILED)
+
+
+def ends_with(error: Exception, found: int) -> None:
+    """Have an error that ends the program exit with the worse of its own exit code and `found`, that of the results so
+    far: a violation stays one, also where it cannot be written or printed."""
+    error.exit_code = worse(found, getattr(error, "exit_code", EXIT_FAILED))  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -145,7 +160,7 @@ class RunWriter:
         try:
             path = new_directory(out / name / stamp)
         except OSError as error:
-            raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
+            raise ConfigError(f"--out {out}: cannot be written: {error.strerror}; {remedy(error)}") from None
         writer = cls(path, manifest, RunLock(path))
         with writing(path):
             (path / "cells").mkdir()
@@ -278,8 +293,12 @@ def _found_cells(run: StoredRun, cells: Sequence[Cell]) -> list[StoredCell]:
     for cell in cells:
         folder = run.path / "cells" / cell.id
         if cell.id not in ended and folder.is_dir():
-            with contextlib.suppress(OSError):  # it was about to be replaced
+            try:
                 ended[cell.id] = read_cell(folder)
+            except OSError:
+                pass  # it was about to be replaced
+            except ValueError as error:
+                raise ConfigError(f"{run.path}: is not a run that can be read: {error}") from None
     return list(ended.values())
 
 
@@ -471,7 +490,9 @@ def find_run(out: Path, run: str | None) -> Path:
     for path in candidates:
         if (path / "manifest.json").is_file():
             return path.resolve()
-    raise ConfigError(f"{run or out}: no run here; `sweep run` makes one" + ("" if run is None else f" below {out}"))
+    if run is None:
+        raise ConfigError(f"{out}: no run here; `sweep run` makes one")
+    raise ConfigError(f"{run}: no run here; name the directory of a run, or NAME or NAME/TIME of one below {out}")
 
 
 def read_run(path: Path) -> StoredRun:
@@ -492,17 +513,32 @@ def check_resumable(path: Path) -> None:
         manifest = _read_manifest(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: is not a run that can be read: {error}") from None
-    if (version := manifest.get("format", 1)) != FORMAT:
-        began = manifest.get("commit") or "an older version"
-        raise ConfigError(
-            f"{path}: a run of format {version}, and this version writes format {FORMAT}: resume it with the version "
-            f"that began it (commit {began}), or run its spec.yaml anew"
-        )
+    if why := not_resumable(manifest):
+        raise ConfigError(f"{path}: {why}")
+
+
+def not_resumable(manifest: Mapping[str, Any]) -> str | None:
+    """Why a run with this manifest cannot be resumed by this version, and what to do; None when it can."""
+    if (version := manifest.get("format", 1)) == FORMAT:
+        return None
+    began = manifest.get("commit") or "unknown"
+    return (
+        f"a run of format {version}, and this version writes format {FORMAT}: resume it with the version that began it"
+        f" (commit {began}), or run its spec.yaml anew"
+    )
+
+
+def resume_command(path: Path) -> str:
+    """The command that resumes the run in a directory, as it is typed into a shell."""
+    return f"sweep resume {shlex.quote(str(path))}"
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    if (version := int(manifest.get("format", 1))) > FORMAT:
+    manifest = _read_object(path / "manifest.json")
+    version = manifest.get("format", 1)
+    if not isinstance(version, int):
+        raise ValueError(f"{path / 'manifest.json'}: format: must be a number, not {version!r}")
+    if version > FORMAT:
         raise ConfigError(
             f"{path}: a run of format {version}; this version reads formats 1 to {FORMAT}: use the one that wrote it"
         )
@@ -511,5 +547,21 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def read_cell(folder: Path) -> StoredCell:
     """One cell from its folder. Raises OSError and ValueError."""
-    params, result = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("params", "result"))
+    params = _read_object(folder / "params.json", "cell", "axes", "repeat", "parameters")
+    result = _read_object(path := folder / "result.json", *_RESULT)
+    if not isinstance(result["verdict"], dict) or "verdict" not in result["verdict"]:
+        raise ValueError(f"{path}: verdict: must be an object with a verdict")
     return StoredCell(folder, params, result)
+
+
+def _read_object(path: Path, *names: str) -> dict[str, Any]:
+    """The JSON object in a file, which has at least these names. Raises OSError and ValueError, which name the file."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: must be a JSON object, not {type(found).__name__}")
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"{path}: {', '.join(missing)} missing")
+    return found

@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from raft_actor_node.errors import RaftLabError
 from sweeps.cell import Record
 from sweeps.checking import judged
 from sweeps.grid import Cell
 from sweeps.live import View
 from sweeps.progress import Progress
-from sweeps.results import EXIT_INTERRUPTED, CellFiles, RunWriter, describe, file_system
+from sweeps.results import EXIT_INTERRUPTED, CellFiles, RunWriter, describe, ends_with, file_system
 from sweeps.summary import Evidence, judge, summarise
 from sweeps.verdicts import PENDING, exit_code, pending, with_verdict
 
@@ -52,25 +53,37 @@ class Runner:
         self._begin, self._writer, self._progress, self._view = begin, writer, progress, view
         self._thresholds = thresholds
         self._over: str | None = None
+        self._results: dict[str, dict[str, Any]] = {}
+        """Cell to its result as far as it is known, whether or not it could be written."""
 
     async def run(self, cells: Sequence[Cell], done: Sequence[Mapping[str, Any]] = ()) -> int:
         """Run the cells, of which the first have these results already; returns the exit code of `sweep`. A
-        cancellation is raised after cleaning up."""
-        self._writer.journal("run resumed" if self._writer.resumed else "run started", cells=len(cells), done=len(done))
-        results = [dict(result) for result in done]
+        cancellation is raised after cleaning up. An error that ends the run has the worse exit code of its own and
+        that of the results."""
+        self._results = {cell.id: dict(result) for cell, result in zip(cells, done, strict=False)}
         try:
-            for cell in cells[len(done) :]:
-                results.append(await self._run_cell(cell))
-                if self._over is not None:
-                    break
-            for position, cell in enumerate(cells[: len(results)]):
-                if results[position]["verdict"]["verdict"] == PENDING:
-                    results[position] = await self._judge_late(position, cell, results[position])
+            return await self._run(cells, len(done))
         except asyncio.CancelledError:
             self._writer.journal("run interrupted", cells_done=len(self._progress.done))
             self._writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
             raise
-        code = exit_code(results)
+        except (RaftLabError, OSError) as error:
+            ends_with(error, exit_code(self._results.values()))
+            if wrong := [identity for identity, result in self._results.items() if _is_wrong(result)]:
+                error.add_note(f"violated before that: cell {', '.join(wrong)}")
+            raise
+
+    async def _run(self, cells: Sequence[Cell], done: int) -> int:
+        self._writer.journal("run resumed" if self._writer.resumed else "run started", cells=len(cells), done=done)
+        results = self._results
+        for cell in cells[done:]:
+            results[cell.id] = await self._run_cell(cell)
+            if self._over is not None:
+                break
+        for position, cell in enumerate(cells[: len(results)]):
+            if results[cell.id]["verdict"]["verdict"] == PENDING:
+                results[cell.id] = await self._judge_late(position, cell, results[cell.id])
+        code = exit_code(results.values())
         if self._over is None:
             self._writer.journal("run finished", exit_code=code)
         else:
@@ -123,7 +136,7 @@ class Runner:
     async def _judge(self, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
         """The result with its verdict, after its files were written and its nodes have ended."""
         verdict = await judged(self._writer.folder(cell), cell.parameters.checks)
-        result = with_verdict(result, verdict, cell.parameters.expect)
+        result = self._results[cell.id] = with_verdict(result, verdict, cell.parameters.expect)
         self._writer.write_result(cell, result)
         return result
 

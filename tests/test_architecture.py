@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -181,3 +182,9 @@ def test_no_package_registry_is_named() -> None:
     address = re.compile(r"https?://[^\s\"'`]*/(?:simple|packages)\b|pypi\.org|index-url\s*=")
     ours = "tests/test_architecture.py"
     assert [f"{name}: {m[0]}" for name, text in committed_text() if name != ours for m in address.finditer(text)] == []
+
+
+def test_the_newest_section_of_the_changelog_is_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^## (.*)$", changelog)[0] == version

@@ -443,7 +443,11 @@ def _advice(wanted: str) -> Iterator[None]:
 def _knock(address: str) -> None:
     """Raise OSError when nobody listens there; Ray itself would try for minutes."""
     if address != "auto":
-        socket.create_connection(split_address(address), timeout=_KNOCK_TIMEOUT_S).close()
+        try:
+            socket.create_connection(split_address(address), timeout=_KNOCK_TIMEOUT_S).close()
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ConnectionError(f"{why}; see that Ray's head runs there (ray status --address={address})") from None
 
 
 async def _ask_head(question: Callable[[], T]) -> T:

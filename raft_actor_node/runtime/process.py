@@ -224,12 +224,20 @@ class AddressDirectory:
     The file of a node is named by its id: one line {"address": "host:port", "epoch": n}, n one higher than in the file
     it replaces. The epochs that this node goes by are its own: it counts how often the file of a peer changed while it
     watched. So the directory may be wiped at any time: what stands in it is always newer than what stood there before.
+
+    A running node writes its file again when it is missing, with the same line: peers that know the address see no
+    change, and peers that start later find it. It never replaces a file, because that may be of a later life.
     """
 
     INTERVAL_S = 0.2
 
     def __init__(self, directory: Path, config: NodeConfig, on_addresses: Callable[[Addresses], None]) -> None:
         self._directory = directory
+        self._own = directory / config.node_id
+        self._line = ""
+        """What this node has announced: the content of its own file."""
+        self._warned = False
+        """Whether the log says that the own file is missing and cannot be written."""
         self._peers = [member for member in config.members if member != config.node_id]
         self._on_addresses = on_addresses
         self._seen: dict[str, tuple[str, int]] = {}
@@ -241,21 +249,54 @@ class AddressDirectory:
         """Write this node's address, then watch for those of the others. Raises RaftLabError when it cannot."""
         # Counted, not timed: the wall clock may have gone back between two lives.
         _, epoch = self._read(node_id) or ("", 0)
-        target = self._directory / node_id
-        temporary = target.with_suffix(f".{os.getpid()}")
+        self._line = json.dumps({"address": address, "epoch": epoch + 1}) + "\n"
+        temporary = self._own.with_suffix(f".{os.getpid()}")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"address": address, "epoch": epoch + 1}) + "\n")
-            temporary.replace(target)
+            temporary.write_text(self._line)
+            temporary.replace(self._own)
         except OSError as error:
-            raise RaftLabError(f"--address-book: {target} cannot be written: {error.strerror}") from None
+            raise RaftLabError(f"--address-book: {self._own} cannot be written: {error.strerror}") from None
         _print({"node_id": node_id, "address": address, "pid": os.getpid()})
         self._task = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:
             self._on_addresses(dict(self._look()))
+            self._restore()
             await asyncio.sleep(self.INTERVAL_S)
+
+    def _restore(self) -> None:
+        """Write this node's file again when it is missing. A failure is logged once, and tried again at each look."""
+        try:
+            if self._own.exists():
+                return
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._create()
+        except OSError as error:
+            if not self._warned:
+                logger.warning(
+                    "--address-book: %s is missing and cannot be written: %s; this node goes on, but peers that start"
+                    " now do not find it: make the directory writable",
+                    *(self._own, error.strerror),
+                )
+            self._warned = True
+
+    def _create(self) -> None:
+        """Write this node's file where there is none. Raises OSError, and leaves nothing half-written then."""
+        try:
+            file = self._own.open("x")
+        except FileExistsError:
+            return  # a later life has written its own file meanwhile
+        with file:
+            try:
+                file.write(self._line)
+                file.flush()
+            except OSError:
+                self._own.unlink(missing_ok=True)
+                raise
+        logger.warning("--address-book: %s was missing; it is written again", self._own)
+        self._warned = False
 
     def _look(self) -> Iterator[tuple[str, tuple[str, int]]]:
         """The peers that have a file, with address and epoch."""
@@ -273,5 +314,5 @@ class AddressDirectory:
         try:
             entry = json.loads((self._directory / node_id).read_bytes())
             return checked_address(entry["address"]), int(entry["epoch"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None

@@ -25,7 +25,7 @@ from typing import Any
 from chaos.verdict import Verdict
 from raft_actor_node.signals import on_ending_signal
 from sweeps.campaign.life import SeedResult, run_seed
-from sweeps.results import new_directory, writing
+from sweeps.results import new_directory, write_text, writing
 
 BARS: dict[str, int] = {
     "leader changes": 50,
@@ -265,7 +265,7 @@ class Report:
 
     @cached_property
     def path(self) -> Path:
-        """The directory, made when there is something to write; no other campaign of the same second has it."""
+        """The directory, made when it is first asked for; no other campaign of the same second has it."""
         with writing(self._first_choice):
             made = new_directory(self._first_choice)
         return made  # noqa: RET504 - a context manager could swallow the error, as types go
@@ -273,10 +273,8 @@ class Report:
     def story(self, result: SeedResult) -> Path:
         """Write the story of a seed, and its picture if there is one; returns the path of the story."""
         path = self.path / f"seed-{result.seed}.txt"
-        details = [finding.detail for finding in result.findings if finding.detail and finding.verdict != "ok"]
-        text = "\n".join((*describe(result), "", *details, LEGEND, "", *result.story, ""))
         with writing(path):
-            path.write_text(text, encoding="utf-8")
+            path.write_text(story_of(result), encoding="utf-8")
         if result.picture:
             with writing(picture := path.with_suffix(".svg")):
                 picture.write_text(result.picture, encoding="utf-8")
@@ -285,8 +283,13 @@ class Report:
     def summary(self, campaign: Campaign) -> None:
         """Write what the campaign found."""
         text = json.dumps(campaign.as_json(), indent=1)
-        with writing(path := self.path / "campaign.json"):
-            path.write_text(text + "\n", encoding="utf-8")
+        write_text(self.path / "campaign.json", text + "\n")
+
+
+def story_of(result: SeedResult) -> str:
+    """The story of a seed, as it is written and printed."""
+    details = [finding.detail for finding in result.findings if finding.detail and finding.verdict != "ok"]
+    return "\n".join((*describe(result), "", *details, LEGEND, "", *result.story, ""))
 
 
 def describe(result: SeedResult) -> list[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich.console import Console
 
-from raft_actor_node.errors import ConfigError
-from sweeps.campaign.campaign import STORIES, Campaign, Report, View, describe, run_on_ray, run_serial
+from raft_actor_node.errors import ConfigError, RaftLabError
+from sweeps.campaign.campaign import STORIES, Campaign, Report, View, describe, run_on_ray, run_serial, story_of
 from sweeps.campaign.display import closing, make_view
-from sweeps.campaign.life import run_seed
+from sweeps.campaign.life import SeedResult, run_seed
 from sweeps.campaign.profiles import PROFILES
+from sweeps.results import ends_with
 
 
 def simulate(
@@ -40,20 +41,26 @@ def simulate(
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     campaign, report = Campaign(first, count, profile), Report(out)
-    if story:
-        _tell(campaign, report, say)
-    else:
-        with make_view(console, campaign, plain=plain) as view:
-            _run(campaign, view, serial=serial or count == 1, address=address)
-        for failure in campaign.failures:
-            say("\n".join(describe(failure)))
-        for failure in campaign.failures[:STORIES]:
-            told = run_seed(failure.seed, profile=profile, story=True)
-            path = report.story(told)
-            say(f"  story:   {path}" + (f" and {path.stem}.svg" if told.picture else ""))
-    report.summary(campaign)
-    console.print(closing(campaign))
-    say(str(report.path))
+    report.summary(campaign)  # a place that cannot be written is found before the first seed
+    try:
+        if story:
+            told: Iterable[SeedResult] = (_tell(campaign, say),)
+        else:
+            with make_view(console, campaign, plain=plain) as view:
+                _run(campaign, view, serial=serial or count == 1, address=address)
+            for failure in campaign.failures:
+                say("\n".join(describe(failure)))
+            told = (run_seed(failure.seed, profile=profile, story=True) for failure in campaign.failures[:STORIES])
+        # All that was found is printed before any of it is written: the disk may be full.
+        console.print(closing(campaign))
+        report.summary(campaign)
+        for result in told:
+            path = report.story(result)
+            say(f"story of seed {result.seed}: {path}" + (f" and {path.stem}.svg" if result.picture else ""))
+        say(str(report.path))
+    except (RaftLabError, OSError) as error:
+        ends_with(error, campaign.exit_code)
+        raise
     return campaign.exit_code
 
 
@@ -64,11 +71,10 @@ def _run(campaign: Campaign, view: View, *, serial: bool, address: str | None) -
         asyncio.run(run_on_ray(campaign, view, address))
 
 
-def _tell(campaign: Campaign, report: Report, say: Callable[[str], None]) -> None:
+def _tell(campaign: Campaign, say: Callable[[str], None]) -> SeedResult:
     """Run one seed, and print its story."""
     result = run_seed(campaign.first, profile=campaign.profile, story=True)
     campaign.add(result)
     campaign.end()
-    path = report.story(result)
-    say(path.read_text(encoding="utf-8"))
-    say(f"story in {path}" + (f" and {path.stem}.svg" if result.picture else ""))
+    say(story_of(result))
+    return result

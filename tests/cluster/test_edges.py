@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -117,6 +118,29 @@ def test_an_address_book_that_cannot_be_written_is_one_line(tmp_path: Path) -> N
     last = done.stderr.decode().splitlines()[-1]
     assert last == f"raft_actor_node: --address-book: {tmp_path}/book/n1 cannot be written: File exists"
     assert (done.returncode, b"Traceback" in done.stderr) == (1, False)
+
+
+async def test_a_node_that_restarts_after_a_wipe_of_the_address_book_finds_those_that_ran_on(tmp_path: Path) -> None:
+    """Otherwise a majority could stay without a leader: the node that restarted would know no peer."""
+    members, book = ["n1", "n2", "n3"], tmp_path / "book"
+    words = {
+        member: command(tmp_path, "--address-book", str(book), node_id=member, members=members) for member in members
+    }
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for member in members:
+            processes[member] = stack.enter_context(running(words[member], stdout=subprocess.DEVNULL))
+        before = {member: await announced(book / member) for member in members}
+        await serves(list(before.values()))
+        for member in ("n2", "n3"):
+            processes[member].kill()
+            await asyncio.to_thread(processes[member].wait)
+            shutil.rmtree(book)
+            processes[member] = stack.enter_context(running(words[member], stdout=subprocess.DEVNULL))
+            await announced(book / member)
+            assert await announced(book / "n1") == before["n1"]
+        processes["n1"].kill()
+        await serves([await announced(book / member) for member in ("n2", "n3")])
 
 
 async def test_without_a_standard_input_there_is_no_owner(tmp_path: Path) -> None:

@@ -295,8 +295,9 @@ async def test_placement_that_does_not_fit(
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("127.0.0.1:1", "Connection refused"),
-        ("ray://head:10001", "must be host:port"),
+        ("127.0.0.1:1", "Connection refused; see that Ray's head runs there (ray status --address=127.0.0.1:1)"),
+        ("nowhere.invalid:6379", "; see that Ray's head runs there"),
+        ("ray://head:10001", "leave out ray://; run this program on a host of the cluster"),
         ("here", "the port is missing; or use auto, or local"),
     ],
 )

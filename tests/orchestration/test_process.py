@@ -151,6 +151,7 @@ NOTICE = "I0000 00:00:1764.1 12 chttp2_transport.cc:1250] ipv4:127.0.0.1:1: Got 
 def test_the_line_that_says_why_is_told_first(tail: str, said: str) -> None:
     how = "exit code 6 (disk error)"
     why = f"{how}: {said}" if said else how
+    why += "; make room" if said == WHY else ""
     assert str(NodeFailed("n1", f"ended before it served: {how}", 6, tail)).splitlines()[0] == (
         f"node n1: ended before it served: {why}"
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -117,7 +119,11 @@ async def test_a_directory_that_was_wiped_hides_no_later_life(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "127.0.0.1:41231", "[]", '{"address": "127.0.0.1:41231"}', '{"address": "x", "epoch": "y"}'],
+    [
+        *("", "{", "[" * 100_000, "127.0.0.1:41231", "[]", '{"address": "127.0.0.1:41231"}'),
+        *('{"address": "x", "epoch": "y"}', '{"address": "127.0.0.1:41231", "epoch": 1e999}'),
+    ],
+    ids=range(8),
 )
 async def test_a_file_that_names_no_address_is_passed_over(tmp_path: Path, text: str) -> None:
     """It may be torn by a power failure, or somebody else's; the next life of its node begins anew."""
@@ -130,3 +136,80 @@ async def test_a_file_that_names_no_address_is_passed_over(tmp_path: Path, text:
         while (found := await news.get()) == {}:
             pass
     assert found == {"n2": ("127.0.0.1:41232", 1)}
+
+
+def content(file: Path) -> str:
+    return file.read_text() if file.is_file() else ""
+
+
+async def appears(file: Path) -> str:
+    """The content of a file, when it has some."""
+    for _ in range(1000):
+        if text := content(file):
+            return text
+        await asyncio.sleep(0.01)
+    raise TimeoutError(file)
+
+
+async def test_a_node_that_runs_on_writes_its_file_again_after_a_wipe(tmp_path: Path) -> None:
+    """A peer that starts later must find it. Peers that know the address see no change."""
+    book, news = tmp_path / "book", asyncio.Queue[Addresses]()
+    AddressDirectory(book, config_of("n1"), news.put_nowait).announce("n1", "127.0.0.1:41230")
+    AddressDirectory(book, config_of("n2"), lambda _: None).announce("n2", "127.0.0.1:41231")
+    before = (book / "n2").read_text()
+    shutil.rmtree(book)
+    assert await appears(book / "n2") == before
+    late: asyncio.Queue[Addresses] = asyncio.Queue()
+    AddressDirectory(book, config_of("n1"), late.put_nowait).announce("n1", "127.0.0.1:41232")
+    async with asyncio.timeout(10):
+        assert await late.get() == {"n2": ("127.0.0.1:41231", 1)}
+        while not news.empty():
+            assert news.get_nowait() in ({}, {"n2": ("127.0.0.1:41231", 1)})
+
+
+async def test_a_node_that_runs_on_replaces_no_file_of_a_later_life(tmp_path: Path) -> None:
+    """The earlier life may find its file missing just before the later one writes."""
+    early = AddressDirectory(tmp_path, config_of("n2"), lambda _: None)
+    early.announce("n2", "127.0.0.1:41231")
+    wipe(tmp_path)
+    AddressDirectory(tmp_path, config_of("n2"), lambda _: None).announce("n2", "127.0.0.1:41232")
+    early._create()
+    assert "127.0.0.1:41232" in (tmp_path / "n2").read_text()
+
+
+async def test_a_directory_that_cannot_be_written_any_more_is_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node goes on, tries again, and loses no news of its peers."""
+    monkeypatch.setattr(AddressDirectory, "INTERVAL_S", 0.01)
+    book, news = tmp_path / "book", asyncio.Queue[Addresses]()
+    AddressDirectory(book, config_of("n1"), news.put_nowait).announce("n1", "127.0.0.1:41230")
+    shutil.rmtree(book)
+    book.write_text("no directory")
+    async with asyncio.timeout(10):
+        for _ in range(5):
+            await news.get()
+    [line] = caplog.messages
+    assert line.startswith(f"--address-book: {book}/n1 is missing and cannot be written: File exists; ")
+    book.unlink()
+    assert "127.0.0.1:41230" in await appears(book / "n1")
+
+
+async def test_a_file_that_could_not_be_written_whole_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would not be missing, so that it would not be written again when there is room."""
+    directory = AddressDirectory(tmp_path, config_of("n1"), lambda _: None)
+    directory.announce("n1", "127.0.0.1:41230")
+    wipe(tmp_path)
+
+    def open_full(path: Path, _: str) -> TextIO:
+        path.touch()
+        return open("/dev/full", "w", encoding="utf-8")  # noqa: PTH123 - Path.open is what is replaced
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_full)
+        directory._restore()
+    assert not (tmp_path / "n1").exists()
+    directory._restore()
+    assert (tmp_path / "n1").exists()

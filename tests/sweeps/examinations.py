@@ -19,7 +19,7 @@ from orchestration.ray_cluster.doctor import (
 
 MS = 1_000_000
 FIRST, SECOND, THIRD = "10.0.0.1", "10.0.0.2", "10.0.0.3"
-CODE = Code({"python": "3.11.7", "raft-lab": "0.1.0", "ray": "2.60.0", "numpy": "2.4.6"}, "0123456789ab", "/code")
+CODE = Code({"python": "3.11.7", "raft-lab": "0.2.0", "ray": "2.60.0", "numpy": "2.4.6"}, "0123456789ab", "/code")
 MACHINE = Machine(
     cpu="a CPU",
     cores=4,

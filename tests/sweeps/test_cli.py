@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sweeps import api, cli
+from sweeps.results import resume_command
 from sweeps.spec import PRESETS
 from tests.sweeps.examinations import FIRST, SECOND, examination, host
 from tests.sweeps.fakes import FakeBackend
@@ -47,7 +49,11 @@ BAD = [
     (["run", "quick", "--nodes", "3"], "sweep: No such option"),
     (["run", "quick", "extra"], "sweep: Got unexpected extra argument"),
     (["rnu"], "sweep: No such command 'rnu'."),
-    (["show", "nothing", "--out", "nowhere"], "sweep: nothing: no run here; `sweep run` makes one below nowhere"),
+    (
+        ["show", "nothing", "--out", "nowhere"],
+        "sweep: nothing: no run here; name the directory of a run, or NAME or NAME/TIME of one below nowhere",
+    ),
+    (["show", "--out", "nowhere"], "sweep: nowhere: no run here; `sweep run` makes one"),
 ]
 
 
@@ -115,7 +121,14 @@ def test_show_says_when_a_run_is_incomplete(backend: FakeBackend, tiny: str, tmp
     assert sweep("run", tiny, "--out", str(tmp_path)).exit_code == 0
     path = (tmp_path / "latest").resolve() / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "complete": False}))
-    assert "incomplete: the run was interrupted" in sweep("show", "tiny", "--out", str(tmp_path)).stdout
+    shown = sweep("show", "tiny", "--out", str(tmp_path)).stdout
+    assert (
+        f"incomplete: the run was interrupted, or it still runs; `{resume_command(path.parent)}` completes it" in shown
+    )
+
+
+def test_the_command_that_resumes_can_be_typed_as_it_is_printed() -> None:
+    assert shlex.split(resume_command(Path("/a b/c's"))) == ["sweep", "resume", "/a b/c's"]
 
 
 def test_plan_runs_nothing(backend: FakeBackend, tmp_path: Path) -> None:

@@ -66,6 +66,21 @@ def test_an_old_run_is_not_resumed(old: Path, spec: str) -> None:
     assert contents(old) == before
 
 
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "incomplete"])
+def test_an_old_run_is_not_said_to_be_resumable(old: Path, lost: bool) -> None:
+    change_manifest(old, complete=lost)
+    if lost:
+        [cell] = read_run(old).cells
+        (cell.path / "result.json").write_text(json.dumps({**cell.result, "status": "infrastructure"}))
+    done = command("show", str(old))
+    assert done.exit_code == 0
+    assert (
+        f"; a run of format 1, and this version writes format {FORMAT}: resume it with the version that began it "
+        "(commit fb2f6f1), or run its spec.yaml anew\n"
+    ) in done.stdout
+    assert "`sweep resume" not in done.stdout
+
+
 @pytest.mark.parametrize("what", ["show", "check", "resume"])
 def test_a_run_of_a_later_version_is_refused(old: Path, what: str) -> None:
     change_manifest(old, format=FORMAT + 1)

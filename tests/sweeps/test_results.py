@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from raft_actor_node.errors import ConfigError
+from sweeps import cli
 from sweeps.grid import Cell, make_cells
 from sweeps.results import CellFiles, RunWriter, csv_row, describe, file_system, find_run, manifest, read_run
 from sweeps.spec import read_source, resolve
 from sweeps.summary import Evidence, summarise
+from sweeps.verdicts import pending
 from tests.sweeps.test_summary import puts
 
 FACTS = manifest(seed=1, command_line=["sweep", "run"], spec_name="tiny", storage_dir="auto")
@@ -29,6 +32,7 @@ def write(writer: RunWriter, cell: Cell, status: str = "ok", reason: str | None 
     ops = puts(100)
     found = {"cell": cell.id, "status": status, "reason": reason, **summarise(Evidence(cell.parameters, ops, ()))}
     late_first = [{"time_ns": 9, "kind": "commit"}, {"time_ns": 3, "kind": "phase"}]
+    found["verdict"] = pending("not checked yet")
     files = CellFiles(ops, late_first, {"faults": []}, {"n1": "line\n"}, {"n1": ["{}", "tor"]}, {"settled": None})
     return writer.write_cell(cell, found, files)
 
@@ -185,9 +189,39 @@ def test_a_damaged_run_is_said_in_one_line(tmp_path: Path) -> None:
         read_run(writer.path)
 
 
+@pytest.mark.parametrize("command", ["show", "check", "history"])
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("manifest.json", "[]", "must be a JSON object, not list"),
+        ("manifest.json", "{", "Expecting property name"),
+        ("manifest.json", '{"format": []}', "format: must be a number"),
+        ("result.json", "{}", "status, verdict missing"),
+        ("result.json", "null", "must be a JSON object, not NoneType"),
+        ("result.json", '{"status": "ok", "verdict": []}', "verdict: must be an object with a verdict"),
+        ("params.json", "{}", "cell, axes, repeat, parameters missing"),
+        ("params.json", "[" * 100_000, "maximum recursion depth exceeded"),
+    ],
+    ids=range(8),
+)
+def test_a_damaged_file_is_named(tmp_path: Path, command: str, name: str, text: str, says: str) -> None:
+    writer = RunWriter.create(tmp_path, "tiny", "", FACTS)
+    folder = write(writer, cells()[0])
+    writer.finish(complete=True, exit_code=0)
+    file = writer.path / name if name == "manifest.json" else folder / name
+    file.write_text(text)
+    done = CliRunner().invoke(cli.main, [command, str(writer.path)])
+    assert done.exit_code == 2
+    [line] = done.output.splitlines()
+    assert line.startswith(f"sweep: {writer.path}: is not a run that can be read: {file}: ")
+    assert says in line
+
+
 def test_a_place_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"^--out .*file: cannot be written: Not a directory$"):
+    with pytest.raises(
+        ConfigError, match=r"^--out .*file: cannot be written: Not a directory; a part of the path is a file: "
+    ):
         RunWriter.create(tmp_path / "file", "tiny", "", FACTS)
 
 
@@ -195,6 +229,7 @@ def test_columns_that_come_later_get_a_place_in_every_row(tmp_path: Path) -> Non
     writer = RunWriter.create(tmp_path, "tiny", "", FACTS)
     first, second = cells()
     nothing: dict[str, Any] = {"cell": first.id, "status": "failed", "reason": "no leader", "metrics": {}}
+    nothing["verdict"] = pending("not checked yet")
     writer.write_cell(first, nothing, CellFiles(None, (), None, {}))
     write(writer, second)
     with (writer.path / "results.csv").open(newline="") as file:

@@ -126,7 +126,7 @@ def test_no_leader_is_no_violation_when_what_a_quorum_ran_on_is_lost(
     assert finding["reason"].startswith("no leader within 1 s at the end")
     assert finding["verdict"] == verdict
     shown = command("show", "tiny", "--out", str(tmp_path)).stdout
-    assert "cells lost what they ran on; `sweep resume` runs them again" in shown
+    assert f"cells lost what they ran on; `sweep resume {path}` runs them again" in shown
 
 
 async def test_a_violation_stands_however_its_cell_ended(tmp_path: Path, judge: FakeJudge) -> None:
@@ -209,7 +209,8 @@ async def test_a_disk_that_is_full_is_the_hosts_and_an_error_of_the_node_is_its_
     assert never.result["status"] == "infrastructure"
     assert disk.result["status"] == "infrastructure"
     assert disk.result["reason"] == (
-        "node n2 on host 10.0.0.3 ended (exit): exit code 6 (disk error): DiskError: n2/log: No space left on device"
+        "node n2 on host 10.0.0.3 ended (exit): exit code 6 (disk error): DiskError: n2/log: No space left on device;"
+        " make room"
     )
     assert broken.result["status"] == "failed", "a bug is not excused by a host that was lost as well"
     assert broken.result["reason"] == "node n3 ended (exit): exit code 7 (invariant broken)"

@@ -1,0 +1,50 @@
+"""Writing a file that the user names: as a whole where that is possible, and never over what is no file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write in place of `path`: "w" for UTF-8 text, "wb" for bytes.
+
+    A regular file, or none, is replaced in one step when the context ends without an error. A symbolic link stays, and
+    what it points to is replaced. Anything else, such as a pipe or a device, is written to directly. Raises OSError;
+    IsADirectoryError for a directory.
+    """
+    target = _replaceable(Path(path))
+    encoding = None if "b" in mode else "utf-8"
+    if target is None:
+        with Path(path).open(mode, encoding=encoding) as file:
+            yield file
+        return
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with partial.open(mode, encoding=encoding) as file:
+            yield file
+        partial.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _replaceable(path: Path) -> Path | None:
+    """The file that a rename may replace: `path` without symbolic links. None when it is no regular file."""
+    target = Path(os.path.realpath(path))
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return target
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    # A link in /proc may lead to a file that has no name any more, or another one.
+    named = stat.S_ISREG(found.st_mode) and target.exists() and target.samefile(path)
+    return target if named else None
