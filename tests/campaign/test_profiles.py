@@ -32,7 +32,8 @@ SITUATIONS = {
     "flaky": ("retries answered",),
     "stale-candidate": ("shorter logs refused",),
 }
-SEEDS = 4
+SEEDS = 40
+"""Seeds that are tried at most: a situation that takes more has become rare."""
 
 
 def test_every_profile_has_a_situation() -> None:
@@ -46,5 +47,6 @@ def test_a_profile_reaches_its_situation(profile: str) -> None:
         result = run_seed(seed, profile=profile)
         assert result.verdict == "ok", result.findings
         reached.update(result.coverage)
-    missing = [situation for situation in SITUATIONS[profile] if not reached[situation]]
-    assert not missing, reached
+        if all(reached[situation] for situation in SITUATIONS[profile]):
+            return
+    pytest.fail(f"after {SEEDS} seeds: {reached}")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from raft_actor_node.__main__ import main
-from raft_actor_node.runtime.gate import Gate
+from raft_actor_node.kv.store import Store
 
 
 def forgets_its_log() -> None:
@@ -22,16 +22,16 @@ def forgets_its_log() -> None:
 
 def reads_from_a_cache() -> None:
     """Answer what was read up to half a second ago once more."""
-    fresh, cache = Gate.get, dict[bytes, tuple[float, bytes | None]]()
+    fresh, cache = Store.get, dict[bytes, tuple[float, bytes | None]]()
 
-    def get(gate: Gate, key: bytes) -> bytes | None:
+    def get(store: Store, key: bytes) -> bytes | None:
         read_s, value = cache.get(key, (0.0, None))
         if time.monotonic() - read_s > 0.5:
-            value = fresh(gate, key)
+            value = fresh(store, key)
             cache[key] = time.monotonic(), value
         return value
 
-    Gate.get = get  # type: ignore[assignment, method-assign]
+    Store.get = get  # type: ignore[method-assign]
 
 
 BUGS = {bug.__name__: bug for bug in (forgets_its_log, reads_from_a_cache)}
