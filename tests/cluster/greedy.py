@@ -90,6 +90,15 @@ def unread_gets(keys: Sequence[bytes]) -> bytes:
     return sent
 
 
+async def acknowledge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Acknowledge the pings and settings of a server, so that it keeps the connection."""
+    while True:
+        length, kind, flags, _ = struct.unpack(">3sBBI", await reader.readexactly(9))
+        payload = await reader.readexactly(int.from_bytes(length, "big"))
+        if kind in (4, 6) and not flags & 1:
+            writer.write(_frame(kind, 1, 0, payload if kind == 6 else b""))
+
+
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
