@@ -46,9 +46,10 @@ def test_a_process_is_left_until_it_ends(before: set[str]) -> None:
 def test_a_daemon_is_left_although_its_parent_is_gone(before: set[str]) -> None:
     pid = int(subprocess.run([sys.executable, "-c", DAEMON, *SLEEP], stdout=subprocess.PIPE, check=True).stdout)
     ticks = start_ticks(pid)
-    while not Path(f"/proc/{pid}/environ").read_bytes():
-        time.sleep(0.01)  # its program has begun, and has no environment yet
     try:
+        # Between exec and the first instruction of its program it has no environment.
+        while start_ticks(pid) and not Path(f"/proc/{pid}/environ").read_bytes():
+            time.sleep(0.01)
         assert pid in processes(before)
     finally:
         assert end_process(pid, ticks)

@@ -219,19 +219,20 @@ async def test_calls_whose_client_does_not_read_give_their_room_to_others(cluste
     host, port = cluster.address(leader).rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port))
     alive = asyncio.create_task(acknowledge(reader, writer))
-    writer.write(unread_gets([b"k"] * 30 + [b"l"] * 200 + [b"m"] * 400 + [b"-"] * 600))
 
     async def held() -> bool:
         return (await cluster.status(leader)).pending_bytes > 47 * MB
 
-    await eventually(held, "unread answers leave less of three quarters of 64 MiB than a put of 1 MiB needs")
-    await kv.put(b"other", b"v" * MB)
-    assert await kv.get(b"other") == b"v" * MB
-    assert not alive.done(), "though the client is still connected"
-    alive.cancel()
-    assert await kv.get(b"k") == b"v" * MB
-    writer.close()
-    await writer.wait_closed()
+    try:
+        writer.write(unread_gets([b"k"] * 30 + [b"l"] * 200 + [b"m"] * 400 + [b"-"] * 600))
+        await eventually(held, "unread answers leave less of three quarters of 64 MiB than a put of 1 MiB needs")
+        await kv.put(b"other", b"v" * MB)
+        assert await kv.get(b"other") == b"v" * MB
+        assert not alive.done(), "though the client is still connected"
+    finally:
+        alive.cancel()
+        writer.close()
+        await writer.wait_closed()
 
     async def settled() -> bool:
         status = await cluster.status(leader)
