@@ -22,8 +22,8 @@ import pytest
 
 from chaos.linearizability import check
 from sweeps.api import CellResult, Run
-from sweeps.histories import history_of
-from sweeps.latency import KINDS, OK
+from sweeps.judge.histories import history_of
+from sweeps.load.operations import KINDS, OK
 from tests.testbed.hosts import ROOT, Host, Testbed
 from tests.testbed.ray_hosts import RayHosts, start_ray
 from tests.testbed.traces import committed, leader, traces

@@ -12,8 +12,8 @@ import pytest
 from chaos.history import History
 from chaos.linearizability import check
 from sweeps.api import CellResult, Run
-from sweeps.grid import show
-from sweeps.histories import history_of
+from sweeps.judge.histories import history_of
+from sweeps.spec.grid import show
 from tests.testbed.hosts import Testbed
 from tests.testbed.ray_hosts import RayHosts, options, sweep
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from sweeps.api import Run
-from sweeps.grid import show
+from sweeps.spec.grid import show
 from tests.testbed.hosts import Testbed
 from tests.testbed.ray_hosts import Done, RayHosts, options, sweep
 

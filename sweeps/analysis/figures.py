@@ -1,0 +1,71 @@
+"""The raw data of a cell, and what nodes and load generators measured about themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sweeps.analysis.latency import MIN_ABOVE, Ints
+from sweeps.load.operations import Operations
+from sweeps.spec.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class NodeFigures:
+    """What a node, or the load generator, measured about itself during the measurement."""
+
+    cpu_share: float | None = None
+    """CPU time per time; 1 is one core."""
+    resident_bytes: int | None = None
+    fsync_us: Sequence[int] = ()
+    loop_lag_us: Sequence[int] = ()
+    round_trip_us: Sequence[int] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Medians, 99th percentiles and maxima, in microseconds."""
+        return {
+            "cpu_share": None if self.cpu_share is None else round(self.cpu_share, 3),
+            "resident_bytes": self.resident_bytes,
+            "fsync_p50_us": percentile(self.fsync_us, 0.5),
+            "fsync_p99_us": percentile(self.fsync_us, 0.99),
+            "loop_lag_p99_us": percentile(self.loop_lag_us, 0.99),
+            "loop_lag_max_us": percentile(self.loop_lag_us, 1.0),
+            "round_trip_p50_us": percentile(self.round_trip_us, 0.5),
+        }
+
+
+@dataclass(frozen=True)
+class CellData:
+    """The raw data of a cell."""
+
+    parameters: Parameters
+    operations: Operations | None
+    """None: no load could begin."""
+    events: Sequence[Mapping[str, Any]]
+    faults_asked: int = 0
+    """Faults in the schedule."""
+    nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
+    loads: Sequence[NodeFigures] = ()
+    """Of each load generator."""
+    notes: Sequence[str] = ()
+    """More flags."""
+    cores: int | None = None
+    """Cores that nodes and load generator share; None when they are on several hosts."""
+    host_busy: float | None = None
+    """Share of that host's CPU time which anything at all used."""
+    clock_error_ms: float = 0.0
+    """By how much times of different hosts may be off; 0 when all read one clock."""
+    phases_s: Mapping[str, float] = field(default_factory=dict)
+    bring_up_s: Mapping[str, float] = field(default_factory=dict)
+    """place, spawn, serving, leader: each from the end of the one before."""
+
+
+def percentile(samples: Sequence[int] | Ints, q: float) -> int | None:
+    """A percentile by the nearest rank; None when fewer than 10 samples are above it, except for the maximum."""
+    count = len(samples)
+    if not count or (q < 1 and count * (1 - q) < MIN_ABOVE):
+        return None
+    return int(np.quantile(np.asarray(samples), q, method="inverted_cdf"))
