@@ -18,8 +18,8 @@ from rich.console import Console
 from orchestration import ClusterPlan
 from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.signals import on_ending_signal
-from sweeps.analysis.latency import Ints, Latencies
 from sweeps.judge.exit_codes import EXIT_INTERRUPTED, ends_with
+from sweeps.load.latencies import Ints, Latencies
 from sweeps.load.operations import Operations
 from sweeps.run.progress import Progress
 from sweeps.show.doctor import Examined, as_json, findings
@@ -38,7 +38,7 @@ from sweeps.store.writer import RunWriter
 if TYPE_CHECKING:
     from sweeps.run.cell import Backend
     from sweeps.run.runner import Life
-    from sweeps.show.live import View
+    from sweeps.run.view import View
 
     class ExaminedBackend(Backend, Examined, Protocol):
         """What brings up clusters, on hosts that can be asked."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sweeps.analysis.latency import Ints
+from sweeps.load.latencies import Ints
 from sweeps.load.operations import Operations
 
 LIVENESS_BOUND = 10

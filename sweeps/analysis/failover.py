@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.analysis.latency import Ints
+from sweeps.load.latencies import Ints
+from sweeps.spec.metrics import STAGES
 
-STAGES = ("detected", "elected", "heard", "committed", "succeeded")
 _SOMETIMES = ("pause", "isolate", "one_way", "partition")
 """Kinds of fault that end the leadership of a node they hit, or not; they did when another node came to lead
 before they were healed, and before the next fault that may end it. A crash always ends it."""

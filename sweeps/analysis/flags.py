@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sweeps.analysis.figures import CellData, percentile
+from sweeps.analysis.cell_data import CellData
+from sweeps.load.figures import percentile
 from sweeps.load.operations import FAIL, UNKNOWN, Operations
 
 _BUSY = 0.9

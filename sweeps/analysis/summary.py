@@ -10,14 +10,13 @@ from typing import Any
 
 from chaos import label
 from sweeps.analysis.availability import availability
-from sweeps.analysis.failover import STAGES, failovers, is_injection
-from sweeps.analysis.figures import CellData, NodeFigures
+from sweeps.analysis.cell_data import CellData
+from sweeps.analysis.failover import failovers, is_injection
 from sweeps.analysis.flags import flags
 from sweeps.analysis.latency import LOWER_BOUNDS, percentiles
+from sweeps.load.figures import NodeFigures
 from sweeps.load.operations import FAIL, KINDS, OK, UNKNOWN, Operations
-
-MIN_FAILOVERS = 10
-"""Of fewer, the 90th percentile would be the maximum."""
+from sweeps.spec.metrics import metrics
 
 
 def summarise(evidence: CellData) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def summarise(evidence: CellData) -> dict[str, Any]:
         }
     if operations is not None:
         result |= _of_operations(operations)
-    result["metrics"] = metrics(result, [each.stages_ms() for each in lost])
+    result["metrics"] = metrics(result)
     result[LOWER_BOUNDS] = [
         f"latency.{kind}.{name}" for kind, found in result.get("latency_ms", {}).items() for name in found[LOWER_BOUNDS]
     ]
@@ -89,41 +88,6 @@ def _of_operations(operations: Operations) -> dict[str, Any]:
             for name, under in windows.items()
         },
     }
-
-
-def metrics(result: Mapping[str, Any], stages: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The numbers of a result by the names that thresholds and columns use; times in milliseconds."""
-    operations = result.get("operations", {})
-    found: dict[str, float | None] = {
-        "throughput": result.get("throughput_per_s"),
-        **{name: operations.get(name) for name in ("ok", "failed", "unknown", "dropped")},
-        "elections": result["elections"]["won"],
-        "campaigns": result["elections"]["started"],
-        "busy": result.get("host_busy"),
-        "faults": result["faults"],
-        "faults_asked": result["faults_asked"],
-        "failovers": len(result["failovers"]),
-        "outage": result.get("longest_gap_ms"),
-    }
-    for stage in STAGES:
-        figures = _of_failovers([each[stage] for each in stages])
-        found |= {f"failover.{stage}.{name}": value for name, value in figures.items()}
-    for kind, values in result.get("latency_ms", {}).items():
-        found |= {f"latency.{kind}.{name}": value for name, value in values.items() if name != LOWER_BOUNDS}
-    return found
-
-
-def _of_failovers(times_ms: Sequence[float | None]) -> dict[str, float | None]:
-    """Median, p90 and maximum, by the nearest rank, of the times in which failovers came to a stage, and how many did.
-    One that never did took longer than any: what falls on it is None. There is no p90 of fewer than 10."""
-    reached = sorted(time for time in times_ms if time is not None)
-
-    def ranked(thousandths: int) -> float | None:
-        rank = -(-len(times_ms) * thousandths // 1000)
-        return reached[rank - 1] if 0 < rank <= len(reached) else None
-
-    p90 = ranked(900) if len(times_ms) >= MIN_FAILOVERS else None
-    return {"median": ranked(500), "p90": p90, "max": ranked(1000), "count": len(reached)}
 
 
 def count_elections(events: Iterable[Mapping[str, Any]], window_ns: tuple[int, int] | None) -> dict[str, int | None]:

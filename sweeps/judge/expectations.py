@@ -13,7 +13,7 @@ from typing import Any
 
 from chaos.verdict import Finding, as_json
 from sweeps.analysis.availability import refutes
-from sweeps.analysis.figures import CellData
+from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.judge.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_UNKNOWN, EXIT_VIOLATED
 from sweeps.load.operations import OK

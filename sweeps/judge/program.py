@@ -47,8 +47,8 @@ from chaos.verdict import (
 from raft_actor_node.core.invariants.liveness import PATIENCE
 from raft_actor_node.units import format_duration
 from sweeps.analysis.availability import late_windows, waiting
-from sweeps.analysis.latency import Mask
 from sweeps.judge.histories import IncompleteHistory, history_of
+from sweeps.load.latencies import Mask
 from sweeps.load.operations import FAIL, NO_READER, OK, UNKNOWN, Operations
 from sweeps.spec.parameters import CheckSettings, Parameters
 from sweeps.store.files import WriteFailed, writing

@@ -26,8 +26,8 @@ from raft_actor_node.client_engine import ClientEngine, Operation, Session
 from raft_actor_node.config import ClientSettings, TransportSettings
 from raft_actor_node.kv.commands import Kind
 from raft_actor_node.patience import Patience
-from sweeps.analysis.latency import Ints, Latencies
 from sweeps.load.draws import Arrivals, Choices
+from sweeps.load.latencies import Ints, Latencies
 from sweeps.load.operations import FAIL, KINDS, OK, UNKNOWN, written_keys
 from sweeps.load.recorder import Recorder, Snapshot
 from sweeps.load.values import CLIENT_SHIFT, ID_BYTES, Values

@@ -53,7 +53,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raft_actor_node.files import replacing
-from sweeps.analysis.latency import Ints, Latencies, Mask, no_times
+from sweeps.load.latencies import Ints, Latencies, Mask, no_times
 
 ATTEMPTS = "attempts"
 """The one column whose values have no bound elsewhere: a client counts retries for as long as its budget lasts."""

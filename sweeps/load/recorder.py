@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.analysis.latency import PERCENTILES, Latencies, to_ms
+from sweeps.load.latencies import Latencies, to_ms
 from sweeps.load.operations import ATTEMPTS, COLUMNS, MOST_ATTEMPTS
+from sweeps.spec.metrics import PERCENTILES
 
 
 class Recorder:

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.analysis.figures import NodeFigures
-from sweeps.analysis.latency import Ints
+from sweeps.load.figures import NodeFigures
 from sweeps.load.generator import LoadResult
+from sweeps.load.latencies import Ints
 from sweeps.load.operations import COLUMNS, GENERATOR, KINDS
 from sweeps.load.values import CLIENT_SHIFT
 

@@ -31,10 +31,11 @@ from orchestration import ClusterPlan, InfrastructureError, NodeFailed, Placemen
 from raft_actor_node.core.invariants.liveness import PATIENCE
 from raft_actor_node.errors import DiskError, OperationError, RaftLabError
 from raft_actor_node.patience import Patience
-from sweeps.analysis.figures import CellData, NodeFigures
-from sweeps.load.group import Clock, Hosting, LoadGroup, Worker, generator_hosts
+from sweeps.analysis.cell_data import CellData
+from sweeps.load.figures import NodeFigures
+from sweeps.load.group import Hosting, LoadGroup, Worker, generator_hosts
 from sweeps.load.operations import NO_READER, Operations
-from sweeps.load.results import GroupResult
+from sweeps.load.results import Clock, GroupResult
 from sweeps.run.progress import Progress
 from sweeps.run.record import NodeDied, Record
 from sweeps.spec.grid import Cell

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.load.recorder import Snapshot
-from sweeps.show.tables import Repeat
 from sweeps.spec.estimate import cell_s, overhead_s
 from sweeps.spec.grid import Cell
+from sweeps.store.reader import Repeat
 
 PHASES = ("boot", "elect", "warm up", "measure", "drain", "inspect", "collect", "check")
 

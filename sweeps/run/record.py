@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestration import InfrastructureError
 from raft_actor_node.errors import RaftLabError
-from sweeps.analysis.figures import CellData
+from sweeps.analysis.cell_data import CellData
 
 
 class NodeDied(RaftLabError):

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raft_actor_node.errors import RaftLabError
-from sweeps.analysis.figures import CellData
+from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.summary import summarise
 from sweeps.judge.checking import judged
 from sweeps.judge.exit_codes import EXIT_INTERRUPTED, ends_with
 from sweeps.judge.expectations import PENDING, exit_code, pending, unmet_expectation, with_verdict
 from sweeps.run.progress import Progress
 from sweeps.run.record import Record
-from sweeps.show.live import View
+from sweeps.run.view import View
 from sweeps.spec.grid import Cell
 from sweeps.store.manifest import file_system
 from sweeps.store.writer import CellFiles, RunWriter, describe

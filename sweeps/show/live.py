@@ -7,7 +7,7 @@ what it measures.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -26,21 +26,6 @@ REFRESH_PER_S = 3
 _BARS = " ▁▂▃▄▅▆▇█"
 _FIXED_LINES = 17
 """Lines of the display that are not rows of the table of results."""
-
-
-class View(Protocol):
-    """A display of a run: a context manager that is told of events."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *exc: object) -> None: ...
-    def note(self, text: str) -> None:
-        """Something a person wants to know now."""
-
-    def cell_done(self, progress: Progress) -> None:
-        """The last of `progress.done` is new."""
-
-    def cell_judged(self, progress: Progress, position: int) -> None:
-        """The one at this position of `progress.done` has got the verdict it waited for."""
 
 
 class PlainView:

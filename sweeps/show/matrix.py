@@ -15,10 +15,12 @@ from rich.text import Text
 from sweeps.analysis.availability import LIVENESS_BOUND
 from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.show.formats import duration, faults
-from sweeps.show.tables import SIMULATED, Repeat, scaled_notes
+from sweeps.show.tables import SIMULATED, scaled_notes
 from sweeps.spec.grid import show
+from sweeps.spec.metrics import METRICS
 from sweeps.spec.parameters import CASE
-from sweeps.spec.thresholds import TIMES, parse_threshold
+from sweeps.spec.thresholds import parse_threshold
+from sweeps.store.reader import Repeat
 
 _NODES = "cluster.nodes"
 _SWITCHES = ("raft.pre_vote", "raft.check_quorum")
@@ -185,7 +187,7 @@ def _signature(params: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) 
 def _value(metric: str, value: float | None, at_least: bool) -> str:
     if value is None:
         return "not measured"
-    return duration(value, at_least) if metric in TIMES else f"{value:,.2f}".rstrip("0").rstrip(".")
+    return duration(value, at_least) if METRICS[metric].is_time else f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def notes(cells: Sequence[Repeat]) -> list[str]:

@@ -16,6 +16,7 @@ from sweeps.judge.expectations import not_checked, verdict_notes
 from sweeps.load.operations import KINDS, Operations, pool
 from sweeps.show.formats import Percentiles, count, duration, faults, percentile, status, verdict
 from sweeps.spec.grid import show
+from sweeps.store.reader import Repeat
 from sweeps.store.results_csv import load_changes
 
 SIMULATED = "simulated: times are those of the simulated world, and say nothing about this machine"
@@ -47,10 +48,6 @@ class Row:
     not_checked: Sequence[str] = ()
     """Checks that were not made in every repeat."""
     simulated: bool = False
-
-
-Repeat = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""params.json and result.json of one cell."""
 
 
 def rows(cells: Sequence[Repeat], arrays: Callable[[str], Operations] | None = None) -> list[Row]:

@@ -1,6 +1,6 @@
 """Conditions on the result of a cell, such as `latency.put.p99: "< 100ms"`.
 
-A metric is a dotted name of a value in the result; times are written with their unit.
+Metrics are those of metrics.py; times are written with their unit.
 
 A percentile may be a lower bound (analysis/latency.py). Such a value meets `> 1s` and `>= 1s` when the bound does. It
 never meets `<` or `<=`: the true value may be above the limit, and a condition that is not known to be met is missed.
@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raft_actor_node.units import parse_duration
-from sweeps.analysis.failover import STAGES
-from sweeps.analysis.latency import PERCENTILES
-from sweeps.load.operations import KINDS
+from sweeps.spec.metrics import METRICS
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -26,31 +24,6 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-TIMES: tuple[str, ...] = (
-    *(f"latency.{kind}.{name}" for kind in ("all", *KINDS) for name in (*PERCENTILES, "max")),
-    *(f"failover.{stage}.{name}" for stage in STAGES for name in ("median", "p90", "max")),
-    "outage",
-)
-"""Metrics that are times. Those of failover are of all failovers of the cell, from the loss of the leader to the stage;
-they are not measured where they fall on one that never came to it, and p90 is not of fewer than 10. `outage` is the
-longest time within the measurement without success."""
-NUMBERS: tuple[str, ...] = (
-    "throughput",
-    "ok",
-    "failed",
-    "unknown",
-    "dropped",
-    "elections",
-    "campaigns",
-    "faults",
-    "faults_asked",
-    "failovers",
-    *(f"failover.{stage}.count" for stage in STAGES),
-    "busy",
-)
-"""Metrics that are numbers. `throughput` is in operations per second. `elections` were won, `campaigns` begun. Of
-`faults_asked` in the schedule, `faults` were put in force. `failovers` are losses of a leader, and the count of a stage
-says after how many of them it was reached. `busy` is the share of the host's CPU time that was used, by anything."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +41,7 @@ class Threshold:
         value = metrics.get(self.metric)
         if value is None:
             return f"{self.metric}: was not measured, so it is not {self.written}"
-        unit = "ms" if self.metric in TIMES else ""
+        unit = "ms" if METRICS[self.metric].is_time else ""
         meets = _COMPARISONS[self.comparison](value, self.limit)
         if self.metric not in lower_bounds:
             return None if meets else f"{self.metric}: {value:g}{unit} is not {self.written}"
@@ -79,15 +52,14 @@ class Threshold:
 
 def parse_threshold(metric: str, condition: Any) -> Threshold:
     """A condition from its text. Raises ValueError with one line."""
-    if metric not in TIMES and metric not in NUMBERS:
-        known = (*TIMES, *NUMBERS)
-        close = [f"{metric}.max"] if f"{metric}.max" in known else difflib.get_close_matches(metric, known, n=1)
+    if metric not in METRICS:
+        close = [f"{metric}.max"] if f"{metric}.max" in METRICS else difflib.get_close_matches(metric, METRICS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"{metric} is not a metric{hint}")
     match = re.fullmatch(r"(<=|>=|<|>)\s*(\S.*)", condition.strip()) if isinstance(condition, str) else None
     if match is None:
         raise ValueError(f"{metric}: {condition!r} is not a condition; write <, <=, > or >= and a limit: '< 100ms'")
-    if metric in TIMES:
+    if METRICS[metric].is_time:
         limit = parse_duration(match[2]) * 1e3
     elif re.fullmatch(r"\d+(\.\d+)?", match[2]):
         limit = float(match[2])

@@ -18,6 +18,9 @@ from sweeps.store.manifest import FORMAT
 _RESULT = ("status", "verdict")
 """What every result.json has, whatever became of the cell."""
 
+Repeat = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""params.json and result.json of one cell."""
+
 
 @dataclass(frozen=True)
 class StoredCell:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.spec.grid import show
-from sweeps.spec.thresholds import TIMES
+from sweeps.spec.metrics import METRICS, column
 from sweeps.store.files import write_text
 
 _CSV_FIRST = ("cell", "repeat", "status", "verdict", "not_checked", "reason", "target", "load_scaled")
@@ -42,8 +42,8 @@ def csv_row(params: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
     row["cluster.nodes"] = params["parameters"]["cluster"]["nodes"]
     row["hosts"] = "; ".join(f"{host} x {count}" for host, count in nodes_by_host(result).items())
     row["chaos"] = result.get("chaos", "")
-    row |= {_csv_name(name): "" if value is None else value for name, value in result.get("metrics", {}).items()}
-    row["lower_bounds"] = "; ".join(_csv_name(name) for name in result.get(LOWER_BOUNDS, ()))
+    row |= {_column(name): "" if value is None else value for name, value in result.get("metrics", {}).items()}
+    row["lower_bounds"] = "; ".join(_column(name) for name in result.get(LOWER_BOUNDS, ()))
     row["flags"] = "; ".join(result.get("flags", ()))
     return row
 
@@ -58,9 +58,5 @@ def load_changes(result: Mapping[str, Any]) -> list[str]:
     return [f"{name} {now}, not {asked}" for name, (asked, now) in (result.get("load_scaled") or {}).items()]
 
 
-def _csv_name(metric: str) -> str:
-    """`latency.put.p99` as a column whose name ends with its unit."""
-    name = metric.replace(".", "_").replace("p99_9", "p99.9")
-    if metric in TIMES:
-        return f"{name}_ms"
-    return f"{name}_per_s" if metric == "throughput" else name
+def _column(metric: str) -> str:
+    return METRICS[metric].column if metric in METRICS else column(metric)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.analysis.latency import Latencies, percentiles
+from sweeps.analysis.latency import percentiles
+from sweeps.load.latencies import Latencies
 from sweeps.load.operations import COLUMNS, FAIL, KINDS, MOST_ATTEMPTS, OK, UNKNOWN, Operations, pool
 from sweeps.load.recorder import Recorder, Snapshot
 

@@ -10,13 +10,14 @@ import pytest
 from chaos import parse_chaos
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.units import WRITTEN
-from sweeps.analysis.failover import STAGES
-from sweeps.analysis.figures import CellData, NodeFigures
-from sweeps.analysis.summary import metrics, summarise
+from sweeps.analysis.cell_data import CellData
+from sweeps.analysis.summary import summarise
 from sweeps.judge.expectations import unmet_expectation
+from sweeps.load.figures import NodeFigures
 from sweeps.load.operations import FAIL, KINDS, OK, UNKNOWN, Operations
+from sweeps.spec.metrics import METRICS, STAGES, metrics
 from sweeps.spec.parameters import ClusterSettings, Parameters
-from sweeps.spec.thresholds import NUMBERS, TIMES, parse_threshold
+from sweeps.spec.thresholds import parse_threshold
 from tests.sweeps.analysis.test_latency import MS, S, operations
 
 CRASH = parse_chaos({"crash": "leader"})
@@ -132,8 +133,13 @@ def figures(result: dict[str, Any], stage: str) -> tuple[float | None, ...]:
 )
 def test_the_figures_of_failovers(times_ms: list[float | None], expected: tuple[float | None, ...]) -> None:
     """Of fewer than 10 the p90 would be the maximum; one that never ended is longer than any."""
-    empty = {"failovers": times_ms, "elections": {"won": 0, "started": 0}, "faults": 0, "faults_asked": 0}
-    found = metrics(empty, [dict.fromkeys(STAGES, time) for time in times_ms])
+    empty = {
+        "failovers": [{f"{stage}_ms": time for stage in STAGES} for time in times_ms],
+        "elections": {"won": 0, "started": 0},
+        "faults": 0,
+        "faults_asked": 0,
+    }
+    found = metrics(empty)
     assert figures({"metrics": found}, "heard") == expected
 
 
@@ -366,7 +372,7 @@ def test_a_metric_that_there_is_not_is_refused_with_the_one_that_was_meant(writt
 
 def test_every_metric_of_a_threshold_is_in_a_result() -> None:
     every_kind = operations(*({"kind": kind, "end_ns": 1} for kind in KINDS.values()))
-    assert set(summarise(evidence(every_kind))["metrics"]) == {*TIMES, *NUMBERS}
+    assert set(summarise(evidence(every_kind))["metrics"]) == set(METRICS)
 
 
 def test_a_small_cluster_is_described_by_its_parameters() -> None:

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from sweeps import cli
-from sweeps.analysis.latency import PERCENTILES
 from sweeps.api import CellResult, Run, Sweep
+from sweeps.spec.metrics import PERCENTILES
 from sweeps.spec.source import read_source
 
 README = Path(__file__).parents[3] / "README.md"

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console, RenderableType
 
 from chaos.verdict import Finding, as_json
-from sweeps.analysis.figures import CellData
-from sweeps.analysis.latency import Latencies
+from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.summary import summarise
 from sweeps.judge.expectations import pending, with_verdict
+from sweeps.load.latencies import Latencies
 from sweeps.load.recorder import Snapshot
 from sweeps.run.progress import PHASES, Progress
 from sweeps.show.formats import clock, duration

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from raft_actor_node.errors import ConfigError
 from sweeps import cli
-from sweeps.analysis.figures import CellData
+from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.summary import summarise
 from sweeps.judge.expectations import pending
 from sweeps.spec.grid import Cell, make_cells

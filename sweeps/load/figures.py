@@ -1,16 +1,15 @@
-"""The raw data of a cell, and what nodes and load generators measured about themselves."""
+"""What nodes and load generators measure about themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sweeps.analysis.latency import MIN_ABOVE, Ints
-from sweeps.load.operations import Operations
-from sweeps.spec.parameters import Parameters
+from sweeps.load.latencies import Ints
+from sweeps.spec.metrics import MIN_ABOVE
 
 
 @dataclass(frozen=True)
@@ -35,32 +34,6 @@ class NodeFigures:
             "loop_lag_max_us": percentile(self.loop_lag_us, 1.0),
             "round_trip_p50_us": percentile(self.round_trip_us, 0.5),
         }
-
-
-@dataclass(frozen=True)
-class CellData:
-    """The raw data of a cell."""
-
-    parameters: Parameters
-    operations: Operations | None
-    """None: no load could begin."""
-    events: Sequence[Mapping[str, Any]]
-    faults_asked: int = 0
-    """Faults in the schedule."""
-    nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
-    loads: Sequence[NodeFigures] = ()
-    """Of each load generator."""
-    notes: Sequence[str] = ()
-    """More flags."""
-    cores: int | None = None
-    """Cores that nodes and load generator share; None when they are on several hosts."""
-    host_busy: float | None = None
-    """Share of that host's CPU time which anything at all used."""
-    clock_error_ms: float = 0.0
-    """By how much times of different hosts may be off; 0 when all read one clock."""
-    phases_s: Mapping[str, float] = field(default_factory=dict)
-    bring_up_s: Mapping[str, float] = field(default_factory=dict)
-    """place, spawn, serving, leader: each from the end of the one before."""
 
 
 def percentile(samples: Sequence[int] | Ints, q: float) -> int | None:
