@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from raft_actor_node.addresses import checked_host
+from raft_actor_node.core.quorum import largest_minority
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.links import LinkRule
 from raft_actor_node.units import WRITTEN, Duration, DurationRange, Range, Size
@@ -255,7 +256,7 @@ def unwise(config: NodeConfig) -> list[str]:
     low, high = config.raft.election_timeout
     if len(config.members) % 2 == 0:
         n = len(config.members)
-        warnings.append(f"members: {n} nodes tolerate {(n - 1) // 2} failures, no more than {n - 1} nodes do")
+        warnings.append(f"members: {n} nodes tolerate {largest_minority(n)} failures, no more than {n - 1} nodes do")
     if round(high - low, 9) <= 0.005:
         warnings.append("raft.election_timeout: a range of 5ms or less leads to split votes")
     if config.raft.rpc_timeout >= low:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.availability import LIVENESS_BOUND
+from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
 from sweeps.grid import show
 from sweeps.latency import LOWER_BOUNDS
 from sweeps.spec import CASE

@@ -9,7 +9,6 @@ How axes become cells is in grid.py.
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import itertools
 import re
@@ -49,6 +48,8 @@ from raft_actor_node.config import (
 from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.links import Probability
+from raft_actor_node.names import node_names
+from raft_actor_node.text import did_you_mean
 from raft_actor_node.units import WRITTEN, Duration, Size
 from sweeps.document import Document, Path, dotted, parse_yaml, split_values
 from sweeps.thresholds import parse_threshold
@@ -297,17 +298,6 @@ def with_value(parameters: Mapping[str, Any], name: str, value: Any) -> dict[str
     return {**parameters, first: new}
 
 
-def suggestion(name: str, known: Sequence[str]) -> str:
-    """`; did you mean ...?` for a mistyped name, or nothing."""
-    leaf = name.rsplit(".", 1)[-1]
-    same_leaf = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == leaf]
-    close = same_leaf or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if not close:
-        leaves = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
-        close = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 @dataclass(frozen=True)
 class Source:
     """A spec as it was written, with the place of each of its values for the messages of errors."""
@@ -354,7 +344,7 @@ def open_source(preset_or_file: str) -> Source:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         names = sorted(file.stem for file in PRESETS.glob("*.yaml"))
-        kind = f"no preset and no file of this name{suggestion(preset_or_file, names)} (presets: {', '.join(names)})"
+        kind = f"no preset and no file of this name{did_you_mean(preset_or_file, names)} (presets: {', '.join(names)})"
         raise ConfigError(f"{preset_or_file}: {kind if is_preset else 'no such file'}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
@@ -397,7 +387,7 @@ def override(source: Source, key: str, value: Any, origin: str) -> Source:
         return Source(data, {**origins, (name,): origin}, source.name)
     if name not in PARAMETER_NAMES and not name.startswith(("load.mix.", "chaos.")):
         known = (*Spec.model_fields, *PARAMETER_NAMES)
-        raise here.error((key,), f"unknown parameter{suggestion(name, known)}")
+        raise here.error((key,), f"unknown parameter{did_you_mean(name, known)}")
     axes = data.get("axes") or {}
     around = [axis for axis in axes if name.startswith(f"{axis}.")] if isinstance(axes, dict) else []
     if around:
@@ -422,7 +412,7 @@ def _only_cases(source: Source, names: Any) -> Source:
     cases = cases if isinstance(cases, dict) else {}
     for name in wanted:
         if name not in cases:
-            raise source.error(("cases",), f"there is no case {name!r}{suggestion(name, list(cases))}")
+            raise source.error(("cases",), f"there is no case {name!r}{did_you_mean(name, list(cases))}")
     data = {**source.data, "cases": {name: cases[name] for name in wanted}}
     for key in ("exclude", "expectations"):
         rules = data.get(key)
@@ -477,11 +467,11 @@ def normal_value(source: Source, name: str, value: Any, path: Path) -> Any:
     if name == CASE and path[0] != "axes":
         cases = source.data.get("cases") or {}
         if value not in cases:
-            raise source.error(path, f"there is no case {value!r}{suggestion(str(value), list(cases))}")
+            raise source.error(path, f"there is no case {value!r}{did_you_mean(str(value), list(cases))}")
         return value
     if name not in PARAMETER_NAMES and not name.startswith("load.mix."):
         raise source.error(
-            path[:-1] if path[0] == "axes" else path, f"unknown parameter{suggestion(name, PARAMETER_NAMES)}"
+            path[:-1] if path[0] == "axes" else path, f"unknown parameter{did_you_mean(name, PARAMETER_NAMES)}"
         )
     raw = with_value(source.data.get("base") or {}, name, value)
     try:
@@ -514,7 +504,7 @@ def _translate(
             value = value[part]
     if first["type"] == "extra_forbidden":
         where = tuple(str(part) for part in path)
-        message = f"unknown parameter{suggestion(dotted(where).removeprefix('base.'), _names_beside(where))}"
+        message = f"unknown parameter{did_you_mean(dotted(where).removeprefix('base.'), _names_beside(where))}"
     else:
         message = _message(first)
     shown = tuple(path) if origin is None or len(path) > 1 else (*path, *name.split("."))
@@ -603,7 +593,7 @@ def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
 
 def cell_warnings(parameters: Parameters) -> list[str]:
     """What is legal about the parameters of a cell and rarely wanted."""
-    members = [f"n{number}" for number in range(1, parameters.cluster.nodes + 1)]
+    members = list(node_names(parameters.cluster.nodes))
     config = NodeConfig(
         cluster_id="cell",
         node_id="n1",

@@ -151,7 +151,7 @@ class RaftNode:
         self._reset_election_timer()
         self._trace("started", index=self.log.last_index, peer=self.voted_for or "")
 
-    # ------------------------------------------------------------------------------------ the door
+    # ------------------------------------------------------------------------------ the door
 
     def step(self, events: Iterable[Event], now: float) -> Effects:
         """Take in all events, in order, then the time; return what must be done.
@@ -288,7 +288,7 @@ class RaftNode:
             progress.last_contact = postponed(progress.last_contact + high) - high
             progress.resend_at = postponed(progress.resend_at)
 
-    # ---------------------------------------------------------------------------------- elections
+    # ------------------------------------------------------------------------------ elections
 
     def _tick(self) -> None:
         now = self._now
@@ -468,7 +468,7 @@ class RaftNode:
         low, high = self.parameters.election_timeout_min, self.parameters.election_timeout_max
         self._deadline = self._now + self._rng.uniform(low, high)
 
-    # -------------------------------------------------------------------------------- replication
+    # ------------------------------------------------------------------------------ replication
 
     def _lead(self) -> None:
         """Send what is due: a heartbeat, what each follower lacks, and a round for waiting reads."""
@@ -643,7 +643,7 @@ class RaftNode:
         if index > self.commit_index and self.log.term_at(index) == self.current_term:
             self.commit_index = index
 
-    # --------------------------------------------------------------------- log, disk, promises
+    # ------------------------------------------------------------------------------ log, disk, promises
 
     def _append(self, terms: Sequence[int], payloads: Sequence[bytes]) -> int:
         first_index = self.log.last_index + 1

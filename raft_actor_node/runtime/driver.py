@@ -180,7 +180,7 @@ class Driver:
         self._new_reads.append(sink)
         self.wake()
 
-    # ------------------------------------------------------------------------------------ a step
+    # ------------------------------------------------------------------------------ a step
 
     def wake(self) -> None:
         """Have a step in the next turn of the loop."""
@@ -319,7 +319,7 @@ class Driver:
             self._events.insert(0, Paused(away_s - self._look_s))
         return now
 
-    # ---------------------------------------------------------------------------------- endings
+    # ------------------------------------------------------------------------------ endings
 
     def _give_up(self) -> None:
         for pending in self._pending:

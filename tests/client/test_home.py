@@ -30,7 +30,7 @@ async def client() -> KVClient:
 
 async def engine() -> ClientEngine:
     made = ClientEngine([NOWHERE], client_id="c", on_done=lambda operations: None)
-    await made.start()
+    made.start()
     return made
 
 

@@ -31,6 +31,7 @@ from raft_actor_node.core import (
 )
 from raft_actor_node.core.invariants.cluster import ClusterInvariants
 from raft_actor_node.core.messages import fault
+from raft_actor_node.names import node_names
 
 ET_MIN, ET_MAX, HEARTBEAT, RPC_TIMEOUT = 0.150, 0.300, 0.050, 0.100
 
@@ -42,7 +43,7 @@ def parameters(**changes: Any) -> RaftParameters:
 
 
 def names(n: int) -> list[str]:
-    return [f"n{i}" for i in range(1, n + 1)]
+    return list(node_names(n))
 
 
 def payload(index: int, term: int) -> bytes:
@@ -181,7 +182,7 @@ class World:
             elif i in self.mail:
                 self.resume(i)
 
-    # ----------------------------------------------------------------------------- clients
+    # ------------------------------------------------------------------------------ clients
 
     def leader(self) -> RaftNode | None:
         """The leader of the highest term among nodes that are up, if that term has one."""
@@ -203,7 +204,7 @@ class World:
         elif node_id in self.nodes:
             self._step(node_id, [event])
 
-    # -------------------------------------------------------------------------------- time
+    # ------------------------------------------------------------------------------ time
 
     def run(self, seconds: float) -> None:
         self.run_until(lambda: False, seconds)

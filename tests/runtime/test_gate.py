@@ -427,7 +427,7 @@ def test_the_session_table_keeps_no_more_than_its_budget() -> None:
     assert stream.errors() == {OK: 4}
 
 
-# ---------------------------------------------------------------------------------------- retries
+# ------------------------------------------------------------------------------ retries
 
 
 def opened(bench: Bench, count: int) -> list[int]:
@@ -599,7 +599,7 @@ def test_many_appends_to_one_key_do_not_make_a_swap_illegal() -> None:
     assert other.errors()[int(ErrorCode.BAD_ARGUMENT)] == 0
 
 
-# ---------------------------------------------------------------------------------------- anything
+# ------------------------------------------------------------------------------ anything
 
 
 KINDS = [Kind.PUT, Kind.GET, Kind.DELETE, Kind.COMPARE_AND_SWAP, Kind.APPEND]
@@ -652,7 +652,7 @@ def _value_bytes(client: Client) -> int:
     return sum(len(answer.value) for answer in client.answers)
 
 
-# ---------------------------------------------------------------------------------------- applying, writing
+# ------------------------------------------------------------------------------ applying, writing
 
 
 def touched(values: dict[bytes, bytes], payload: bytes) -> int:
