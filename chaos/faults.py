@@ -46,10 +46,9 @@ it to end within the interval; it then needs its *_after, which must not be long
 
 from __future__ import annotations
 
-import difflib
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -69,6 +68,7 @@ from pydantic import (
 from chaos.links import SHAPES, Between, Direction, Groups, cut, hubs, separated, touching
 from raft_actor_node.config import NODE_ID_PATTERN, Section
 from raft_actor_node.links import CLIENTS, LinkRule, Probability
+from raft_actor_node.text import did_you_mean
 from raft_actor_node.units import Duration, Size, format_duration, parse_duration
 
 Kind = Literal["crash", "pause", "partition", "isolate", "one_way", "drop", "delay", "bandwidth", "duplicate"]
@@ -83,12 +83,6 @@ SELECTORS: dict[str, int] = {
     "all": 1,
 }
 """The ways to name nodes by their part, and the smallest cluster in which somebody has it."""
-
-
-def suggestion(name: object, known: Iterable[str]) -> str:
-    """`; did you mean ...?` for a mistyped name, or nothing."""
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _moment(value: Any) -> float | Fraction:
@@ -141,7 +135,7 @@ def _shape(value: Any) -> str | Groups:
     if isinstance(value, str) and value in SHAPES:
         return value
     shapes = ", ".join(SHAPES)
-    raise ValueError(f"{value!r} is no partition{suggestion(value, SHAPES)} (allowed: {shapes}, or a list of groups)")
+    raise ValueError(f"{value!r} is no partition{did_you_mean(value, SHAPES)} (allowed: {shapes}, or a list of groups)")
 
 
 def _lists(value: Any) -> Any:
@@ -180,7 +174,7 @@ class Item(Section):
         allowed = cls.model_fields
         unknown = [key for key in data if key not in allowed] if isinstance(data, dict) else []
         if unknown:
-            hint = suggestion(unknown[0], allowed)
+            hint = did_you_mean(unknown[0], allowed)
             raise ValueError(f"unknown key {unknown[0]!r}{hint} (allowed: {', '.join(allowed)})")
         return data
 
@@ -434,7 +428,7 @@ def _kinds(value: Any) -> Any:
         raise ValueError(f"{value!r} is not a list of kinds (allowed: {', '.join(FAULTS)})")
     for kind in value:
         if str(kind) not in FAULTS:
-            raise ValueError(f"{kind!r} is no kind of fault{suggestion(kind, FAULTS)} (allowed: {', '.join(FAULTS)})")
+            raise ValueError(f"{kind!r} is no kind of fault{did_you_mean(kind, FAULTS)} (allowed: {', '.join(FAULTS)})")
     return value
 
 
@@ -480,7 +474,7 @@ def _one_item(value: Any) -> Any:
         raise ValueError(f"{value!r} is no fault; write none or a mapping, as {{crash: leader}} (kinds: {allowed})")
     named = [key for key in value if key in _KINDS]
     if not named:
-        close = next((text for key in value if (text := suggestion(key, _KINDS))), "")
+        close = next((text for key in value if (text := did_you_mean(key, _KINDS))), "")
         raise ValueError(f"no kind of fault among {', '.join(map(str, value)) or 'no keys'}{close} (kinds: {allowed})")
     if len(named) > 1:
         raise ValueError(f"{' and '.join(named)} in one mapping; write a list of one mapping each")

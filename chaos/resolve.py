@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import TypeVar
 
-from chaos.faults import SELECTORS, Fault, LinkFault, MessageFault, Partition, format_moment, suggestion
-from chaos.links import SHAPES, Groups, majority, minority
+from chaos.faults import SELECTORS, Fault, LinkFault, MessageFault, Partition, format_moment
+from chaos.links import SHAPES, Groups
+from raft_actor_node.core.quorum import largest_minority, quorum_size
 from raft_actor_node.links import CLIENTS
+from raft_actor_node.text import did_you_mean
 
 F = TypeVar("F", bound=Fault)
 
@@ -32,7 +34,7 @@ def refusal(fault: Fault, nodes: Sequence[str]) -> str:
             return f"{field}: {where} needs at least {needed} nodes, the cluster has {n}"
     unknown = [node for node in fault.ids if node not in nodes]
     if unknown:
-        hint = suggestion(unknown[0], (*nodes, *(() if isinstance(fault, Partition) else SELECTORS)))
+        hint = did_you_mean(unknown[0], (*nodes, *(() if isinstance(fault, Partition) else SELECTORS)))
         return f"{field}: the cluster has no node {unknown[0]!r}{hint} (nodes: {', '.join(nodes)})"
     if isinstance(fault, Partition) and isinstance(where, tuple) and len(fault.ids) < n:
         return f"{field}: {', '.join(node for node in nodes if node not in fault.ids)} in no group"
@@ -65,8 +67,8 @@ def _select(selector: str, nodes: Sequence[str], leader: str | None, rng: Random
         "follower": lambda: [rng.choice(others)],
         "followers": lambda: others,
         "one": lambda: [rng.choice(nodes)],
-        "minority": lambda: rng.sample(nodes, minority(len(nodes))),
-        "majority": lambda: rng.sample(nodes, majority(len(nodes))),
+        "minority": lambda: rng.sample(nodes, largest_minority(len(nodes))),
+        "majority": lambda: rng.sample(nodes, quorum_size(len(nodes))),
         "all": lambda: nodes,
     }
     chosen = choose[selector]()

@@ -20,7 +20,7 @@ from chaos.links import SHAPES
 from chaos.resolve import names_leader
 from chaos.statuses import Status, broken_rules, link_fault, touched, without_quorum
 from raft_actor_node.core.invariants.history import History, Summary
-from raft_actor_node.core.invariants.liveness import PATIENCE
+from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
 from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.errors import DataCorrupt, InvariantViolated
 from raft_actor_node.links import CLIENTS
@@ -288,7 +288,7 @@ def judge_liveness(
     last fault was healed, or the load began; `asked_ns`: from when on somebody looked for one at the end, and
     `found_ns`: when it was found; `end_ns`: until when somebody looked. Unknown when that was too short.
     """
-    limit_s = PATIENCE * election_timeout_max_s + 2 * clock_error_s
+    limit_s = LIVENESS_BOUND * election_timeout_max_s + 2 * clock_error_s
     first_ns = min((sign for sign in signs_ns if calm_ns <= sign <= end_ns), default=None)
     looks = [(calm_ns, first_ns, "after the faults")]
     if asked_ns is not None:

@@ -50,6 +50,7 @@ from raft_actor_node.config import (
 )
 from raft_actor_node.errors import ConfigError, OperationError
 from raft_actor_node.links import LinkRule
+from raft_actor_node.names import node_names
 from raft_actor_node.patience import Patience
 from raft_actor_node.pb import inspection_pb2
 
@@ -124,7 +125,9 @@ class RayCluster:
         self.bring_up_times: BringUp
         self._backend = backend
         self._home = Home("a RayCluster")
-        self._nodes = {f"n{i}": _Node(f"n{i}", worker) for i, worker in enumerate(workers, 1)}
+        self._nodes = {
+            name: _Node(name, worker) for name, worker in zip(node_names(len(workers)), workers, strict=True)
+        }
         self._links: tuple[LinkRule, ...] = ()
         self._clients: list[KVClient] = []
         self._scout: KVClient | None = None

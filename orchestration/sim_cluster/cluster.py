@@ -27,6 +27,7 @@ from raft_actor_node.client_engine import ClientEngine
 from raft_actor_node.config import CallForm, ClientSettings, NodeConfig
 from raft_actor_node.core import Role
 from raft_actor_node.links import LinkRule
+from raft_actor_node.names import node_names
 from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.runtime.node import Parts, exit_code
 
@@ -74,7 +75,7 @@ class SimCluster:
         watched = Clockwork() if observer is None else Observers(Clockwork(), observer)
         self._world = World(loop, seed, network, Story(loop, keep=story), watched, parts or Parts())
         self._boot_stream, self._power_stream = self._world.stream("boot"), self._world.stream("power")
-        members = [f"n{number}" for number in range(1, plan.nodes + 1)]
+        members = list(node_names(plan.nodes))
         for node_id in members:
             config = NodeConfig(
                 cluster_id=self.cluster_id,

@@ -44,7 +44,8 @@ from chaos.verdict import (
     leader_signs_ns,
     parse_trace,
 )
-from raft_actor_node.core.invariants.liveness import PATIENCE
+from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
+from raft_actor_node.names import node_names
 from raft_actor_node.units import format_duration
 from sweeps.analysis.availability import late_windows, waiting
 from sweeps.judge.histories import IncompleteHistory, history_of
@@ -102,7 +103,7 @@ class _Judge:
         self._folder, self._checks = folder, checks
         self._cell: StoredCell = read_cell(folder)
         self._parameters = Parameters.model_validate(self._cell.params["parameters"])
-        self._nodes = tuple(f"n{number}" for number in range(1, self._parameters.cluster.nodes + 1))
+        self._nodes = node_names(self._parameters.cluster.nodes)
         self._omitted: list[str] = []
         """Parts of checks that were not made."""
 
@@ -435,7 +436,7 @@ class _Judge:
     def _undisturbed(self, times: Any) -> Mask:
         """Whether moments lie outside of faults, and of the time in which a cluster may recover from them."""
         assert self._operations is not None
-        recovery_ns = int(PATIENCE * self._longest_timeout_s * 1e9)
+        recovery_ns = int(LIVENESS_BOUND * self._longest_timeout_s * 1e9)
         calm = np.ones(len(times), np.bool_)
         for begin, end in self._operations.fault_ns.tolist():
             calm &= (times < begin) | (times - recovery_ns >= end)

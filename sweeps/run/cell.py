@@ -28,7 +28,7 @@ import psutil
 
 from chaos import FaultEvent, NotHealed, Target, fault_windows, plan, ran, run
 from orchestration import ClusterPlan, InfrastructureError, NodeFailed, PlacementRefused
-from raft_actor_node.core.invariants.liveness import PATIENCE
+from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
 from raft_actor_node.errors import DiskError, OperationError, RaftLabError
 from raft_actor_node.patience import Patience
 from sweeps.analysis.cell_data import CellData
@@ -345,7 +345,7 @@ class CellRun:
         """Wait, within bounds, until a leader leads and all nodes have applied the same; then ask for their states
         at the highest index that all have applied."""
         self._enter("inspect")
-        bound_s = min(max(PATIENCE * self._parameters.raft.election_timeout[1], _SETTLE_LEAST_S), _SETTLE_MOST_S)
+        bound_s = min(max(LIVENESS_BOUND * self._parameters.raft.election_timeout[1], _SETTLE_LEAST_S), _SETTLE_MOST_S)
         begin_ns = self._now_ns()
         leader_ns = None
         async with Patience(bound_s / self._parameters.slowest_clock, interrupt=False) as patience:

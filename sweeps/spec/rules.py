@@ -10,6 +10,7 @@ from chaos.faults import Crash, Fault, Isolate, Pause, moment_s
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.config import NodeConfig, static_faults, unwise
 from raft_actor_node.core.quorum import quorum_size
+from raft_actor_node.names import node_names
 from sweeps.spec.parameters import Parameters
 
 
@@ -57,7 +58,7 @@ def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
 
 def cell_warnings(parameters: Parameters) -> list[str]:
     """What is legal about the parameters of a cell and rarely wanted."""
-    members = [f"n{number}" for number in range(1, parameters.cluster.nodes + 1)]
+    members = list(node_names(parameters.cluster.nodes))
     config = NodeConfig(
         cluster_id="cell",
         node_id="n1",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from raft_actor_node.links import LinkRule
+from raft_actor_node.names import node_names
 
 
 class _VirtualSelector(selectors.SelectSelector):
@@ -53,7 +54,7 @@ class FakeTarget:
     """Notes (time in seconds since the first call, what, whom) and does what one tells it to do wrong."""
 
     def __init__(self, n: int = 5) -> None:
-        self.node_ids = tuple(f"n{i}" for i in range(1, n + 1))
+        self.node_ids = node_names(n)
         self.leads: str | None = "n1"
         self.calls: list[tuple[float, str, tuple[str, ...]]] = []
         self.down: set[str] = set()

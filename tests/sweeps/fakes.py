@@ -18,6 +18,7 @@ from orchestration.sim_cluster import SimLoop
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError
 from raft_actor_node.kv.commands import Kind
+from raft_actor_node.names import node_names
 from tests.sweeps.examinations import examination, host
 
 MS = 1_000_000
@@ -47,7 +48,7 @@ class FakeEngine:
         self.silent = False
         self.closed = False
 
-    async def start(self) -> None:
+    def start(self) -> None:
         pass
 
     async def open_sessions(self, count: int) -> list[Session]:
@@ -148,7 +149,7 @@ class FakeCluster:
 
     def __init__(self, plan: ClusterPlan, now_ns: Callable[[], int]) -> None:
         self.plan, self.now_ns = plan, now_ns
-        self.node_ids = tuple(f"n{number}" for number in range(1, plan.nodes + 1))
+        self.node_ids = node_names(plan.nodes)
         self.addresses = FakeBook()
         self.bring_up_times = SimpleNamespace(place_s=0.1, spawn_s=0.2, serving_s=0.3, leader_s=None)
         self.unexpected_exits: list[str] = []

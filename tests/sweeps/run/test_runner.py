@@ -16,6 +16,7 @@ from rich.console import Console
 
 from orchestration import InfrastructureError, NodeFailed, PlacementRefused
 from orchestration.sim_cluster import run_virtual
+from raft_actor_node.names import node_names
 from sweeps.api import Run, Sweep, make_view
 from sweeps.load.operations import OK
 from sweeps.run.cell import read_trace
@@ -391,7 +392,7 @@ async def test_every_different_placement_is_asked_for_once_and_the_hosts_are_tol
     for cell in read_run(path).cells:
         nodes = cell.params["parameters"]["cluster"]["nodes"]
         place = {"host": "10.0.0.1", "hostname": "here"}
-        assert cell.result["placement"] == {f"n{i}": place for i in range(1, nodes + 1)}
+        assert cell.result["placement"] == dict.fromkeys(node_names(nodes), place)
 
 
 async def test_a_backend_that_cannot_be_reached_ends_the_run(tmp_path: Path) -> None:
