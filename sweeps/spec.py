@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from chaos import BadChaos, ChaosSpec, parse_chaos, plan
-from chaos.faults import Crash, Fault, Isolate, Pause, moment_s
+from chaos.faults import Fault, moment_s
 from orchestration.plan import OnHosts, Placement
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node import config as node_config
@@ -595,7 +595,7 @@ def longest_outage_s(parameters: Parameters) -> float:
 def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
     """How long no operation can succeed because of a fault, whoever leads."""
     many = fault.where in ("majority", "all", "followers") or len(fault.ids) >= quorum_size(parameters.cluster.nodes)
-    if parameters.expect != "unavailable" and not (isinstance(fault, (Crash, Pause, Isolate)) and many):
+    if parameters.expect != "unavailable" and not (fault.disables and many):
         return 0.0
     measure_s = parameters.phases.measure
     return measure_s if fault.lasts is None else moment_s(fault.lasts, measure_s)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from chaos import label
+from chaos.faults import FAULTS
 from sweeps.availability import availability, refutes
 from sweeps.failover import STAGES, failovers, is_injection
 from sweeps.latency import FAIL, KINDS, LOWER_BOUNDS, MIN_ABOVE, OK, UNKNOWN, Ints, Operations, percentiles
@@ -223,7 +224,8 @@ def flags(evidence: Evidence) -> list[str]:
         found.append(f"load generator: {busiest:.0%} of a core{which}")
     # A stall of half the gap between a heartbeat and the shortest timeout is where false elections begin.
     bearable_us = max(raft.heartbeat_interval, raft.election_timeout[0] - raft.heartbeat_interval) * 1e6 / 2
-    paused = {node for event in evidence.events if event["kind"] == "pause" for node in event["nodes"]}
+    suspending = [kind for kind, fault in FAULTS.items() if fault.suspends()]
+    paused = {node for event in evidence.events if event["kind"] in suspending for node in event["nodes"]}
     stalls = {name: max(each.loop_lag_us, default=0) for name, each in evidence.nodes.items() if name not in paused}
     writes = {name: _percentile(each.fsync_us, 0.99) for name, each in evidence.nodes.items()}
     for name, worst_us in sorted(stalls.items(), key=lambda item: -item[1])[:1]:
