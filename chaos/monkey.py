@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from chaos.events import FaultEvent
 from chaos.faults import Effect, Fault
 from chaos.faults.base import Table, Undo
+from chaos.faults.inside import compose_inside
 from chaos.links import compose
 from chaos.schedule import Schedule, tidy_s
 from chaos.spec import BadChaos
@@ -199,6 +200,12 @@ class _Monkey:
         faults = [active for active in self.active.values() if active is not but and self._effect(active).undo]
         return {node for active in faults for node in active.nodes}
 
+    def _holders(self, nodes: Sequence[str]) -> str:
+        """Return in words which faults hold these nodes."""
+        faults = [active.fault for active in self.active.values() if set(active.nodes).intersection(nodes)]
+        others = dict.fromkeys(fault.kind for fault in faults if not fault.silences and fault.effect(self.nodes).undo)
+        return f"down because of {' and '.join(others)}, or about to be" if others else "crashed or paused already"
+
     def _lasts_s(self, index: int) -> float:
         """For how long a fault was to be in force, at most until the end of the schedule."""
         fault, end_s = self.schedule.faults[index], self.schedule.duration_s
@@ -232,12 +239,12 @@ class _Monkey:
             return self._skip(index, fault, too_late)
         fault = fault.timed(tidy_s(min(self._elapsed_s(), end_s - 1e-6)), lasts_s)  # what ran can be run again
         nodes = fault.ids
-        if fault.effect(self.nodes).strike:
+        if fault.effect(self.nodes).undo:
             held = self._held()
             nodes = tuple(node for node in nodes if node not in held)
             if not nodes:
-                return self._skip(index, fault, "crashed or paused already")
-            fault = fault.on(nodes)
+                return self._skip(index, fault, self._holders(fault.ids))
+            fault = fault.placed(nodes)
         # In force from here on: a call that fails or is cancelled may still have had its effect.
         active = self.active[index] = _Active(fault, nodes, end_s, preparing=fault.prepares_s > 0)
         begin_ns = self.clock.now_ns()
@@ -299,8 +306,12 @@ class _Monkey:
     async def _set_table(self, table: Table, changed: _Active | None = None) -> _Outcome:
         effects = [self._effect(active) for active in self.active.values() if not active.ending]
         rules = compose(effect.links for effect in effects if effect.links is not None)
-        call = {"links": lambda: self.target.set_links(rules)}[table]
-        return await self._call_tables((table,), call, changed)
+        inside = compose_inside(effect.inside for effect in effects if effect.inside is not None)
+        call: dict[Table, Callable[[], Awaitable[Applied | None]]] = {
+            "links": lambda: self.target.set_links(rules),
+            "inside": lambda: self.target.set_node_faults(inside),
+        }
+        return await self._call_tables((table,), call[table], changed)
 
     async def _call_tables(
         self, tables: Sequence[Table], call: Callable[[], Awaitable[Applied | None]], changed: _Active | None = None
@@ -368,11 +379,11 @@ class _Monkey:
         self._record(index, "heal", active.fault, active.heal_at_s, outcome)
 
     async def _heal_everything(self) -> None:
-        # Paused nodes first: they cannot take a table. Tables before crashed nodes, which start with the
+        # Paused nodes first: they cannot take a table. Tables before nodes that are down, which start with the
         # tables in force. Once more for those that missed it.
         await self._bring_all_back("resume")
-        await self._heal_tables()
-        await self._bring_all_back("restart")
+        healed = await self._heal_tables()
+        await self._bring_all_back("restart", healed)
         if self._missed_tables():
             await self._heal_tables()
         if self.active or self._missed_tables():
@@ -381,22 +392,29 @@ class _Monkey:
     def _missed_tables(self) -> bool:
         return any(self.stale.values())
 
-    async def _bring_all_back(self, undo: Undo) -> None:
+    async def _bring_all_back(self, undo: Undo, tables: _Outcome | None = None) -> None:
+        """Bring back what each fault holds. `tables`: how their healing ended, which is the other half of some."""
+
         async def bring_back(index: int) -> None:
-            self._healed(index, await self._bring_back(self.active[index], undo))
+            active = self.active[index]
+            halves = [tables] if tables and self._effect(active).tables else []
+            self._healed(index, _together([*halves, await self._bring_back(active, undo)]))
 
         held = [index for index, active in self.active.items() if self._effect(active).undo == undo and active.nodes]
         await asyncio.gather(*map(bring_back, held))
 
-    async def _heal_tables(self) -> None:
+    async def _heal_tables(self) -> _Outcome | None:
+        """Empty all tables. Faults that hold nodes are not over yet."""
         if not self.stale:
-            return
+            return None
         outcome = await self._call_tables(tuple(self.stale), self.target.heal)
-        lifted = [index for index, active in self.active.items() if self._effect(active).tables]
-        for index in lifted:
-            self._healed(index, outcome)
-        if not lifted:
+        parts = {index: active for index, active in self.active.items() if self._effect(active).tables}
+        for index, active in parts.items():
+            if not (self._effect(active).undo and active.nodes):
+                self._healed(index, outcome)
+        if not parts:
             self._record(None, "heal", None, self.schedule.duration_s, outcome)
+        return outcome
 
     def _not_healed(self) -> str:
         failed = [event for event in self.events if event.action == "heal" and event.error]

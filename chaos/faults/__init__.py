@@ -23,6 +23,7 @@ from pydantic import BeforeValidator, Discriminator, GetCoreSchemaHandler, Tag
 from pydantic_core import CoreSchema
 
 from chaos.faults.base import SELECTORS, Effect, Fault, Item, Proof, format_moment, moment_s
+from chaos.faults.disk import Disk
 from chaos.faults.drawn import Monkey, Replay
 from chaos.faults.link_fault import LinkFault
 from chaos.faults.messages import Bandwidth, Delay, Drop, Duplicate, Isolate, MessageFault, OneWay
@@ -39,6 +40,7 @@ __all__ = [
     "Bandwidth",
     "Crash",
     "Delay",
+    "Disk",
     "Drop",
     "Duplicate",
     "Effect",

@@ -22,6 +22,7 @@ from pydantic import (
 from raft_actor_node.config import NODE_ID_PATTERN, Section
 from raft_actor_node.core.quorum import largest_minority, quorum_size
 from raft_actor_node.links import LinkRule
+from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.text import did_you_mean
 from raft_actor_node.units import format_duration, parse_duration
 
@@ -161,8 +162,8 @@ Strike = Literal["crash", "pause"]
 """A call of a Target that takes processes down."""
 Undo = Literal["restart", "resume"]
 """A call of a Target that brings processes back."""
-Table = Literal["links"]
-"""A table of faults that a Target puts in force as a whole."""
+Table = Literal["links", "inside"]
+"""A table of faults that a Target puts in force as a whole: of links, or inside nodes."""
 
 
 class Proof(NamedTuple):
@@ -182,19 +183,22 @@ class Effect:
 
     links: Sequence[LinkRule] | None = None
     """Its part of the table of link faults. None: it is no fault of links."""
+    inside: Mapping[str, NodeFaults] | None = None
+    """Its part of the table of faults inside nodes. None: it is no fault inside nodes."""
     strike: Strike | None = None
     """What is done to the processes of its nodes when it strikes."""
     undo: Undo | None = None
     """What brings back the processes of its nodes. Until then they are down or stopped, or may be."""
 
     def __post_init__(self) -> None:
-        if self.links is None and self.strike is None:
+        if self.links is None and self.inside is None and self.strike is None:
             raise ValueError("a fault without an effect")
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables in which it has a part."""
-        return () if self.links is None else ("links",)
+        parts: dict[Table, object] = {"links": self.links, "inside": self.inside}
+        return tuple(table for table, part in parts.items() if part is not None)
 
 
 class Fault(Item):
@@ -242,6 +246,11 @@ class Fault(Item):
     @abstractmethod
     def disables(self) -> bool:
         """Whether its nodes take no part in any quorum while it lasts."""
+
+    @property
+    @abstractmethod
+    def exit_code(self) -> int | None:
+        """The exit code with which its nodes may end while it lasts, which proves that it struck; None: they do not."""
 
     @classmethod
     @abstractmethod
@@ -300,7 +309,7 @@ class Fault(Item):
         """Return the same fault, once, at a certain time."""
         return self.model_copy(update={"at": at_s, "every": None, self.end_key: lasts_s})
 
-    def on(self, where: tuple[Any, ...]) -> Self:
+    def placed(self, where: tuple[Any, ...]) -> Self:
         """Return the same fault in a certain place."""
         return self.model_copy(update={self.nodes_key: where})
 
@@ -342,7 +351,7 @@ class Fault(Item):
         `leader` may be None unless the fault needs the leader.
         """
         where = self.where
-        return self.on(_select(where, nodes, leader, rng)) if isinstance(where, str) else self
+        return self.placed(_select(where, nodes, leader, rng)) if isinstance(where, str) else self
 
     def where_in_words(self) -> str:
         """Return the selector or the node ids."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from chaos.faults.base import Effect, Fault, Moment, Proof
 from raft_actor_node.links import LinkRule
@@ -18,6 +19,7 @@ class LinkFault(Fault):
     end_key = "heal_after"
     silences = False
     begins_life = "never"
+    exit_code: ClassVar[None] = None
 
     heal_after: Moment | None = None
 

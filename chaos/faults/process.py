@@ -17,6 +17,7 @@ class ProcessFault(Fault):
     proof: ClassVar[tuple[Proof, ...]] = ()
     silences = True
     disables: ClassVar[bool] = True
+    exit_code: ClassVar[None] = None
 
     @abstractmethod
     def effect(self, nodes: Sequence[str], *, preparing: bool = False) -> Effect:

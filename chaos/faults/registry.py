@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chaos.faults.base import Fault
+from chaos.faults.disk import Disk
 from chaos.faults.messages import Bandwidth, Delay, Drop, Duplicate, Isolate, OneWay
 from chaos.faults.partition import Partition
 from chaos.faults.process import Crash, Pause
@@ -20,6 +21,7 @@ FAULTS: dict[str, type[Fault]] = {
         Delay,
         Bandwidth,
         Duplicate,
+        Disk,
     )
 }
 """Every kind of fault by its name."""
