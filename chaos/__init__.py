@@ -1,6 +1,6 @@
 """Faults as data, schedules of faults, and the monkey that carries them out.
 
-    spec = parse_chaos({"crash": "leader", "at": "1/3", "restart_after": "2s"})   # grammar: chaos/faults.py
+    spec = parse_chaos({"crash": "leader", "at": "1/3", "restart_after": "2s"})   # grammar: chaos/faults/
     schedule = plan(spec, duration_s=10.0, nodes=cluster.node_ids, seed=42)       # pure
     events = await run(cluster, schedule)                                         # acts, and always heals
     ran(schedule, events).save("schedule.json")                                   # {replay: schedule.json}

@@ -15,15 +15,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from chaos.faults import Partition
-from chaos.links import SHAPES
-from chaos.resolve import names_leader
-from chaos.statuses import Status, broken_rules, link_fault, touched, without_quorum
+from chaos.faults import Proof, fault_kind
+from chaos.statuses import Status, broken_rules, fault_of, touched, without_quorum
 from raft_actor_node.core.invariants.history import History, Summary
 from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
 from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.errors import DataCorrupt, InvariantViolated
-from raft_actor_node.links import CLIENTS
 
 Verdict = Literal["ok", "violated", "unknown"]
 _WORST_FIRST: tuple[Verdict, ...] = ("violated", "unknown", "ok")
@@ -38,8 +35,6 @@ LEAST_INJECTED = 0.9
 """With a smaller share of the faults of a kind put in force, other chaos took place than was asked for."""
 MOST_NOT_STARTED = 0.05
 """With a larger share of operations that could not be started, another load was offered than was asked for."""
-_TOUCH = {"drop": "dropped", "duplicate": "duplicated", "partition": "cut", "isolate": "cut", "one_way": "cut"}
-"""What a fault of links does to messages, as nodes count it; all others delay them."""
 _ROLES = ("became_", "started")
 _SHOWN = 5
 
@@ -450,28 +445,37 @@ def _outage_doubts(outage: Outage) -> Iterator[str]:
 
 def _not_in_force(event: Mapping[str, Any], evidence: Evidence) -> str:
     """Why it is doubtful that a fault was in force and did anything; empty when it was and did."""
-    kind = event["kind"]
     if event["action"] == "skip":
         return f"was skipped: {event.get('detail', '').rpartition('; ')[2]}"
     last = _last_stage(event, evidence.faults)
     for stage, when in ((event, ""), (last or event, " in its second stage")):
         if stage.get("took_effect", True) is False:
             return f"did not take effect{when}: {stage.get('error') or 'no reason given'}"
-    if kind in ("crash", "pause"):
+    fault = fault_of(event)
+    proofs = fault_kind(event["kind"]).proof if fault is None else fault.counters
+    if not proofs:
         known = event.get("took_effect", True)
         return "" if known else f"may not have taken effect: {event.get('error') or 'no reason given'}"
-    name = _TOUCH.get(kind, "delayed")
-    count = touched(last, evidence.faults, evidence.nodes, evidence.statuses, name) if last is not None else 0
-    if count is None:
-        return f"may have done nothing: no node told how many messages were {name}"
-    return "" if count else f"did nothing: no message was {name}" if last is not None else "had no second stage"
+    return "had no second stage" if last is None else _unproven(last, proofs, evidence)
+
+
+def _unproven(event: Mapping[str, Any], proofs: Sequence[Proof], evidence: Evidence) -> str:
+    """Why no counter shows that a fault did anything; empty when one does."""
+    told = evidence.faults, evidence.nodes, evidence.statuses
+    counts = {proof: touched(event, *told, proof.counter) for proof in proofs}
+    if any(counts.values()):
+        return ""
+    [proof, *_] = [proof for proof, count in counts.items() if count is not None] or proofs
+    if counts[proof] is None:
+        return f"may have done nothing: no node told how many {proof.subject}s were {proof.touched}"
+    return f"did nothing: no {proof.subject} was {proof.touched}"
 
 
 def _last_stage(event: Mapping[str, Any], faults: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The event that put a fault in force as a whole: of a partition of two stages its second one, None when it never
     came."""
-    fault = link_fault(event)
-    if not isinstance(fault, Partition) or not fault.behind_s:
+    fault = fault_of(event)
+    if fault is None or not fault.prepares_s:
         return event
     later = (each for each in faults if each["action"] == "advance" and each.get("index") == event.get("index"))
     return next(later, None)
@@ -479,32 +483,17 @@ def _last_stage(event: Mapping[str, Any], faults: Iterable[Mapping[str, Any]]) -
 
 def _missed(event: Mapping[str, Any], evidence: Evidence, roles: Sequence[Mapping[str, Any]]) -> str:
     """Why a fault that was aimed by where the leader is missed; empty when it hit, or nothing traces who led."""
-    aim = evidence.aims.get(event.get("index", -1), "")
-    if not names_leader(aim):
+    aim, kind = evidence.aims.get(event.get("index", -1), ""), fault_kind(event["kind"])
+    if not aim or not kind.seeks_leader(aim):
         return ""
     if "there was no leader" in event.get("detail", ""):
         return f"was aimed at {aim}, and there was no leader"
     leader = leader_at(roles, (_last_stage(event, evidence.faults) or event)["time_ns"])
-    if roles and (leader is None or not _hit(event, aim, leader)):
+    fault = fault_of(event)
+    where = event["nodes"] if fault is None else fault.where
+    if roles and (leader is None or not kind.found_leader(aim, where, leader)):
         return f"was aimed at {aim}, and {leader or 'nobody'} led by then"
     return ""
-
-
-def _hit(event: Mapping[str, Any], aim: str, leader: str) -> bool:
-    """Whether a fault found the leader where it should be: among its nodes or not, or in groups of the same sizes as
-    the shape of a partition has it in."""
-    if aim not in SHAPES:
-        return (leader in event["nodes"]) == (aim == "leader")
-    groups = [[node for node in group if node != CLIENTS] for group in (event.get("fault") or {}).get("partition", ())]
-    members = sorted({node for group in groups for node in group})
-    shape = SHAPES[aim]
-    place = 0 if shape.leader == "first" else -1
-    return _sizes(groups, leader) == _sizes(shape.groups(members), members[place])
-
-
-def _sizes(groups: Iterable[Sequence[str]], node: str) -> list[int]:
-    """The sizes of the groups that a node is in: its part in a partition, whatever the nodes are called."""
-    return sorted(len(group) for group in groups if node in group)
 
 
 def _named(event: Mapping[str, Any]) -> str:

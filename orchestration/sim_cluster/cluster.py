@@ -28,6 +28,7 @@ from raft_actor_node.config import CallForm, ClientSettings, NodeConfig
 from raft_actor_node.core import Role
 from raft_actor_node.links import LinkRule
 from raft_actor_node.names import node_names
+from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.runtime.node import Parts, exit_code
 
@@ -294,6 +295,10 @@ class SimCluster:
     async def heal(self) -> Applied:
         """Remove every link fault."""
         return await self.set_links(())
+
+    async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied:
+        """Put this whole table of faults inside nodes in force. Raises NotImplementedError: nodes have none yet."""
+        raise NotImplementedError("faults inside nodes cannot be put in force here yet")
 
     # ------------------------------------------------------------------------------ inside
 

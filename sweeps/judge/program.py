@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from chaos.events import NEVER_NS
+from chaos.faults import FAULTS
 from chaos.history import BadHistory, History
 from chaos.linearizability import Violation, check
 from chaos.statuses import Status
@@ -311,16 +312,22 @@ class _Judge:
 
     def _lives(self) -> dict[str, tuple[int, int | None]]:
         """Of each node the fewest and the most lives that it had; nobody knows where killing or starting it failed."""
-        crashes = [event for event in self._faults() if event["kind"] == "crash" and event["action"] != "skip"]
-        exact = not any(event.get("error") or event.get("took_effect", True) is not True for event in crashes)
+        begun = {kind: fault.begins_life for kind, fault in FAULTS.items() if fault.begins_life != "never"}
+        ended = [event for event in self._faults() if event["kind"] in begun and event["action"] != "skip"]
+        exact = not any(event.get("error") or event.get("took_effect", True) is not True for event in ended)
         lives: dict[str, tuple[int, int | None]] = {}
         for node in self._nodes:
             acts = {
-                action: {event["index"] for event in crashes if event["action"] == action and node in event["nodes"]}
+                action: {
+                    (event["index"], event["kind"])
+                    for event in ended
+                    if event["action"] == action and node in event["nodes"]
+                }
                 for action in ("inject", "heal")
             }
-            count = 1 + len(acts["inject"] & acts["heal"])
-            lives[node] = (count if exact else 1, count if exact else None)
+            healed = [begun[kind] for _, kind in acts["inject"] & acts["heal"]]
+            fewest, most = 1 + healed.count("always"), 1 + len(healed)
+            lives[node] = (fewest if exact else 1, most if exact else None)
         return lives
 
     # ------------------------------------------------------------------------------ what they look at

@@ -697,7 +697,7 @@ class _MonkeyClock:
 
 class _Watched:
     """The cluster as the monkey has it. Nodes are asked before they are killed or stopped, and all that answer before
-    a table of link faults takes the place of another: what each table did is the difference of what they counted."""
+    a table of faults takes the place of another: what each table did is the difference of what they counted."""
 
     def __init__(self, cluster: Cluster, note: Callable[[Cluster, Sequence[str]], Awaitable[None]]) -> None:
         self._cluster, self._note = cluster, note
@@ -716,6 +716,10 @@ class _Watched:
     async def set_links(self, rules: Any) -> Any:
         await self._note(self._cluster, self._cluster.node_ids)
         return await self._cluster.set_links(rules)
+
+    async def set_node_faults(self, faults: Any) -> Any:
+        await self._note(self._cluster, self._cluster.node_ids)
+        return await self._cluster.set_node_faults(faults)
 
     async def heal(self) -> Any:
         await self._note(self._cluster, self._cluster.node_ids)

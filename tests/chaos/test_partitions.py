@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from chaos.faults import Drop, Isolate, OneWay, Partition
 from chaos.links import SHAPES, compose, cut, hubs, separated, touching
-from chaos.resolve import resolve
 from raft_actor_node.core.quorum import largest_minority, quorum_size
 from raft_actor_node.links import CLIENTS, LinkRule
 from raft_actor_node.names import node_names
 
 SIZES = range(3, 16)
+resolve = Partition.resolved
 
 
 def visible(n: int, shape: str, seed: int = 0) -> dict[str, set[str]]:
@@ -121,7 +121,7 @@ def test_in_a_constrained_election_only_who_missed_entries_sees_a_quorum(n: int)
     fault = resolve(Partition(partition="constrained-election"), nodes, "n1", Random(0))
     before = {(rule.from_id, rule.to_id) for rule in fault.rules_before(nodes)}
     assert before == {(a, b) for a in nodes for b in nodes if a != b and hub in (a, b)}
-    assert fault.behind_s == 1.0
+    assert fault.prepares_s == 1.0
     assert n - 1 >= quorum_size(n)
 
 
