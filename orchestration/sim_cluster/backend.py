@@ -13,7 +13,7 @@ from orchestration.sim_cluster.observer import Observer
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.client_engine import ClientEngine
 from raft_actor_node.errors import ConfigError
-from raft_actor_node.runtime.node import Parts
+from raft_actor_node.runtime.assembly import Parts
 
 
 class SimTime:

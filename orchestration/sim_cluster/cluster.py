@@ -18,17 +18,18 @@ from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFile
 from orchestration.sim_cluster.client_link import LINKS
 from orchestration.sim_cluster.loop import SimLoop
 from orchestration.sim_cluster.network import Network, NetworkCounters
-from orchestration.sim_cluster.node import KILLED, BootCrash, SimNode, Violation, World, stream
 from orchestration.sim_cluster.observer import Clockwork, Observer, Observers
 from orchestration.sim_cluster.settings import SimSettings
+from orchestration.sim_cluster.sim_node import KILLED, BootCrash, SimNode
 from orchestration.sim_cluster.story import Story
+from orchestration.sim_cluster.world import Violation, World, stream
 from raft_actor_node.client import KVClient
 from raft_actor_node.client_engine import ClientEngine
 from raft_actor_node.config import CallForm, ClientSettings, NodeConfig
 from raft_actor_node.core import Role
 from raft_actor_node.links import LinkRule
 from raft_actor_node.pb import inspection_pb2
-from raft_actor_node.runtime.node import Parts, exit_code
+from raft_actor_node.runtime.assembly import Parts, exit_code
 
 _POLL_S = 0.005
 
@@ -74,6 +75,8 @@ class SimCluster:
         watched = Clockwork() if observer is None else Observers(Clockwork(), observer)
         self._world = World(loop, seed, network, Story(loop, keep=story), watched, parts or Parts())
         self._boot_stream, self._power_stream = self._world.stream("boot"), self._world.stream("power")
+        self.nodes: dict[str, SimNode] = {}
+        """The nodes, for those who want to look inside."""
         members = [f"n{number}" for number in range(1, plan.nodes + 1)]
         for node_id in members:
             config = NodeConfig(
@@ -117,11 +120,6 @@ class SimCluster:
         await self.halt()
 
     # ------------------------------------------------------------------------------ observing
-
-    @property
-    def nodes(self) -> dict[str, SimNode]:
-        """The nodes, for those who want to look inside."""
-        return self._world.nodes
 
     @property
     def node_ids(self) -> tuple[str, ...]:
