@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestration import InfrastructureError, PlacementRefused
+from orchestration.face import Host
 from orchestration.plan import OnHosts
-from orchestration.ray_cluster.placement import Host, host_named
+from orchestration.ray_cluster.placement import host_named
 from sweeps.latency import COLUMNS, GENERATOR, KINDS, Ints, Snapshot
 from sweeps.spec import LoadSettings, Parameters
 from sweeps.summary import NodeFigures

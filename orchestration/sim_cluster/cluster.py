@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from orchestration.address_book import AddressBook
 from orchestration.errors import NodeFailed
+from orchestration.face import Host, HostClock
 from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFiles
 from orchestration.sim_cluster.client_link import LINKS
 from orchestration.sim_cluster.loop import SimLoop
@@ -32,14 +32,8 @@ from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.runtime.assembly import Parts, exit_code
 
 _POLL_S = 0.005
-
-
-@dataclass(frozen=True)
-class SimClock:
-    """How a node's recorded times relate to the driver's: they are the same."""
-
-    offset_ns: int = 0
-    error_ns: int = 0
+SIMULATION = Host("simulation", "simulation", 1.0, is_driver=True)
+"""The one host that there is: the process of the simulation."""
 
 
 class SimCluster:
@@ -322,19 +316,19 @@ class SimCluster:
 class SimWorker:
     """An object that is asked and closed as if it were in a process of its own."""
 
-    host = "simulation"
+    host = SIMULATION
 
-    def __init__(self, held: Any) -> None:
-        self.clock = SimClock()
+    def __init__(self, held: object) -> None:
+        self.clock = HostClock()
         self._held = held
 
-    async def call(self, method: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
+    async def call(self, method: str, *args: object, timeout_s: float | None = None, **kwargs: object) -> Any:
         """Call a method, sync or async, of the object."""
         answer = getattr(self._held, method)(*args, **kwargs)
         return await answer if asyncio.iscoroutine(answer) else answer
 
-    async def compare_clocks(self, *, timeout_s: float = 0.0) -> SimClock:
-        """As it was."""
+    async def compare_clocks(self, *, timeout_s: float = 0.0) -> HostClock:
+        """Nothing to compare: the times of a node are those of the driver."""
         return self.clock
 
     async def close(self) -> None:
