@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from orchestration.address_book import AddressBook, Entry
     from orchestration.errors import InfrastructureError, NodeFailed, PlacementRefused
     from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit
+    from orchestration.ray_cluster.backend import RayBackend
     from orchestration.ray_cluster.cluster import RayCluster
-    from orchestration.ray_cluster.connect import Backend
     from orchestration.ray_cluster.worker import Worker
 
 _HOME = {
@@ -23,15 +23,14 @@ _HOME = {
     "BringUp": "orchestration.plan",
     "ClusterPlan": "orchestration.plan",
     "NodeExit": "orchestration.plan",
+    "RayBackend": "orchestration.ray_cluster.backend",
     "RayCluster": "orchestration.ray_cluster.cluster",
-    "Backend": "orchestration.ray_cluster.connect",
     "Worker": "orchestration.ray_cluster.worker",
 }
 
 __all__ = [
     "AddressBook",
     "Applied",
-    "Backend",
     "BringUp",
     "ClusterPlan",
     "Entry",
@@ -39,6 +38,7 @@ __all__ = [
     "NodeExit",
     "NodeFailed",
     "PlacementRefused",
+    "RayBackend",
     "RayCluster",
     "Worker",
 ]

@@ -281,7 +281,7 @@ def ray(address: str | None) -> Connect:
     """Clusters on Ray, which is imported only when it is needed."""
 
     def connect() -> AbstractAsyncContextManager[ExaminedBackend]:
-        from orchestration import Backend as RayBackend  # noqa: PLC0415
+        from orchestration import RayBackend  # noqa: PLC0415
 
         return RayBackend.connect(address)
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from orchestration import Backend, InfrastructureError
-from orchestration.ray_cluster import connect, guard
+from orchestration import InfrastructureError, RayBackend
+from orchestration.ray_cluster import guard, session
 from tests.remains import short_folder
 
 TRIES = 4
@@ -37,14 +37,14 @@ def ray_head() -> Iterator[tuple[str, str]]:
 
 
 @asynccontextmanager
-async def private_ray() -> AsyncIterator[Backend]:
+async def private_ray() -> AsyncIterator[RayBackend]:
     """A private Ray. Ray gives its own processes 30 s to start, which no setting changes, and a machine that does much
     else may need longer; likewise for what we give Ray."""
-    connect._CONNECT_TIMEOUT_S = PATIENCE_S
+    session._CONNECT_TIMEOUT_S = PATIENCE_S
     async with AsyncExitStack() as stack:
         for left in reversed(range(TRIES)):
             try:
-                backend = await stack.enter_async_context(Backend.connect("local"))
+                backend = await stack.enter_async_context(RayBackend.connect("local"))
                 break
             except InfrastructureError as error:
                 if not left or "timed out during startup" not in str(error):

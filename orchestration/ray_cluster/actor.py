@@ -1,6 +1,6 @@
 """What runs inside a Ray actor: a host for any object, and the supervisor of one node.
 
-Neither class knows Ray; connect.py makes an actor of `ObjectHost`. One actor is used again and again, for
+Neither class knows Ray; pool.py makes an actor of `ObjectHost`. One actor is used again and again, for
 one object after the other, because a new one costs 0.3 s of CPU. Both are asyncio classes and every call
 runs as a task of one loop, so a `kill` never queues behind a `wait`.
 """

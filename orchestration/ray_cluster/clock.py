@@ -23,23 +23,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestration.face import HostClock
+
 FASTEST_DRIFT = 500e-6
 """Seconds per second: as fast as Linux lets NTP slew a clock (adjtimex(2)); crystals are off by less than a fifth of
 it. One that is faster all the same is seen as soon as a sample contradicts what was known."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """A host's clock against the driver's."""
-
-    offset_ns: int = 0
-    """Host less driver."""
-    error_ns: int = 0
-    """The offset is right within this much, either way; 0 when both read the same clock."""
-
-    def to_driver(self, host_ns: int) -> int:
-        """The driver's time of a host's time stamp."""
-        return host_ns - self.offset_ns
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ class TrackedClock:
     def __init__(self, first: Sample) -> None:
         self._asked_ns = first.asked_ns
         self._low, self._high = first.there_ns - first.answered_ns, first.there_ns - first.asked_ns
-        self.clock = Clock((self._low + self._high) // 2, (first.length_ns + 1) // 2)
+        self.clock = HostClock((self._low + self._high) // 2, (first.length_ns + 1) // 2)
         """Holds for the time between the first sample and the last."""
 
     def add(self, sample: Sample) -> None:
@@ -77,5 +65,5 @@ class TrackedClock:
             low, high = least, most
         turn, offset = drift // 2 + 1, self.clock.offset_ns
         below, above = offset - min(low, self._low) + turn, max(high, self._high) + turn - offset
-        self.clock = Clock(offset, max(self.clock.error_ns, below, above))
+        self.clock = HostClock(offset, max(self.clock.error_ns, below, above))
         self._asked_ns, self._low, self._high = sample.asked_ns, low, high

@@ -18,10 +18,10 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from orchestration.host import (
     MOST_SAMPLES,
@@ -40,8 +40,7 @@ from raft_actor_node.patience import Patience
 from raft_actor_node.runtime.disk import MEMORY_FILE_SYSTEMS, file_system, nearest_present
 
 if TYPE_CHECKING:
-    from orchestration.ray_cluster.connect import Backend
-    from orchestration.ray_cluster.placement import Host
+    from orchestration.face import Host
     from orchestration.ray_cluster.worker import Worker
 
 CONNECT_TIMEOUT_S = 3.0
@@ -367,7 +366,20 @@ def _receive(connection: socket.socket, count: int) -> bytes:
 # ---------------------------------------------------------------------------------- the asking side
 
 
-async def examine(backend: Backend, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
+class Examinable(Protocol):
+    """What has hosts, on which an object can be had."""
+
+    @property
+    def hosts(self) -> Sequence[Host]: ...
+    async def ray_facts(self) -> RayFacts:
+        """Which Ray this is, and what hosts it has lost. Raises InfrastructureError when it does not answer."""
+
+    async def host(
+        self, factory: Callable[..., object], *, on: Host | None = None, any_code: bool = False
+    ) -> Worker: ...
+
+
+async def examine(backend: Examinable, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
     """Ask every host of the Ray cluster about itself, and about its way to every other.
 
     `storage_dir` is as `storage.dir` of a spec; `quick` measures for less time. Raises InfrastructureError when
@@ -405,7 +417,7 @@ class _Visit:
         self._told: dict[str, Any] = {}
         self._door: tuple[int, bytes] = (0, b"")
 
-    async def begin(self, backend: Backend) -> None:
+    async def begin(self, backend: Examinable) -> None:
         """Have somebody there who answers."""
         start = backend.host(Examiner, on=self.host, any_code=True)
         self._worker, self.error = await _outcome(start, _START_TIMEOUT_S, "start an actor")

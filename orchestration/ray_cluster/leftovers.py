@@ -48,10 +48,10 @@ async def clean_hosts(address: str | None, dry_run: bool) -> AsyncIterator[Clean
     if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":
         return
     # Here, because ray takes a second to import.
-    from orchestration.ray_cluster.connect import Backend  # noqa: PLC0415
+    from orchestration.ray_cluster.backend import RayBackend  # noqa: PLC0415
     from orchestration.ray_cluster.tasks import on_each_host  # noqa: PLC0415
 
-    async with Backend.connect(address) as backend:
+    async with RayBackend.connect(address) as backend:
         for dead in (await backend.ray_facts()).dead:
             yield Cleaned(dead.address, (), "it left the Ray cluster, and nobody looks there until it is back")
         others = [host for host in backend.hosts if not host.is_driver]
@@ -72,7 +72,7 @@ def _private_rays(dry_run: bool) -> Iterator[Leftover]:
 
 def _ray_places() -> set[Path]:
     """Where private Rays have their folders."""
-    return {Path(tempfile.gettempdir()), Path("/tmp")}  # noqa: S108 - as connect.py chooses
+    return {Path(tempfile.gettempdir()), Path("/tmp")}  # noqa: S108 - as session.py chooses
 
 
 def _guarded() -> Iterator[str]:

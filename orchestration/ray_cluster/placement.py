@@ -1,12 +1,12 @@
-"""Which host carries which node. Pure functions; connect.py has actors made where they say."""
+"""Which host carries which node. Pure functions; pool.py makes actors where they say."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from orchestration.errors import PlacementRefused
+from orchestration.face import Host
 from orchestration.plan import OnHosts, PerHost, Placement
 from raft_actor_node.core.quorum import quorum_size
 
@@ -16,25 +16,6 @@ something, so that none comes to a host whose CPUs somebody else has."""
 
 _PRECISION = 1e-6
 """Of sums of floats; Ray counts ten-thousandths of a CPU."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """A machine of the Ray cluster."""
-
-    host_id: str
-    """Ray's id of it. A host that restarts has a new one; several on one machine share an address."""
-    address: str
-    """Under which the other hosts reach it."""
-    cpus: float
-    """As Ray counts them; where it offers none no Raft node is placed."""
-    is_driver: bool = False
-    """The driver runs here."""
-    name: str = ""
-    """Host name."""
-
-    def __str__(self) -> str:
-        return f"{self.address} ({self.name})" if self.name not in ("", self.address) else self.address
 
 
 def hosts_needed(count: int, placement: Placement) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestration.errors import InfrastructureError
+from orchestration.face import Host
 from orchestration.ray_cluster.calls import bounded, first_line, in_background
-from orchestration.ray_cluster.placement import Host
 from raft_actor_node.patience import Patience
 
 T = TypeVar("T")

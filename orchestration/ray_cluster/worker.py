@@ -11,10 +11,10 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from orchestration.errors import InfrastructureError
+from orchestration.face import Host, HostClock
 from orchestration.ray_cluster.actor import HostFacts, clock_id
 from orchestration.ray_cluster.calls import in_background
-from orchestration.ray_cluster.clock import Clock, Sample, TrackedClock
-from orchestration.ray_cluster.placement import Host
+from orchestration.ray_cluster.clock import Sample, TrackedClock
 from raft_actor_node.patience import Patience
 
 CALL_TIMEOUT_S = 30.0
@@ -27,7 +27,7 @@ _CLOCK_SAMPLES = 5
 class Worker:
     """An actor on some host, and the object that it holds at present.
 
-    Made by the Backend; goes back to its pool on `close`, to hold another object later.
+    Made by the Pool; goes back to it on `close`, to hold another object later.
     """
 
     def __init__(self, actor: Any, host: Host, give_back: Callable[[Worker, bool], None]) -> None:
@@ -47,10 +47,10 @@ class Worker:
         self.facts = HostFacts(*await self._remote("facts", timeout_s=timeout_s))
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> HostClock:
         """The host's clock against the driver's, as measured when the object was created, and whenever `compare_clocks`
         was called since."""
-        return Clock() if self._tracked is None else self._tracked.clock
+        return HostClock() if self._tracked is None else self._tracked.clock
 
     async def create(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Have the actor hold `factory(*args, **kwargs)`; the factory must be importable on its host."""
@@ -58,7 +58,7 @@ class Worker:
         self._tracked = None if same else TrackedClock(await self._sample(CALL_TIMEOUT_S))
         await self._remote("create", factory, args, kwargs)
 
-    async def compare_clocks(self, *, timeout_s: float = CALL_TIMEOUT_S) -> Clock:
+    async def compare_clocks(self, *, timeout_s: float = CALL_TIMEOUT_S) -> HostClock:
         """Measure the clock again; what is known of the time since the object was created. Raises
         InfrastructureError."""
         if self._tracked is not None:

@@ -10,23 +10,24 @@ if TYPE_CHECKING:
     from orchestration.sim_cluster.cluster import SimCluster
     from orchestration.sim_cluster.disk import SimDisk
     from orchestration.sim_cluster.loop import SimLoop, run_virtual
-    from orchestration.sim_cluster.node import SimNode, Violation
     from orchestration.sim_cluster.observer import Observer, Observers, Silent
     from orchestration.sim_cluster.settings import SimSettings
-    from raft_actor_node.runtime.node import Parts
+    from orchestration.sim_cluster.sim_node import SimNode
+    from orchestration.sim_cluster.world import Violation
+    from raft_actor_node.runtime.assembly import Parts
 
 _HOME = {
     "Observer": "orchestration.sim_cluster.observer",
     "Observers": "orchestration.sim_cluster.observer",
-    "Parts": "raft_actor_node.runtime.node",
+    "Parts": "raft_actor_node.runtime.assembly",
     "Silent": "orchestration.sim_cluster.observer",
     "SimBackend": "orchestration.sim_cluster.backend",
     "SimCluster": "orchestration.sim_cluster.cluster",
     "SimDisk": "orchestration.sim_cluster.disk",
     "SimLoop": "orchestration.sim_cluster.loop",
-    "SimNode": "orchestration.sim_cluster.node",
+    "SimNode": "orchestration.sim_cluster.sim_node",
     "SimSettings": "orchestration.sim_cluster.settings",
-    "Violation": "orchestration.sim_cluster.node",
+    "Violation": "orchestration.sim_cluster.world",
     "run_virtual": "orchestration.sim_cluster.loop",
 }
 

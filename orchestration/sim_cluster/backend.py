@@ -1,4 +1,4 @@
-"""What brings up clusters in virtual time for sweeps; has the face of the Backend that does it on Ray."""
+"""What brings up clusters in virtual time for sweeps; satisfies face.Backend."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from orchestration.face import Host, LoadOptions
 from orchestration.plan import ClusterPlan
-from orchestration.sim_cluster.cluster import SimCluster, SimWorker
+from orchestration.sim_cluster.cluster import SIMULATION, SimCluster, SimWorker
 from orchestration.sim_cluster.loop import SimLoop
 from orchestration.sim_cluster.observer import Observer
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.client_engine import ClientEngine
 from raft_actor_node.errors import ConfigError
-from raft_actor_node.runtime.node import Parts
+from raft_actor_node.runtime.assembly import Parts
 
 
 class SimTime:
@@ -47,11 +48,11 @@ class SimBackend:
         if not isinstance(loop, SimLoop):
             raise TypeError("a SimBackend lives on a SimLoop: see run_virtual")
         self.clock = SimTime(loop)
-        self.hosts = ("simulation",)
+        self.hosts = (SIMULATION,)
         self.description = "simulation, in virtual time"
         self.lost: str | None = None
         """Nothing below the nodes fails here."""
-        self.load_options: dict[str, Any] = {"engine": self._engine, "clock": self.clock.now_ns}
+        self.load_options = LoadOptions(engine=self._engine, clock=self.clock.now_ns)
         """Arguments by which a load generator lives in this world."""
         self._settings, self._seed, self._observer, self._parts = settings, seed, observer, parts
         self._cluster: SimCluster | None = None
@@ -66,11 +67,13 @@ class SimBackend:
         await cluster.start()
         return cluster
 
-    async def check(self, plan: ClusterPlan) -> tuple[str, ...]:
+    async def check(self, plan: ClusterPlan) -> tuple[Host, ...]:
         """The host of each node: all are in this process."""
         return self.hosts * plan.nodes
 
-    async def host(self, factory: Callable[..., Any], *args: Any, on: str | None = None, **kwargs: Any) -> SimWorker:
+    async def host(
+        self, factory: Callable[..., object], *args: Any, on: Host | None = None, **kwargs: Any
+    ) -> SimWorker:
         """An object of `factory`, as if in a process of its own; there are no hosts (`on`) to choose from."""
         return SimWorker(factory(*args, **kwargs))
 

@@ -7,22 +7,17 @@ own deadline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestration.sim_cluster.loop import Call
 from orchestration.sim_cluster.network import Network
+from orchestration.sim_cluster.ports import Listener
 from orchestration.sim_cluster.story import describe_operations, describe_results
-from raft_actor_node.channels import ERROR_DETAIL_KEY
-from raft_actor_node.client_calls import call_of, refusal_of, result_of
+from orchestration.sim_cluster.unary import CallEnd
 from raft_actor_node.client_link import LinkOwner
 from raft_actor_node.config import CallForm, TransportSettings
 from raft_actor_node.pb import kv_pb2
-
-if TYPE_CHECKING:
-    from orchestration.sim_cluster.node import Life
 
 
 class SimLink:
@@ -39,7 +34,7 @@ class SimLink:
         self._pauses_s = transport.reconnect_backoff
         self._pause_s = self._pauses_s.min_s
         self._told_broken = False
-        self._life: Life | None = None
+        self._life: Listener | None = None
         """The process at the other end, as long as nobody says that it is gone."""
         self._open = False
         self._closed = False
@@ -59,11 +54,11 @@ class SimLink:
             self._life.detach(self)
             self._life = None
 
-    def lost(self, life: Life) -> None:
+    def lost(self, life: Listener) -> None:
         """The process at the other end is gone; the news travels."""
         self._network.after(self._network.delay_s(), self._broken, life, "the node ended the stream")
 
-    def answer(self, life: Life, answers: list[kv_pb2.OperationResult]) -> None:
+    def answer(self, life: Listener, answers: list[kv_pb2.OperationResult]) -> None:
         """Send these answers of a process to the client."""
         if not answers or life.process.ended:
             return
@@ -76,10 +71,10 @@ class SimLink:
     def _knock(self) -> None:
         if self._closed:
             return
-        if self._address in self._network.dark:
+        if self._address in self._network.ports.dark:
             self._network.after(self._connect_timeout_s, self._broken, None, "no answer to connecting")
             return
-        life = self._network.listening.get(self._address)
+        life = self._network.ports.listening.get(self._address)
         if life is None:
             self._broken(None, "connection refused")
             return
@@ -87,14 +82,14 @@ class SimLink:
         life.attach(self)
         life.process.run(self._accepted, life)  # one that is paused accepts when it runs again
 
-    def _accepted(self, life: Life) -> None:
+    def _accepted(self, life: Listener) -> None:
         if life is self._life:
             self._open, self._told_broken = True, False
             self._pause_s = self._pauses_s.min_s
             self._owner.connected()
             self.wake()
 
-    def _broken(self, life: Life | None, why: str) -> None:
+    def _broken(self, life: Listener | None, why: str) -> None:
         if self._closed or life is not self._life:
             return
         self._life, self._open = None, False
@@ -112,10 +107,10 @@ class SimLink:
             if not self._network.post(self._ask, life, batch, once=True):
                 life.tell(f"< {self._client} lost: {describe_operations(batch.operations)}")
 
-    def _ask(self, life: Life, batch: kv_pb2.OperationBatch) -> None:
+    def _ask(self, life: Listener, batch: kv_pb2.OperationBatch) -> None:
         life.process.run(life.take, batch, self)
 
-    def _received(self, life: Life, batch: kv_pb2.ResultBatch) -> None:
+    def _received(self, life: Listener, batch: kv_pb2.ResultBatch) -> None:
         if self._life is life:
             life.tell(f"> {self._client} {describe_results(batch.results)}")
             self._owner.received(batch)
@@ -136,16 +131,16 @@ class SimUnaryLink(SimLink):
                 if not network.post(self._call, life, operation, deadline_s, once=True):
                     life.tell(f"< {self._client} lost: {describe_operations([operation])}")
 
-    def _call(self, life: Life, operation: kv_pb2.Operation, deadline_s: float) -> None:
+    def _call(self, life: Listener, operation: kv_pb2.Operation, deadline_s: float) -> None:
         done = partial(self._done, life, deadline_s)
         life.process.run(life.call, operation, self._client, self._owner.timeout_s, done)
 
-    def _done(self, life: Life, deadline_s: float, end: CallEnd) -> None:
+    def _done(self, life: Listener, deadline_s: float, end: CallEnd) -> None:
         """The node has done with a call."""
         if not life.process.ended and not self._network.post(self._ended, life, deadline_s, end, once=True):
             life.tell(f"> {self._client} lost: {end}")
 
-    def _ended(self, life: Life, deadline_s: float, end: CallEnd) -> None:
+    def _ended(self, life: Listener, deadline_s: float, end: CallEnd) -> None:
         if self._life is not life or self._network.loop.time() >= deadline_s:
             return
         if end.result is not None:
@@ -153,56 +148,6 @@ class SimUnaryLink(SimLink):
         else:
             life.tell(f"> {self._client} {end}")
             self._owner.failed(end.operation_id, end.status, end.message)
-
-
-@dataclass(frozen=True)
-class CallEnd:
-    """How a unary call ended: with a result or an ErrorDetail (`result`), or with a bare status."""
-
-    operation_id: int
-    result: kv_pb2.OperationResult | None
-    status: str = "OK"
-    message: str = ""
-
-    def __str__(self) -> str:
-        return f"#{self.operation_id} {self.status}" if self.result is None else describe_results([self.result])
-
-
-class Aborted(Exception):
-    """A handler has ended its call with an error."""
-
-    def __init__(self, status: str, message: str, detail: bytes | None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.detail = status, message, detail
-
-
-class CallContext:
-    """What handlers of unary calls need of gRPC's ServicerContext."""
-
-    def __init__(self) -> None:
-        self.done: list[Callable[[CallContext], object]] = []
-
-    def add_done_callback(self, callback: Callable[[CallContext], object]) -> None:
-        """Call this when the call has ended."""
-        self.done.append(callback)
-
-    async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
-        """End the call with an error."""
-        raise Aborted(code.name, details, dict(trailing_metadata).get(ERROR_DETAIL_KEY))
-
-
-async def serve(service: Any, operation: kv_pb2.Operation, client_id: str) -> CallEnd:
-    """Have the handlers of a KVService do what a unary call asks for."""
-    name, request = call_of(operation, client_id)
-    context = CallContext()
-    try:
-        reply = await getattr(service, name)(request, context)
-    except Aborted as error:
-        return CallEnd(operation.id, refusal_of(operation.id, error.detail), error.status, error.message)
-    finally:
-        for callback in context.done:
-            callback(context)
-    return CallEnd(operation.id, result_of(operation.id, reply))
 
 
 LINKS: Mapping[CallForm, type[SimLink]] = {"stream": SimLink, "unary": SimUnaryLink}

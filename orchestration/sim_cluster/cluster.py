@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from orchestration.address_book import AddressBook
 from orchestration.errors import NodeFailed
+from orchestration.face import Host, HostClock
 from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFiles
 from orchestration.sim_cluster.client_link import LINKS
 from orchestration.sim_cluster.loop import SimLoop
 from orchestration.sim_cluster.network import Network, NetworkCounters
-from orchestration.sim_cluster.node import KILLED, BootCrash, SimNode, Violation, World, stream
 from orchestration.sim_cluster.observer import Clockwork, Observer, Observers
 from orchestration.sim_cluster.settings import SimSettings
+from orchestration.sim_cluster.sim_node import KILLED, BootCrash, SimNode
 from orchestration.sim_cluster.story import Story
+from orchestration.sim_cluster.world import Violation, World, stream
 from raft_actor_node.client import KVClient
 from raft_actor_node.client_engine import ClientEngine
 from raft_actor_node.config import CallForm, ClientSettings, NodeConfig
@@ -30,17 +31,11 @@ from raft_actor_node.links import LinkRule
 from raft_actor_node.names import node_names
 from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.pb import inspection_pb2
-from raft_actor_node.runtime.node import Parts, exit_code
+from raft_actor_node.runtime.assembly import Parts, exit_code
 
 _POLL_S = 0.005
-
-
-@dataclass(frozen=True)
-class SimClock:
-    """How a node's recorded times relate to the driver's: they are the same."""
-
-    offset_ns: int = 0
-    error_ns: int = 0
+SIMULATION = Host("simulation", "simulation", 1.0, is_driver=True)
+"""The one host that there is: the process of the simulation."""
 
 
 class SimCluster:
@@ -76,6 +71,8 @@ class SimCluster:
         watched = Clockwork() if observer is None else Observers(Clockwork(), observer)
         self._world = World(loop, seed, network, Story(loop, keep=story), watched, parts or Parts())
         self._boot_stream, self._power_stream = self._world.stream("boot"), self._world.stream("power")
+        self.nodes: dict[str, SimNode] = {}
+        """The nodes, for those who want to look inside."""
         members = list(node_names(plan.nodes))
         for node_id in members:
             config = NodeConfig(
@@ -119,11 +116,6 @@ class SimCluster:
         await self.halt()
 
     # ------------------------------------------------------------------------------ observing
-
-    @property
-    def nodes(self) -> dict[str, SimNode]:
-        """The nodes, for those who want to look inside."""
-        return self._world.nodes
 
     @property
     def node_ids(self) -> tuple[str, ...]:
@@ -330,19 +322,19 @@ class SimCluster:
 class SimWorker:
     """An object that is asked and closed as if it were in a process of its own."""
 
-    host = "simulation"
+    host = SIMULATION
 
-    def __init__(self, held: Any) -> None:
-        self.clock = SimClock()
+    def __init__(self, held: object) -> None:
+        self.clock = HostClock()
         self._held = held
 
-    async def call(self, method: str, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> Any:
+    async def call(self, method: str, *args: object, timeout_s: float | None = None, **kwargs: object) -> Any:
         """Call a method, sync or async, of the object."""
         answer = getattr(self._held, method)(*args, **kwargs)
         return await answer if asyncio.iscoroutine(answer) else answer
 
-    async def compare_clocks(self, *, timeout_s: float = 0.0) -> SimClock:
-        """As it was."""
+    async def compare_clocks(self, *, timeout_s: float = 0.0) -> HostClock:
+        """Nothing to compare: the times of a node are those of the driver."""
         return self.clock
 
     async def close(self) -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestration.sim_cluster.loop import Call, SimLoop
+from orchestration.sim_cluster.ports import Ports
 from orchestration.sim_cluster.settings import SimSettings
-
-if TYPE_CHECKING:
-    from orchestration.sim_cluster.node import Life
 
 
 @dataclass(slots=True)
@@ -28,16 +26,14 @@ class NetworkCounters:
 
 
 class Network:
-    """Carries whatever is posted, and knows who listens where."""
+    """Carries what is posted."""
 
     def __init__(self, loop: SimLoop, settings: SimSettings, rng: random.Random) -> None:
         self.settings = settings
         """May be replaced at any moment."""
         self.counters = NetworkCounters()
-        self.listening: dict[str, Life] = {}
-        """Address to the process that answers there."""
-        self.dark: set[str] = set()
-        """Addresses of hosts without power: nobody is there to refuse a connection."""
+        self.ports = Ports()
+        """Who listens where."""
         self.loop = loop
         self._rng = rng
 

@@ -38,11 +38,11 @@ from raft_actor_node.pb import (
     kv_pb2,
     raft_pb2,
 )
+from raft_actor_node.runtime.assembly import Node, exit_code
 from raft_actor_node.runtime.clock import RealClock
 from raft_actor_node.runtime.disk import Disk
 from raft_actor_node.runtime.disk_faults import DiskFaults
 from raft_actor_node.runtime.faulty_disk import FaultyDisk
-from raft_actor_node.runtime.node import Node, exit_code
 from raft_actor_node.runtime.samples import measure_loop_lag
 from raft_actor_node.runtime.services import ChaosService
 from raft_actor_node.runtime.tracer import Tracer

@@ -227,13 +227,13 @@ async def run_on_ray(campaign: Campaign, view: View, address: str | None) -> Non
 
 async def _on_ray(campaign: Campaign, view: View, address: str | None) -> None:
     # Ray takes a second to import.
-    from orchestration.ray_cluster.connect import Backend  # noqa: PLC0415
+    from orchestration import RayBackend  # noqa: PLC0415
     from orchestration.ray_cluster.tasks import run_tasks  # noqa: PLC0415
 
-    async with Backend.connect(address) as backend:
+    async with RayBackend.connect(address) as backend:
         campaign.where = backend.description
         view.note(backend.description)
-        await backend.check_code()
+        await backend.pool.check_code()
         cpus = (os.cpu_count() or 1) if backend.private else int(sum(host.cpus for host in backend.hosts))
         campaign.begin()
         tasks = run_tasks(

@@ -19,8 +19,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from orchestration import InfrastructureError, PlacementRefused
+from orchestration.face import Host
 from orchestration.plan import OnHosts
-from orchestration.ray_cluster.placement import Host, host_named
+from orchestration.ray_cluster.placement import host_named
 from sweeps.load.generator import READ_TOGETHER, LoadGenerator, LoadResult
 from sweeps.load.recorder import Snapshot
 from sweeps.load.results import Clock, Generator, GroupResult

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from orchestration import Backend
+from orchestration import RayBackend
 from tests.ray_head import private_ray
 
 FOREIGN_NODE = (sys.executable, str(Path(__file__).with_name("foreign_node.py")))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def backend() -> AsyncIterator[Backend]:
+async def backend() -> AsyncIterator[RayBackend]:
     async with private_ray() as backend:
         yield backend
 

@@ -1,6 +1,6 @@
 """A program with a cluster of its own, for tests to kill. Prints one JSON line when everything runs, then waits.
 
-python driver.py ADDRESS RUN_ID COMMAND...     ADDRESS as for Backend.connect
+python driver.py ADDRESS RUN_ID COMMAND...     ADDRESS as for RayBackend.connect
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 import ray
 
-from orchestration import Backend, ClusterPlan
+from orchestration import ClusterPlan, RayBackend
 
 
 async def main() -> None:
     """Three nodes, one of them paused, and an actor beside them."""
     address, run_id, *command = sys.argv[1:]
-    async with Backend.connect(address) as backend:
+    async with RayBackend.connect(address) as backend:
         cluster = await backend.start_cluster(ClusterPlan(nodes=3, command=tuple(command), run_id=run_id))
         beside = await backend.host(asyncio.Queue)
         await cluster.pause("n2")

@@ -20,9 +20,9 @@ import ray
 import ray.cluster_utils
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestration import Backend, ClusterPlan, InfrastructureError, PlacementRefused
+from orchestration import ClusterPlan, InfrastructureError, PlacementRefused, RayBackend
 from orchestration.plan import Placement
-from orchestration.ray_cluster import connect
+from orchestration.ray_cluster import pool
 from tests.orchestration.waiting import eventually
 
 _MEMORY = 100 * 2**20
@@ -53,9 +53,9 @@ async def error_of(attempt: Awaitable[Any]) -> dict[str, Any]:
     return {"kind": "", "text": "", "seconds": time.monotonic() - begin}
 
 
-async def places(backend: Backend, count: int, placement: Placement) -> list[list[str]]:
+async def places(backend: RayBackend, count: int, placement: Placement) -> list[list[str]]:
     """Host that each node was to have, and has."""
-    workers = await backend.place(count, placement)
+    workers = await backend.pool.place(count, placement)
     for worker in workers:
         await worker.create(Where)
     found = [[worker.host.host_id, await worker.call("ray_node")] for worker in workers]
@@ -64,7 +64,7 @@ async def places(backend: Backend, count: int, placement: Placement) -> list[lis
     return found
 
 
-async def hosted(backend: Backend) -> dict[str, Any]:
+async def hosted(backend: RayBackend) -> dict[str, Any]:
     """Where hosted objects are, and whether their actors are used again."""
     told: dict[str, Any] = {}
     other = next(host for host in backend.hosts if not host.is_driver)
@@ -80,7 +80,7 @@ async def hosted(backend: Backend) -> dict[str, Any]:
     return told
 
 
-async def taken(backend: Backend) -> dict[str, Any]:
+async def taken(backend: RayBackend) -> dict[str, Any]:
     """Others use a CPU, for good and for a while."""
     told: dict[str, Any] = {}
     victim = next(host for host in backend.hosts if not host.is_driver)
@@ -91,20 +91,20 @@ async def taken(backend: Backend) -> dict[str, Any]:
     )
     await hog.ready.remote()
     await asyncio.to_thread(_head_knows, victim.host_id)
-    plan, connect._PLACEMENT_TIMEOUT_S = ClusterPlan(nodes=2), 1.0
+    plan, pool._PLACEMENT_TIMEOUT_S = ClusterPlan(nodes=2), 1.0
     told["for good"] = await error_of(backend.check(plan))
-    told["for good, at work"] = await error_of(backend.place(2, "spread"))
-    connect._PLACEMENT_TIMEOUT_S = 30.0
-    free_cpus, asked = connect._free_cpus, []
+    told["for good, at work"] = await error_of(backend.pool.place(2, "spread"))
+    pool._PLACEMENT_TIMEOUT_S = 30.0
+    free_cpus, asked = pool.free_cpus, []
 
     def noting() -> dict[str, float]:
         asked.append(time.monotonic())
         return free_cpus()
 
-    connect._free_cpus = noting
+    pool.free_cpus = noting
     waiting = asyncio.create_task(error_of(backend.check(plan)))
     await eventually(lambda: len(asked) == 3 or waiting.done(), "it asks again and again")
-    connect._free_cpus = free_cpus
+    pool.free_cpus = free_cpus
     told["it waits"] = not waiting.done()
     ray.kill(hog)
     told["for a while"] = await waiting
@@ -112,7 +112,7 @@ async def taken(backend: Backend) -> dict[str, Any]:
 
 
 def _head_knows(host_id: str) -> None:
-    while connect._free_cpus()[host_id] > 0.01:
+    while pool.free_cpus()[host_id] > 0.01:
         time.sleep(0.01)
 
 
@@ -143,7 +143,7 @@ async def main(folder: Path) -> None:
     cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     members = [cluster.add_node(num_cpus=1, **common) for _ in range(2)]
     told: dict[str, Any] = {}
-    async with Backend.connect(cluster.address) as backend:
+    async with RayBackend.connect(cluster.address) as backend:
         told["hosts"] = [[host.address, host.name, host.cpus, host.is_driver] for host in backend.hosts]
         told["too small"] = await error_of(backend.check(ClusterPlan(nodes=3, placement="strict_spread")))
         told["unknown host"] = await error_of(
@@ -155,9 +155,9 @@ async def main(folder: Path) -> None:
         told["pack"] = await places(backend, 2, "pack")
         told["hosted"] = await hosted(backend)
         told["sweep"] = await sweep(cluster.address, folder, "cluster.placement=pack,strict_spread", "cluster.nodes=3")
-        chosen = await backend._choose(4, "spread")
+        chosen = await backend.pool.choose(4, "spread")
         cluster.remove_node(next(node for node in members if node.node_id == chosen[1].host_id), allow_graceful=False)
-        told["died"] = await error_of(backend.acquire([host for host in chosen for _ in range(3)]))
+        told["died"] = await error_of(backend.pool.acquire([host for host in chosen for _ in range(3)]))
         told["came back"] = cluster.add_node(num_cpus=1, **common).node_id
         told["with it"] = await places(backend, 4, "spread")
     cluster.shutdown()

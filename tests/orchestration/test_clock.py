@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.ray_cluster.clock import FASTEST_DRIFT, Clock, Sample, TrackedClock
+from orchestration.face import HostClock
+from orchestration.ray_cluster.clock import FASTEST_DRIFT, Sample, TrackedClock
 
 MS, S = 10**6, 10**9
 WAYS = st.integers(0, 30 * MS)
@@ -58,4 +59,4 @@ def test_a_clock_that_is_set_is_seen() -> None:
     under_test.add(sample(2 * S, S, 0, 0))
     assert under_test.clock.offset_ns == 0
     assert S <= under_test.clock.error_ns < S + 2 * MS
-    assert Clock(5, 0).to_driver(12) == 7
+    assert HostClock(5, 0).to_driver(12) == 7

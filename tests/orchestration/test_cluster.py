@@ -18,14 +18,14 @@ import pytest
 
 from orchestration import (
     AddressBook,
-    Backend,
     ClusterPlan,
     InfrastructureError,
     NodeFailed,
     PlacementRefused,
+    RayBackend,
     RayCluster,
 )
-from orchestration.ray_cluster import connect
+from orchestration.ray_cluster import pool as pool_module
 from orchestration.ray_cluster.actor import temporary_folder
 from orchestration.ray_cluster.worker import Worker
 from raft_actor_node.client_probe import NodeProbe, ProbeFailed
@@ -40,7 +40,7 @@ CUT = LinkRule(from_id="n1", to_id="n2", cut=True)
 
 
 @asynccontextmanager
-async def running(backend: Backend, foreign: tuple[str, ...], **plan: Any) -> AsyncIterator[RayCluster]:
+async def running(backend: RayBackend, foreign: tuple[str, ...], **plan: Any) -> AsyncIterator[RayCluster]:
     cluster = await backend.start_cluster(ClusterPlan(command=foreign, **plan))
     try:
         yield cluster
@@ -52,7 +52,7 @@ def pids(cluster: RayCluster) -> list[int]:
     return [cluster.pid(node_id) for node_id in cluster.node_ids]
 
 
-async def test_life_of_a_cluster(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_life_of_a_cluster(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     assert backend.private
     assert "1 host" in backend.description
     async with running(backend, foreign, nodes=3, run_id="life", cell_id="of-three") as cluster:
@@ -72,7 +72,7 @@ async def test_life_of_a_cluster(backend: Backend, foreign: tuple[str, ...]) -> 
     await cluster.stop()  # again: nothing
 
 
-async def test_what_a_foreign_program_does_not_offer(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_what_a_foreign_program_does_not_offer(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     async with running(backend, foreign, nodes=2) as cluster:
         assert await cluster.leader() == "n1"  # found by reading
         assert await cluster.status("n1") is None
@@ -90,7 +90,7 @@ async def test_what_a_foreign_program_does_not_offer(backend: Backend, foreign: 
         assert await cluster.leader() is None
 
 
-async def test_crash_and_restart(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_crash_and_restart(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     async with running(backend, foreign, nodes=3) as cluster:
         books: list[dict[str, int]] = []
 
@@ -128,7 +128,7 @@ async def test_crash_and_restart(backend: Backend, foreign: tuple[str, ...]) -> 
         assert cluster.unexpected_exits == ()
 
 
-async def test_pause_and_resume(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_pause_and_resume(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     async with running(backend, foreign, nodes=3) as cluster:
         [pid, *_] = pids(cluster)
         paused = await cluster.pause("n1")
@@ -153,7 +153,7 @@ async def test_pause_and_resume(backend: Backend, foreign: tuple[str, ...]) -> N
     ],
 )
 async def test_program_that_does_not_come_up(
-    backend: Backend, foreign: tuple[str, ...], misbehave: str, boot_timeout_s: float, words: str
+    backend: RayBackend, foreign: tuple[str, ...], misbehave: str, boot_timeout_s: float, words: str
 ) -> None:
     command = (*foreign, "--misbehave", misbehave)
     plan = ClusterPlan(nodes=2, command=command, run_id="broken", boot_timeout_s=boot_timeout_s)
@@ -162,7 +162,7 @@ async def test_program_that_does_not_come_up(
     assert not (temporary_folder() / "broken").exists()
 
 
-async def test_end_that_nobody_asked_for(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_end_that_nobody_asked_for(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     async with running(backend, foreign, nodes=2) as cluster:
         os.kill(cluster.pid("n2"), signal.SIGTERM)
         await eventually(lambda: cluster.unexpected_exits, "it is noticed")
@@ -173,13 +173,13 @@ async def test_end_that_nobody_asked_for(backend: Backend, foreign: tuple[str, .
         assert cluster.live == ("n1", "n2")
 
 
-async def test_an_error_at_the_end_is_unexpected(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_an_error_at_the_end_is_unexpected(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     async with running(backend, (*foreign, "--misbehave", "stumble"), nodes=1) as cluster:
         await cluster.halt()
         assert [(end.cause, end.exit_code) for end in cluster.unexpected_exits] == [("exit", 7)]
 
 
-async def test_every_life_has_a_seed_of_its_own(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_every_life_has_a_seed_of_its_own(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     async def seeds() -> list[int]:
         async with running(backend, foreign, nodes=2, seed=7) as cluster:
             found = []
@@ -197,7 +197,7 @@ async def test_every_life_has_a_seed_of_its_own(backend: Backend, foreign: tuple
 
 
 async def test_a_node_that_comes_back_without_the_present_links_has_failed(
-    backend: Backend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    backend: RayBackend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(backend, foreign, nodes=3) as cluster:
         await cluster.pause("n1", "n2")
@@ -232,8 +232,12 @@ async def test_a_node_that_comes_back_without_the_present_links_has_failed(
         assert (await restarting).failed == ("n2",)
 
 
-async def test_sigkill_of_an_actor(backend: Backend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestration.ray_cluster.cluster._REPLACE_TIMEOUT_S", 60.0)  # Ray starts an actor meanwhile
+async def test_sigkill_of_an_actor(
+    backend: RayBackend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "orchestration.ray_cluster.supervised._REPLACE_TIMEOUT_S", 60.0
+    )  # Ray starts an actor meanwhile
     async with running(backend, foreign, nodes=3) as cluster:
         await cluster.pause("n2")
         for node_id in ("n1", "n2"):
@@ -258,20 +262,20 @@ async def test_sigkill_of_an_actor(backend: Backend, foreign: tuple[str, ...], m
         assert len(cluster.live) == 3
 
 
-async def test_actors_are_used_again(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_actors_are_used_again(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     def actors(cluster: RayCluster) -> set[int]:
         return {cluster.worker(node_id).facts.pid for node_id in cluster.node_ids}
 
     async with running(backend, foreign, nodes=5):
-        pool = {worker.facts.pid for worker in backend._workers}
+        pool = {worker.facts.pid for worker in backend.pool.workers}
     async with running(backend, foreign, nodes=3) as three, running(backend, foreign, nodes=2) as two:
         assert three.cluster_id != two.cluster_id
         assert not actors(three) & actors(two)
         assert actors(three) | actors(two) <= pool
-    assert {worker.facts.pid for worker in backend._workers} == pool
+    assert {worker.facts.pid for worker in backend.pool.workers} == pool
 
 
-async def test_keep_the_files(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_keep_the_files(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     cluster = await backend.start_cluster(ClusterPlan(nodes=1, command=foreign, run_id="kept"))
     await cluster.halt()
     assert (await cluster.collect("n1")).log.endswith("stopped\n")
@@ -282,12 +286,12 @@ async def test_keep_the_files(backend: Backend, foreign: tuple[str, ...]) -> Non
 
 
 async def test_placement_that_does_not_fit(
-    backend: Backend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    backend: RayBackend, foreign: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(PlacementRefused, match="strict_spread of 3 nodes needs 3 hosts, there is 1: "):
         await backend.start_cluster(ClusterPlan(nodes=3, command=foreign, placement="strict_spread"))
     monkeypatch.setattr("orchestration.ray_cluster.placement.CPU_PER_ACTOR", 50.0)
-    monkeypatch.setattr(connect, "_PLACEMENT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(pool_module, "_PLACEMENT_TIMEOUT_S", 0.1)
     with pytest.raises(PlacementRefused, match=r"not possible within 0.1 s: .* CPUs free, needed: [0-9]+"):
         await backend.start_cluster(ClusterPlan(nodes=99, command=foreign))
 
@@ -301,12 +305,12 @@ async def test_placement_that_does_not_fit(
         ("here", "the port is missing; or use auto, or local"),
     ],
 )
-async def test_no_ray_there(backend: Backend, address: str, reason: str) -> None:
+async def test_no_ray_there(backend: RayBackend, address: str, reason: str) -> None:
     del backend  # this program has a connection; another program has none
     program = (
-        "import asyncio, sys\nfrom orchestration import Backend, InfrastructureError\n"
+        "import asyncio, sys\nfrom orchestration import RayBackend, InfrastructureError\n"
         "async def main():\n"
-        "    async with Backend.connect(sys.argv[1]): pass\n"
+        "    async with RayBackend.connect(sys.argv[1]): pass\n"
         "try: asyncio.run(main())\n"
         "except InfrastructureError as error: sys.exit(str(error))\n"
     )
@@ -319,15 +323,15 @@ async def test_no_ray_there(backend: Backend, address: str, reason: str) -> None
     assert reason in output.decode()
 
 
-async def test_connection_that_the_program_has(backend: Backend, foreign: tuple[str, ...]) -> None:
-    async with Backend.connect("local") as borrowed:
+async def test_connection_that_the_program_has(backend: RayBackend, foreign: tuple[str, ...]) -> None:
+    async with RayBackend.connect("local") as borrowed:
         assert "the connection that this program had" in borrowed.description
         async with running(borrowed, foreign, nodes=1) as cluster:
             assert cluster.live == ("n1",)
     assert await (await backend.host(queue.Queue)).call("qsize") == 0  # it is still open
 
 
-async def test_hosted_objects(backend: Backend) -> None:
+async def test_hosted_objects(backend: RayBackend) -> None:
     worker = await backend.host(asyncio.Queue, maxsize=2)
     waiting = asyncio.create_task(worker.call("get"))
     await worker.call("put", {"a": 1})  # does not queue behind the get
@@ -353,7 +357,7 @@ async def test_hosted_objects(backend: Backend) -> None:
         await backend.host(asyncio.Queue, nonsense=1)
 
 
-async def test_our_own_node(backend: Backend, tmp_path: Path) -> None:
+async def test_our_own_node(backend: RayBackend, tmp_path: Path) -> None:
     """The default command: what a foreign program does not offer works as well."""
     plan = ClusterPlan(nodes=3, seed=7, raft={"election_timeout": "300ms-600ms"}, storage={"dir": str(tmp_path)})  # type: ignore[arg-type]
     cluster = await backend.start_cluster(plan)

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from orchestration import Backend
+from orchestration import RayBackend
 from orchestration.errors import InfrastructureError
+from orchestration.face import Host
 from orchestration.host import code_digest
 from orchestration.ray_cluster import doctor
 from orchestration.ray_cluster.actor import HostFacts, clock_id, temporary_folder
 from orchestration.ray_cluster.doctor import Depth, Examination, Examiner, RayFacts, Storage, examine
-from orchestration.ray_cluster.placement import Host
 from tests.orchestration.poor_disk import without_locks_and_directory_fsync
 
 RAY = RayFacts("a fake", "127.0.0.1:41230", "2.60.0", private=True, authentication="token")
@@ -284,7 +284,7 @@ async def test_an_examiner_closes_its_port(interface: str, address: str) -> None
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_private_ray(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_private_ray(backend: RayBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real thing, in the quick form: actors, their answers, and Ray's own facts."""
     monkeypatch.undo()
     found = await backend.examine(quick=True)

@@ -7,10 +7,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from orchestration.errors import PlacementRefused
+from orchestration.face import Host
 from orchestration.plan import ClusterPlan, Placement
 from orchestration.ray_cluster.placement import (
     CPU_PER_ACTOR,
-    Host,
     choose_hosts,
     cpus_of_actor,
     host_named,

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from orchestration import Backend, ClusterPlan, InfrastructureError, RayCluster
-from orchestration.ray_cluster import calls, cluster, worker
+from orchestration import ClusterPlan, InfrastructureError, RayBackend, RayCluster
+from orchestration.face import Host
+from orchestration.ray_cluster import calls, supervised, worker
 from orchestration.ray_cluster.actor import temporary_folder
 from orchestration.ray_cluster.calls import Caller, bounded, hangs, in_background
 from orchestration.ray_cluster.clock import Sample, TrackedClock
-from orchestration.ray_cluster.placement import Host
 from orchestration.ray_cluster.worker import Worker
 from raft_actor_node.links import LinkRule
 from tests.orchestration.waiting import eventually, gone, state
@@ -35,16 +35,16 @@ CUT = LinkRule(from_id="n2", to_id="n3", cut=True)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """But not so much that the actors that are well, on a busy machine, are taken for silent ones."""
-    monkeypatch.setattr(cluster, "_FAULT_TIMEOUT_S", 2.0)
-    monkeypatch.setattr(cluster, "_TELL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(cluster, "_HALT_TIMEOUT_S", 4.0)
-    monkeypatch.setattr(cluster, "_LOOK_S", 0.3)
-    monkeypatch.setattr(cluster, "_REPLACE_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(supervised, "_FAULT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(supervised, "_TELL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(supervised, "_HALT_TIMEOUT_S", 4.0)
+    monkeypatch.setattr(supervised, "_LOOK_S", 0.3)
+    monkeypatch.setattr(supervised, "_REPLACE_TIMEOUT_S", 60.0)
     monkeypatch.setattr(worker, "_KNOCK_TIMEOUT_S", 2.5)
 
 
 @asynccontextmanager
-async def running(backend: Backend, foreign: tuple[str, ...] | str, **plan: Any) -> AsyncIterator[RayCluster]:
+async def running(backend: RayBackend, foreign: tuple[str, ...] | str, **plan: Any) -> AsyncIterator[RayCluster]:
     started = await backend.start_cluster(ClusterPlan(command=foreign, nodes=3, **plan))
     try:
         yield started
@@ -87,7 +87,7 @@ class Stopwatch:
 
 
 async def test_faults_that_meet_a_silent_actor_end_and_the_rest_goes_on(
-    backend: Backend, foreign: tuple[str, ...], silenced: Silenced
+    backend: RayBackend, foreign: tuple[str, ...], silenced: Silenced
 ) -> None:
     async with running(backend, foreign) as cluster:
         pid = await silenced.stop(cluster.worker("n1"))
@@ -113,7 +113,7 @@ async def test_faults_that_meet_a_silent_actor_end_and_the_rest_goes_on(
 
 
 async def test_a_node_that_could_not_be_told_an_address_is_told_later(
-    backend: Backend, tmp_path: Path, silenced: Silenced
+    backend: RayBackend, tmp_path: Path, silenced: Silenced
 ) -> None:
     """Otherwise it would look for the others where they were, for ever."""
     async with running(backend, "default", storage={"dir": str(tmp_path)}) as cluster:
@@ -126,7 +126,7 @@ async def test_a_node_that_could_not_be_told_an_address_is_told_later(
         await kv.put(b"k", b"v")  # by n1 and n3
 
 
-async def test_a_silent_node_does_not_hide_the_leader(backend: Backend, tmp_path: Path, silenced: Silenced) -> None:
+async def test_a_silent_node_does_not_hide_the_leader(backend: RayBackend, tmp_path: Path, silenced: Silenced) -> None:
     plan = {
         "storage": {"dir": str(tmp_path)},
         "raft": {"election_timeout": "2s-2.5s"},  # the leader stays, also on a busy machine
@@ -146,7 +146,7 @@ async def test_a_silent_node_does_not_hide_the_leader(backend: Backend, tmp_path
 
 
 async def test_nobody_waits_again_for_a_node_that_missed_the_last_table(
-    backend: Backend, tmp_path: Path, silenced: Silenced
+    backend: RayBackend, tmp_path: Path, silenced: Silenced
 ) -> None:
     async with running(backend, "default", storage={"dir": str(tmp_path)}, chaos_enabled=True) as cluster:
         await cluster.leader()
@@ -166,7 +166,7 @@ async def test_nobody_waits_again_for_a_node_that_missed_the_last_table(
 
 
 async def test_what_is_known_of_a_clock_outlives_an_actor_and_is_looked_at_once_more_at_the_end(
-    backend: Backend, foreign: tuple[str, ...]
+    backend: RayBackend, foreign: tuple[str, ...]
 ) -> None:
     async with running(backend, foreign) as cluster:
         lost = cluster.worker("n1")
@@ -181,7 +181,7 @@ async def test_what_is_known_of_a_clock_outlives_an_actor_and_is_looked_at_once_
 
 
 async def test_an_actor_that_is_silent_at_the_end_is_given_up_and_its_files_are_had(
-    backend: Backend, foreign: tuple[str, ...], silenced: Silenced
+    backend: RayBackend, foreign: tuple[str, ...], silenced: Silenced
 ) -> None:
     async with running(backend, foreign, run_id="silent") as cluster:
         lost = cluster.worker("n1")
@@ -204,9 +204,9 @@ async def test_an_actor_that_is_silent_at_the_end_is_given_up_and_its_files_are_
 
 
 async def test_an_actor_that_is_silent_for_long_is_lost(
-    backend: Backend, foreign: tuple[str, ...], silenced: Silenced, monkeypatch: pytest.MonkeyPatch
+    backend: RayBackend, foreign: tuple[str, ...], silenced: Silenced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_SILENCE_S", 4.0)
+    monkeypatch.setattr(supervised, "_SILENCE_S", 4.0)
     async with running(backend, foreign) as started:
         await silenced.stop(started.worker("n2"))
         noticed = "it is noticed, though Ray says nothing"
@@ -219,7 +219,7 @@ async def test_an_actor_that_is_silent_for_long_is_lost(
 
 
 async def test_an_actor_that_goes_while_its_node_is_down_is_infrastructure(
-    backend: Backend, foreign: tuple[str, ...]
+    backend: RayBackend, foreign: tuple[str, ...]
 ) -> None:
     """Nobody waits for the end of a node that is down."""
     async with running(backend, foreign) as started:
@@ -235,7 +235,7 @@ async def test_an_actor_that_goes_while_its_node_is_down_is_infrastructure(
 
 
 async def test_a_node_that_is_told_to_end_with_its_host_is_no_failure_of_its_own(
-    backend: Backend, foreign: tuple[str, ...]
+    backend: RayBackend, foreign: tuple[str, ...]
 ) -> None:
     """A host that is shut down in order ends all of its processes, one after the other."""
     async with running(backend, foreign) as started:
@@ -247,7 +247,7 @@ async def test_a_node_that_is_told_to_end_with_its_host_is_no_failure_of_its_own
         assert {end.node_id: end.infrastructure for end in started.unexpected_exits} == {"n2": True, "n3": False}
 
 
-async def test_an_idle_actor_that_is_gone_is_not_used(backend: Backend, foreign: tuple[str, ...]) -> None:
+async def test_an_idle_actor_that_is_gone_is_not_used(backend: RayBackend, foreign: tuple[str, ...]) -> None:
     async with running(backend, foreign) as first:
         pids = [first.worker(node_id).facts.pid for node_id in first.node_ids]
     os.kill(pids[0], signal.SIGKILL)

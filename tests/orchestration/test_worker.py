@@ -11,8 +11,8 @@ import pytest
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from orchestration.errors import InfrastructureError
+from orchestration.face import HostClock
 from orchestration.ray_cluster.actor import clock_id
-from orchestration.ray_cluster.clock import Clock
 from orchestration.ray_cluster.worker import Worker
 
 AHEAD_NS = 10**12
@@ -57,7 +57,7 @@ async def test_there_is_no_error_between_those_who_read_one_clock() -> None:
     under_test = Worker(Actor(clock_id()), SimpleNamespace(address="a"), lambda *_: None)  # type: ignore[arg-type]
     await under_test.connect(1.0)
     await under_test.create(dict)
-    assert await under_test.compare_clocks() == under_test.clock == Clock(0, 0)
+    assert await under_test.compare_clocks() == under_test.clock == HostClock(0, 0)
 
 
 def worker(answer: asyncio.Future[Any]) -> Worker:

@@ -12,8 +12,8 @@ from typing import Any
 
 from chaos import MonotonicClock
 from orchestration import ClusterPlan, PlacementRefused
+from orchestration.face import Host
 from orchestration.ray_cluster.doctor import Examination
-from orchestration.ray_cluster.placement import Host
 from orchestration.sim_cluster import SimLoop
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
 from raft_actor_node.errors import OperationFailed, RaftLabError

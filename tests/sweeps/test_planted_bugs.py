@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from rich.console import Console
 
-from orchestration import Backend
+from orchestration import RayBackend
 from sweeps.api import Sweep
 from sweeps.judge.checking import check_run
 from sweeps.show.live import PlainView
@@ -40,13 +40,13 @@ def judge() -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def backend() -> AsyncIterator[Backend]:
+async def backend() -> AsyncIterator[RayBackend]:
     """One private Ray for all of them."""
     async with private_ray() as connected:
         yield connected
 
 
-async def run(backend: Backend, spec: dict[str, Any], out: Path) -> tuple[int, StoredRun]:
+async def run(backend: RayBackend, spec: dict[str, Any], out: Path) -> tuple[int, StoredRun]:
     """Run it without a word; the exit code, and what is stored."""
 
     @contextlib.asynccontextmanager
@@ -69,7 +69,7 @@ def violated(result: dict[str, Any]) -> set[str]:
     return {each["check"] for each in result["verdict"]["findings"] if each["verdict"] == "violated"}
 
 
-async def test_a_buggy_node_program_is_caught_and_the_exit_code_is_3(backend: Backend, tmp_path: Path) -> None:
+async def test_a_buggy_node_program_is_caught_and_the_exit_code_is_3(backend: RayBackend, tmp_path: Path) -> None:
     crash_all = {"crash": "all", "at": "500ms", "restart_after": "1s"}
     axes = {
         "cluster.command": [COMMANDS["forgets_its_log"], COMMANDS["reads_from_a_cache"]],
@@ -108,7 +108,7 @@ async def test_a_buggy_node_program_is_caught_and_the_exit_code_is_3(backend: Ba
     ],
 )
 async def test_a_planted_bug_shows_on_real_nodes_too(
-    backend: Backend, tmp_path: Path, mutant: str, more: dict[str, Any], code: int, check: str
+    backend: RayBackend, tmp_path: Path, mutant: str, more: dict[str, Any], code: int, check: str
 ) -> None:
     axes = {"cluster.command": [[sys.executable, "-m", "tests.mutants.node", mutant]]}
     axes |= {name: [value] for name, value in more.items()}
@@ -119,7 +119,7 @@ async def test_a_planted_bug_shows_on_real_nodes_too(
     assert first["verdict"] == {3: "violated", 4: "unknown"}[code]
 
 
-async def test_a_run_that_proves_nothing_is_unknown_and_the_exit_code_is_4(backend: Backend, tmp_path: Path) -> None:
+async def test_a_run_that_proves_nothing_is_unknown_and_the_exit_code_is_4(backend: RayBackend, tmp_path: Path) -> None:
     base = {**BASE, "load": {"mode": "open", "rate": 5}, "checks": {"when": "defer"}}
     code, stored = await run(backend, {"base": base}, tmp_path)
     assert code == 4

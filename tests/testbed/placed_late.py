@@ -10,18 +10,18 @@ import sys
 import time
 from pathlib import Path
 
-from orchestration import Backend, InfrastructureError
+from orchestration import InfrastructureError, RayBackend
 
 
 async def main(count: int, file: Path) -> None:
     """One line when the hosts are chosen, one when the actors are there or are not."""
-    async with Backend.connect() as backend:
-        chosen = await backend._choose(count, "spread")
+    async with RayBackend.connect() as backend:
+        chosen = await backend.pool.choose(count, "spread")
         print(" ".join(host.address for host in chosen), flush=True)
         await asyncio.to_thread(_wait_for, file)
         begin = time.monotonic()
         try:
-            await backend.acquire(chosen)
+            await backend.pool.acquire(chosen)
             print("all are there")
         except InfrastructureError as error:
             print(f"{time.monotonic() - begin:.1f} {error}")

@@ -17,11 +17,11 @@ from tests.testbed.ray_hosts import RayHosts, sweep
 
 EXAMINE = """
 import asyncio, json, os, sys
-from orchestration import Backend
+from orchestration import RayBackend
 from sweeps.doctor import as_json
 
 async def main(address, go):
-    async with Backend.connect(address) as backend:
+    async with RayBackend.connect(address) as backend:
         print("connected", flush=True)
         while not os.path.exists(go):
             await asyncio.sleep(0.01)

@@ -1,12 +1,12 @@
 """What must hold, always (paper, Figure 3; dissertation, chapters 4 and 6), and where it is checked.
 
-    node.py     by each node itself, after every step, also in real runs; a broken rule stops it (exit code 7);
+    local.py    by each node itself, after every step, also in real runs; a broken rule stops it (exit code 7);
                 what is applied by its driver, and what is durable as far as a leader can tell
     cluster.py  by a simulation, after every step of every node, over all nodes and all their lives
     history.py  after a real run, from the trace events of all lives of all nodes
     statuses    after a real run too, from what the nodes told when they were inspected: chaos/verdict.py
 
-    rule                                              node.py  cluster.py                       history.py, statuses
+    rule                                              local.py cluster.py                       history.py, statuses
     ------------------------------------------------  -------  -------------------------------  ---------------------
     election safety, across restarts                           a new leader: no other in its    became_leader,
                                                                term, votes of a quorum          leader_heard
@@ -39,6 +39,6 @@
 Here are the names that a node needs; the rest is imported from its module.
 """
 
-from raft_actor_node.core.invariants.node import QUORUM_PATIENCE, Leadership, Snapshot, check, require
+from raft_actor_node.core.invariants.local import QUORUM_PATIENCE, Leadership, Snapshot, check, require
 
 __all__ = ["QUORUM_PATIENCE", "Leadership", "Snapshot", "check", "require"]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from raft_actor_node.core.effects import Effects, HardState, Persist, ReadReady
 from raft_actor_node.core.events import Event, Paused, Propose, Read, Receive
-from raft_actor_node.core.invariants.node import QUORUM_PATIENCE, Snapshot
+from raft_actor_node.core.invariants.local import QUORUM_PATIENCE, Snapshot
 from raft_actor_node.core.invariants.rules import Rule
 from raft_actor_node.core.messages import AppendEntries, AppendEntriesReply, Message, RequestVote, RequestVoteReply
 from raft_actor_node.core.quorum import quorum_size, reached_by_quorum

@@ -16,9 +16,9 @@ import pytest
 
 from chaos.history import History
 from chaos.linearizability import check
-from orchestration import Backend, InfrastructureError, PlacementRefused
+from orchestration import InfrastructureError, PlacementRefused, RayBackend
+from orchestration.face import Host
 from orchestration.plan import OnHosts
-from orchestration.ray_cluster.placement import Host
 from raft_actor_node.errors import ConfigError, OperationError
 from sweeps.judge.histories import IncompleteHistory, export, history_of
 from sweeps.judge.program import judge
@@ -486,7 +486,7 @@ base:
   load: {{clients: 5, keys: 5, mix: {{put: 0.4, get: 0.4, append: 0.2}}, on: {{hosts: [{HERE}, {HERE}]}}}}
   phases: {{warmup: 200ms, measure: 3s}}
 """
-    run = sweep(text).run(tmp_path, connect=lambda: Backend.connect("local"))
+    run = sweep(text).run(tmp_path, connect=lambda: RayBackend.connect("local"))
     [cell] = run.cells
     assert (cell.result["status"], cell.result["reason"]) == ("ok", None)
     assert [each["clients"] for each in cell.result["generators"]] == [3, 2]

@@ -1,0 +1,288 @@
+"""A simulated node: lives of a process (life.py), one after the other, on one disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from orchestration.sim_cluster.disk import SimDisk
+from orchestration.sim_cluster.life import Life
+from orchestration.sim_cluster.loop import Call
+from orchestration.sim_cluster.world import World
+from raft_actor_node.config import NodeConfig
+from raft_actor_node.core import RaftNode
+from raft_actor_node.errors import DiskError
+from raft_actor_node.kv.store import Store
+from raft_actor_node.runtime.assembly import exit_code
+
+STOP_GRACE_S = 1.0
+"""How long a stopping node waits for what it has appended to be committed."""
+KILLED = -9
+"""Exit code of a process that was killed."""
+RECOVERY_CALLS = 12
+"""About so many calls that change something a recovery makes of its disk."""
+
+
+class BootCrash(Exception):
+    """A process came to its end while it recovered."""
+
+
+class SimNode:
+    """One node through all its lives. A life is up, or paused; between two lives the node is down."""
+
+    def __init__(
+        self,
+        world: World,
+        config: NodeConfig,
+        on_end: Callable[[str, Literal["crash", "stop", "exit"], int, str], None],
+    ) -> None:
+        """`on_end` is told node, cause, exit code and last words of each life."""
+        node_id = config.node_id
+        self.world = world
+        self.node_id = node_id
+        self.disk = SimDisk(world.stream("disk", node_id), capacity_bytes=world.network.settings.disk_capacity)
+        self.disk.whole_sectors = world.network.settings.whole_sectors
+        self.rate = world.stream("clock", node_id).uniform(*world.network.settings.clock_rate)
+        """Seconds of its clock per second."""
+        self.life: Life | None = None
+        self.lives = 0
+        """How many began so far."""
+        self.state: Literal["up", "paused", "down"] = "down"
+        self.trace: list[str] = []
+        """Lines of the trace file, over all lives."""
+        self.log: list[str] = []
+        self.config = config
+        """Of the lives to come."""
+        self._on_end = on_end
+        self._disk_broke = False
+        self._stalls = world.stream("stalls", node_id)
+        self._next_stall: Call | None = None
+        self._boots = world.stream("boots", node_id)
+        self._dark: Life | None = None
+        """The last life, when its host went down with it and is not back yet."""
+        self._failures = 0
+        """Of the disk, before this life."""
+
+    @property
+    def core(self) -> RaftNode | None:
+        """The Raft node of the present life."""
+        return self.life.runtime.driver.node if self.life is not None else None
+
+    @property
+    def store(self) -> Store | None:
+        """The state machine of the present life."""
+        return self.life.runtime.driver.store if self.life is not None else None
+
+    @property
+    def address(self) -> str:
+        """Where the present or last life is reached."""
+        return f"{self.node_id}.sim:{self.lives}"
+
+    def boot(self, *, bootstrap: bool) -> None:
+        """Begin a life, under the link faults in force. Raises what runtime's Node raises when it cannot recover."""
+        assert self.life is None
+        world = self.world
+        if self._disk_broke:  # it was repaired meanwhile
+            self._disk_broke, self.disk.fail_writes, self.disk.fail_syncs = False, None, None
+        self._power_returns()
+        self.lives += 1
+        self._failures = self.disk.failures
+        seed = world.stream("node", self.node_id, self.lives).getrandbits(63)
+        config = self.config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
+        try:
+            with self._perhaps_interrupted():
+                life = Life(
+                    world,
+                    config,
+                    self.lives,
+                    disk=self.disk,
+                    clock_rate=self.rate,
+                    trace=self.trace,
+                    failed=self.fail,
+                    disk_broke=self._break_disk,
+                )
+            world.observer.started(life.runtime.driver.node, world.loop.time())
+            life.runtime.start()
+        except BootCrash as error:
+            self._lose(power=self._boots.random() < world.network.settings.power_loss)
+            self._on_end(self.node_id, "crash", KILLED, self.log[-1])
+            raise error from None
+        except Exception as error:
+            self._say(f"{type(error).__name__}: {error}")
+            if not self._disk_failed(error):
+                world.violated(self.node_id, error)
+            self.disk.kill()
+            self._on_end(self.node_id, "exit", exit_code(error), self.log[-1])
+            raise
+        for warning in life.runtime.warnings:
+            self._say(warning)
+        self.life, self.state = life, "up"
+        world.network.ports.open(self.node_id, self.address, life)
+        life.runtime.take_part()
+        world.story.tell(self.node_id, f"* life {self.lives} begins")
+        self.stall_later()
+
+    def crash(self, *, power: bool, silent: bool = False) -> bool:
+        """Kill the process, or cut the power: what was not synced is gone then. False when it is down.
+
+        `silent`: the host is gone too, and nobody tells its clients until it is back.
+        """
+        life = self.life
+        if life is None:
+            return False
+        if silent:
+            self._dark = life
+            self.world.network.ports.dark.add(self.address)
+        self._end(life)
+        self._lose(power=power)
+        self._tell_end("crash", KILLED)
+        return True
+
+    def pause(self) -> bool:
+        """Stop the process without ending it. False when it does not run."""
+        if self.life is None or self.state == "paused":
+            return False
+        self.state = "paused"
+        self.life.process.hold()
+        self._say("paused")
+        return True
+
+    def resume(self) -> bool:
+        """Let it go on, under the link faults in force. False when it is not paused."""
+        if self.life is None or self.state != "paused":
+            return False
+        self.state = "up"
+        self.take_links()
+        self.life.process.release()
+        self._say("resumed")
+        return True
+
+    def take_links(self) -> bool:
+        """Put the link faults in force on this node; False when it does not run."""
+        if self.life is None or self.state != "up":
+            return False
+        self.life.runtime.faults.replace(self.world.links)
+        return True
+
+    async def halt(self) -> None:
+        """End the process in order (SIGTERM)."""
+        self.resume()
+        if self.life is not None:
+            await self._stop(self.life, STOP_GRACE_S)
+
+    def fail(self, life: Life, error: BaseException) -> None:
+        """The node cannot go on: it ends with the error's exit code, whatever waits."""
+        if self.life is not life or life.failure is not None:
+            return
+        life.failure = error
+        self._say(f"{type(error).__name__}: {error}")
+        if not self._disk_failed(error):
+            self.world.violated(self.node_id, error)
+        if not life.runtime.gate.closed:  # it does not stop already
+            life.ending = self.world.loop.create_task(self._stop(life, 0.0))
+
+    def stall_later(self) -> None:
+        """Draw anew when it stands still next, at the rate in force: the time until then has no memory."""
+        if self._next_stall is not None:
+            self._next_stall.cancel()
+            self._next_stall = None
+        rate = self.world.network.settings.stalls_per_s
+        if self.life is not None and rate > 0:
+            self._next_stall = self.world.network.after(self._stalls.expovariate(rate), self._stall, self.life)
+
+    # ------------------------------------------------------------------------------ inside
+
+    def _break_disk(self) -> None:
+        self._disk_broke = True
+
+    def _lose(self, *, power: bool) -> None:
+        """What the end of the process, or of the power, does to its disk."""
+        if power:
+            loss = self.disk.lose_power()
+            how = f"power lost: {loss.writes_lost} writes gone, {loss.writes_torn} torn, {loss.names_lost} names gone"
+        else:
+            self.disk.kill()
+            how = "killed"
+        self._say(how)
+
+    @contextmanager
+    def _perhaps_interrupted(self) -> Iterator[None]:
+        """Raise BootCrash out of a call on the disk, as chance has it."""
+        disk, chance = self.disk, self.world.network.settings.boot_crash
+        if not chance or self._boots.random() >= chance or disk.on_call is not None:
+            yield
+            return
+        left = iter(range(self._boots.randrange(RECOVERY_CALLS)))
+
+        def count(_: str) -> None:
+            if next(left, None) is None:
+                raise BootCrash("killed while it recovered")
+
+        disk.on_call = count
+        try:
+            yield
+        finally:
+            disk.on_call = None
+
+    def _disk_failed(self, error: BaseException) -> bool:
+        """Whether an error is the answer to a failure of the disk in this life: without one there is none to tell."""
+        return isinstance(error, DiskError | OSError) and self.disk.failures > self._failures
+
+    async def _stop(self, life: Life, grace_s: float) -> None:
+        life.runtime.gate.closed = True
+        try:
+            await life.runtime.driver.stop(grace_s)
+        except Exception as error:
+            self.fail(life, error)
+        if self.life is life:  # nobody killed it meanwhile
+            self._end(life)
+            self.disk.kill()
+            if life.failure is None:
+                self._tell_end("stop", 0)
+            else:
+                self._tell_end("exit", exit_code(life.failure))
+
+    def _end(self, life: Life) -> None:
+        life.process.end()
+        for call in life.calls:
+            call.cancel()
+        self.world.network.ports.close(self.node_id, self.address)
+        if life is not self._dark:
+            for link in life.links:
+                link.lost(life)
+        self.life, self.state = None, "down"
+
+    def _power_returns(self) -> None:
+        """The host is back, and answers that it knows nothing of the connections it had."""
+        life, self._dark = self._dark, None
+        if life is not None:
+            self.world.network.ports.dark.discard(self.address)
+            for link in life.links:
+                link.lost(life)
+
+    def _tell_end(self, cause: Literal["crash", "stop", "exit"], code: int) -> None:
+        world = self.world
+        world.story.tell(self.node_id, f"* life {self.lives} ended: {cause} {code}")
+        self._on_end(self.node_id, cause, code, "\n".join(self.log[-10:]))
+        try:
+            world.observer.crashed(self.node_id, world.loop.time())
+        except Exception as error:
+            world.violated(self.node_id, error)
+
+    def _say(self, line: str) -> None:
+        self.log.append(f"{self.world.loop.time():.6f} {self.node_id} {line}")
+        self.world.story.tell(self.node_id, f"* {line}")
+
+    def _stall(self, life: Life) -> None:
+        if life.process.ended:
+            return
+        lasts_s = self._stalls.uniform(*self.world.network.settings.stall)
+        life.process.hold()
+        self.world.story.tell(self.node_id, f"* stalls for {lasts_s:.6f} s")
+        self.world.network.after(lasts_s, self._stalled, life, lasts_s)
+        self.stall_later()
+
+    def _stalled(self, life: Life, lasts_s: float) -> None:
+        life.process.release()
+        life.runtime.loop_lag.add_ns(round(lasts_s * 1e9))

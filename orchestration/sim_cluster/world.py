@@ -1,0 +1,55 @@
+"""What all nodes of a simulation share: time, chance, the network, the story, and who watches."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from orchestration.sim_cluster.loop import SimLoop
+from orchestration.sim_cluster.network import Network
+from orchestration.sim_cluster.observer import Observer
+from orchestration.sim_cluster.story import Story
+from raft_actor_node.links import LinkRule
+from raft_actor_node.runtime.assembly import Parts
+
+
+def stream(seed: int, *purpose: object) -> random.Random:
+    """Random numbers for one purpose, a function of the seed."""
+    return random.Random("/".join(map(str, (seed, *purpose))))
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A rule that was broken, or a bug that showed itself as an exception."""
+
+    time_s: float
+    node_id: str
+    error: BaseException
+
+    def __str__(self) -> str:
+        return f"{self.time_s:.6f} s: {self.node_id}: {type(self.error).__name__}: {self.error}"
+
+
+@dataclass
+class World:
+    """What all nodes of a simulation share."""
+
+    loop: SimLoop
+    seed: int
+    network: Network
+    story: Story
+    observer: Observer
+    parts: Parts
+    links: tuple[LinkRule, ...] = ()
+    """The link faults in force."""
+    violations: list[Violation] = field(default_factory=list)
+
+    def stream(self, *purpose: object) -> random.Random:
+        """Random numbers for one purpose, a function of the seed."""
+        return stream(self.seed, *purpose)
+
+    def violated(self, node_id: str, error: BaseException) -> None:
+        """Note a violation, and go on."""
+        violation = Violation(self.loop.time(), node_id, error)
+        self.violations.append(violation)
+        self.story.tell(node_id, f"! {type(error).__name__}: {error}")
