@@ -16,7 +16,7 @@ testbed: install-dev ## Tests of several hosts, on network namespaces of this ma
 PRESET ?= scalability
 HOSTS ?= 4
 testbed-sweep: install ## A sweep over such hosts: make testbed-sweep PRESET=scalability HOSTS=4 ARGS="-o repeats=3"
-	$(BIN)/python -m tests.testbed --hosts $(HOSTS) sweep $(PRESET) $(ARGS)
+	$(BIN)/python -m orchestration.testbed --hosts $(HOSTS) sweep $(PRESET) $(ARGS)
 
 simulate: install ## 1000 simulated clusters under faults, every one of them checked; 3 minutes
 	$(BIN)/sweep simulate --seeds 1000
