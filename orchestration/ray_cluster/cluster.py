@@ -146,6 +146,11 @@ class RayCluster:
         return tuple(node_id for node_id, node in self._nodes.items() if node.state == "up")
 
     @property
+    def violations(self) -> tuple[()]:
+        """Nothing looks at each step of real processes: the judge reads their traces."""
+        return ()
+
+    @property
     def unexpected_exits(self) -> tuple[NodeExit, ...]:
         """The ends that nobody asked for."""
         return tuple(end for end in self.exits if end.cause in ("exit", "infrastructure"))

@@ -17,6 +17,7 @@ from raft_actor_node.core.invariants.cluster import ClusterInvariants
 from raft_actor_node.kv.reference import Reference
 from raft_actor_node.units import format_duration
 from sweeps.run.cell import CellRun
+from sweeps.run.machine import NoMachine
 from sweeps.run.progress import Progress
 from sweeps.run.record import Record
 from sweeps.spec.estimate import most_simulated
@@ -64,7 +65,7 @@ class SimulatedCell:
 
         observer = invariants if parameters.checks.invariants else None
         backend = _Backend(parameters.sim, cell.seed, observer=observer)
-        life = CellRun(cell, backend, self._progress, self._run_id)
+        life = CellRun(cell, backend, NoMachine(), self._progress, self._run_id)
         try:
             record = await life.run()
             record.facts = {

@@ -527,9 +527,9 @@ def test_unavailability_is_refuted_by_sessions_that_come_late(tmp_path: Path, mo
     """They are used: then operations succeed."""
     connect, tried = CellRun._connect, []
 
-    async def late(life: CellRun, cluster: Any) -> bool:
+    async def late(life: CellRun, cluster: Any, load: Any) -> bool:
         tried.append(1)
-        return len(tried) > 2 and await connect(life, cluster)
+        return len(tried) > 2 and await connect(life, cluster, load)
 
     monkeypatch.setattr(CellRun, "_connect", late)
     text = OUTAGE.replace("  chaos: {isolate: majority, at: 1s, heal_after: 3s}\n", "")
