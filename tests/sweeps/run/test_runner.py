@@ -201,7 +201,7 @@ async def test_what_clients_saw_before_the_measurement_is_kept_when_a_node_ends_
         code, path, _ = await execute(sweep(text), backend, tmp_path)
     assert code == 1
     [cell] = read_run(path).cells
-    assert cell.result["reason"] == "node n2 ended (exit): exit code 5 (data corrupt)"
+    assert cell.result["reason"] == "node n2 ended (exit): exit code 5 (data corrupt or foreign)"
     operations = cell.operations()
     assert (operations["outcome"] == OK).any()
     assert not operations.measured.any()
