@@ -2,7 +2,7 @@
 
 A status is a consistent picture of one node at one moment; nobody knows what was between two of them. Link counters
 end with a process, so that they are noted before a table of link faults is replaced and before nodes are killed or
-stopped: see sweeps/cell.py.
+stopped: see sweeps/run/cell.py.
 """
 
 from __future__ import annotations

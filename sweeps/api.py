@@ -18,30 +18,27 @@ from rich.console import Console
 from orchestration import ClusterPlan
 from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.signals import on_ending_signal
-from sweeps.cases import refusals
-from sweeps.doctor import Examined, as_json, findings
-from sweeps.estimate import MOST_SIMULATED
-from sweeps.grid import Cell, make_cells
-from sweeps.latency import Ints, Latencies, Operations
-from sweeps.progress import Progress
-from sweeps.results import (
-    EXIT_INTERRUPTED,
-    RunWriter,
-    StoredCell,
-    WriteFailed,
-    check_resumable,
-    commit,
-    ends_with,
-    manifest,
-    read_run,
-    resume_command,
-)
-from sweeps.spec import Source, Spec, open_source, override, parse_option, resolve
+from sweeps.judge.exit_codes import EXIT_INTERRUPTED, ends_with
+from sweeps.load.latencies import Ints, Latencies
+from sweeps.load.operations import Operations
+from sweeps.run.progress import Progress
+from sweeps.show.doctor import Examined, as_json, findings
+from sweeps.spec.cases import refusals
+from sweeps.spec.estimate import MOST_SIMULATED
+from sweeps.spec.grid import Cell, make_cells
+from sweeps.spec.overrides import override, parse_option
+from sweeps.spec.parameters import Spec
+from sweeps.spec.resolve import resolve
+from sweeps.spec.source import Source, open_source
+from sweeps.store.files import WriteFailed
+from sweeps.store.manifest import commit, manifest
+from sweeps.store.reader import StoredCell, check_resumable, read_run, resume_command
+from sweeps.store.writer import RunWriter
 
 if TYPE_CHECKING:
-    from sweeps.cell import Backend
-    from sweeps.live import View
-    from sweeps.runner import Life
+    from sweeps.run.cell import Backend
+    from sweeps.run.runner import Life
+    from sweeps.run.view import View
 
     class ExaminedBackend(Backend, Examined, Protocol):
         """What brings up clusters, on hosts that can be asked."""
@@ -110,7 +107,7 @@ class Sweep:
         cannot carry a cell, InfrastructureError when there is nothing to run on, and RuntimeError in an event loop, as
         that of a notebook: there, `await asyncio.to_thread(sweep.run)`.
         """
-        from sweeps.live import PlainView  # noqa: PLC0415
+        from sweeps.show.live import PlainView  # noqa: PLC0415
 
         try:
             asyncio.get_running_loop()
@@ -233,8 +230,8 @@ class Sweep:
             await self._examine(backend, writer, announce)
             with view:
                 # Not before it is needed: it brings gRPC with it.
-                from sweeps.cell import CellRun  # noqa: PLC0415
-                from sweeps.runner import Runner  # noqa: PLC0415
+                from sweeps.run.cell import CellRun  # noqa: PLC0415
+                from sweeps.run.runner import Runner  # noqa: PLC0415
 
                 def begin(cell: Cell, progress: Progress, run_id: str) -> Life:
                     return CellRun(cell, backend, progress, run_id)
@@ -244,7 +241,7 @@ class Sweep:
     async def _check_placement(self, backend: Backend, announce: Callable[[str], None], cells: Sequence[Cell]) -> None:
         """Refuse what the hosts cannot carry before anything starts."""
         # Not before it is needed: it brings gRPC with it.
-        from sweeps.loads import generator_hosts  # noqa: PLC0415
+        from sweeps.load.group import generator_hosts  # noqa: PLC0415
 
         clusters = [cell.parameters.cluster for cell in cells]
         plans = dict.fromkeys((cluster.nodes, cluster.placement) for cluster in clusters)
@@ -269,8 +266,8 @@ class Sweep:
         self, writer: RunWriter, progress: Progress, view: View, done: Sequence[Mapping[str, Any]]
     ) -> int:
         """In simulation; or of real cells only the checks that are left."""
-        from sweeps.runner import Runner  # noqa: PLC0415
-        from sweeps.simulated import SimulatedCell  # noqa: PLC0415
+        from sweeps.run.runner import Runner  # noqa: PLC0415
+        from sweeps.run.simulated import SimulatedCell  # noqa: PLC0415
 
         if self.simulated:
             where = f"simulation, at most {MOST_SIMULATED} operations per cell"
@@ -359,6 +356,6 @@ class Run:
 
 def make_view(console: Console, progress: Progress, *, plain: bool) -> View:
     """The live display where the output is a terminal, else plain lines."""
-    from sweeps.live import LiveView, PlainView  # noqa: PLC0415
+    from sweeps.show.live import LiveView, PlainView  # noqa: PLC0415
 
     return PlainView(console, progress) if plain or not console.is_terminal else LiveView(console, progress)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeps.api import Sweep
-    from sweeps.terminal import Output
+    from sweeps.show.terminal import Output
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,7 +39,7 @@ class _Group(click.Group):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As a program: SIGTERM and SIGHUP end it as Ctrl-C does. It does not wait for a call into Ray that never comes
         back, nor complains of a reader that has read enough."""
-        from sweeps.terminal import Output
+        from sweeps.show.terminal import Output
 
         open_standard_descriptors()
         self.output = Output()
@@ -56,7 +56,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         from raft_actor_node.errors import RaftLabError
-        from sweeps.terminal import echo
+        from sweeps.show.terminal import echo
 
         try:
             return super().invoke(ctx)
@@ -158,7 +158,7 @@ def resume(ctx: click.Context, run_name: str | None, out: Path, address: str | N
     """Complete a run that was interrupted, was killed, or lost hosts: its directory, NAME, or NAME/TIME; default: the
     latest. Cells that are done are not run again."""
     from sweeps.api import Sweep, make_view, ray
-    from sweeps.results import find_run
+    from sweeps.store.reader import find_run
 
     console = _console()
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
@@ -180,7 +180,7 @@ def clean(ctx: click.Context, dry_run: bool, address: str | None) -> None:
     """Remove what programs of yours that were killed left on this host, and on all hosts of a Ray cluster: processes of
     nodes, their folders (also logs that were kept), private Rays. What a running program uses stays."""
     from orchestration.ray_cluster.leftovers import clean_hosts
-    from sweeps.terminal import echo
+    from sweeps.show.terminal import echo
 
     async def work() -> int:
         code = 0
@@ -209,7 +209,7 @@ def plan(spec: str, options: Sequence[str], seed: int | None, target: str | None
     It takes the options of `run`; --out, --address and --plain have no effect on the plan.
     """
     from sweeps.api import Sweep
-    from sweeps.tables import cells_table, needs_lines
+    from sweeps.show.plan import cells_table, needs_lines
 
     sweep = Sweep.from_options(spec, (*options, *_as_options(target)), seed)
     console = _console()
@@ -223,7 +223,7 @@ def plan(spec: str, options: Sequence[str], seed: int | None, target: str | None
 @_out
 def show(run_name: str | None, out: Path) -> None:
     """Show the summary of a run: its directory, NAME, or NAME/TIME; default: the latest."""
-    from sweeps.results import find_run
+    from sweeps.store.reader import find_run
 
     _show(find_run(out, run_name), _console())
 
@@ -252,17 +252,17 @@ def check(
     RUN is a directory, NAME, or NAME/TIME; default: the latest. Exits with 0 ok, 1 a cell failed, 3 a safety
     violation, 4 unknown.
     """
-    from sweeps.spec import check_bounds
+    from sweeps.spec.overrides import check_bounds
 
     bounds = check_bounds(time_limit, memory_limit)
     if history is not None:
         if run_name is not None:
             raise click.UsageError("either RUN or --history, not both")
         ctx.exit(_check_history(history, bounds))
-    from sweeps.checking import check_run
-    from sweeps.live import verdict_words
-    from sweeps.results import find_run
-    from sweeps.terminal import echo
+    from sweeps.judge.checking import check_run
+    from sweeps.show.live import verdict_words
+    from sweeps.show.terminal import echo
+    from sweeps.store.reader import find_run
 
     path = find_run(out, run_name)
 
@@ -281,7 +281,7 @@ def check(
 @_out
 def history(run_name: str | None, cell: str | None, output: Path | None, out: Path) -> None:
     """Write the history of a cell as JSON lines, for other checkers; `sweep check --history` reads them."""
-    from sweeps.histories import export
+    from sweeps.judge.histories import export
 
     export(out, run_name, cell, output)
 
@@ -347,7 +347,7 @@ def doctor(ctx: click.Context, address: str | None, storage_dir: str, plain: boo
     Exits with 0 when all is well or there are only notes, with 1 when something is wrong.
     """
     from sweeps.api import ray
-    from sweeps.doctor import doctor as examine
+    from sweeps.show.doctor import doctor as examine
 
     ctx.exit(examine(_console(), ray(address), storage_dir, plain=plain))
 
@@ -356,8 +356,8 @@ def doctor(ctx: click.Context, address: str | None, storage_dir: str, plain: boo
 def presets() -> None:
     """Show the built-in sweeps, and what each is for."""
     from sweeps.api import Sweep
-    from sweeps.spec import PRESETS
-    from sweeps.tables import presets_table
+    from sweeps.show.plan import presets_table
+    from sweeps.spec.source import PRESETS
 
     names = sorted(file.stem for file in PRESETS.glob("*.yaml"))
     sweeps = [Sweep.from_preset(name) for name in names]
@@ -367,7 +367,7 @@ def presets() -> None:
 @main.command()
 def schema() -> None:
     """Print the JSON schema of a spec, for editors."""
-    from sweeps.spec import json_schema
+    from sweeps.spec.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
 
@@ -377,10 +377,10 @@ def _as_options(target: str | None) -> Sequence[str]:
 
 
 def _check_history(path: Path, bounds: Mapping[str, Any]) -> int:
-    from sweeps.checking import check_history
-    from sweeps.results import EXIT_OK, EXIT_UNKNOWN, EXIT_VIOLATED
-    from sweeps.spec import CheckSettings
-    from sweeps.terminal import echo
+    from sweeps.judge.checking import check_history
+    from sweeps.judge.exit_codes import EXIT_OK, EXIT_UNKNOWN, EXIT_VIOLATED
+    from sweeps.show.terminal import echo
+    from sweeps.spec.parameters import CheckSettings
 
     verdict, text = check_history(path, CheckSettings().model_copy(update=bounds))
     echo(text)
@@ -388,7 +388,7 @@ def _check_history(path: Path, bounds: Mapping[str, Any]) -> int:
 
 
 def _console() -> Console:
-    from sweeps.terminal import console
+    from sweeps.show.terminal import console
 
     return console()
 
@@ -399,8 +399,9 @@ def _warn(sweep: Sweep, console: Console) -> None:
 
 
 def _show(path: Path, console: Console) -> None:
-    from sweeps import matrix, tables
-    from sweeps.results import is_done, not_resumable, read_run, resume_command
+    from sweeps.show import matrix, tables
+    from sweeps.store.reader import not_resumable, read_run, resume_command
+    from sweeps.store.writer import is_done
 
     stored = read_run(path)
     cells = [(cell.params, cell.result) for cell in stored.cells]

@@ -140,10 +140,10 @@ def test_an_output_that_cannot_be_written_is_one_line(
     (tmp_path / "file").touch()
     (tmp_path / "circle").symlink_to("circle")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sweeps.histories.find_run", lambda *_: tmp_path)
+    monkeypatch.setattr("sweeps.judge.histories.find_run", lambda *_: tmp_path)
     monkeypatch.setattr(
-        "sweeps.histories.read_run", lambda _: SimpleNamespace(cells=[SimpleNamespace(params={"cell": "1"})])
+        "sweeps.judge.histories.read_run", lambda _: SimpleNamespace(cells=[SimpleNamespace(params={"cell": "1"})])
     )
-    monkeypatch.setattr("sweeps.histories.history_of", lambda _: HISTORY)
+    monkeypatch.setattr("sweeps.judge.histories.history_of", lambda _: HISTORY)
     done = CliRunner().invoke(cli.main, ["history", "--output", name])
     assert (done.exit_code, done.output) == (1, f"sweep: {name}: cannot be written: {says}\n")

@@ -25,7 +25,7 @@ from typing import Any
 from chaos.verdict import Verdict
 from raft_actor_node.signals import on_ending_signal
 from sweeps.campaign.life import SeedResult, run_seed
-from sweeps.results import new_directory, write_text, writing
+from sweeps.store.files import new_directory, write_text, writing
 
 BARS: dict[str, int] = {
     "leader changes": 50,

@@ -13,7 +13,7 @@ from sweeps.campaign.campaign import STORIES, Campaign, Report, View, describe, 
 from sweeps.campaign.display import closing, make_view
 from sweeps.campaign.life import SeedResult, run_seed
 from sweeps.campaign.profiles import PROFILES
-from sweeps.results import ends_with
+from sweeps.judge.exit_codes import ends_with
 
 
 def simulate(

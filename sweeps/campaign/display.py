@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sweeps.campaign.campaign import BARS, Campaign, View, describe
 from sweeps.campaign.life import SeedResult
-from sweeps.tables import clock
+from sweeps.show.formats import clock
 
 REFRESH_PER_S = 3
 SHOWN_FAILURES = 4

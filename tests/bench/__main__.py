@@ -32,9 +32,9 @@ from raft_actor_node.kv.commands import Kind, encode
 from raft_actor_node.kv.store import Store
 from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.units import Range
-from sweeps.latency import OK
-from sweeps.spec import LoadSettings, Mix
-from sweeps.workload import LoadGenerator
+from sweeps.load.generator import LoadGenerator
+from sweeps.load.operations import OK
+from sweeps.spec.parameters import LoadSettings, Mix
 from tests.bench.campaign import BAR_SEEDS_PER_MINUTE, seeds_per_minute
 from tests.bench.checker import BAR_MANY_KEYS_S, BAR_UNKNOWN_S, checker_speed
 from tests.bench.simulation import BAR_ELECTIONS_PER_10_S, elections_per_10_s

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from chaos.verdict import LEAST_INJECTED
+from sweeps.analysis.summary import summarise
 from sweeps.api import CellResult, Run, Sweep
-from sweeps.cell import Record
-from sweeps.grid import Cell
-from sweeps.progress import Progress
-from sweeps.simulated import SimulatedCell
-from sweeps.summary import judge, summarise
-from sweeps.thresholds import parse_threshold
+from sweeps.judge.expectations import unmet_expectation
+from sweeps.run.progress import Progress
+from sweeps.run.record import Record
+from sweeps.run.simulated import SimulatedCell
+from sweeps.spec.grid import Cell
+from sweeps.spec.thresholds import parse_threshold
 
 PARTIAL = "deaf leader,mute leader,leader in a minority,quorum loss,chained,constrained election"
 CONTROLS = {
@@ -87,7 +88,7 @@ def assert_as_expected(cell: Cell) -> None:
     record = live(cell)
     assert record.error is None, record.detail
     result = summarise(record.evidence)
-    assert judge(record.evidence, result, {}) is None
+    assert unmet_expectation(record.evidence, result, {}) is None
     assert result["operations"]["dropped"] == 0
     asked, injected = result["faults_asked"], result["faults"]
     assert injected >= LEAST_INJECTED * asked, "else its verdict would be unknown"
@@ -110,6 +111,6 @@ def test_bad_parameters_show_their_signature(cell: Cell) -> None:
     record = live(cell)
     assert record.error is None, record.detail
     result = summarise(record.evidence)
-    assert judge(record.evidence, result, {}) is None
+    assert unmet_expectation(record.evidence, result, {}) is None
     for metric, condition in cell.signature.items():
         assert parse_threshold(metric, condition).miss(result["metrics"]) is None

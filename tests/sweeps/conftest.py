@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sweeps import runner
-from sweeps.spec import CheckSettings
+from sweeps.run import runner
+from sweeps.spec.parameters import CheckSettings
 
 GOOD: dict[str, Any] = {"verdict": "ok", "reason": "", "findings": []}
 

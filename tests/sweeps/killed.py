@@ -21,11 +21,11 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps import runner
 from sweeps.api import Sweep
-from sweeps.live import PlainView
-from sweeps.results import find_run, read_run
-from sweeps.spec import read_source
+from sweeps.run import runner
+from sweeps.show.live import PlainView
+from sweeps.spec.source import read_source
+from sweeps.store.reader import find_run, read_run
 from tests.sweeps.conftest import FakeJudge
 from tests.sweeps.fakes import FakeBackend
 

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sweeps import api, cli
-from sweeps.results import resume_command
-from sweeps.spec import PRESETS
+from sweeps.spec.source import PRESETS
+from sweeps.store.reader import resume_command
 from tests.sweeps.examinations import FIRST, SECOND, examination, host
 from tests.sweeps.fakes import FakeBackend
-from tests.sweeps.test_runner import CRASH, TWO_CELLS
+from tests.sweeps.run.test_runner import CRASH, TWO_CELLS
 
 
 def sweep(*arguments: str) -> Result:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.results import StoredRun, read_run
+from sweeps.store.reader import StoredRun, read_run
 
 pytestmark = pytest.mark.timeout(180)
 

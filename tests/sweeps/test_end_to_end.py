@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeps.results import StoredCell, StoredRun, read_run
-from sweeps.spec import with_value
+from sweeps.spec.parameters import with_value
+from sweeps.store.reader import StoredCell, StoredRun, read_run
 
 FOREIGN_NODE = Path(__file__).parent.parent / "orchestration" / "foreign_node.py"
 FOREIGN = [sys.executable, str(FOREIGN_NODE)]

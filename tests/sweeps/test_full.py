@@ -18,16 +18,18 @@ from click.testing import CliRunner
 
 from chaos.history import History, Operation
 from chaos.linearizability import check
-from sweeps import cli, judge
+from sweeps import cli
 from sweeps.campaign.campaign import Campaign, Report
 from sweeps.campaign.life import SeedResult
-from sweeps.checking import check_run
-from sweeps.results import RunWriter, WriteFailed, writing
-from sweeps.spec import CheckSettings
+from sweeps.judge import program
+from sweeps.judge.checking import check_run
+from sweeps.spec.parameters import CheckSettings
+from sweeps.store.files import WriteFailed, writing
+from sweeps.store.writer import RunWriter
 from tests.campaign.test_campaign import seed_result
 from tests.sweeps.fakes import FakeBackend
-from tests.sweeps.test_results import FACTS, cells, write
-from tests.sweeps.test_runner import execute, sweep
+from tests.sweeps.run.test_runner import execute, sweep
+from tests.sweeps.store.test_results import FACTS, cells, write
 
 FULL = Path("/dev/full")
 PAGE = 4096
@@ -99,17 +101,17 @@ STALE = History([Operation(0, "get", 1, observed=(5,), invoke_ns=1, return_ns=2)
 def test_a_violation_that_cannot_be_written_down_is_one(tmp_path: Path) -> None:
     STALE.write_jsonl(path := tmp_path / "h.jsonl")
     (tmp_path / "h.violation.txt").symlink_to(FULL)
-    found = judge.judge_history(path, CheckSettings())
+    found = program.judge_history(path, CheckSettings())
     assert found["verdict"] == "violated"
     assert found["written"] == f"{tmp_path}/h.violation.txt: cannot be written: No space left on device; make room"
 
 
 def test_neither_does_a_cell_become_unknown_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "check", lambda history, **_: check(STALE))
+    monkeypatch.setattr(program, "check", lambda history, **_: check(STALE))
     writer = RunWriter.create(tmp_path, "tiny", "name: tiny\n", FACTS)
     folder = write(writer, cells()[0])
     (folder / "violation.txt").mkdir()
-    found = judge.judge(folder, CheckSettings())
+    found = program.judge(folder, CheckSettings())
     [finding] = [each for each in found["findings"] if each["check"] == "linearizability"]
     assert finding["verdict"] == "violated"
     assert f"{folder}/violation.txt: cannot be written: Is a directory" in finding["detail"]
@@ -156,7 +158,7 @@ async def test_a_violation_found_before_the_disk_was_full_decides_the_exit_code(
         return next(left)
 
     monkeypatch.setattr(RunWriter, method, full)
-    monkeypatch.setattr("sweeps.runner.judged", judged)
+    monkeypatch.setattr("sweeps.run.runner.judged", judged)
     with pytest.raises(WriteFailed) as caught:
         await execute(sweep(), FakeBackend(), tmp_path)
     assert caught.value.exit_code == code
@@ -191,7 +193,7 @@ async def test_a_violation_that_a_check_cannot_write_down_decides_its_exit_code(
     folder = write(writer, cells()[0])
     writer.finish(complete=True, exit_code=0)
     (folder / ".result.json.partial").symlink_to(FULL)
-    monkeypatch.setattr("sweeps.checking.judged", judged)
+    monkeypatch.setattr("sweeps.judge.checking.judged", judged)
     with pytest.raises(WriteFailed, match=told(folder / "result.json")) as caught:
         await check_run(writer.path, {}, lambda *_: None)
     assert caught.value.exit_code == 3

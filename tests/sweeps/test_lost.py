@@ -20,7 +20,7 @@ import pytest
 
 from orchestration.ray_cluster import guard
 from orchestration.ray_cluster.actor import temporary_folder
-from sweeps.results import StoredRun, read_run
+from sweeps.store.reader import StoredRun, read_run
 from tests.orchestration.waiting import gone
 from tests.ray_head import ray_head
 from tests.testbed.traces import load_s

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from orchestration import RayBackend
 from sweeps.api import Sweep
-from sweeps.checking import check_run
-from sweeps.live import PlainView
-from sweeps.results import StoredRun, read_run
-from sweeps.spec import read_source
+from sweeps.judge.checking import check_run
+from sweeps.show.live import PlainView
+from sweeps.spec.source import read_source
+from sweeps.store.reader import StoredRun, read_run
 from tests.ray_head import private_ray
 from tests.sweeps.buggy_node import BUGS
 

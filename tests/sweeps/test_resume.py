@@ -18,14 +18,15 @@ from rich.console import Console
 from orchestration import InfrastructureError, NodeExit, NodeFailed, PlacementRefused
 from raft_actor_node.errors import ConfigError
 from sweeps.api import Sweep
-from sweeps.judge import judge as judge_cell
-from sweeps.live import PlainView
-from sweeps.results import RunLock, find_run, read_run
-from sweeps.spec import Parameters
+from sweeps.judge.program import judge as judge_cell
+from sweeps.show.live import PlainView
+from sweeps.spec.parameters import Parameters
+from sweeps.store.lock import RunLock
+from sweeps.store.reader import find_run, read_run
 from tests.sweeps.conftest import GOOD, FakeJudge
 from tests.sweeps.fakes import FakeBackend, FakeCluster, VirtualBackend
+from tests.sweeps.run.test_runner import BRIEF, execute, execute_virtually, journal, sweep
 from tests.sweeps.test_cli import sweep as command
-from tests.sweeps.test_runner import BRIEF, execute, execute_virtually, journal, sweep
 
 ROOT = Path(__file__).parents[2]
 THREE_CELLS = f"name: tiny\norder: sequential\nbase: {{phases: {BRIEF}}}\naxes: {{load.clients: [2, 4, 6]}}"

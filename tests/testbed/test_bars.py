@@ -24,8 +24,8 @@ from chaos.linearizability import check
 from orchestration.testbed.hosts import ROOT, NamespaceHost, Testbed
 from orchestration.testbed.ray_hosts import RayHosts, start_ray
 from sweeps.api import CellResult, Run
-from sweeps.histories import history_of
-from sweeps.latency import KINDS, OK
+from sweeps.judge.histories import history_of
+from sweeps.load.operations import KINDS, OK
 from tests.testbed.traces import committed, leader, traces
 from tests.testbed.waiting import eventually
 

@@ -14,8 +14,8 @@ from chaos.linearizability import check
 from orchestration.testbed.hosts import Testbed
 from orchestration.testbed.ray_hosts import RayHosts
 from sweeps.api import CellResult, Run
-from sweeps.grid import show
-from sweeps.histories import history_of
+from sweeps.judge.histories import history_of
+from sweeps.spec.grid import show
 from tests.testbed.commands import options, sweep
 
 S = 10**9

@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestration.testbed.hosts import Testbed
 from orchestration.testbed.ray_hosts import RayHosts
 from sweeps.api import Run
-from sweeps.grid import show
+from sweeps.spec.grid import show
 from tests.testbed.commands import Done, options, sweep
 
 LATE = str(Path(__file__).with_name("placed_late.py"))

@@ -12,9 +12,9 @@ from orchestration import ClusterPlan
 from orchestration.sim_cluster import Silent, SimBackend, SimCluster, SimSettings, run_virtual
 from raft_actor_node.config import ClientSettings, TransportSettings
 from raft_actor_node.errors import ConfigError
-from sweeps.latency import OK
-from sweeps.spec import LoadSettings, Mix
-from sweeps.workload import LoadGenerator
+from sweeps.load.generator import LoadGenerator
+from sweeps.load.operations import OK
+from sweeps.spec.parameters import LoadSettings, Mix
 
 
 def on_backend(work: Callable[[SimBackend], Coroutine[Any, Any, Any]], **options: Any) -> Any:

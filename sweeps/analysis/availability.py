@@ -1,0 +1,145 @@
+"""Whether a cluster served its clients while a fault lasted. Pure functions of events and arrays.
+
+A cluster that loses its leader to a fault needs a moment to find another one. It is available under the fault
+when operations complete later than LIVENESS_BOUND longest election timeouts after the fault was in force
+everywhere, and before it began to be healed, at LEAST_SHARE of the rate before the first fault or more; it is
+unavailable when none does, and barely available in between. A fault that is over by then says nothing. A fault of two
+stages counts from its second one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from sweeps.load.latencies import Ints
+from sweeps.load.operations import Operations
+
+LIVENESS_BOUND = 10
+"""Longest election timeouts within which a connected majority has a leader."""
+
+LEAST_SHARE = 0.01
+"""Of the rate of operations before the first fault: below it a cluster is barely available. A closed loop slows down
+with its latency, so that much less than all of it is no outage."""
+
+State = Literal["available", "barely available", "unavailable"]
+
+
+@dataclass(frozen=True)
+class UnderFault:
+    """How the clients fared under one fault; times in milliseconds."""
+
+    state: State | None
+    """None: the fault was over too soon to tell."""
+    outage_ms: float
+    """Longest time under the fault in which no operation completed."""
+    completed: int
+    """Operations that completed after the bound."""
+    share: float | None
+    """Operations per second after the bound, as a share of those before the first fault."""
+
+
+def under_faults(
+    events: Iterable[Mapping[str, Any]], operations: Operations, longest_timeout_s: float
+) -> list[UnderFault]:
+    """One for each fault that was in force, in order. `events` are those of events.jsonl."""
+    windows = _windows(events, operations)
+    ends = operations.success_ns()
+    bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
+    before = _rate(ends, operations.measure_ns[0], windows[0][0]) if windows else None
+    return [_judge(ends, begin, end, begin + bound_ns, before) for begin, end in windows]
+
+
+def late_windows(
+    events: Iterable[Mapping[str, Any]], operations: Operations, longest_timeout_s: float
+) -> list[tuple[int, int]]:
+    """[begin, end) of each fault from the bound on, of those that lasted long enough: where its state is decided."""
+    bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
+    windows = _windows(events, operations)
+    return [(begin + bound_ns, end) for begin, end in windows if begin + bound_ns < end]
+
+
+def waiting(begin_ns: Ints, end_ns: Ints, windows: Sequence[tuple[int, int]]) -> tuple[int, float]:
+    """Of what waited for an answer from `begin_ns` to `end_ns`: the fewest that waited in one of these windows, and
+    the largest share of one of them in which nobody waited."""
+    counts, shares = [], []
+    order = np.argsort(begin_ns)
+    for begin, end in windows:
+        inside = order[(begin_ns[order] < end) & (end_ns[order] > begin)]
+        since, until = np.maximum(begin_ns[inside], begin), np.minimum(end_ns[inside], end)
+        # Nobody waited from the latest end so far to the next begin.
+        covered = np.maximum.accumulate(np.concatenate(([begin], until)))
+        gaps = np.concatenate((since, [end])) - covered
+        counts.append(len(inside))
+        shares.append(float(gaps[gaps > 0].sum()) / (end - begin) if end > begin else 1.0)
+    return min(counts, default=0), max(shares, default=1.0)
+
+
+def availability(
+    events: Iterable[Mapping[str, Any]], operations: Operations | None, longest_timeout_s: float
+) -> dict[str, Any] | None:
+    """The faults of a cell together, for its result; None when it had none. Its `state` is that of all faults
+    that lasted long enough, or None when there is none or they differ."""
+    faults = under_faults(events, operations, longest_timeout_s) if operations is not None else []
+    if not faults:
+        return None
+    states = {fault.state for fault in faults if fault.state is not None}
+    shares = [fault.share for fault in faults if fault.state is not None and fault.share is not None]
+    return {
+        "state": states.pop() if len(states) == 1 else None,
+        "outage_ms": max(fault.outage_ms for fault in faults),
+        "share": min(shares, default=None),
+        "faults": [{"state": fault.state, "outage_ms": fault.outage_ms} for fault in faults],
+    }
+
+
+def _windows(events: Iterable[Mapping[str, Any]], operations: Operations) -> list[tuple[int, int]]:
+    """[begin, end) of each fault: from when the last node had it (its second stage, if there is one) to when the
+    first one was rid of it, less the time at both ends of which clocks do not tell whether it is inside."""
+    end_ns, error_ns = operations.measure_ns[1], operations.error_ns
+    opened: dict[Any, int] = {}
+    closed: dict[Any, int] = {}
+    for event in sorted(events, key=lambda event: int(event["time_ns"])):
+        index, action = event.get("index"), event.get("action")
+        if action in ("inject", "advance") and event.get("took_effect", True) is not False:
+            opened[index] = int(event.get("done_ns", event["time_ns"]))
+        elif action == "heal" and index in opened:
+            closed.setdefault(index, int(event["time_ns"]))
+    windows = [(begin + error_ns, min(closed.get(index, end_ns), end_ns) - error_ns) for index, begin in opened.items()]
+    return sorted(window for window in windows if window[0] < window[1])
+
+
+def _judge(ends: Ints, begin: int, end: int, late: int, before: float | None) -> UnderFault:
+    inside = ends[(ends >= begin) & (ends < end)]
+    completed = int(np.count_nonzero(inside >= late))
+    rate = _rate(ends, late, end)
+    share = round(rate / before, 3) if rate is not None and before else None
+    served: State = "barely available" if share is not None and share < LEAST_SHARE else "available"
+    return UnderFault(
+        state=None if late >= end else served if completed else "unavailable",
+        outage_ms=round(float(np.diff(np.concatenate(([begin], inside, [end]))).max()) / 1e6, 3),
+        completed=completed,
+        share=share,
+    )
+
+
+def _rate(ends: Ints, begin: int, end: int) -> float | None:
+    """Operations per second that completed in [begin, end)."""
+    if end <= begin:
+        return None
+    first, last = np.searchsorted(ends, (begin, end))
+    return float(last - first) * 1e9 / (end - begin)
+
+
+def refutes(found: Mapping[str, Any] | None, expected: State) -> str | None:
+    """Why the availability that was found under faults is not the one that was expected, in one line, or None."""
+    state = found["state"] if found is not None else None
+    if state is None:
+        states: Sequence[Any] = [fault["state"] for fault in found["faults"]] if found is not None else []
+        if not any(states):
+            return f"expected to be {expected}, and no fault lasted more than {LIVENESS_BOUND} election timeouts"
+        return f"expected to be {expected}, and it was not so under every fault"
+    return None if state == expected else f"expected to be {expected}, and was {state}"

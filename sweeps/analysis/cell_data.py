@@ -1,0 +1,37 @@
+"""The raw data of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.load.figures import NodeFigures
+from sweeps.load.operations import Operations
+from sweeps.spec.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class CellData:
+    """The raw data of a cell."""
+
+    parameters: Parameters
+    operations: Operations | None
+    """None: no load could begin."""
+    events: Sequence[Mapping[str, Any]]
+    faults_asked: int = 0
+    """Faults in the schedule."""
+    nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
+    loads: Sequence[NodeFigures] = ()
+    """Of each load generator."""
+    notes: Sequence[str] = ()
+    """More flags."""
+    cores: int | None = None
+    """Cores that nodes and load generator share; None when they are on several hosts."""
+    host_busy: float | None = None
+    """Share of that host's CPU time which anything at all used."""
+    clock_error_ms: float = 0.0
+    """By how much times of different hosts may be off; 0 when all read one clock."""
+    phases_s: Mapping[str, float] = field(default_factory=dict)
+    bring_up_s: Mapping[str, float] = field(default_factory=dict)
+    """place, spawn, serving, leader: each from the end of the one before."""

@@ -1,0 +1,92 @@
+"""Signs that the machine was measured and not the protocol."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sweeps.analysis.cell_data import CellData
+from sweeps.load.figures import percentile
+from sweeps.load.operations import FAIL, UNKNOWN, Operations
+
+_BUSY = 0.9
+"""From this share of the CPU on, the machine may be what is measured."""
+_MOST_OF_TIMEOUT = 0.1
+"""The time of a broadcast should be an order of magnitude below the election timeout (paper, section 5.6)."""
+_MOST_OF_HEARTBEAT = 0.1
+"""The stages of a failover are some tenths of heartbeats long; clocks that are not known better mix them up."""
+
+
+def flags(evidence: CellData) -> list[str]:
+    """What a reader of the numbers must know, one short line each: operations that did not succeed though
+    nothing was done to the cluster, and signs that the machine was measured and not the protocol."""
+    found = [*evidence.notes, *(f"fault: {problem}" for problem in _fault_problems(evidence.events))]
+    raft, operations = evidence.parameters.raft, evidence.operations
+    if operations is not None and not evidence.parameters.chaos:
+        bad = {"failed": operations.count(FAIL), "unknown": operations.count(UNKNOWN)}
+        found += [f"{name}: {count} operations, without chaos" for name, count in bad.items() if count]
+    figures = [*evidence.nodes.values(), *evidence.loads]
+    used = sum(each.cpu_share or 0.0 for each in figures)
+    if evidence.cores is not None and max(used / evidence.cores, evidence.host_busy or 0.0) >= _BUSY:
+        busy = "" if evidence.host_busy is None else f"the host was {evidence.host_busy:.0%} busy, "
+        found.append(f"cpu: {busy}{used:.1f} of {evidence.cores} cores by this cell")
+    busiest = max((each.cpu_share or 0.0 for each in evidence.loads), default=0.0)
+    if busiest >= _BUSY:
+        which = "" if len(evidence.loads) < 2 else f", the busiest of {len(evidence.loads)}"
+        found.append(f"load generator: {busiest:.0%} of a core{which}")
+    # A stall of half the gap between a heartbeat and the shortest timeout is where false elections begin.
+    bearable_us = max(raft.heartbeat_interval, raft.election_timeout[0] - raft.heartbeat_interval) * 1e6 / 2
+    paused = {node for event in evidence.events if event["kind"] == "pause" for node in event["nodes"]}
+    stalls = {name: max(each.loop_lag_us, default=0) for name, each in evidence.nodes.items() if name not in paused}
+    writes = {name: percentile(each.fsync_us, 0.99) for name, each in evidence.nodes.items()}
+    for name, worst_us in sorted(stalls.items(), key=lambda item: -item[1])[:1]:
+        if worst_us > bearable_us:
+            found.append(f"lag: the event loop of {name} stood still for up to {worst_us / 1e3:.0f} ms")
+    for name, p99_us in sorted(writes.items(), key=lambda item: -(item[1] or 0))[:1]:
+        if p99_us is not None and p99_us > bearable_us:
+            found.append(f"fsync: p99 on {name} was {p99_us / 1e3:.0f} ms")
+    if evidence.clock_error_ms > _MOST_OF_HEARTBEAT * raft.heartbeat_interval * 1e3:
+        found.append(f"clock: times of different hosts are right within {evidence.clock_error_ms:.3g} ms only")
+    return found + _timing_problems(evidence)
+
+
+def _timing_problems(evidence: CellData) -> list[str]:
+    """Timeouts that are too short for what was measured; what they should be compared with is not known before."""
+    found, parameters, nodes = [], evidence.parameters, evidence.nodes.values()
+    round_trip_us = max((percentile(each.round_trip_us, 0.5) or 0 for each in nodes), default=0)
+    fsync_us = max((percentile(each.fsync_us, 0.5) or 0 for each in nodes), default=0)
+    shortest_s, broadcast_s = parameters.raft.election_timeout[0], (round_trip_us + fsync_us) / 1e6
+    if round_trip_us and broadcast_s > _MOST_OF_TIMEOUT * shortest_s:
+        text = f"election timeout: the shortest is {shortest_s * 1e3:g} ms, and a broadcast, round trip and fsync,"
+        found.append(f"{text} took {broadcast_s * 1e3:.3g} ms, more than a tenth of it")
+    limit_s = parameters.client.rpc_timeout
+    commit_s = _commit_s(evidence.operations) if evidence.operations is not None else None
+    if commit_s is not None and commit_s >= limit_s:
+        text = f"client deadline: client.rpc_timeout is {limit_s * 1e3:g} ms"
+        found.append(f"{text}, and half of the writes took {commit_s * 1e3:.3g} ms or more")
+    return found
+
+
+def _commit_s(operations: Operations) -> float | None:
+    """The median time from the start of a write to its end, outside of faults, or, where all were under one, under it;
+    what was given up counts with the time that it took. None when there were too few writes."""
+    writes = operations.measured & ~operations.of_kind("get")
+    calm = writes & ~operations.under_fault
+    chosen = calm if calm.any() else writes
+    median_ns = percentile(operations["end_ns"][chosen] - operations["start_ns"][chosen], 0.5)
+    return None if median_ns is None else median_ns / 1e9
+
+
+def _fault_problems(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The faults that were not put in force as planned, and why."""
+    problems = []
+    for event in events:
+        if event.get("action") == "skip":
+            where, _, reason = event["detail"].rpartition("; ")
+            problems.append(f"{event['kind']} {where} was skipped: {reason}")
+        elif event.get("action") == "inject" and event.get("error"):
+            effects = {True: "took effect in part", False: "did not take effect", None: "may not have taken effect"}
+            effect = effects[event.get("took_effect", True)]
+            problems.append(f"{event['kind']} {', '.join(event['nodes'])} {effect}: {event['error']}")
+    return [f"{problem} ({count} times)" if count > 1 else problem for problem, count in Counter(problems).items()]

@@ -1,0 +1,26 @@
+"""Percentiles of latencies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sweeps.load.latencies import Latencies, to_ms
+from sweeps.spec.metrics import MIN_ABOVE, PERCENTILES
+
+LOWER_BOUNDS = "lower_bounds"
+"""Beside percentiles: the names of those that are only known to be at least as large as they say."""
+
+
+def percentiles(latencies: Latencies) -> dict[str, Any]:
+    """p50, p90, p99, p99.9 and max in milliseconds, by the nearest rank; under LOWER_BOUNDS the names of those that are
+    lower bounds. One with fewer than 10 samples above it says nothing and is None; so is the maximum of nothing."""
+    count = len(latencies)
+    ranks = {name: latencies.rank(thousandths) for name, thousandths in PERCENTILES.items()}
+    supported = {name: rank for name, rank in ranks.items() if count - rank >= MIN_ABOVE}
+    if count:
+        supported["max"] = count
+    found = dict(zip(supported, latencies.at_ranks([*supported.values()]), strict=True))
+    return {
+        **{name: to_ms(found[name][0]) if name in found else None for name in (*PERCENTILES, "max")},
+        LOWER_BOUNDS: [name for name, (_, at_least) in found.items() if at_least],
+    }

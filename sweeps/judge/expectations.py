@@ -1,0 +1,138 @@
+"""What a verdict means: against what the cell was expected to show, and for the exit code of a run. Pure.
+
+A cell has a status, which says whether it ran and measured as it should (ok, failed, interrupted, or infrastructure:
+what the nodes ran on failed), and a verdict, which says whether the system was correct meanwhile: ok, violated or
+unknown, and pending until it is judged.
+What each expectation accepts stands at `Parameters.expect` in spec/parameters.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from chaos.verdict import Finding, as_json
+from sweeps.analysis.availability import refutes
+from sweeps.analysis.cell_data import CellData
+from sweeps.analysis.latency import LOWER_BOUNDS
+from sweeps.judge.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_UNKNOWN, EXIT_VIOLATED
+from sweeps.load.operations import OK
+from sweeps.spec.thresholds import parse_threshold
+
+
+def unmet_expectation(evidence: CellData, result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | None:
+    """Why the cell is not what was expected of it, in one line, or None when it is good. Whether it proves anything,
+    and whether its faults bit, is a matter of its verdict."""
+    expected = evidence.parameters.expect
+    if expected == "safe":
+        return None
+    if expected == "unavailable":
+        return _available_after_all(evidence, result)
+    if evidence.operations is None:
+        return "no load could begin"
+    if expected != "unknown" and not evidence.operations.count(OK):
+        return "no operation succeeded"
+    refuted = evidence.parameters.chaos and expected == "available" and refutes(result["availability"], "available")
+    return refuted or _missed(result, thresholds)
+
+
+def _missed(result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | None:
+    misses = [
+        miss
+        for metric, condition in thresholds.items()
+        if (miss := parse_threshold(metric, condition).miss(result["metrics"], result[LOWER_BOUNDS])) is not None
+    ]
+    return "threshold " + "; ".join(misses) if misses else None
+
+
+def _available_after_all(evidence: CellData, result: Mapping[str, Any]) -> str | None:
+    """Why a cell was not as unavailable as expected: while faults last, or, without any, in the measurement."""
+    if evidence.operations is None:
+        return None
+    if evidence.parameters.chaos:
+        return refutes(result["availability"], "unavailable")
+    return "expected to be unavailable, and operations succeeded" if evidence.operations.count(OK) else None
+
+
+PENDING = "pending"
+UNFINISHED = ("interrupted", "infrastructure")
+"""Statuses of cells that did not come to their end, or not undisturbed: whatever they measured is no result."""
+JUDGE = "judge"
+"""The check of a verdict that was not reached, because the judge failed: it meets no expectation."""
+_SAFETY = ("linearizability", "invariants", "inspection", "state", "exits")
+"""The checks that find that something wrong happened; liveness finds that something right did not."""
+_DECIDED = ("linearizability", "invariants")
+"""What must have been decided for a cell to be called safe."""
+_SPECIAL = ("safe", "unknown", "violated")
+"""The expectations that are met by other verdicts than ok."""
+
+
+def pending(reason: str) -> dict[str, Any]:
+    """The verdict of a cell that is not judged yet."""
+    return {"verdict": PENDING, "reason": reason, "findings": []}
+
+
+def unjudged(reason: str, found: Sequence[Finding] = ()) -> dict[str, Any]:
+    """The verdict of a cell whose judge failed after it had `found` this much: a violation stays one."""
+    return as_json([*found, Finding(JUDGE, "unknown", reason)])
+
+
+def meets(verdict: Mapping[str, Any], expect: str) -> bool:
+    """Whether a verdict is what was expected; see `Parameters.expect`."""
+    word, found = verdict["verdict"], {each["check"]: each["verdict"] for each in verdict["findings"]}
+    match expect:
+        case "safe" if word == "unknown":
+            return JUDGE not in found and all(found.get(check) == "ok" for check in _DECIDED)
+        case "unknown":
+            return bool(word == "unknown" and [check for check in found if found[check] != "ok"] == ["coverage"])
+        case "violated":
+            return found.get("coverage") == "ok" and any(found.get(check) == "violated" for check in _SAFETY)
+    return bool(word == "ok")
+
+
+def with_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any], expect: str) -> dict[str, Any]:
+    """A cell's result with a verdict in place of the one it had. The status fails with a verdict that was expected
+    and not found; what was measured stays as it is."""
+    found, fine, reason = str(verdict["verdict"]), meets(verdict, expect), verdict.get("reason") or ""
+    # Where an unknown was expected another one is no failure, but it proves nothing either.
+    missed = not fine and (expect, found) in (("violated", "ok"), ("violated", "unknown"), ("unknown", "ok"))
+    if missed:
+        reason = f"expected the verdict {expect}, and it is {found}" + (f" ({reason})" if reason else "")
+    elif expect == found and not fine:
+        wanted = "violation of safety under load and faults" if found == "violated" else "lack of coverage alone"
+        reason = f"expected a {wanted}, and found {reason}"
+    status = result["status"]
+    if status not in UNFINISHED:
+        broken = fine and found == "violated"  # on purpose: then it may end however it ends
+        status = "failed" if (result.get("reason") and not broken) or missed else "ok"
+    judged = {**verdict, "reason": reason, "expected": fine and expect in _SPECIAL, "unexpected": not fine}
+    return {**result, "status": status, "verdict": judged}
+
+
+def exit_code(results: Iterable[Mapping[str, Any]]) -> int:
+    """The exit code that these results deserve: 3, 1, 4 and 0 in this order. Only what is unexpected counts."""
+    codes = {_code(result) for result in results}
+    return next((code for code in (EXIT_VIOLATED, EXIT_FAILED, EXIT_UNKNOWN) if code in codes), EXIT_OK)
+
+
+def _code(result: Mapping[str, Any]) -> int:
+    verdict = result.get("verdict", {})
+    unexpected = verdict.get("verdict") if verdict.get("unexpected") else None
+    if unexpected == "violated":
+        return EXIT_VIOLATED
+    if result["status"] == "interrupted":
+        return EXIT_UNKNOWN
+    if result["status"] != "ok":
+        return EXIT_FAILED
+    return EXIT_OK if unexpected is None else EXIT_UNKNOWN
+
+
+def not_checked(result: Mapping[str, Any]) -> Sequence[str]:
+    """The checks that were switched off, or for which the program under test tells too little, by name."""
+    return list(result.get("verdict", {}).get("not_checked", ()))
+
+
+def verdict_notes(result: Mapping[str, Any]) -> Sequence[str]:
+    """What a reader must know of a cell's verdict: its reason, unless it is what was hoped for."""
+    verdict = result.get("verdict", {})
+    return [f"{verdict['verdict']}: {verdict['reason']}"] if verdict.get("reason") else []

@@ -1,0 +1,52 @@
+"""All that is known of a cell when it is over."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestration import InfrastructureError
+from raft_actor_node.errors import RaftLabError
+from sweeps.analysis.cell_data import CellData
+
+
+class NodeDied(RaftLabError):
+    """A node ended though neither the sweep nor the chaos asked for it."""
+
+
+@dataclass
+class Record:
+    """All that is known of a cell when it is over."""
+
+    evidence: CellData
+    schedule: Mapping[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """More for result.json: how the cell was run."""
+    inspection: dict[str, Any] = field(default_factory=dict)
+    """What the nodes told of themselves, for the check; see `CellRun._inspected`."""
+    traces: dict[str, list[str]] = field(default_factory=dict)
+    """Node id to everything it traced, line by line, on its own clock."""
+    logs: dict[str, str] = field(default_factory=dict)
+    storage: dict[str, str] = field(default_factory=dict)
+    """Node id to the folder, on its host, below which it kept its log."""
+    error: str | None = None
+    """What ended it early, in one line."""
+    detail: str = ""
+    """The whole of that error: the end of a node's log, or a traceback."""
+    unavailable: str | None = None
+    """Why no load could begin, although all nodes ran."""
+    lost: str | None = None
+    """What failed below the nodes, in one line: an actor, a host, a disk, Ray."""
+    over: str | None = None
+    """Why no cell can run from now on: there is no place for the nodes any more, or no Ray."""
+
+    def fails(self, failure: Exception, doing: str) -> None:
+        """Note what went wrong with the record itself, unless something did before."""
+        if self.lost is None and isinstance(failure, InfrastructureError):
+            self.lost = f"{doing}: {next(iter(str(failure).splitlines()), '')}"
+        if self.error is None:
+            line = next(iter(str(failure).splitlines()), "")
+            name = "" if isinstance(failure, RaftLabError) else f"{type(failure).__name__}: "
+            self.error, self.detail = f"{doing}: {name}{line}", "".join(traceback.format_exception(failure))

@@ -1,0 +1,341 @@
+"""`sweep doctor`: what an examination of the hosts means, and how it is shown.
+
+A finding is *wrong* when a run would fail there, or mean something else than it says; else it is a *note*: a property
+of the machines that one should know when one reads their numbers. Findings are pure functions of an examination.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from rich.table import Table
+from rich.text import Text
+
+from raft_actor_node.config import RaftSettings
+from sweeps.show.formats import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestration.ray_cluster.doctor import (
+        Examination,
+        HostReport,
+        Link,
+        Machine,
+        RayFacts,
+        Storage,
+    )
+
+_RAFT = RaftSettings()
+
+SLOW_BROADCAST_MS = _RAFT.election_timeout.min_s * 1e3 / 10
+"""A broadcast, a round trip and an fsync, should be an order of magnitude below the election timeout (paper, section
+5.6), here the shortest of the default range: so should each part of it."""
+SLOW_FSYNC_MS = round((_RAFT.election_timeout.min_s - _RAFT.heartbeat_interval) * 1e3 / 2, 3)
+"""At the 99th percentile: half the gap between a heartbeat and the shortest timeout, where false elections begin. Cells
+are flagged from there on, too."""
+FASTEST_FSYNC_MS = 0.005
+"""Below it nothing is written: the way to the fastest flash memory and back through the kernel takes 10 us."""
+CLOCK_ERROR_MS = _RAFT.heartbeat_interval * 1e3 / 10
+"""The stages of a failover are some tenths of heartbeats long; what is not known better than this mixes them up."""
+LEAST_FREE_BYTES = 2**30
+"""The largest cell of the presets writes 0.3 GiB of logs to one host; cells that fail leave theirs there."""
+LEAST_OPEN_FILES = 1024
+"""A node among 15 has 54 files open (two connections to each of the others, its log and what the runtime has), and one
+more for each load generator; a worker of Ray has about 100. This is the usual limit of a shell: what is below it was
+lowered by somebody."""
+BUSY = 1.0
+"""Processes per CPU that want to run before anything of ours does: from 1 on, each CPU has one without us."""
+
+
+class Finding(NamedTuple):
+    """Something that one should know, and what to do about it."""
+
+    severity: Literal["wrong", "note"]
+    host: str
+    """Address of a host, of two with an arrow between them, or `Ray`."""
+    what: str
+    todo: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.host}: {self.what}; {self.todo}"
+
+
+class Examined(Protocol):
+    """What has hosts."""
+
+    async def examine(self, storage_dir: str = ..., *, quick: bool = ...) -> Examination:
+        """Ask all of them."""
+
+
+# ---------------------------------------------------------------------------------- findings
+
+
+def findings(examination: Examination) -> list[Finding]:
+    """All of an examination, what is wrong first."""
+    found = [
+        *ray_findings(examination.ray, examination.hosts),
+        *(each for host in examination.hosts for each in host_findings(host, examination)),
+        *link_findings(examination),
+    ]
+    return sorted(found, key=lambda finding: finding.severity != "wrong")
+
+
+def exit_code(found: list[Finding]) -> int:
+    """Of `sweep doctor`: 0 when all is well or there are only notes, else 1."""
+    return int(any(finding.severity == "wrong" for finding in found))
+
+
+def ray_findings(ray: RayFacts, hosts: Sequence[HostReport]) -> Iterator[Finding]:
+    """Of the Ray cluster as a whole."""
+    if not any(host.cpus > 0 for host in hosts):
+        yield Finding("wrong", "Ray", "no host offers a CPU for nodes", "add one: ray start --address=...")
+    if ray.authentication == "none" and not ray.private:
+        yield Finding(
+            "note",
+            "Ray",
+            "it runs without authentication: whoever reaches its ports can run any program on its hosts",
+            "make a token (ray get-auth-token --generate), set RAY_AUTH_MODE=token on all hosts, start Ray again",
+        )
+    for dead in ray.dead:
+        why = f" ({dead.reason})" if dead.reason else ""
+        what = f"{dead.hostname or 'this host'} was in the cluster and is dead{why}"
+        yield Finding("note", dead.address, what, f"if it should be there, ray start --address={ray.address} on it")
+
+
+def host_findings(host: HostReport, examination: Examination) -> Iterator[Finding]:
+    """Of one host."""
+
+    def finding(severity: Literal["wrong", "note"], what: str, todo: str) -> Finding:
+        return Finding(severity, host.address, what, todo)
+
+    if host.error is not None:
+        yield finding("wrong", host.error, _repair(host.error))
+    if host.code is not None:
+        here, there = examination.driver, host.code
+        if there.digest != here.digest:
+            what = f"other code than the driver's: {there.digest} in {there.folder}, not {here.digest} in {here.folder}"
+            yield finding("wrong", what, "install the same wheel there, and start Ray there again")
+        if others := [
+            f"{name} {there.versions.get(name) or 'is missing'}, not {version}"
+            for name, version in here.versions.items()
+            # Where the code is the same, it does not matter how it came there.
+            if name != "raft-lab" and there.versions.get(name) != version
+        ]:
+            yield finding("wrong", f"other versions than the driver's: {'; '.join(others)}", "install the same there")
+    if host.machine is not None:
+        yield from machine_findings(host.address, host.machine)
+    if host.storage is not None:
+        yield from storage_findings(host.address, host.storage)
+    if host.clock_error_ns is not None and host.clock_error_ns > CLOCK_ERROR_MS * 1e6:
+        what = f"what happens there is known to {duration(host.clock_error_ns / 1e6)} only, on the driver's clock"
+        yield finding("note", what, "run the driver nearer to it, or believe no shorter times between hosts")
+
+
+def machine_findings(address: str, machine: Machine) -> Iterator[Finding]:
+    """Of CPU and limits."""
+    if machine.open_files < LEAST_OPEN_FILES:
+        what = f"a process may open {machine.open_files} files; 15 nodes want {LEAST_OPEN_FILES}"
+        yield Finding("wrong", address, what, "ulimit -n 65536, and start Ray there again")
+    if machine.cpus_available < machine.cores:
+        what = f"{machine.cpus_available:g} of {machine.cores} cores may be used, by a quota or an affinity"
+        yield Finding("note", address, what, "raise it, or give Ray as many: ray start --num-cpus")
+    if machine.load >= BUSY * machine.cpus_available:
+        what = f"{machine.load:g} processes wanted its {machine.cpus_available:g} CPUs in the last minute"
+        yield Finding("note", address, what, "end what else runs there, or wait until the last run has faded")
+    if machine.niceness > 0:
+        what = f"what Ray starts runs with niceness {machine.niceness}, so nodes yield to everything else there"
+        yield Finding("note", address, what, "ray start --head --system-config='{\"worker_niceness\": 0}'")
+
+
+def storage_findings(address: str, storage: Storage) -> Iterator[Finding]:
+    """Of the folder for the logs."""
+    where = f"the logs' folder {storage.folder}"
+    if storage.error is not None:
+        yield Finding("wrong", address, f"{where}: {storage.error}", "make it writable, or set storage.dir")
+    for lack in storage.lacks:
+        what = f"{where} is on a file system ({storage.file_system or 'unknown'}) without {lack}: nodes refuse it"
+        yield Finding("wrong", address, what, "set storage.dir to a folder on a local disk")
+    if storage.in_memory:
+        what = f"{where} is in memory ({storage.file_system}): an fsync proves nothing, nodes refuse it"
+        yield Finding("wrong", address, what, "set storage.dir to a folder on a disk")
+    if storage.free_bytes is not None and storage.free_bytes < LEAST_FREE_BYTES:
+        what = f"{where} has {_bytes(storage.free_bytes)} free; a run wants {_bytes(LEAST_FREE_BYTES)}"
+        yield Finding("wrong", address, what, "make room, or set storage.dir")
+    median, late = storage.fsync.ms(0.5), storage.fsync.ms(0.99)
+    if median is not None and median < FASTEST_FSYNC_MS and not storage.in_memory:
+        what = f"an fsync in {storage.folder} takes {duration(median)}, less than any disk"
+        yield Finding("note", address, what, "see whether fsync is switched off there, if power failures matter")
+    if median is not None and median > SLOW_BROADCAST_MS:
+        what = f"an fsync takes {duration(median)}, more than a tenth of the shortest election timeout"
+        yield Finding("note", address, what, "set storage.dir to a faster disk, or raft.election_timeout higher")
+    elif late is not None and late > SLOW_FSYNC_MS:
+        what = f"one fsync in a hundred takes {duration(late)} or more, long enough for elections without a cause"
+        yield Finding("note", address, what, "see what else uses this disk, or set raft.election_timeout higher")
+
+
+def link_findings(examination: Examination) -> Iterator[Finding]:
+    """Of the ways between hosts; one for both directions where neither works."""
+    ports = {host.address: host.machine.ports for host in examination.hosts if host.machine is not None}
+    broken = {(link.source, link.target): link.error for link in examination.links if link.error is not None}
+    for (source, target), error in broken.items():
+        both = (target, source) in broken
+        if both and source > target:
+            continue
+        arrow = "<->" if both else "->"
+        first_last = ports.get(target)
+        which = "its ephemeral ones" if first_last is None else f"{first_last[0]} to {first_last[1]}"
+        reasons = "; ".join(dict.fromkeys((error, broken.get((target, source), error))))
+        what = f"no connection to an ephemeral port{', either way' if both else ''}: {reasons}"
+        todo = f"let {source} through to TCP ports {which} of {target}{', and back' if both else ''} (firewall, routes)"
+        yield Finding("wrong", f"{source} {arrow} {target}", what, todo)
+    for link in examination.links:
+        median = link.round_trips.ms(0.5)
+        if median is not None and median > SLOW_BROADCAST_MS and link.source < link.target:
+            what = f"a round trip takes {duration(median)}, more than a tenth of the shortest election timeout"
+            yield Finding("note", f"{link.source} <-> {link.target}", what, "set raft.election_timeout higher")
+
+
+def _repair(error: str) -> str:
+    if any(sign in error for sign in ("No module named", "import", "has no attribute", "other code")):
+        return "install the same wheel there as here, in the Python that runs Ray"
+    return "see that it is up, that Ray runs there and has a CPU free; else take it out of the cluster (ray stop)"
+
+
+# ---------------------------------------------------------------------------------- what goes into a manifest
+
+
+def as_json(examination: Examination) -> dict[str, Any]:
+    """The examination with its findings."""
+    return examination.as_json() | {"findings": [finding._asdict() for finding in findings(examination)]}
+
+
+# ---------------------------------------------------------------------------------- shown
+
+
+def hosts_table(examination: Examination) -> Table:
+    """A line for each host."""
+    table = _table("host", "name", "cpus", "load", "clock", "fsync p50", "p99", "logs on", "free", "files", "code")
+    for host in examination.hosts:
+        table.add_row(*(Text(word) for word in _host_words(host)))
+    return table
+
+
+def links_table(examination: Examination) -> Table:
+    """Medians of round trips, or why there are none: a row for who connects, a column for to whom."""
+    by_pair = {(link.source, link.target): link for link in examination.links}
+    names = {host.address: host.hostname or host.address for host in examination.hosts}
+    table = _table("round trip from, to", *names.values())
+    for source, name in names.items():
+        table.add_row(Text(name), *(_link_cell(by_pair.get((source, target))) for target in names))
+    return table
+
+
+def finding_lines(found: list[Finding]) -> list[Text]:
+    """What is wrong, what is to be noted, and what to do."""
+    styles = {"wrong": "bold red", "note": "yellow"}
+    lines = [
+        Text.assemble((f"{severity:5}", styles[severity]), f"  {host}: {what}\n       -> {todo}")
+        for severity, host, what, todo in found
+    ]
+    return lines or [Text("all is well", style="green")]
+
+
+def plain_lines(examination: Examination, found: list[Finding]) -> list[str]:
+    """The same as lines of text, one for each host, way and finding."""
+    names = ("name", "cpus", "load", "clock", "fsync p50", "fsync p99", "logs on", "free", "files", "code")
+    lines = head_lines(examination)
+    for host in examination.hosts:
+        address, *words = _host_words(host)
+        told = "; ".join(f"{name} {word}" for name, word in zip(names, words, strict=True))
+        lines.append(f"{address}  {told}")
+    for link in examination.links:
+        median, late = (duration(link.round_trips.ms(q)) for q in (0.5, 0.99))
+        told = link.error or f"round trip p50 {median}; p99 {late}"
+        lines.append(f"{link.source} -> {link.target}  {told}")
+    return [*lines, *(str(each) for each in found), *([] if found else ["all is well"])]
+
+
+def head_lines(examination: Examination) -> list[str]:
+    """Which Ray this is, and what the driver runs."""
+    ray, here = examination.ray, examination.driver
+    dead = f", {len(ray.dead)} dead" if ray.dead else ""
+    versions = ", ".join(f"{name} {version or 'missing'}" for name, version in here.versions.items())
+    return [f"{ray.description}{dead}; authentication: {ray.authentication}", f"Here: code {here.digest}, {versions}"]
+
+
+def doctor(
+    console: Console,
+    connect: Callable[[], AbstractAsyncContextManager[Examined]],
+    storage_dir: str,
+    *,
+    plain: bool,
+) -> int:
+    """Examine the hosts and show what was found; the exit code. Raises InfrastructureError."""
+
+    async def examine() -> Examination:
+        async with connect() as backend:
+            return await backend.examine(storage_dir)
+
+    examination = asyncio.run(examine())
+    found = findings(examination)
+    if plain:
+        for line in plain_lines(examination, found):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        for line in head_lines(examination):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(hosts_table(examination))
+        if examination.links:
+            console.print(links_table(examination))
+        for text in finding_lines(found):
+            console.print(text, soft_wrap=True)
+    return exit_code(found)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _host_words(host: HostReport) -> list[str]:
+    machine, storage = host.machine, host.storage
+    where = f"{host.address} (driver)" if host.is_driver else host.address
+    on_machine, on_disk = ["-"] * 3, ["-"] * 4
+    if machine is not None:
+        usable = machine.cpus_available
+        cores = f"{machine.cores}" if usable == machine.cores else f"{usable:g} of {machine.cores}"
+        on_machine = [cores, f"{machine.load:g}", f"{machine.open_files}"]
+    if storage is not None:
+        on_disk = [
+            duration(storage.fsync.ms(0.5)),
+            duration(storage.fsync.ms(0.99)),
+            f"{storage.file_system or '?'} ({storage.device or '?'})",
+            "-" if storage.free_bytes is None else _bytes(storage.free_bytes),
+        ]
+    cores, load, files = on_machine
+    return [where, host.hostname, cores, load, _clock(host), *on_disk, files, host.code.digest if host.code else "-"]
+
+
+def _clock(host: HostReport) -> str:
+    if host.clock_offset_ns is None or host.clock_error_ns is None:
+        return "-"
+    if host.same_clock:
+        return "the driver's"
+    return f"{host.clock_offset_ns / 1e9:+.6f} s within {duration(host.clock_error_ns / 1e6)}"
+
+
+def _link_cell(link: Link | None) -> Text:
+    if link is None:
+        return Text("-", style="dim")
+    return Text(duration(link.round_trips.ms(0.5))) if link.error is None else Text(link.error, style="bold red")
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,72 @@
+"""Numbers and words as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from sweeps.analysis.latency import LOWER_BOUNDS
+from sweeps.judge.expectations import PENDING
+
+Percentiles = Mapping[str, Any]
+"""As `percentiles` gives them."""
+_BADNESS = {"violated": 3, "unknown": 2, PENDING: 1}
+
+
+def percentile(found: Percentiles, name: str) -> str:
+    """One of the percentiles of a kind of operation."""
+    return duration(found.get(name), name in found.get(LOWER_BOUNDS, ()))
+
+
+def faults(struck_of_asked: tuple[int, int]) -> str:
+    """`24`, or `12 of 24`: faults that were put in force, of those that were asked for."""
+    struck, asked = struck_of_asked
+    return str(struck) if struck == asked else f"{struck} of {asked}"
+
+
+def duration(milliseconds: float | None, at_least: bool = False) -> str:
+    """Milliseconds with three significant digits and a unit, `≥` before a lower bound; `-` for none."""
+    if milliseconds is None:
+        return "-"
+    if at_least:
+        return f"≥{duration(milliseconds)}"
+    if milliseconds >= 1000:
+        return f"{milliseconds / 1000:.3g} s" if milliseconds < 1e6 else f"{milliseconds / 1000:.0f} s"
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else "1 s"
+
+
+def status(statuses: Sequence[str]) -> Text:
+    """`ok`, or how many are not."""
+    bad = [each for each in statuses if each != "ok"]
+    if not bad:
+        return Text("ok", "green")
+    return Text(bad[0] if len(bad) == len(statuses) else f"{len(bad)} of {len(statuses)} {bad[0]}", "bold red")
+
+
+def verdict(verdicts: Sequence[tuple[str, bool]], not_checked: Sequence[str] = ()) -> Text:
+    """The verdict of all repeats, or the worst, and of how many; and what it does not speak of."""
+    if not verdicts:
+        return Text("-", "dim")
+    worst, good = max(verdicts, key=lambda each: (not each[1], _BADNESS.get(each[0], 0)))
+    style = {"violated": "bold red", "ok": "green", PENDING: "dim"}.get(worst, "bold yellow")
+    same = sum(found == worst for found, _ in verdicts)
+    of = "" if same == len(verdicts) else f"{same} of {len(verdicts)} "
+    text = Text(f"{of}{worst}", "green" if good and worst != PENDING else style)
+    return text.append(f", not checked: {', '.join(not_checked)}", "bold yellow") if not_checked else text
+
+
+def count(count: int) -> Text:
+    return Text(f"{count:,}", "bold yellow" if count else "dim")
+
+
+def clock(seconds: float) -> str:
+    """1:05, or 1:02:03."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MiB"

@@ -1,0 +1,144 @@
+"""The metrics of a cell: one registry for thresholds, for columns of results.csv, and for tables.
+
+To add a metric, add it to METRICS. Its value is computed from result.json, so that stored runs have it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from sweeps.spec.parameters import Mix
+
+Unit = Literal["", "ms", "per_s"]
+Result = Mapping[str, Any]
+"""result.json."""
+
+PERCENTILES = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
+"""Names of the percentiles of latencies, in thousandths."""
+MIN_ABOVE = 10
+"""A percentile with fewer samples above it is not given."""
+STAGES = ("detected", "elected", "heard", "committed", "succeeded")
+"""The stages of a failover, in order; sweeps/analysis/failover.py defines them."""
+MIN_FAILOVERS = 10
+"""With fewer failovers the 90th percentile would be the maximum."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a cell has as a whole."""
+
+    name: str
+    """Dotted, without its unit: `latency.put.p99`."""
+    unit: Unit
+    meaning: str
+    """One line for the reference."""
+    value: Callable[[Result], float | None]
+    """From result.json; None where it was not measured."""
+
+    @property
+    def is_time(self) -> bool:
+        """Whether it is a duration, which thresholds write with its unit."""
+        return self.unit == "ms"
+
+    @property
+    def column(self) -> str:
+        """Its column of results.csv: the name ends with the unit."""
+        return column(self.name, self.unit)
+
+
+def column(name: str, unit: Unit = "") -> str:
+    """Return the column of a metric; a run of an earlier version has names that no metric has now."""
+    words = name.replace(".", "_").replace("p99_9", "p99.9")
+    return f"{words}_{unit}" if unit else words
+
+
+def nearest_rank(count: int, thousandths: int) -> int:
+    """Return the rank, from 1, of a percentile of `count` samples: ceil(count * p); 0 where there are none."""
+    return -(-count * thousandths // 1000)
+
+
+def _field(name: str, result: Result) -> float | None:
+    found: float | None = result.get(name)
+    return found
+
+
+def _operations(name: str, result: Result) -> float | None:
+    found: float | None = result.get("operations", {}).get(name)
+    return found
+
+
+def _elections(name: str, result: Result) -> float | None:
+    found: float | None = result["elections"][name]
+    return found
+
+
+def _latency(kind: str, name: str, result: Result) -> float | None:
+    found: float | None = result.get("latency_ms", {}).get(kind, {}).get(name)
+    return found
+
+
+def _stage(stage: str, result: Result) -> list[float | None]:
+    return [each[f"{stage}_ms"] for each in result["failovers"]]
+
+
+def _reached(stage: str, result: Result) -> float:
+    return sum(time is not None for time in _stage(stage, result))
+
+
+def _stage_time(stage: str, thousandths: int, result: Result) -> float | None:
+    """A failover that never reached the stage took longer than any other: a percentile that falls on it is None."""
+    times = _stage(stage, result)
+    reached = sorted(time for time in times if time is not None)
+    rank = nearest_rank(len(times), thousandths)
+    return reached[rank - 1] if 0 < rank <= len(reached) else None
+
+
+def _stage_p90(stage: str, result: Result) -> float | None:
+    return _stage_time(stage, 900, result) if len(result["failovers"]) >= MIN_FAILOVERS else None
+
+
+def _all() -> Iterator[Metric]:
+    yield Metric("throughput", "per_s", "operations that succeeded per second", partial(_field, "throughput_per_s"))
+    outcomes = {
+        "ok": "operations that succeeded",
+        "failed": "operations that had no effect",
+        "unknown": "operations of unknown outcome",
+        "dropped": "operations of an open loop that were due and could not be started",
+    }
+    for name, meaning in outcomes.items():
+        yield Metric(name, "", meaning, partial(_operations, name))
+    yield Metric("elections", "", "elections won", partial(_elections, "won"))
+    yield Metric("campaigns", "", "elections begun", partial(_elections, "started"))
+    yield Metric("busy", "", "share of the host's CPU time that was used, by anything", partial(_field, "host_busy"))
+    yield Metric("faults", "", "faults put in force", partial(_field, "faults"))
+    yield Metric("faults_asked", "", "faults in the schedule", partial(_field, "faults_asked"))
+    yield Metric("failovers", "", "losses of a leader", lambda result: len(result["failovers"]))
+    yield Metric(
+        "outage", "ms", "longest time within the measurement without success", partial(_field, "longest_gap_ms")
+    )
+    for stage in STAGES:
+        since = f"time from the loss of the leader to `{stage}`, over all failovers of the cell"
+        yield Metric(f"failover.{stage}.median", "ms", f"median {since}", partial(_stage_time, stage, 500))
+        p90 = f"90th percentile of the {since}; needs {MIN_FAILOVERS} failovers"
+        yield Metric(f"failover.{stage}.p90", "ms", p90, partial(_stage_p90, stage))
+        yield Metric(f"failover.{stage}.max", "ms", f"longest {since}", partial(_stage_time, stage, 1000))
+        yield Metric(f"failover.{stage}.count", "", f"failovers that reached `{stage}`", partial(_reached, stage))
+    for kind in ("all", *Mix.model_fields):
+        for name in (*PERCENTILES, "max"):
+            meaning = f"latency of {kind if kind != 'all' else 'all operations'}, {name}"
+            yield Metric(f"latency.{kind}.{name}", "ms", meaning, partial(_latency, kind, name))
+
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _all()}
+"""Every metric by its name, in the order of the columns of results.csv."""
+
+
+def metrics(result: Result) -> dict[str, float | None]:
+    """Return the metrics of a result by name; those of kinds of operation that were not asked for are left out."""
+    unasked = tuple(
+        f"latency.{kind}." for kind in ("all", *Mix.model_fields) if kind not in result.get("latency_ms", ())
+    )
+    return {name: metric.value(result) for name, metric in METRICS.items() if not name.startswith(unasked)}

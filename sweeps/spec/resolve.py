@@ -1,0 +1,68 @@
+"""From a spec as it was written to a validated one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from raft_actor_node.units import WRITTEN
+from sweeps.spec.document import Path
+from sweeps.spec.messages import translated
+from sweeps.spec.parameters import CASE, PARAMETER_NAMES, Parameters, Spec, parameter, suggestion, with_value
+from sweeps.spec.source import Source
+from sweeps.spec.thresholds import parse_threshold
+
+
+def resolve(source: Source) -> Spec:
+    """The validated spec. Raises ConfigError with one line that names the field, and where it was written."""
+    try:
+        spec = Spec.model_validate(source.data, context=WRITTEN)
+    except ValidationError as error:
+        raise translated(error, source, source.data, ()) from None
+    for name, values in spec.axes.items():
+        _check_axis(source, name, values)
+    for metric, condition in spec.thresholds.items():
+        try:
+            parse_threshold(metric, condition)
+        except ValueError as error:
+            raise source.error(("thresholds",), str(error), at=("thresholds", metric)) from None
+    for position, combination in enumerate(spec.exclude):
+        if not combination:
+            raise source.error(("exclude", position), "must name at least one parameter")
+        for name, value in combination.items():
+            normal_value(source, name, value, ("exclude", position, name))
+    return spec
+
+
+def _check_axis(source: Source, name: str, values: list[Any]) -> None:
+    path = ("axes", name)
+    others = [axis for axis in source.data["axes"] if name.startswith(f"{axis}.")]
+    if others:
+        raise source.error(path, f"overlaps with the axis over {others[0]}")
+    if not values:
+        raise source.error(path, "must have at least one value")
+    seen: list[Any] = []
+    for position, value in enumerate(values):
+        normal = normal_value(source, name, value, (*path, position))
+        if normal in seen:
+            raise source.error((*path, position), f"{value!r} stands twice")
+        seen.append(normal)
+
+
+def normal_value(source: Source, name: str, value: Any, path: Path) -> Any:
+    """The validated value of one parameter in its normal form. `path` says where it was written."""
+    if name == CASE and path[0] != "axes":
+        cases = source.data.get("cases") or {}
+        if value not in cases:
+            raise source.error(path, f"there is no case {value!r}{suggestion(str(value), list(cases))}")
+        return value
+    if name not in PARAMETER_NAMES and not name.startswith("load.mix."):
+        raise source.error(
+            path[:-1] if path[0] == "axes" else path, f"unknown parameter{suggestion(name, PARAMETER_NAMES)}"
+        )
+    raw = with_value(source.data.get("base") or {}, name, value)
+    try:
+        return parameter(Parameters.model_validate(raw, context=WRITTEN), name)
+    except ValidationError as error:
+        raise translated(error, source, {"base": raw}, ("base",), origin=path, name=name) from None

@@ -1,0 +1,92 @@
+"""What is wrong, or unwise, about the parameters of a cell as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from chaos import BadChaos, plan
+from chaos.faults import Crash, Fault, Isolate, Pause, moment_s
+from orchestration.sim_cluster.settings import SimSettings
+from raft_actor_node.config import NodeConfig, static_faults, unwise
+from raft_actor_node.core.quorum import quorum_size
+from sweeps.spec.parameters import Parameters
+
+
+def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the parameters of a cell as a whole, each beginning with the field."""
+    load, limits = parameters.load, parameters.limits
+    if parameters.target == "sim" and parameters.cluster.command != "default":
+        yield "cluster.command: only this project's own node can be simulated"
+    if parameters.target == "sim" and load.on != "driver":
+        yield "load.on: must be driver in a simulation, which has no hosts"
+    if load.mode == "open" and load.rate is None:
+        yield "load.rate: is needed in open mode"
+    if load.value_bytes > limits.value_bytes:
+        yield f"load.value_bytes: at most limits.value_bytes, that is {limits.value_bytes}, not {load.value_bytes}"
+    if load.key_bytes > limits.key_bytes:
+        yield f"load.key_bytes: at most limits.key_bytes, that is {limits.key_bytes}, not {load.key_bytes}"
+    if len(str(load.keys - 1)) > load.key_bytes:
+        yield f"load.key_bytes: {load.keys} keys need at least {len(str(load.keys - 1))} bytes"
+    try:
+        plan(parameters.chaos, duration_s=parameters.phases.measure, nodes=node_ids, seed=0)
+    except BadChaos as error:
+        yield f"chaos: {error}"
+    if not parameters.allow_bad_parameters:
+        for fault in static_faults(parameters.raft, limits, parameters.transport):
+            yield f"{fault} (allow_bad_parameters: true runs it all the same)"
+
+
+def longest_outage_s(parameters: Parameters) -> float:
+    """For about how long the faults of a cell may keep clients waiting: until another leader is found, and before that,
+    where a fault takes the quorum, until it is healed; but not longer than until clients give up. 0 without faults."""
+    lasts_s = [_takes_service_s(item, parameters) for item in parameters.chaos.root if isinstance(item, Fault)]
+    election_s = 2 * parameters.raft.election_timeout.max_s + parameters.client.rpc_timeout
+    give_up_s = parameters.client.rpc_timeout + parameters.client.retry_budget
+    return min(max(lasts_s, default=0.0) + election_s, give_up_s) if parameters.chaos else 0.0
+
+
+def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
+    """How long no operation can succeed because of a fault, whoever leads."""
+    many = fault.where in ("majority", "all", "followers") or len(fault.ids) >= quorum_size(parameters.cluster.nodes)
+    if parameters.expect != "unavailable" and not (isinstance(fault, (Crash, Pause, Isolate)) and many):
+        return 0.0
+    measure_s = parameters.phases.measure
+    return measure_s if fault.lasts is None else moment_s(fault.lasts, measure_s)
+
+
+def cell_warnings(parameters: Parameters) -> list[str]:
+    """What is legal about the parameters of a cell and rarely wanted."""
+    members = [f"n{number}" for number in range(1, parameters.cluster.nodes + 1)]
+    config = NodeConfig(
+        cluster_id="cell",
+        node_id="n1",
+        members=members,
+        raft=parameters.raft,
+        storage=parameters.storage,
+        limits=parameters.limits,
+        transport=parameters.transport,
+        allow_bad_parameters=True,
+    )
+    warnings = [re.sub(r"^members:", "cluster.nodes:", line) for line in unwise(config)]
+    if parameters.allow_bad_parameters:
+        warnings += static_faults(parameters.raft, parameters.limits, parameters.transport)
+    if parameters.client.dedupe == "off":
+        warnings.append("client.dedupe: off lets a retry take effect a second time")
+    if parameters.load.mode == "closed" and parameters.load.rate is not None:
+        warnings.append("load.rate: has no effect in closed mode")
+    waiting = round((parameters.load.rate or 0.0) * longest_outage_s(parameters))
+    if parameters.load.mode == "open" and parameters.load.clients < waiting:
+        warnings.append(
+            f"load.clients: about {waiting} operations are due in the longest outage that the faults may cause, and "
+            f"those that find none of {parameters.load.clients} clients free are dropped; raise it to {waiting}"
+        )
+    if parameters.load.mode == "open" and parameters.load.think:
+        warnings.append("load.think: has no effect in open mode")
+    if parameters.target != "sim" and parameters.sim != SimSettings():
+        warnings.append("sim: has no effect on real processes")
+    if parameters.target == "sim" and parameters.cluster.placement != "spread":
+        warnings.append("cluster.placement: has no effect in simulation")
+    if parameters.load.value_bytes < 8:
+        warnings.append("load.value_bytes: values below 8 bytes are not unique")
+    return warnings

@@ -1,0 +1,68 @@
+"""Conditions on the result of a cell, such as `latency.put.p99: "< 100ms"`.
+
+Metrics are those of metrics.py; times are written with their unit.
+
+A percentile may be a lower bound (analysis/latency.py). Such a value meets `> 1s` and `>= 1s` when the bound does. It
+never meets `<` or `<=`: the true value may be above the limit, and a condition that is not known to be met is missed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raft_actor_node.units import parse_duration
+from sweeps.spec.metrics import METRICS
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """`metric` must compare as written with `limit`: milliseconds for times, else a number."""
+
+    metric: str
+    comparison: str
+    limit: float
+    written: str
+
+    def miss(self, metrics: Mapping[str, float | None], lower_bounds: Collection[str] = ()) -> str | None:
+        """Why the condition is not met, in one line, or None. What was not measured does not meet it, nor does what is
+        not known to. `lower_bounds`: metrics that are at least as large as they say."""
+        value = metrics.get(self.metric)
+        if value is None:
+            return f"{self.metric}: was not measured, so it is not {self.written}"
+        unit = "ms" if METRICS[self.metric].is_time else ""
+        meets = _COMPARISONS[self.comparison](value, self.limit)
+        if self.metric not in lower_bounds:
+            return None if meets else f"{self.metric}: {value:g}{unit} is not {self.written}"
+        if self.comparison in (">", ">="):
+            return None if meets else f"{self.metric}: at least {value:g}{unit} is not known to be {self.written}"
+        return f"{self.metric}: at least {value:g}{unit} is not {'known to be ' if meets else ''}{self.written}"
+
+
+def parse_threshold(metric: str, condition: Any) -> Threshold:
+    """A condition from its text. Raises ValueError with one line."""
+    if metric not in METRICS:
+        close = [f"{metric}.max"] if f"{metric}.max" in METRICS else difflib.get_close_matches(metric, METRICS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"{metric} is not a metric{hint}")
+    match = re.fullmatch(r"(<=|>=|<|>)\s*(\S.*)", condition.strip()) if isinstance(condition, str) else None
+    if match is None:
+        raise ValueError(f"{metric}: {condition!r} is not a condition; write <, <=, > or >= and a limit: '< 100ms'")
+    if METRICS[metric].is_time:
+        limit = parse_duration(match[2]) * 1e3
+    elif re.fullmatch(r"\d+(\.\d+)?", match[2]):
+        limit = float(match[2])
+    else:
+        raise ValueError(f"{metric}: {match[2]!r} is not a number")
+    return Threshold(metric, match[1], limit, condition.strip())
