@@ -11,7 +11,7 @@ Times are nanoseconds. They are of the driver's clock (`Backend.clock`) unless i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
@@ -247,6 +247,14 @@ class Backend(Protocol):
     @property
     def description(self) -> str:
         """What this is, in one line."""
+
+    @property
+    def private(self) -> bool:
+        """Whether it is there for this program alone, on this host."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What the result of a cell says of the world in which it ran; JSON types only."""
 
     @property
     def clock(self) -> Now: ...

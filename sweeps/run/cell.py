@@ -1,8 +1,8 @@
 """The life of one cell: boot, elect, warm up, measure under chaos, drain, inspect, collect.
 
 Here a cluster, a load generator and a monkey are put together. Nothing is written and nothing is judged: what
-comes out is a Record. The clusters are known only by the protocols below, and time passes as the backend's clock
-and the event loop say: it may be virtual.
+comes out is a Record. Clusters are known only by their face (orchestration/face.py), and time passes as the backend's
+clock and the event loop say: it may be virtual.
 
 What the nodes run on may fail: an actor, a host, a disk, Ray. That is nobody's fault, and no result either: the cell
 says what was lost. As long as the load generator lives the measurement goes on to its end, so that what clients saw
@@ -21,24 +21,28 @@ import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import psutil
 
 from chaos import FaultEvent, NotHealed, Target, fault_windows, plan, ran, run
 from orchestration import ClusterPlan, InfrastructureError, NodeFailed, PlacementRefused
+from orchestration.face import Backend, Cluster, Host, HostClock, NodeStatus
+from orchestration.plan import NodeExit
 from raft_actor_node.core.invariants.liveness import PATIENCE
 from raft_actor_node.errors import DiskError, OperationError, RaftLabError
 from raft_actor_node.patience import Patience
 from sweeps.analysis.cell_data import CellData
 from sweeps.load.figures import NodeFigures
-from sweeps.load.group import Hosting, LoadGroup, Worker, generator_hosts
+from sweeps.load.group import LoadGroup, generator_hosts
 from sweeps.load.operations import NO_READER, Operations
-from sweeps.load.results import Clock, GroupResult
+from sweeps.load.results import GroupResult
 from sweeps.run.progress import Progress
 from sweeps.run.record import NodeDied, Record
 from sweeps.spec.grid import Cell
+
+T = TypeVar("T")
 
 _LOAD_POLL_S = 0.5
 _LEADER_POLL_S = 1.0
@@ -62,56 +66,13 @@ _FORM = {"kind": str, "time_ns": int, "term": int}
 """What every line of a trace has."""
 
 
-class Now(Protocol):
-    """What time it is for the driver."""
-
-    def now_ns(self) -> int:
-        """Nanoseconds of a clock that never goes back."""
-
-
-class Cluster(Target, Protocol):
-    """A cluster that runs."""
-
-    @property
-    def addresses(self) -> Any: ...
-    @property
-    def bring_up_times(self) -> Any: ...
-    @property
-    def unexpected_exits(self) -> Sequence[Any]: ...
-    def worker(self, node_id: str) -> Worker: ...
-    async def status(self, node_id: str, *, hash_index: int = 0, with_state_hash: bool = False) -> Any: ...
-    async def samples(self, node_id: str, since_ns: int = 0) -> Any: ...
-    async def collect(self, node_id: str) -> Any: ...
-    async def halt(self) -> None: ...
-    async def stop(self, keep: bool = False) -> None: ...
-
-
-class Backend(Hosting, Protocol):
-    """What brings up clusters and hosts load generators."""
-
-    @property
-    def hosts(self) -> Sequence[Any]: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def clock(self) -> Now: ...
-    @property
-    def lost(self) -> str | None:
-        """Why nothing can be done here any more."""
-
-    async def check(self, plan: ClusterPlan) -> Sequence[Any]:
-        """The host of each node of such a cluster. Raises PlacementRefused."""
-
-    async def start_cluster(self, plan: ClusterPlan) -> Cluster: ...
-
-
 class CellRun:
     """One run of one cell. `run` does everything up to the end of the processes; then `release`."""
 
     def __init__(self, cell: Cell, backend: Backend, progress: Progress, run_id: str) -> None:
         self._cell, self._backend, self._progress, self._run_id = cell, backend, progress, run_id
         self._parameters = cell.parameters
-        self._simulated = cell.parameters.target == "sim"
+        self._can = cell.parameters.kind.can
         self._now_ns = backend.clock.now_ns
         self._cluster: Cluster | None = None
         self._load: LoadGroup | None = None
@@ -235,11 +196,11 @@ class CellRun:
         self._bring_up_s |= {"place": times.place_s, "spawn": times.spawn_s, "serving": times.serving_s}
         return cluster
 
-    async def _open_load(self, hosts: Sequence[Any]) -> None:
+    async def _open_load(self, hosts: Sequence[Host | None]) -> None:
         self._load = LoadGroup(self._backend, self._parameters, self._cell.seed, hosts)
         await self._load.open()
 
-    async def _generator_hosts(self, cluster: Cluster) -> Sequence[Any]:
+    async def _generator_hosts(self, cluster: Cluster) -> Sequence[Host | None]:
         """Where the load comes from; that of the leader is that of the first node where none leads."""
         hosts = {node_id: cluster.worker(node_id).host for node_id in cluster.node_ids}
         leader = await cluster.leader() or cluster.node_ids[0]
@@ -289,7 +250,7 @@ class CellRun:
             attempts_ns.append((asked_ns, self._now_ns()))
             self._check(cluster)
             await asyncio.sleep(_ELECT_POLL_S)
-        self._host_busy = None if self._simulated else psutil.cpu_percent() / 100
+        self._host_busy = psutil.cpu_percent() / 100 if self._can.real_processes else None
         self._asked = {"window_ns": (begin_ns, end_ns), "attempts_ns": attempts_ns}
         return False
 
@@ -300,7 +261,7 @@ class CellRun:
         self._aims = {str(i): each.where for i, each in enumerate(schedule.faults) if isinstance(each.where, str)}
         self._asked_faults = Counter(each.kind for each in schedule.faults)
         self._progress.asks(len(schedule.faults))
-        if not self._simulated:
+        if self._can.real_processes:
             await self._note_cpu(cluster)
             psutil.cpu_percent()  # the next call tells of the time since this one
         begin_ns = self._now_ns()
@@ -310,7 +271,7 @@ class CellRun:
         try:
             await self._pass(cluster, measure_s, begin_ns)
             assert self._load is not None
-            if self._simulated:
+            if not self._can.real_processes:
                 await self._load.stop()
             else:
                 self._host_busy = psutil.cpu_percent() / 100
@@ -368,7 +329,7 @@ class CellRun:
                 self._check(cluster)
         index = min(applied, default=0)
 
-        async def state(node_id: str) -> Any:
+        async def state(node_id: str) -> NodeStatus | None:
             status = await self._ask(cluster, node_id, hash_index=index, with_state_hash=True)
             # Over very many keys the hash takes longer than one waits for an answer.
             return status if status is not None else await self._ask(cluster, node_id, hash_index=index)
@@ -406,9 +367,11 @@ class CellRun:
             async with Patience(_NOTE_S):
                 await _of_each(cluster, partial(self._ask, cluster), node_ids)
 
-    async def _ask(self, cluster: Cluster, node_id: str, **request: Any) -> Any:
+    async def _ask(
+        self, cluster: Cluster, node_id: str, *, hash_index: int = 0, with_state_hash: bool = False
+    ) -> NodeStatus | None:
         """The status of a node, None when it tells none; kept for the check."""
-        status = await cluster.status(node_id, **request)
+        status = await cluster.status(node_id, hash_index=hash_index, with_state_hash=with_state_hash)
         if status is not None:
             self._statuses.append(
                 {
@@ -436,7 +399,7 @@ class CellRun:
             raise InfrastructureError(self._backend.lost)
 
     def _enter(self, phase: str, length_s: float | None = None) -> None:
-        self._progress.enter(phase, None if self._simulated else length_s)
+        self._progress.enter(phase, None if self._can.virtual_time else length_s)
         self._events.append({"time_ns": self._now_ns(), "kind": "phase", "phase": phase})
 
     def _fault(self, event: FaultEvent) -> None:
@@ -477,7 +440,7 @@ class CellRun:
 
     async def _watch_clocks(self, cluster: Cluster) -> None:
         """Compare the clocks of all hosts again and again, so that they have no time to drift far."""
-        while self._load is not None and not self._simulated:
+        while self._load is not None and self._can.hosts:
             await asyncio.sleep(_CLOCK_POLL_S)
             silent = set()
             # One after the other: while many ask, each waits for its answer, which is then worth less.
@@ -606,7 +569,7 @@ class CellRun:
 
     def _placement(self) -> dict[str, Any]:
         """On which host each node was."""
-        if self._cluster is None or self._simulated:
+        if self._cluster is None or not self._can.hosts:
             return {}
         hosts = {node_id: self._cluster.worker(node_id).host for node_id in self._cluster.node_ids}
         return {
@@ -634,7 +597,7 @@ class CellRun:
             nodes=self._nodes,
             loads=self._load_figures(),
             notes=self._notes(),
-            cores=os.cpu_count() if len(self._backend.hosts) == 1 and not self._simulated else None,
+            cores=os.cpu_count() if len(self._backend.hosts) == 1 and self._can.real_processes else None,
             host_busy=self._host_busy if len(self._backend.hosts) == 1 else None,
             clock_error_ms=self._clock_error_ms(),
             phases_s=_durations(self._events),
@@ -659,12 +622,12 @@ class CellRun:
 
     def _load_figures(self) -> list[NodeFigures]:
         """Of each load generator."""
-        generators = () if self._loaded is None or self._simulated else self._loaded.generators
+        generators = () if self._loaded is None or not self._can.real_processes else self._loaded.generators
         return [each.figures(self._measure_ns) for each in generators]
 
     def _generators(self) -> dict[str, Any]:
         """Where the load came from."""
-        if self._loaded is None or self._simulated:
+        if self._loaded is None or not self._can.hosts:
             return {}
         return {"generators": [each.as_json(self._measure_ns) for each in self._loaded.generators]}
 
@@ -722,11 +685,13 @@ class _Watched:
         return await self._cluster.heal()
 
 
-async def _of_each(cluster: Cluster, ask: Callable[[str], Any], node_ids: Sequence[str] | None = None) -> list[Any]:
+async def _of_each(
+    cluster: Cluster, ask: Callable[[str], Awaitable[T]], node_ids: Sequence[str] | None = None
+) -> list[T]:
     return await asyncio.gather(*(ask(node_id) for node_id in node_ids or cluster.node_ids))
 
 
-def _losses(cluster: Cluster) -> list[Any]:
+def _losses(cluster: Cluster) -> list[NodeExit]:
     """The ends of nodes that come of what the nodes run on."""
     return [end for end in cluster.unexpected_exits if getattr(end, "infrastructure", False)]
 
@@ -737,7 +702,7 @@ def _is_loss(failure: RaftLabError) -> bool:
     return disk or isinstance(failure, (InfrastructureError, PlacementRefused))
 
 
-def _clock(cluster: Cluster, node_id: str) -> Clock:
+def _clock(cluster: Cluster, node_id: str) -> HostClock:
     return cluster.worker(node_id).clock
 
 
