@@ -258,6 +258,14 @@ class Backend(Protocol):
         """What this is, in one line."""
 
     @property
+    def private(self) -> bool:
+        """Whether it is there for this program alone, on this host."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What the result of a cell says of the world in which it ran; JSON types only."""
+
+    @property
     def clock(self) -> Now: ...
     @property
     def lost(self) -> str | None:

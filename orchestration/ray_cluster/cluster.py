@@ -48,7 +48,7 @@ class RayCluster:
     def __init__(self, pool: Pool, plan: ClusterPlan, workers: Sequence[Worker]) -> None:
         self.plan = plan
         self.cluster_id = f"{plan.cluster_id}-{uuid.uuid4().hex[:8]}"
-        self.bring_up_times: BringUp
+        self.bring_up_times = BringUp(0.0, 0.0, 0.0, None)
         self.stopped = False
         self._home = Home("a RayCluster")
         by_id = dict(zip(node_names(len(workers)), workers, strict=True))

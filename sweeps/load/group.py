@@ -89,7 +89,7 @@ def seed_of(seed: int, number: int) -> int:
 class _Member:
     """A generator as the group sees it."""
 
-    def __init__(self, number: int, load: LoadSettings, first_client: int, host: Any) -> None:
+    def __init__(self, number: int, load: LoadSettings, first_client: int, host: Host | None) -> None:
         self.number, self.load, self.first_client, self.host = number, load, first_client, host
         self.worker: Worker | None = None
         self.lost: str | None = None
@@ -120,7 +120,7 @@ class LoadGroup:
     does not answer is left out, and is lost once its operations cannot be had.
     """
 
-    def __init__(self, backend: Backend, parameters: Parameters, seed: int, hosts: Sequence[Any]) -> None:
+    def __init__(self, backend: Backend, parameters: Parameters, seed: int, hosts: Sequence[Host | None]) -> None:
         """One generator on each of these hosts, of the backend's (None: the driver's)."""
         self._backend, self._parameters, self._seed = backend, parameters, seed
         shares = divided(parameters.load, len(hosts))
@@ -248,7 +248,7 @@ class LoadGroup:
         async def result(member: _Member) -> Generator:
             assert member.worker is not None
             found = None if member.lost else await member.until_lost(fetched(member))
-            return Generator(member.host, member.load.clients, member.worker.clock, found, member.lost)
+            return Generator(member.worker.host, member.load.clients, member.worker.clock, found, member.lost)
 
         return GroupResult(tuple(await self._each(result)))
 
