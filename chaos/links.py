@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import permutations
 from typing import Literal, NamedTuple
 
+from raft_actor_node.core.quorum import largest_minority, quorum_size
 from raft_actor_node.links import CLIENTS, LinkRule
 
 Link = tuple[str, str]
@@ -21,16 +22,6 @@ Direction = Literal["in", "out", "both"]
 """Messages to a node, from it, or both."""
 Between = Literal["nodes", "clients", "all"]
 """Links between nodes, links between nodes and clients, or both."""
-
-
-def minority(n: int) -> int:
-    """The most nodes of `n` whose loss leaves a quorum."""
-    return (n - 1) // 2
-
-
-def majority(n: int) -> int:
-    """The size of a quorum of `n` nodes."""
-    return n // 2 + 1
 
 
 def touching(
@@ -91,7 +82,7 @@ def _halves(members: Sequence[str]) -> Groups:
 
 
 def _minority_first(members: Sequence[str]) -> Groups:
-    return _split(members, minority(len(members)))
+    return _split(members, largest_minority(len(members)))
 
 
 def _split(members: Sequence[str], size: int) -> Groups:
@@ -102,7 +93,7 @@ def _ring(members: Sequence[str]) -> Groups:
     # A node sees `reach` neighbours on either side: a majority, and no other node sees the same one.
     # Nodes that are at most `reach` apart share one of the n windows of reach + 1 nodes.
     n = len(members)
-    reach = majority(n) // 2
+    reach = quorum_size(n) // 2
     return tuple(tuple(members[(start + i) % n] for i in range(reach + 1)) for start in range(n))
 
 

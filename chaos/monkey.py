@@ -21,14 +21,14 @@ from random import Random
 from typing import Any, Literal, Protocol, TypeVar
 
 from chaos.events import FaultEvent
-from chaos.faults import AnyFault, Crash, LinkFault, Partition, Pause
+from chaos.faults import Effect, Fault
+from chaos.faults.base import Table, Undo
+from chaos.faults.inside import compose_inside
 from chaos.links import compose
-from chaos.resolve import needs_leader, refusal, resolve
 from chaos.schedule import Schedule, tidy_s
-from chaos.spec import BadChaos, describe
+from chaos.spec import BadChaos
 from chaos.target import Applied, Target
 from raft_actor_node.errors import RaftLabError
-from raft_actor_node.links import LinkRule
 from raft_actor_node.patience import Patience
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ async def run(
     Raises BadChaos, before anything happens, for a schedule that is not for this cluster.
     """
     for fault in schedule.faults:
-        if reason := refusal(fault, target.node_ids):
+        if reason := fault.refusal(target.node_ids):
             raise BadChaos(reason)
     monkey = _Monkey(target, schedule, clock or MonotonicClock(), on_event, timeouts)
     await monkey.run()
@@ -113,12 +113,12 @@ async def run(
 class _Active:
     """A fault in force, or one that may be: it was tried and not healed since."""
 
-    fault: AnyFault
+    fault: Fault
     nodes: tuple[str, ...]
+    """Its nodes, without those that another fault held when it struck, and those that were brought back."""
+    effect: Effect
     heal_at_s: float
     ending: bool = False
-    preparing: bool = False
-    """A partition whose groups are not cut yet: see `behind` in chaos/faults.py."""
 
 
 @dataclass
@@ -149,8 +149,8 @@ class _Monkey:
         self.timeouts = timeouts
         self.events: list[FaultEvent] = []
         self.active: dict[int, _Active] = {}
-        self.stale: set[str] = set()  # nodes that missed the last table of link faults
-        self.links_touched = False
+        self.stale: dict[Table, set[str]] = {}
+        """By table that was set: the nodes that missed its last state."""
         self.start_ns = 0
 
     async def run(self) -> None:
@@ -159,7 +159,7 @@ class _Monkey:
             await self._follow_schedule()
         finally:
             await _to_the_end(self._heal_everything())
-        if self.active or self.stale:
+        if self.active or self._missed_tables():
             raise NotHealed(self._not_healed(), self.events)
 
     async def _follow_schedule(self) -> None:
@@ -178,8 +178,8 @@ class _Monkey:
                 active = self.active[index]
                 if active.heal_at_s < self.schedule.duration_s:
                     heapq.heappush(agenda, (active.heal_at_s, _HEAL, index))
-                if active.preparing:
-                    heapq.heappush(agenda, (self._elapsed_s() + _behind_s(active.fault), _ADVANCE, index))
+                if prepares_s := active.fault.prepares_s:
+                    heapq.heappush(agenda, (self._elapsed_s() + prepares_s, _ADVANCE, index))
         if self.active:
             await self._sleep_until(self.schedule.duration_s)
 
@@ -191,9 +191,17 @@ class _Monkey:
     def _elapsed_s(self) -> float:
         return (self.clock.now_ns() - self.start_ns) / 1e9
 
-    def _held(self) -> set[str]:
-        """Nodes that are, or may be, crashed or paused."""
-        return {n for a in self.active.values() if isinstance(a.fault, (Crash, Pause)) for n in a.nodes}
+    def _held(self, but: _Active | None = None) -> set[str]:
+        """Return the nodes whose processes are, or may be, down or stopped because of a fault (`but` this one)."""
+        faults = [active for active in self.active.values() if active is not but and active.effect.undo]
+        return {node for active in faults for node in active.nodes}
+
+    def _holders(self, nodes: Sequence[str]) -> str:
+        """Return in words which faults hold these nodes."""
+        holding = [active for active in self.active.values() if active.effect.undo]
+        faults = [active.fault for active in holding if set(active.nodes).intersection(nodes)]
+        others = dict.fromkeys(fault.kind for fault in faults if not fault.silences)
+        return f"down because of {' and '.join(others)}, or about to be" if others else "crashed or paused already"
 
     def _lasts_s(self, index: int) -> float:
         """For how long a fault was to be in force, at most until the end of the schedule."""
@@ -228,14 +236,15 @@ class _Monkey:
             return self._skip(index, fault, too_late)
         fault = fault.timed(tidy_s(min(self._elapsed_s(), end_s - 1e-6)), lasts_s)  # what ran can be run again
         nodes = fault.ids
-        if isinstance(fault, (Crash, Pause)):
+        if fault.effect(self.nodes).undo:
             held = self._held()
             nodes = tuple(node for node in nodes if node not in held)
             if not nodes:
-                return self._skip(index, fault, "crashed or paused already")
-            fault = fault.on(nodes)
+                return self._skip(index, fault, self._holders(fault.ids))
+            fault = fault.placed(nodes)
         # In force from here on: a call that fails or is cancelled may still have had its effect.
-        active = self.active[index] = _Active(fault, nodes, end_s, preparing=_behind_s(fault) > 0)
+        effect = fault.effect(self.nodes, preparing=fault.prepares_s > 0)
+        active = self.active[index] = _Active(fault, nodes, effect, end_s)
         begin_ns = self.clock.now_ns()
         outcome = _Outcome(begin_ns, begin_ns, error="cancelled before it was answered", took_effect=None)
         try:
@@ -246,28 +255,28 @@ class _Monkey:
         return True
 
     async def _advance(self, index: int, at_s: float) -> None:
-        """Cut the groups of a partition that was prepared, unless it is healed already."""
+        """Begin the second stage of a fault that was prepared, unless it is healed already."""
         active = self.active.get(index)
         if active is None or self._elapsed_s() >= active.heal_at_s:
             return
-        active.preparing = False
-        self._record(index, "advance", active.fault, at_s, await self._set_links())
+        active.effect = active.fault.effect(self.nodes)
+        self._record(index, "advance", active.fault, at_s, _together(await self._set_tables(active)))
 
-    def _skip(self, index: int, fault: AnyFault, reason: str) -> Literal[False]:
+    def _skip(self, index: int, fault: Fault, reason: str) -> Literal[False]:
         now_ns = self.clock.now_ns()
         self._record(index, "skip", fault, float(fault.at), _Outcome(now_ns, now_ns, took_effect=False), reason)
         return False
 
-    async def _resolve(self, index: int) -> tuple[AnyFault, str]:
+    async def _resolve(self, index: int) -> tuple[Fault, str]:
         fault, note, leader = self.schedule.faults[index], "", None
         rng = Random(f"{self.schedule.seed}/{index}")
-        if needs_leader(fault):
+        if fault.needs_leader:
             leader = await self._find_leader()
             if leader is None:
                 held = self._held()
                 leader = rng.choice([node for node in self.nodes if node not in held] or self.nodes)
                 note = f"there was no leader, {leader} was chosen in its place"
-        return resolve(fault, self.nodes, leader, rng), note
+        return fault.resolved(self.nodes, leader, rng), note
 
     async def _find_leader(self) -> str | None:
         until_s = min(self._elapsed_s() + self.timeouts.leader_s, self.schedule.duration_s)
@@ -282,24 +291,36 @@ class _Monkey:
         return None
 
     async def _put_in_force(self, active: _Active) -> _Outcome:
-        if isinstance(active.fault, LinkFault):
-            return await self._set_links()
-        act = self.target.crash if isinstance(active.fault, Crash) else self.target.pause
-        return await self._call(lambda: act(*active.nodes), self.timeouts.call_s)
+        outcomes = await self._set_tables(active)
+        if (strike := active.effect.strike) is not None:
+            act = {"crash": self.target.crash, "pause": self.target.pause}[strike]
+            outcomes.append(await self._call(lambda: act(*active.nodes), self.timeouts.call_s))
+        return _together(outcomes)
 
-    async def _set_links(self) -> _Outcome:
-        table = compose(self._rules(active) for active in self.active.values() if not active.ending)
-        return await self._call_links(lambda: self.target.set_links(table))
+    async def _set_tables(self, active: _Active) -> list[_Outcome]:
+        """Put the tables in force in which a fault has, or had, a part."""
+        return [await self._set_table(table, active) for table in active.effect.tables]
 
-    def _rules(self, active: _Active) -> Sequence[LinkRule]:
-        if active.preparing and isinstance(active.fault, Partition):
-            return active.fault.rules_before(self.nodes)
-        return active.fault.rules(self.nodes) if isinstance(active.fault, LinkFault) else ()
+    async def _set_table(self, table: Table, changed: _Active | None = None) -> _Outcome:
+        effects = [active.effect for active in self.active.values() if not active.ending]
+        rules = compose(effect.links for effect in effects if effect.links is not None)
+        inside = compose_inside(effect.inside for effect in effects if effect.inside is not None)
+        call: dict[Table, Callable[[], Awaitable[Applied | None]]] = {
+            "links": lambda: self.target.set_links(rules),
+            "inside": lambda: self.target.set_node_faults(inside),
+        }
+        return await self._call_tables((table,), call[table], changed)
 
-    async def _call_links(self, call: Callable[[], Awaitable[Applied | None]]) -> _Outcome:
-        self.links_touched = True
-        outcome = await self._call(call, self.timeouts.call_s, excused=self._held())
-        self.stale = set(outcome.failed or (self.nodes if outcome.error else ()))
+    async def _call_tables(
+        self, tables: Sequence[Table], call: Callable[[], Awaitable[Applied | None]], changed: _Active | None = None
+    ) -> _Outcome:
+        """Change tables. A node that another fault holds need not answer; nor one that this fault held until now."""
+        for table in tables:
+            self.stale.setdefault(table, set())
+        excused = self._held() if changed is None or changed.ending else self._held(but=changed)
+        outcome = await self._call(call, self.timeouts.call_s, excused)
+        for table in tables:
+            self.stale[table] = set(outcome.failed or (self.nodes if outcome.error else ()))
         return outcome
 
     async def _call(
@@ -326,21 +347,20 @@ class _Monkey:
     async def _heal(self, index: int) -> None:
         active = self.active[index]
         active.ending = True
-        if isinstance(active.fault, LinkFault):
-            outcome = await self._set_links()
-        else:
-            nodes = set(active.nodes)
-            outcome = await self._bring_back(active)
-            if self.stale & nodes:
-                # They could not take the table while they stood still, and what they still cut, they cut for all.
-                outcome.last_ns = max(outcome.last_ns, (await self._set_links()).last_ns)
-        self._healed(index, outcome)
+        outcomes, nodes = await self._set_tables(active), set(active.nodes)
+        if undo := active.effect.undo:
+            back = await self._bring_back(active, undo)
+            for table, stale in list(self.stale.items()):
+                if stale & nodes:
+                    # They could not take the table while they stood still, and what they still cut, they cut for all.
+                    back.last_ns = max(back.last_ns, (await self._set_table(table)).last_ns)
+            outcomes.append(back)
+        self._healed(index, _together(outcomes))
 
-    async def _bring_back(self, active: _Active) -> _Outcome:
+    async def _bring_back(self, active: _Active, undo: Undo) -> _Outcome:
         """Restart or resume nodes, each by a call of its own: one that fails must not keep the others down."""
-        crashed = isinstance(active.fault, Crash)
-        act = self.target.restart if crashed else self.target.resume
-        timeout_s = self.timeouts.restart_s if crashed else self.timeouts.call_s
+        act = {"restart": self.target.restart, "resume": self.target.resume}[undo]
+        timeout_s = {"restart": self.timeouts.restart_s, "resume": self.timeouts.call_s}[undo]
         outcomes = await asyncio.gather(*(self._call(partial(act, node), timeout_s) for node in active.nodes))
         errors = {node: outcome.error for node, outcome in zip(active.nodes, outcomes, strict=True) if outcome.error}
         active.nodes = tuple(errors)
@@ -357,31 +377,42 @@ class _Monkey:
         self._record(index, "heal", active.fault, active.heal_at_s, outcome)
 
     async def _heal_everything(self) -> None:
-        # Paused nodes first: they cannot take a table. Links before crashed nodes, which start with the
-        # table in force. Once more for those that missed it.
-        await self._bring_all_back(Pause)
-        await self._heal_links()
-        await self._bring_all_back(Crash)
-        if self.stale:
-            await self._heal_links()
-        if self.active or self.stale:
+        # Paused nodes first: they cannot take a table. Tables before nodes that are down, which start with the
+        # tables in force. Once more for those that missed it.
+        await self._bring_all_back("resume")
+        healed = await self._heal_tables()
+        await self._bring_all_back("restart", healed)
+        if self._missed_tables():
+            await self._heal_tables()
+        if self.active or self._missed_tables():
             log.error("%s", self._not_healed())
 
-    async def _bring_all_back(self, kind: type[Crash | Pause]) -> None:
+    def _missed_tables(self) -> bool:
+        return any(self.stale.values())
+
+    async def _bring_all_back(self, undo: Undo, tables: _Outcome | None = None) -> None:
+        """Bring back what each fault holds. `tables`: how their healing ended, which is the other half of some."""
+
         async def bring_back(index: int) -> None:
-            self._healed(index, await self._bring_back(self.active[index]))
+            active = self.active[index]
+            halves = [tables] if tables and active.effect.tables else []
+            self._healed(index, _together([*halves, await self._bring_back(active, undo)]))
 
-        await asyncio.gather(*(bring_back(i) for i, a in list(self.active.items()) if isinstance(a.fault, kind)))
+        held = [index for index, active in self.active.items() if active.effect.undo == undo and active.nodes]
+        await asyncio.gather(*map(bring_back, held))
 
-    async def _heal_links(self) -> None:
-        if not self.links_touched:
-            return
-        outcome = await self._call_links(self.target.heal)
-        lifted = [index for index, active in self.active.items() if isinstance(active.fault, LinkFault)]
-        for index in lifted:
-            self._healed(index, outcome)
-        if not lifted:
+    async def _heal_tables(self) -> _Outcome | None:
+        """Empty all tables. Faults that hold nodes are not over yet."""
+        if not self.stale:
+            return None
+        outcome = await self._call_tables(tuple(self.stale), self.target.heal)
+        parts = {index: active for index, active in self.active.items() if active.effect.tables}
+        for index, active in parts.items():
+            if not (active.effect.undo and active.nodes):
+                self._healed(index, outcome)
+        if not parts:
             self._record(None, "heal", None, self.schedule.duration_s, outcome)
+        return outcome
 
     def _not_healed(self) -> str:
         failed = [event for event in self.events if event.action == "heal" and event.error]
@@ -392,7 +423,7 @@ class _Monkey:
         self,
         index: int | None,
         action: Literal["inject", "advance", "heal", "skip"],
-        fault: AnyFault | None,
+        fault: Fault | None,
         planned_at_s: float,
         outcome: _Outcome,
         note: str = "",
@@ -403,7 +434,7 @@ class _Monkey:
             kind=fault.kind if fault else "links",
             action=action,
             nodes=fault.ids if fault else self.nodes,
-            detail="; ".join(part for part in (describe(fault) if fault else "all links", note) if part),
+            detail="; ".join(part for part in (fault.describe() if fault else "all links", note) if part),
             error=outcome.error,
             took_effect=outcome.took_effect,
             planned_at_s=planned_at_s,
@@ -418,8 +449,16 @@ class _Monkey:
                 log.exception("a listener to fault events failed")
 
 
-def _behind_s(fault: AnyFault) -> float:
-    return fault.behind_s if isinstance(fault, Partition) else 0.0
+def _together(outcomes: Sequence[_Outcome]) -> _Outcome:
+    """Return how the calls ended that make one act: it took effect where one of them did."""
+    effects = {outcome.took_effect for outcome in outcomes}
+    return _Outcome(
+        min(outcome.first_ns for outcome in outcomes),
+        max(outcome.last_ns for outcome in outcomes),
+        tuple(dict.fromkeys(node for outcome in outcomes for node in outcome.failed)),
+        "; ".join(outcome.error for outcome in outcomes if outcome.error),
+        took_effect=True if True in effects else None if None in effects else False,
+    )
 
 
 T = TypeVar("T")

@@ -7,23 +7,11 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
-from chaos.faults import (
-    FAULTS,
-    SELECTORS,
-    AnyFault,
-    Fault,
-    Item,
-    Monkey,
-    Replay,
-    format_moment,
-    moment_s,
-)
-from chaos.links import SHAPES
-from chaos.resolve import needs_leader, refusal, resolve
+from chaos.faults import AnyFault, Fault, Item, Monkey, Replay, fault_kind, format_moment, moment_s
 from chaos.spec import BadChaos, ChaosSpec, one_line
 from raft_actor_node.config import Section
 from raft_actor_node.files import replacing
@@ -83,9 +71,9 @@ def plan(spec: ChaosSpec, *, duration_s: float, nodes: Sequence[str], seed: int)
         # A generator for each item: to add one does not change what the others do.
         rng = Random(f"{seed}/{position}" if not isinstance(item, Monkey) or item.seed is None else str(item.seed))
         for fault in _strikes(item, duration_s, nodes, rng):
-            if reason := refusal(fault, nodes):
+            if reason := fault.refusal(nodes):
                 raise BadChaos(reason)
-            faults.append(fault if needs_leader(fault) else resolve(fault, nodes, None, rng))
+            faults.append(fault if fault.needs_leader else fault.resolved(nodes, None, rng))
     return Schedule.model_validate({"duration_s": duration_s, "seed": seed, "faults": sorted(faults, key=_at)})
 
 
@@ -95,11 +83,15 @@ def _strikes(item: Item, duration_s: float, nodes: Sequence[str], rng: Random) -
     elif isinstance(item, Monkey):
         for start_s in _intervals(0.0, item.every, duration_s, item.kind):
             lasts_s = tidy_s(rng.uniform(0.25, 0.75) * item.every)
-            fault = _random_fault(rng.choice(item.monkey), nodes, rng)
+            kind = fault_kind(rng.choice(item.monkey))
+            # A generator of its own: how much a kind draws does not change the times.
+            fault = kind.drawn(nodes, Random(rng.getrandbits(64)))
             at_s = start_s + rng.uniform(0.0, item.every - lasts_s)
             yield fault.timed(_before(duration_s, at_s), lasts_s)
     elif isinstance(item, Fault):
         yield from _timed(item, duration_s, rng)
+    else:
+        raise TypeError(f"{item.kind} cannot be planned")
 
 
 def _timed(fault: Fault, duration_s: float, rng: Random) -> Iterator[Fault]:
@@ -140,21 +132,6 @@ def _within(field: str, moment: float | Fraction, duration_s: float) -> None:
     if moment_s(moment, duration_s) >= duration_s:
         phase = format_duration(duration_s)
         raise BadChaos(f"{field}: {format_moment(moment)} is not before the end of the phase of {phase}")
-
-
-def _random_fault(kind: str, nodes: Sequence[str], rng: Random) -> Fault:
-    where = rng.choice([part for part in ("leader", "one", "minority") if SELECTORS[part] <= len(nodes)])
-    # One that needs preparing may last longer than an interval.
-    shapes = [name for name, shape in SHAPES.items() if shape.min_nodes <= len(nodes) and not shape.behind_s]
-    details: dict[str, dict[str, Any]] = {
-        "partition": {"partition": rng.choice(shapes or ["halves"])},
-        "one_way": {"one_way": where, "direction": rng.choice(["in", "out"])},
-        "drop": {"drop": round(rng.uniform(0.05, 0.5), 2)},
-        "delay": {"delay": f"{rng.randint(5, 100)}ms", "jitter": f"{rng.randint(0, 50)}ms"},
-        "duplicate": {"duplicate": round(rng.uniform(0.05, 0.5), 2), "late": f"{rng.choice([0, 0, 1, 5])}s"},
-        "bandwidth": {"bandwidth": f"{rng.choice([4, 16, 64])}KiB"},
-    }
-    return FAULTS[kind].model_validate(details.get(kind, {kind: where}))
 
 
 def _before(end_s: float, time_s: float) -> float:

@@ -1,8 +1,7 @@
-"""The `chaos:` value of a sweep: read, checked, written back and named. Its grammar stands in chaos/faults.py."""
+"""The `chaos:` value of a sweep: read, checked, written back and named. Its grammar: chaos/faults/."""
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import Annotated, Any
 
 from pydantic import (
@@ -16,21 +15,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from chaos.faults import (
-    AnyItem,
-    Bandwidth,
-    Delay,
-    Duplicate,
-    Fault,
-    Item,
-    MessageFault,
-    Monkey,
-    Partition,
-    Replay,
-    format_moment,
-)
+from chaos.faults import AnyItem
 from raft_actor_node.errors import ConfigError
-from raft_actor_node.units import WRITTEN, format_size
+from raft_actor_node.units import WRITTEN
 
 
 class BadChaos(ConfigError, ValueError):
@@ -94,39 +81,4 @@ def one_line(error: ValidationError, *, show_position: bool) -> str:
 
 def label(spec: ChaosSpec) -> str:
     """A short name for tables: `none`, `crash leader`, `monkey crash+pause`; it leaves the times out."""
-    return " + ".join(_label(item) for item in spec.root) or "none"
-
-
-def _label(item: Item) -> str:
-    if isinstance(item, Monkey):
-        return f"monkey {'+'.join(item.monkey)}"
-    if isinstance(item, Replay):
-        return f"replay {PurePath(item.replay).name}"
-    assert isinstance(item, Fault)
-    return f"{item.kind} {describe(item)}"
-
-
-def describe(fault: Fault) -> str:
-    """Where a fault strikes, and how, in a few words."""
-    if isinstance(fault, Partition):
-        behind = f" behind {format_moment(fault.behind)}" if fault.behind else ""
-        if isinstance(fault.partition, str):
-            return fault.partition + (f" clients in {fault.clients}" if fault.clients else "") + behind
-        return " | ".join(",".join(group) for group in fault.partition) + behind
-    where = fault.where if isinstance(fault.where, str) else ",".join(fault.where)
-    words = [] if fault.nodes_key == "nodes" and where == "all" else [where]
-    if fault.nodes_key == "nodes":
-        value = getattr(fault, fault.kind)
-        form = {Delay: format_moment, Bandwidth: format_size}.get(type(fault), "{:g}".format)
-        words.insert(0, str(form(value)))
-    if isinstance(fault, Delay) and fault.jitter:
-        words.insert(1, f"jitter {format_moment(fault.jitter)}")
-    if isinstance(fault, Delay) and fault.tail:
-        words.insert(1 + bool(fault.jitter), f"tail {format_moment(fault.tail)}")
-    if isinstance(fault, Duplicate) and fault.late:
-        words.insert(1, f"late {format_moment(fault.late)}")
-    if isinstance(fault, MessageFault):
-        words += [fault.direction] if fault.direction != "both" else []
-        words += [{"nodes": "", "clients": "from clients", "all": "and clients"}[fault.between]]
-        words += [fault.messages] if fault.messages != "all" else []
-    return " ".join(word for word in words if word)
+    return " + ".join(item.label() for item in spec.root) or "none"

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from chaos.faults import AnyFault, LinkFault, Partition
+from chaos.faults import FAULTS, AnyFault, Fault
 from raft_actor_node.core.invariants import QUORUM_PATIENCE
 from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.links import CLIENTS, LinkRule
@@ -82,7 +82,8 @@ def without_quorum(
     timeout_ns = int(election_timeout_max_s * 1e9)
     patience_ns = QUORUM_PATIENCE * timeout_ns
     cuts = [(begin, end, rules) for begin, end, rules in _in_force(faults, nodes) if any(rule.cut for rule in rules)]
-    pauses = [event for event in faults if event["kind"] == "pause" and event["action"] in ("inject", "heal")]
+    suspending = [kind for kind, fault in FAULTS.items() if fault.suspends()]
+    pauses = [event for event in faults if event["kind"] in suspending and event["action"] in ("inject", "heal")]
     suspects: dict[str, tuple[int, int]] = {}
     """By node: the term in which it leads alone, and when it was first seen so."""
     for each in sorted(statuses, key=lambda each: each.time_ns):
@@ -132,18 +133,17 @@ def _in_force(
     """For each fault of links: from when on all nodes had it, until when, and its rules. A partition of two stages
     counts from its second one; a fault that some node did not get does not count."""
     for event in faults:
-        fault = link_fault(event)
-        later = isinstance(fault, Partition) and fault.behind_s > 0
-        if fault is None or event["action"] != ("advance" if later else "inject") or event.get("error"):
+        fault = fault_of(event)
+        if fault is None or event["action"] != ("advance" if fault.prepares_s else "inject") or event.get("error"):
             continue
-        healed = healing(event, faults)
-        yield event.get("done_ns", event["time_ns"]), inf if healed is None else healed["time_ns"], fault.rules(nodes)
+        rules, healed = fault.effect(nodes).links, healing(event, faults)
+        if rules is not None:
+            yield event.get("done_ns", event["time_ns"]), inf if healed is None else healed["time_ns"], rules
 
 
-def link_fault(event: Mapping[str, Any]) -> LinkFault | None:
-    """The fault of links that a fault event is about; None when it is another one."""
-    fault = _FAULT.validate_python(event["fault"]) if event.get("fault") else None
-    return fault if isinstance(fault, LinkFault) else None
+def fault_of(event: Mapping[str, Any]) -> Fault | None:
+    """Return the fault that a fault event is about; None when the event does not say it."""
+    return _FAULT.validate_python(event["fault"]) if event.get("fault") else None
 
 
 def healing(event: Mapping[str, Any], faults: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -182,6 +182,6 @@ def touched(
 def _acting(event: Mapping[str, Any], nodes: Sequence[str]) -> set[str]:
     """The nodes that a fault of links has to do with: the sender decides, for clients the node; a cut is kept at
     both ends, but what the sender cuts does not arrive."""
-    fault = link_fault(event)
-    rules = [] if fault is None else fault.rules(nodes)
+    fault = fault_of(event)
+    rules = (fault.effect(nodes).links if fault else None) or ()
     return {rule.from_id if rule.from_id != CLIENTS else rule.to_id for rule in rules} or set(event["nodes"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from raft_actor_node.links import LinkRule
+from raft_actor_node.node_faults import NodeFaults
 
 
 class Applied(Protocol):
@@ -25,7 +26,7 @@ class Applied(Protocol):
 
 
 class Target(Protocol):
-    """A cluster whose processes and links can be disturbed.
+    """A cluster whose processes, links and disks can be disturbed.
 
     A call acts on all the nodes it names, then raises if any of them failed. It returns an Applied where
     the target knows when the change took effect; with None the begin and the end of the call stand for it.
@@ -54,5 +55,11 @@ class Target(Protocol):
     async def set_links(self, rules: Sequence[LinkRule]) -> Applied | None:
         """Put this whole table of link faults in force on every live node; a node that is down starts with it."""
 
+    async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied | None:
+        """Put this whole table of faults inside nodes in force on every live node; a node that is down starts with it.
+
+        A node that the table does not name has none.
+        """
+
     async def heal(self) -> Applied | None:
-        """Remove every link fault."""
+        """Remove every link fault and every fault inside a node."""

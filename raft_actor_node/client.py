@@ -67,7 +67,7 @@ class KVClient:
 
     def start(self) -> None:
         """Begins to connect to all nodes; does not wait for them. `async with` does it too."""
-        self._engine.begin()
+        self._engine.start()
 
     async def __aenter__(self) -> Self:
         self.start()

@@ -1,6 +1,6 @@
 """The engine under every client: retries, deadlines and outcomes of operations, in batches.
 
-It serves 20 000 operations per second on one core: no future, no timer and no task per operation.
+An operation costs no future, no timer and no task.
 One stream (KV.Execute) per node; operations submitted in one event-loop tick leave in one
 OperationBatch; completed operations come back in lists. KVClient (client.py) puts an awaitable face
 on it, the load generator uses it directly. Connections are in client_link.py, and in client_calls.py
@@ -183,7 +183,7 @@ class ClientEngine:
     Lives on the event loop that starts it; called on another one it raises RuntimeError. Usage:
 
         engine = ClientEngine(addresses, client_id="load-1", on_done=completed)
-        await engine.start()
+        engine.start()
         sessions = await engine.open_sessions(64)
         engine.submit([Operation(Kind.PUT, b"k", b"v", session=session) for session in sessions])
         ...                                     # completed(operations) is called, and may submit more
@@ -253,12 +253,8 @@ class ClientEngine:
         """The node that is believed to lead: the one the next operation goes to first."""
         return self._guess or None
 
-    async def start(self) -> None:
-        """Begins to connect to all nodes; does not wait for them."""
-        self.begin()
-
-    def begin(self) -> None:
-        """As `start`, for callers within an event loop that cannot await."""
+    def start(self) -> None:
+        """Begin to connect to all nodes, without waiting for them. The caller runs on the event loop of the engine."""
         if self._home is None:
             self._home = Home("a client")
         self.update_addresses(self._book)

@@ -1,4 +1,4 @@
-"""What an owner of nodes asks them, beside the key-value service: health, status, link faults, traces.
+"""What an owner of nodes asks them, beside the key-value service: health, status, faults, traces.
 
 These calls never pass the nodes' link faults. A node need not offer them: the reply is None then.
 """
@@ -21,8 +21,9 @@ from raft_actor_node.client_home import Home, enter_grpc
 from raft_actor_node.config import TransportSettings
 from raft_actor_node.errors import RaftLabError
 from raft_actor_node.links import LinkRule
+from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.pb import chaos_pb2, chaos_pb2_grpc, inspection_pb2, inspection_pb2_grpc
-from raft_actor_node.runtime.codec import encode_rule
+from raft_actor_node.runtime.codec import encode_node_faults, encode_rule
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -101,6 +102,12 @@ class NodeProbe:
         """Replaces the node's table of link faults. When it was in force, in ns of the node's clock."""
         request = chaos_pb2.SetLinksRequest(rules=[encode_rule(rule) for rule in rules])
         reply = await self._ask(self._chaos.SetLinks, request, timeout)
+        return None if reply is None else int(reply.applied_ns)
+
+    async def set_node_faults(self, faults: NodeFaults, *, timeout: float | None = None) -> int | None:
+        """Replace all faults inside the node. Return when they were in force, in ns of the node's clock."""
+        request = chaos_pb2.SetNodeFaultsRequest(faults=encode_node_faults(faults))
+        reply = await self._ask(self._chaos.SetNodeFaults, request, timeout)
         return None if reply is None else int(reply.applied_ns)
 
     async def links(self, *, timeout: float | None = None) -> chaos_pb2.GetLinksReply | None:

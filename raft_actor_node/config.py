@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from raft_actor_node.addresses import checked_host
+from raft_actor_node.core.quorum import largest_minority
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.links import LinkRule
-from raft_actor_node.units import WRITTEN, Duration, DurationRange, Range, Size
+from raft_actor_node.node_faults import NodeFaults
+from raft_actor_node.units import WRITTEN, Duration, DurationOrOff, DurationRange, Range, Size
 
 NODE_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 NodeId = Annotated[str, Field(pattern=f"^{NODE_ID_PATTERN}$")]
@@ -72,6 +74,9 @@ class RaftSettings(Section):
     max_persist_bytes: Size = 4 * 1024 * 1024
     """Most payload bytes that are made durable by one fsync, as one unit of the log; a single larger entry is written
     alone."""
+    yield_after: DurationOrOff = None
+    """A leader whose own write to disk takes longer than this steps down, and stands for election again only when its
+    disk has answered. `off`: a leader whose disk hangs leads on, and commits what its followers hold durably."""
 
 
 class StorageSettings(Section):
@@ -112,6 +117,10 @@ class LimitSettings(Section):
     session_bytes: Size = 32 * 1024 * 1024
     """Bytes of the values that the session table keeps: the retry of a compare-and-swap that failed gets the value that
     it saw. A compare-and-swap that might add to more is refused as OVERLOADED."""
+    unsynced_bytes: Size = 64 * 1024 * 1024
+    """Bytes of entries that may be in the log of a node and not yet on its disk. A leader refuses writes beyond it as
+    OVERLOADED, before it appends them; a follower takes no more entries until its disk has caught up. A single larger
+    batch is taken alone."""
     turn_answer_bytes: Annotated[Size, Field(ge=1024)] = 1024 * 1024
     """Bytes of answers to gets that are made in one turn of the event loop, and that wait for the client of one stream;
     a single longer answer is made alone."""
@@ -182,6 +191,8 @@ class NodeConfig(Section):
     """Serve the Chaos RPCs."""
     links: list[LinkRule] = []
     """Link faults in force from the first moment."""
+    node_faults: NodeFaults = NodeFaults()
+    """Faults inside this node, in force from when its log is recovered; need chaos_enabled."""
     trace_file: str | None = None
     """Write trace events here, one JSON object per line, each before the messages it led to leave."""
     log_file: str | None = None
@@ -195,6 +206,8 @@ class NodeConfig(Section):
             raise ValueError(f"node_id: {self.node_id!r} is not in members {self.members}")
         if len(set(self.members)) != len(self.members):
             raise ValueError("members: the same node twice")
+        if self.node_faults != NodeFaults() and not self.chaos_enabled:
+            raise ValueError("node_faults: need chaos_enabled: true")
         if not self.allow_bad_parameters:
             for fault in static_faults(self.raft, self.limits, self.transport):
                 raise ValueError(fault)
@@ -221,6 +234,8 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
         faults.append("raft.heartbeat_interval: must be above 0s")
     if raft.rpc_timeout <= 0:
         faults.append("raft.rpc_timeout: must be above 0s")
+    if raft.yield_after is not None and raft.yield_after < low:
+        faults.append("raft.yield_after: off, or at least the shortest election_timeout: an election takes as long")
     room = transport.message_bytes - MESSAGE_OVERHEAD_BYTES
     if raft.max_batch_bytes > room:
         faults.append(
@@ -237,6 +252,12 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
         faults.append(
             "limits.pending_bytes: too small for a compare-and-swap of the largest key and values and for its answer; "
             f"at least {need} B, or a smaller limits.value_bytes"
+        )
+    window = raft.max_inflight_bytes + raft.max_batch_bytes
+    if limits.unsynced_bytes < window:
+        faults.append(
+            "limits.unsynced_bytes: at least raft.max_inflight_bytes and raft.max_batch_bytes together, that is "
+            f"{window} B: a leader may send that much before a follower's disk has any of it"
         )
     return faults
 
@@ -255,7 +276,7 @@ def unwise(config: NodeConfig) -> list[str]:
     low, high = config.raft.election_timeout
     if len(config.members) % 2 == 0:
         n = len(config.members)
-        warnings.append(f"members: {n} nodes tolerate {(n - 1) // 2} failures, no more than {n - 1} nodes do")
+        warnings.append(f"members: {n} nodes tolerate {largest_minority(n)} failures, no more than {n - 1} nodes do")
     if round(high - low, 9) <= 0.005:
         warnings.append("raft.election_timeout: a range of 5ms or less leads to split votes")
     if config.raft.rpc_timeout >= low:

@@ -1,6 +1,9 @@
-"""Text from elsewhere (keys of a history, log lines, names of files, errors of libraries) on a terminal or in a log."""
+"""Text of messages: what comes from elsewhere (keys, log lines, file names) made printable, and mistyped names."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -14,3 +17,22 @@ def printable(text: str, *, keep: str = "") -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` for a mistyped name, or "" if no known name is close.
+
+    Names may be dotted: a known name with the same last part is preferred (`nodes`: cluster.nodes).
+    """
+    text, names = str(name), list(known)
+    leaf = _leaf(text)
+    close = difflib.get_close_matches(text, [each for each in names if _leaf(each) == leaf], n=1, cutoff=0.0)
+    close = close or difflib.get_close_matches(text, names, n=1)
+    if not close:
+        leaves = {_leaf(each): each for each in names}
+        close = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _leaf(name: str) -> str:
+    return name.rsplit(".", 1)[-1]

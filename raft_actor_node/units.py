@@ -97,6 +97,19 @@ def _duration(value: Any, info: ValidationInfo) -> float:
     return parse_duration(value)
 
 
+def _duration_or_off(value: Any, info: ValidationInfo) -> float | None:
+    if value is None or value is False or value == "off":  # a plain `off` is false to a reader of YAML 1.1
+        return None
+    seconds = _duration(value, info)
+    if seconds <= 0:
+        raise ValueError(f"{value!r} is not above zero; write off, or a duration such as 150ms")
+    return seconds
+
+
+def _format_or_off(seconds: float | None) -> str:
+    return "off" if seconds is None else format_duration(seconds)
+
+
 def _range(value: Any, info: ValidationInfo) -> Range:
     if isinstance(value, Range) and info.context != WRITTEN and 0 <= value.min_s <= value.max_s < math.inf:
         return value
@@ -110,6 +123,16 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["150ms"]}),
 ]
 """A duration in seconds, written with its unit."""
+
+DurationOrOff = Annotated[
+    float | None,
+    BeforeValidator(_duration_or_off),
+    PlainSerializer(_format_or_off),
+    WithJsonSchema(
+        {"type": "string", "pattern": f"^(off|{_DURATION.pattern})$", "examples": ["off", "150ms"], "default": "off"}
+    ),
+]
+"""A duration above zero in seconds, written with its unit; None is written `off`."""
 
 DurationRange = Annotated[
     Range,

@@ -231,10 +231,11 @@ class Sweep:
             with view:
                 # Not before it is needed: it brings gRPC with it.
                 from sweeps.run.cell import CellRun  # noqa: PLC0415
+                from sweeps.run.machine import Hosts  # noqa: PLC0415
                 from sweeps.run.runner import Runner  # noqa: PLC0415
 
                 def begin(cell: Cell, progress: Progress, run_id: str) -> Life:
-                    return CellRun(cell, backend, progress, run_id)
+                    return CellRun(cell, backend, Hosts(backend), progress, run_id)
 
                 return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells, done)
 

@@ -241,6 +241,13 @@ def test_no_package_registry_is_named() -> None:
     assert [f"{name}: {m[0]}" for name, text in committed_text() if name != ours for m in address.finditer(text)] == []
 
 
+def test_sections_of_a_file_are_marked_in_one_way() -> None:
+    rule, ours = re.compile(r"\s*# *([-=#*~_])\1+( |$)"), re.compile(r"\s*# -{60,} \S")
+    text = [(name, text.splitlines()) for name, text in committed_text() if name.endswith(".py")]
+    found = [f"{name}: {line}" for name, lines in text for line in lines if rule.match(line) and not ours.match(line)]
+    assert found == []
+
+
 def test_the_newest_section_of_the_changelog_is_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from raft_actor_node.units import (
     WRITTEN,
     Duration,
+    DurationOrOff,
     DurationRange,
     Range,
     format_duration,
@@ -21,6 +22,7 @@ from raft_actor_node.units import (
 )
 
 DURATION, RANGE = TypeAdapter(Duration), TypeAdapter(DurationRange)
+OR_OFF = TypeAdapter[float | None](DurationOrOff)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,20 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 def test_a_written_duration_carries_its_unit(value: object) -> None:
     with pytest.raises(ValidationError, match="unit"):
         DURATION.validate_python(value, context=WRITTEN)
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("off", None), (False, None), (None, None), ("150ms", 0.15)])
+def test_a_duration_may_be_off(written: object, seconds: float | None) -> None:
+    held = OR_OFF.validate_python(written, context=WRITTEN)
+    assert held == seconds
+    assert OR_OFF.validate_python(OR_OFF.dump_python(held)) == seconds
+    assert OR_OFF.dump_json(held) == (b'"off"' if seconds is None else b'"150ms"')
+
+
+@pytest.mark.parametrize("value", ["0s", "on", True, 0, "-1s", 0.15])
+def test_what_is_neither_off_nor_a_duration_above_zero_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError):
+        OR_OFF.validate_python(value, context=WRITTEN)
 
 
 def test_a_program_may_pass_seconds() -> None:

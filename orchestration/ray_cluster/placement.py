@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestration.errors import PlacementRefused
 from orchestration.face import Host
 from orchestration.plan import OnHosts, PerHost, Placement
+from raft_actor_node.core.quorum import quorum_size
 
 CPU_PER_ACTOR = 0.01
 """An actor only supervises. It asks for next to nothing, so that a small machine carries 99 of them, and for
@@ -27,7 +28,7 @@ def hosts_needed(count: int, placement: Placement) -> tuple[int, int]:
         case "pack":
             return 1, 1
         case "majority":
-            others = count - _majority(count)
+            others = count - quorum_size(count)
             return 1 + min(1, others), 1 + others
         case PerHost():
             least = -(-count // placement.per_host)
@@ -55,7 +56,7 @@ def choose_hosts(count: int, hosts: Sequence[Host], placement: Placement) -> tup
         raise PlacementRefused(
             f"placement: {placement} of {count} nodes needs {least} hosts, {there}: {_these(usable)}{_useless(hosts)}"
         )
-    first = _majority(count)
+    first = quorum_size(count)
     match placement:
         case "pack":
             return (usable[0],) * count
@@ -95,10 +96,6 @@ def shortage(chosen: Iterable[Host], free: Mapping[str, float]) -> str:
 def cpus_of_actor(host: Host) -> float:
     """What an actor on this host asks for."""
     return CPU_PER_ACTOR if host.cpus > 0 else 0.0
-
-
-def _majority(count: int) -> int:
-    return count // 2 + 1
 
 
 def _ordered(hosts: Iterable[Host]) -> list[Host]:

@@ -98,7 +98,7 @@ class SimDisk(Disk):
         self._under_way: list[tuple[_File, _Change | None]] | None = None
         """Calls since `begin`, not performed yet; a change of None is a sync."""
 
-    # -- processes and power
+    # ------------------------------------------------------------------------------ processes and power
 
     def begin(self) -> None:
         """From here on, writes and syncs are under way: not done before `commit`. Calls that concern names or
@@ -166,7 +166,7 @@ class SimDisk(Disk):
         file.pending.clear()
         file.cached[:] = file.durable
 
-    # -- files at rest
+    # ------------------------------------------------------------------------------ files at rest
 
     def contents(self) -> dict[Path, bytes]:
         """What each file holds as a process sees it."""
@@ -181,7 +181,7 @@ class SimDisk(Disk):
         if content is not None:
             self._names[path] = self._durable_names[path] = _File(content)
 
-    # -- Disk: what is there
+    # ------------------------------------------------------------------------------ Disk: what is there
 
     def exists(self, path: Path) -> bool:
         return path in self._names
@@ -201,7 +201,7 @@ class SimDisk(Disk):
     def random_bytes(self, size: int) -> bytes:
         return self._rng.randbytes(size)
 
-    # -- Disk: descriptors
+    # ------------------------------------------------------------------------------ Disk: descriptors
 
     def lock(self, directory: Path) -> int:
         self._check_directory(directory)
@@ -230,7 +230,7 @@ class SimDisk(Disk):
         self._open.pop(fd, None)
         self._locks.pop(fd, None)
 
-    # -- Disk: changes
+    # ------------------------------------------------------------------------------ Disk: changes
 
     def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
         self._call("write")
@@ -287,7 +287,7 @@ class SimDisk(Disk):
         if path not in self._names:
             self._rename(_NewName(None, path, None))
 
-    # -- inside
+    # ------------------------------------------------------------------------------ inside
 
     def _call(self, name: str) -> None:
         if self.on_call is not None:

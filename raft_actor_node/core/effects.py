@@ -75,6 +75,8 @@ class Effects:
     accepted: list[Accepted] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     """Proposals that were not appended, because this node does not lead."""
+    overloaded: list[int] = field(default_factory=list)
+    """Proposals that were not appended, because too much waits for this node's disk (limits.unsynced_bytes)."""
     reads: list[ReadReady] = field(default_factory=list)
     reads_refused: list[int] = field(default_factory=list)
     """Reads that this node cannot answer, because it does not lead (any more)."""

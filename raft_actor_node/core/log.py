@@ -12,6 +12,11 @@ ENTRY_BYTES = 16
 """Bound of what an entry adds to a message beside its payload: its term, and the length of the payload."""
 
 
+def entries_bytes(payloads: Sequence[bytes]) -> int:
+    """Return what entries with these payloads weigh, in memory and in messages."""
+    return sum(map(len, payloads)) + ENTRY_BYTES * len(payloads)
+
+
 class Log:
     """Entries 1 to last_index. Terms never decrease along a log, so they can be searched by halving."""
 
@@ -67,7 +72,7 @@ class Log:
         Bytes are those of the payloads and ENTRY_BYTES for each: many small entries fill a message too.
         """
         hi = min(lo + max_entries, self.last_index + 1)
-        size = sum(map(len, self._payloads[lo - 1 : hi - 1])) + ENTRY_BYTES * (hi - lo)
+        size = entries_bytes(self._payloads[lo - 1 : hi - 1])
         while size > max_bytes and hi > lo + 1:
             hi -= 1
             size -= len(self._payloads[hi - 1]) + ENTRY_BYTES

@@ -11,6 +11,11 @@ what must be done (effects.py says in which order). A step
 Durability. A message that promises something (a vote, an append success, a term) is held back in `_held`
 until what it promises is on disk. A leader's own copy, and a candidate's own vote, count from then on too.
 
+A disk that hangs. Heartbeats promise nothing new, so leader and follower go on with them. With three nodes or more the
+followers commit without the leader's copy. What waits for the disk is bounded by `unsynced_bytes`: a leader refuses
+proposals beyond it, a follower takes AppendEntries as heartbeats. With `yield_after` a leader whose write takes longer
+steps down, and no node stands for election while its write is that late.
+
 Roles (paper, Figure 4, and the pre-vote of the dissertation, section 9.6):
 
     FOLLOWER --timeout--> PRE_CANDIDATE --quorum would vote--> CANDIDATE --quorum voted--> LEADER
@@ -30,7 +35,7 @@ from raft_actor_node.core import invariants
 from raft_actor_node.core.effects import Accepted, Effects, HardState, Persist
 from raft_actor_node.core.events import Event, Paused, Persisted, Propose, Reachable, Read, Receive
 from raft_actor_node.core.invariants import require
-from raft_actor_node.core.log import Log
+from raft_actor_node.core.log import Log, entries_bytes
 from raft_actor_node.core.messages import (
     AppendEntries,
     AppendEntriesReply,
@@ -51,6 +56,8 @@ NO_OP = b""
 """Payload of the entry with which a leader opens its term (section 8)."""
 PERSIST_ENTRIES = 16384
 """Most entries in one Persist."""
+DISK_IS_LATE = "own disk does not answer"
+"""Why a node yields (yield_after)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class RaftParameters:
     max_inflight: int = 64
     max_inflight_bytes: int = 8 << 20
     max_persist_bytes: int = 4 << 20
+    unsynced_bytes: int = 64 << 20
+    yield_after: float = inf
 
 
 @dataclass(slots=True)
@@ -117,6 +126,8 @@ class RaftNode:
         self.leader_id: NodeId | None = None
         self.commit_index = commit_index
         self.durable_index = self.log.last_index
+        self.unsynced_bytes = 0
+        """What the entries above durable_index weigh."""
         self.progress: dict[NodeId, Progress] = {}
 
         self._rng = rng
@@ -127,6 +138,8 @@ class RaftNode:
         self._persist_number = 0
         self._unstable_index = self.log.last_index + 1
         """First index that no Persist has covered yet."""
+        self._disk_due = inf
+        """When the Persist under way is late; inf when none is under way, or without yield_after."""
         self._held: list[tuple[int, Message]] = []
         """(index that must be durable first, message): promises that the disk does not cover yet."""
 
@@ -151,7 +164,7 @@ class RaftNode:
         self._reset_election_timer()
         self._trace("started", index=self.log.last_index, peer=self.voted_for or "")
 
-    # ------------------------------------------------------------------------------------ the door
+    # ------------------------------------------------------------------------------ the door
 
     def step(self, events: Iterable[Event], now: float) -> Effects:
         """Take in all events, in order, then the time; return what must be done.
@@ -195,11 +208,11 @@ class RaftNode:
     def next_deadline(self) -> float:
         """When the time alone will make something happen: call `step` then, if not before."""
         if self.role == Role.LEADER:
-            return min(self._deadline, *(p.resend_at for p in self.progress.values()), inf)
+            return min(self._deadline, self._disk_due, *(p.resend_at for p in self.progress.values()))
         if self._stands():
             if not self._hard_state_is_durable():
                 return inf
-            return min(self._deadline, *self._vote_resend_at.values(), inf)
+            return min(self._deadline, self._disk_due, *self._vote_resend_at.values())
         return self._deadline
 
     def snapshot(self) -> invariants.Snapshot:
@@ -213,6 +226,7 @@ class RaftNode:
             self.log.last_term,
             self.durable_index,
             self.commit_index,
+            self._disk_is_late(),
         )
 
     # ------------------------------------------------------------------------------ what comes in
@@ -232,6 +246,9 @@ class RaftNode:
         if self.role != Role.LEADER:
             self._effects.refused.append(event.proposal_id)
             return
+        if not self._has_room(event.payloads):
+            self._effects.overloaded.append(event.proposal_id)
+            return
         first_index = self._append([self.current_term] * len(event.payloads), event.payloads)
         self._effects.accepted.append(Accepted(event.proposal_id, first_index, self.current_term))
 
@@ -246,12 +263,14 @@ class RaftNode:
         done = self._persisting
         if done is None or done.number != number:
             return
-        self._persisting = None
+        self._persisting, self._disk_due = None, inf
         if done.hard_state is not None:
             self._durable_state = done.hard_state
         # Entries that were replaced while they were written are not in the log any more.
         written_to = done.first_index + len(done.terms) - 1
+        durable_before = self.durable_index
         self.durable_index = max(self.durable_index, min(written_to, self._unstable_index - 1))
+        self.unsynced_bytes -= entries_bytes(self.log.payloads(durable_before + 1, self.durable_index + 1))
         if self._hard_state_is_durable():
             self._effects.trace += self._untold
             self._untold.clear()
@@ -278,6 +297,7 @@ class RaftNode:
             return max(due, min(due + for_s, latest))
 
         self._leader_heard_at = postponed(self._leader_heard_at + low) - low
+        self._disk_due = postponed(self._disk_due)
         if self.role != Role.LEADER:
             # Spread as elections are: nodes that wake together must not stand together.
             spread = self._rng.uniform(0.0, high - low)
@@ -288,17 +308,21 @@ class RaftNode:
             progress.last_contact = postponed(progress.last_contact + high) - high
             progress.resend_at = postponed(progress.resend_at)
 
-    # ---------------------------------------------------------------------------------- elections
+    # ------------------------------------------------------------------------------ elections
 
     def _tick(self) -> None:
         now = self._now
         if self.role == Role.LEADER:
             if self.parameters.check_quorum and not self._hears_quorum():
                 self._become_follower(self.current_term, None, "no quorum heard")
+            elif self._disk_is_late():
+                self._yield()
             return
         if self._stands() and not self._hard_state_is_durable():
             return  # not given up for the next election while the disk is busy with this one
-        if now >= self._deadline:
+        if self._disk_is_late():
+            self._yield()
+        elif now >= self._deadline:
             if self.parameters.pre_vote:
                 self._become_pre_candidate()
             else:
@@ -307,6 +331,13 @@ class RaftNode:
             for peer in self.peers:
                 if self._vote_resend_at.get(peer, inf) <= now:
                     self._ask_vote(peer)
+
+    def _yield(self) -> None:
+        """Follow, and do not stand for election, while the disk is late: the others can do without it."""
+        if self.role != Role.FOLLOWER:
+            self._become_follower(self.current_term, None, DISK_IS_LATE)
+        if self._now >= self._deadline:
+            self._reset_election_timer()
 
     def _stands(self) -> bool:
         return self.role in (Role.CANDIDATE, Role.PRE_CANDIDATE)
@@ -438,7 +469,7 @@ class RaftNode:
 
     def _count_vote(self, voter: NodeId) -> None:
         self._votes.add(voter)
-        if len(self._votes) < self._quorum:
+        if len(self._votes) < self._quorum or self._disk_is_late():
             return
         if self.role == Role.PRE_CANDIDATE:
             self._become_candidate()
@@ -468,7 +499,7 @@ class RaftNode:
         low, high = self.parameters.election_timeout_min, self.parameters.election_timeout_max
         self._deadline = self._now + self._rng.uniform(low, high)
 
-    # -------------------------------------------------------------------------------- replication
+    # ------------------------------------------------------------------------------ replication
 
     def _lead(self) -> None:
         """Send what is due: a heartbeat, what each follower lacks, and a round for waiting reads."""
@@ -560,10 +591,13 @@ class RaftNode:
         prev, count = request.prev_log_index, len(request.entry_terms)
         verified = prev + count
         new = self.log.first_difference(prev + 1, request.entry_terms)
-        if new <= verified:
+        payloads = request.entry_payloads[new - prev - 1 :]
+        if new <= verified and not self._has_room(payloads):
+            verified, count = new - 1, 0  # taken for a heartbeat: the leader will send these entries again
+        elif new <= verified:
             if new <= self.log.last_index:
                 self._erase_from(new)
-            self._append(request.entry_terms[new - prev - 1 :], request.entry_payloads[new - prev - 1 :])
+            self._append(request.entry_terms[new - prev - 1 :], payloads)
         # Only what this message verified: entries behind it may be of another leader (Figure 2, receiver, 5).
         self.commit_index = max(self.commit_index, min(request.leader_commit, verified))
         # A heartbeat is answered at once with what is durable; entries are answered when they are.
@@ -643,11 +677,21 @@ class RaftNode:
         if index > self.commit_index and self.log.term_at(index) == self.current_term:
             self.commit_index = index
 
-    # --------------------------------------------------------------------- log, disk, promises
+    # ------------------------------------------------------------------------------ log, disk, promises
+
+    def _disk_is_late(self) -> bool:
+        """Whether a write of this node has been under way for `yield_after`."""
+        return self._now >= self._disk_due
+
+    def _has_room(self, payloads: Sequence[bytes]) -> bool:
+        """Whether these entries may wait for the disk beside those that wait already. What waits alone always may."""
+        waiting = self.unsynced_bytes
+        return not waiting or waiting + entries_bytes(payloads) <= self.parameters.unsynced_bytes
 
     def _append(self, terms: Sequence[int], payloads: Sequence[bytes]) -> int:
         first_index = self.log.last_index + 1
         self.log.append(terms, payloads)
+        self.unsynced_bytes += entries_bytes(payloads)
         self.counters.entries_appended += len(terms)
         return first_index
 
@@ -657,6 +701,8 @@ class RaftNode:
         require(index > self.commit_index, f"{self.node_id}: erases committed entry {index}")
         self.counters.entries_erased += self.log.last_index - index + 1
         self._trace("log_truncated", index=index)
+        unsynced = max(index, self.durable_index + 1)
+        self.unsynced_bytes -= entries_bytes(self.log.payloads(unsynced, self.log.last_index + 1))
         self.log.truncate(index)
         self.durable_index = min(self.durable_index, index - 1)
         self._unstable_index = min(self._unstable_index, index)
@@ -680,6 +726,7 @@ class RaftNode:
             min(self.commit_index, end - 1),
         )
         self._unstable_index = end
+        self._disk_due = self._now + self.parameters.yield_after
         self._effects.persist = self._persisting
 
     def _hard_state_is_durable(self) -> bool:
@@ -691,7 +738,23 @@ class RaftNode:
         if durable_index <= self.durable_index and self._hard_state_is_durable():
             self._effects.messages.append(message)
         else:
+            if durable_index <= self.durable_index:  # it waits for the term and the vote alone
+                self._held = [held for held in self._held if not self._replaces(message, *held)]
             self._held.append((durable_index, message))
+
+    def _replaces(self, message: Message, index: int, older: Message) -> bool:
+        """Whether a held message says nothing that a newer one to the same peer does not say.
+
+        A disk may hang for long, while a leader sends heartbeats and a candidate asks again and again.
+        """
+        if index > self.durable_index or message.to_id != older.to_id:
+            return False
+        match message, older:
+            case AppendEntriesReply(), AppendEntriesReply():
+                return (message.success, message.rejected_index) == (older.success, older.rejected_index)
+            case RequestVoteReply(), RequestVoteReply():
+                return (message.request_term, message.pre_vote) == (older.request_term, older.pre_vote)
+        return False
 
     def _release_held(self) -> None:
         held, self._held = self._held, []

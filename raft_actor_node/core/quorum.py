@@ -6,8 +6,13 @@ from collections.abc import Iterable
 
 
 def quorum_size(voters: int) -> int:
-    """The smallest majority: 2 of 3, 3 of 4, 3 of 5."""
+    """Return the smallest majority: 2 of 3, 3 of 4, 3 of 5."""
     return voters // 2 + 1
+
+
+def largest_minority(voters: int) -> int:
+    """Return the largest number of voters whose loss leaves a quorum: 1 of 3, 1 of 4, 2 of 5."""
+    return voters - quorum_size(voters)
 
 
 def reached_by_quorum(values: Iterable[float]) -> float:

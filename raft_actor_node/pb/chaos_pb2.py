@@ -24,15 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eraft_actor_node/pb/chaos.proto\x12\x0braft_lab.v1\"\xe1\x01\n\x08LinkRule\x12\x0f\n\x07\x66rom_id\x18\x01 \x01(\t\x12\r\n\x05to_id\x18\x02 \x01(\t\x12+\n\x08messages\x18\x03 \x01(\x0e\x32\x19.raft_lab.v1.LinkMessages\x12\x0b\n\x03\x63ut\x18\x04 \x01(\x08\x12\x0c\n\x04\x64rop\x18\x05 \x01(\x01\x12\x11\n\tduplicate\x18\x06 \x01(\x01\x12\x10\n\x08\x64\x65lay_ms\x18\x07 \x01(\x01\x12\x11\n\tjitter_ms\x18\x08 \x01(\x01\x12\x0f\n\x07tail_ms\x18\t \x01(\x01\x12\x0f\n\x07late_ms\x18\n \x01(\x01\x12\x13\n\x0b\x62ytes_per_s\x18\x0b \x01(\x04\"7\n\x0fSetLinksRequest\x12$\n\x05rules\x18\x01 \x03(\x0b\x32\x15.raft_lab.v1.LinkRule\"#\n\rSetLinksReply\x12\x12\n\napplied_ns\x18\x01 \x01(\x03\"\x11\n\x0fGetLinksRequest\"x\n\rGetLinksReply\x12$\n\x05rules\x18\x01 \x03(\x0b\x32\x15.raft_lab.v1.LinkRule\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x04\x12\x0f\n\x07\x64\x65layed\x18\x03 \x01(\x04\x12\x12\n\nduplicated\x18\x04 \x01(\x04\x12\x0b\n\x03\x63ut\x18\x05 \x01(\x04*;\n\x0cLinkMessages\x12\x10\n\x0c\x41LL_MESSAGES\x10\x00\x12\x0c\n\x08REQUESTS\x10\x01\x12\x0b\n\x07REPLIES\x10\x02\x32\x93\x01\n\x05\x43haos\x12\x44\n\x08SetLinks\x12\x1c.raft_lab.v1.SetLinksRequest\x1a\x1a.raft_lab.v1.SetLinksReply\x12\x44\n\x08GetLinks\x12\x1c.raft_lab.v1.GetLinksRequest\x1a\x1a.raft_lab.v1.GetLinksReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eraft_actor_node/pb/chaos.proto\x12\x0braft_lab.v1\"\xe1\x01\n\x08LinkRule\x12\x0f\n\x07\x66rom_id\x18\x01 \x01(\t\x12\r\n\x05to_id\x18\x02 \x01(\t\x12+\n\x08messages\x18\x03 \x01(\x0e\x32\x19.raft_lab.v1.LinkMessages\x12\x0b\n\x03\x63ut\x18\x04 \x01(\x08\x12\x0c\n\x04\x64rop\x18\x05 \x01(\x01\x12\x11\n\tduplicate\x18\x06 \x01(\x01\x12\x10\n\x08\x64\x65lay_ms\x18\x07 \x01(\x01\x12\x11\n\tjitter_ms\x18\x08 \x01(\x01\x12\x0f\n\x07tail_ms\x18\t \x01(\x01\x12\x0f\n\x07late_ms\x18\n \x01(\x01\x12\x13\n\x0b\x62ytes_per_s\x18\x0b \x01(\x04\"7\n\x0fSetLinksRequest\x12$\n\x05rules\x18\x01 \x03(\x0b\x32\x15.raft_lab.v1.LinkRule\"#\n\rSetLinksReply\x12\x12\n\napplied_ns\x18\x01 \x01(\x03\"\x11\n\x0fGetLinksRequest\"x\n\rGetLinksReply\x12$\n\x05rules\x18\x01 \x03(\x0b\x32\x15.raft_lab.v1.LinkRule\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x04\x12\x0f\n\x07\x64\x65layed\x18\x03 \x01(\x04\x12\x12\n\nduplicated\x18\x04 \x01(\x04\x12\x0b\n\x03\x63ut\x18\x05 \x01(\x04\"\x82\x01\n\tDiskFault\x12\x18\n\x10\x66sync_latency_ms\x18\x01 \x01(\x01\x12\r\n\x05stall\x18\x02 \x01(\x08\x12)\n\x05\x65rror\x18\x03 \x01(\x0e\x32\x1a.raft_lab.v1.DiskErrorKind\x12!\n\x02on\x18\x04 \x01(\x0e\x32\x15.raft_lab.v1.DiskCall\"2\n\nNodeFaults\x12$\n\x04\x64isk\x18\x01 \x01(\x0b\x32\x16.raft_lab.v1.DiskFault\"?\n\x14SetNodeFaultsRequest\x12\'\n\x06\x66\x61ults\x18\x01 \x01(\x0b\x32\x17.raft_lab.v1.NodeFaults\"(\n\x12SetNodeFaultsReply\x12\x12\n\napplied_ns\x18\x01 \x01(\x03*;\n\x0cLinkMessages\x12\x10\n\x0c\x41LL_MESSAGES\x10\x00\x12\x0c\n\x08REQUESTS\x10\x01\x12\x0b\n\x07REPLIES\x10\x02**\n\x08\x44iskCall\x12\x0e\n\nDISK_WRITE\x10\x00\x12\x0e\n\nDISK_FSYNC\x10\x01*>\n\rDiskErrorKind\x12\x11\n\rNO_DISK_ERROR\x10\x00\x12\x0c\n\x08NO_SPACE\x10\x01\x12\x0c\n\x08IO_ERROR\x10\x02\x32\xe8\x01\n\x05\x43haos\x12\x44\n\x08SetLinks\x12\x1c.raft_lab.v1.SetLinksRequest\x1a\x1a.raft_lab.v1.SetLinksReply\x12S\n\rSetNodeFaults\x12!.raft_lab.v1.SetNodeFaultsRequest\x1a\x1f.raft_lab.v1.SetNodeFaultsReply\x12\x44\n\x08GetLinks\x12\x1c.raft_lab.v1.GetLinksRequest\x1a\x1a.raft_lab.v1.GetLinksReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'raft_actor_node.pb.chaos_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LINKMESSAGES']._serialized_start=510
-  _globals['_LINKMESSAGES']._serialized_end=569
+  _globals['_LINKMESSAGES']._serialized_start=802
+  _globals['_LINKMESSAGES']._serialized_end=861
+  _globals['_DISKCALL']._serialized_start=863
+  _globals['_DISKCALL']._serialized_end=905
+  _globals['_DISKERRORKIND']._serialized_start=907
+  _globals['_DISKERRORKIND']._serialized_end=969
   _globals['_LINKRULE']._serialized_start=48
   _globals['_LINKRULE']._serialized_end=273
   _globals['_SETLINKSREQUEST']._serialized_start=275
@@ -43,6 +47,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETLINKSREQUEST']._serialized_end=386
   _globals['_GETLINKSREPLY']._serialized_start=388
   _globals['_GETLINKSREPLY']._serialized_end=508
-  _globals['_CHAOS']._serialized_start=572
-  _globals['_CHAOS']._serialized_end=719
+  _globals['_DISKFAULT']._serialized_start=511
+  _globals['_DISKFAULT']._serialized_end=641
+  _globals['_NODEFAULTS']._serialized_start=643
+  _globals['_NODEFAULTS']._serialized_end=693
+  _globals['_SETNODEFAULTSREQUEST']._serialized_start=695
+  _globals['_SETNODEFAULTSREQUEST']._serialized_end=758
+  _globals['_SETNODEFAULTSREPLY']._serialized_start=760
+  _globals['_SETNODEFAULTSREPLY']._serialized_end=800
+  _globals['_CHAOS']._serialized_start=972
+  _globals['_CHAOS']._serialized_end=1204
 # @@protoc_insertion_point(module_scope)

@@ -12,9 +12,25 @@ class LinkMessages(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ALL_MESSAGES: _ClassVar[LinkMessages]
     REQUESTS: _ClassVar[LinkMessages]
     REPLIES: _ClassVar[LinkMessages]
+
+class DiskCall(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DISK_WRITE: _ClassVar[DiskCall]
+    DISK_FSYNC: _ClassVar[DiskCall]
+
+class DiskErrorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NO_DISK_ERROR: _ClassVar[DiskErrorKind]
+    NO_SPACE: _ClassVar[DiskErrorKind]
+    IO_ERROR: _ClassVar[DiskErrorKind]
 ALL_MESSAGES: LinkMessages
 REQUESTS: LinkMessages
 REPLIES: LinkMessages
+DISK_WRITE: DiskCall
+DISK_FSYNC: DiskCall
+NO_DISK_ERROR: DiskErrorKind
+NO_SPACE: DiskErrorKind
+IO_ERROR: DiskErrorKind
 
 class LinkRule(_message.Message):
     __slots__ = ("from_id", "to_id", "messages", "cut", "drop", "duplicate", "delay_ms", "jitter_ms", "tail_ms", "late_ms", "bytes_per_s")
@@ -71,3 +87,33 @@ class GetLinksReply(_message.Message):
     duplicated: int
     cut: int
     def __init__(self, rules: _Optional[_Iterable[_Union[LinkRule, _Mapping]]] = ..., dropped: _Optional[int] = ..., delayed: _Optional[int] = ..., duplicated: _Optional[int] = ..., cut: _Optional[int] = ...) -> None: ...
+
+class DiskFault(_message.Message):
+    __slots__ = ("fsync_latency_ms", "stall", "error", "on")
+    FSYNC_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    STALL_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ON_FIELD_NUMBER: _ClassVar[int]
+    fsync_latency_ms: float
+    stall: bool
+    error: DiskErrorKind
+    on: DiskCall
+    def __init__(self, fsync_latency_ms: _Optional[float] = ..., stall: _Optional[bool] = ..., error: _Optional[_Union[DiskErrorKind, str]] = ..., on: _Optional[_Union[DiskCall, str]] = ...) -> None: ...
+
+class NodeFaults(_message.Message):
+    __slots__ = ("disk",)
+    DISK_FIELD_NUMBER: _ClassVar[int]
+    disk: DiskFault
+    def __init__(self, disk: _Optional[_Union[DiskFault, _Mapping]] = ...) -> None: ...
+
+class SetNodeFaultsRequest(_message.Message):
+    __slots__ = ("faults",)
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    faults: NodeFaults
+    def __init__(self, faults: _Optional[_Union[NodeFaults, _Mapping]] = ...) -> None: ...
+
+class SetNodeFaultsReply(_message.Message):
+    __slots__ = ("applied_ns",)
+    APPLIED_NS_FIELD_NUMBER: _ClassVar[int]
+    applied_ns: int
+    def __init__(self, applied_ns: _Optional[int] = ...) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ChaosStub:
-    """Controls the link faults of one node.
+    """Controls the faults of one node and of its links.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,11 @@ class ChaosStub:
                 request_serializer=raft__actor__node_dot_pb_dot_chaos__pb2.SetLinksRequest.SerializeToString,
                 response_deserializer=raft__actor__node_dot_pb_dot_chaos__pb2.SetLinksReply.FromString,
                 _registered_method=True)
+        self.SetNodeFaults = channel.unary_unary(
+                '/raft_lab.v1.Chaos/SetNodeFaults',
+                request_serializer=raft__actor__node_dot_pb_dot_chaos__pb2.SetNodeFaultsRequest.SerializeToString,
+                response_deserializer=raft__actor__node_dot_pb_dot_chaos__pb2.SetNodeFaultsReply.FromString,
+                _registered_method=True)
         self.GetLinks = channel.unary_unary(
                 '/raft_lab.v1.Chaos/GetLinks',
                 request_serializer=raft__actor__node_dot_pb_dot_chaos__pb2.GetLinksRequest.SerializeToString,
@@ -48,11 +53,18 @@ class ChaosStub:
 
 
 class ChaosServicer:
-    """Controls the link faults of one node.
+    """Controls the faults of one node and of its links.
     """
 
     def SetLinks(self, request, context):
         """Replaces the whole table of link faults. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetNodeFaults(self, request, context):
+        """Replaces all faults inside the node. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +85,11 @@ def add_ChaosServicer_to_server(servicer, server):
                     request_deserializer=raft__actor__node_dot_pb_dot_chaos__pb2.SetLinksRequest.FromString,
                     response_serializer=raft__actor__node_dot_pb_dot_chaos__pb2.SetLinksReply.SerializeToString,
             ),
+            'SetNodeFaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetNodeFaults,
+                    request_deserializer=raft__actor__node_dot_pb_dot_chaos__pb2.SetNodeFaultsRequest.FromString,
+                    response_serializer=raft__actor__node_dot_pb_dot_chaos__pb2.SetNodeFaultsReply.SerializeToString,
+            ),
             'GetLinks': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLinks,
                     request_deserializer=raft__actor__node_dot_pb_dot_chaos__pb2.GetLinksRequest.FromString,
@@ -87,7 +104,7 @@ def add_ChaosServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Chaos:
-    """Controls the link faults of one node.
+    """Controls the faults of one node and of its links.
     """
 
     @staticmethod
@@ -107,6 +124,33 @@ class Chaos:
             '/raft_lab.v1.Chaos/SetLinks',
             raft__actor__node_dot_pb_dot_chaos__pb2.SetLinksRequest.SerializeToString,
             raft__actor__node_dot_pb_dot_chaos__pb2.SetLinksReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetNodeFaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raft_lab.v1.Chaos/SetNodeFaults',
+            raft__actor__node_dot_pb_dot_chaos__pb2.SetNodeFaultsRequest.SerializeToString,
+            raft__actor__node_dot_pb_dot_chaos__pb2.SetNodeFaultsReply.FromString,
             options,
             channel_credentials,
             insecure,

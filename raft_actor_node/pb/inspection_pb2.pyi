@@ -41,7 +41,7 @@ class PeerStatus(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., match_index: _Optional[int] = ..., next_index: _Optional[int] = ..., probing: _Optional[bool] = ..., silent_ms: _Optional[float] = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("elections_started", "elections_won", "pre_votes_started", "step_downs", "leader_changes", "messages_sent", "messages_received", "messages_refused", "messages_dropped", "messages_unsent", "entries_appended", "entries_erased", "operations_answered", "duplicates_answered", "operations_refused", "fsyncs", "messages_delayed", "messages_duplicated", "messages_cut")
+    __slots__ = ("elections_started", "elections_won", "pre_votes_started", "step_downs", "leader_changes", "messages_sent", "messages_received", "messages_refused", "messages_dropped", "messages_unsent", "entries_appended", "entries_erased", "operations_answered", "duplicates_answered", "operations_refused", "fsyncs", "messages_delayed", "messages_duplicated", "messages_cut", "fsyncs_delayed", "fsyncs_stalled", "disk_errors")
     ELECTIONS_STARTED_FIELD_NUMBER: _ClassVar[int]
     ELECTIONS_WON_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTES_STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,9 @@ class Counters(_message.Message):
     MESSAGES_DELAYED_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_DUPLICATED_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_CUT_FIELD_NUMBER: _ClassVar[int]
+    FSYNCS_DELAYED_FIELD_NUMBER: _ClassVar[int]
+    FSYNCS_STALLED_FIELD_NUMBER: _ClassVar[int]
+    DISK_ERRORS_FIELD_NUMBER: _ClassVar[int]
     elections_started: int
     elections_won: int
     pre_votes_started: int
@@ -80,10 +83,13 @@ class Counters(_message.Message):
     messages_delayed: int
     messages_duplicated: int
     messages_cut: int
-    def __init__(self, elections_started: _Optional[int] = ..., elections_won: _Optional[int] = ..., pre_votes_started: _Optional[int] = ..., step_downs: _Optional[int] = ..., leader_changes: _Optional[int] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_refused: _Optional[int] = ..., messages_dropped: _Optional[int] = ..., messages_unsent: _Optional[int] = ..., entries_appended: _Optional[int] = ..., entries_erased: _Optional[int] = ..., operations_answered: _Optional[int] = ..., duplicates_answered: _Optional[int] = ..., operations_refused: _Optional[int] = ..., fsyncs: _Optional[int] = ..., messages_delayed: _Optional[int] = ..., messages_duplicated: _Optional[int] = ..., messages_cut: _Optional[int] = ...) -> None: ...
+    fsyncs_delayed: int
+    fsyncs_stalled: int
+    disk_errors: int
+    def __init__(self, elections_started: _Optional[int] = ..., elections_won: _Optional[int] = ..., pre_votes_started: _Optional[int] = ..., step_downs: _Optional[int] = ..., leader_changes: _Optional[int] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_refused: _Optional[int] = ..., messages_dropped: _Optional[int] = ..., messages_unsent: _Optional[int] = ..., entries_appended: _Optional[int] = ..., entries_erased: _Optional[int] = ..., operations_answered: _Optional[int] = ..., duplicates_answered: _Optional[int] = ..., operations_refused: _Optional[int] = ..., fsyncs: _Optional[int] = ..., messages_delayed: _Optional[int] = ..., messages_duplicated: _Optional[int] = ..., messages_cut: _Optional[int] = ..., fsyncs_delayed: _Optional[int] = ..., fsyncs_stalled: _Optional[int] = ..., disk_errors: _Optional[int] = ...) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("node_id", "cluster_id", "role", "current_term", "voted_for", "leader_id", "first_log_index", "last_log_index", "last_log_term", "durable_index", "commit_index", "last_applied", "peers", "session_count", "key_count", "applied_hash", "state_hash", "counters", "fsync_p50_us", "fsync_p99_us", "fsync_max_us", "loop_lag_p99_us", "loop_lag_max_us", "cpu_s", "resident_bytes", "pid", "now_ns", "pending_operations", "prefix_hash", "pending_bytes", "session_bytes")
+    __slots__ = ("node_id", "cluster_id", "role", "current_term", "voted_for", "leader_id", "first_log_index", "last_log_index", "last_log_term", "durable_index", "commit_index", "last_applied", "peers", "session_count", "key_count", "applied_hash", "state_hash", "counters", "fsync_p50_us", "fsync_p99_us", "fsync_max_us", "loop_lag_p99_us", "loop_lag_max_us", "cpu_s", "resident_bytes", "pid", "now_ns", "pending_operations", "prefix_hash", "pending_bytes", "session_bytes", "unsynced_bytes")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +121,7 @@ class StatusReply(_message.Message):
     PREFIX_HASH_FIELD_NUMBER: _ClassVar[int]
     PENDING_BYTES_FIELD_NUMBER: _ClassVar[int]
     SESSION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNSYNCED_BYTES_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     cluster_id: str
     role: Role
@@ -146,7 +153,8 @@ class StatusReply(_message.Message):
     prefix_hash: bytes
     pending_bytes: int
     session_bytes: int
-    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., current_term: _Optional[int] = ..., voted_for: _Optional[str] = ..., leader_id: _Optional[str] = ..., first_log_index: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ..., durable_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., last_applied: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[PeerStatus, _Mapping]]] = ..., session_count: _Optional[int] = ..., key_count: _Optional[int] = ..., applied_hash: _Optional[bytes] = ..., state_hash: _Optional[bytes] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., fsync_p50_us: _Optional[float] = ..., fsync_p99_us: _Optional[float] = ..., fsync_max_us: _Optional[float] = ..., loop_lag_p99_us: _Optional[float] = ..., loop_lag_max_us: _Optional[float] = ..., cpu_s: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., pid: _Optional[int] = ..., now_ns: _Optional[int] = ..., pending_operations: _Optional[int] = ..., prefix_hash: _Optional[bytes] = ..., pending_bytes: _Optional[int] = ..., session_bytes: _Optional[int] = ...) -> None: ...
+    unsynced_bytes: int
+    def __init__(self, node_id: _Optional[str] = ..., cluster_id: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., current_term: _Optional[int] = ..., voted_for: _Optional[str] = ..., leader_id: _Optional[str] = ..., first_log_index: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_log_term: _Optional[int] = ..., durable_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., last_applied: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[PeerStatus, _Mapping]]] = ..., session_count: _Optional[int] = ..., key_count: _Optional[int] = ..., applied_hash: _Optional[bytes] = ..., state_hash: _Optional[bytes] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., fsync_p50_us: _Optional[float] = ..., fsync_p99_us: _Optional[float] = ..., fsync_max_us: _Optional[float] = ..., loop_lag_p99_us: _Optional[float] = ..., loop_lag_max_us: _Optional[float] = ..., cpu_s: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., pid: _Optional[int] = ..., now_ns: _Optional[int] = ..., pending_operations: _Optional[int] = ..., prefix_hash: _Optional[bytes] = ..., pending_bytes: _Optional[int] = ..., session_bytes: _Optional[int] = ..., unsynced_bytes: _Optional[int] = ...) -> None: ...
 
 class LogRequest(_message.Message):
     __slots__ = ("first_index", "end_index")

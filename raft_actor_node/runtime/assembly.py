@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -18,6 +19,7 @@ from raft_actor_node.errors import DataCorrupt, DiskError, InvariantViolated, Ra
 from raft_actor_node.kv.store import Store
 from raft_actor_node.runtime.clock import Clock
 from raft_actor_node.runtime.disk import REAL_DISK, Disk
+from raft_actor_node.runtime.disk_faults import DiskFaults
 from raft_actor_node.runtime.driver import Driver, Watch
 from raft_actor_node.runtime.faults import LinkFaults
 from raft_actor_node.runtime.gate import Gate
@@ -57,11 +59,15 @@ class Node(Generic[MailT]):
         mail: Callable[[LinkFaults, Callable[[Message], None]], MailT],
         fail: Callable[[BaseException], None],
         disk: Disk = REAL_DISK,
+        disk_faults: DiskFaults | None = None,
         writer: WriterFactory = ThreadWriter,
         watch: Watch | None = None,
         parts: Parts = STANDARD,
     ) -> None:
         """Recover what the disk holds. `fail` is told once when the node cannot go on.
+
+        `disk_faults` are those of `disk`, if it can have any. They come into force when the log is recovered: recovery
+        is not disturbed.
 
         `tracer` is asked for once the directory is this node's: one that is refused leaves no trace file behind.
 
@@ -80,6 +86,8 @@ class Node(Generic[MailT]):
         )
         self.warnings = recovered.warnings
         """What the log had to repair."""
+        self.disk_faults = disk_faults or DiskFaults()
+        self.disk_faults.replace(config.node_faults.disk)
         try:
             self.tracer = tracer()
         except BaseException:
@@ -113,7 +121,7 @@ class Node(Generic[MailT]):
         self.gate = parts.gate(config, self.driver)
         self.kv = KVService(config, self.gate, self.faults, clock)
         self.inspection = InspectionService(
-            config, self.driver, self.gate, self.mail, self.faults, self.tracer, self.loop_lag, clock
+            config, self.driver, self.gate, self.mail, self.faults, self.disk_faults, self.tracer, self.loop_lag, clock
         )
 
     def start(self) -> None:
@@ -153,4 +161,6 @@ def _parameters(config: NodeConfig) -> RaftParameters:
         max_inflight=raft.max_inflight,
         max_inflight_bytes=raft.max_inflight_bytes,
         max_persist_bytes=raft.max_persist_bytes,
+        unsynced_bytes=config.limits.unsynced_bytes,
+        yield_after=inf if raft.yield_after is None else raft.yield_after,
     )

@@ -1,4 +1,4 @@
-"""Translates between the core's messages, link rules and their wire forms in proto/, and nowhere else."""
+"""Translates between the core's messages, faults and their wire forms in proto/, and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from raft_actor_node.core import AppendEntries, AppendEntriesReply, Message, Req
 from raft_actor_node.core.messages import Reply, Request, fault
 from raft_actor_node.kv.commands import check
 from raft_actor_node.links import LinkRule
+from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.pb import chaos_pb2
 from raft_actor_node.pb import raft_pb2 as pb
 
@@ -184,6 +185,10 @@ def encoded_bytes(message: Message | Fragment) -> int:
 
 _LINK_MESSAGES = {"all": chaos_pb2.ALL_MESSAGES, "requests": chaos_pb2.REQUESTS, "replies": chaos_pb2.REPLIES}
 _LINK_MESSAGE_NAMES = {number: name for name, number in _LINK_MESSAGES.items()}
+_DISK_ERRORS = {"": chaos_pb2.NO_DISK_ERROR, "ENOSPC": chaos_pb2.NO_SPACE, "EIO": chaos_pb2.IO_ERROR}
+_DISK_ERROR_NAMES: dict[int, str] = {number: name for name, number in _DISK_ERRORS.items()}
+_DISK_CALLS = {"write": chaos_pb2.DISK_WRITE, "fsync": chaos_pb2.DISK_FSYNC}
+_DISK_CALL_NAMES: dict[int, str] = {number: name for name, number in _DISK_CALLS.items()}
 
 
 def encode_rule(rule: LinkRule) -> chaos_pb2.LinkRule:
@@ -206,5 +211,37 @@ def decode_rule(rule: chaos_pb2.LinkRule) -> LinkRule:
             "tail_ms": rule.tail_ms,
             "late_ms": rule.late_ms,
             "bytes_per_s": rule.bytes_per_s,
+        }
+    )
+
+
+def encode_node_faults(faults: NodeFaults) -> chaos_pb2.NodeFaults:
+    """Return the wire form of the faults inside a node."""
+    disk = faults.disk
+    if disk is None:
+        return chaos_pb2.NodeFaults()
+    return chaos_pb2.NodeFaults(
+        disk=chaos_pb2.DiskFault(
+            fsync_latency_ms=disk.fsync_latency_ms,
+            stall=disk.stall,
+            error=_DISK_ERRORS[disk.error],
+            on=_DISK_CALLS[disk.on],
+        )
+    )
+
+
+def decode_node_faults(faults: chaos_pb2.NodeFaults) -> NodeFaults:
+    """Return the faults in a wire message. Raises pydantic's ValidationError when it is malformed."""
+    if not faults.HasField("disk"):
+        return NodeFaults()
+    disk = faults.disk
+    return NodeFaults.model_validate(
+        {
+            "disk": {
+                "fsync_latency_ms": disk.fsync_latency_ms,
+                "stall": disk.stall,
+                "error": _DISK_ERROR_NAMES.get(disk.error, disk.error),
+                "on": _DISK_CALL_NAMES.get(disk.on, disk.on),
+            }
         }
     )

@@ -32,7 +32,7 @@ class Disk:
         """`fsync_latency_s` is how much longer each fdatasync takes than it must."""
         self._fsync_latency_s = fsync_latency_s
 
-    # -- what is there
+    # ------------------------------------------------------------------------------ what is there
 
     def exists(self, path: Path) -> bool:
         """Whether a file or directory has this name."""
@@ -57,7 +57,7 @@ class Disk:
         """Bytes that nobody can guess."""
         return os.urandom(size)
 
-    # -- descriptors
+    # ------------------------------------------------------------------------------ descriptors
 
     def lock(self, directory: Path) -> int:
         """Hold a directory until the returned descriptor is closed; raises DirectoryLocked at once if it is held, and
@@ -86,7 +86,7 @@ class Disk:
         """Give a descriptor back; nothing is synced by it."""
         os.close(fd)
 
-    # -- changes
+    # ------------------------------------------------------------------------------ changes
 
     def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
         """Write at an offset and return the number of bytes written, which may be fewer than given."""

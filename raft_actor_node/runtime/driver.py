@@ -43,6 +43,9 @@ class ProposalSink(Protocol):
     def refused(self) -> None:
         """Nothing was appended: this node does not lead."""
 
+    def overloaded(self) -> None:
+        """Nothing was appended: too much waits for this node's disk (limits.unsynced_bytes)."""
+
     def lost(self, offset: int) -> None:
         """The payloads from `offset` on were appended, and will be committed or not: nobody knows."""
 
@@ -180,7 +183,7 @@ class Driver:
         self._new_reads.append(sink)
         self.wake()
 
-    # ------------------------------------------------------------------------------------ a step
+    # ------------------------------------------------------------------------------ a step
 
     def wake(self) -> None:
         """Have a step in the next turn of the loop."""
@@ -225,6 +228,8 @@ class Driver:
             self._pending.append(_Pending(accepted.term, accepted.first_index, accepted.first_index + count, 0, sink))
         for proposal_id in effects.refused:
             self._proposals.pop(proposal_id)[1].refused()
+        for proposal_id in effects.overloaded:
+            self._proposals.pop(proposal_id)[1].overloaded()
         if self.store.last_applied < self.node.commit_index:
             self._apply_chunk()
         if effects.leadership_lost:
@@ -319,7 +324,7 @@ class Driver:
             self._events.insert(0, Paused(away_s - self._look_s))
         return now
 
-    # ---------------------------------------------------------------------------------- endings
+    # ------------------------------------------------------------------------------ endings
 
     def _give_up(self) -> None:
         for pending in self._pending:

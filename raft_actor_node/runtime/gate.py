@@ -28,8 +28,8 @@ _PLAIN = frozenset({_GET, int(kv_pb2.PUT), int(kv_pb2.DELETE), _APPEND})
 
 MESSAGES = {
     ErrorCode.NOT_LEADER: "this node does not lead",
-    ErrorCode.OVERLOADED: "too much waits on this node (limits.pending_operations, limits.pending_bytes), "
-    "or it is stopping",
+    ErrorCode.OVERLOADED: "too much waits here (limits: pending_operations, pending_bytes, unsynced_bytes), "
+    "or the node stops",
     ErrorCode.OUTCOME_UNKNOWN: "appended, then leadership was lost or the node stopped",
     ErrorCode.SESSION_UNKNOWN: "session_id: no such session was opened",
     ErrorCode.SEQUENCE_STALE: "sequence: the session has gone on to a later one",
@@ -485,6 +485,9 @@ class _Writes:
 
     def refused(self) -> None:
         self._end(0, ErrorCode.NOT_LEADER)
+
+    def overloaded(self) -> None:
+        self._end(0, ErrorCode.OVERLOADED)
 
     def lost(self, offset: int) -> None:
         self._end(offset, ErrorCode.OUTCOME_UNKNOWN)

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,14 @@ from raft_actor_node.pb import (
 from raft_actor_node.runtime.assembly import Node, exit_code
 from raft_actor_node.runtime.clock import RealClock
 from raft_actor_node.runtime.disk import Disk
+from raft_actor_node.runtime.disk_faults import DiskFaults
+from raft_actor_node.runtime.faulty_disk import FaultyDisk
 from raft_actor_node.runtime.samples import measure_loop_lag
 from raft_actor_node.runtime.services import ChaosService
 from raft_actor_node.runtime.tracer import Tracer
 from raft_actor_node.runtime.transport import Transport
 from raft_actor_node.runtime.volatile_disk import VolatileDisk
+from raft_actor_node.runtime.writer import ThreadWriter
 from raft_actor_node.signals import ending_signals
 
 logger = logging.getLogger(__name__)
@@ -95,16 +99,19 @@ class _Node:
         self.stopped: asyncio.Future[None] = loop.create_future()
         """Done when a signal or a failure ends the node."""
         self.exit_code = 0
-        clock = RealClock()
+        clock, disk_faults = RealClock(), DiskFaults()
+        disk = (VolatileDisk if config.storage.unsynced == "lost" else Disk)(
+            fsync_latency_s=config.storage.fsync_latency
+        )
         self._node = Node(
             config,
             clock=clock,
             tracer=lambda: Tracer(config.node_id, config.trace_file),
             mail=lambda faults, deliver: Transport(config, faults, deliver, clock),
             fail=self._fail,
-            disk=(VolatileDisk if config.storage.unsynced == "lost" else Disk)(
-                fsync_latency_s=config.storage.fsync_latency
-            ),
+            disk=FaultyDisk(disk, disk_faults) if config.chaos_enabled else disk,
+            disk_faults=disk_faults,
+            writer=partial(ThreadWriter, closing=disk_faults.end),
         )
         for warning in self._node.warnings:
             logger.warning("%s", warning)
@@ -123,7 +130,7 @@ class _Node:
         inspection_pb2_grpc.add_InspectionServicer_to_server(node.inspection, server)
         services = [raft_pb2.DESCRIPTOR, kv_pb2.DESCRIPTOR, inspection_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR]
         if config.chaos_enabled:
-            chaos_pb2_grpc.add_ChaosServicer_to_server(ChaosService(node.faults), server)
+            chaos_pb2_grpc.add_ChaosServicer_to_server(ChaosService(node.faults, node.disk_faults), server)
             services.append(chaos_pb2.DESCRIPTOR)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [service.full_name for file in services for service in file.services_by_name.values()]

@@ -39,7 +39,8 @@ from raft_actor_node.pb import (
 from raft_actor_node.runtime.batches import parts
 from raft_actor_node.runtime.budget import TURN_OPERATIONS, Answer, Caller, Respond
 from raft_actor_node.runtime.clock import Clock
-from raft_actor_node.runtime.codec import decode_rule, encode_rule
+from raft_actor_node.runtime.codec import decode_node_faults, decode_rule, encode_rule
+from raft_actor_node.runtime.disk_faults import DiskFaults
 from raft_actor_node.runtime.driver import Driver
 from raft_actor_node.runtime.faults import ONCE, Fate, LinkFaults, MessageKind
 from raft_actor_node.runtime.gate import Gate, Operation
@@ -525,6 +526,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         gate: Gate,
         transport: Mail,
         faults: LinkFaults,
+        disk_faults: DiskFaults,
         tracer: Tracer,
         loop_lag: Samples,
         clock: Clock,
@@ -534,6 +536,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         self._gate = gate
         self._transport = transport
         self._faults = faults
+        self._disk_faults = disk_faults
         self._tracer = tracer
         self._loop_lag = loop_lag
         self._clock = clock
@@ -599,10 +602,12 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             pending_operations=self._gate.waiting,
             pending_bytes=self._gate.budget.held + self._gate.budget.messages,
             session_bytes=store.kept_bytes,
+            unsynced_bytes=node.unsynced_bytes,
         )
 
     def _counters(self) -> inspection_pb2.Counters:
         core, wire, links = self._driver.node.counters, self._transport.counters, self._faults.counters
+        disk = self._disk_faults.counters
         return inspection_pb2.Counters(
             elections_started=core.elections_started,
             elections_won=core.elections_won,
@@ -623,6 +628,9 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             duplicates_answered=self._driver.store.duplicates_answered,
             operations_refused=self._gate.refused,
             fsyncs=self._driver.fsync.total,
+            fsyncs_delayed=disk.fsyncs_delayed,
+            fsyncs_stalled=disk.fsyncs_stalled,
+            disk_errors=disk.errors,
         )
 
     async def GetLog(self, request: inspection_pb2.LogRequest, context: Any) -> inspection_pb2.LogReply:  # noqa: N802
@@ -661,8 +669,9 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
 class ChaosService(chaos_pb2_grpc.ChaosServicer):
     """proto/chaos.proto; registered only where the configuration enables it."""
 
-    def __init__(self, faults: LinkFaults) -> None:
+    def __init__(self, faults: LinkFaults, disk_faults: DiskFaults) -> None:
         self._faults = faults
+        self._disk_faults = disk_faults
 
     async def SetLinks(self, request: chaos_pb2.SetLinksRequest, context: Any) -> chaos_pb2.SetLinksReply:  # noqa: N802
         try:
@@ -671,6 +680,16 @@ class ChaosService(chaos_pb2_grpc.ChaosServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, describe(error, "rules"))
         self._faults.replace(rules)
         return chaos_pb2.SetLinksReply(applied_ns=monotonic_ns())
+
+    async def SetNodeFaults(  # noqa: N802
+        self, request: chaos_pb2.SetNodeFaultsRequest, context: Any
+    ) -> chaos_pb2.SetNodeFaultsReply:
+        try:
+            faults = decode_node_faults(request.faults)
+        except ValidationError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, describe(error, "faults"))
+        self._disk_faults.replace(faults.disk)
+        return chaos_pb2.SetNodeFaultsReply(applied_ns=monotonic_ns())
 
     async def GetLinks(self, request: chaos_pb2.GetLinksRequest, context: Any) -> chaos_pb2.GetLinksReply:  # noqa: N802
         counters = self._faults.counters

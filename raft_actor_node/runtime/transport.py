@@ -95,7 +95,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         else:
             outbox.put(message)
 
-    # -------------------------------------------------------------------------- requests of others
+    # ------------------------------------------------------------------------------ requests of others
 
     def register(self, server: grpc.aio.Server) -> None:
         """Serve on this server."""

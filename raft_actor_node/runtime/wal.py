@@ -205,7 +205,7 @@ class Wal:
         finally:
             self._release("is closed")
 
-    # -- recovery
+    # ------------------------------------------------------------------------------ recovery
 
     def _recover(self, cluster_id: str, node_id: str, members: tuple[str, ...], bootstrap: bool) -> Recovered:
         self._enter_directory(bootstrap)
@@ -344,7 +344,7 @@ class Wal:
             "(bootstrap is for a new member); nothing was changed"
         )
 
-    # -- files
+    # ------------------------------------------------------------------------------ files
 
     def _write_again(self, fd: int, data: bytes, offset: int) -> None:
         """Make durable what was read from a file.

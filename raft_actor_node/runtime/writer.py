@@ -10,8 +10,12 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from raft_actor_node.core import Persist, Persisted
+from raft_actor_node.errors import DiskError
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.wal import Wal
+
+CLOSE_S = 10.0
+"""How long a node that stops waits for a disk that does not answer."""
 
 T = TypeVar("T")
 Done = Callable[[Persisted], None]
@@ -46,12 +50,24 @@ def write(wal: Wal, persist: Persist) -> None:
 class ThreadWriter:
     """A thread that waits for a real disk."""
 
-    def __init__(self, wal: Wal, fsync: Samples, done: Done, failed: Failed) -> None:
+    def __init__(
+        self,
+        wal: Wal,
+        fsync: Samples,
+        done: Done,
+        failed: Failed,
+        *,
+        closing: Callable[[], None] = lambda: None,
+        close_s: float = CLOSE_S,
+    ) -> None:
+        """`closing` is called when the node stops: what a fault holds at the disk is let go."""
         wal.on_fsync = fsync.add_ns
         self._wal = wal
         self._loop = asyncio.get_running_loop()
         self._done = done
         self._failed = failed
+        self._closing = closing
+        self._close_s = close_s
         self._queue: queue.SimpleQueue[Persist | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
 
@@ -64,10 +80,14 @@ class ThreadWriter:
         self._queue.put(persist)
 
     async def close(self) -> None:
-        """As in Writer."""
+        """As in Writer. A disk that does not answer in time is reported as failed, and left alone."""
         self._queue.put(None)
-        if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is None:
+            return
+        self._closing()
+        await asyncio.to_thread(self._thread.join, self._close_s)
+        if self._thread.is_alive():
+            self._failed(DiskError(f"the disk has not answered within {self._close_s:g} s of the end of the node"))
 
     def _run(self) -> None:
         try:

@@ -15,11 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
 from sweeps.load.latencies import Ints
 from sweeps.load.operations import Operations
-
-LIVENESS_BOUND = 10
-"""Longest election timeouts within which a connected majority has a leader."""
 
 LEAST_SHARE = 0.01
 """Of the rate of operations before the first fault: below it a cluster is barely available. A closed loop slows down

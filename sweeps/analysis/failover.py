@@ -15,14 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from chaos.faults import FAULTS, fault_kind
 from sweeps.load.latencies import Ints
 from sweeps.spec.metrics import STAGES
-
-_SOMETIMES = ("pause", "isolate", "one_way", "partition")
-"""Kinds of fault that end the leadership of a node they hit, or not; they did when another node came to lead
-before they were healed, and before the next fault that may end it. A crash always ends it."""
-_HELD = ("crash", "pause")
-"""Kinds under which a node hears nobody and says nothing."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +63,20 @@ def is_injection(event: Mapping[str, Any]) -> bool:
 
 
 def _ends_leadership(fault: Mapping[str, Any], leader: str, events: Sequence[Mapping[str, Any]]) -> bool:
-    if fault["kind"] == "crash" and fault.get("took_effect", True):
+    """Whether a fault ended the leadership of a node that it struck. One that sometimes does, or may not have taken
+    effect, did when another node came to lead before it was healed, and before the next fault that may end it."""
+    ends = fault_kind(fault["kind"]).ends_leadership
+    if ends == "always" and fault.get("took_effect", True):
         return True
-    if fault["kind"] not in (*_SOMETIMES, "crash"):
+    if ends == "never":
         return False
 
     def decides(event: Mapping[str, Any]) -> bool:
         if event["kind"] == "became_leader":
             return bool(event["node"] != leader)
         if is_injection(event):
-            return event["kind"] in (*_SOMETIMES, "crash") and leader in event["nodes"] and event is not fault
+            may_end = fault_kind(event["kind"]).ends_leadership != "never"
+            return may_end and leader in event["nodes"] and event is not fault
         return _heals(event, fault)
 
     since = [event for event in events if event["time_ns"] >= fault["time_ns"]]
@@ -91,11 +90,12 @@ def _heals(event: Mapping[str, Any], fault: Mapping[str, Any]) -> bool:
 
 
 def _held(events: Sequence[Mapping[str, Any]], begin_ns: int, end_ns: int) -> set[str]:
-    """The nodes that were crashed or paused at any time from `begin_ns` to `end_ns`."""
+    """The nodes that a fault silenced at any time from `begin_ns` to `end_ns`."""
+    silencing = [kind for kind, fault in FAULTS.items() if fault.silences]
     held: set[str] = set()
     in_force: dict[Any, Sequence[str]] = {}
     for event in events:
-        if event["kind"] not in _HELD or event["time_ns"] > end_ns:
+        if event["kind"] not in silencing or event["time_ns"] > end_ns:
             continue
         fault = event["kind"], event.get("index")
         if is_injection(event):

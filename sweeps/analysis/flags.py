@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from chaos.faults import FAULTS
 from sweeps.analysis.cell_data import CellData
 from sweeps.load.figures import percentile
 from sweeps.load.operations import FAIL, UNKNOWN, Operations
@@ -37,7 +38,8 @@ def flags(evidence: CellData) -> list[str]:
         found.append(f"load generator: {busiest:.0%} of a core{which}")
     # A stall of half the gap between a heartbeat and the shortest timeout is where false elections begin.
     bearable_us = max(raft.heartbeat_interval, raft.election_timeout[0] - raft.heartbeat_interval) * 1e6 / 2
-    paused = {node for event in evidence.events if event["kind"] == "pause" for node in event["nodes"]}
+    suspending = [kind for kind, fault in FAULTS.items() if fault.suspends()]
+    paused = {node for event in evidence.events if event["kind"] in suspending for node in event["nodes"]}
     stalls = {name: max(each.loop_lag_us, default=0) for name, each in evidence.nodes.items() if name not in paused}
     writes = {name: percentile(each.fsync_us, 0.99) for name, each in evidence.nodes.items()}
     for name, worst_us in sorted(stalls.items(), key=lambda item: -item[1])[:1]:

@@ -108,7 +108,7 @@ class Clients:
         engine = self._new_engine(
             addresses, client_id=name, on_done=self._done, settings=settings, rng=rng, call=self._load.call
         )
-        await engine.start()
+        engine.start()
         return engine
 
     def update_addresses(self, addresses: Mapping[str, str]) -> None:

@@ -21,16 +21,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from chaos.checks.finding import Finding, Verdict, worst
+from chaos.checks.invariants import judge_traces, parse_trace
 from chaos.history import History
 from chaos.linearizability import check
 from chaos.links import Direction, touching
-from chaos.verdict import Finding, Verdict, judge_traces, parse_trace, worst
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import Observers, Parts, SimCluster, run_virtual
 from raft_actor_node.client_engine import ClientEngine
 from raft_actor_node.config import TransportSettings
 from raft_actor_node.core.invariants.cluster import ClusterInvariants
-from raft_actor_node.core.invariants.liveness import PATIENCE, established_leader, patience_s
+from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND, established_leader, patience_s
+from raft_actor_node.core.quorum import largest_minority
 from raft_actor_node.errors import DataCorrupt, DiskError, InvariantViolated, OperationError
 from raft_actor_node.kv.reference import Reference
 from raft_actor_node.units import Range
@@ -258,7 +260,7 @@ class _Life:
             await nemesis.crash(leader)
         self._keeper = asyncio.create_task(nemesis.keep_up())
         if self._profile.ending is None and self._rng.random() < 0.3:
-            away = nemesis.others()[: self._rng.randint(0, (len(nemesis.members) - 1) // 2)]
+            away = nemesis.others()[: self._rng.randint(0, largest_minority(len(nemesis.members)))]
             rest = [node for node in nemesis.members if node not in away]
             await nemesis.heal()
             how = self._rng.choice(("unseen", "mute", "deaf" if self._options.raft.check_quorum else "mute"))
@@ -336,7 +338,7 @@ class _Life:
         if await nemesis.until(established, self._patience_s / nemesis.et):
             self.findings.append(Finding("liveness", "ok", f"a leader in time, {when}"))
         else:
-            self._find("liveness", f"{when}, no leader within {PATIENCE} election timeouts")
+            self._find("liveness", f"{when}, no leader within {LIVENESS_BOUND} election timeouts")
 
     def _find(self, kind: str, reason: str) -> None:
         self.findings.append(Finding(kind, "violated", reason))

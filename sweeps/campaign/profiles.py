@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from chaos.links import SHAPES, Between, Direction, majority, minority, touching
+from chaos.links import SHAPES, Between, Direction, touching
+from raft_actor_node.core.quorum import largest_minority, quorum_size
 from raft_actor_node.links import ANY_NODE, CLIENTS, LinkRule
 from raft_actor_node.units import Range
 from sweeps.campaign.nemesis import Nemesis
@@ -49,7 +50,7 @@ async def figure_8(n: Nemesis) -> None:
     if first is None:
         return
     # (a) The leader writes an entry that reaches a minority only.
-    few = [first, *n.others(first)[: minority(len(n.members)) - 1]]
+    few = [first, *n.others(first)[: largest_minority(len(n.members)) - 1]]
     rest = n.others(*few)
     await n.split("few", few, rest, clients=0)
     reached = await n.until(lambda: all(_uncommitted(n, node) for node in few), within=1.5)
@@ -106,7 +107,7 @@ async def long_stale_log(n: Nemesis) -> None:
     if second is None:
         return
     # Only those stay up who cannot elect a leader without the first.
-    down = [second, *[node for node in rest if node != second][: minority(len(n.members)) - 1]]
+    down = [second, *[node for node in rest if node != second][: largest_minority(len(n.members)) - 1]]
     await n.crash(*down)
     await n.lift("first")
     await n.until(lambda: n.settled() is not None, within=n.rng.uniform(3, 6))
@@ -119,7 +120,7 @@ async def lagging_follower(n: Nemesis) -> None:
     leader = await n.settle()
     if leader is None:
         return
-    late = n.others(leader)[: minority(len(n.members))]
+    late = n.others(leader)[: largest_minority(len(n.members))]
     await n.split("late", late, [node for node in n.members if node not in late], clients=1)
     core = n.core(leader)
     if core is not None:
@@ -258,7 +259,7 @@ async def rapid_restarts(n: Nemesis) -> None:
 async def power_cuts(n: Nemesis) -> None:
     """The power fails on all at once, or on a majority, while they are writing."""
     await n.reach(n.pick(POINTS), within=1)
-    nodes = n.members if n.rng.random() < 0.6 else n.any_of(n.members, majority(len(n.members)))
+    nodes = n.members if n.rng.random() < 0.6 else n.any_of(n.members, quorum_size(len(n.members)))
     await n.crash(*nodes, power=True)
     await n.sleep(0, 0.3)
     await n.restart(*n.any_of(nodes, len(nodes)))
@@ -267,7 +268,7 @@ async def power_cuts(n: Nemesis) -> None:
 
 async def sick_disks(n: Nemesis) -> None:
     """Disks fail at a write or an fsync, for good or once, or fill up; then the power goes as well."""
-    victims = n.any_of(n.members, n.rng.randint(1, max(1, minority(len(n.members)))))
+    victims = n.any_of(n.members, n.rng.randint(1, max(1, largest_minority(len(n.members)))))
     if n.rng.random() < 0.3:
         victims = [n.leading() or victims[0]]
     for node in victims:
@@ -302,7 +303,7 @@ async def replaced_while_written(n: Nemesis) -> None:
 async def slow_disks(n: Nemesis) -> None:
     """Some disks are slow, the leader's above all: it must not count itself before its own fsync."""
     leader = n.leading()
-    victims = n.any_of(n.members, max(1, minority(len(n.members))))
+    victims = n.any_of(n.members, max(1, largest_minority(len(n.members))))
     for node in [leader] if leader is not None and n.rng.random() < 0.6 else victims:
         n.slow_down(node, n.pick((0.1, 0.5, 2)))
     await n.sleep(0.5, 2)
@@ -356,7 +357,7 @@ async def old_messages(n: Nemesis) -> None:
     await n.restart(*n.members)
     # The same node leads again, in a later term, and hears the answers of its earlier one.
     rest = n.others(leader)
-    await n.pause(*n.any_of(rest, minority(len(n.members))))
+    await n.pause(*n.any_of(rest, largest_minority(len(n.members))))
     await n.until(lambda: n.leading() == leader, within=2)
     await n.resume(*rest)
     await n.sleep(0.1, 1)

@@ -49,7 +49,7 @@ _SAMPLE_S = 0.05
 class Engine(Protocol):
     """What the generator needs from a client engine."""
 
-    async def start(self) -> None: ...
+    def start(self) -> None: ...
     async def close(self) -> None: ...
     async def open_sessions(self, count: int) -> list[Session]: ...
     def submit(self, operations: Sequence[Operation]) -> None: ...
@@ -142,7 +142,7 @@ class LoadGenerator:
             clock=self._clock,
             call=self._load.call,
         )
-        await engine.start()
+        engine.start()
         return engine
 
     async def update_addresses(self, addresses: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from raft_actor_node.core.invariants.cluster import ClusterInvariants
 from raft_actor_node.kv.reference import Reference
 from raft_actor_node.units import format_duration
 from sweeps.run.cell import CellRun
+from sweeps.run.machine import NoMachine
 from sweeps.run.progress import Progress
 from sweeps.run.record import Record
 from sweeps.spec.estimate import most_simulated
@@ -55,7 +56,7 @@ class SimulatedCell:
         observer = invariants if parameters.checks.invariants else None
         place = Place(sim=parameters.sim, seed=cell.seed, observer=observer)
         async with parameters.kind.open(place) as backend:
-            life = CellRun(cell, backend, self._progress, self._run_id)
+            life = CellRun(cell, backend, NoMachine(), self._progress, self._run_id)
             try:
                 record = await life.run()
                 record.facts = {"target": parameters.target, "load_scaled": scaled, **backend.facts}

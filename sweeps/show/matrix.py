@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration.targets import TARGETS
-from sweeps.analysis.availability import LIVENESS_BOUND
+from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
 from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.show.formats import duration, faults
 from sweeps.show.tables import SIMULATED, scaled_notes

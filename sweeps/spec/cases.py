@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from raft_actor_node.config import describe
+from raft_actor_node.names import node_names
 from raft_actor_node.units import WRITTEN
 from sweeps.spec.parameters import CASE, Parameters, Spec, parameter, with_value
 from sweeps.spec.resolve import normal_value
@@ -94,7 +95,7 @@ def _refusal(source: Source, case: Case) -> str:
         raw = with_value(raw, name, value)
     try:
         parameters = Parameters.model_validate(raw, context=WRITTEN)
-        nodes = [f"n{number}" for number in range(1, parameters.cluster.nodes + 1)]
+        nodes = node_names(parameters.cluster.nodes)
         error = next(cell_faults(parameters, nodes), "")
     except ValidationError as invalid:
         error = describe(invalid)

@@ -18,6 +18,7 @@ import yaml
 
 from chaos import label
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.names import node_names
 from raft_actor_node.units import WRITTEN
 from sweeps.spec.cases import Case, expecting, matches, read_cases
 from sweeps.spec.parameters import CASE, Parameters, Spec, with_value
@@ -67,7 +68,7 @@ def cell_id(parameters: Parameters, repeat: int) -> str:
 
 def node_ids(parameters: Parameters) -> tuple[str, ...]:
     """n1, n2, ..."""
-    return tuple(f"n{number}" for number in range(1, parameters.cluster.nodes + 1))
+    return node_names(parameters.cluster.nodes)
 
 
 def make_cells(spec: Spec, source: Source) -> list[Cell]:

@@ -7,8 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.text import did_you_mean
 from sweeps.spec.document import Path, dotted
-from sweeps.spec.parameters import PARAMETER_NAMES, Parameters, Spec, suggestion
+from sweeps.spec.parameters import PARAMETER_NAMES, Parameters, Spec
 from sweeps.spec.source import Source
 
 
@@ -28,7 +29,7 @@ def translated(
             value = value[part]
     if first["type"] == "extra_forbidden":
         where = tuple(str(part) for part in path)
-        message = f"unknown parameter{suggestion(dotted(where).removeprefix('base.'), _names_beside(where))}"
+        message = f"unknown parameter{did_you_mean(dotted(where).removeprefix('base.'), _names_beside(where))}"
     else:
         message = message_of(first)
     shown = tuple(path) if origin is None or len(path) > 1 else (*path, *name.split("."))

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.text import did_you_mean
 from raft_actor_node.units import WRITTEN
 from sweeps.spec.document import Path, parse_yaml, split_values
 from sweeps.spec.messages import message_of
-from sweeps.spec.parameters import CASE, PARAMETER_NAMES, CheckSettings, Spec, suggestion, with_value
+from sweeps.spec.parameters import CASE, PARAMETER_NAMES, CheckSettings, Spec, with_value
 from sweeps.spec.source import Source
 
 
@@ -48,7 +49,7 @@ def override(source: Source, key: str, value: Any, origin: str) -> Source:
         return Source(data, {**origins, (name,): origin}, source.name)
     if name not in PARAMETER_NAMES and not name.startswith(("load.mix.", "chaos.")):
         known = (*Spec.model_fields, *PARAMETER_NAMES)
-        raise here.error((key,), f"unknown parameter{suggestion(name, known)}")
+        raise here.error((key,), f"unknown parameter{did_you_mean(name, known)}")
     axes = data.get("axes") or {}
     around = [axis for axis in axes if name.startswith(f"{axis}.")] if isinstance(axes, dict) else []
     if around:
@@ -73,7 +74,7 @@ def _only_cases(source: Source, names: Any) -> Source:
     cases = cases if isinstance(cases, dict) else {}
     for name in wanted:
         if name not in cases:
-            raise source.error(("cases",), f"there is no case {name!r}{suggestion(name, list(cases))}")
+            raise source.error(("cases",), f"there is no case {name!r}{did_you_mean(name, list(cases))}")
     data = {**source.data, "cases": {name: cases[name] for name in wanted}}
     for key in ("exclude", "expectations"):
         rules = data.get(key)

@@ -8,8 +8,7 @@ How axes become cells is in grid.py.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
@@ -291,17 +290,6 @@ def with_value(parameters: Mapping[str, Any], name: str, value: Any) -> dict[str
     else:
         new = value
     return {**parameters, first: new}
-
-
-def suggestion(name: str, known: Sequence[str]) -> str:
-    """`; did you mean ...?` for a mistyped name, or nothing."""
-    leaf = name.rsplit(".", 1)[-1]
-    same_leaf = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == leaf]
-    close = same_leaf or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if not close:
-        leaves = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
-        close = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def parameter(parameters: Parameters, name: str) -> Any:

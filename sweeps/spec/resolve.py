@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from raft_actor_node.text import did_you_mean
 from raft_actor_node.units import WRITTEN
 from sweeps.spec.document import Path
 from sweeps.spec.messages import translated
-from sweeps.spec.parameters import CASE, PARAMETER_NAMES, Parameters, Spec, parameter, suggestion, with_value
+from sweeps.spec.parameters import CASE, PARAMETER_NAMES, Parameters, Spec, parameter, with_value
 from sweeps.spec.source import Source
 from sweeps.spec.thresholds import parse_threshold
 
@@ -55,11 +56,11 @@ def normal_value(source: Source, name: str, value: Any, path: Path) -> Any:
     if name == CASE and path[0] != "axes":
         cases = source.data.get("cases") or {}
         if value not in cases:
-            raise source.error(path, f"there is no case {value!r}{suggestion(str(value), list(cases))}")
+            raise source.error(path, f"there is no case {value!r}{did_you_mean(str(value), list(cases))}")
         return value
     if name not in PARAMETER_NAMES and not name.startswith("load.mix."):
         raise source.error(
-            path[:-1] if path[0] == "axes" else path, f"unknown parameter{suggestion(name, PARAMETER_NAMES)}"
+            path[:-1] if path[0] == "axes" else path, f"unknown parameter{did_you_mean(name, PARAMETER_NAMES)}"
         )
     raw = with_value(source.data.get("base") or {}, name, value)
     try:

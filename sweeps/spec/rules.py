@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from chaos import BadChaos, plan
-from chaos.faults import Crash, Fault, Isolate, Pause, moment_s
+from chaos.faults import Fault, moment_s
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.config import NodeConfig, static_faults, unwise
 from raft_actor_node.core.quorum import quorum_size
+from raft_actor_node.names import node_names
 from sweeps.spec.parameters import Parameters
 
 
@@ -50,7 +51,7 @@ def longest_outage_s(parameters: Parameters) -> float:
 def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
     """How long no operation can succeed because of a fault, whoever leads."""
     many = fault.where in ("majority", "all", "followers") or len(fault.ids) >= quorum_size(parameters.cluster.nodes)
-    if parameters.expect != "unavailable" and not (isinstance(fault, (Crash, Pause, Isolate)) and many):
+    if parameters.expect != "unavailable" and not (fault.disables and many):
         return 0.0
     measure_s = parameters.phases.measure
     return measure_s if fault.lasts is None else moment_s(fault.lasts, measure_s)
@@ -58,7 +59,7 @@ def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
 
 def cell_warnings(parameters: Parameters) -> list[str]:
     """What is legal about the parameters of a cell and rarely wanted."""
-    members = [f"n{number}" for number in range(1, parameters.cluster.nodes + 1)]
+    members = list(node_names(parameters.cluster.nodes))
     config = NodeConfig(
         cluster_id="cell",
         node_id="n1",

@@ -8,8 +8,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from raft_actor_node.errors import ConfigError
+from raft_actor_node.text import did_you_mean
 from sweeps.spec.document import Document, Path, dotted, parse_yaml
-from sweeps.spec.parameters import suggestion
 
 PRESETS = FilePath(__file__).parent.parent / "presets"
 
@@ -60,7 +60,7 @@ def open_source(preset_or_file: str) -> Source:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         names = sorted(file.stem for file in PRESETS.glob("*.yaml"))
-        kind = f"no preset and no file of this name{suggestion(preset_or_file, names)} (presets: {', '.join(names)})"
+        kind = f"no preset and no file of this name{did_you_mean(preset_or_file, names)} (presets: {', '.join(names)})"
         raise ConfigError(f"{preset_or_file}: {kind if is_preset else 'no such file'}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

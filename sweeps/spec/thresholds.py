@@ -8,13 +8,13 @@ never meets `<` or `<=`: the true value may be above the limit, and a condition 
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raft_actor_node.text import did_you_mean
 from raft_actor_node.units import parse_duration
 from sweeps.spec.metrics import METRICS
 
@@ -53,9 +53,10 @@ class Threshold:
 def parse_threshold(metric: str, condition: Any) -> Threshold:
     """A condition from its text. Raises ValueError with one line."""
     if metric not in METRICS:
-        close = [f"{metric}.max"] if f"{metric}.max" in METRICS else difflib.get_close_matches(metric, METRICS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"{metric} is not a metric{hint}")
+        longest = f"{metric}.max"
+        raise ValueError(
+            f"{metric} is not a metric{did_you_mean(metric, [longest] if longest in METRICS else METRICS)}"
+        )
     match = re.fullmatch(r"(<=|>=|<|>)\s*(\S.*)", condition.strip()) if isinstance(condition, str) else None
     if match is None:
         raise ValueError(f"{metric}: {condition!r} is not a condition; write <, <=, > or >= and a limit: '< 100ms'")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from raft_actor_node.links import LinkRule
+from raft_actor_node.names import node_names
+from raft_actor_node.node_faults import NodeFaults
 
 
 class _VirtualSelector(selectors.SelectSelector):
@@ -53,13 +55,15 @@ class FakeTarget:
     """Notes (time in seconds since the first call, what, whom) and does what one tells it to do wrong."""
 
     def __init__(self, n: int = 5) -> None:
-        self.node_ids = tuple(f"n{i}" for i in range(1, n + 1))
+        self.node_ids = node_names(n)
         self.leads: str | None = "n1"
         self.calls: list[tuple[float, str, tuple[str, ...]]] = []
         self.down: set[str] = set()
         self.paused: set[str] = set()
         self.table: list[LinkRule] = []
         self.tables: dict[str, list[LinkRule]] = {node: [] for node in self.node_ids}
+        self.inside: dict[str, NodeFaults] = {}
+        self.insides: dict[str, NodeFaults | None] = dict.fromkeys(self.node_ids)
         self.misbehave: Callable[[str, tuple[str, ...]], Coroutine[Any, Any, None]] | None = None
         self.start_s = asyncio.get_running_loop().time()
 
@@ -84,6 +88,7 @@ class FakeTarget:
         self.down -= set(nodes)
         for node in nodes:
             self.tables[node] = self.table
+            self.insides[node] = self.inside.get(node)
 
     async def pause(self, *nodes: str) -> None:
         await self._note("pause", *nodes)
@@ -102,14 +107,28 @@ class FakeTarget:
         now_ns = VirtualClock().now_ns()
         return Applied(now_ns, now_ns + 1000, tuple(node for node in self.node_ids if node in self.paused))
 
+    async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied:
+        await self._note("inside" if faults else "nothing inside", *faults)
+        return self._inside(faults)
+
+    def _inside(self, faults: Mapping[str, NodeFaults]) -> Applied:
+        self.inside = dict(faults)
+        for node in self.node_ids:
+            if node not in self.down | self.paused:
+                self.insides[node] = self.inside.get(node)
+        now_ns = VirtualClock().now_ns()
+        return Applied(now_ns, now_ns + 1000, tuple(node for node in self.node_ids if node in self.paused))
+
     async def heal(self) -> Applied:
         await self._note("heal")
+        self._inside({})
         return await self.set_links([])
 
     def assert_healed(self) -> None:
         assert not self.down
         assert not self.paused
         assert not any(self.tables.values())
+        assert not any(self.insides.values())
 
 
 @pytest.fixture

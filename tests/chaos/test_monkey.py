@@ -16,6 +16,7 @@ from chaos import BadChaos, FaultEvent, NotHealed, Schedule, Timeouts, fault_win
 from chaos.events import NEVER_NS
 from chaos.faults import FAULTS
 from chaos.monkey import LEADER_POLL_S
+from raft_actor_node.names import node_names
 
 if TYPE_CHECKING:
     from raft_actor_node.links import LinkRule
@@ -27,7 +28,7 @@ SECOND_NS = 1_000_000_000
 
 
 def planned(value: Any, *, duration_s: float = 10.0, n: int = 5, seed: int = 42) -> Schedule:
-    nodes = tuple(f"n{i}" for i in range(1, n + 1))
+    nodes = node_names(n)
     return plan(parse_chaos(value), duration_s=duration_s, nodes=nodes, seed=seed)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from chaos import BadChaos, Schedule, parse_chaos, plan
 from chaos.faults import FAULTS, Crash
 from chaos.schedule import MAX_INTERVALS
+from raft_actor_node.names import node_names
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
 EVERYTHING: Any = {"monkey": list(FAULTS), "every": "1s"}
@@ -84,7 +85,7 @@ def test_crash_times_are_spread_over_the_interval() -> None:
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 15))
 def test_a_monkey_does_one_feasible_thing_at_a_time(seed: int, n: int) -> None:
-    nodes = tuple(f"n{i}" for i in range(1, n + 1))
+    nodes = node_names(n)
     schedule = planned(EVERYTHING, duration_s=20.0, nodes=nodes, seed=seed)
     assert len(schedule.faults) == 20
     for k, (at_s, lasts_s) in enumerate(times(schedule)):
@@ -215,7 +216,7 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, message: s
 )
 def test_what_cannot_happen_is_refused_before_anything_starts(value: Any, n: int, message: str) -> None:
     with pytest.raises(BadChaos) as caught:
-        planned(value, nodes=tuple(f"n{i}" for i in range(1, n + 1)))
+        planned(value, nodes=node_names(n))
     assert message in str(caught.value)
 
 

@@ -40,7 +40,7 @@ async def load() -> AsyncIterator[StartLoad]:
 
         async def start(targets: Any, settings: ClientSettings = CALM, **options: Any) -> Load:
             started = Load(book(targets) if isinstance(targets, list) else targets, settings, **options)
-            await started.engine.start()
+            started.engine.start()
             stack.push_async_callback(started.engine.close)
             return started
 

@@ -64,7 +64,7 @@ async def load(count: int, settings: ClientSettings) -> tuple[Load, list[FakeNod
     """An engine, and the nodes n1, n2, ... that it tries in this order."""
     nodes, options = fakes(count)
     it = Load(book(nodes), settings, **options)
-    await it.engine.start()
+    it.engine.start()
     return it, nodes
 
 

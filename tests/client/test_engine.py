@@ -10,6 +10,7 @@ from collections import Counter
 import grpc
 import pytest
 
+from raft_actor_node.addresses import split_address
 from raft_actor_node.client_engine import FAIL, OK, OPEN, UNKNOWN, Operation
 from raft_actor_node.config import MESSAGE_OVERHEAD_BYTES, ClientSettings, TransportSettings
 from raft_actor_node.kv.commands import Kind
@@ -414,7 +415,7 @@ async def test_what_expired_before_it_was_sent_is_never_sent(nodes: StartNodes, 
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await resumed.wait()
-        from_node, to_node = await asyncio.open_connection("127.0.0.1", int(n1.address.split(":")[1]))
+        from_node, to_node = await asyncio.open_connection(*split_address(n1.address))
         await asyncio.gather(pipe(reader, to_node), pipe(from_node, writer))
 
     relays = await asyncio.start_server(relay, "127.0.0.1", 0)

@@ -17,6 +17,7 @@ from raft_actor_node.client_engine import ClientEngine, Operation
 from raft_actor_node.client_probe import NodeProbe
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.kv.commands import Kind
+from raft_actor_node.node_faults import NodeFaults
 
 NOWHERE = "127.0.0.1:1"
 """A port on which nothing listens."""
@@ -30,7 +31,7 @@ async def client() -> KVClient:
 
 async def engine() -> ClientEngine:
     made = ClientEngine([NOWHERE], client_id="c", on_done=lambda operations: None)
-    await made.start()
+    made.start()
     return made
 
 
@@ -58,6 +59,7 @@ USES: list[tuple[Callable[[], Awaitable[Any]], Callable[[Any], Any]]] = [
     (probe, lambda made: made.trace()),
     (probe, lambda made: made.follow_trace().__anext__()),
     (probe, lambda made: made.set_links([])),
+    (probe, lambda made: made.set_node_faults(NodeFaults())),
     (probe, lambda made: made.close()),
     (cluster, lambda made: made.leader()),
     (cluster, lambda made: made.client()),

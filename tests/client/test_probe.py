@@ -18,7 +18,9 @@ from raft_actor_node.channels import server_options
 from raft_actor_node.client_probe import NodeProbe, ProbeFailed
 from raft_actor_node.config import TransportSettings
 from raft_actor_node.links import LinkRule
+from raft_actor_node.node_faults import DiskFault, NodeFaults
 from raft_actor_node.pb import chaos_pb2, chaos_pb2_grpc, inspection_pb2, inspection_pb2_grpc
+from raft_actor_node.runtime.codec import decode_node_faults
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -50,6 +52,11 @@ class Inspection(inspection_pb2_grpc.InspectionServicer):
 class Chaos(chaos_pb2_grpc.ChaosServicer):
     def __init__(self) -> None:
         self.rules: list[chaos_pb2.LinkRule] = []
+        self.faults = chaos_pb2.NodeFaults()
+
+    async def SetNodeFaults(self, request: Any, context: Any) -> chaos_pb2.SetNodeFaultsReply:  # noqa: N802
+        self.faults = request.faults
+        return chaos_pb2.SetNodeFaultsReply(applied_ns=12)
 
     async def SetLinks(self, request: Any, context: Any) -> chaos_pb2.SetLinksReply:  # noqa: N802
         self.rules = list(request.rules)
@@ -79,7 +86,8 @@ async def server() -> AsyncIterator[Server]:
 
 async def test_everything_a_node_offers(server: Server) -> None:
     inspection_pb2_grpc.add_InspectionServicer_to_server(Inspection(), server.server)
-    chaos_pb2_grpc.add_ChaosServicer_to_server(Chaos(), server.server)
+    chaos = Chaos()
+    chaos_pb2_grpc.add_ChaosServicer_to_server(chaos, server.server)
     health_pb2_grpc.add_HealthServicer_to_server(server.health, server.server)
     async with await server.start() as probe:
         await server.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -107,6 +115,11 @@ async def test_everything_a_node_offers(server: Server) -> None:
             from_id="n1", to_id="*", messages=chaos_pb2.REPLIES, drop=0.5, delay_ms=3.0
         )
         assert (links.rules[1].from_id, links.rules[1].cut) == ("clients", True)
+        broken = NodeFaults(disk=DiskFault(fsync_latency_ms=2.5, stall=True, error="EIO", on="fsync"))
+        assert await probe.set_node_faults(broken) == 12
+        assert decode_node_faults(chaos.faults) == broken
+        assert await probe.set_node_faults(NodeFaults()) == 12
+        assert decode_node_faults(chaos.faults) == NodeFaults()
 
 
 async def test_a_trace_that_is_followed(server: Server) -> None:
@@ -131,6 +144,7 @@ async def test_what_a_node_does_not_offer_is_none(server: Server) -> None:
         assert await probe.log() is None
         assert await probe.samples() is None
         assert await probe.set_links([]) is None
+        assert await probe.set_node_faults(NodeFaults()) is None
         assert await probe.links() is None
         assert await probe.trace() is None
 

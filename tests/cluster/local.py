@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from chaos.checks.invariants import judge_traces
 from chaos.links import cut, separated
-from chaos.verdict import judge_traces
 from orchestration.address_book import AddressBook
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, command_words
 from raft_actor_node.client import KVClient
@@ -33,6 +33,7 @@ from raft_actor_node.config import (
     TransportSettings,
 )
 from raft_actor_node.links import LinkRule
+from raft_actor_node.names import node_names
 from raft_actor_node.origin import origin
 from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.units import Range
@@ -82,7 +83,7 @@ class LocalCluster:
         **settings: Any,
     ) -> None:
         self._under = under
-        self.node_ids = tuple(f"n{i}" for i in range(1, nodes + 1))
+        self.node_ids = node_names(nodes)
         self.book = AddressBook()
         self.live: set[str] = set()
         self._rules: list[LinkRule] = []
@@ -129,7 +130,7 @@ class LocalCluster:
             await probe.close()
         await asyncio.gather(*(supervisor.remove_files() for supervisor in self.supervisors.values()))
 
-    # ------------------------------------------------------------------------------- processes
+    # ------------------------------------------------------------------------------ processes
 
     async def restart(self, *node_ids: str, bootstrap: bool = False) -> None:
         """Start these nodes, all at once, under the link faults in force."""
@@ -161,7 +162,7 @@ class LocalCluster:
     async def resume(self, node_id: str) -> None:
         await self.supervisors[node_id].resume()
 
-    # ----------------------------------------------------------------------------------- links
+    # ------------------------------------------------------------------------------ links
 
     async def set_links(self, rules: Sequence[LinkRule]) -> None:
         """Put this table in force on every live node."""
@@ -176,7 +177,7 @@ class LocalCluster:
     async def heal(self) -> None:
         await self.set_links([])
 
-    # ------------------------------------------------------------------------------- observing
+    # ------------------------------------------------------------------------------ observing
 
     def probe(self, node_id: str) -> NodeProbe:
         address = self.book[node_id].address

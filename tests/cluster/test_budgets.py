@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from raft_actor_node.addresses import split_address
 from raft_actor_node.config import RaftSettings
 from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 from raft_actor_node.units import Range
@@ -216,8 +217,8 @@ async def test_calls_whose_client_does_not_read_give_their_room_to_others(cluste
     for key, size in sizes.items():
         await kv.put(key, b"v" * size)
     leader = await cluster.leader()
-    host, port = cluster.address(leader).rsplit(":", 1)
-    reader, writer = await asyncio.open_connection(host, int(port))
+    host, port = split_address(cluster.address(leader))
+    reader, writer = await asyncio.open_connection(host, port)
     alive = asyncio.create_task(acknowledge(reader, writer))
 
     async def held() -> bool:

@@ -52,6 +52,11 @@ BAD_CONFIGURATIONS = [
     ({"members": ["n1", "n1"]}, "members"),
     ({"election_timeout": "1s"}, "election_timeout"),
     ({"links": [{"from_id": "n1", "to_id": "n2", "drop": 1.5}]}, "links.0.drop"),
+    ({"node_faults": {"disk": {"error": "EPERM"}}, "chaos_enabled": True}, "node_faults.disk.error"),
+    ({"node_faults": {"disk": {"stall": True}}}, "node_faults: need chaos_enabled"),
+    ({"raft": {"yield_after": "0s"}}, "raft.yield_after"),
+    ({"raft": {"yield_after": "149ms"}}, "raft.yield_after: off, or at least the shortest election_timeout"),
+    ({"limits": {"unsynced_bytes": "8MiB"}}, "limits.unsynced_bytes: at least raft.max_inflight_bytes"),
 ]
 
 

@@ -16,6 +16,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from raft_actor_node.addresses import split_address
 from raft_actor_node.pb import kv_pb2, raft_pb2
 from raft_actor_node.runtime.hard_state import HardState
 from raft_actor_node.runtime.wal import HARD_STATE_NAMES, LOG_NAME, MARK_NAME
@@ -86,7 +87,7 @@ async def traced_nodes(folder: Path) -> dict[str, Life]:
     async with LocalCluster(folder / "disks", NODES, STEADY, **settings) as cluster:
         kv = await cluster.client(rpc_timeout=5.0, retry_budget=PATIENCE_S)
         written = 0
-        ports = {node_id: {cluster.address(node_id).rsplit(":", 1)[1]} for node_id in cluster.node_ids}
+        ports = {node_id: {str(split_address(cluster.address(node_id))[1])} for node_id in cluster.node_ids}
 
         async def write(count: int) -> None:
             nonlocal written
@@ -100,7 +101,7 @@ async def traced_nodes(folder: Path) -> dict[str, Life]:
         await cluster.kill(leader)
         await write(AFTER)
         await cluster.restart(leader)
-        ports[leader].add(cluster.address(leader).rsplit(":", 1)[1])
+        ports[leader].add(str(split_address(cluster.address(leader))[1]))
         await write(AFTER)
         await cluster.converged()
         assert await cluster.terminate(leader) == 0

@@ -30,7 +30,9 @@ from raft_actor_node.core import (
     Role,
 )
 from raft_actor_node.core.invariants.cluster import ClusterInvariants
+from raft_actor_node.core.log import entries_bytes
 from raft_actor_node.core.messages import fault
+from raft_actor_node.names import node_names
 
 ET_MIN, ET_MAX, HEARTBEAT, RPC_TIMEOUT = 0.150, 0.300, 0.050, 0.100
 
@@ -42,7 +44,7 @@ def parameters(**changes: Any) -> RaftParameters:
 
 
 def names(n: int) -> list[str]:
-    return [f"n{i}" for i in range(1, n + 1)]
+    return list(node_names(n))
 
 
 def payload(index: int, term: int) -> bytes:
@@ -110,6 +112,7 @@ class World:
         self.nodes: dict[str, RaftNode] = {}
         self.mail: dict[str, list[Event]] = {}  # of paused nodes
         self.cuts: set[tuple[str, str]] = set()  # (from, to)
+        self.stalled: dict[str, int | None] = {}  # disks that hang: the incarnation whose write hangs, if any
         self.lose: Callable[[Message], bool] = lambda _: False
         self.sent: list[Message] = []  # what left, lost or not, for tests to read
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -160,6 +163,17 @@ class World:
     def resume(self, node_id: str) -> None:
         self._step(node_id, self.mail.pop(node_id))
 
+    def stall(self, *node_ids: str) -> None:
+        """The disks of these nodes hang from now on."""
+        self.stalled |= dict.fromkeys(node_ids)
+
+    def unstall(self, *node_ids: str) -> None:
+        """The disks of these nodes answer again: what hung is durable."""
+        for node_id in node_ids:
+            life = self.stalled.pop(node_id)
+            if life is not None:
+                self._synced(node_id, life)
+
     def cut(self, a: str, b: str, *, both: bool = True) -> None:
         self.cuts |= {(a, b), (b, a)} if both else {(a, b)}
 
@@ -170,7 +184,8 @@ class World:
                 self.cut(a, b)
 
     def heal(self) -> None:
-        """Links whole and quick, messages safe, every node up and running."""
+        """Links whole and quick, messages safe, disks that answer, every node up and running."""
+        self.unstall(*self.stalled)
         self.cuts.clear()
         self.delay = (0.001, 0.004)
         self.loss = self.duplicate = 0.0
@@ -181,7 +196,7 @@ class World:
             elif i in self.mail:
                 self.resume(i)
 
-    # ----------------------------------------------------------------------------- clients
+    # ------------------------------------------------------------------------------ clients
 
     def leader(self) -> RaftNode | None:
         """The leader of the highest term among nodes that are up, if that term has one."""
@@ -203,7 +218,7 @@ class World:
         elif node_id in self.nodes:
             self._step(node_id, [event])
 
-    # -------------------------------------------------------------------------------- time
+    # ------------------------------------------------------------------------------ time
 
     def run(self, seconds: float) -> None:
         self.run_until(lambda: False, seconds)
@@ -258,6 +273,8 @@ class World:
         try:
             effects = node.step(events, self.now)
             self.invariants.stepped(node, before, events, effects, self.now)
+            waiting = node.log.payloads(node.durable_index + 1, node.log.last_index + 1)
+            assert node.unsynced_bytes == entries_bytes(waiting), "the account of what waits for the disk"
             self._apply(node)
         except Exception as error:
             error.add_note(f"seed {self.seed}, t={self.now:.4f}, {node_id}: {events}")
@@ -286,7 +303,9 @@ class World:
             self.give(message.to_id, Receive(message))
 
     def _synced(self, node_id: str, life: int) -> None:
-        if life == self._life[node_id]:
+        if node_id in self.stalled:
+            self.stalled[node_id] = life
+        elif life == self._life[node_id]:
             persist = self._writing.pop(node_id)
             self.disks[node_id].write(persist)
             self.invariants.synced(node_id, persist, self.now)

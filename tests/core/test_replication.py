@@ -31,7 +31,7 @@ def answer(reply: Message) -> AppendEntriesReply:
     return reply
 
 
-# ------------------------------------------------------------------------------- the follower
+# ------------------------------------------------------------------------------ the follower
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_conflict_with_what_is_committed_stops_the_node(message: AppendEntries
         solo.receive(message)
 
 
-# --------------------------------------------------------------------------------- the leader
+# ------------------------------------------------------------------------------ the leader
 
 
 @pytest.mark.parametrize("follower", FIGURE_7)
@@ -265,7 +265,7 @@ def entries_sent(world: World, *, to: str) -> int:
     return sum(len(m.entry_terms) for m in world.sent if isinstance(m, AppendEntries) and m.to_id == to)
 
 
-# ---------------------------------------------------------------------- what is lost, what is slow
+# ------------------------------------------------------------------------------ what is lost, what is slow
 
 
 def lose_once(world: World, which: type, *, peer: str) -> list[Message]:

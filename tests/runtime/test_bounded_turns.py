@@ -85,7 +85,7 @@ def test_the_state_is_hashed_in_small_steps_as_it_was_at_the_first() -> None:
     assert store.state_hash() != whole
 
 
-# ---------------------------------------------------------------------------------------- large messages
+# ------------------------------------------------------------------------------ large messages
 
 
 def test_a_message_of_names_alone_is_taken_apart_like_any_other() -> None:
@@ -131,7 +131,7 @@ def test_a_malformed_large_message_is_refused_and_nothing_else_happens(noise: by
     assert all(isinstance(part, OperationBatch) for part in parts)
 
 
-# ---------------------------------------------------------------------------------------- logs
+# ------------------------------------------------------------------------------ logs
 
 
 def test_a_line_that_repeats_is_written_a_few_times_and_then_counted() -> None:

@@ -217,7 +217,7 @@ def test_small_answers_of_a_turn_are_bounded_by_their_number() -> None:
             stream.read()
 
 
-@pytest.mark.parametrize("what", ["retries", "writes lost", "writes refused", "reads refused"])
+@pytest.mark.parametrize("what", ["retries", "writes lost", "writes refused", "writes overloaded", "reads refused"])
 def test_what_ends_at_one_moment_is_answered_in_turns(what: str) -> None:
     bench = Bench(pending_bytes=16 << 20)
     (session,) = opened(bench, 1)
@@ -232,13 +232,16 @@ def test_what_ends_at_one_moment_is_answered_in_turns(what: str) -> None:
     else:
         client.ask(Kind.PUT, count)
         ((_, sink),) = bench.driver.proposals
-        sink.lost(0) if what == "writes lost" else sink.refused()
+        {"writes lost": lambda: sink.lost(0), "writes refused": sink.refused}.get(what, sink.overloaded)()
     while bench.gate.waiting:
         before = len(client.answers)
         bench.driver.turn()
         assert 0 < len(client.answers) - before <= TURN_OPERATIONS
         assert bench.driver.awake == bool(bench.gate.waiting), "there is another turn while something waits"
     assert Counter(answer.id for answer in client.answers) == Counter(range(1, count + 1))
+    if what == "writes overloaded":
+        assert {(answer.error, answer.leader_hint) for answer in client.answers} == {(kv_pb2.OVERLOADED, "")}
+        assert "unsynced_bytes" in client.answers[0].message
     client.read()
     assert bench.gate.budget.held == 0
 
@@ -427,7 +430,7 @@ def test_the_session_table_keeps_no_more_than_its_budget() -> None:
     assert stream.errors() == {OK: 4}
 
 
-# ---------------------------------------------------------------------------------------- retries
+# ------------------------------------------------------------------------------ retries
 
 
 def opened(bench: Bench, count: int) -> list[int]:
@@ -599,7 +602,7 @@ def test_many_appends_to_one_key_do_not_make_a_swap_illegal() -> None:
     assert other.errors()[int(ErrorCode.BAD_ARGUMENT)] == 0
 
 
-# ---------------------------------------------------------------------------------------- anything
+# ------------------------------------------------------------------------------ anything
 
 
 KINDS = [Kind.PUT, Kind.GET, Kind.DELETE, Kind.COMPARE_AND_SWAP, Kind.APPEND]
@@ -652,7 +655,7 @@ def _value_bytes(client: Client) -> int:
     return sum(len(answer.value) for answer in client.answers)
 
 
-# ---------------------------------------------------------------------------------------- applying, writing
+# ------------------------------------------------------------------------------ applying, writing
 
 
 def touched(values: dict[bytes, bytes], payload: bytes) -> int:

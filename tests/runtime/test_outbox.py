@@ -69,7 +69,7 @@ def same(one: Message | None, other: AppendEntries) -> bool:
     return plain[0] == plain[1]
 
 
-# ------------------------------------------------------------------------------------ what waits
+# ------------------------------------------------------------------------------ what waits
 
 
 def test_of_the_heartbeats_to_a_peer_that_takes_none_the_newest_waits() -> None:
@@ -167,7 +167,7 @@ def test_small_messages_leave_together_and_large_ones_in_parts() -> None:
     assert {len(each.data) for each in fragments[:-1]} == {FRAGMENT_BYTES}
 
 
-# ------------------------------------------------------------------------------------- in parts
+# ------------------------------------------------------------------------------ in parts
 
 
 @pytest.mark.parametrize("size", [FRAGMENT_BYTES, 3 * FRAGMENT_BYTES - 40, 1 << 20])

@@ -51,7 +51,7 @@ def make_member(directory: Path, **options: Any) -> None:
         wal.append(1, [1, 2, 2], [b"", b"two", b"three"], 2)
 
 
-# -- round trips
+# ------------------------------------------------------------------------------ round trips
 
 
 def test_what_was_written_is_recovered_after_a_clean_close_and_after_a_crash(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_opening_a_healthy_directory_changes_nothing(tmp_path: Path) -> None:
         assert contents(tmp_path / "n1") == before
 
 
-# -- the directory
+# ------------------------------------------------------------------------------ the directory
 
 
 @pytest.mark.parametrize("prepare", [lambda _: None, Path.mkdir], ids=["missing", "empty"])
@@ -200,7 +200,7 @@ def test_a_memory_file_system_is_refused_unless_allowed() -> None:
         shutil.rmtree(directory.parents[1])
 
 
-# -- the lock
+# ------------------------------------------------------------------------------ the lock
 
 
 OPEN_AND_HOLD = """
@@ -268,7 +268,7 @@ def test_a_failed_open_releases_the_lock(tmp_path: Path) -> None:
         assert len(recovered.terms) == 3
 
 
-# -- arguments that only a bug can give
+# ------------------------------------------------------------------------------ arguments that only a bug can give
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_closed_log_refuses_every_call(tmp_path: Path) -> None:
         wal.save_hard_state(1, None)
 
 
-# -- cost
+# ------------------------------------------------------------------------------ cost
 
 
 def test_each_append_costs_one_fsync_and_each_hard_state_two(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_bootstrap_that_was_interrupted_can_be_done_again() -> None:
     assert (state_of(recovered), recovered.warnings) == (NEW, [])
 
 
-# -- disks that fail
+# ------------------------------------------------------------------------------ disks that fail
 
 
 def fails_at(disk: SimDisk, call: int, code: int) -> Callable[[], int]:

@@ -284,7 +284,7 @@ def test_room_is_no_damage(sample: Sample) -> None:
     assert sample.contents() == sample.files
 
 
-# -- files
+# ------------------------------------------------------------------------------ files
 
 
 def test_any_missing_files_are_restored_or_missed(sample: Sample) -> None:
@@ -387,7 +387,7 @@ def test_copies_of_the_hard_state_that_contradict_each_other_are_refused(sample:
     assert_refused(sample, before, match="contradict each other")
 
 
-# -- what a client can put into a payload
+# ------------------------------------------------------------------------------ what a client can put into a payload
 
 
 def torn_behind(sample: Sample, payload: bytes) -> bytes:
@@ -427,7 +427,7 @@ def test_a_payload_cannot_pass_for_a_unit(sample: Sample) -> None:
     assert_refused(sample, before, match=f"a later one is valid at offset {offset}")
 
 
-# -- units whose checksums hold
+# ------------------------------------------------------------------------------ units whose checksums hold
 
 
 def with_header(sample: Sample, body: bytes = b"", **changed: int) -> bytes:

@@ -77,7 +77,7 @@ class Torture(RuleBasedStateMachine):
     def up(self) -> bool:
         return self.ledger.wal is not None
 
-    # -- the process
+    # ------------------------------------------------------------------------------ the process
 
     @precondition(lambda self: self.up)
     @rule(step=st.integers(0, 3), vote=st.sampled_from([None, "n1", "n2"]), fate=st.data())
@@ -180,7 +180,7 @@ class Torture(RuleBasedStateMachine):
         elif warnings:
             OUTCOMES["repaired"] += 1
 
-    # -- damage at rest
+    # ------------------------------------------------------------------------------ damage at rest
 
     @precondition(lambda self: not self.up and not self.healthy)
     @rule(

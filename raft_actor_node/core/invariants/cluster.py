@@ -249,7 +249,7 @@ class ClusterInvariants:
         for node_id, state in states.items():
             self._compare_state(node_id, state, due=True)
 
-    # ------------------------------------------------------------------------- terms, votes, leaders
+    # ------------------------------------------------------------------------------ terms, votes, leaders
 
     def _take_in(self, life: _Life, before: Snapshot, events: Sequence[Event]) -> None:
         """Note what the node was told: answers of this leadership, pre-votes, reads."""
@@ -371,7 +371,7 @@ class ClusterInvariants:
         life.acked, life.promised, life.match = {}, {}, {}
         self._leading[term] = life
 
-    # --------------------------------------------------------------------------------- logs and disks
+    # ------------------------------------------------------------------------------ logs and disks
 
     def _check_log(self, life: _Life, *, append_only: bool) -> None:
         """Take in what is new in a log. Log matching, by induction: who has (index, term) has the same payload
@@ -468,7 +468,7 @@ class ClusterInvariants:
         if not whole or state != written:
             self._fail(Rule.DISK, node_id, f"starts with part of a write: entries {kept + 1} to {len(terms)}")
 
-    # --------------------------------------------------------------------------------- what is committed
+    # ------------------------------------------------------------------------------ what is committed
 
     def _check_commit(self, life: _Life, before: Snapshot) -> None:
         node, log, known = life.node, life.node.log, len(self.committed_terms)

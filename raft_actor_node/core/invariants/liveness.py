@@ -14,13 +14,13 @@ from raft_actor_node.core.node import RaftNode
 from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.core.types import Role
 
-PATIENCE = 10
+LIVENESS_BOUND = 10
 """Longest election timeouts within which a connected majority must have a leader."""
 
 
 def patience_s(election_timeout_max_s: float, slowest_clock: float = 1.0) -> float:
     """How long to wait for a leader, in true time, when node clocks may run as slow as this."""
-    return PATIENCE * election_timeout_max_s / slowest_clock
+    return LIVENESS_BOUND * election_timeout_max_s / slowest_clock
 
 
 def established_leader(nodes: Iterable[RaftNode]) -> RaftNode | None:

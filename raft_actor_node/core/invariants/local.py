@@ -31,6 +31,8 @@ class Snapshot(NamedTuple):
     last_term: int
     durable_index: int
     commit_index: int
+    disk_late: bool = False
+    """A write has been under way for `yield_after`."""
 
 
 def require(condition: bool, rule: str) -> None:
@@ -67,7 +69,19 @@ def _broken(before: Snapshot, after: Snapshot) -> str:
         rule = "leader became candidate in its own term"
     elif led and after.role == Role.LEADER and after.last_index < before.last_index:
         rule = "leader erased entries (leader append-only)"
+    elif after.disk_late:
+        rule = _broken_while_late(before, after)
     return rule
+
+
+def _broken_while_late(before: Snapshot, after: Snapshot) -> str:
+    """The rules of `yield_after`, while the disk does not answer."""
+    if after.role == Role.LEADER:
+        return "leads while its own disk does not answer (yield_after)"
+    began = (after.role, after.current_term) != (before.role, before.current_term)
+    if began and after.role in (Role.CANDIDATE, Role.PRE_CANDIDATE):
+        return "stands for election while its own disk does not answer (yield_after)"
+    return ""
 
 
 class Leadership:

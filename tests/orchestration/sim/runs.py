@@ -120,7 +120,7 @@ class _Load:
         cluster.addresses.subscribe(lambda book: self._engine.update_addresses(book.addresses()))
 
     async def start(self) -> None:
-        await self._engine.start()
+        self._engine.start()
         try:
             sessions = await self._engine.open_sessions(SESSIONS)
         except OperationError:

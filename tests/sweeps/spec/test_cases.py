@@ -146,5 +146,5 @@ def test_every_fault_of_a_preset_lasts_long_enough_to_be_judged(preset: str) -> 
         p = cell.parameters
         if p.expect in ("available", "unavailable") and p.chaos:
             [fault] = p.chaos.root
-            lasts_s = float(getattr(fault, "lasts", None) or p.phases.measure) - getattr(fault, "behind_s", 0.0)
+            lasts_s = float(getattr(fault, "lasts", None) or p.phases.measure) - getattr(fault, "prepares_s", 0.0)
             assert lasts_s >= 12 * p.raft.election_timeout.max_s, cell.label

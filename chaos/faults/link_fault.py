@@ -1,0 +1,46 @@
+"""What all faults of links share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from chaos.faults.base import Effect, Fault, Moment, Proof
+from raft_actor_node.links import LinkRule
+
+CUT = (Proof("cut", "message", "cut"),)
+"""What proves that links were cut."""
+
+
+class LinkFault(Fault):
+    """Base of the faults of links."""
+
+    end_key = "heal_after"
+    silences = False
+    begins_life = "never"
+    exit_code: ClassVar[None] = None
+
+    heal_after: Moment | None = None
+
+    @abstractmethod
+    def rules(self, nodes: Sequence[str]) -> list[LinkRule]:
+        """Return its link rules in a cluster of these nodes. It must be resolved."""
+
+    @property
+    def among_nodes(self) -> bool:
+        """Whether it is only about links between nodes."""
+        return True
+
+    def effect(self, nodes: Sequence[str], *, preparing: bool = False) -> Effect:
+        """Put its rules into the table of link faults."""
+        return Effect(links=self.rules(nodes))
+
+    def refusal(self, nodes: Sequence[str]) -> str:
+        """Return why it cannot happen here: a wrong place, or no links to other nodes."""
+        alone = len(nodes) < 2 and self.among_nodes
+        return self.misplaced(nodes) or (f"{self.kind}: a single node has no links to other nodes" if alone else "")
+
+    def misplaced(self, nodes: Sequence[str]) -> str:
+        """Return what is wrong with where it should strike; or nothing."""
+        return super().refusal(nodes)
