@@ -167,7 +167,7 @@ VIRTUAL_TIME = ("orchestration/sim_cluster/", "sweeps/campaign/")
 MAY_COUNT_PAUSES = {
     "orchestration/ray_cluster/calls.py": 1,  # after its time it looks at the answer once more
     "orchestration/ray_cluster/session.py": 1,  # the kernel answers a knock, and it was not paused
-    "orchestration/ray_cluster/supervised.py": 1,  # one question of many: they are repeated as long as Patience lasts
+    "orchestration/ray_cluster/supervised.py": 2,  # questions of many: they are repeated as long as Patience lasts
     "orchestration/testbed/hosts.py": 2,  # commands that set up a network, and were not paused
     "sweeps/store/manifest.py": 1,  # a commit that git does not tell in time is recorded as not known
 }
