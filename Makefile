@@ -37,6 +37,7 @@ lint: install-dev ## Style and types; that generated code is fresh is a test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/orchestration/test_face.py
 
 proto: install-dev ## Generate raft_actor_node/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iraft_actor_node/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/*.proto

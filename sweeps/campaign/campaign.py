@@ -22,7 +22,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from chaos.verdict import Verdict
+from chaos.checks.finding import Verdict
 from raft_actor_node.signals import on_ending_signal
 from sweeps.campaign.life import SeedResult, run_seed
 from sweeps.store.files import new_directory, write_text, writing

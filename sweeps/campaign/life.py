@@ -21,10 +21,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from chaos.checks.finding import Finding, Verdict, worst
+from chaos.checks.invariants import judge_traces, parse_trace
 from chaos.history import History
 from chaos.linearizability import check
 from chaos.links import Direction, touching
-from chaos.verdict import Finding, Verdict, judge_traces, parse_trace, worst
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import Observers, Parts, SimCluster, run_virtual
 from raft_actor_node.client_engine import ClientEngine

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from chaos.checks.finding import Finding
 from chaos.history import BadHistory
-from chaos.verdict import Finding
 from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.patience import Patience
 from sweeps.judge.exit_codes import EXIT_OK, EXIT_UNKNOWN, ends_with

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from chaos.verdict import Finding, as_json
+from chaos.checks.finding import Finding
+from chaos.checks.registry import DECISIVE, SAFETY
+from chaos.checks.verdict import as_json
 from sweeps.analysis.availability import refutes
 from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.latency import LOWER_BOUNDS
@@ -59,10 +61,6 @@ UNFINISHED = ("interrupted", "infrastructure")
 """Statuses of cells that did not come to their end, or not undisturbed: whatever they measured is no result."""
 JUDGE = "judge"
 """The check of a verdict that was not reached, because the judge failed: it meets no expectation."""
-_SAFETY = ("linearizability", "invariants", "inspection", "state", "exits")
-"""The checks that find that something wrong happened; liveness finds that something right did not."""
-_DECIDED = ("linearizability", "invariants")
-"""What must have been decided for a cell to be called safe."""
 _SPECIAL = ("safe", "unknown", "violated")
 """The expectations that are met by other verdicts than ok."""
 
@@ -82,11 +80,11 @@ def meets(verdict: Mapping[str, Any], expect: str) -> bool:
     word, found = verdict["verdict"], {each["check"]: each["verdict"] for each in verdict["findings"]}
     match expect:
         case "safe" if word == "unknown":
-            return JUDGE not in found and all(found.get(check) == "ok" for check in _DECIDED)
+            return JUDGE not in found and all(found.get(check) == "ok" for check in DECISIVE)
         case "unknown":
             return bool(word == "unknown" and [check for check in found if found[check] != "ok"] == ["coverage"])
         case "violated":
-            return found.get("coverage") == "ok" and any(found.get(check) == "violated" for check in _SAFETY)
+            return found.get("coverage") == "ok" and any(found.get(check) == "violated" for check in SAFETY)
     return bool(word == "ok")
 
 

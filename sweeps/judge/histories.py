@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from chaos.checks.evidence import Missing
 from chaos.history import History
-from raft_actor_node.errors import ConfigError, RaftLabError
+from raft_actor_node.errors import ConfigError
 from sweeps.spec.parameters import Parameters
 from sweeps.store.files import writing
 from sweeps.store.reader import StoredCell, find_run, read_run
 
 
-class IncompleteHistory(RaftLabError):
+class IncompleteHistory(Missing):
     """Of some clients nobody knows what they did."""
 
 

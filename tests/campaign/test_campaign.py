@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from chaos.verdict import Finding, Verdict
+from chaos.checks.finding import Finding, Verdict
 from sweeps.campaign.campaign import (
     BARS,
     Campaign,

@@ -9,17 +9,19 @@ from typing import ClassVar, Self
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
-from sweeps.failover import failovers
 
 from chaos import BadChaos, ChaosSpec, FaultEvent, Schedule, label, parse_chaos, plan, ran, statuses
+from chaos.checks.coverage import Observed, judge_coverage
+from chaos.checks.evidence import Load
 from chaos.faults import FAULTS, AnyFault, Effect, Fault, Proof, fault_kind, grammar
 from chaos.faults.base import Moment, Nodes
 from chaos.faults.process import ProcessFault
 from chaos.links import cut, touching
-from chaos.verdict import Evidence, Load, judge_coverage
 from raft_actor_node.links import LinkRule
 from raft_actor_node.node_faults import DiskFault, NodeFaults
-from sweeps.spec import Parameters, longest_outage_s
+from sweeps.analysis.failover import failovers
+from sweeps.spec.parameters import Parameters
+from sweeps.spec.rules import longest_outage_s
 from tests.chaos.test_monkey import Lab, lab
 
 __all__ = ["lab"]
@@ -204,7 +206,7 @@ def test_a_new_kind_is_judged_by_what_it_declares() -> None:
             statuses.Status("n1", 1, 10, touched=dict.fromkeys(counted, 0)),
             statuses.Status("n1", 1, 30, touched=counted),
         ]
-        return judge_coverage(Evidence(Load(100, 90), [struck], nodes=NODES, statuses=told)).reason
+        return judge_coverage(Observed(Load(100, 90), [struck], nodes=NODES, statuses=told)).reason
 
     assert judged(chilled=3).startswith("100 operations")
     assert judged(chilled=0) == "freeze n1 did nothing: no message was chilled"

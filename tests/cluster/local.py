@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from chaos.checks.invariants import judge_traces
 from chaos.links import cut, separated
-from chaos.verdict import judge_traces
 from orchestration.address_book import AddressBook
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, command_words
 from raft_actor_node.client import KVClient

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chaos.verdict import AppliedState, judge_hashes
+from chaos.checks.evidence import AppliedState
+from chaos.checks.state import judge_hashes
 from tests.cluster.local import LocalCluster, eventually
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.verdict import Finding
+from chaos.checks.finding import Finding
 from raft_actor_node.core.invariants.rules import Rule
 from raft_actor_node.errors import DataCorrupt, InvariantViolated
 from sweeps.campaign import run_seed

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.verdict import LEAST_INJECTED
+from chaos.checks.coverage import LEAST_INJECTED
 from sweeps.analysis.summary import summarise
 from sweeps.api import CellResult, Run, Sweep
 from sweeps.judge.expectations import unmet_expectation

@@ -4,7 +4,7 @@
                 what is applied by its driver, and what is durable as far as a leader can tell
     cluster.py  by a simulation, after every step of every node, over all nodes and all their lives
     history.py  after a real run, from the trace events of all lives of all nodes
-    statuses    after a real run too, from what the nodes told when they were inspected: chaos/verdict.py
+    statuses    after a real run too, from what the nodes told when they were inspected: chaos/checks
 
     rule                                              local.py cluster.py                       history.py, statuses
     ------------------------------------------------  -------  -------------------------------  ---------------------
@@ -34,7 +34,7 @@
     check quorum steps down within 2 x ET max         step     step of a leader                 statuses of a leader
                                                                                                 that a fault cut off
     roles change as in Figure 4                       step                                      became_...
-    liveness, in a phase of its own                            liveness.py                      chaos/verdict.py
+    liveness, in a phase of its own                            liveness.py                      chaos/checks/liveness.py
 
 Here are the names that a node needs; the rest is imported from its module.
 """

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from chaos.verdict import Finding, as_json
+from chaos.checks.finding import Finding
+from chaos.checks.verdict import as_json
 from sweeps.judge.expectations import exit_code, pending, unjudged, with_verdict
 from sweeps.show.formats import verdict
 from sweeps.store.reader import read_run

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from chaos.verdict import Finding, as_json
+from chaos.checks.finding import Finding
+from chaos.checks.verdict import as_json
 from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.summary import summarise
 from sweeps.judge.expectations import pending, with_verdict

@@ -1,0 +1,217 @@
+"""Did the faults strike, and was the load met? Otherwise the cell proves nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chaos.checks.base import Check
+from chaos.checks.evidence import Load, Outage, StoredEvidence
+from chaos.checks.finding import Finding, with_more
+from chaos.faults import Proof, fault_kind
+from chaos.statuses import Status, fault_of, touched
+
+FEWEST_OPERATIONS = 20
+"""Fewer operations than these prove nothing."""
+MOST_UNKNOWN = 0.5
+"""With a larger share of unknown outcomes, nearly every history would pass."""
+MOST_UNASKED = 0.1
+"""With a larger share of the time in which nobody asked, nobody can say that nobody would have been served."""
+LEAST_INJECTED = 0.9
+"""With a smaller share of the faults of a kind put in force, other chaos took place than was asked for."""
+MOST_NOT_STARTED = 0.05
+"""With a larger share of operations that could not be started, another load was offered than was asked for."""
+_ROLES = ("became_", "started")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What there is to tell whether a cell proves anything."""
+
+    load: Load
+    faults: Sequence[Mapping[str, Any]] = ()
+    """Fault events, as in events.jsonl."""
+    traces: Sequence[Mapping[str, Any]] = ()
+    """Trace events of the nodes, on the clock of the fault events; empty when nothing is traced."""
+    aims: Mapping[int, str] = field(default_factory=dict)
+    """By position in the schedule: who the planned fault named by its part (`leader`, `leader-in-minority`)."""
+    nodes: Sequence[str] = ()
+    """All nodes of the cluster."""
+    statuses: Sequence[Status] = ()
+    """What nodes said of themselves meanwhile: the counters of link faults are looked at here."""
+    faults_planned: bool = False
+    """Whether there should have been any."""
+    faults_asked: Mapping[str, int] = field(default_factory=dict)
+    """Kind of fault -> how many the schedule has. One that is missing here was asked for as often as it was tried."""
+    outage: Outage | None = None
+    """Where operations are expected not to succeed."""
+    fewest_operations: int = FEWEST_OPERATIONS
+    """So many must succeed, where no outage is expected."""
+    clock_doubt: str = ""
+    """Why nobody knows well enough in which order things happened."""
+    unread: str = ""
+    """Of how many keys the last value is not known, for they could not be read at the end."""
+
+
+def judge_coverage(seen: Observed) -> Finding:
+    """Whether the faults bit and the load was met: ok, or unknown with every reason why not.
+
+    Of each kind of fault that the schedule asks for, 0.9 must have been put in force, and at least half of those that
+    were tried must have bitten; with a single one, that one.
+    """
+    doubts = [*_load_doubts(seen)]
+    roles = [event for event in seen.traces if event["kind"].startswith(_ROLES)]
+    tried: dict[str, list[str]] = {}
+    injected: Counter[str] = Counter()
+    proofs = []
+    for event in seen.faults:
+        if event.get("action") in ("inject", "skip"):
+            injected[event["kind"]] += event["action"] == "inject" and event.get("took_effect", True) is True
+            doubt = _not_in_force(event, seen) or _missed(event, seen, roles)
+            tried.setdefault(event["kind"], []).append(doubt and f"{_named(event)} {doubt}")
+            proofs.append(f"{_named(event)} {doubt or 'took effect'}")
+    asked = {kind: len(outcomes) for kind, outcomes in tried.items()} | dict(seen.faults_asked)
+    for kind, count in asked.items():
+        outcomes = tried.get(kind, [])
+        failed = [doubt for doubt in outcomes if doubt]
+        if injected[kind] < LEAST_INJECTED * count:
+            why = "; ".join((f"{injected[kind]} of {count} {kind} faults were put in force", *failed[:1]))
+            doubts.append(why)
+        elif 2 * len(failed) > len(outcomes):
+            doubts.append(failed[0] + (f", as {len(failed)} of {len(outcomes)}" if len(failed) > 1 else ""))
+    if seen.faults_planned and not tried:
+        doubts.append("no fault was put in force")
+    detail = "\n".join([*doubts, *proofs])
+    if doubts:
+        return Finding("coverage", "unknown", with_more(doubts), detail)
+    counts = f"{seen.load.operations} operations, {seen.load.succeeded} succeeded"
+    struck = f"{injected.total()} of {sum(asked.values())} faults put in force"
+    return Finding("coverage", "ok", f"{counts}, {struck}" if asked else counts, detail)
+
+
+def leader_at(traces: Iterable[Mapping[str, Any]], time_ns: int) -> str | None:
+    """Who led then, by the traces: the leader of the highest term that had not left its role, nor its life, before.
+    A life that ended is known to have ended when the next one starts."""
+    leaders: dict[str, int] = {}
+    for event in traces:
+        if event["time_ns"] > time_ns:
+            continue
+        if event["kind"] == "became_leader":
+            leaders[event["node"]] = event["term"]
+        elif event["kind"].startswith("became_") or event["kind"] == "started":
+            leaders.pop(event["node"], None)
+    return max(leaders, key=lambda node: leaders[node], default=None)
+
+
+def _load_doubts(seen: Observed) -> Iterator[str]:
+    load, fewest = seen.load, seen.fewest_operations
+    if seen.clock_doubt:
+        yield seen.clock_doubt
+    if seen.unread:
+        yield seen.unread
+    if seen.outage is not None:
+        yield from _outage_doubts(seen.outage)
+    else:
+        if load.succeeded < fewest:
+            yield f"only {load.succeeded} of {load.operations} operations succeeded, at least {fewest} are needed"
+        elif not load.succeeded:
+            yield "no operation succeeded"
+        if load.unknown > MOST_UNKNOWN * load.operations:
+            yield f"{load.unknown} of {load.operations} operations are of unknown outcome"
+    if load.due and load.not_started > MOST_NOT_STARTED * load.due:
+        yield f"the offered load was not met: {load.not_started} of {load.due} operations could not be started"
+
+
+def _outage_doubts(outage: Outage) -> Iterator[str]:
+    if outage.before == 0:
+        yield "no operation succeeded before the first fault"
+    if outage.asked < outage.fewest:
+        yield f"only {outage.asked} operations waited while none should succeed, at least {outage.fewest} are needed"
+    if outage.unasked > MOST_UNASKED:
+        yield f"nobody asked for {outage.unasked:.0%} of the time in which nobody should be served"
+    if outage.after == 0:
+        yield "no operation succeeded after the last fault was healed"
+
+
+def _not_in_force(event: Mapping[str, Any], seen: Observed) -> str:
+    """Why it is doubtful that a fault was in force and did anything; empty when it was and did."""
+    if event["action"] == "skip":
+        return f"was skipped: {event.get('detail', '').rpartition('; ')[2]}"
+    last = _last_stage(event, seen.faults)
+    for stage, when in ((event, ""), (last or event, " in its second stage")):
+        if stage.get("took_effect", True) is False:
+            return f"did not take effect{when}: {stage.get('error') or 'no reason given'}"
+    fault = fault_of(event)
+    proofs = fault_kind(event["kind"]).proof if fault is None else fault.counters
+    if not proofs:
+        known = event.get("took_effect", True)
+        return "" if known else f"may not have taken effect: {event.get('error') or 'no reason given'}"
+    return "had no second stage" if last is None else _unproven(last, proofs, seen)
+
+
+def _unproven(event: Mapping[str, Any], proofs: Sequence[Proof], seen: Observed) -> str:
+    """Why no counter shows that a fault did anything; empty when one does."""
+    told = seen.faults, seen.nodes, seen.statuses
+    counts = {proof: touched(event, *told, proof.counter) for proof in proofs}
+    if any(counts.values()):
+        return ""
+    [proof, *_] = [proof for proof, count in counts.items() if count is not None] or proofs
+    if counts[proof] is None:
+        return f"may have done nothing: no node told how many {proof.subject}s were {proof.touched}"
+    return f"did nothing: no {proof.subject} was {proof.touched}"
+
+
+def _last_stage(event: Mapping[str, Any], faults: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The event that put a fault in force as a whole: of a partition of two stages its second one, None when it never
+    came."""
+    fault = fault_of(event)
+    if fault is None or not fault.prepares_s:
+        return event
+    later = (each for each in faults if each["action"] == "advance" and each.get("index") == event.get("index"))
+    return next(later, None)
+
+
+def _missed(event: Mapping[str, Any], seen: Observed, roles: Sequence[Mapping[str, Any]]) -> str:
+    """Why a fault that was aimed by where the leader is missed; empty when it hit, or nothing traces who led."""
+    aim, kind = seen.aims.get(event.get("index", -1), ""), fault_kind(event["kind"])
+    if not aim or not kind.seeks_leader(aim):
+        return ""
+    if "there was no leader" in event.get("detail", ""):
+        return f"was aimed at {aim}, and there was no leader"
+    leader = leader_at(roles, (_last_stage(event, seen.faults) or event)["time_ns"])
+    fault = fault_of(event)
+    where = event["nodes"] if fault is None else fault.where
+    if roles and (leader is None or not kind.found_leader(aim, where, leader)):
+        return f"was aimed at {aim}, and {leader or 'nobody'} led by then"
+    return ""
+
+
+def _named(event: Mapping[str, Any]) -> str:
+    # One that never began has no nodes yet where it names a part, such as the leader.
+    where = ",".join(event.get("nodes", ())[:_SHOWN]) or str(event.get("detail", "")).partition(";")[0]
+    return f"{event['kind']} {where}"
+
+
+def _find(stored: StoredEvidence) -> Finding:
+    return judge_coverage(
+        Observed(
+            load=stored.load,
+            faults=stored.faults,
+            traces=stored.roles,
+            aims=stored.aims,
+            nodes=stored.nodes,
+            statuses=stored.statuses,
+            faults_planned=stored.faults_planned,
+            faults_asked=stored.faults_asked,
+            outage=stored.outage if stored.outage_expected else None,
+            fewest_operations=stored.least_operations,
+            clock_doubt=stored.clock_doubt,
+            unread=stored.unread,
+        )
+    )
+
+
+CHECK = Check("coverage", _find, safety=False)

@@ -1,0 +1,73 @@
+"""Does what the nodes said of themselves agree with the rules: indexes, durable copies, check quorum?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chaos.checks.base import Check
+from chaos.checks.evidence import StoredEvidence, tells_of_itself
+from chaos.checks.finding import Finding, with_more
+from chaos.statuses import Status, broken_rules, without_quorum
+from raft_actor_node.core.quorum import quorum_size
+
+
+def judge_statuses(
+    statuses: Sequence[Status],
+    nodes: Sequence[str],
+    faults: Sequence[Mapping[str, Any]] = (),
+    *,
+    committed: int = 0,
+    asked_ns: int = 0,
+    check_quorum_s: float | None = None,
+) -> Finding:
+    """The rules of Raft in what nodes said of themselves: indexes within a node, what leaders know of followers, what
+    is committed on the disks of a quorum, and check quorum.
+
+    `committed`: the highest index of which somebody told before `asked_ns` that it is committed; what nodes said from
+    then on is held against it. `check_quorum_s`: the longest election timeout; None without check quorum. Unknown
+    when nobody said anything, or when those who did not may be the quorum.
+    """
+    broken = [*broken_rules(statuses)]
+    if check_quorum_s is not None:
+        broken += without_quorum(statuses, faults, nodes, check_quorum_s)
+    last = {each.node_id: each for each in sorted(statuses, key=lambda each: each.time_ns) if each.time_ns >= asked_ns}
+    holders = [node for node, each in last.items() if each.durable_index >= committed]
+    silent = [node for node in nodes if node not in last]
+    if len(holders) + len(silent) < quorum_size(len(nodes)):
+        broken.append(
+            f"entry {committed} was committed, and is durable on {', '.join(sorted(holders)) or 'no node'} only"
+        )
+    if broken:
+        return Finding("inspection", "violated", with_more(broken), "\n".join(broken))
+    if len(holders) < quorum_size(len(nodes)):
+        return Finding("inspection", "unknown", f"{', '.join(silent)} did not tell what is durable")
+    return Finding(
+        "inspection", "ok", f"{len(statuses)} statuses; entry {committed} is durable on {len(holders)} nodes"
+    )
+
+
+def _find(stored: StoredEvidence) -> Finding | None:
+    if stored.foreign and not tells_of_itself(stored):
+        return None
+    if (settled := stored.settled) is None:
+        return Finding("inspection", "unknown", "the cell ended before the nodes could be asked")
+    return judge_statuses(
+        stored.statuses,
+        stored.nodes,
+        stored.faults,
+        committed=committed_until(stored, settled.begin_ns - 2 * stored.clock_error_ns),
+        asked_ns=settled.begin_ns,
+        check_quorum_s=stored.longest_timeout_s if stored.check_quorum else None,
+    )
+
+
+def committed_until(stored: StoredEvidence, until_ns: int) -> int:
+    """Return the highest index that a node had told by then to be committed."""
+    commits = (
+        event for event in stored.traced("commit") if type(event.get("time_ns")) is type(event.get("index")) is int
+    )
+    return max((event["index"] for event in commits if event["time_ns"] <= until_ns), default=0)
+
+
+CHECK = Check("inspection", _find, safety=True, switch="invariants")

@@ -1,0 +1,111 @@
+"""Do the rules of Raft hold in what all incarnations of all nodes wrote to their trace files?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from chaos.checks.base import Check
+from chaos.checks.evidence import StoredEvidence, tells_of_itself
+from chaos.checks.finding import Finding, with_more
+from chaos.faults import FAULTS
+from raft_actor_node.core.invariants.history import History, Summary
+
+
+def parse_trace(lines: Iterable[str | bytes], node_id: str) -> Iterator[dict[str, Any]]:
+    """The events in the lines of a node's trace file. What is no event is left out: a line may be torn, with the
+    first of the next life on its end, and a foreign program may write what it likes."""
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            text = line if isinstance(line, str) else line.decode(errors="replace")
+            try:
+                event = json.loads(text[text.rindex("{") :])
+            except ValueError:
+                continue
+        if isinstance(event, dict):
+            event["node"] = node_id
+            yield event
+
+
+def judge_traces(
+    events: Iterable[Mapping[str, Any]],
+    nodes: Collection[str] = (),
+    *,
+    lives: Mapping[str, tuple[int, int | None]] | None = None,
+    committed: Mapping[str, int] | None = None,
+) -> Finding:
+    """The rules of Raft over the trace events of all lives of all nodes, those of each node in its order.
+
+    Unknown when one of `nodes`, or everybody, told nothing, and when something is missing of what they told: a number,
+    a life, or a commit. `lives`: by node, the fewest and the most lives it had, where the most is known. `committed`:
+    by node, the highest index of which it said elsewhere that it is committed.
+    """
+    history = History()
+    history.take(events)
+    broken, told = history.broken(), history.summary()
+    if broken:
+        detail = "\n".join(f"{each} at {each.time_ns} ns" for each in broken)
+        return Finding("invariants", "violated", with_more(broken), detail)
+    silent = [node for node in nodes if node not in told.lives]
+    if silent or not told.events:
+        return Finding("invariants", "unknown", f"no trace of {', '.join(silent) or 'any node'}")
+    if missing := [*_missing(told, lives or {}, committed or {})]:
+        return Finding("invariants", "unknown", f"the trace of {with_more(missing)}", "\n".join(missing))
+    counts = f"{told.events} events of {sum(told.lives.values())} lives of {len(told.lives)} nodes"
+    return Finding("invariants", "ok", f"{counts}: {told.leaders} leaders, {told.commits} commits")
+
+
+def _missing(told: Summary, lives: Mapping[str, tuple[int, int | None]], committed: Mapping[str, int]) -> Iterator[str]:
+    """What traces lack: of each node, what shows it."""
+    for node, gaps in told.gaps.items():
+        yield f"{node} has {gaps} gap{'s' if gaps > 1 else ''}"
+    for node, (fewest, most) in lives.items():
+        found = told.lives.get(node, 0)
+        if found < fewest or (most is not None and found > most):
+            yield f"{node} tells of {found} of {fewest} lives"
+    for node, index in committed.items():
+        if told.committed.get(node, 0) < index:
+            yield f"{node} ends at commit index {told.committed.get(node, 0)}, and it had said {index}"
+
+
+def incarnations(faults: Iterable[Mapping[str, Any]], nodes: Iterable[str]) -> dict[str, tuple[int, int | None]]:
+    """Return for each node the fewest and the most incarnations that it had.
+
+    The most are not known where killing or starting a process failed.
+    """
+    begun = {kind: fault.begins_life for kind, fault in FAULTS.items() if fault.begins_life != "never"}
+    ended = [event for event in faults if event["kind"] in begun and event["action"] != "skip"]
+    exact = not any(event.get("error") or event.get("took_effect", True) is not True for event in ended)
+    lives: dict[str, tuple[int, int | None]] = {}
+    for node in nodes:
+        acts = {
+            action: {
+                (event["index"], event["kind"])
+                for event in ended
+                if event["action"] == action and node in event["nodes"]
+            }
+            for action in ("inject", "heal")
+        }
+        healed = [begun[kind] for _, kind in acts["inject"] & acts["heal"]]
+        fewest, most = 1 + healed.count("always"), 1 + len(healed)
+        lives[node] = (fewest if exact else 1, most if exact else None)
+    return lives
+
+
+def _find(stored: StoredEvidence) -> Finding | None:
+    """From what the simulation found broken, step by step, or from the traces of all nodes."""
+    if own := stored.broken_steps:
+        return Finding("invariants", "violated", own[0], "\n".join(own))
+    if stored.foreign and stored.traces_nothing and not tells_of_itself(stored):
+        return None
+    committed: dict[str, int] = {}
+    for status in stored.statuses:
+        committed[status.node_id] = max(status.commit_index, committed.get(status.node_id, 0))
+    lives = incarnations(stored.faults, stored.nodes)
+    return judge_traces(stored.traced(), stored.nodes, lives=lives, committed=committed)
+
+
+CHECK = Check("invariants", _find, safety=True, decisive=True, switch="invariants")

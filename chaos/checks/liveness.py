@@ -1,0 +1,85 @@
+"""Was there a leader soon after the last fault, and one at the end?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from chaos.checks.base import Check
+from chaos.checks.evidence import StoredEvidence
+from chaos.checks.finding import Finding
+from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
+
+
+def leader_signs_ns(events: Iterable[Mapping[str, Any]]) -> list[int]:
+    """When trace events showed that there was a leader: it was elected, or something was committed."""
+    return sorted(int(event["time_ns"]) for event in events if event.get("kind") in ("became_leader", "commit"))
+
+
+def judge_liveness(
+    signs_ns: Sequence[int],
+    *,
+    calm_ns: int,
+    end_ns: int,
+    election_timeout_max_s: float,
+    clock_error_s: float = 0.0,
+    asked_ns: int | None = None,
+    found_ns: int | None = None,
+) -> Finding:
+    """Once faults are over, a connected majority has a leader within 10 of the longest election timeouts, and whoever
+    looks for one later finds it within the same time.
+
+    `signs_ns`: when it was seen that there was one (leader_signs_ns, a leader that answered); `calm_ns`: when the
+    last fault was healed, or the load began; `asked_ns`: from when on somebody looked for one at the end, and
+    `found_ns`: when it was found; `end_ns`: until when somebody looked. Unknown when that was too short.
+    """
+    limit_s = LIVENESS_BOUND * election_timeout_max_s + 2 * clock_error_s
+    first_ns = min((sign for sign in signs_ns if calm_ns <= sign <= end_ns), default=None)
+    looks = [(calm_ns, first_ns, "after the faults")]
+    if asked_ns is not None:
+        looks.append((max(calm_ns, asked_ns), found_ns, "at the end"))
+    took_s = []
+    for since_ns, seen_ns, when in looks:
+        took_s.append(((end_ns if seen_ns is None else seen_ns) - since_ns) / 1e9)
+        if seen_ns is None and took_s[-1] < limit_s:
+            return Finding("liveness", "unknown", f"no leader in {took_s[-1]:.3f} s {when}, {limit_s:g} s are due")
+        if took_s[-1] > limit_s or seen_ns is None:
+            return Finding("liveness", "violated", f"no leader within {limit_s:g} s {when}")
+    at_end = "" if asked_ns is None else ", and one at the end"
+    return Finding("liveness", "ok", f"a leader {took_s[0]:.3f} s after the faults{at_end}")
+
+
+def _find(stored: StoredEvidence) -> Finding | None:
+    """Only where a leader is to be expected."""
+    if not stored.leader_due:
+        return None
+    if (settled := stored.settled) is None:
+        return Finding("liveness", "unknown", "the cell ended before it could be seen")
+    signs = leader_signs_ns(event for event in stored.traced() if isinstance(event.get("time_ns"), int))
+    signs += [settled.leader_ns] if settled.leader_ns is not None else []
+    signs += stored.answered_ns  # what was answered was answered by a leader
+    found = judge_liveness(
+        signs,
+        calm_ns=_calm_ns(stored),
+        end_ns=settled.end_ns,
+        election_timeout_max_s=stored.longest_timeout_s,
+        asked_ns=settled.begin_ns,
+        found_ns=settled.leader_ns,
+        clock_error_s=stored.clock_error_ns / 1e9,
+    )
+    if found.verdict == "violated" and 2 * (len(stored.nodes) - len(stored.lost)) <= len(stored.nodes):
+        reason = f"{found.reason}; what {', '.join(stored.lost)} ran on was lost, and the others are no quorum"
+        return replace(found, verdict="unknown", reason=reason)
+    return found
+
+
+def _calm_ns(stored: StoredEvidence) -> int:
+    """When the last fault was healed and the last node had started again, or the measurement began."""
+    healed = [int(event["done_ns"]) for event in stored.faults if event["action"] == "heal"]
+    # A process is started when its fault is healed; on a busy machine it runs some time later.
+    started = [int(event["time_ns"]) for event in stored.roles if event["kind"] == "started"]
+    return max([stored.measure_begin_ns, *healed, *started])
+
+
+CHECK = Check("liveness", _find, safety=False, switch="invariants")

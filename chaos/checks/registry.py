@@ -1,0 +1,20 @@
+"""All checks, in the order in which they are made and reported."""
+
+from __future__ import annotations
+
+from chaos.checks import coverage, exits, inspection, invariants, linearizability, liveness, state
+from chaos.checks.base import Check
+
+CHECKS: tuple[Check, ...] = (
+    linearizability.CHECK,
+    invariants.CHECK,
+    inspection.CHECK,
+    exits.CHECK,
+    state.CHECK,
+    liveness.CHECK,
+    coverage.CHECK,
+)
+SAFETY = tuple(check.name for check in CHECKS if check.safety)
+"""The checks that find that something wrong happened."""
+DECISIVE = tuple(check.name for check in CHECKS if check.decisive)
+"""The checks that must be ok for a cell to be called safe."""
