@@ -19,7 +19,7 @@ import math
 import os
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -29,9 +29,12 @@ import psutil
 from chaos import FaultEvent, NotHealed, Target, fault_windows, plan, ran, run
 from orchestration import ClusterPlan, InfrastructureError, NodeFailed, PlacementRefused
 from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
+from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.errors import DiskError, OperationError, RaftLabError
 from raft_actor_node.patience import Patience
+from raft_actor_node.trace_lines import read_record
 from sweeps.analysis.cell_data import CellData
+from sweeps.analysis.events import PhaseEvent
 from sweeps.load.figures import NodeFigures
 from sweeps.load.group import Hosting, LoadGroup, Worker, generator_hosts
 from sweeps.load.operations import NO_READER, Operations
@@ -118,7 +121,7 @@ class CellRun:
         self._loaded: GroupResult | None = None
         self._measure_ns = (0, 0)
         self._faults: list[FaultEvent] = []
-        self._events: list[dict[str, Any]] = []
+        self._phases: list[PhaseEvent] = []
         self._bring_up_s: dict[str, float] = {}
         self._cpu: dict[str, tuple[int, float, int]] = {}
         self._nodes: dict[str, NodeFigures] = {}
@@ -437,7 +440,7 @@ class CellRun:
 
     def _enter(self, phase: str, length_s: float | None = None) -> None:
         self._progress.enter(phase, None if self._simulated else length_s)
-        self._events.append({"time_ns": self._now_ns(), "kind": "phase", "phase": phase})
+        self._phases.append(PhaseEvent(self._now_ns(), phase))
 
     def _fault(self, event: FaultEvent) -> None:
         self._faults.append(event)
@@ -558,10 +561,10 @@ class CellRun:
         if losses:
             record.detail = "\n".join(filter(None, (*losses, record.detail)))
 
-    async def _collect(self, record: Record) -> list[dict[str, Any]]:
+    async def _collect(self, record: Record) -> list[TraceRecord]:
         """Halt the nodes, note their logs in the record, and return what they traced. A host that is gone
         takes the files of its own nodes with it, and no others."""
-        trace: list[dict[str, Any]] = []
+        trace: list[TraceRecord] = []
         if (cluster := self._cluster) is None:
             return trace
         try:
@@ -624,12 +627,11 @@ class CellRun:
         )
         return ran(planned, self._faults).model_dump(mode="json")
 
-    def _evidence(self, trace: Sequence[dict[str, Any]]) -> CellData:
-        faults = [event.to_dict() for event in self._faults]
+    def _evidence(self, trace: Sequence[TraceRecord]) -> CellData:
         return CellData(
             parameters=self._parameters,
             operations=self._operations(),
-            events=sorted([*self._events, *faults, *trace], key=lambda event: int(event["time_ns"])),
+            events=sorted([*self._phases, *self._faults, *trace], key=lambda event: event.time_ns),
             faults_asked=self._asked_faults.total(),
             nodes=self._nodes,
             loads=self._load_figures(),
@@ -637,7 +639,7 @@ class CellRun:
             cores=os.cpu_count() if len(self._backend.hosts) == 1 and not self._simulated else None,
             host_busy=self._host_busy if len(self._backend.hosts) == 1 else None,
             clock_error_ms=self._clock_error_ms(),
-            phases_s=_durations(self._events),
+            phases_s=_durations(self._phases),
             bring_up_s=self._bring_up_s,
         )
 
@@ -745,12 +747,12 @@ def _clock(cluster: Cluster, node_id: str) -> Clock:
     return cluster.worker(node_id).clock
 
 
-def _durations(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _durations(events: Sequence[PhaseEvent]) -> dict[str, float]:
     """How long each phase lasted but the last one, which still runs."""
-    return {event["phase"]: (after["time_ns"] - event["time_ns"]) / 1e9 for event, after in itertools.pairwise(events)}
+    return {event.phase: (after.time_ns - event.time_ns) / 1e9 for event, after in itertools.pairwise(events)}
 
 
-def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[dict[str, Any]]:
+def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[TraceRecord]:
     """The trace events of a node, on the driver's clock. Of the commits only the first of each term in each
     life of the process: there is one per step of the node, and nothing here looks at the others. Lines of
     another form are left out: a foreign program may write what it likes."""
@@ -769,5 +771,5 @@ def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[dict[
             if event["term"] <= committed:
                 continue
             committed = event["term"]
-        events.append({**event, "node": node_id, "time_ns": event["time_ns"] - offset_ns})
+        events.append(read_record(node_id, event, offset_ns))
     return events
