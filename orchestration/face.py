@@ -82,8 +82,8 @@ class PeerStatus(Protocol):
     def next_index(self) -> int: ...
 
 
-class MessageCounts(Protocol):
-    """How many messages link faults touched, since the process started."""
+class FaultCounts(Protocol):
+    """How many messages, fsyncs and calls to the disk faults touched, since the process started."""
 
     @property
     def messages_cut(self) -> int: ...
@@ -93,6 +93,12 @@ class MessageCounts(Protocol):
     def messages_delayed(self) -> int: ...
     @property
     def messages_duplicated(self) -> int: ...
+    @property
+    def fsyncs_delayed(self) -> int: ...
+    @property
+    def fsyncs_stalled(self) -> int: ...
+    @property
+    def disk_errors(self) -> int: ...
 
 
 class NodeStatus(Protocol):
@@ -127,7 +133,7 @@ class NodeStatus(Protocol):
     @property
     def peers(self) -> Sequence[PeerStatus]: ...
     @property
-    def counters(self) -> MessageCounts: ...
+    def counters(self) -> FaultCounts: ...
     @property
     def cpu_s(self) -> float: ...
     @property
@@ -185,6 +191,10 @@ class Cluster(Protocol):
 
     @property
     def bring_up_times(self) -> BringUp: ...
+    @property
+    def exits(self) -> Sequence[NodeExit]:
+        """Every end of a node so far, in order."""
+
     @property
     def unexpected_exits(self) -> Sequence[NodeExit]:
         """The ends of nodes that nothing here asked for."""

@@ -28,12 +28,14 @@ class Capabilities:
     """Nodes and load generators can be placed on several hosts, whose clocks differ."""
     virtual_time: bool = False
     """Time is simulated. Each cell has a world of its own, bounded in operations; its times describe no machine."""
-    node_faults: bool = False
+    crashes: bool = False
     """Nodes can be killed and started again."""
     pauses: bool = False
     """Nodes can be stopped and resumed."""
     link_faults: bool = False
     """Links can be cut, can drop, delay and double messages, and can be narrowed."""
+    node_faults: bool = False
+    """Faults inside a node, such as those of its disk, can be put in force."""
     inspection: bool = False
     """Nodes report their inner state: indexes, hashes, counters."""
     traces: bool = False
@@ -82,18 +84,17 @@ async def _simulation(place: Place) -> AsyncIterator[Backend]:
     yield SimBackend(place.sim, place.seed, observer=place.observer)
 
 
-_DISTURBED_AND_SEEN = {"node_faults": True, "pauses": True, "link_faults": True, "inspection": True, "traces": True}
+_RAFT = dict.fromkeys(("crashes", "pauses", "link_faults", "node_faults", "inspection", "traces"), True)
+"""What this project's own node can, on real processes and in simulation."""
 
 TARGETS: Mapping[str, ClusterKind] = {
     kind.name: kind
     for kind in (
-        ClusterKind(
-            "raft", "real processes", Capabilities(real_processes=True, hosts=True, **_DISTURBED_AND_SEEN), _ray
-        ),
+        ClusterKind("raft", "real processes", Capabilities(real_processes=True, hosts=True, **_RAFT), _ray),
         ClusterKind(
             "sim",
             "the same code in virtual time, from the seed",
-            Capabilities(virtual_time=True, **_DISTURBED_AND_SEEN),
+            Capabilities(virtual_time=True, **_RAFT),
             _simulation,
         ),
     )

@@ -372,6 +372,11 @@ class CellRun:
             "aims": self._faults.aims,
             "faults_asked": dict(self._faults.asked),
             "exits": [{"exit_code": end.exit_code, "text": str(end)} for end in cluster.unexpected_exits],
+            "fault_exits": [
+                {"node": end.node_id, "exit_code": end.exit_code, "time_ns": end.time_ns}
+                for end in cluster.exits
+                if end.cause == "fault"
+            ],
             "lost": sorted({end.node_id for end in losses(cluster)}),
             "clocks": {
                 node_id: {"offset_ns": clock.offset_ns, "error_ns": clock.error_ns} for node_id, clock in clocks.items()

@@ -20,8 +20,10 @@ _SETTLE_POLL_S = 0.05
 _NOTE_S = 0.2
 """Longest wait for the counters of nodes before a fault is injected."""
 _HASHES = ("applied_hash", "prefix_hash", "state_hash")
-_TOUCHED = ("cut", "dropped", "delayed", "duplicated")
-"""What link faults do to messages, as nodes count it."""
+_TOUCHED = {name: f"messages_{name}" for name in ("cut", "dropped", "delayed", "duplicated")} | {
+    name: name for name in ("fsyncs_delayed", "fsyncs_stalled", "disk_errors")
+}
+"""Counters that grow when a fault strikes (`proof` of each kind of fault), by their field of inspection.proto."""
 _INDEXES = ("durable_index", "commit_index", "last_applied")
 
 
@@ -129,5 +131,5 @@ def _as_json(node_id: str, status: NodeStatus) -> dict[str, Any]:
         "last_index": int(status.last_log_index),
         **{name: int(getattr(status, name)) for name in _INDEXES},
         "peers": {peer.node_id: [int(peer.match_index), int(peer.next_index)] for peer in status.peers},
-        "touched": {name: int(getattr(status.counters, f"messages_{name}")) for name in _TOUCHED},
+        "touched": {name: int(getattr(status.counters, field)) for name, field in _TOUCHED.items()},
     }

@@ -153,6 +153,7 @@ class FakeCluster:
         self.node_ids = node_names(plan.nodes)
         self.addresses = FakeBook()
         self.bring_up_times = SimpleNamespace(place_s=0.1, spawn_s=0.2, serving_s=0.3, leader_s=None)
+        self.exits: list[NodeExit] = []
         self.unexpected_exits: list[NodeExit] = []
         self.violations: list[str] = []
         self.down: set[str] = set()
@@ -195,7 +196,13 @@ class FakeCluster:
             prefix_hash=self.hashes.get(node_id, bytes([hash_index])),
             state_hash=b"state" if with_state_hash else b"",
             counters=SimpleNamespace(
-                messages_cut=0, messages_dropped=self.dropped[node_id], messages_delayed=0, messages_duplicated=0
+                messages_cut=0,
+                messages_dropped=self.dropped[node_id],
+                messages_delayed=0,
+                messages_duplicated=0,
+                fsyncs_delayed=0,
+                fsyncs_stalled=0,
+                disk_errors=0,
             ),
             pid=1,
             cpu_s=now_ns / 4e9,
