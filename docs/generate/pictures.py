@@ -20,7 +20,8 @@ from typing import Any, Self
 from rich.console import Console, RenderableType
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
-from sweeps.api import Run, Sweep, ray
+from orchestration.targets import Place
+from sweeps.api import Run, Sweep
 from sweeps.run.progress import Progress
 from sweeps.show import tables
 from sweeps.show.live import PlainView, screen
@@ -114,7 +115,7 @@ async def take(out: Path) -> tuple[str, Run]:
         cameras.append(Camera(progress))
         return cameras[0]
 
-    code, path = await sweep.execute(out, ["make", "pictures"], ray(None), view, announce=print)
+    code, path = await sweep.execute(out, ["make", "pictures"], Place(), view, announce=print)
     run = Run.read(path, code)
     if code:
         sys.exit(f"the run ended with exit code {code}: no picture is drawn of it")

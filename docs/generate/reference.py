@@ -8,6 +8,7 @@ fails when a page is out of date, and when a real run holds something that no pa
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -21,8 +22,10 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+from chaos.checks.registry import CHECKS
 from chaos.faults import FAULTS, grammar
 from docs.generate.stored import CSV_COLUMNS, FILES, RESULT_KEYS
+from orchestration.targets import TARGETS, Capabilities
 from raft_actor_node.config import NodeConfig
 from raft_actor_node.errors import RaftLabError
 from sweeps import cli
@@ -151,11 +154,11 @@ def _bounds(option: Mapping[str, Any]) -> str:
 
 
 @functools.cache
-def attribute_docstrings(model: type[BaseModel]) -> Mapping[str, str]:
-    """The docstring below each field of a model and of its bases."""
+def attribute_docstrings(model: type) -> Mapping[str, str]:
+    """The docstring below each field of a model or dataclass, and of its bases."""
     found: dict[str, str] = {}
     for base in reversed(model.__mro__):
-        if not issubclass(base, BaseModel) or base is BaseModel:
+        if base in (object, BaseModel):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         assert isinstance(body, ast.ClassDef)
@@ -163,8 +166,6 @@ def attribute_docstrings(model: type[BaseModel]) -> Mapping[str, str]:
             match each, after:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                     found[name] = inspect.cleandoc(text)
-                case ast.AnnAssign(target=ast.Name(id=name)), _ if name in Parameters.model_fields:
-                    found[name] = ""
     return found
 
 
@@ -198,6 +199,63 @@ def chaos_page() -> str:
         for kind, fault in FAULTS.items()
     ]
     parts.append(table(("fault", "what it does", "ends a leadership", "proof", "ends with"), rows))
+    return _page(parts)
+
+
+# ------------------------------------------------------------------------------ checks and targets
+
+
+def checks_page() -> str:
+    """Every check of a finished cell."""
+    parts = [
+        "# Checks",
+        (
+            "The judge makes these checks of every cell, in this order. What ok, violated and unknown mean: "
+            "[verdicts](../explanation/verdicts.md). How a check is added: [add a check](../how-to/add-a-check.md)."
+        ),
+        (
+            "*Safety*: a violation means that something wrong happened; otherwise something right did not happen. "
+            "*Decisive*: it must be ok for a cell to meet `expect: safe`."
+        ),
+    ]
+    rows = [
+        (
+            f"`{check.name}`",
+            _first_paragraph(inspect.getdoc(inspect.getmodule(check.find)) or ""),
+            "yes" if check.safety else "no",
+            "yes" if check.decisive else "no",
+            f"`checks.{check.switch}`" if check.switch else "always made",
+        )
+        for check in CHECKS
+    ]
+    parts.append(table(("check", "question", "safety", "decisive", "switched by"), rows))
+    return _page(parts)
+
+
+def targets_page() -> str:
+    """Every kind of cluster, and what it can do."""
+    names = [field.name for field in dataclasses.fields(Capabilities)]
+    meanings = attribute_docstrings(Capabilities)
+    parts = [
+        "# Targets",
+        (
+            "The kinds of clusters that `target` in a spec can name. "
+            "How one is added: [add a target](../how-to/add-a-target.md)."
+        ),
+        table(("target", "what it is"), [(f"`{kind.name}`", kind.about) for kind in TARGETS.values()]),
+        "## Capabilities",
+        table(
+            ("capability", *(f"`{target}`" for target in TARGETS), "meaning"),
+            [
+                (
+                    f"`{name}`",
+                    *("yes" if getattr(kind.can, name) else "no" for kind in TARGETS.values()),
+                    " ".join(meanings[name].split()),
+                )
+                for name in names
+            ],
+        ),
+    ]
     return _page(parts)
 
 
@@ -345,6 +403,8 @@ def _errors() -> list[tuple[str, str, str]]:
 PAGES: Mapping[str, Callable[[], str]] = {
     "parameters.md": parameters_page,
     "chaos.md": chaos_page,
+    "checks.md": checks_page,
+    "targets.md": targets_page,
     "command-line.md": command_line_page,
     "run-directory.md": run_directory_page,
     "exit-codes.md": exit_codes_page,
