@@ -168,6 +168,10 @@ class StoredEvidence(Protocol):
         """Whether no operation of the whole cell succeeded."""
 
     @property
+    def acknowledged_writes(self) -> int:
+        """How many writes of the whole cell were acknowledged."""
+
+    @property
     def measure_begin_ns(self) -> int:
         """When the measurement began; 0 without any load."""
 
@@ -190,6 +194,10 @@ class StoredEvidence(Protocol):
 
     def traced(self, kind: str | None = None) -> Iterator[TraceRecord]:
         """Return the trace events of all incarnations of all nodes, or those of one kind; of each node in its order."""
+
+    @property
+    def committed_before_end(self) -> int:
+        """Highest index that any node had traced as committed before the nodes were asked at the end; 0 for none."""
 
     @property
     def traces_nothing(self) -> bool:

@@ -124,6 +124,13 @@ class CellEvidence:
         return self._operations is None or not (self._operations["outcome"] == OK).any()
 
     @property
+    def acknowledged_writes(self) -> int:
+        operations = self._operations
+        if operations is None:
+            return 0
+        return int(np.count_nonzero((operations["outcome"] == OK) & ~operations.of_kind("get")))
+
+    @property
     def measure_begin_ns(self) -> int:
         return self._operations.measure_ns[0] if self._operations is not None else 0
 
@@ -204,6 +211,14 @@ class CellEvidence:
             for event in parse_trace(chosen, node_id, self._offset_ns(node_id)):
                 if kind is None or event.kind == kind:
                     yield event
+
+    @cached_property
+    def committed_before_end(self) -> int:
+        if self.settled is None:
+            return 0
+        until_ns = self.settled.begin_ns - 2 * self.clock_error_ns
+        commits = (event for event in self.traced("commit") if event.time_ns and event.time_ns <= until_ns)
+        return max((event.index for event in commits), default=0)
 
     @property
     def traces_nothing(self) -> bool:
