@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self
 
 from chaos.faults import AnyFault
 from chaos.schedule import Schedule
@@ -41,6 +41,26 @@ class FaultEvent(Section):
     def to_dict(self) -> dict[str, Any]:
         """JSON types only, for a line of events.jsonl."""
         return self.model_dump(mode="json")
+
+    @classmethod
+    def read(cls, line: Mapping[str, object]) -> Self:
+        """Return the event of a line of events.jsonl, also of one that an older or a later version wrote.
+
+        Raises ValueError when it is no fault event. Unknown fields are left out.
+        """
+        absent = {"done_ns": line.get("time_ns"), "nodes": (), "detail": "", "planned_at_s": 0.0}
+        known = {name: value for name, value in line.items() if name in cls.model_fields}
+        return cls.model_validate({**absent, "index": None, "fault": None, **known})
+
+    @property
+    def injects(self) -> bool:
+        """Whether it put a fault in force, or may have."""
+        return self.action == "inject" and self.took_effect is not False
+
+    @property
+    def struck(self) -> bool:
+        """Whether it put a fault in force for certain."""
+        return self.action == "inject" and self.took_effect is True
 
 
 def ran(schedule: Schedule, events: Iterable[FaultEvent]) -> Schedule:

@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
 
-from pydantic import TypeAdapter
-
-from chaos.faults import FAULTS, AnyFault, Fault
+from chaos.events import FaultEvent
+from chaos.faults import FAULTS
 from raft_actor_node.core.invariants import QUORUM_PATIENCE
 from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.links import CLIENTS, LinkRule
-
-_FAULT: TypeAdapter[AnyFault] = TypeAdapter(AnyFault)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def broken_rules(statuses: Iterable[Status]) -> Iterator[str]:
 
 
 def without_quorum(
-    statuses: Iterable[Status], faults: Sequence[Mapping[str, Any]], nodes: Sequence[str], election_timeout_max_s: float
+    statuses: Iterable[Status], faults: Sequence[FaultEvent], nodes: Sequence[str], election_timeout_max_s: float
 ) -> Iterator[str]:
     """Leaders that still led 2 of the longest election timeouts after a fault cut them off from every quorum.
 
@@ -83,7 +79,7 @@ def without_quorum(
     patience_ns = QUORUM_PATIENCE * timeout_ns
     cuts = [(begin, end, rules) for begin, end, rules in _in_force(faults, nodes) if any(rule.cut for rule in rules)]
     suspending = [kind for kind, fault in FAULTS.items() if fault.suspends()]
-    pauses = [event for event in faults if event["kind"] in suspending and event["action"] in ("inject", "heal")]
+    pauses = [event for event in faults if event.kind in suspending and event.action in ("inject", "heal")]
     suspects: dict[str, tuple[int, int]] = {}
     """By node: the term in which it leads alone, and when it was first seen so."""
     for each in sorted(statuses, key=lambda each: each.time_ns):
@@ -114,47 +110,40 @@ def _unheard(leader: str, rules: Iterable[LinkRule]) -> Iterator[str]:
             yield rule.from_id
 
 
-def _paused(node_id: str, begin_ns: int, end_ns: int, pauses: Iterable[Mapping[str, Any]]) -> bool:
+def _paused(node_id: str, begin_ns: int, end_ns: int, pauses: Iterable[FaultEvent]) -> bool:
     """Whether a node stood still at any time from `begin_ns` to `end_ns`."""
-    stopped: set[Any] = set()
+    stopped: set[int | None] = set()
     for event in pauses:
-        if node_id not in event["nodes"]:
+        if node_id not in event.nodes:
             continue
-        if event["action"] == "inject" and event["time_ns"] <= end_ns:
-            stopped.add(event.get("index"))
-        elif event["action"] == "heal" and event.get("done_ns", event["time_ns"]) < begin_ns:
-            stopped.discard(event.get("index"))
+        if event.action == "inject" and event.time_ns <= end_ns:
+            stopped.add(event.index)
+        elif event.action == "heal" and event.done_ns < begin_ns:
+            stopped.discard(event.index)
     return bool(stopped)
 
 
-def _in_force(
-    faults: Sequence[Mapping[str, Any]], nodes: Sequence[str]
-) -> Iterator[tuple[float, float, Sequence[LinkRule]]]:
+def _in_force(faults: Sequence[FaultEvent], nodes: Sequence[str]) -> Iterator[tuple[float, float, Sequence[LinkRule]]]:
     """For each fault of links: from when on all nodes had it, until when, and its rules. A partition of two stages
     counts from its second one; a fault that some node did not get does not count."""
     for event in faults:
-        fault = fault_of(event)
-        if fault is None or event["action"] != ("advance" if fault.prepares_s else "inject") or event.get("error"):
+        fault = event.fault
+        if fault is None or event.action != ("advance" if fault.prepares_s else "inject") or event.error:
             continue
         rules, healed = fault.effect(nodes).links, healing(event, faults)
         if rules is not None:
-            yield event.get("done_ns", event["time_ns"]), inf if healed is None else healed["time_ns"], rules
+            yield event.done_ns, inf if healed is None else healed.time_ns, rules
 
 
-def fault_of(event: Mapping[str, Any]) -> Fault | None:
-    """Return the fault that a fault event is about; None when the event does not say it."""
-    return _FAULT.validate_python(event["fault"]) if event.get("fault") else None
-
-
-def healing(event: Mapping[str, Any], faults: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def healing(event: FaultEvent, faults: Iterable[FaultEvent]) -> FaultEvent | None:
     """The event that ended the fault of this one; None when there was none."""
-    ends = (each for each in faults if each["action"] == "heal" and each.get("index") == event.get("index"))
-    return next((each for each in ends if not each.get("error")), None)
+    ends = (each for each in faults if each.action == "heal" and each.index == event.index)
+    return next((each for each in ends if not each.error), None)
 
 
 def touched(
-    event: Mapping[str, Any],
-    faults: Iterable[Mapping[str, Any]],
+    event: FaultEvent,
+    faults: Iterable[FaultEvent],
     nodes: Sequence[str],
     statuses: Iterable[Status],
     name: str,
@@ -165,12 +154,12 @@ def touched(
     kind took meanwhile, on the same nodes, cannot be told apart.
     """
     healed = healing(event, faults)
-    end_ns = inf if healed is None else healed.get("done_ns", healed["time_ns"])
+    end_ns = inf if healed is None else healed.done_ns
     before: dict[tuple[str, int], int] = {}
     after: dict[tuple[str, int], int] = {}
     for each in sorted(statuses, key=lambda each: each.time_ns):
         if name in each.touched and each.time_ns <= end_ns:
-            times = before if each.time_ns <= event["time_ns"] else after
+            times = before if each.time_ns <= event.time_ns else after
             times[each.node_id, each.life] = each.touched[name]
     # A life that was not seen before began within the fault.
     gained = {life: count - before.get(life, 0) for life, count in after.items()}
@@ -179,9 +168,8 @@ def touched(
     return sum(counts) if counts else None
 
 
-def _acting(event: Mapping[str, Any], nodes: Sequence[str]) -> set[str]:
+def _acting(event: FaultEvent, nodes: Sequence[str]) -> set[str]:
     """The nodes that a fault of links has to do with: the sender decides, for clients the node; a cut is kept at
     both ends, but what the sender cuts does not arrive."""
-    fault = fault_of(event)
-    rules = (fault.effect(nodes).links if fault else None) or ()
-    return {rule.from_id if rule.from_id != CLIENTS else rule.to_id for rule in rules} or set(event["nodes"])
+    rules = (event.fault.effect(nodes).links if event.fault else None) or ()
+    return {rule.from_id if rule.from_id != CLIENTS else rule.to_id for rule in rules} or set(event.nodes)

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
 
 from chaos.checks.base import Check
 from chaos.checks.evidence import FaultExit, Load, Outage, StoredEvidence
 from chaos.checks.finding import Finding, with_more
+from chaos.events import FaultEvent
 from chaos.faults import Proof, fault_kind
-from chaos.statuses import Status, fault_of, healing, touched
+from chaos.statuses import Status, healing, touched
+from raft_actor_node.core.trace import TraceRecord
 
 FEWEST_OPERATIONS = 20
 """Fewer operations than these prove nothing."""
@@ -33,9 +34,9 @@ class Observed:
     """What there is to tell whether a cell proves anything."""
 
     load: Load
-    faults: Sequence[Mapping[str, Any]] = ()
+    faults: Sequence[FaultEvent] = ()
     """Fault events, as in events.jsonl."""
-    traces: Sequence[Mapping[str, Any]] = ()
+    traces: Sequence[TraceRecord] = ()
     """Trace events of the nodes, on the clock of the fault events; empty when nothing is traced."""
     aims: Mapping[int, str] = field(default_factory=dict)
     """By position in the schedule: who the planned fault named by its part (`leader`, `leader-in-minority`)."""
@@ -66,15 +67,15 @@ def judge_coverage(seen: Observed) -> Finding:
     were tried must have bitten; with a single one, that one.
     """
     doubts = [*_load_doubts(seen)]
-    roles = [event for event in seen.traces if event["kind"].startswith(_ROLES)]
+    roles = [event for event in seen.traces if event.kind.startswith(_ROLES)]
     tried: dict[str, list[str]] = {}
     injected: Counter[str] = Counter()
     proofs = []
     for event in seen.faults:
-        if event.get("action") in ("inject", "skip"):
-            injected[event["kind"]] += event["action"] == "inject" and event.get("took_effect", True) is True
+        if event.action in ("inject", "skip"):
+            injected[event.kind] += event.struck
             doubt = _not_in_force(event, seen) or _missed(event, seen, roles)
-            tried.setdefault(event["kind"], []).append(doubt and f"{_named(event)} {doubt}")
+            tried.setdefault(event.kind, []).append(doubt and f"{_named(event)} {doubt}")
             proofs.append(f"{_named(event)} {doubt or 'took effect'}")
     asked = {kind: len(outcomes) for kind, outcomes in tried.items()} | dict(seen.faults_asked)
     for kind, count in asked.items():
@@ -95,17 +96,17 @@ def judge_coverage(seen: Observed) -> Finding:
     return Finding("coverage", "ok", f"{counts}, {struck}" if asked else counts, detail)
 
 
-def leader_at(traces: Iterable[Mapping[str, Any]], time_ns: int) -> str | None:
+def leader_at(traces: Iterable[TraceRecord], time_ns: int) -> str | None:
     """Who led then, by the traces: the leader of the highest term that had not left its role, nor its life, before.
     A life that ended is known to have ended when the next one starts."""
     leaders: dict[str, int] = {}
     for event in traces:
-        if event["time_ns"] > time_ns:
+        if event.time_ns > time_ns:
             continue
-        if event["kind"] == "became_leader":
-            leaders[event["node"]] = event["term"]
-        elif event["kind"].startswith("became_") or event["kind"] == "started":
-            leaders.pop(event["node"], None)
+        if event.kind == "became_leader":
+            leaders[event.node] = event.term
+        elif event.kind.startswith("became_") or event.kind == "started":
+            leaders.pop(event.node, None)
     return max(leaders, key=lambda node: leaders[node], default=None)
 
 
@@ -139,23 +140,23 @@ def _outage_doubts(outage: Outage) -> Iterator[str]:
         yield "no operation succeeded after the last fault was healed"
 
 
-def _not_in_force(event: Mapping[str, Any], seen: Observed) -> str:
+def _not_in_force(event: FaultEvent, seen: Observed) -> str:
     """Why it is doubtful that a fault was in force and did anything; empty when it was and did."""
-    if event["action"] == "skip":
-        return f"was skipped: {event.get('detail', '').rpartition('; ')[2]}"
+    if event.action == "skip":
+        return f"was skipped: {event.detail.rpartition('; ')[2]}"
     last = _last_stage(event, seen.faults)
     for stage, when in ((event, ""), (last or event, " in its second stage")):
-        if stage.get("took_effect", True) is False:
-            return f"did not take effect{when}: {stage.get('error') or 'no reason given'}"
-    fault = fault_of(event)
-    proofs = fault_kind(event["kind"]).proof if fault is None else fault.counters
+        if stage.took_effect is False:
+            return f"did not take effect{when}: {stage.error or 'no reason given'}"
+    fault = event.fault
+    proofs = fault_kind(event.kind).proof if fault is None else fault.counters
     if not proofs:
-        known = event.get("took_effect", True)
-        return "" if known else f"may not have taken effect: {event.get('error') or 'no reason given'}"
+        known = event.took_effect
+        return "" if known else f"may not have taken effect: {event.error or 'no reason given'}"
     return "had no second stage" if last is None else _unproven(last, proofs, seen)
 
 
-def _unproven(event: Mapping[str, Any], proofs: Sequence[Proof], seen: Observed) -> str:
+def _unproven(event: FaultEvent, proofs: Sequence[Proof], seen: Observed) -> str:
     """Why no counter shows that a fault did anything; empty when one does."""
     if _ended_by(event, seen):
         return ""
@@ -169,45 +170,45 @@ def _unproven(event: Mapping[str, Any], proofs: Sequence[Proof], seen: Observed)
     return f"did nothing: no {proof.subject} was {proof.touched}"
 
 
-def _ended_by(event: Mapping[str, Any], seen: Observed) -> bool:
+def _ended_by(event: FaultEvent, seen: Observed) -> bool:
     """Return whether a node ended as a fault inside it makes it end, while that fault was in force."""
-    fault, healed = fault_of(event), healing(event, seen.faults)
-    end_ns = inf if healed is None else healed.get("done_ns", healed["time_ns"])
+    fault, healed = event.fault, healing(event, seen.faults)
+    end_ns = inf if healed is None else healed.done_ns
     return fault is not None and any(
-        end.code == fault.exit_code and end.node_id in event["nodes"] and event["time_ns"] <= end.time_ns <= end_ns
+        end.code == fault.exit_code and end.node_id in event.nodes and event.time_ns <= end.time_ns <= end_ns
         for end in seen.fault_exits
     )
 
 
-def _last_stage(event: Mapping[str, Any], faults: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def _last_stage(event: FaultEvent, faults: Iterable[FaultEvent]) -> FaultEvent | None:
     """The event that put a fault in force as a whole: of a partition of two stages its second one, None when it never
     came."""
-    fault = fault_of(event)
+    fault = event.fault
     if fault is None or not fault.prepares_s:
         return event
-    later = (each for each in faults if each["action"] == "advance" and each.get("index") == event.get("index"))
+    later = (each for each in faults if each.action == "advance" and each.index == event.index)
     return next(later, None)
 
 
-def _missed(event: Mapping[str, Any], seen: Observed, roles: Sequence[Mapping[str, Any]]) -> str:
+def _missed(event: FaultEvent, seen: Observed, roles: Sequence[TraceRecord]) -> str:
     """Why a fault that was aimed by where the leader is missed; empty when it hit, or nothing traces who led."""
-    aim, kind = seen.aims.get(event.get("index", -1), ""), fault_kind(event["kind"])
+    aim, kind = seen.aims.get(-1 if event.index is None else event.index, ""), fault_kind(event.kind)
     if not aim or not kind.seeks_leader(aim):
         return ""
-    if "there was no leader" in event.get("detail", ""):
+    if "there was no leader" in event.detail:
         return f"was aimed at {aim}, and there was no leader"
-    leader = leader_at(roles, (_last_stage(event, seen.faults) or event)["time_ns"])
-    fault = fault_of(event)
-    where = event["nodes"] if fault is None else fault.where
+    leader = leader_at(roles, (_last_stage(event, seen.faults) or event).time_ns)
+    fault = event.fault
+    where = event.nodes if fault is None else fault.where
     if roles and (leader is None or not kind.found_leader(aim, where, leader)):
         return f"was aimed at {aim}, and {leader or 'nobody'} led by then"
     return ""
 
 
-def _named(event: Mapping[str, Any]) -> str:
+def _named(event: FaultEvent) -> str:
     # One that never began has no nodes yet where it names a part, such as the leader.
-    where = ",".join(event.get("nodes", ())[:_SHOWN]) or str(event.get("detail", "")).partition(";")[0]
-    return f"{event['kind']} {where}"
+    where = ",".join(event.nodes[:_SHOWN]) or event.detail.partition(";")[0]
+    return f"{event.kind} {where}"
 
 
 def _find(stored: StoredEvidence) -> Finding:

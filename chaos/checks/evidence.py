@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from chaos.checks.finding import Finding
+from chaos.events import FaultEvent
 from chaos.history import History
 from chaos.linearizability import Violation
 from chaos.statuses import Status
+from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.errors import RaftLabError
 
 
@@ -186,7 +188,7 @@ class StoredEvidence(Protocol):
 
     # ------------------------------------------------------------------------------ what nodes told
 
-    def traced(self, kind: str | None = None) -> Iterator[Mapping[str, Any]]:
+    def traced(self, kind: str | None = None) -> Iterator[TraceRecord]:
         """Return the trace events of all incarnations of all nodes, or those of one kind; of each node in its order."""
 
     @property
@@ -222,11 +224,11 @@ class StoredEvidence(Protocol):
     # ------------------------------------------------------------------------------ what was done to them
 
     @property
-    def faults(self) -> Sequence[Mapping[str, Any]]:
+    def faults(self) -> Sequence[FaultEvent]:
         """Every fault event."""
 
     @property
-    def roles(self) -> Sequence[Mapping[str, Any]]:
+    def roles(self) -> Sequence[TraceRecord]:
         """The trace events of events.jsonl: all but most commits, in order of time."""
 
     @property

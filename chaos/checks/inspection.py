@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from chaos.checks.base import Check
 from chaos.checks.evidence import StoredEvidence, tells_of_itself
 from chaos.checks.finding import Finding, with_more
+from chaos.events import FaultEvent
 from chaos.statuses import Status, broken_rules, without_quorum
 from raft_actor_node.core.quorum import quorum_size
 
@@ -15,7 +15,7 @@ from raft_actor_node.core.quorum import quorum_size
 def judge_statuses(
     statuses: Sequence[Status],
     nodes: Sequence[str],
-    faults: Sequence[Mapping[str, Any]] = (),
+    faults: Sequence[FaultEvent] = (),
     *,
     committed: int = 0,
     asked_ns: int = 0,
@@ -64,10 +64,8 @@ def _find(stored: StoredEvidence) -> Finding | None:
 
 def committed_until(stored: StoredEvidence, until_ns: int) -> int:
     """Return the highest index that a node had told by then to be committed."""
-    commits = (
-        event for event in stored.traced("commit") if type(event.get("time_ns")) is type(event.get("index")) is int
-    )
-    return max((event["index"] for event in commits if event["time_ns"] <= until_ns), default=0)
+    commits = (event for event in stored.traced("commit") if event.time_ns and event.time_ns <= until_ns)
+    return max((event.index for event in commits), default=0)
 
 
 CHECK = Check("inspection", _find, safety=True, switch="invariants")

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
 
 from chaos.checks.base import Check
 from chaos.checks.evidence import StoredEvidence, tells_of_itself
 from chaos.checks.finding import Finding, with_more
+from chaos.events import FaultEvent
 from chaos.faults import FAULTS
 from raft_actor_node.core.invariants.history import History, Summary
-
-
-def parse_trace(lines: Iterable[str | bytes], node_id: str) -> Iterator[dict[str, Any]]:
-    """The events in the lines of a node's trace file. What is no event is left out: a line may be torn, with the
-    first of the next life on its end, and a foreign program may write what it likes."""
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            text = line if isinstance(line, str) else line.decode(errors="replace")
-            try:
-                event = json.loads(text[text.rindex("{") :])
-            except ValueError:
-                continue
-        if isinstance(event, dict):
-            event["node"] = node_id
-            yield event
+from raft_actor_node.core.trace import TraceRecord
 
 
 def judge_traces(
-    events: Iterable[Mapping[str, Any]],
+    events: Iterable[TraceRecord],
     nodes: Collection[str] = (),
     *,
     lives: Mapping[str, tuple[int, int | None]] | None = None,
@@ -71,22 +54,18 @@ def _missing(told: Summary, lives: Mapping[str, tuple[int, int | None]], committ
             yield f"{node} ends at commit index {told.committed.get(node, 0)}, and it had said {index}"
 
 
-def incarnations(faults: Iterable[Mapping[str, Any]], nodes: Iterable[str]) -> dict[str, tuple[int, int | None]]:
+def incarnations(faults: Iterable[FaultEvent], nodes: Iterable[str]) -> dict[str, tuple[int, int | None]]:
     """Return for each node the fewest and the most incarnations that it had.
 
     The most are not known where killing or starting a process failed.
     """
     begun = {kind: fault.begins_life for kind, fault in FAULTS.items() if fault.begins_life != "never"}
-    ended = [event for event in faults if event["kind"] in begun and event["action"] != "skip"]
-    exact = not any(event.get("error") or event.get("took_effect", True) is not True for event in ended)
+    ended = [event for event in faults if event.kind in begun and event.action != "skip"]
+    exact = not any(event.error or event.took_effect is not True for event in ended)
     lives: dict[str, tuple[int, int | None]] = {}
     for node in nodes:
         acts = {
-            action: {
-                (event["index"], event["kind"])
-                for event in ended
-                if event["action"] == action and node in event["nodes"]
-            }
+            action: {(event.index, event.kind) for event in ended if event.action == action and node in event.nodes}
             for action in ("inject", "heal")
         }
         healed = [begun[kind] for _, kind in acts["inject"] & acts["heal"]]

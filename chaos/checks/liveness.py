@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from chaos.checks.base import Check
 from chaos.checks.evidence import StoredEvidence
 from chaos.checks.finding import Finding
 from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
+from raft_actor_node.core.trace import TraceRecord
 
 
-def leader_signs_ns(events: Iterable[Mapping[str, Any]]) -> list[int]:
+def leader_signs_ns(events: Iterable[TraceRecord]) -> list[int]:
     """When trace events showed that there was a leader: it was elected, or something was committed."""
-    return sorted(int(event["time_ns"]) for event in events if event.get("kind") in ("became_leader", "commit"))
+    return sorted(event.time_ns for event in events if event.time_ns and event.kind in ("became_leader", "commit"))
 
 
 def judge_liveness(
@@ -56,7 +56,7 @@ def _find(stored: StoredEvidence) -> Finding | None:
         return None
     if (settled := stored.settled) is None:
         return Finding("liveness", "unknown", "the cell ended before it could be seen")
-    signs = leader_signs_ns(event for event in stored.traced() if isinstance(event.get("time_ns"), int))
+    signs = leader_signs_ns(stored.traced())
     signs += [settled.leader_ns] if settled.leader_ns is not None else []
     signs += stored.answered_ns  # what was answered was answered by a leader
     found = judge_liveness(
@@ -76,9 +76,9 @@ def _find(stored: StoredEvidence) -> Finding | None:
 
 def _calm_ns(stored: StoredEvidence) -> int:
     """When the last fault was healed and the last node had started again, or the measurement began."""
-    healed = [int(event["done_ns"]) for event in stored.faults if event["action"] == "heal"]
+    healed = [event.done_ns for event in stored.faults if event.action == "heal"]
     # A process is started when its fault is healed; on a busy machine it runs some time later.
-    started = [int(event["time_ns"]) for event in stored.roles if event["kind"] == "started"]
+    started = [event.time_ns for event in stored.roles if event.kind == "started"]
     return max([stored.measure_begin_ns, *healed, *started])
 
 

@@ -27,3 +27,42 @@ class TraceEvent:
     """Term of the entry at `index`."""
     durable_index: int = 0
     """Up to where the log is on disk at that moment: a later life must find as much, or tell why not."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """A trace event as it is read back (trace_lines.py): with its node, number and time."""
+
+    node: str
+    number: int | None
+    """Its number within one incarnation, from 1; None: the line does not say."""
+    time_ns: int
+    """0: the line does not say."""
+    kind: str
+    """As of TraceEvent, or any other word of a foreign program. Empty: the line does not say."""
+    term: int
+    index: int = 0
+    log_term: int | None = None
+    """None: the line does not say."""
+    durable_index: int | None = None
+    """None: the line does not say."""
+    peer: str = ""
+    detail: str = ""
+    damaged: bool = False
+    """Whether a field is of another type than it should be, or term or index is missing."""
+
+    def as_json(self) -> dict[str, int | str]:
+        """Return the fields of a line, without those that it did not say."""
+        fields: dict[str, int | str | None] = {
+            "node": self.node,
+            "number": self.number,
+            "time_ns": self.time_ns,
+            "kind": self.kind,
+            "term": self.term,
+            "index": self.index,
+            "log_term": self.log_term,
+            "durable_index": self.durable_index,
+            "peer": self.peer,
+            "detail": self.detail,
+        }
+        return {name: value for name, value in fields.items() if value is not None}

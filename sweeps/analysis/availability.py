@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
+from sweeps.analysis.events import Event, faults_of
 from sweeps.load.latencies import Ints
 from sweeps.load.operations import Operations
 
@@ -40,20 +41,16 @@ class UnderFault:
     """Operations per second after the bound, as a share of those before the first fault."""
 
 
-def under_faults(
-    events: Iterable[Mapping[str, Any]], operations: Operations, longest_timeout_s: float
-) -> list[UnderFault]:
+def under_faults(events: Iterable[Event], operations: Operations, longest_timeout_s: float) -> list[UnderFault]:
     """One for each fault that was in force, in order. `events` are those of events.jsonl."""
     windows = _windows(events, operations)
     ends = operations.success_ns()
     bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
     before = _rate(ends, operations.measure_ns[0], windows[0][0]) if windows else None
-    return [_judge(ends, begin, end, begin + bound_ns, before) for begin, end in windows]
+    return [_under_fault(ends, begin, end, begin + bound_ns, before) for begin, end in windows]
 
 
-def late_windows(
-    events: Iterable[Mapping[str, Any]], operations: Operations, longest_timeout_s: float
-) -> list[tuple[int, int]]:
+def late_windows(events: Iterable[Event], operations: Operations, longest_timeout_s: float) -> list[tuple[int, int]]:
     """[begin, end) of each fault from the bound on, of those that lasted long enough: where its state is decided."""
     bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
     windows = _windows(events, operations)
@@ -77,7 +74,7 @@ def waiting(begin_ns: Ints, end_ns: Ints, windows: Sequence[tuple[int, int]]) ->
 
 
 def availability(
-    events: Iterable[Mapping[str, Any]], operations: Operations | None, longest_timeout_s: float
+    events: Iterable[Event], operations: Operations | None, longest_timeout_s: float
 ) -> dict[str, Any] | None:
     """The faults of a cell together, for its result; None when it had none. Its `state` is that of all faults
     that lasted long enough, or None when there is none or they differ."""
@@ -94,23 +91,22 @@ def availability(
     }
 
 
-def _windows(events: Iterable[Mapping[str, Any]], operations: Operations) -> list[tuple[int, int]]:
+def _windows(events: Iterable[Event], operations: Operations) -> list[tuple[int, int]]:
     """[begin, end) of each fault: from when the last node had it (its second stage, if there is one) to when the
     first one was rid of it, less the time at both ends of which clocks do not tell whether it is inside."""
     end_ns, error_ns = operations.measure_ns[1], operations.error_ns
-    opened: dict[Any, int] = {}
-    closed: dict[Any, int] = {}
-    for event in sorted(events, key=lambda event: int(event["time_ns"])):
-        index, action = event.get("index"), event.get("action")
-        if action in ("inject", "advance") and event.get("took_effect", True) is not False:
-            opened[index] = int(event.get("done_ns", event["time_ns"]))
-        elif action == "heal" and index in opened:
-            closed.setdefault(index, int(event["time_ns"]))
+    opened: dict[int | None, int] = {}
+    closed: dict[int | None, int] = {}
+    for event in sorted(faults_of(events), key=lambda event: event.time_ns):
+        if event.action in ("inject", "advance") and event.took_effect is not False:
+            opened[event.index] = event.done_ns
+        elif event.action == "heal" and event.index in opened:
+            closed.setdefault(event.index, event.time_ns)
     windows = [(begin + error_ns, min(closed.get(index, end_ns), end_ns) - error_ns) for index, begin in opened.items()]
     return sorted(window for window in windows if window[0] < window[1])
 
 
-def _judge(ends: Ints, begin: int, end: int, late: int, before: float | None) -> UnderFault:
+def _under_fault(ends: Ints, begin: int, end: int, late: int, before: float | None) -> UnderFault:
     inside = ends[(ends >= begin) & (ends < end)]
     completed = int(np.count_nonzero(inside >= late))
     rate = _rate(ends, late, end)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from sweeps.analysis.events import Event
 from sweeps.load.figures import NodeFigures
 from sweeps.load.operations import Operations
 from sweeps.spec.parameters import Parameters
@@ -18,7 +18,7 @@ class CellData:
     parameters: Parameters
     operations: Operations | None
     """None: no load could begin."""
-    events: Sequence[Mapping[str, Any]]
+    events: Sequence[Event]
     faults_asked: int = 0
     """Faults in the schedule."""
     nodes: Mapping[str, NodeFigures] = field(default_factory=dict)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
+from chaos.events import FaultEvent
 from chaos.faults import FAULTS
 from sweeps.analysis.cell_data import CellData
+from sweeps.analysis.events import faults_of
 from sweeps.load.figures import percentile
 from sweeps.load.operations import FAIL, UNKNOWN, Operations
 
@@ -22,7 +23,7 @@ _MOST_OF_HEARTBEAT = 0.1
 def flags(evidence: CellData) -> list[str]:
     """What a reader of the numbers must know, one short line each: operations that did not succeed though
     nothing was done to the cluster, and signs that the machine was measured and not the protocol."""
-    found = [*evidence.notes, *(f"fault: {problem}" for problem in _fault_problems(evidence.events))]
+    found = [*evidence.notes, *(f"fault: {problem}" for problem in _fault_problems(faults_of(evidence.events)))]
     raft, operations = evidence.parameters.raft, evidence.operations
     if operations is not None and not evidence.parameters.chaos:
         bad = {"failed": operations.count(FAIL), "unknown": operations.count(UNKNOWN)}
@@ -39,7 +40,7 @@ def flags(evidence: CellData) -> list[str]:
     # A stall of half the gap between a heartbeat and the shortest timeout is where false elections begin.
     bearable_us = max(raft.heartbeat_interval, raft.election_timeout[0] - raft.heartbeat_interval) * 1e6 / 2
     suspending = [kind for kind, fault in FAULTS.items() if fault.suspends()]
-    paused = {node for event in evidence.events if event["kind"] in suspending for node in event["nodes"]}
+    paused = {node for event in faults_of(evidence.events) if event.kind in suspending for node in event.nodes}
     stalls = {name: max(each.loop_lag_us, default=0) for name, each in evidence.nodes.items() if name not in paused}
     writes = {name: percentile(each.fsync_us, 0.99) for name, each in evidence.nodes.items()}
     for name, worst_us in sorted(stalls.items(), key=lambda item: -item[1])[:1]:
@@ -80,15 +81,14 @@ def _commit_s(operations: Operations) -> float | None:
     return None if median_ns is None else median_ns / 1e9
 
 
-def _fault_problems(events: Iterable[Mapping[str, Any]]) -> list[str]:
+def _fault_problems(faults: Iterable[FaultEvent]) -> list[str]:
     """The faults that were not put in force as planned, and why."""
     problems = []
-    for event in events:
-        if event.get("action") == "skip":
-            where, _, reason = event["detail"].rpartition("; ")
-            problems.append(f"{event['kind']} {where} was skipped: {reason}")
-        elif event.get("action") == "inject" and event.get("error"):
+    for event in faults:
+        if event.action == "skip":
+            where, _, reason = event.detail.rpartition("; ")
+            problems.append(f"{event.kind} {where} was skipped: {reason}")
+        elif event.action == "inject" and event.error:
             effects = {True: "took effect in part", False: "did not take effect", None: "may not have taken effect"}
-            effect = effects[event.get("took_effect", True)]
-            problems.append(f"{event['kind']} {', '.join(event['nodes'])} {effect}: {event['error']}")
+            problems.append(f"{event.kind} {', '.join(event.nodes)} {effects[event.took_effect]}: {event.error}")
     return [f"{problem} ({count} times)" if count > 1 else problem for problem, count in Counter(problems).items()]

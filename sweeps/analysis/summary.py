@@ -5,13 +5,15 @@ Pure functions from arrays, events and samples to the result that stands in resu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from chaos import label
+from raft_actor_node.core.trace import TraceRecord
 from sweeps.analysis.availability import availability
 from sweeps.analysis.cell_data import CellData
-from sweeps.analysis.failover import failovers, is_injection
+from sweeps.analysis.events import faults_of, traced_of
+from sweeps.analysis.failover import failovers
 from sweeps.analysis.flags import flags
 from sweeps.analysis.latency import LOWER_BOUNDS, percentiles
 from sweeps.load.figures import NodeFigures
@@ -23,14 +25,14 @@ def summarise(evidence: CellData) -> dict[str, Any]:
     """The result of a cell, JSON types only, without `status` and `reason`."""
     operations = evidence.operations
     lost = failovers(evidence.events, operations.success_ns()) if operations is not None else []
-    elections = count_elections(evidence.events, operations.measure_ns if operations is not None else None)
+    elections = count_elections(traced_of(evidence.events), operations.measure_ns if operations is not None else None)
     longest_timeout_s = evidence.parameters.raft.election_timeout.max_s / evidence.parameters.slowest_clock
     result: dict[str, Any] = {
         "chaos": label(evidence.parameters.chaos),
         "phases_s": {phase: round(seconds, 3) for phase, seconds in evidence.phases_s.items()},
         "bring_up_s": {step: round(seconds, 3) for step, seconds in evidence.bring_up_s.items()},
         "elections": elections,
-        "faults": sum(_struck(event) for event in evidence.events),
+        "faults": sum(event.struck for event in faults_of(evidence.events)),
         "faults_asked": evidence.faults_asked,
         "failovers": [
             {
@@ -90,19 +92,18 @@ def _of_operations(operations: Operations) -> dict[str, Any]:
     }
 
 
-def count_elections(events: Iterable[Mapping[str, Any]], window_ns: tuple[int, int] | None) -> dict[str, int | None]:
+def count_elections(traced: Sequence[TraceRecord], window_ns: tuple[int, int] | None) -> dict[str, int | None]:
     """Elections begun and won, and the terms seen, within the measurement; all None when nothing is traced."""
-    traced = [event for event in events if "term" in event]
     if not traced:
         return {"started": None, "won": None, "first_term": None, "last_term": None}
     begin, end = window_ns if window_ns is not None else (0, 2**63)
-    inside = [event for event in traced if begin <= event["time_ns"] < end]
-    before = [int(event["term"]) for event in traced if event["time_ns"] < begin]
-    terms = [int(event["term"]) for event in inside]
+    inside = [event for event in traced if begin <= event.time_ns < end]
+    before = [event.term for event in traced if event.time_ns < begin]
+    terms = [event.term for event in inside]
     first = max(before, default=min(terms, default=0))
     return {
-        "started": sum(event["kind"] == "became_candidate" for event in inside),
-        "won": sum(event["kind"] == "became_leader" for event in inside),
+        "started": sum(event.kind == "became_candidate" for event in inside),
+        "won": sum(event.kind == "became_leader" for event in inside),
         "first_term": first,
         "last_term": max(terms, default=first),
     }
@@ -112,8 +113,3 @@ def _worst(loads: Sequence[NodeFigures]) -> dict[str, Any]:
     """Of each figure of the load generators the largest."""
     each = [figures.as_json() for figures in loads] or [NodeFigures().as_json()]
     return {name: max((one[name] for one in each if one[name] is not None), default=None) for name in each[0]}
-
-
-def _struck(event: Mapping[str, Any]) -> bool:
-    """Whether an event is a fault of which it is known that a node had it."""
-    return is_injection(event) and event.get("took_effect", True) is True

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.checks.finding import Finding, Verdict, worst
-from chaos.checks.invariants import judge_traces, parse_trace
+from chaos.checks.invariants import judge_traces
 from chaos.history import History
 from chaos.linearizability import check
 from chaos.links import Direction, touching
@@ -35,6 +35,7 @@ from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND, established
 from raft_actor_node.core.quorum import largest_minority
 from raft_actor_node.errors import DataCorrupt, DiskError, InvariantViolated, OperationError
 from raft_actor_node.kv.reference import Reference
+from raft_actor_node.trace_lines import parse_trace
 from raft_actor_node.units import Range
 from sweeps.campaign.clients import Clients
 from sweeps.campaign.nemesis import Nemesis

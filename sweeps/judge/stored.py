@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 
 from chaos.checks.evidence import AppliedState, FaultExit, Load, Missing, NodeExit, Outage, Settled
-from chaos.checks.invariants import parse_trace
-from chaos.events import NEVER_NS
+from chaos.events import NEVER_NS, FaultEvent
 from chaos.history import History
 from chaos.linearizability import Violation
 from chaos.statuses import Status
 from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
+from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.names import node_names
+from raft_actor_node.trace_lines import parse_trace
 from raft_actor_node.units import format_duration
 from sweeps.analysis.availability import late_windows, waiting
+from sweeps.analysis.events import Event, faults_of, traced_of
 from sweeps.judge.histories import history_of
 from sweeps.load.latencies import Ints, Mask
 from sweeps.load.operations import FAIL, NO_READER, OK, UNKNOWN, Operations
@@ -196,14 +198,11 @@ class CellEvidence:
 
     # ------------------------------------------------------------------------------ what nodes told
 
-    def traced(self, kind: str | None = None) -> Iterator[Mapping[str, Any]]:
+    def traced(self, kind: str | None = None) -> Iterator[TraceRecord]:
         for node_id, lines in self._traces.items():
-            offset_ns = self._offset_ns(node_id)
             chosen = lines if kind is None else (line for line in lines if f'"{kind}"' in line)
-            for event in parse_trace(chosen, node_id):
-                if offset_ns and isinstance(event.get("time_ns"), int):
-                    event["time_ns"] -= offset_ns
-                if kind is None or event.get("kind") == kind:
+            for event in parse_trace(chosen, node_id, self._offset_ns(node_id)):
+                if kind is None or event.kind == kind:
                     yield event
 
     @property
@@ -264,12 +263,12 @@ class CellEvidence:
     # ------------------------------------------------------------------------------ what was done to them
 
     @cached_property
-    def faults(self) -> Sequence[Mapping[str, Any]]:
-        return [event for event in self._events if "action" in event]
+    def faults(self) -> Sequence[FaultEvent]:
+        return faults_of(self._events)
 
     @cached_property
-    def roles(self) -> Sequence[Mapping[str, Any]]:
-        return [event for event in self._events if "term" in event]
+    def roles(self) -> Sequence[TraceRecord]:
+        return traced_of(self._events)
 
     @property
     def aims(self) -> Mapping[int, str]:
@@ -297,7 +296,7 @@ class CellEvidence:
     # ------------------------------------------------------------------------------ the files
 
     @cached_property
-    def _events(self) -> list[dict[str, Any]]:
+    def _events(self) -> list[Event]:
         return self._cell.events()
 
     @cached_property

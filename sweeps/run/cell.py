@@ -16,16 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from chaos import NotHealed
 from orchestration import ClusterPlan, InfrastructureError
 from orchestration.face import Backend, Cluster, Host, Worker
 from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
+from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.errors import OperationError
 from raft_actor_node.patience import Patience
 from sweeps.analysis.cell_data import CellData
+from sweeps.analysis.events import PhaseEvent
 from sweeps.load.group import LoadGroup, generator_hosts
 from sweeps.load.operations import NO_READER, Operations
 from sweeps.load.results import GroupResult
@@ -56,8 +58,8 @@ class CellRun:
         self._progress, self._run_id = progress, run_id
         self._parameters = cell.parameters
         self._now_ns = backend.clock.now_ns
-        self._phases: list[dict[str, Any]] = []
-        """When each phase began, as events.jsonl holds it."""
+        self._phases: list[PhaseEvent] = []
+        """When each phase began."""
         self._bring_up_s: dict[str, float] = {}
         self._cluster: Cluster | None = None
         self._inspector: Inspector | None = None
@@ -282,7 +284,7 @@ class CellRun:
 
     def _enter(self, phase: str, length_s: float | None = None) -> None:
         self._progress.enter(phase, self._machine.wall_s(length_s))
-        self._phases.append({"time_ns": self._now_ns(), "kind": "phase", "phase": phase})
+        self._phases.append(PhaseEvent(self._now_ns(), phase))
 
     # ------------------------------------------------------------------------------ watching
 
@@ -384,13 +386,12 @@ class CellRun:
             "violations": [str(each) for each in cluster.violations],
         }
 
-    def _data(self, trace: Sequence[Mapping[str, Any]]) -> CellData:
-        faults = [event.to_dict() for event in self._faults.events]
+    def _data(self, trace: Sequence[TraceRecord]) -> CellData:
         load_figures = () if self._loaded is None else self._machine.load_figures(self._loaded, self._measure_ns)
         return CellData(
             parameters=self._parameters,
             operations=self._operations(),
-            events=sorted([*self._phases, *faults, *trace], key=lambda event: int(event["time_ns"])),
+            events=sorted([*self._phases, *self._faults.events, *trace], key=lambda event: event.time_ns),
             faults_asked=self._faults.asked.total(),
             nodes=self._machine.nodes,
             loads=load_figures,
@@ -435,6 +436,6 @@ class CellRun:
         return float(max(clock.error_ns for clock in clocks)) / 1e6
 
 
-def _durations(phases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _durations(phases: Sequence[PhaseEvent]) -> dict[str, float]:
     """Return how long each phase lasted, without the last one, which still runs."""
-    return {event["phase"]: (after["time_ns"] - event["time_ns"]) / 1e9 for event, after in itertools.pairwise(phases)}
+    return {event.phase: (after.time_ns - event.time_ns) / 1e9 for event, after in itertools.pairwise(phases)}

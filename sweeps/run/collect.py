@@ -6,21 +6,22 @@ import asyncio
 import json
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from orchestration.face import Cluster
+from raft_actor_node.core.trace import TraceRecord
+from raft_actor_node.trace_lines import read_record
 from sweeps.run.record import Record
 
 _FORM = {"kind": str, "time_ns": int, "term": int}
 """What every line of a trace has."""
 
 
-async def collect(cluster: Cluster, record: Record) -> list[dict[str, Any]]:
+async def collect(cluster: Cluster, record: Record) -> list[TraceRecord]:
     """Halt the nodes, put their logs and traces into the record, and return the trace events on the driver's clock.
 
     A host that is gone costs the files of its own nodes only.
     """
-    events: list[dict[str, Any]] = []
+    events: list[TraceRecord] = []
     try:
         await cluster.halt()
     except Exception as failure:
@@ -41,7 +42,7 @@ async def collect(cluster: Cluster, record: Record) -> list[dict[str, Any]]:
     return events
 
 
-def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[dict[str, Any]]:
+def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[TraceRecord]:
     """Return the trace events of a node on the driver's clock.
 
     Of the commits only the first of each term in each incarnation is kept: there is one per step of the node, and no
@@ -62,5 +63,5 @@ def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[dict[
             if event["term"] <= committed:
                 continue
             committed = event["term"]
-        events.append({**event, "node": node_id, "time_ns": event["time_ns"] - offset_ns})
+        events.append(read_record(node_id, event, offset_ns))
     return events

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from raft_actor_node.errors import ConfigError
+from sweeps.analysis.events import Event
 from sweeps.load.operations import Operations
+from sweeps.store.events import read_events
 from sweeps.store.manifest import FORMAT
 
 _RESULT = ("status", "verdict")
@@ -39,9 +41,9 @@ class StoredCell:
         found: dict[str, Any] = json.loads((self.path / "inspection.json").read_text("utf-8"))
         return found
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[Event]:
         """Phases, faults, and trace events (of the commits only some), on the driver's clock."""
-        return [json.loads(line) for line in (self.path / "events.jsonl").read_text("utf-8").splitlines()]
+        return read_events((self.path / "events.jsonl").read_text("utf-8"))
 
     def traces(self) -> dict[str, list[str]]:
         """Node id to all lines of its trace, on its own clock."""

@@ -25,8 +25,10 @@ from typing import Any
 
 from orchestration.errors import remedy
 from raft_actor_node.errors import ConfigError
+from sweeps.analysis.events import Event
 from sweeps.load.operations import Operations
 from sweeps.spec.grid import Cell
+from sweeps.store.events import write_events
 from sweeps.store.files import cut_torn_line, new_directory, point, write_compressed, write_json, write_text, writing
 from sweeps.store.lock import RunLock
 from sweeps.store.manifest import now
@@ -39,7 +41,7 @@ class CellFiles:
     """Everything a cell leaves behind besides its result."""
 
     operations: Operations | None
-    events: Sequence[Mapping[str, Any]]
+    events: Sequence[Event]
     """Faults, phases and trace events; they are put in order of time."""
     schedule: Mapping[str, Any] | None
     logs: Mapping[str, str]
@@ -144,8 +146,7 @@ class RunWriter:
         write_json(folder / "params.json", describe(cell))
         for node_id, log in files.logs.items():
             write_text(folder / "nodes" / f"{node_id}.log", log)
-        ordered = sorted(files.events, key=lambda event: int(event["time_ns"]))
-        write_text(folder / "events.jsonl", "".join(json.dumps(event) + "\n" for event in ordered))
+        write_text(folder / "events.jsonl", write_events(files.events))
         write_json(folder / "schedule.json", files.schedule)
         if files.operations is not None:
             with writing(path := folder / "latency.npz"):

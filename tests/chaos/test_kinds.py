@@ -8,15 +8,15 @@ from typing import ClassVar, Self
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
 
 from chaos import BadChaos, ChaosSpec, FaultEvent, Schedule, label, parse_chaos, plan, ran, statuses
 from chaos.checks.coverage import Observed, judge_coverage
 from chaos.checks.evidence import Load
-from chaos.faults import FAULTS, AnyFault, Effect, Fault, Proof, fault_kind, grammar
+from chaos.faults import FAULTS, Effect, Fault, Proof, fault_kind, grammar
 from chaos.faults.base import Moment, Nodes
 from chaos.faults.process import ProcessFault
 from chaos.links import cut, touching
+from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.links import LinkRule
 from raft_actor_node.node_faults import DiskFault, NodeFaults
 from sweeps.analysis.failover import failovers
@@ -159,7 +159,6 @@ def freezing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def rebuild() -> None:
         for model in (ChaosSpec, Schedule, FaultEvent):
             model.model_rebuild(force=True)
-        monkeypatch.setattr(statuses, "_FAULT", TypeAdapter(AnyFault))
 
     with monkeypatch.context() as registry:
         registry.setitem(FAULTS, "freeze", Freeze)
@@ -206,13 +205,13 @@ def test_a_new_kind_is_judged_by_what_it_declares() -> None:
             statuses.Status("n1", 1, 10, touched=dict.fromkeys(counted, 0)),
             statuses.Status("n1", 1, 30, touched=counted),
         ]
-        return judge_coverage(Observed(Load(100, 90), [struck], nodes=NODES, statuses=told)).reason
+        return judge_coverage(Observed(Load(100, 90), [FaultEvent.read(struck)], nodes=NODES, statuses=told)).reason
 
     assert judged(chilled=3).startswith("100 operations")
     assert judged(chilled=0) == "freeze n1 did nothing: no message was chilled"
     assert judged(cut=3) == "freeze n1 may have done nothing: no node told how many messages were chilled"
-    led = {"time_ns": 10, "kind": "became_leader", "node": "n1", "term": 1}
-    assert [each.old_leader for each in failovers([led, struck], np.array([], np.int64))] == ["n1"]
+    led = TraceRecord("n1", 1, 10, "became_leader", 1)
+    assert [each.old_leader for each in failovers([led, FaultEvent.read(struck)], np.array([], np.int64))] == ["n1"]
     parameters = Parameters.model_validate({"cluster": {"nodes": 3}, "phases": {"measure": 30.0}})
     frozen = parameters.model_copy(update={"chaos": parse_chaos({"freeze": "majority", "thaw_after": "1s"})})
     lossy = parameters.model_copy(update={"chaos": parse_chaos({"drop": 0.1, "heal_after": "1s"})})

@@ -7,7 +7,6 @@ actors run (orchestration's NodeSupervisor); tests/orchestration and tests/sweep
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -32,10 +31,12 @@ from raft_actor_node.config import (
     StorageSettings,
     TransportSettings,
 )
+from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.links import LinkRule
 from raft_actor_node.names import node_names
 from raft_actor_node.origin import origin
 from raft_actor_node.pb import inspection_pb2
+from raft_actor_node.trace_lines import parse_trace
 from raft_actor_node.units import Range
 
 FAST = RaftSettings(election_timeout=Range(0.3, 0.6), heartbeat_interval=0.05, rpc_timeout=0.1)
@@ -242,10 +243,10 @@ class LocalCluster:
             self._clients.append(client)
         return client
 
-    async def traces(self) -> dict[str, list[dict[str, Any]]]:
+    async def traces(self) -> dict[str, list[TraceRecord]]:
         """What each node told of itself, over all its lives."""
         files = await asyncio.gather(*(self.supervisors[i].collect() for i in self.node_ids))
-        return {i: [json.loads(line) for line in f.trace] for i, f in zip(self.node_ids, files, strict=True)}
+        return {i: [*parse_trace(f.trace, i)] for i, f in zip(self.node_ids, files, strict=True)}
 
     def address(self, node_id: str) -> str:
         return self.book[node_id].address
@@ -254,7 +255,7 @@ class LocalCluster:
         return tuple(i for i in self.node_ids if i not in node_ids)
 
 
-def check_traces(traces: dict[str, list[dict[str, Any]]]) -> None:
+def check_traces(traces: dict[str, list[TraceRecord]]) -> None:
     """The rules of Raft, over all lives of all nodes."""
     finding = judge_traces((event for events in traces.values() for event in events), list(traces))
     assert finding.verdict == "ok", f"{finding.reason}\n{finding.detail}"

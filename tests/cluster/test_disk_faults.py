@@ -122,7 +122,7 @@ async def test_a_leader_with_yield_after_gives_way(tmp_path: Path) -> None:
         await cluster.converged()
         assert (await cluster.status(old)).counters.elections_started == elections
         events = (await cluster.traces())[old]
-        assert "own disk does not answer" in [event["detail"] for event in events]
+        assert "own disk does not answer" in [event.detail for event in events]
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])

@@ -47,17 +47,17 @@ async def test_the_trace_tells_ends_of_logs_and_terms_of_entries(one: LocalClust
 
     async def told() -> bool:
         events = (await one.traces())["n1"]
-        return [event["kind"] for event in events].count("started") == 2
+        return [event.kind for event in events].count("started") == 2
 
     await eventually(told, "the second life in the trace")
     events = (await one.traces())["n1"]
-    commits = [event for event in events if event["kind"] == "commit"]
+    commits = [event for event in events if event.kind == "commit"]
     assert commits
-    assert {event["log_term"] for event in commits} <= {event["term"] for event in events}
-    second = [event for event in events if event["kind"] == "started"][-1]
-    led = next(event for event in events if event["kind"] == "became_leader")
-    assert (led["index"], led["log_term"]) == (0, 0)
-    assert second["peer"] == "n1"
+    assert {event.log_term for event in commits} <= {event.term for event in events}
+    second = [event for event in events if event.kind == "started"][-1]
+    led = next(event for event in events if event.kind == "became_leader")
+    assert (led.index, led.log_term) == (0, 0)
+    assert second.peer == "n1"
     assert (second["index"] > 0, second["log_term"]) == (True, led["term"])
     streamed = await one.probe("n1").trace()
     assert streamed

@@ -351,7 +351,7 @@ async def test_inspection_shows_the_state(three: LocalCluster) -> None:
     assert samples is not None
     assert len(samples.fsync_us) > 0
     assert len(samples.round_trip_us) > 0
-    kinds = {event["kind"] for event in (await three.traces())[leader]}
+    kinds = {event.kind for event in (await three.traces())[leader]}
     assert {"started", "became_leader", "commit"} <= kinds
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from raft_actor_node.core.invariants.history import MOST_FINDINGS, History, check_history
 from raft_actor_node.core.invariants.rules import Rule
+from raft_actor_node.core.trace import TraceRecord
+from raft_actor_node.trace_lines import read_record
 from tests.core.harness import World
 
 Story = list[dict[str, Any]]
@@ -40,6 +42,11 @@ class Teller:
         return self.tell(node, "became_leader", term, index, log_term)
 
 
+def records(events: Story) -> list[TraceRecord]:
+    """Events as they are read from the trace files of their nodes."""
+    return [read_record(each["node"], each) for each in events if isinstance(each.get("node"), str)]
+
+
 def in_order() -> Teller:
     """Three nodes; n1 leads term 1 and commits two entries, all of them know."""
     teller = Teller()
@@ -54,7 +61,7 @@ def in_order() -> Teller:
 
 
 def rules(teller: Teller) -> list[Rule]:
-    return [broken.rule for broken in check_history(teller.events)]
+    return [broken.rule for broken in check_history(records(teller.events))]
 
 
 def test_a_history_in_order() -> None:
@@ -67,7 +74,7 @@ def test_a_history_in_order() -> None:
     teller.tell("n1", "log_truncated", 2, 4, 1).tell("n1", "commit", 2, 4, 2)
     assert rules(teller) == []
     history = History()
-    history.take(teller.events)
+    history.take(records(teller.events))
     told = history.summary()
     assert (told.events, told.leaders, told.commits) == (24, 2, 2)
     assert (told.lives, told.gaps) == ({"n1": 2, "n2": 1, "n3": 1}, {})
@@ -118,7 +125,7 @@ def test_each_rule_is_broken_and_named(name: str) -> None:
     teller = in_order()
     assert rules(teller) == []
     act(teller)
-    found = check_history(teller.events)
+    found = check_history(records(teller.events))
     assert rule in [broken.rule for broken in found]
     broken = next(broken for broken in found if broken.rule == rule)
     assert str(broken).startswith(f"{rule}: ")
@@ -160,7 +167,7 @@ def test_foreign_lines_are_passed_over() -> None:
         {},
     ]
     history = History()
-    history.take([*strange, *teller.events, *strange])
+    history.take(records([*strange, *teller.events, *strange]))
     assert history.broken() == []
     assert history.summary().events == whole
 
@@ -184,7 +191,7 @@ def test_a_life_whose_first_lines_are_lost_though_its_numbers_go_on() -> None:
     first, last = (max(at for at, each in enumerate(teller.events) if each["kind"] == kind) for kind in KINDS)
     del teller.events[first:last]
     history = History()
-    history.take(teller.events)
+    history.take(records(teller.events))
     assert history.broken() == []
     assert history.summary().gaps == {"n2": 1}
 
@@ -204,11 +211,11 @@ def test_what_is_missing_or_not_of_the_form_is_told() -> None:
         [*whole[:at], {key: whole[at][key] for key in whole[at] if key != "term"}, *whole[at + 1 :]],
     ):
         history = History()
-        history.take(spoilt)
+        history.take(records(spoilt))
         assert history.broken() == []
         assert history.summary().gaps == {node: 1}
     history = History()
-    history.take([*whole[:at], {**whole[at], "kind": "of tomorrow"}, *whole[at + 1 :]])
+    history.take(records([*whole[:at], {**whole[at], "kind": "of tomorrow"}, *whole[at + 1 :]]))
     assert history.summary().gaps == {}
 
 
@@ -233,7 +240,7 @@ def test_a_bug_that_repeats_itself_does_not_fill_the_report() -> None:
     teller = in_order()
     for _ in range(1000):
         teller.tell("n2", "commit", 1, 1, 1)
-    assert len(check_history(teller.events)) == MOST_FINDINGS
+    assert len(check_history(records(teller.events))) == MOST_FINDINGS
 
 
 def test_what_was_erased_need_not_be_found_again() -> None:
@@ -291,6 +298,6 @@ def test_what_nodes_in_order_tell_is_in_order(seed: int) -> None:
     world.heal()
     world.elect()
     history = History()
-    history.take(events)
+    history.take(records(events))
     assert history.broken() == []
     assert history.summary().commits > 3

@@ -13,6 +13,7 @@ from chaos.history import History
 from chaos.linearizability import check
 from orchestration.testbed.hosts import Testbed
 from orchestration.testbed.ray_hosts import RayHosts
+from sweeps.analysis.events import traced_of
 from sweeps.api import CellResult, Run
 from sweeps.judge.histories import history_of
 from sweeps.spec.grid import show
@@ -60,7 +61,7 @@ def test_load_comes_from_where_it_is_asked_to(bed: Testbed, cells: dict[str, Cel
         "own_host": ["host4"],
         TWICE: ["head", "host4", "host4"],
     }
-    led = [event["node"] for event in cells["leader"].stored.events() if event["kind"] == "became_leader"]
+    led = [event.node for event in traced_of(cells["leader"].stored.events()) if event.kind == "became_leader"]
     assert beside_leader in {cells["leader"].result["placement"][node]["hostname"] for node in led}
 
 
@@ -79,7 +80,7 @@ def test_rows_of_all_hosts_are_on_the_drivers_clock(cells: dict[str, CellResult]
         operations, generators = cell.operations(), cell.result["generators"]
         assert operations.generator_error_ns.tolist() == [generator["error_ns"] for generator in generators]
         assert (np.diff(operations["start_ns"]) >= 0).all() or len(generators) == 1
-        (begin, *_), (*_, end) = ([event["time_ns"] for event in cell.stored.events()] for _ in range(2))
+        (begin, *_), (*_, end) = ([event.time_ns for event in cell.stored.events()] for _ in range(2))
         assert begin < operations["start_ns"].min() < operations["end_ns"].max() < end
         of_load = operations["client"] < operations.first_reader
         for number, generator in enumerate(generators):

@@ -4,12 +4,10 @@ A trace is told before what it tells of leaves the node, and survives a SIGKILL,
 missing from it. Logs are not in it: an entry is known by its index and its term, which by log matching stand for
 the whole log up to there.
 
-An event is a mapping as in a trace file (core/trace.py): node, number, time_ns, kind, term, index, log_term, peer;
-with a commit, durable_index.
-What is not of that form, or of a kind that is not known, is passed over: a foreign program may tell what it likes,
-and a last line may be torn. Where numbers are missing, or what a number stands for is not of the form, rules that need
-all events are silent until the role of the node is known again, and the summary tells of the gap; without `log_term`
-those that need terms of entries are silent.
+Events are the lines of trace files (core/trace.py). An event without a number, or of an unknown kind, is passed over:
+a foreign program may tell what it likes. Where a number is missing, or its event is damaged, rules that need all events
+are silent until the role of the node is known again, and the summary tells of the gap. Without `log_term`, rules that
+need terms of entries are silent.
 """
 
 from __future__ import annotations
@@ -17,11 +15,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from raft_actor_node.core.invariants.rules import Rule
+from raft_actor_node.core.trace import TraceRecord
 
-_NUMBERS = ("term", "index", "log_term", "time_ns")
 MOST_FINDINGS = 100
 """More broken rules than these are not told: one bug breaks a rule again and again."""
 
@@ -93,7 +90,7 @@ class History:
         """Highest committed index, by the term in which a node told of it."""
         self._events = 0
 
-    def take(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def take(self, events: Iterable[TraceRecord]) -> None:
         """Take in more events."""
         handlers = {
             "started": self._started,
@@ -108,12 +105,12 @@ class History:
         }
         nodes, count = self._nodes, 0
         for event in events:
-            number, node_id = event.get("number"), event.get("node")
-            if type(number) is not int or type(node_id) is not str:
+            number = event.number
+            if number is None:
                 continue
-            node = nodes.get(node_id)
+            node = nodes.get(event.node)
             if node is None:
-                node = nodes[node_id] = _Node(node_id)
+                node = nodes[event.node] = _Node(event.node)
             if number == 1 or number <= node.number or not node.number:
                 self._new_life(node)
                 if number != 1:
@@ -121,18 +118,14 @@ class History:
             elif number != node.number + 1:
                 self._gap(node)
             node.number = number
-            kind = event.get("kind")
-            handler = handlers.get(kind) if type(kind) is str else None
+            handler = handlers.get(event.kind)
             if handler is None:
                 continue
-            if any(type(event.get(name, 0)) is not int for name in _NUMBERS) or type(event.get("peer", "")) is not str:
-                self._gap(node)
-                continue
-            if "term" not in event or "index" not in event:
+            if event.damaged:
                 self._gap(node)
                 continue
             count += 1
-            term, index = event["term"], event["index"]
+            term, index = event.term, event.index
             if term < node.term:
                 self._break(Rule.TERM, event, f"term went from {node.term} back to {term}")
             handler(node, term, index, event)
@@ -164,9 +157,9 @@ class History:
         node.role, node.commit_index, node.durable_index = "", 0, 0
         node.gaps += 1
 
-    def _started(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+    def _started(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
         node.role = "became_follower"
-        vote = event.get("peer")
+        vote = event.peer
         # What it erased since it told was not told either if it happened in a term or after a vote that was not.
         told = term <= node.term and (not vote or node.votes.get(term) == vote)
         if told and index < node.durable_index:
@@ -175,16 +168,16 @@ class History:
         node.durable_index = index
         if vote:
             self._vote(node, term, vote, event)
-        elif "log_term" in event and term in node.votes:
+        elif event.log_term is not None and term in node.votes:
             self._break(Rule.ONE_VOTE, event, f"starts without its vote for {node.votes[term]} in term {term}")
 
-    def _became(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
-        kind = event["kind"]
+    def _became(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
+        kind = event.kind
         if kind == "became_pre_candidate" and term != node.term and node.role:
             self._break(Rule.PRE_VOTE, event, f"a pre-vote changed the term from {node.term} to {term}")
         node.role = kind
 
-    def _became_candidate(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+    def _became_candidate(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
         if node.role == "became_leader":
             self._break(Rule.ROLES, event, f"a leader stands for election in term {term}")
         if term == node.term and node.number > 1:
@@ -192,52 +185,53 @@ class History:
         self._vote(node, term, node.node_id, event)
         node.role = "became_candidate"
 
-    def _vote_granted(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
-        self._vote(node, term, event.get("peer", ""), event)
+    def _vote_granted(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
+        self._vote(node, term, event.peer, event)
 
-    def _vote(self, node: _Node, term: int, candidate: str, event: Mapping[str, Any]) -> None:
+    def _vote(self, node: _Node, term: int, candidate: str, event: TraceRecord) -> None:
         first = node.votes.setdefault(term, candidate)
         if first != candidate:
             self._break(Rule.ONE_VOTE, event, f"voted for {first} and for {candidate} in term {term}")
 
-    def _became_leader(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+    def _became_leader(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
         if node.role not in ("became_candidate", "") or (node.role and term != node.term):
             self._break(Rule.ROLES, event, f"leads term {term} without having stood for it")
         if self._led_by(term, node.node_id, event) and term in self._elected:
             self._break(Rule.ELECTION_SAFETY, event, f"came to lead term {term} twice")
         self._elected.add(term)
         node.role = "became_leader"
-        self._elections.append((term, index, event.get("log_term", -1), node.node_id, event.get("time_ns", 0)))
+        log_term = -1 if event.log_term is None else event.log_term
+        self._elections.append((term, index, log_term, node.node_id, event.time_ns))
 
-    def _leader_heard(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
-        self._led_by(term, event.get("peer", ""), event)
+    def _leader_heard(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
+        self._led_by(term, event.peer, event)
 
-    def _led_by(self, term: int, leader: str, event: Mapping[str, Any]) -> bool:
+    def _led_by(self, term: int, leader: str, event: TraceRecord) -> bool:
         first = self._leaders.setdefault(term, leader)
         if first != leader:
             self._break(Rule.ELECTION_SAFETY, event, f"two leaders in term {term}: {first} and {leader}")
         return first == leader
 
-    def _log_truncated(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+    def _log_truncated(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
         if node.role == "became_leader":
             self._break(Rule.APPEND_ONLY, event, f"the leader of term {term} erased entries from {index} on")
         if index <= node.commit_index:
             text = f"erased entries from {index} on, and had told that {node.commit_index} is committed"
             self._break(Rule.STATE_MACHINE_SAFETY, event, text)
         node.durable_index = min(node.durable_index, index - 1)
-        if "log_term" in event:
-            self._erased.append((term, index, event["log_term"], node.node_id, event.get("time_ns", 0)))
+        if event.log_term is not None:
+            self._erased.append((term, index, event.log_term, node.node_id, event.time_ns))
 
-    def _commit(self, node: _Node, term: int, index: int, event: Mapping[str, Any]) -> None:
+    def _commit(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
         if index <= node.commit_index:
             self._break(Rule.COMMIT_INDEX, event, f"from {node.commit_index} to {index} within one life")
         node.commit_index = index
         node.committed = max(node.committed, index)
-        if type(durable := event.get("durable_index")) is int:
-            node.durable_index = max(node.durable_index, durable)
+        if event.durable_index is not None:
+            node.durable_index = max(node.durable_index, event.durable_index)
         if index > self._reached.get(term, 0):
             self._reached[term] = index
-        log_term = event.get("log_term")
+        log_term = event.log_term
         if log_term is None:
             return
         first = self._committed.setdefault(index, log_term)
@@ -248,9 +242,9 @@ class History:
             text = f"the leader of term {term} commits {index}, of term {log_term} (Figure 8)"
             self._break(Rule.OWN_TERM, event, text)
 
-    def _break(self, rule: Rule, event: Mapping[str, Any], detail: str) -> None:
+    def _break(self, rule: Rule, event: TraceRecord, detail: str) -> None:
         if len(self._found) < MOST_FINDINGS:
-            self._found.append(Broken(rule, event["node"], event.get("time_ns", 0), detail))
+            self._found.append(Broken(rule, event.node, event.time_ns, detail))
 
     # ------------------------------------------------------------------------------ over all of them
 
@@ -300,7 +294,7 @@ class History:
                 yield Broken(Rule.STATE_MACHINE_SAFETY, node_id, time_ns, text)
 
 
-def check_history(events: Iterable[Mapping[str, Any]]) -> list[Broken]:
+def check_history(events: Iterable[TraceRecord]) -> list[Broken]:
     """The rules that do not hold in these events of any number of nodes, those of each node in its order."""
     history = History()
     history.take(events)

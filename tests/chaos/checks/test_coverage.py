@@ -9,8 +9,10 @@ import pytest
 from chaos.checks.coverage import Observed, judge_coverage, leader_at
 from chaos.checks.evidence import Load, Outage
 from chaos.checks.finding import Finding
+from chaos.events import FaultEvent
 from chaos.faults import SELECTORS
 from chaos.statuses import Status
+from raft_actor_node.core.trace import TraceRecord
 from tests.chaos.checks.told import LED, NODES, event
 
 ENOUGH = Load(operations=100, succeeded=90, unknown=5)
@@ -21,7 +23,7 @@ def fault(kind: str, *nodes: str, index: int = 0, action: str = "inject", **more
 
 
 def judged(*faults: dict[str, Any], load: Load = ENOUGH, **more: Any) -> Finding:
-    return judge_coverage(Observed(load, faults, faults_planned=bool(faults), **more))
+    return judge_coverage(Observed(load, [*map(FaultEvent.read, faults)], faults_planned=bool(faults), **more))
 
 
 def test_a_quiet_cell_with_enough_operations() -> None:
@@ -236,7 +238,7 @@ def test_who_led_when() -> None:
     ],
 )
 def test_a_fault_aimed_at_the_leader_must_hit_it(
-    aim: str, kind: str, nodes: list[str], traces: list[dict[str, Any]], verdict: str
+    aim: str, kind: str, nodes: list[str], traces: list[TraceRecord], verdict: str
 ) -> None:
     finding = judged(fault(kind, *nodes, index=4), aims={4: aim}, traces=traces, statuses=BITTEN)
     assert finding.verdict == verdict

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chaos.checks.inspection import judge_statuses
+from chaos.events import FaultEvent
 from chaos.statuses import Status
 from tests.chaos.checks.told import NODES, SECOND
 
@@ -61,16 +62,16 @@ def test_what_is_committed_is_durable_on_a_quorum_at_the_end(durable: dict[str, 
     assert judge_statuses([*early, *last], NODES, committed=8, asked_ns=2).verdict == verdict
 
 
-def cut_off(**more: Any) -> list[dict[str, Any]]:
+def cut_off(**more: Any) -> list[FaultEvent]:
     """n1 sees nobody from 10 to 20 s."""
     event = {"kind": "isolate", "nodes": ["n1"], "index": 0, "detail": "n1", "fault": {"isolate": ["n1"]}, **more}
     return [
-        {**event, "action": "inject", "time_ns": 10 * SECOND, "done_ns": 10 * SECOND},
-        {**event, "action": "heal", "time_ns": 20 * SECOND, "done_ns": 20 * SECOND},
+        FaultEvent.read({**event, "action": "inject", "time_ns": 10 * SECOND, "done_ns": 10 * SECOND}),
+        FaultEvent.read({**event, "action": "heal", "time_ns": 20 * SECOND, "done_ns": 20 * SECOND}),
     ]
 
 
-def led(faults: list[dict[str, Any]], *at_s: float, node: str = "n1", check_quorum_s: float | None = 1.0) -> bool:
+def led(faults: list[FaultEvent], *at_s: float, node: str = "n1", check_quorum_s: float | None = 1.0) -> bool:
     """Whether a node that led at these seconds should not have: it must step down after 2 s without a quorum."""
     statuses = [leader(node, int(at * SECOND)) for at in at_s]
     return judge_statuses(statuses, NODES, faults, check_quorum_s=check_quorum_s).verdict == "violated"
@@ -103,7 +104,7 @@ def test_messages_of_one_direction_only_are_enough_to_be_without_a_quorum() -> N
 
 def test_a_leader_that_was_paused_may_be_late_to_step_down() -> None:
     pause = {"kind": "pause", "nodes": ["n1"], "index": 1, "fault": {"pause": ["n1"]}}
-    stopped = {**pause, "action": "inject", "time_ns": 11 * SECOND, "done_ns": 11 * SECOND}
-    resumed = {**pause, "action": "heal", "time_ns": 14 * SECOND, "done_ns": 14 * SECOND}
+    stopped = FaultEvent.read({**pause, "action": "inject", "time_ns": 11 * SECOND, "done_ns": 11 * SECOND})
+    resumed = FaultEvent.read({**pause, "action": "heal", "time_ns": 14 * SECOND, "done_ns": 14 * SECOND})
     assert not led([*cut_off(), stopped, resumed], 14.0, 14.1, 15.9)
     assert led([*cut_off(), stopped, resumed], 14.0, 14.1, 16.1)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from chaos.checks.invariants import judge_traces, parse_trace
+from chaos.checks.invariants import judge_traces
+from raft_actor_node.core.trace import TraceRecord
+from raft_actor_node.trace_lines import parse_trace
 from tests.chaos.checks.told import LED, event
 
 
@@ -40,7 +42,7 @@ TAIL = [event("n1", 5, "became_follower", 2, 15), event("n1", 6, "became_candida
         ([*LED, *TAIL], {}, ""),
         ([*LED, *TAIL[1:]], {}, "the trace of n1 has 1 gap"),
         ([*LED[1:], *TAIL[1:]], {}, "the trace of n1 has 2 gaps"),
-        ([*LED, {**TAIL[0], "log_term": "?"}, TAIL[1]], {}, "the trace of n1 has 1 gap"),
+        ([*LED, event("n1", 5, "became_follower", 2, 15, log_term="?"), TAIL[1]], {}, "the trace of n1 has 1 gap"),
         (LED, {"lives": {"n1": (1, 1), "n2": (1, None)}}, ""),
         (LED, {"lives": {"n1": (2, 2)}}, "the trace of n1 tells of 1 of 2 lives"),
         (LED, {"lives": {"n1": (2, None), "n2": (0, 0)}}, "the trace of n1 tells of 1 of 2 lives (and 1 more)"),
@@ -49,14 +51,14 @@ TAIL = [event("n1", 5, "became_follower", 2, 15), event("n1", 6, "became_candida
     ],
 )
 def test_traces_of_which_something_is_missing_are_unknown(
-    events: list[dict[str, Any]], more: dict[str, Any], reason: str
+    events: list[TraceRecord], more: dict[str, Any], reason: str
 ) -> None:
     finding = judge_traces(events, ["n1", "n2"], **more)
     assert (finding.verdict, finding.reason if reason else "") == ("unknown" if reason else "ok", reason)
 
 
 def test_a_line_that_cannot_be_read_is_missing_unless_it_is_the_last_of_a_life() -> None:
-    whole = [json.dumps(each) for each in [*(each for each in LED if each["node"] == "n1"), *TAIL]]
+    whole = [json.dumps(each.as_json()) for each in [*(each for each in LED if each.node == "n1"), *TAIL]]
     assert judge_traces(parse_trace(whole, "n1"), ["n1"]).verdict == "ok"
     assert judge_traces(parse_trace([*whole[:-1], whole[-1][:-9]], "n1"), ["n1"]).verdict == "ok"
     assert judge_traces(parse_trace([*whole[:2], whole[2][:-9], *whole[3:]], "n1"), ["n1"]).verdict == "unknown"
@@ -64,11 +66,11 @@ def test_a_line_that_cannot_be_read_is_missing_unless_it_is_the_last_of_a_life()
 
 def test_torn_and_foreign_lines_cost_only_themselves() -> None:
     """A line without its end has the first one of the next life behind it."""
-    whole = [json.dumps(each) for each in LED]
+    whole = [json.dumps(each.as_json()) for each in LED]
     lines = [whole[0], "hello", "[1, 2]", "17", whole[2][:40] + whole[4], whole[5][:-9]]
-    assert [each["kind"] for each in parse_trace(lines, "n7")] == ["started", "became_leader"]
-    assert {each["node"] for each in parse_trace(lines, "n7")} == {"n7"}
-    assert [each["kind"] for each in parse_trace([line.encode() for line in lines], "n7")] == [
+    assert [each.kind for each in parse_trace(lines, "n7")] == ["started", "became_leader"]
+    assert {each.node for each in parse_trace(lines, "n7")} == {"n7"}
+    assert [each.kind for each in parse_trace([line.encode() for line in lines], "n7")] == [
         "started",
         "became_leader",
     ]

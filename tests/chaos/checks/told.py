@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from raft_actor_node.core.trace import TraceRecord
+from raft_actor_node.trace_lines import read_record
+
 SECOND = 10**9
 NODES = ("n1", "n2", "n3")
 
 
-def event(node: str, number: int, kind: str, term: int, time_ns: int = 0, **more: Any) -> dict[str, Any]:
-    fields = {"node": node, "number": number, "time_ns": time_ns, "kind": kind, "term": term, "index": 0}
-    return {**fields, "log_term": 0, "peer": "", **more}
+def event(node: str, number: int, kind: str, term: int, time_ns: int = 0, **more: Any) -> TraceRecord:
+    fields = {"number": number, "time_ns": time_ns, "kind": kind, "term": term, "index": 0, "log_term": 0, "peer": ""}
+    return read_record(node, {**fields, **more})
 
 
 LED = [

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from chaos.events import FaultEvent
 from sweeps.analysis.availability import availability, late_windows, refutes, under_faults, waiting
 from sweeps.load.operations import OK, UNKNOWN
 from tests.sweeps.analysis.test_latency import S, operations
@@ -15,11 +16,19 @@ TIMEOUT_S = 0.2
 """Two seconds after the begin of a fault it counts."""
 
 
-def fault(begin: float, end: float | None, index: int = 0, *, advance: float | None = None) -> list[dict[str, Any]]:
+def fault(begin: float, end: float | None, index: int = 0, *, advance: float | None = None) -> list[FaultEvent]:
     """The events of a fault; each act takes a tenth of a second to reach all nodes."""
     acts = (("inject", begin), ("advance", advance), ("heal", end))
     return [
-        {"kind": "partition", "action": action, "index": index, "time_ns": int(at * S), "done_ns": int((at + 0.1) * S)}
+        FaultEvent.read(
+            {
+                "kind": "partition",
+                "action": action,
+                "index": index,
+                "time_ns": int(at * S),
+                "done_ns": int((at + 0.1) * S),
+            }
+        )
         for action, at in acts
         if at is not None
     ]
@@ -30,7 +39,7 @@ def successes(*times: float, outcome: int = OK) -> Any:
     return operations(*rows, measure_ns=(0, 10 * S))
 
 
-def state(events: list[dict[str, Any]], operations: Any) -> Any:
+def state(events: list[FaultEvent], operations: Any) -> Any:
     found = availability(events, operations, TIMEOUT_S)
     return found and found["state"]
 
@@ -91,7 +100,7 @@ def test_a_fault_of_two_stages_counts_from_the_second() -> None:
 
 
 def test_one_that_never_took_effect_does_not_count() -> None:
-    missed = [{**event, "took_effect": False} for event in fault(1.0, 5.0)]
+    missed = [event.model_copy(update={"took_effect": False}) for event in fault(1.0, 5.0)]
     assert availability(missed, successes(4.0), TIMEOUT_S) is None
 
 

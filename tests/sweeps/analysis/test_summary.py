@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from chaos import parse_chaos
+from chaos.events import FaultEvent
 from orchestration.sim_cluster.settings import SimSettings
+from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.units import WRITTEN
 from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.summary import summarise
@@ -23,8 +25,8 @@ from tests.sweeps.analysis.test_latency import MS, S, operations
 CRASH = parse_chaos({"crash": "leader"})
 
 
-def events(*rows: tuple[float, str, str, int]) -> list[dict[str, Any]]:
-    return [{"time_ns": int(at * S), "node": node, "kind": kind, "term": term} for at, node, kind, term in rows]
+def events(*rows: tuple[float, str, str, int]) -> list[TraceRecord]:
+    return [TraceRecord(node, None, int(at * S), kind, term) for at, node, kind, term in rows]
 
 
 def puts(count: int = 100, outcome: int = OK, **extra: Any) -> Operations:
@@ -95,8 +97,8 @@ def test_what_was_dropped_is_in_the_percentiles_of_its_kind() -> None:
 
 
 def test_failovers_are_told_by_median_p90_and_maximum() -> None:
-    def crash(at: float, node: str) -> dict[str, Any]:
-        return {"time_ns": int(at * S), "kind": "crash", "action": "inject", "nodes": [node]}
+    def crash(at: float, node: str) -> FaultEvent:
+        return FaultEvent.read({"time_ns": int(at * S), "kind": "crash", "action": "inject", "nodes": [node]})
 
     seen = [
         *events((0.0, "n1", "became_leader", 1), (1.3, "n2", "became_leader", 2), (2.5, "n3", "became_leader", 3)),
@@ -232,7 +234,7 @@ def test_writes_that_take_long_under_a_fault_alone_are_not_flagged() -> None:
 
 
 def test_a_node_that_chaos_paused_is_no_stalled_machine() -> None:
-    paused = {"time_ns": 1, "kind": "pause", "action": "inject", "nodes": ["n1"]}
+    paused = FaultEvent.read({"time_ns": 1, "kind": "pause", "action": "inject", "nodes": ["n1"]})
     late = NodeFigures(loop_lag_us=[3_000_000])
     found = evidence(puts(), Parameters(chaos=CRASH), nodes={"n1": late}, events=[paused])
     assert summarise(found)["flags"] == []
@@ -245,8 +247,9 @@ def test_operations_that_do_not_succeed_without_chaos_are_flagged() -> None:
     assert summarise(evidence(ops, Parameters(chaos=CRASH)))["flags"] == []
 
 
-def injection(**more: Any) -> dict[str, Any]:
-    return {"time_ns": 1, "kind": "isolate", "action": "inject", "nodes": ["n1"], "detail": "n1", **more}
+def injection(**more: Any) -> FaultEvent:
+    line = {"time_ns": 1, "kind": "isolate", "action": "inject", "nodes": ["n1"], "detail": "n1", **more}
+    return FaultEvent.read(line)
 
 
 def test_faults_that_never_struck_are_flagged_and_left_to_the_verdict() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from chaos.checks.finding import Finding
 from chaos.checks.verdict import as_json
+from sweeps.analysis.events import faults_of
 from sweeps.judge.expectations import exit_code, pending, unjudged, with_verdict
 from sweeps.show.formats import verdict
 from sweeps.store.reader import read_run
@@ -206,9 +207,9 @@ def test_what_a_check_needs_is_kept(tmp_path: Path) -> None:
     [cell] = read_run(path).cells
     inspection = cell.inspection()
     assert inspection["aims"] == {"0": "leader"}
-    [strike] = [event for event in cell.events() if event.get("action") == "inject"]
+    [strike] = [event for event in faults_of(cell.events()) if event.action == "inject"]
     noted = [each for each in inspection["statuses"] if each["node"] == "n1" and each["leads"]][-1]
-    assert strike["time_ns"] <= noted["time_ns"] <= strike["done_ns"]
+    assert strike.time_ns <= noted["time_ns"] <= strike.done_ns
     assert noted["touched"] == {"cut": 0, "dropped": 5, "delayed": 0, "duplicated": 0}, "noted before it was killed"
     assert (noted["leads"], noted["term"], noted["commit_index"], noted["peers"]) == (True, 1, 7, {})
     assert inspection["clocks"]["n3"] == {"offset_ns": 0, "error_ns": 0}

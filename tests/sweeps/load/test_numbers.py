@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from sweeps import cli
+from sweeps.analysis.events import faults_of
 from sweeps.api import CellResult, Run, Sweep
 from sweeps.spec.metrics import PERCENTILES
 from sweeps.spec.source import read_source
@@ -120,12 +121,12 @@ def test_slow_restarts_postpone_faults_and_what_did_not_fit_is_counted(run: Run)
     injected, asked = cell.result["faults"], cell.result["faults_asked"]
     assert asked == 10
     assert 4 <= injected <= 6
-    events = [event for event in cell.stored.events() if event.get("kind") == "crash"]
+    events = [event for event in faults_of(cell.stored.events()) if event.kind == "crash"]
     down = 0
     for event in events:
-        down += {"inject": 1, "heal": -1}.get(event["action"], 0)
+        down += {"inject": 1, "heal": -1}.get(event.action, 0)
         assert down <= 1, "the leader was to be crashed again after it was back"
-    assert sum(event["action"] == "skip" for event in events) == asked - injected
+    assert sum(event.action == "skip" for event in events) == asked - injected
     assert cell.verdict == "unknown"
     assert cell.result["verdict"]["reason"].startswith(
         f"coverage: {injected} of {asked} crash faults were put in force; "

@@ -450,7 +450,7 @@ def test_of_the_commits_in_a_trace_the_first_of_each_term_and_life_stays() -> No
     ]
     foreign = ['{"time_ns": 7, "ki', "7", '{"time_ns": 7, "term": 1}', '{"time_ns": "7", "term": 1, "kind": "x"}', "{}"]
     events = read_trace([*foreign, *lines], "n4", offset_ns=100)
-    assert [(event["time_ns"], event["kind"]) for event in events] == [
+    assert [(event.time_ns, event.kind) for event in events] == [
         (-99, "started"), (-98, "commit"), (-96, "commit"), (-95, "started"), (-94, "commit"),
     ]  # fmt: skip
-    assert {event["node"] for event in events} == {"n4"}
+    assert {event.node for event in events} == {"n4"}

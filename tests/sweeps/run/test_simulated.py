@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from chaos.events import FaultEvent
 from chaos.history import History, Operation
 from orchestration.sim_cluster import SimCluster
 from orchestration.sim_cluster.settings import SimSettings
@@ -38,6 +39,7 @@ from sweeps.run.simulated import in_virtual_time, scale
 from sweeps.spec.estimate import MOST_SIMULATED
 from sweeps.spec.parameters import CheckSettings, LoadSettings, Parameters, PhaseSettings
 from sweeps.spec.source import read_source
+from sweeps.store.events import write_events
 from sweeps.store.lock import RunLock
 from sweeps.store.reader import StoredCell, StoredRun, read_run
 from sweeps.store.results_csv import write_rows
@@ -372,11 +374,12 @@ def test_what_the_simulation_found_broken_is_a_violation(cell: StoredCell) -> No
 def test_a_cluster_without_a_leader_afterwards_is_not_alive(cell: StoredCell) -> None:
     settled = cell.inspection()["settled"]
     far = settled["end_ns"] + 100 * 10**9
-    events = cell.events()
-    for event in events:
-        if event.get("action") == "heal":
-            event["done_ns"] = settled["end_ns"] + 1
-    (cell.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    later = {"done_ns": settled["end_ns"] + 1}
+    events = [
+        event.model_copy(update=later) if isinstance(event, FaultEvent) and event.action == "heal" else event
+        for event in cell.events()
+    ]
+    (cell.path / "events.jsonl").write_text(write_events(events))
     spoil(cell, settled={**settled, "leader_ns": None, "end_ns": far})
     assert found(cell)["liveness"] == "violated"
     # A node that took long to start is waited for.
@@ -390,8 +393,8 @@ def test_a_cluster_without_a_leader_afterwards_is_not_alive(cell: StoredCell) ->
 
 def test_a_fault_that_did_nothing_proves_nothing(cell: StoredCell) -> None:
     """Nor does one of which nothing is known: then a node had more lives than it should have had."""
-    events = [event for event in cell.events() if "action" not in event]
-    (cell.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    events = [event for event in cell.events() if not isinstance(event, FaultEvent)]
+    (cell.path / "events.jsonl").write_text(write_events(events))
     assert found(cell) == {**GOOD, "invariants": "unknown", "coverage": "unknown", "": "unknown"}
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.errors import ConfigError
 from sweeps import cli
 from sweeps.analysis.cell_data import CellData
+from sweeps.analysis.events import PhaseEvent
 from sweeps.analysis.summary import summarise
 from sweeps.judge.expectations import pending
 from sweeps.spec.grid import Cell, make_cells
@@ -36,7 +38,7 @@ def cells(text: str = "axes: {cluster.nodes: [3, 5]}\norder: sequential") -> lis
 def write(writer: RunWriter, cell: Cell, status: str = "ok", reason: str | None = None) -> Path:
     ops = puts(100)
     found = {"cell": cell.id, "status": status, "reason": reason, **summarise(CellData(cell.parameters, ops, ()))}
-    late_first = [{"time_ns": 9, "kind": "commit"}, {"time_ns": 3, "kind": "phase"}]
+    late_first = [TraceRecord("n1", 1, 9, "commit", 1), PhaseEvent(3, "boot")]
     found["verdict"] = pending("not checked yet")
     files = CellFiles(ops, late_first, {"faults": []}, {"n1": "line\n"}, {"n1": ["{}", "tor"]}, {"settled": None})
     return writer.write_cell(cell, found, files)
