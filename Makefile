@@ -28,7 +28,7 @@ nightly: install-dev ## What takes longer: 10 000 simulated clusters, hosts lost
 	$(BIN)/sweep simulate --seeds 10000 --seed $$(date +%Y%m%d)0000 --plain
 	$(BIN)/python -m tests.mutants --first 1000
 	NIGHTLY=1 $(BIN)/pytest -m testbed tests/testbed/test_bars.py
-	for preset in scenarios survival bad-parameters chaos; do $(BIN)/sweep run $$preset --plain || exit; done
+	for preset in scenarios disks survival bad-parameters chaos; do $(BIN)/sweep run $$preset --plain || exit; done
 
 bench: install-dev ## Operations per second beside an echo; recovery; footprint; simulation; checker. Nothing else should run
 	$(BIN)/python -m tests.bench

@@ -19,31 +19,31 @@ class SimSettings(Section):
     delay: DurationRange = Range(0.0002, 0.002)
     """How long a message travels; a range reorders messages."""
     tail: Probability = 0.0
-    """Probability that a message takes much longer,"""
+    """Probability that a message takes longer by `tail_delay`."""
     tail_delay: DurationRange = Range(0.020, 0.200)
-    """by this much more."""
+    """Additional delay of a message in the tail."""
     loss: Probability = 0.0
     """Probability that a message is lost."""
     duplicate: Probability = 0.0
     """Probability that a message arrives twice."""
     replay: Probability = 0.0
-    """Probability that a copy of a message arrives again much later,"""
+    """Probability that a copy of a message arrives again after `replay_after`."""
     replay_after: DurationRange = Range(0.100, 3.0)
-    """after this time, perhaps in a later life of the node that it is for."""
+    """When the copy arrives, perhaps in a later incarnation of its receiver."""
     fsync: DurationRange = Range(0.0005, 0.003)
     """How long it takes to make something durable."""
     fsync_tail: Probability = 0.0
-    """Probability that it takes much longer,"""
+    """Probability that an fsync takes longer by `fsync_tail_latency`."""
     fsync_tail_latency: DurationRange = Range(0.020, 0.300)
-    """by this much more."""
+    """Additional time of an fsync in the tail."""
     wire: bool = False
     """Messages between nodes pass through the bytes in which they travel; it costs time."""
     clock_rate: tuple[Rate, Rate] = (1.0, 1.0)
-    """Between these each node's clock has its speed; 1.1 is 10 % too fast."""
+    """Range of the speeds of the nodes' clocks; 1.1 is 10 % too fast."""
     stalls_per_s: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    """How often the event loop of a node stands still, on average,"""
+    """How often the event loop of a node stalls, on average."""
     stall: DurationRange = Range(0.010, 0.200)
-    """for this long."""
+    """How long a stall lasts."""
     reading: DurationRange = Range(0.0002, 0.002)
     """From the end of a stall or a pause, when timers are due at once, until the messages that came meanwhile have come
     out of the kernel."""

@@ -8,8 +8,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, anchors, name, prose
+from tests.docs.pages import PAGES, ROOT, anchors, blocks, name, prose
 
+ROOMS = ("raft_actor_node", "orchestration", "chaos", "sweeps", "proto", "tests", "docs")
+FILES = [file.as_posix() for room in ROOMS for file in (ROOT / room).rglob("*.*")] + [f"{ROOT}/CHANGELOG.md"]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -30,6 +32,14 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
         if not found.exists() or (anchor and found.suffix == ".md" and anchor not in anchors(found)):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_are_named_in_code_exist(page: Path) -> None:
+    """`sweeps/cli.py`, or, where the room is clear, `cli.py` or `runtime/wal.py`."""
+    named = re.findall(r"`([\w-]+(?:/[\w-]+)*\.(?:py|proto|yaml|md|diff))`", page.read_text(encoding="utf-8"))
+    own = {block.notes.get("file") for block in blocks(page)} | {"spec.yaml"}
+    assert [path for path in named if path not in own and not any(file.endswith(f"/{path}") for file in FILES)] == []
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
