@@ -90,6 +90,19 @@ def test_every_room_is_a_package_that_says_what_is_in_it() -> None:
     assert [room.relative_to(ROOT).as_posix() for room in silent if room.name != "pb"] == []
 
 
+def test_attributes_stand_at_the_top_of_their_class() -> None:
+    late = []
+    for path in modules():
+        if "/pb/" in path.as_posix():
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            body = node.body if isinstance(node, ast.ClassDef) else []
+            methods = [each.lineno for each in body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+            attributes = [each.lineno for each in body if isinstance(each, ast.Assign | ast.AnnAssign)]
+            late += [f"{path.relative_to(ROOT)}:{line}" for line in attributes if methods and line > methods[0]]
+    assert late == []
+
+
 def doc_of(path: Path) -> str | None:
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 

@@ -51,7 +51,7 @@ class Settled:
 
 
 @dataclass(frozen=True)
-class NodeExit:
+class UnexpectedExit:
     """A node process that ended although neither the sweep nor a fault asked for it."""
 
     code: int | None
@@ -212,7 +212,7 @@ class StoredEvidence(Protocol):
         """How the cell ended; None when it ended before the nodes could be asked."""
 
     @property
-    def exits(self) -> Sequence[NodeExit]: ...
+    def exits(self) -> Sequence[UnexpectedExit]: ...
 
     @property
     def fault_exits(self) -> Sequence[FaultExit]: ...

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 from typing import Literal, TypeVar
 
-from chaos.links import Link, compose, cut, separated
+from chaos.shapes import Link, compose, cut, separated
 from orchestration.errors import NodeFailed
 from orchestration.sim_cluster import SimCluster, SimDisk, Violation
 from raft_actor_node.core import RaftNode, Role

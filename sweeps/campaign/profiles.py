@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from chaos.links import SHAPES, Between, Direction, touching
+from chaos.shapes import SHAPES, Between, Direction, touching
 from raft_actor_node.core.quorum import largest_minority, quorum_size
 from raft_actor_node.links import ANY_NODE, CLIENTS, LinkRule
 from raft_actor_node.units import Range

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from chaos.checks.evidence import AppliedState, FaultExit, Load, Missing, NodeExit, Outage, Settled
+from chaos.checks.evidence import AppliedState, FaultExit, Load, Missing, Outage, Settled, UnexpectedExit
 from chaos.events import NEVER_NS, FaultEvent
 from chaos.history import History
 from chaos.linearizability import Violation
@@ -246,8 +246,8 @@ class CellEvidence:
         return Settled(told["begin_ns"], told["end_ns"], told["leader_ns"], states)
 
     @property
-    def exits(self) -> Sequence[NodeExit]:
-        return [NodeExit(end["exit_code"], end["text"]) for end in self._inspection.get("exits", ())]
+    def exits(self) -> Sequence[UnexpectedExit]:
+        return [UnexpectedExit(end["exit_code"], end["text"]) for end in self._inspection.get("exits", ())]
 
     @property
     def fault_exits(self) -> Sequence[FaultExit]:

@@ -15,7 +15,7 @@ from chaos.checks.evidence import Load
 from chaos.faults import FAULTS, Effect, Fault, Proof, fault_kind, grammar
 from chaos.faults.base import Moment, Nodes
 from chaos.faults.process import ProcessFault
-from chaos.links import cut, touching
+from chaos.shapes import cut, touching
 from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.links import LinkRule
 from raft_actor_node.node_faults import DiskFault, NodeFaults
