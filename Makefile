@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test testbed testbed-sweep simulate mutants nightly bench lint proto wheel install install-dev clean
+.PHONY: sweep test testbed testbed-sweep simulate mutants nightly bench lint proto reference pictures wheel install install-dev clean
 
 sweep: install ## Real Raft clusters of 3, 5 and 7 nodes, with a live table
 	$(BIN)/sweep run quick
@@ -16,7 +16,7 @@ testbed: install-dev ## Tests of several hosts, on network namespaces of this ma
 PRESET ?= scalability
 HOSTS ?= 4
 testbed-sweep: install ## A sweep over such hosts: make testbed-sweep PRESET=scalability HOSTS=4 ARGS="-o repeats=3"
-	$(BIN)/python -m tests.testbed --hosts $(HOSTS) sweep $(PRESET) $(ARGS)
+	$(BIN)/python -m orchestration.testbed --hosts $(HOSTS) sweep $(PRESET) $(ARGS)
 
 simulate: install ## 1000 simulated clusters under faults, every one of them checked; 3 minutes
 	$(BIN)/sweep simulate --seeds 1000
@@ -37,9 +37,16 @@ lint: install-dev ## Style and types; that generated code is fresh is a test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/orchestration/test_face.py
 
 proto: install-dev ## Generate raft_actor_node/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iraft_actor_node/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/*.proto
+
+reference: install ## Generate docs/reference from the code; that it is fresh is a test
+	$(BIN)/python -m docs.generate.reference
+
+pictures: install ## Draw docs/pictures from a real run; 2 minutes
+	$(BIN)/python -m docs.generate.pictures
 
 wheel: install ## dist/: this project as a wheel, and the versions to install with it, for other machines
 	rm -rf build dist

@@ -8,7 +8,7 @@
 A cluster is known here only as a Target (chaos/target.py).
 """
 
-from chaos.events import FaultEvent, fault_windows, ran
+from chaos.events import FaultEvent, exit_cause, fault_windows, ran
 from chaos.monkey import Clock, MonotonicClock, NotHealed, Timeouts, run
 from chaos.schedule import Schedule, plan
 from chaos.spec import BadChaos, ChaosSpec, label, parse_chaos
@@ -25,6 +25,7 @@ __all__ = [
     "Schedule",
     "Target",
     "Timeouts",
+    "exit_cause",
     "fault_windows",
     "label",
     "parse_chaos",

@@ -21,7 +21,7 @@ class FaultEvent(Section):
     done_ns: int
     """When the last node had it."""
     kind: str
-    """Kind of the fault; `links` for the final healing of all links."""
+    """Kind of the fault; `links` for the final healing of all tables (links, and what is inside nodes)."""
     action: Literal["inject", "advance", "heal", "skip"]
     nodes: tuple[str, ...]
     """The nodes it is about."""
@@ -90,3 +90,20 @@ def fault_windows(events: Iterable[FaultEvent]) -> list[tuple[int, int]]:
         else:
             windows.append((start_ns, end_ns))
     return windows
+
+
+def exit_cause(events: Iterable[FaultEvent], node_id: str, exit_code: int | None, time_ns: int) -> FaultEvent | None:
+    """Return the injection of the fault that explains why a node ended by itself; None: no fault explains it.
+
+    A fault explains that one of its nodes ends with `Fault.exit_code`, from its injection until it is healed. Such an
+    exit also proves that it struck: what the node had counted is gone with its process.
+    """
+    causes: dict[int | None, FaultEvent] = {}
+    for event in events:
+        if event.action == "inject" and event.took_effect is not False and event.fault is not None:
+            explains = exit_code is not None and event.fault.exit_code == exit_code
+            if explains and node_id in event.nodes and event.time_ns <= time_ns:
+                causes[event.index] = event
+        elif event.action == "heal" and not event.error and event.done_ns < time_ns:
+            causes.pop(event.index, None)
+    return next(iter(causes.values()), None)

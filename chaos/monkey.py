@@ -116,10 +116,9 @@ class _Active:
     fault: Fault
     nodes: tuple[str, ...]
     """Its nodes, without those that another fault held when it struck, and those that were brought back."""
+    effect: Effect
     heal_at_s: float
     ending: bool = False
-    preparing: bool = False
-    """In its first stage: see `Fault.prepares_s`."""
 
 
 @dataclass
@@ -179,8 +178,8 @@ class _Monkey:
                 active = self.active[index]
                 if active.heal_at_s < self.schedule.duration_s:
                     heapq.heappush(agenda, (active.heal_at_s, _HEAL, index))
-                if active.preparing:
-                    heapq.heappush(agenda, (self._elapsed_s() + active.fault.prepares_s, _ADVANCE, index))
+                if prepares_s := active.fault.prepares_s:
+                    heapq.heappush(agenda, (self._elapsed_s() + prepares_s, _ADVANCE, index))
         if self.active:
             await self._sleep_until(self.schedule.duration_s)
 
@@ -192,18 +191,16 @@ class _Monkey:
     def _elapsed_s(self) -> float:
         return (self.clock.now_ns() - self.start_ns) / 1e9
 
-    def _effect(self, active: _Active) -> Effect:
-        return active.fault.effect(self.nodes, preparing=active.preparing)
-
     def _held(self, but: _Active | None = None) -> set[str]:
         """Return the nodes whose processes are, or may be, down or stopped because of a fault (`but` this one)."""
-        faults = [active for active in self.active.values() if active is not but and self._effect(active).undo]
+        faults = [active for active in self.active.values() if active is not but and active.effect.undo]
         return {node for active in faults for node in active.nodes}
 
     def _holders(self, nodes: Sequence[str]) -> str:
         """Return in words which faults hold these nodes."""
-        faults = [active.fault for active in self.active.values() if set(active.nodes).intersection(nodes)]
-        others = dict.fromkeys(fault.kind for fault in faults if not fault.silences and fault.effect(self.nodes).undo)
+        holding = [active for active in self.active.values() if active.effect.undo]
+        faults = [active.fault for active in holding if set(active.nodes).intersection(nodes)]
+        others = dict.fromkeys(fault.kind for fault in faults if not fault.silences)
         return f"down because of {' and '.join(others)}, or about to be" if others else "crashed or paused already"
 
     def _lasts_s(self, index: int) -> float:
@@ -246,7 +243,8 @@ class _Monkey:
                 return self._skip(index, fault, self._holders(fault.ids))
             fault = fault.placed(nodes)
         # In force from here on: a call that fails or is cancelled may still have had its effect.
-        active = self.active[index] = _Active(fault, nodes, end_s, preparing=fault.prepares_s > 0)
+        effect = fault.effect(self.nodes, preparing=fault.prepares_s > 0)
+        active = self.active[index] = _Active(fault, nodes, effect, end_s)
         begin_ns = self.clock.now_ns()
         outcome = _Outcome(begin_ns, begin_ns, error="cancelled before it was answered", took_effect=None)
         try:
@@ -261,7 +259,7 @@ class _Monkey:
         active = self.active.get(index)
         if active is None or self._elapsed_s() >= active.heal_at_s:
             return
-        active.preparing = False
+        active.effect = active.fault.effect(self.nodes)
         self._record(index, "advance", active.fault, at_s, _together(await self._set_tables(active)))
 
     def _skip(self, index: int, fault: Fault, reason: str) -> Literal[False]:
@@ -294,17 +292,17 @@ class _Monkey:
 
     async def _put_in_force(self, active: _Active) -> _Outcome:
         outcomes = await self._set_tables(active)
-        if (strike := self._effect(active).strike) is not None:
+        if (strike := active.effect.strike) is not None:
             act = {"crash": self.target.crash, "pause": self.target.pause}[strike]
             outcomes.append(await self._call(lambda: act(*active.nodes), self.timeouts.call_s))
         return _together(outcomes)
 
     async def _set_tables(self, active: _Active) -> list[_Outcome]:
         """Put the tables in force in which a fault has, or had, a part."""
-        return [await self._set_table(table, active) for table in self._effect(active).tables]
+        return [await self._set_table(table, active) for table in active.effect.tables]
 
     async def _set_table(self, table: Table, changed: _Active | None = None) -> _Outcome:
-        effects = [self._effect(active) for active in self.active.values() if not active.ending]
+        effects = [active.effect for active in self.active.values() if not active.ending]
         rules = compose(effect.links for effect in effects if effect.links is not None)
         inside = compose_inside(effect.inside for effect in effects if effect.inside is not None)
         call: dict[Table, Callable[[], Awaitable[Applied | None]]] = {
@@ -350,7 +348,7 @@ class _Monkey:
         active = self.active[index]
         active.ending = True
         outcomes, nodes = await self._set_tables(active), set(active.nodes)
-        if undo := self._effect(active).undo:
+        if undo := active.effect.undo:
             back = await self._bring_back(active, undo)
             for table, stale in list(self.stale.items()):
                 if stale & nodes:
@@ -397,10 +395,10 @@ class _Monkey:
 
         async def bring_back(index: int) -> None:
             active = self.active[index]
-            halves = [tables] if tables and self._effect(active).tables else []
+            halves = [tables] if tables and active.effect.tables else []
             self._healed(index, _together([*halves, await self._bring_back(active, undo)]))
 
-        held = [index for index, active in self.active.items() if self._effect(active).undo == undo and active.nodes]
+        held = [index for index, active in self.active.items() if active.effect.undo == undo and active.nodes]
         await asyncio.gather(*map(bring_back, held))
 
     async def _heal_tables(self) -> _Outcome | None:
@@ -408,9 +406,9 @@ class _Monkey:
         if not self.stale:
             return None
         outcome = await self._call_tables(tuple(self.stale), self.target.heal)
-        parts = {index: active for index, active in self.active.items() if self._effect(active).tables}
+        parts = {index: active for index, active in self.active.items() if active.effect.tables}
         for index, active in parts.items():
-            if not (self._effect(active).undo and active.nodes):
+            if not (active.effect.undo and active.nodes):
                 self._healed(index, outcome)
         if not parts:
             self._record(None, "heal", None, self.schedule.duration_s, outcome)

@@ -11,13 +11,14 @@ Times are nanoseconds. They are of the driver's clock (`Backend.clock`) unless i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from orchestration.address_book import AddressBook
 from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFiles
 from raft_actor_node.links import LinkRule
+from raft_actor_node.node_faults import NodeFaults
 
 if TYPE_CHECKING:
     from raft_actor_node.client_engine import ClientEngine  # brings gRPC with it
@@ -81,8 +82,8 @@ class PeerStatus(Protocol):
     def next_index(self) -> int: ...
 
 
-class MessageCounts(Protocol):
-    """How many messages link faults touched, since the process started."""
+class FaultCounts(Protocol):
+    """How many messages, fsyncs and calls to the disk faults touched, since the process started."""
 
     @property
     def messages_cut(self) -> int: ...
@@ -92,6 +93,12 @@ class MessageCounts(Protocol):
     def messages_delayed(self) -> int: ...
     @property
     def messages_duplicated(self) -> int: ...
+    @property
+    def fsyncs_delayed(self) -> int: ...
+    @property
+    def fsyncs_stalled(self) -> int: ...
+    @property
+    def disk_errors(self) -> int: ...
 
 
 class NodeStatus(Protocol):
@@ -126,7 +133,7 @@ class NodeStatus(Protocol):
     @property
     def peers(self) -> Sequence[PeerStatus]: ...
     @property
-    def counters(self) -> MessageCounts: ...
+    def counters(self) -> FaultCounts: ...
     @property
     def cpu_s(self) -> float: ...
     @property
@@ -185,8 +192,16 @@ class Cluster(Protocol):
     @property
     def bring_up_times(self) -> BringUp: ...
     @property
+    def exits(self) -> Sequence[NodeExit]:
+        """Every end of a node so far, in order."""
+
+    @property
     def unexpected_exits(self) -> Sequence[NodeExit]:
         """The ends of nodes that nothing here asked for."""
+
+    @property
+    def violations(self) -> Sequence[object]:
+        """Broken rules that the kind of cluster itself found, step by step; only a simulation looks."""
 
     def worker(self, node_id: str) -> Worker:
         """The process beside a node: its host, and how that host's clock relates to the driver's."""
@@ -220,8 +235,12 @@ class Cluster(Protocol):
     async def set_links(self, rules: Sequence[LinkRule]) -> Applied:
         """Put this whole table of link faults in force on every live node; a node that is down starts with it."""
 
+    async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied:
+        """Put this whole table of faults inside nodes in force on every live node; a node that is down starts with it.
+        A node that the table does not name has none."""
+
     async def heal(self) -> Applied:
-        """Remove every link fault."""
+        """Remove every link fault and every fault inside a node."""
 
     # ended
 
@@ -247,6 +266,14 @@ class Backend(Protocol):
     @property
     def description(self) -> str:
         """What this is, in one line."""
+
+    @property
+    def private(self) -> bool:
+        """Whether it is there for this program alone, on this host."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What the result of a cell says of the world in which it ran; JSON types only."""
 
     @property
     def clock(self) -> Now: ...

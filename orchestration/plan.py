@@ -97,14 +97,18 @@ class Applied(NamedTuple):
     """Nodes that should have it and do not."""
 
 
+Cause = Literal["crash", "stop", "fault", "exit", "infrastructure"]
+"""Of the end of a node; see NodeExit."""
+
+
 class NodeExit(NamedTuple):
     """The end of one life of a node."""
 
     node_id: str
-    cause: Literal["crash", "stop", "exit", "infrastructure"]
-    """`crash` and `stop` were asked for; `exit`: the process ended by itself, as always with an exit code
-    above 0, whatever was asked; `infrastructure`: its actor or host did, which is neither the node's fault
-    nor chaos."""
+    cause: Cause
+    """`crash` and `stop` were asked for. `fault`: a fault inside the node ended it, such as a disk error. `exit`:
+    the process ended by itself; an exit code above 0 always counts as that. `infrastructure`: its actor or its host
+    ended, and neither the node nor chaos caused it."""
     exit_code: int | None
     """As `subprocess` gives it; None when nobody is left to tell."""
     log_tail: str

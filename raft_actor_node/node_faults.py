@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from raft_actor_node.errors import DiskError
 from raft_actor_node.links import Milliseconds
 
 
@@ -34,3 +35,8 @@ class NodeFaults(BaseModel):
 
     disk: DiskFault | None = None
     """The fault of its disk."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of a node that these faults may end, or that is stopped under them; None: they end none."""
+        return DiskError.exit_code if self.disk is not None and (self.disk.error or self.disk.stall) else None

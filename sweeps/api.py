@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from orchestration import ClusterPlan
+from orchestration.targets import ClusterKind, Place
 from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.signals import on_ending_signal
 from sweeps.judge.exit_codes import EXIT_INTERRUPTED, ends_with
@@ -36,20 +37,13 @@ from sweeps.store.reader import StoredCell, check_resumable, read_run, resume_co
 from sweeps.store.writer import RunWriter
 
 if TYPE_CHECKING:
-    from sweeps.run.cell import Backend
+    from orchestration.face import Backend
     from sweeps.run.runner import Life
     from sweeps.run.view import View
 
-    class ExaminedBackend(Backend, Examined, Protocol):
-        """What brings up clusters, on hosts that can be asked."""
 
-        @property
-        def private(self) -> bool:
-            """Whether it is there for this program alone, on this host."""
-
-
-Connect = Callable[[], AbstractAsyncContextManager["ExaminedBackend"]]
-"""Connects to whatever brings up clusters."""
+Connect = Callable[[], AbstractAsyncContextManager["Backend"]]
+"""Opens what brings up clusters."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +90,14 @@ class Sweep:
         return cls(spec, make_cells(spec, source), refused)
 
     @property
+    def kind(self) -> ClusterKind:
+        """The kind of its clusters, the same for all cells."""
+        return self.cells[0].parameters.kind
+
+    @property
     def simulated(self) -> bool:
         """Whether its cells run in virtual time; none or all of them do."""
-        return self.cells[0].parameters.target == "sim"
+        return self.kind.can.virtual_time
 
     def run(self, out: str | Path = "results", *, address: str | None = None, connect: Connect | None = None) -> Run:
         """Run it, in silence. `address`: of the Ray cluster.
@@ -118,7 +117,7 @@ class Sweep:
         console = Console(quiet=True)
         code, path = asyncio.run(
             self.execute(
-                Path(out), ["sweeps.Sweep.run"], connect or ray(address), functools.partial(PlainView, console)
+                Path(out), ["sweeps.Sweep.run"], connect or Place(address), functools.partial(PlainView, console)
             )
         )
         return Run.read(path, code)
@@ -127,7 +126,7 @@ class Sweep:
         self,
         out: Path,
         command_line: Sequence[str],
-        connect: Connect,
+        connect: Connect | Place,
         view: Callable[[Progress], View],
         announce: Callable[[str], None] = lambda text: None,
     ) -> tuple[int, Path]:
@@ -148,7 +147,7 @@ class Sweep:
         cls,
         path: Path,
         command_line: Sequence[str],
-        connect: Connect,
+        connect: Connect | Place,
         view: Callable[[Progress], View],
         announce: Callable[[str], None] = lambda text: None,
     ) -> tuple[int, Path]:
@@ -169,7 +168,7 @@ class Sweep:
         self,
         writer: RunWriter,
         done: Sequence[StoredCell],
-        connect: Connect,
+        connect: Connect | Place,
         view: Callable[[Progress], View],
         announce: Callable[[str], None],
     ) -> tuple[int, Path]:
@@ -215,26 +214,28 @@ class Sweep:
 
     async def _on_backend(
         self,
-        connect: Connect,
+        connect: Connect | Place,
         writer: RunWriter,
         progress: Progress,
         view: View,
         announce: Callable[[str], None],
         done: Sequence[Mapping[str, Any]],
     ) -> int:
-        async with connect() as backend:
+        async with self.kind.open(connect) if isinstance(connect, Place) else connect() as backend:
             announce(backend.description)
             writer.add_place({"private_ray": backend.private, "ray": backend.description})
             progress.where = f"{writer.path}   {backend.description}"
             await self._check_placement(backend, announce, self.cells[len(done) :])
-            await self._examine(backend, writer, announce)
+            if isinstance(backend, Examined):
+                await self._examine(backend, backend.private, writer, announce)
             with view:
                 # Not before it is needed: it brings gRPC with it.
                 from sweeps.run.cell import CellRun  # noqa: PLC0415
+                from sweeps.run.machine import Hosts  # noqa: PLC0415
                 from sweeps.run.runner import Runner  # noqa: PLC0415
 
                 def begin(cell: Cell, progress: Progress, run_id: str) -> Life:
-                    return CellRun(cell, backend, progress, run_id)
+                    return CellRun(cell, backend, Hosts(backend), progress, run_id)
 
                 return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells, done)
 
@@ -254,10 +255,12 @@ class Sweep:
             span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
             announce(f"placement: the nodes of a cell are on {span} of {len(backend.hosts)} hosts")
 
-    async def _examine(self, backend: ExaminedBackend, writer: RunWriter, announce: Callable[[str], None]) -> None:
+    async def _examine(
+        self, backend: Examined, private: bool, writer: RunWriter, announce: Callable[[str], None]
+    ) -> None:
         """Write down on what hosts this runs, and say what is wrong with them."""
         examination = await backend.examine(self.spec.base.storage.dir, quick=True)
-        writer.add_place({"private_ray": backend.private, "hosts": as_json(examination)})
+        writer.add_place({"private_ray": private, "hosts": as_json(examination)})
         for finding in findings(examination):
             if finding.severity == "wrong":
                 announce(str(finding))
@@ -271,21 +274,10 @@ class Sweep:
 
         if self.simulated:
             where = f"simulation, at most {MOST_SIMULATED} operations per cell"
-            writer.add_facts({"target": "sim", "most_operations": MOST_SIMULATED})
+            writer.add_facts({"target": self.kind.name, "most_operations": MOST_SIMULATED})
             progress.where = f"{writer.path}   {where}"
         with view:
             return await Runner(SimulatedCell, writer, progress, view, self.spec.thresholds).run(self.cells, done)
-
-
-def ray(address: str | None) -> Connect:
-    """Clusters on Ray, which is imported only when it is needed."""
-
-    def connect() -> AbstractAsyncContextManager[ExaminedBackend]:
-        from orchestration import RayBackend  # noqa: PLC0415
-
-        return RayBackend.connect(address)
-
-    return connect
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestration.targets import TARGETS, Place
 from raft_actor_node.descriptors import open_standard_descriptors
 from raft_actor_node.signals import raise_keyboard_interrupt
 
@@ -109,8 +110,8 @@ _out = click.option(
 _address = click.option("--address", help="Ray cluster to use; default: RAY_ADDRESS, else a private one is started.")
 _target = click.option(
     "--target",
-    type=click.Choice(["raft", "sim"]),
-    help="raft: real processes; sim: the same code in virtual time, from the seed. As -o target=...",
+    type=click.Choice(list(TARGETS)),
+    help="; ".join(f"{kind.name}: {kind.about}" for kind in TARGETS.values()) + ". As -o target=...",
 )
 _plain = click.option("--plain", is_flag=True, help="A line per cell in place of the live display.")
 
@@ -133,7 +134,7 @@ def run(
     plain: bool,
 ) -> None:
     """Run a sweep, and show what it measured and whether the system was correct meanwhile."""
-    from sweeps.api import Sweep, make_view, ray
+    from sweeps.api import Sweep, make_view
 
     sweep = Sweep.from_options(spec, (*options, *_as_options(target)), seed)
     console = _console()
@@ -141,7 +142,7 @@ def run(
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     code, path = asyncio.run(
         sweep.execute(
-            out, sys.argv, ray(address), lambda progress: make_view(console, progress, plain=plain), announce=say
+            out, sys.argv, Place(address), lambda progress: make_view(console, progress, plain=plain), announce=say
         )
     )
     _show(path, console)
@@ -157,7 +158,7 @@ def run(
 def resume(ctx: click.Context, run_name: str | None, out: Path, address: str | None, plain: bool) -> None:
     """Complete a run that was interrupted, was killed, or lost hosts: its directory, NAME, or NAME/TIME; default: the
     latest. Cells that are done are not run again."""
-    from sweeps.api import Sweep, make_view, ray
+    from sweeps.api import Sweep, make_view
     from sweeps.store.reader import find_run
 
     console = _console()
@@ -165,7 +166,7 @@ def resume(ctx: click.Context, run_name: str | None, out: Path, address: str | N
     path = find_run(out, run_name)
     code, _ = asyncio.run(
         Sweep.resume(
-            path, sys.argv, ray(address), lambda progress: make_view(console, progress, plain=plain), announce=say
+            path, sys.argv, Place(address), lambda progress: make_view(console, progress, plain=plain), announce=say
         )
     )
     _show(path, console)
@@ -346,10 +347,10 @@ def doctor(ctx: click.Context, address: str | None, storage_dir: str, plain: boo
 
     Exits with 0 when all is well or there are only notes, with 1 when something is wrong.
     """
-    from sweeps.api import ray
+    from orchestration import RayBackend
     from sweeps.show.doctor import doctor as examine
 
-    ctx.exit(examine(_console(), ray(address), storage_dir, plain=plain))
+    ctx.exit(examine(_console(), functools.partial(RayBackend.connect, address), storage_dir, plain=plain))
 
 
 @main.command()

@@ -95,6 +95,56 @@ def test_grpc_is_imported_in_its_rooms_only() -> None:
     assert offences(modules(), wrong) == []
 
 
+def test_the_testbed_is_imported_by_no_other_room() -> None:
+    """It needs root, and runs the rest of this project as programs."""
+
+    def wrong(path: str, name: str) -> bool:
+        return within(name, {"orchestration.testbed"}) and not path.startswith("orchestration/testbed/")
+
+    assert offences(modules(), wrong) == []
+
+
+def dotted(path: Path) -> str:
+    """The name under which a module is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Every product module, and those that it imports, also inside functions and under TYPE_CHECKING."""
+    known = {dotted(path) for path in modules()}
+    graph: dict[str, set[str]] = {name: set() for name in known}
+    for path in modules():
+        for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(statement, ast.Import):
+                named = [alias.name for alias in statement.names]
+            elif isinstance(statement, ast.ImportFrom):
+                inside = [f"{statement.module}.{alias.name}" for alias in statement.names]
+                named = [name if name in known else str(statement.module) for name in inside]
+            else:
+                continue
+            graph[dotted(path)].update(name for name in named if name in known and name != dotted(path))
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules each of which comes back to itself through the others (strongly connected components)."""
+    reach: dict[str, set[str]] = {}
+    for start in graph:
+        reach[start], left = set(), [start]
+        while left:
+            new = graph[left.pop()] - reach[start]
+            reach[start] |= new
+            left += new
+    groups = {
+        frozenset(other for other in reach[name] if name in reach[other]) for name in graph if name in reach[name]
+    }
+    return sorted(sorted(group) for group in groups)
+
+
+def test_modules_import_one_another_in_no_circle() -> None:
+    assert circles(import_graph()) == []
+
+
 WALL_CLOCK = re.compile(
     r"\btime\.(?:time|ctime|gmtime|strftime|localtime|asctime)\w*|from time import (?!monotonic).*"
     r"|CLOCK_REALTIME\w*|\w*datetime\w*|st_[acm]time\w*|get[acm]time|asctime"
@@ -117,7 +167,8 @@ VIRTUAL_TIME = ("orchestration/sim_cluster/", "sweeps/campaign/")
 MAY_COUNT_PAUSES = {
     "orchestration/ray_cluster/calls.py": 1,  # after its time it looks at the answer once more
     "orchestration/ray_cluster/session.py": 1,  # the kernel answers a knock, and it was not paused
-    "orchestration/ray_cluster/supervised.py": 1,  # one question of many: they are repeated as long as Patience lasts
+    "orchestration/ray_cluster/supervised.py": 2,  # questions of many: they are repeated as long as Patience lasts
+    "orchestration/testbed/hosts.py": 2,  # commands that set up a network, and were not paused
     "sweeps/store/manifest.py": 1,  # a commit that git does not tell in time is recorded as not known
 }
 """Lines with timeouts of wall time, by file."""

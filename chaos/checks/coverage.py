@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from chaos.checks.base import Check
-from chaos.checks.evidence import Load, Outage, StoredEvidence
+from chaos.checks.evidence import FaultExit, Load, Outage, StoredEvidence
 from chaos.checks.finding import Finding, with_more
 from chaos.events import FaultEvent
 from chaos.faults import Proof, fault_kind
-from chaos.statuses import Status, touched
+from chaos.statuses import Status, healing, touched
 from raft_actor_node.core.trace import TraceRecord
 
 FEWEST_OPERATIONS = 20
@@ -43,6 +44,8 @@ class Observed:
     """All nodes of the cluster."""
     statuses: Sequence[Status] = ()
     """What nodes said of themselves meanwhile: the counters of link faults are looked at here."""
+    fault_exits: Sequence[FaultExit] = ()
+    """Nodes that a fault inside them ended: what they had counted ended with them."""
     faults_planned: bool = False
     """Whether there should have been any."""
     faults_asked: Mapping[str, int] = field(default_factory=dict)
@@ -155,6 +158,8 @@ def _not_in_force(event: FaultEvent, seen: Observed) -> str:
 
 def _unproven(event: FaultEvent, proofs: Sequence[Proof], seen: Observed) -> str:
     """Why no counter shows that a fault did anything; empty when one does."""
+    if _ended_by(event, seen):
+        return ""
     told = seen.faults, seen.nodes, seen.statuses
     counts = {proof: touched(event, *told, proof.counter) for proof in proofs}
     if any(counts.values()):
@@ -163,6 +168,16 @@ def _unproven(event: FaultEvent, proofs: Sequence[Proof], seen: Observed) -> str
     if counts[proof] is None:
         return f"may have done nothing: no node told how many {proof.subject}s were {proof.touched}"
     return f"did nothing: no {proof.subject} was {proof.touched}"
+
+
+def _ended_by(event: FaultEvent, seen: Observed) -> bool:
+    """Return whether a node ended as a fault inside it makes it end, while that fault was in force."""
+    fault, healed = event.fault, healing(event, seen.faults)
+    end_ns = inf if healed is None else healed.done_ns
+    return fault is not None and any(
+        end.code == fault.exit_code and end.node_id in event.nodes and event.time_ns <= end.time_ns <= end_ns
+        for end in seen.fault_exits
+    )
 
 
 def _last_stage(event: FaultEvent, faults: Iterable[FaultEvent]) -> FaultEvent | None:
@@ -205,6 +220,7 @@ def _find(stored: StoredEvidence) -> Finding:
             aims=stored.aims,
             nodes=stored.nodes,
             statuses=stored.statuses,
+            fault_exits=stored.fault_exits,
             faults_planned=stored.faults_planned,
             faults_asked=stored.faults_asked,
             outage=stored.outage if stored.outage_expected else None,

@@ -59,6 +59,16 @@ class NodeExit:
 
 
 @dataclass(frozen=True)
+class FaultExit:
+    """A node process that ended because of a fault inside the node."""
+
+    node_id: str
+    code: int | None
+    time_ns: int
+    """On the clock of the fault events."""
+
+
+@dataclass(frozen=True)
 class Load:
     """What the clients asked for within the measurement."""
 
@@ -203,6 +213,9 @@ class StoredEvidence(Protocol):
 
     @property
     def exits(self) -> Sequence[NodeExit]: ...
+
+    @property
+    def fault_exits(self) -> Sequence[FaultExit]: ...
 
     @property
     def lost(self) -> Sequence[str]:

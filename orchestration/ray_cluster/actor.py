@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from orchestration.errors import DISK_ERRORS, InfrastructureError, NodeFailed, OtherCode, remedy
@@ -156,19 +157,28 @@ class NodeSupervisor:
             self._scratch / f"{spec.node_id}.{suffix}" for suffix in ("json", "log", "trace.jsonl")
         )
 
-    async def start(self, links: Sequence[Mapping[str, Any]], *, bootstrap: bool, seed: int | None = None) -> Started:
+    async def start(
+        self,
+        links: Sequence[Mapping[str, Any]],
+        node_faults: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        bootstrap: bool,
+        seed: int | None = None,
+    ) -> Started:
         """Start the process, in the place of one that runs, and wait until it is ready. Raises NodeFailed.
 
-        `links` is the table of link faults, in force before the node opens its port; `bootstrap` allows an
-        empty directory; `seed` is that of this life's timeouts. Raises OtherCode when it is not the driver's code, and
-        InfrastructureError when this host's disk does not take its files.
+        `links` is the table of link faults and `node_faults` the faults inside this node, both in force before it opens
+        its port. `bootstrap` allows an empty directory; `seed` is that of this life's timeouts. Raises OtherCode if it
+        is not the driver's code, and InfrastructureError when this host's disk does not take its files.
         """
         # One at a time: the caller of an earlier start may have given it up, and asks again.
         async with self._starting:
             if self._process is not None:
                 await self._process.kill()
             spawned_ns = time.monotonic_ns()
-            process = self._process = await self._spawn(links, bootstrap, seed)
+            process = self._process = await self._spawn(
+                {"links": list(links), "node_faults": dict(node_faults)}, bootstrap, seed
+            )
             if self._closed:
                 await process.kill()
             report = await process.report(self._spec.boot_timeout_s)
@@ -177,13 +187,13 @@ class NodeSupervisor:
                 raise OtherCode.of(f"node {self._spec.node_id}", _NODE_PACKAGE, report.code, self._spec.code)
             return Started(report.address, process.pid, spawned_ns, time.monotonic_ns(), start_ticks(process.pid))
 
-    async def _spawn(self, links: Sequence[Mapping[str, Any]], bootstrap: bool, seed: int | None) -> NodeProcess:
+    async def _spawn(self, faults: Mapping[str, Any], bootstrap: bool, seed: int | None) -> NodeProcess:
         try:
             if self._held is None:
                 self._held = hold(self._scratch)
             os.close(hold(self._storage))  # made, while other cells remove what is empty
             _cut_torn_line(self._trace_file)
-            self._config_file.write_text(json.dumps(self._config(links, bootstrap, seed)), encoding="utf-8")
+            self._config_file.write_text(json.dumps(self._config(faults, bootstrap, seed)), encoding="utf-8")
             return await NodeProcess.spawn(
                 self._spec.node_id,
                 [*command_words(self._spec.command), "--config", str(self._config_file)],
@@ -266,7 +276,7 @@ class NodeSupervisor:
             raise NodeFailed(self._spec.node_id, "was never started")
         return self._process
 
-    def _config(self, links: Sequence[Mapping[str, Any]], bootstrap: bool, seed: int | None) -> dict[str, Any]:
+    def _config(self, faults: Mapping[str, Any], bootstrap: bool, seed: int | None) -> dict[str, Any]:
         config = dict(self._spec.config)
         return config | {
             "storage": {**config["storage"], "dir": str(self._storage)},
@@ -274,7 +284,7 @@ class NodeSupervisor:
             "advertise_host": self._spec.advertise_host,
             "bootstrap": bootstrap,
             "seed": seed,
-            "links": list(links),
+            **faults,
             "trace_file": str(self._trace_file),
         }
 

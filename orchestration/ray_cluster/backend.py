@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 
 import ray
 from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
@@ -29,6 +29,7 @@ class RayBackend:
     """Clusters of real processes, one after the other. Made by `connect`; satisfies face.Backend."""
 
     clock = DriverClock()
+    facts: Mapping[str, object] = MappingProxyType({})
     load_options = LoadOptions()
     """None: engine and clock of a load generator are the real ones."""
 
@@ -83,14 +84,14 @@ class RayBackend:
         return cluster
 
     async def host(
-        self, factory: Callable[..., object], *args: Any, on: Host | None = None, any_code: bool = False, **kwargs: Any
+        self, factory: Callable[..., object], *args: object, on: Host | None = None, **kwargs: object
     ) -> Worker:
         """An actor that holds `factory(*args, **kwargs)`; see Pool.host."""
-        return await self.pool.host(factory, *args, on=on, any_code=any_code, **kwargs)
+        return await self.pool.host(factory, *args, on=on, any_code=False, **kwargs)
 
     async def examine(self, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
         """Ask all hosts about themselves and one another; see doctor.examine."""
-        return await examine(self, storage_dir, quick=quick)
+        return await examine(self.pool, await self.ray_facts(), storage_dir, quick=quick)
 
     async def ray_facts(self) -> RayFacts:
         """Which Ray this is, and what hosts it has lost. Raises InfrastructureError when it does not answer."""

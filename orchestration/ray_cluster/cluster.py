@@ -21,7 +21,7 @@ from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFile
 from orchestration.ray_cluster.actor import Started
 from orchestration.ray_cluster.pool import Pool
 from orchestration.ray_cluster.session import connect
-from orchestration.ray_cluster.supervised import Shared, SupervisedNode
+from orchestration.ray_cluster.supervised import Shared, SupervisedNode, Table
 from orchestration.ray_cluster.worker import Worker
 from raft_actor_node.client import KVClient
 from raft_actor_node.client_home import Home
@@ -48,7 +48,7 @@ class RayCluster:
     def __init__(self, pool: Pool, plan: ClusterPlan, workers: Sequence[Worker]) -> None:
         self.plan = plan
         self.cluster_id = f"{plan.cluster_id}-{uuid.uuid4().hex[:8]}"
-        self.bring_up_times: BringUp
+        self.bring_up_times = BringUp(0.0, 0.0, 0.0, None)
         self.stopped = False
         self._home = Home("a RayCluster")
         by_id = dict(zip(node_names(len(workers)), workers, strict=True))
@@ -144,6 +144,11 @@ class RayCluster:
     def live(self) -> tuple[str, ...]:
         """The nodes that run and are not paused."""
         return tuple(node_id for node_id, node in self._nodes.items() if node.state == "up")
+
+    @property
+    def violations(self) -> tuple[()]:
+        """Nothing looks at each step of real processes: the judge reads their traces."""
+        return ()
 
     @property
     def unexpected_exits(self) -> tuple[NodeExit, ...]:
@@ -248,19 +253,31 @@ class RayCluster:
         A node that is down or paused gets it when it comes back. A node that does not offer Chaos is among
         those that failed.
         """
-        return await self._spread_links(rules, patient=False)
+        self._shared.links = tuple(rules)
+        return await self._spread("links", patient=False)
 
     async def heal(self) -> Applied:
-        """Remove every link fault, also from nodes that need a while to be reached again."""
-        return await self._spread_links((), patient=True)
+        """Remove every link fault and every fault inside a node, also from nodes that need a while to be reached."""
+        self._shared.links, self._shared.inside = (), {}
+        links, inside = await asyncio.gather(self._spread("links", patient=True), self._spread("inside", patient=True))
+        times = [each for each in (links, inside) if each.first_ns]
+        return Applied(
+            min((each.first_ns for each in times), default=0),
+            max((each.last_ns for each in times), default=0),
+            tuple(dict.fromkeys((*links.failed, *inside.failed))),
+        )
 
     async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied:
-        """Put this whole table of faults inside nodes in force. Raises NotImplementedError: nodes have none yet."""
-        raise NotImplementedError("faults inside nodes cannot be put in force here yet")
+        """Put this whole table of faults inside nodes in force on every node that runs.
 
-    async def _spread_links(self, rules: Sequence[LinkRule], *, patient: bool) -> Applied:
-        self._shared.links = tuple(rules)
-        answers = await self._each(self.live, lambda node: node.push_links(patient=patient))
+        A node that is down or paused gets it when it comes back. A node that does not offer Chaos is among those that
+        failed, if the table names it.
+        """
+        self._shared.inside = dict(faults)
+        return await self._spread("inside", patient=False)
+
+    async def _spread(self, table: Table, *, patient: bool) -> Applied:
+        answers = await self._each(self.live, lambda node: node.push(table, patient=patient))
         return self._with_stale(_applied(answers.values()), answers)
 
     # ------------------------------------------------------------------------------ one node

@@ -367,30 +367,26 @@ def _receive(connection: socket.socket, count: int) -> bytes:
 
 
 class Examinable(Protocol):
-    """What has hosts, on which an object can be had."""
+    """What has hosts, on which an object can be had: a Pool."""
 
     @property
     def hosts(self) -> Sequence[Host]: ...
-    async def ray_facts(self) -> RayFacts:
-        """Which Ray this is, and what hosts it has lost. Raises InfrastructureError when it does not answer."""
-
     async def host(
         self, factory: Callable[..., object], *, on: Host | None = None, any_code: bool = False
     ) -> Worker: ...
 
 
-async def examine(backend: Examinable, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
+async def examine(pool: Examinable, ray: RayFacts, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
     """Ask every host of the Ray cluster about itself, and about its way to every other.
 
-    `storage_dir` is as `storage.dir` of a spec; `quick` measures for less time. Raises InfrastructureError when
-    Ray itself does not answer.
+    `ray` becomes part of the result; `storage_dir` is as `storage.dir` of a spec; `quick` measures for less time.
+    Raises InfrastructureError when Ray itself does not answer.
     """
     depth = QUICK if quick else THOROUGH
-    facts = await backend.ray_facts()
-    visits = [_Visit(host, storage_dir, depth) for host in backend.hosts]
+    visits = [_Visit(host, storage_dir, depth) for host in pool.hosts]
     try:
         # Step by step, so that no host starts processes while others measure.
-        await asyncio.gather(*(visit.begin(backend) for visit in visits))
+        await asyncio.gather(*(visit.begin(pool) for visit in visits))
         await asyncio.gather(*(visit.ask() for visit in visits))
         reached = [visit for visit in visits if visit.error is None]
         links: list[Link] = []
@@ -403,7 +399,7 @@ async def examine(backend: Examinable, storage_dir: str = "auto", *, quick: bool
     order = {visit.host.address: i for i, visit in enumerate(visits)}
     links.sort(key=lambda link: (order[link.source], order[link.target]))
     here = await asyncio.to_thread(Code.here)
-    return Examination(facts, here, [visit.report() for visit in visits], links)
+    return Examination(ray, here, [visit.report() for visit in visits], links)
 
 
 class _Visit:
@@ -417,9 +413,9 @@ class _Visit:
         self._told: dict[str, Any] = {}
         self._door: tuple[int, bytes] = (0, b"")
 
-    async def begin(self, backend: Examinable) -> None:
+    async def begin(self, pool: Examinable) -> None:
         """Have somebody there who answers."""
-        start = backend.host(Examiner, on=self.host, any_code=True)
+        start = pool.host(Examiner, on=self.host, any_code=True)
         self._worker, self.error = await _outcome(start, _START_TIMEOUT_S, "start an actor")
 
     async def ask(self) -> None:

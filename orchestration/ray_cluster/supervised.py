@@ -23,14 +23,14 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from orchestration.address_book import AddressBook
 from orchestration.errors import InfrastructureError, NodeFailed, PlacementRefused
-from orchestration.plan import ClusterPlan, NodeExit, NodeFiles
+from orchestration.plan import Cause, ClusterPlan, NodeExit, NodeFiles
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, Started
 from orchestration.ray_cluster.owner import Leftover
 from orchestration.ray_cluster.pool import Pool
@@ -40,13 +40,14 @@ from raft_actor_node.addresses import every_interface
 from raft_actor_node.client_probe import NodeProbe, ProbeFailed
 from raft_actor_node.config import NodeConfig
 from raft_actor_node.links import LinkRule
+from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.patience import Patience
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Cause = Literal["crash", "stop", "exit", "infrastructure"]
-"""Of the end of a node; see NodeExit."""
+Table = Literal["links", "inside"]
+"""A table of faults: those of links, or those inside nodes."""
 
 _POLL_S = 0.02
 _ACTOR_MARGIN_S = 10.0
@@ -83,6 +84,8 @@ class Shared:
     """Every end of a node so far, in order."""
     links: tuple[LinkRule, ...] = ()
     """The present table of link faults."""
+    inside: Mapping[str, NodeFaults] = field(default_factory=dict)
+    """The present table of faults inside nodes."""
 
 
 class SupervisedNode:
@@ -96,8 +99,8 @@ class SupervisedNode:
         """Of its process, in its present or last life."""
         self.probe: NodeProbe | None = None
         """To ask it by gRPC, while its process runs."""
-        self.stale = False
-        """True while it could not be given the present table of link faults."""
+        self.stale: set[Table] = set()
+        """The tables of faults that it could not be given as they are now."""
         self._shared = shared
         self._started_ticks = 0
         """When its process was started, by which it is told from a later one with the same pid."""
@@ -107,6 +110,8 @@ class SupervisedNode:
         """True once no other actor could be had on its host either."""
         self._ending: Literal["crash", "stop"] | None = None
         """Why the process is about to end, if that was asked for."""
+        self._fatal: set[int] = set()
+        """Exit codes that faults inside the node explain in this life."""
         self._watcher: asyncio.Task[None] | None = None
         """Waits for the end of the life that runs."""
 
@@ -118,22 +123,24 @@ class SupervisedNode:
 
     async def boot(self, *, bootstrap: bool) -> Started:
         """Down to up: start the process, in the place of one that runs. Its address is published by the caller."""
-        links = self._shared.links
+        links, faults = self._shared.links, self._faults
         started = Started(
             *await self.worker.call(
                 "start",
                 [rule.model_dump(mode="json") for rule in links],
+                faults.model_dump(mode="json"),
                 bootstrap=bootstrap,
                 seed=self._seed(),
                 timeout_s=self._shared.plan.boot_timeout_s + _ACTOR_MARGIN_S,
             )
         )
-        self._ending, self.stale = None, False
+        self._ending, self.stale, self._fatal = None, set(), set()
+        self._expect_end(faults)
         self.state, self.pid, self._started_ticks = "up", started.pid, started.ticks
         self.probe = NodeProbe(started.address, transport=self._shared.plan.transport)
         self._watcher = asyncio.create_task(self._watch(), name=f"end of {self.node_id}")
         # Where they changed while it started: its address is not published, so nothing has leaked.
-        await self._catch_up(links)
+        await self._catch_up(links, faults)
         return started
 
     async def until_serving(self) -> None:
@@ -160,6 +167,8 @@ class SupervisedNode:
 
     async def restart(self) -> Started | None:
         """Down to up, on what its disk holds; None when it runs. A crash that was not confirmed is completed first."""
+        if self._fatal:
+            await self._decided()
         if self.state != "down":
             if self._ending != "crash":
                 return None
@@ -221,12 +230,12 @@ class SupervisedNode:
 
     # ------------------------------------------------------------------------------ told and asked
 
-    async def push_links(self, *, patient: bool = True) -> int | None:
+    async def push(self, table: Table, *, patient: bool = True) -> int | None:
         """When the present table was in force here, on the driver's clock; None when it is not. With `patient=False` a
         node that missed the last table is waited for only briefly."""
         patience_s = self._shared.plan.transport.probe_timeout
-        time_ns = await self._try_links(min(patience_s, _BRIEFLY_S) if self.stale and not patient else patience_s)
-        self.stale = time_ns is None
+        time_ns = await self._try(table, min(patience_s, _BRIEFLY_S) if self.stale and not patient else patience_s)
+        self.stale = self.stale - {table} if time_ns is not None else self.stale | {table}
         return time_ns
 
     async def tell_address(self) -> None:
@@ -269,7 +278,8 @@ class SupervisedNode:
             end = await self._end_of()
             exit_code, tail = end.exit_code, end.log_tail
             # A signal or an end in order may be what was asked for; an error that it reports is its own.
-            cause = "exit" if exit_code > 0 else self._ending or "exit"
+            own: Cause = "fault" if exit_code in self._fatal else "exit"
+            cause = own if exit_code > 0 else self._ending or "exit"
             time_ns = worker.clock.to_driver(end.time_ns)
             if cause == "exit" and exit_code in (0, -signal.SIGTERM):
                 await self._stays()
@@ -394,26 +404,56 @@ class SupervisedNode:
         await self.worker.compare_clocks()
         return NodeFiles(*await self.worker.call("collect"))
 
-    async def _catch_up(self, links: tuple[LinkRule, ...] | None = None) -> None:
-        """Bring a node that comes back, and has the table `links`, to the present one."""
+    @property
+    def _faults(self) -> NodeFaults:
+        """The faults inside this node, by the present table."""
+        return self._shared.inside.get(self.node_id, NodeFaults())
+
+    def _expect_end(self, faults: NodeFaults) -> None:
+        if faults.exit_code is not None:
+            self._fatal.add(faults.exit_code)
+
+    async def _decided(self) -> None:
+        """Wait until it is known whether a fault inside the node has ended it: its process may still be ending."""
+        async with Patience(_FAULT_TIMEOUT_S, interrupt=False) as patience:
+            while self.state == "up" and not patience.over:
+                status = await self.ask(lambda probe: probe.status())
+                if status is not None and not status.counters.disk_errors:
+                    return
+                await asyncio.sleep(_POLL_S)
+
+    async def _catch_up(self, links: tuple[LinkRule, ...] | None = None, faults: NodeFaults | None = None) -> None:
+        """Bring a node that comes back, and has these tables, to the present ones."""
         while links is not self._shared.links:
             links = self._shared.links
-            if await self.push_links() is None:
+            if await self.push("links") is None:
+                break
+        while faults != self._faults:
+            faults = self._faults
+            if await self.push("inside") is None:
                 return
 
-    async def _try_links(self, patience_s: float) -> int | None:
+    async def _send(self, table: Table, probe: NodeProbe, timeout_s: float) -> tuple[int | None, bool]:
+        """Send a table; returns when it was in force on the node's clock (None: it offers no chaos), and whether the
+        table has any fault for it."""
+        if table == "links":
+            return await probe.set_links(self._shared.links, timeout=timeout_s), bool(self._shared.links)
+        faults = self._faults
+        self._expect_end(faults)
+        return await probe.set_node_faults(faults, timeout=timeout_s), faults != NodeFaults()
+
+    async def _try(self, table: Table, patience_s: float) -> int | None:
         # Again and again: the connection may be one that broke while it was paused.
         with contextlib.suppress(TimeoutError):
             async with Patience(patience_s):
                 while self.probe is not None:
                     try:
-                        applied_ns = await self.probe.set_links(self._shared.links, timeout=patience_s)
+                        applied_ns, faulty = await self._send(table, self.probe, patience_s)
                     except ProbeFailed:
                         await asyncio.sleep(_POLL_S)
                         continue
                     if applied_ns is not None:
                         return self.worker.clock.to_driver(applied_ns)
-                    return (
-                        None if self._shared.links else time.monotonic_ns()
-                    )  # it knows no link faults: none are in force
+                    # A program without chaos: no fault is in force there.
+                    return None if faulty else time.monotonic_ns()
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestration.face import Host, LoadOptions
@@ -50,6 +50,7 @@ class SimBackend:
         self.clock = SimTime(loop)
         self.hosts = (SIMULATION,)
         self.description = "simulation, in virtual time"
+        self.private = True
         self.lost: str | None = None
         """Nothing below the nodes fails here."""
         self.load_options = LoadOptions(engine=self._engine, clock=self.clock.now_ns)
@@ -57,14 +58,20 @@ class SimBackend:
         self._settings, self._seed, self._observer, self._parts = settings, seed, observer, parts
         self._cluster: SimCluster | None = None
 
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """The digest of all that happened in the last cluster that came up; None when none did."""
+        return {"digest": self._cluster and self._cluster.digest()}
+
     async def start_cluster(self, plan: ClusterPlan) -> SimCluster:
         """Bring up a cluster. Raises ConfigError and NodeFailed."""
         if plan.command != "default":
             raise ConfigError("cluster.command: only this project's own node can be simulated")
         seed = self._seed if plan.seed is None else plan.seed
         observer = self._observer() if self._observer is not None else None
-        self._cluster = cluster = SimCluster(plan, self._settings, seed, observer, parts=self._parts)
+        cluster = SimCluster(plan, self._settings, seed, observer, parts=self._parts)
         await cluster.start()
+        self._cluster = cluster
         return cluster
 
     async def check(self, plan: ClusterPlan) -> tuple[Host, ...]:

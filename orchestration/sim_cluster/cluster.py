@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from orchestration.address_book import AddressBook
 from orchestration.errors import NodeFailed
 from orchestration.face import Host, HostClock
-from orchestration.plan import Applied, BringUp, ClusterPlan, NodeExit, NodeFiles
+from orchestration.plan import Applied, BringUp, Cause, ClusterPlan, NodeExit, NodeFiles
 from orchestration.sim_cluster.client_link import LINKS
 from orchestration.sim_cluster.loop import SimLoop
 from orchestration.sim_cluster.network import Network, NetworkCounters
@@ -282,15 +282,19 @@ class SimCluster:
         """Put this whole table of link faults in force on every node that runs; others get it when they do."""
         self._world.links = tuple(rules)
         self._world.story.tell("links", "; ".join(map(_describe_rule, rules)) or "whole")
-        return self._applied([node.take_links() for node in self.nodes.values()])
+        return self._applied([node.take_faults() for node in self.nodes.values()])
 
     async def heal(self) -> Applied:
-        """Remove every link fault."""
+        """Remove every link fault and every fault inside a node."""
+        if self._world.inside:
+            await self.set_node_faults({})
         return await self.set_links(())
 
     async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied:
-        """Put this whole table of faults inside nodes in force. Raises NotImplementedError: nodes have none yet."""
-        raise NotImplementedError("faults inside nodes cannot be put in force here yet")
+        """Put this whole table of faults inside nodes in force on every node that runs; others get it when they do."""
+        self._world.inside = dict(faults)
+        self._world.story.tell("inside", "; ".join(f"{node}: {each}" for node, each in faults.items()) or "whole")
+        return self._applied([node.take_faults() for node in self.nodes.values()])
 
     # ------------------------------------------------------------------------------ inside
 
@@ -304,7 +308,7 @@ class SimCluster:
             raise NodeFailed(node_id, str(error), code) from error
         self.addresses.set(node_id, node.address)
 
-    def _ended(self, node_id: str, cause: Literal["crash", "stop", "exit"], code: int, log_tail: str) -> None:
+    def _ended(self, node_id: str, cause: Cause, code: int, log_tail: str) -> None:
         self.exits.append(NodeExit(node_id, cause, code, log_tail, self.loop.now_ns()))
 
     def _bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

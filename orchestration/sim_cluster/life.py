@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from orchestration.sim_cluster.disk import SimDisk
+from orchestration.sim_cluster.faulty_disk import SimFaultyDisk
 from orchestration.sim_cluster.ports import ClientEnd
 from orchestration.sim_cluster.process import Process
 from orchestration.sim_cluster.sim_mail import SimMail
@@ -19,6 +20,7 @@ from raft_actor_node.config import NodeConfig
 from raft_actor_node.core import Message, Persist
 from raft_actor_node.pb import kv_pb2
 from raft_actor_node.runtime.assembly import Node
+from raft_actor_node.runtime.disk_faults import DiskFaults
 from raft_actor_node.runtime.services import Visitor
 
 
@@ -61,6 +63,8 @@ class Life:
         self.ending: asyncio.Task[None] | None = None
         """Its last work, when it ends by itself."""
         self._node_id, self._world = node_id, world
+        disk_faults = DiskFaults()
+        faulty = SimFaultyDisk(disk, disk_faults)
         self.watch = SimWatch(world, self.process, lambda: self.runtime.driver)
         self.runtime = Node(
             config,
@@ -68,11 +72,13 @@ class Life:
             tracer=partial(SimTracer, node_id, world, trace),
             mail=partial(SimMail, config, clock=self.process, world=world),
             fail=self._fail,
-            disk=disk,
+            disk=faulty,
+            disk_faults=disk_faults,
             writer=partial(
                 SimWriter,
                 process=self.process,
                 disk=disk,
+                faults=disk_faults,
                 settings=lambda: world.network.settings,
                 rng=world.stream("fsync", node_id, number),
                 synced=self._synced,

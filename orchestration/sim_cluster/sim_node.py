@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from orchestration.plan import Cause
 from orchestration.sim_cluster.disk import SimDisk
 from orchestration.sim_cluster.life import Life
 from orchestration.sim_cluster.loop import Call
@@ -14,6 +15,7 @@ from raft_actor_node.config import NodeConfig
 from raft_actor_node.core import RaftNode
 from raft_actor_node.errors import DiskError
 from raft_actor_node.kv.store import Store
+from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.runtime.assembly import exit_code
 
 STOP_GRACE_S = 1.0
@@ -35,7 +37,7 @@ class SimNode:
         self,
         world: World,
         config: NodeConfig,
-        on_end: Callable[[str, Literal["crash", "stop", "exit"], int, str], None],
+        on_end: Callable[[str, Cause, int, str], None],
     ) -> None:
         """`on_end` is told node, cause, exit code and last words of each life."""
         node_id = config.node_id
@@ -80,7 +82,7 @@ class SimNode:
         return f"{self.node_id}.sim:{self.lives}"
 
     def boot(self, *, bootstrap: bool) -> None:
-        """Begin a life, under the link faults in force. Raises what runtime's Node raises when it cannot recover."""
+        """Begin a life, under the faults in force. Raises what runtime's Node raises when it cannot recover."""
         assert self.life is None
         world = self.world
         if self._disk_broke:  # it was repaired meanwhile
@@ -89,7 +91,8 @@ class SimNode:
         self.lives += 1
         self._failures = self.disk.failures
         seed = world.stream("node", self.node_id, self.lives).getrandbits(63)
-        config = self.config.model_copy(update={"bootstrap": bootstrap, "seed": seed, "links": list(world.links)})
+        faults = {"links": list(world.links), "node_faults": self._faults}
+        config = self.config.model_copy(update={"bootstrap": bootstrap, "seed": seed, **faults})
         try:
             with self._perhaps_interrupted():
                 life = Life(
@@ -149,21 +152,26 @@ class SimNode:
         return True
 
     def resume(self) -> bool:
-        """Let it go on, under the link faults in force. False when it is not paused."""
+        """Let it go on, under the faults in force. False when it is not paused."""
         if self.life is None or self.state != "paused":
             return False
         self.state = "up"
-        self.take_links()
+        self.take_faults()
         self.life.process.release()
         self._say("resumed")
         return True
 
-    def take_links(self) -> bool:
-        """Put the link faults in force on this node; False when it does not run."""
+    def take_faults(self) -> bool:
+        """Put both tables of faults in force on this node; False when it does not run."""
         if self.life is None or self.state != "up":
             return False
         self.life.runtime.faults.replace(self.world.links)
+        self.life.runtime.disk_faults.replace(self._faults.disk)
         return True
+
+    @property
+    def _faults(self) -> NodeFaults:
+        return self.world.inside.get(self.node_id, NodeFaults())
 
     async def halt(self) -> None:
         """End the process in order (SIGTERM)."""
@@ -177,7 +185,7 @@ class SimNode:
             return
         life.failure = error
         self._say(f"{type(error).__name__}: {error}")
-        if not self._disk_failed(error):
+        if not (self._disk_failed(error) or _injected(life, error)):
             self.world.violated(self.node_id, error)
         if not life.runtime.gate.closed:  # it does not stop already
             life.ending = self.world.loop.create_task(self._stop(life, 0.0))
@@ -241,7 +249,8 @@ class SimNode:
             if life.failure is None:
                 self._tell_end("stop", 0)
             else:
-                self._tell_end("exit", exit_code(life.failure))
+                cause: Cause = "fault" if _injected(life, life.failure) else "exit"
+                self._tell_end(cause, exit_code(life.failure))
 
     def _end(self, life: Life) -> None:
         life.process.end()
@@ -261,7 +270,7 @@ class SimNode:
             for link in life.links:
                 link.lost(life)
 
-    def _tell_end(self, cause: Literal["crash", "stop", "exit"], code: int) -> None:
+    def _tell_end(self, cause: Cause, code: int) -> None:
         world = self.world
         world.story.tell(self.node_id, f"* life {self.lives} ended: {cause} {code}")
         self._on_end(self.node_id, cause, code, "\n".join(self.log[-10:]))
@@ -286,3 +295,8 @@ class SimNode:
     def _stalled(self, life: Life, lasts_s: float) -> None:
         life.process.release()
         life.runtime.loop_lag.add_ns(round(lasts_s * 1e9))
+
+
+def _injected(life: Life, error: BaseException) -> bool:
+    """Return whether an error of the disk is one that a fault inside the node made."""
+    return isinstance(error, DiskError | OSError) and life.runtime.disk_faults.raised

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestration.sim_cluster.loop import SimLoop
@@ -10,6 +11,7 @@ from orchestration.sim_cluster.network import Network
 from orchestration.sim_cluster.observer import Observer
 from orchestration.sim_cluster.story import Story
 from raft_actor_node.links import LinkRule
+from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.runtime.assembly import Parts
 
 
@@ -42,6 +44,8 @@ class World:
     parts: Parts
     links: tuple[LinkRule, ...] = ()
     """The link faults in force."""
+    inside: Mapping[str, NodeFaults] = field(default_factory=dict)
+    """The faults inside nodes in force, by node."""
     violations: list[Violation] = field(default_factory=list)
 
     def stream(self, *purpose: object) -> random.Random:

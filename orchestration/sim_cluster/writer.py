@@ -5,15 +5,38 @@ from __future__ import annotations
 import errno
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
 
 from orchestration.sim_cluster.disk import SimDisk
 from orchestration.sim_cluster.loop import Call
 from orchestration.sim_cluster.process import Process
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.core import Persist, Persisted
+from raft_actor_node.runtime.disk_faults import DiskFaults, HeldFsync
 from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.runtime.writer import Done, Failed, write
+
+_MOMENT_S = 1e-9
+"""A shorter wait may be a rounding error, and its end may never come."""
+
+
+@dataclass
+class _Write:
+    """A write under way."""
+
+    persist: Persist
+    latency_s: float
+    """Of its fsync, once it begins."""
+    held: HeldFsync
+    began_s: float
+    call: Call | None = None
+    """What comes next; None while the disk stalls."""
+    held_s: float = 0.0
+    """How long a fault held the fsync."""
+    held_back: bool = True
+    """A fault holds the fsync: it has not begun."""
 
 
 class SimWriter:
@@ -28,6 +51,7 @@ class SimWriter:
         *,
         process: Process,
         disk: SimDisk,
+        faults: DiskFaults,
         settings: Callable[[], SimSettings],
         rng: random.Random,
         synced: Callable[[Persist], None],
@@ -38,8 +62,9 @@ class SimWriter:
         what chance has it take."""
         self._wal, self._fsync, self._done, self._failed = wal, fsync, done, failed
         self._process, self._disk, self._settings, self._rng, self._synced = process, disk, settings, rng, synced
-        self._broken, self._slower_s = broken, slower_s
-        self._under_way: tuple[Call, Persist] | None = None
+        self._broken, self._slower_s, self._faults = broken, slower_s, faults
+        self._under_way: _Write | None = None
+        faults.changed = self._go_on
 
     def start(self) -> None:
         """As in Writer."""
@@ -58,23 +83,49 @@ class SimWriter:
         except Exception as error:  # whatever it is, this node cannot promise anything any more
             self._process.call_later(latency_s, self._failed, error)
             return
-        self._under_way = self._process.call_later(latency_s, self._finish, persist, latency_s), persist
+        self._under_way = _Write(persist, latency_s, HeldFsync(self._faults), self._process.now())
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Wait for the fault that holds the fsync, then for the fsync."""
+        write = self._under_way
+        if write is None or (write.call is not None and not write.held_back):
+            return
+        if write.call is not None:
+            write.call.cancel()
+        try:
+            left_s = write.held.left_s(self._process.now() - write.began_s)
+        except OSError as error:
+            self._under_way = None
+            self._failed(error)
+            return
+        write.held_back = left_s > _MOMENT_S
+        if left_s == inf:
+            write.call = None
+        elif write.held_back:
+            write.call = self._process.call_later(left_s, self._go_on)
+        else:
+            write.held_s = self._process.now() - write.began_s
+            write.call = self._process.call_later(write.latency_s, self._finish)
 
     async def close(self) -> None:
-        """As in Writer; what is under way is done in no time, and nobody is told."""
-        if self._under_way is not None:
-            self._under_way[0].cancel()
-        self._disk.commit()
+        """As in Writer. What is under way is done at once, and the core is not told; an fsync that is stalled fails."""
+        self._faults.end()
+        if (write := self._under_way) is not None:
+            if write.call is not None:
+                write.call.cancel()
+            self._disk.commit()
         self._wal.close()
 
-    def _finish(self, persist: Persist, latency_s: float) -> None:
-        self._under_way = None
+    def _finish(self) -> None:
+        write, self._under_way = self._under_way, None
+        assert write is not None
         self._disk.commit()
-        self._fsync.add_ns(round(latency_s * 1e9))
-        self._synced(persist)
+        self._fsync.add_ns(round((write.held_s + write.latency_s) * 1e9))
+        self._synced(write.persist)
         if self._process.ended:  # crashed at this very moment
             return
-        self._done(Persisted(persist.number))
+        self._done(Persisted(write.persist.number))
 
     def _break(self) -> None:
         self._broken()

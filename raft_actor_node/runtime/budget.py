@@ -5,12 +5,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from raft_actor_node.pb import kv_pb2
-
-if TYPE_CHECKING:
-    from raft_actor_node.runtime.gate import Reads
 
 Answer = kv_pb2.OperationResult
 Respond = Callable[[list[Answer], int], None]
@@ -21,6 +18,18 @@ TURN_OPERATIONS = 1024
 meanwhile. Bytes have bounds of their own (limits.turn_apply_bytes, limits.turn_answer_bytes)."""
 SMALL_BYTES = 256
 """A pending write of a value no longer than this is not remembered: every compare-and-swap pays for as much."""
+
+
+class ConfirmedReads(Protocol):
+    """Gets of one batch that a heartbeat round has confirmed; their values are looked up when the client reads."""
+
+    keys: deque[tuple[int, bytes]]
+    """Id and key of those that are not answered."""
+    cost: int
+    """Bytes of the budget."""
+
+    def forget(self) -> None:
+        """Give their share of the budget back, because their caller is gone."""
 
 
 class Caller:
@@ -54,7 +63,7 @@ class Caller:
         """Bytes of answers that have not left."""
         self.waiting = 0
         """Operations taken in and not answered."""
-        self.ready: deque[Reads] = deque()
+        self.ready: deque[ConfirmedReads] = deque()
         """Confirmed reads whose values are not looked up yet."""
         self.queued = False
         """It waits for a turn in which `ready` is answered."""

@@ -38,6 +38,8 @@ class DiskFaults:
         self.counters = DiskFaultCounters()
         self.ending = False
         """The node stops: no fsync is held any more."""
+        self.raised = False
+        """An error of the disk is due to a fault."""
         self.changed: Callable[[], None] = lambda: None
         """Called after each change: what an fsync that is held must wait may be different now."""
 
@@ -60,6 +62,7 @@ class DiskFaults:
         fault = self.fault
         if fault.error and fault.on == call:
             self.counters.errors += 1
+            self.raised = True
             number = getattr(errno, fault.error)
             raise OSError(number, f"{os.strerror(number)} (injected on {call})")
 
@@ -82,6 +85,7 @@ class HeldFsync:
             counters.fsyncs_stalled += not self._stalled
             self._stalled = True
             if faults.ending:
+                faults.raised = True
                 raise OSError(errno.EIO, "an fsync was stalled by a fault when the node stopped")
             return inf
         faults.fail("fsync")

@@ -47,7 +47,7 @@ def summarise(evidence: CellData) -> dict[str, Any]:
         "availability": availability(evidence.events, operations, longest_timeout_s),
         "flags": flags(evidence),
     }
-    if evidence.parameters.target != "sim":  # where there is no machine, there is nothing to tell of it
+    if evidence.parameters.kind.can.real_processes:  # where there is no machine, there is nothing to tell of it
         result |= {
             "host_busy": evidence.host_busy,
             "nodes": {node_id: figures.as_json() for node_id, figures in evidence.nodes.items()},

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from chaos.checks.evidence import AppliedState, Load, Missing, NodeExit, Outage, Settled
+from chaos.checks.evidence import AppliedState, FaultExit, Load, Missing, NodeExit, Outage, Settled
 from chaos.events import NEVER_NS, FaultEvent
 from chaos.history import History
 from chaos.linearizability import Violation
@@ -248,6 +248,11 @@ class CellEvidence:
     @property
     def exits(self) -> Sequence[NodeExit]:
         return [NodeExit(end["exit_code"], end["text"]) for end in self._inspection.get("exits", ())]
+
+    @property
+    def fault_exits(self) -> Sequence[FaultExit]:
+        told = self._inspection.get("fault_exits", ())
+        return [FaultExit(end["node"], end["exit_code"], end["time_ns"]) for end in told]
 
     @property
     def lost(self) -> Sequence[str]:

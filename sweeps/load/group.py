@@ -14,17 +14,17 @@ import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from orchestration import InfrastructureError, PlacementRefused
-from orchestration.face import Host
+from orchestration.face import Backend, Host, Worker
 from orchestration.plan import OnHosts
 from orchestration.ray_cluster.placement import host_named
 from sweeps.load.generator import READ_TOGETHER, LoadGenerator, LoadResult
 from sweeps.load.recorder import Snapshot
-from sweeps.load.results import Clock, Generator, GroupResult
+from sweeps.load.results import Generator, GroupResult
 from sweeps.spec.parameters import LoadSettings, Parameters
 
 T = TypeVar("T")
@@ -35,26 +35,6 @@ _CALL_S, _RESULT_S = 30.0, 120.0
 _LOOK_S, _HASTE_S = 2.0, 0.5
 """For calls that come again: whoever waits for them must not wait for a host that was cut off. The second one is for
 what it could not be told the last time."""
-
-
-class Worker(Protocol):
-    """An object in a process of its own."""
-
-    @property
-    def host(self) -> Any: ...
-    @property
-    def clock(self) -> Clock: ...
-    async def compare_clocks(self, *, timeout_s: float = ...) -> Clock: ...
-    async def call(self, method: str, *args: Any, timeout_s: float | None = ..., **kwargs: Any) -> Any: ...
-    async def close(self) -> None: ...
-
-
-class Hosting(Protocol):
-    """What has objects made on hosts."""
-
-    @property
-    def load_options(self) -> Mapping[str, Any]: ...
-    async def host(self, factory: Callable[..., Any], *args: Any, on: Any = None, **kwargs: Any) -> Worker: ...
 
 
 def generator_hosts(
@@ -109,7 +89,7 @@ def seed_of(seed: int, number: int) -> int:
 class _Member:
     """A generator as the group sees it."""
 
-    def __init__(self, number: int, load: LoadSettings, first_client: int, host: Any) -> None:
+    def __init__(self, number: int, load: LoadSettings, first_client: int, host: Host | None) -> None:
         self.number, self.load, self.first_client, self.host = number, load, first_client, host
         self.worker: Worker | None = None
         self.lost: str | None = None
@@ -140,7 +120,7 @@ class LoadGroup:
     does not answer is left out, and is lost once its operations cannot be had.
     """
 
-    def __init__(self, backend: Hosting, parameters: Parameters, seed: int, hosts: Sequence[Any]) -> None:
+    def __init__(self, backend: Backend, parameters: Parameters, seed: int, hosts: Sequence[Host | None]) -> None:
         """One generator on each of these hosts, of the backend's (None: the driver's)."""
         self._backend, self._parameters, self._seed = backend, parameters, seed
         shares = divided(parameters.load, len(hosts))
@@ -268,7 +248,7 @@ class LoadGroup:
         async def result(member: _Member) -> Generator:
             assert member.worker is not None
             found = None if member.lost else await member.until_lost(fetched(member))
-            return Generator(member.host, member.load.clients, member.worker.clock, found, member.lost)
+            return Generator(member.worker.host, member.load.clients, member.worker.clock, found, member.lost)
 
         return GroupResult(tuple(await self._each(result)))
 

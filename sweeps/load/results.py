@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestration.face import Host, HostClock
 from sweeps.load.figures import NodeFigures
 from sweeps.load.generator import LoadResult
 from sweeps.load.latencies import Ints
@@ -16,15 +17,6 @@ from sweeps.load.operations import COLUMNS, GENERATOR, KINDS
 from sweeps.load.values import CLIENT_SHIFT
 
 _TIMES = ("intended_ns", "start_ns", "end_ns")
-
-
-class Clock(Protocol):
-    """How a host's monotonic clock relates to the driver's."""
-
-    @property
-    def offset_ns(self) -> int: ...
-    @property
-    def error_ns(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -80,9 +72,9 @@ def _joined(pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
 class Generator:
     """One load generator when the load is over."""
 
-    host: Any
+    host: Host
     clients: int
-    clock: Clock
+    clock: HostClock
     """During the load."""
     result: LoadResult | None
     """What it recorded, on the clock of its host."""

@@ -7,13 +7,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestration import InfrastructureError
-from raft_actor_node.errors import RaftLabError
+from orchestration import InfrastructureError, NodeFailed, PlacementRefused
+from raft_actor_node.errors import DiskError, RaftLabError
 from sweeps.analysis.cell_data import CellData
 
 
 class NodeDied(RaftLabError):
     """A node ended though neither the sweep nor the chaos asked for it."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a cell ended early; empty when it did not."""
+
+    error: str | None = None
+    """In one line."""
+    detail: str = ""
+    """The whole of that error: the end of a node's log, or a traceback."""
+    lost: str | None = None
+    """The same line, where the infrastructure failed and no node did."""
+    refused: bool = False
+    """There is no place for the nodes."""
+    node_died: bool = False
+
+    @classmethod
+    def of(cls, failure: Exception) -> Ending:
+        """Return the ending for an exception; a bug must not cost the cells to come, so every exception has one."""
+        line = next(iter(str(failure).splitlines()), "")
+        if not isinstance(failure, RaftLabError):
+            return cls(f"{type(failure).__name__}: {line}", "".join(traceback.format_exception(failure)))
+        refused = isinstance(failure, PlacementRefused)
+        disk = isinstance(failure, NodeFailed) and failure.node_exit_code == DiskError.exit_code
+        lost = line if disk or refused or isinstance(failure, InfrastructureError) else None
+        return cls(line, str(failure), lost, refused, isinstance(failure, NodeDied))
 
 
 @dataclass
@@ -25,7 +51,7 @@ class Record:
     facts: dict[str, Any] = field(default_factory=dict)
     """More for result.json: how the cell was run."""
     inspection: dict[str, Any] = field(default_factory=dict)
-    """What the nodes told of themselves, for the check; see `CellRun._inspected`."""
+    """Statuses, exits and clocks of the nodes, for the judge; see `CellRun._inspected`."""
     traces: dict[str, list[str]] = field(default_factory=dict)
     """Node id to everything it traced, line by line, on its own clock."""
     logs: dict[str, str] = field(default_factory=dict)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from orchestration import ClusterPlan
-from orchestration.sim_cluster import SimBackend, SimCluster, run_virtual
+from orchestration.sim_cluster import run_virtual
+from orchestration.targets import Place
 from raft_actor_node.core.invariants.cluster import ClusterInvariants
 from raft_actor_node.kv.reference import Reference
 from raft_actor_node.units import format_duration
 from sweeps.run.cell import CellRun
+from sweeps.run.machine import NoMachine
 from sweeps.run.progress import Progress
 from sweeps.run.record import Record
 from sweeps.spec.estimate import most_simulated
@@ -27,16 +28,6 @@ T = TypeVar("T")
 
 _SURE = 0.94
 """Of them are aimed at: random arrivals may be more than expected."""
-
-
-class _Backend(SimBackend):
-    """One that remembers its cluster."""
-
-    cluster: SimCluster | None = None
-
-    async def start_cluster(self, plan: ClusterPlan) -> SimCluster:
-        self.cluster = await super().start_cluster(plan)
-        return self.cluster
 
 
 class SimulatedCell:
@@ -63,20 +54,17 @@ class SimulatedCell:
             return ClusterInvariants(slowest_clock=parameters.slowest_clock, model=model)
 
         observer = invariants if parameters.checks.invariants else None
-        backend = _Backend(parameters.sim, cell.seed, observer=observer)
-        life = CellRun(cell, backend, self._progress, self._run_id)
-        try:
-            record = await life.run()
-            record.facts = {
-                "target": "sim",
-                "load_scaled": scaled,
-                "digest": backend.cluster and backend.cluster.digest(),
-            }
-        except asyncio.CancelledError:
-            self.interrupted = life.interrupted
-            raise
-        finally:
-            await life.release(keep=False)
+        place = Place(sim=parameters.sim, seed=cell.seed, observer=observer)
+        async with parameters.kind.open(place) as backend:
+            life = CellRun(cell, backend, NoMachine(), self._progress, self._run_id)
+            try:
+                record = await life.run()
+                record.facts = {"target": parameters.target, "load_scaled": scaled, **backend.facts}
+            except asyncio.CancelledError:
+                self.interrupted = life.interrupted
+                raise
+            finally:
+                await life.release(keep=False)
         return record
 
 

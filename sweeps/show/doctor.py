@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from rich.table import Table
 from rich.text import Text
@@ -64,6 +64,7 @@ class Finding(NamedTuple):
         return f"{self.severity}: {self.host}: {self.what}; {self.todo}"
 
 
+@runtime_checkable
 class Examined(Protocol):
     """What has hosts."""
 

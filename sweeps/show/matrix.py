@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from orchestration.targets import TARGETS
 from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
 from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.show.formats import duration, faults
@@ -198,7 +199,7 @@ def notes(cells: Sequence[Repeat]) -> list[str]:
             f"available: operations completed under the fault later than {LIVENESS_BOUND} election timeouts after it "
             "began; the time is the longest outage until it was healed"
         )
-    if any(params["parameters"]["target"] == "sim" for params, _ in cells):
+    if any(TARGETS[params["parameters"]["target"]].can.virtual_time for params, _ in cells):
         lines.append(SIMULATED)
     return lines
 

@@ -40,7 +40,7 @@ def cells_table(spec: Spec, cells: Sequence[Cell]) -> Table:
 def needs_lines(cells: Sequence[Cell]) -> list[str]:
     """What the machine must bear, a line each."""
     most = needs(cells)
-    simulated = cells[0].parameters.target == "sim"
+    simulated = cells[0].parameters.kind.can.virtual_time
     total_s = (0.0 if simulated else RAY_START_S) + sum(cell_s(cell) for cell in cells)
     if simulated:
         return [

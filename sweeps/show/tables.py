@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from orchestration.targets import TARGETS
 from sweeps.analysis.latency import LOWER_BOUNDS, percentiles
 from sweeps.judge.expectations import not_checked, verdict_notes
 from sweeps.load.operations import KINDS, Operations, pool
@@ -92,7 +93,7 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
         elections=sum(elections) if elections and None not in elections else None,
         notes=[*dict.fromkeys(note for result in results for note in _notes(result)), *_shares(results)],
         open_loop=params["parameters"]["load"]["mode"] == "open",
-        simulated=params["parameters"]["target"] == "sim",
+        simulated=TARGETS[params["parameters"]["target"]].can.virtual_time,
         repeats=len(repeats),
     )
 

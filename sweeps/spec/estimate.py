@@ -51,14 +51,14 @@ def overhead_s(cell: Cell, cores: int = 2) -> float:
     """Time of a cell outside of warm-up and measurement: to start, elect, drain, collect and check; of a simulated
     one all of its time, for the other passes in no time."""
     nodes = cell.parameters.cluster.nodes
-    if cell.parameters.target == "sim":
+    if cell.parameters.kind.can.virtual_time:
         return 1.5 + nodes * (_SIMULATED_SHARE * _load_s(cell) + _SIMULATED_OPERATION_S * _operations(cell))
     return 2.0 + 0.5 * nodes / max(1, cores) + 2 * cell.parameters.raft.election_timeout[1]
 
 
 def cell_s(cell: Cell, cores: int = 2) -> float:
     """Time of a cell from beginning to end."""
-    return overhead_s(cell, cores) + (0.0 if cell.parameters.target == "sim" else _load_s(cell))
+    return overhead_s(cell, cores) + (0.0 if cell.parameters.kind.can.virtual_time else _load_s(cell))
 
 
 def needs(cells: Sequence[Cell]) -> Needs:
@@ -66,7 +66,7 @@ def needs(cells: Sequence[Cell]) -> Needs:
     most_nodes = max(cell.parameters.cluster.nodes for cell in cells)
     logs = max(_log_bytes(cell) for cell in cells)
     results = sum(int(_operations(cell) * (ROW_BYTES + TRACE_BYTES * cell.parameters.cluster.nodes)) for cell in cells)
-    if cells[0].parameters.target == "sim":
+    if cells[0].parameters.kind.can.virtual_time:
         return Needs(processes=2, hosts=(1, 1), memory_bytes=LOAD_BYTES + logs, disk_bytes=0, results_bytes=results)
     least, most = zip(*map(_hosts, cells), strict=True)
     most_loads = max(map(_most_generators, cells))
@@ -107,7 +107,7 @@ def _operations(cell: Cell) -> float:
     load = cell.parameters.load
     rate = load.rate if load.mode == "open" and load.rate else _FASTEST_PER_S
     count = min(rate, _FASTEST_BYTES_PER_S / (load.value_bytes + 1)) * _load_s(cell)
-    return min(count, most_simulated(load)) if cell.parameters.target == "sim" else count
+    return min(count, most_simulated(load)) if cell.parameters.kind.can.virtual_time else count
 
 
 def _log_bytes(cell: Cell) -> int:

@@ -9,7 +9,7 @@ How axes become cells is in grid.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -25,6 +25,7 @@ from pydantic import (
 from chaos import ChaosSpec, parse_chaos
 from orchestration.plan import OnHosts, Placement
 from orchestration.sim_cluster.settings import SimSettings
+from orchestration.targets import TARGETS, ClusterKind
 from raft_actor_node.config import (
     CallForm,
     ClientSettings,
@@ -52,6 +53,12 @@ def _command(value: Any) -> Any:
     if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
         raise ValueError(f"must be `default`, a command, or a list of its words, not {value!r}")
     return value
+
+
+if TYPE_CHECKING:
+    TargetName = str
+else:
+    TargetName = Literal[tuple(TARGETS)]
 
 
 def _target(value: Any) -> Any:
@@ -178,7 +185,7 @@ class CheckSettings(_Described):
 class Parameters(_Described):
     """Everything that describes one cell."""
 
-    target: Annotated[Literal["raft", "sim"], BeforeValidator(_target)] = "raft"
+    target: Annotated[TargetName, BeforeValidator(_target)] = "raft"
     """The system under test. raft: real processes. sim: the same code in virtual time, in one process, from a seed;
     it takes at most 5000 operations per cell, and its load is made so small."""
     cluster: ClusterSettings = ClusterSettings()
@@ -216,9 +223,14 @@ class Parameters(_Described):
                  coverage ok. An expected violation that was not found is a failure"""
 
     @property
+    def kind(self) -> ClusterKind:
+        """The kind of cluster that it asks for."""
+        return TARGETS[self.target]
+
+    @property
     def slowest_clock(self) -> float:
         """Seconds that pass on the slowest node's clock in a second of true time, at most 1; real clocks agree."""
-        return min(1.0, self.sim.clock_rate[0]) if self.target == "sim" else 1.0
+        return min(1.0, self.sim.clock_rate[0]) if self.kind.can.virtual_time else 1.0
 
 
 class Spec(_Described):

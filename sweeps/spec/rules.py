@@ -17,9 +17,10 @@ from sweeps.spec.parameters import Parameters
 def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str]:
     """What is wrong with the parameters of a cell as a whole, each beginning with the field."""
     load, limits = parameters.load, parameters.limits
-    if parameters.target == "sim" and parameters.cluster.command != "default":
+    can = parameters.kind.can
+    if not can.real_processes and parameters.cluster.command != "default":
         yield "cluster.command: only this project's own node can be simulated"
-    if parameters.target == "sim" and load.on != "driver":
+    if not can.hosts and load.on != "driver":
         yield "load.on: must be driver in a simulation, which has no hosts"
     if load.mode == "open" and load.rate is None:
         yield "load.rate: is needed in open mode"
@@ -84,9 +85,9 @@ def cell_warnings(parameters: Parameters) -> list[str]:
         )
     if parameters.load.mode == "open" and parameters.load.think:
         warnings.append("load.think: has no effect in open mode")
-    if parameters.target != "sim" and parameters.sim != SimSettings():
+    if not parameters.kind.can.virtual_time and parameters.sim != SimSettings():
         warnings.append("sim: has no effect on real processes")
-    if parameters.target == "sim" and parameters.cluster.placement != "spread":
+    if not parameters.kind.can.hosts and parameters.cluster.placement != "spread":
         warnings.append("cluster.placement: has no effect in simulation")
     if parameters.load.value_bytes < 8:
         warnings.append("load.value_bytes: values below 8 bytes are not unique")

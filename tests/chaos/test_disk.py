@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chaos import BadChaos, label, parse_chaos, ran, run
+from chaos import BadChaos, exit_cause, label, parse_chaos, ran, run
 from chaos.faults import FAULTS, Disk
 from chaos.faults.disk import together
 from chaos.faults.inside import compose_inside
@@ -327,6 +327,35 @@ def test_a_restart_that_failed_is_tried_again_at_the_end(lab: Lab) -> None:
         ("heal", ""),
     ]
     target.assert_healed()
+
+
+@pytest.mark.parametrize(
+    ("node", "code", "at_s", "explained"),
+    [
+        ("n1", 6, 1.0, True),
+        ("n1", 6, 2.9, True),
+        ("n1", 6, 3.0, True),
+        ("n1", 6, 3.1, False),  # it is healed: the disk fails by itself
+        ("n1", 6, 0.9, False),
+        ("n1", 7, 2.0, False),  # no fault breaks an invariant
+        ("n1", None, 2.0, False),
+        ("n2", 6, 2.0, False),
+        ("n3", 6, 2.0, False),  # a slow disk ends no node
+        ("n4", 6, 2.0, False),
+    ],
+)
+def test_an_exit_is_explained_by_the_fault_that_ended_the_node(
+    lab: Lab, node: str, code: int | None, at_s: float, explained: bool
+) -> None:
+    faults = [
+        {"disk": "n1", "error": "EIO", "at": "1s", "heal_after": "2s"},
+        {"disk": "n3", "fsync_latency": "1s", "at": "1s", "heal_after": "2s"},
+        {"crash": "n4", "at": "1s", "restart_after": "2s"},
+    ]
+    target = lab.run(planned(faults))
+    cause = exit_cause(lab.events, node, code, round((target.start_s + at_s) * 1e9))
+    assert (cause is not None) == explained
+    assert cause is None or (cause.action, cause.nodes) == ("inject", ("n1",))
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -49,14 +49,15 @@ async def test_a_stalled_leader_commits_with_its_followers_and_refuses_what_exce
         assert status.counters.fsyncs_stalled == 1
         assert await kv.get(b"k") == b"19"
 
-        hasty = await cluster.client(retry_budget=0.0)
+        hasty = await cluster.client(only=[leader], retry_budget=0.0, rpc_timeout=PATIENCE_S)
         with pytest.raises(OperationError, match="unsynced_bytes") as caught:
             for _ in range(200):
                 await hasty.put(b"l", b"x" * 8 * KB)
+        await hasty.close()
         assert caught.value.code == "OVERLOADED"
         status = await cluster.status(leader)
         assert limit - 9 * KB < status.unsynced_bytes <= limit
-        waiting = asyncio.create_task(kv.put(b"k", b"after"))
+        waiting = asyncio.create_task(kv.put(b"l", b"y" * 9 * KB))
         await asyncio.sleep(0.2)
         assert not waiting.done()
         await strike(cluster, leader, None)

@@ -134,7 +134,7 @@ def test_the_node_ends_with_its_owner(tmp_path: Path) -> None:
 
 
 def test_nodes_without_an_owner_find_each_other(tmp_path: Path) -> None:
-    """The README's way of running three nodes by hand."""
+    """The way of docs/how-to/run-nodes-by-hand.md."""
     members, processes = ["n1", "n2", "n3"], []
     try:
         for member in members:

@@ -296,6 +296,14 @@ def test_a_write_that_is_slower_than_usual_is_not_late() -> None:
     assert world.leader() is world.nodes[leader]
 
 
+def test_a_leader_with_nothing_to_write_does_not_yield() -> None:
+    """Its last write was durable in time, and that was long ago."""
+    world, leader = settled(3, yield_after=YIELD_AFTER)
+    world.run(5 * YIELD_AFTER)
+    assert world.leader() is world.nodes[leader]
+    assert world.nodes[leader].counters.step_downs == 0
+
+
 def test_a_pre_candidate_whose_disk_hangs_gives_up() -> None:
     """It holds a quorum of pre-votes too late: it must not raise its term."""
     solo = Solo(term=1, yield_after=ET_MAX)

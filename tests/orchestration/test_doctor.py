@@ -79,7 +79,7 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def asked(backend: FakeBackend, storage_dir: str = "auto") -> Examination:
     async with asyncio.timeout(20):
-        found = await examine(backend, storage_dir, quick=True)  # type: ignore[arg-type]
+        found = await examine(backend, await backend.ray_facts(), storage_dir, quick=True)  # type: ignore[arg-type]
     assert all(worker.closed for worker in backend.workers), "nobody stays"
     return found
 

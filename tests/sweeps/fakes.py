@@ -12,7 +12,8 @@ from typing import Any
 
 from chaos import MonotonicClock
 from orchestration import ClusterPlan, PlacementRefused
-from orchestration.face import Host
+from orchestration.face import Host, HostClock
+from orchestration.plan import NodeExit
 from orchestration.ray_cluster.doctor import Examination
 from orchestration.sim_cluster import SimLoop
 from raft_actor_node.client_engine import OK, OPEN, UNKNOWN, Operation, Session
@@ -22,7 +23,7 @@ from raft_actor_node.names import node_names
 from tests.sweeps.examinations import examination, host
 
 MS = 1_000_000
-CLOCK = SimpleNamespace(offset_ns=0, error_ns=0)
+CLOCK = HostClock()
 HOST = Host("h1", "10.0.0.1", 2.0, is_driver=True, name="here")
 
 
@@ -152,7 +153,9 @@ class FakeCluster:
         self.node_ids = node_names(plan.nodes)
         self.addresses = FakeBook()
         self.bring_up_times = SimpleNamespace(place_s=0.1, spawn_s=0.2, serving_s=0.3, leader_s=None)
-        self.unexpected_exits: list[str] = []
+        self.exits: list[NodeExit] = []
+        self.unexpected_exits: list[NodeExit] = []
+        self.violations: list[str] = []
         self.down: set[str] = set()
         self.elects = True
         self.calls: list[str] = []
@@ -193,7 +196,13 @@ class FakeCluster:
             prefix_hash=self.hashes.get(node_id, bytes([hash_index])),
             state_hash=b"state" if with_state_hash else b"",
             counters=SimpleNamespace(
-                messages_cut=0, messages_dropped=self.dropped[node_id], messages_delayed=0, messages_duplicated=0
+                messages_cut=0,
+                messages_dropped=self.dropped[node_id],
+                messages_delayed=0,
+                messages_duplicated=0,
+                fsyncs_delayed=0,
+                fsyncs_stalled=0,
+                disk_errors=0,
             ),
             pid=1,
             cpu_s=now_ns / 4e9,
@@ -222,6 +231,9 @@ class FakeCluster:
     async def set_links(self, rules: Sequence[Any]) -> None:
         self.calls.append("set_links")
 
+    async def set_node_faults(self, faults: Mapping[str, Any]) -> None:
+        self.calls.append("set_node_faults")
+
     async def heal(self) -> None:
         self.calls.append("heal")
 
@@ -239,7 +251,7 @@ class FakeCluster:
 class FakeBackend:
     """Hands out fake clusters, one per cell; `prepare` may spoil each of them."""
 
-    hosts: tuple[str, ...] = ("here",)
+    hosts: tuple[Host, ...] = (HOST,)
     description = "a fake"
     private = True
     clock: Any = MonotonicClock()

@@ -6,12 +6,14 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from sweeps import api, cli
+from orchestration.targets import TARGETS
+from sweeps import cli
 from sweeps.spec.source import PRESETS
 from sweeps.store.reader import resume_command
 from tests.sweeps.examinations import FIRST, SECOND, examination, host
@@ -27,7 +29,7 @@ def sweep(*arguments: str) -> Result:
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     """Takes Ray's place."""
     fake = FakeBackend()
-    monkeypatch.setattr(api, "ray", lambda address: fake.connect)
+    monkeypatch.setitem(TARGETS, "raft", replace(TARGETS["raft"], open=lambda place: fake.connect()))
     return fake
 
 

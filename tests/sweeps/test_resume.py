@@ -52,7 +52,7 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def loses_a_host(cluster: FakeCluster) -> None:
-    cluster.unexpected_exits.append(LOST)  # type: ignore[arg-type]
+    cluster.unexpected_exits.append(LOST)
 
 
 async def test_an_interrupted_run_is_completed_and_what_was_done_is_not_touched(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_no_leader_is_no_violation_when_what_a_quorum_ran_on_is_lost(
     tmp_path: Path, lost: list[str], verdict: str
 ) -> None:
     def loses(cluster: FakeCluster) -> None:
-        cluster.unexpected_exits += [LOST._replace(node_id=node_id) for node_id in lost]  # type: ignore[misc]
+        cluster.unexpected_exits += [LOST._replace(node_id=node_id) for node_id in lost]
         cluster.addresses.subscribe = lambda _: setattr(cluster, "elects", False)  # type: ignore[method-assign]
 
     raft = "{election_timeout: 50ms-100ms, heartbeat_interval: 20ms, rpc_timeout: 20ms}"
@@ -200,7 +200,7 @@ async def test_a_disk_that_is_full_is_the_hosts_and_an_error_of_the_node_is_its_
     own = NodeExit("n3", "exit", 7, "InvariantViolated: two leaders", 1, "10.0.0.4")
 
     def spoil(cluster: FakeCluster) -> None:
-        cluster.unexpected_exits += [full] if not backend.clusters else [full, own]  # type: ignore[list-item]
+        cluster.unexpected_exits += [full] if not backend.clusters else [full, own]
 
     backend = FakeBackend(spoil)
     backend.refusals[2] = NodeFailed("n1", "ended before it served: exit code 6 (disk error)", 6, "No space left")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.testbed.hosts import Testbed, missing, reap, remains
+from orchestration.testbed.ray_hosts import RayHosts, start_ray
 from tests.remains import at_last
-from tests.testbed.hosts import Testbed, missing, reap, remains
-from tests.testbed.ray_hosts import RayHosts, start_ray
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks

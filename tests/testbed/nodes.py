@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from orchestration.testbed.hosts import ROOT, Testbed
 from raft_actor_node.config import NodeConfig, RaftSettings, StorageSettings
-from tests.testbed.hosts import ROOT, Testbed
 from tests.testbed.waiting import eventually
 
 ENV = {"PYTHONPATH": str(ROOT)}

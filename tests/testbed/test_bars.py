@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 
 from chaos.linearizability import check
+from orchestration.testbed.hosts import ROOT, NamespaceHost, Testbed
+from orchestration.testbed.ray_hosts import RayHosts, start_ray
 from sweeps.api import CellResult, Run
 from sweeps.judge.histories import history_of
 from sweeps.load.operations import KINDS, OK
-from tests.testbed.hosts import ROOT, Host, Testbed
-from tests.testbed.ray_hosts import RayHosts, start_ray
 from tests.testbed.traces import committed, leader, traces
 from tests.testbed.waiting import eventually
 
@@ -84,7 +84,7 @@ class Sweeping:
             assert time.monotonic() < begin + CELL_S, f"no load within {CELL_S:g} s: {self.log()}"
             time.sleep(0.05)
 
-    def host(self, trace: Path) -> Host:
+    def host(self, trace: Path) -> NamespaceHost:
         """Where the node of this trace runs."""
         return next(host for host in self.bed.hosts if host.folder in trace.parents)
 
@@ -137,7 +137,7 @@ def test_scalability_is_ok_with_an_even_share_for_each_host(tmp_path: Path) -> N
     ]
     words = ["scalability", *([] if NIGHTLY else [word for option in short for word in ("-o", option)]), "--plain"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.testbed", "--hosts", str(HOSTS), "sweep", *words, "--out", "results"],
+        [sys.executable, "-m", "orchestration.testbed", "--hosts", str(HOSTS), "sweep", *words, "--out", "results"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         text=True,

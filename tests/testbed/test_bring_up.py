@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestration.testbed.hosts import ROOT, NamespaceHost, Testbed, TestbedError, missing
 from sweeps.api import Run
-from tests.testbed.hosts import ROOT, Host, Testbed, TestbedError, missing
 from tests.testbed.traces import load_s, traces
 
 CLUSTERS = ROOT / "orchestration/clusters"
@@ -68,17 +68,17 @@ def typed(command: str) -> tuple[str, ...]:
     return ("env", "-i", *environment, "bash", "-c", f"cd ~/project && {script}")
 
 
-def shell(host: Host, command: str, timeout_s: float = 60.0) -> str:
+def shell(host: NamespaceHost, command: str, timeout_s: float = 60.0) -> str:
     """Run what a user types there; its output."""
     return host.run(*typed(command), timeout_s=timeout_s)
 
 
-def inside(host: Host, path: str) -> Path:
+def inside(host: NamespaceHost, path: str) -> Path:
     """A path below the host's /tmp, as this program sees it."""
     return host.folder / path.lstrip("/")
 
 
-def furnish(host: Host) -> None:
+def furnish(host: NamespaceHost) -> None:
     """A home of its own, what this project depends on in `~/raft-lab`, and no source of the project."""
     for package in PACKAGES:
         host.run("mount", "-t", "tmpfs", "tmpfs", str(ROOT / package))
@@ -98,7 +98,7 @@ def furnish(host: Host) -> None:
     settings.write_text("[global]\nno-index = true\n")
 
 
-def serve_ssh(host: Host, keys: Path) -> None:
+def serve_ssh(host: NamespaceHost, keys: Path) -> None:
     """An ssh server for root, whose home is that of the host."""
     accounts = Path("/etc/passwd").read_text(encoding="utf-8")
     inside(host, "/tmp/passwd").write_text(re.sub(r"(?m)^(root:.*:)[^:]+:[^:]+$", rf"\1{HOME}:/bin/bash", accounts))
@@ -154,7 +154,7 @@ JOB = page("ray job submit --address http://127.0.0.1:8265 --working-dir")
 """One that brings its code."""
 
 
-def everywhere(bed: Testbed, do: Callable[[Host], object]) -> None:
+def everywhere(bed: Testbed, do: Callable[[NamespaceHost], object]) -> None:
     with ThreadPoolExecutor() as executor:
         list(executor.map(do, (bed.head, *bed.hosts)))
 
@@ -166,7 +166,7 @@ def eventually(condition: Callable[[], object], what: str, timeout_s: float) -> 
         time.sleep(0.5)
 
 
-def command_lines(host: Host) -> dict[int, str]:
+def command_lines(host: NamespaceHost) -> dict[int, str]:
     """Of all its processes, by their ids."""
     found = {}
     for pid in host.pids():
@@ -175,7 +175,7 @@ def command_lines(host: Host) -> dict[int, str]:
     return found
 
 
-def environments(host: Host, word: str) -> set[str]:
+def environments(host: NamespaceHost, word: str) -> set[str]:
     """What its processes with this word in their command line have in common in their environment."""
     found = [
         set(Path(f"/proc/{pid}/environ").read_text().split("\0"))
@@ -207,7 +207,7 @@ def counted(status: str) -> int:
     return sum(map(int, re.findall(r"(?m)^ (\d+) local\.cluster\.node", status)))
 
 
-def check_results(path: Path, hosts: Sequence[Host]) -> None:
+def check_results(path: Path, hosts: Sequence[NamespaceHost]) -> None:
     run = Run.read(path / "quick/latest")
     [cell] = run.cells
     assert (cell.result["status"], cell.verdict) == ("ok", "ok")
@@ -216,7 +216,7 @@ def check_results(path: Path, hosts: Sequence[Host]) -> None:
     assert facts["commit"] is None
 
 
-def narrow_ports(host: Host) -> None:
+def narrow_ports(host: NamespaceHost) -> None:
     """As the page does, by sysctl."""
     [(name, values)] = re.findall(r"sysctl -w ([\w.]+)='([\d ]+)'", PAGE)
     host.run("sh", "-c", f"echo {values} > /proc/sys/{name.replace('.', '/')}")
@@ -229,7 +229,7 @@ def opened() -> set[int]:
     return {port for each in ranges for port in range(int(each[0]), int(each[-1]) + 1)}
 
 
-def listening(host: Host, *, loopback: bool = False) -> set[int]:
+def listening(host: NamespaceHost, *, loopback: bool = False) -> set[int]:
     """Ports of the host on which somebody listens whom other hosts reach, or on loopback."""
     found = set()
     for table in ("tcp", "tcp6"):

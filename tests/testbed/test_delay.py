@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestration.testbed.hosts import Testbed
+from orchestration.testbed.ray_hosts import RayHosts
 from sweeps.api import Run
-from tests.testbed.hosts import Testbed
-from tests.testbed.ray_hosts import RayHosts, options, sweep
+from tests.testbed.commands import options, sweep
 
 HOSTS = 3
 DELAY_MS = 25.0

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.host import ephemeral_ports
-from tests.testbed.hosts import ROOT, Host, Testbed
-from tests.testbed.ray_hosts import RayHosts, sweep
+from orchestration.testbed.hosts import ROOT, NamespaceHost, Testbed
+from orchestration.testbed.ray_hosts import RayHosts
+from tests.testbed.commands import sweep
 
 EXAMINE = """
 import asyncio, json, os, sys
@@ -60,7 +61,7 @@ def wrong(told: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def rule(host: Host, *words: str) -> Iterator[None]:
+def rule(host: NamespaceHost, *words: str) -> Iterator[None]:
     """A rule of its routing, as a firewall would have it, for the ephemeral ports of TCP."""
     host.run("ip", "rule", "add", *words)
     try:

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from orchestration.ray_cluster.owner import start_ticks
-from tests.testbed import hosts
-from tests.testbed.hosts import ROOT, Host, Testbed, TestbedError, missing, prefix, reap, remains
+from orchestration.testbed import hosts
+from orchestration.testbed.hosts import ROOT, NamespaceHost, Testbed, TestbedError, missing, prefix, reap, remains
 from tests.testbed.waiting import eventually
 
 SERVER = """
@@ -65,7 +65,7 @@ time.sleep(1000)
 """
 OWNER = """
 import json, signal, subprocess, sys
-from tests.testbed.hosts import Testbed
+from orchestration.testbed.hosts import Testbed
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what is started in the background
 with Testbed(2) as testbed:
     first = testbed.hosts[0]
@@ -85,11 +85,11 @@ def bed() -> Iterator[Testbed]:
         yield testbed
 
 
-def python(host: Host, program: str, *words: str, timeout_s: float = 30.0) -> str:
+def python(host: NamespaceHost, program: str, *words: str, timeout_s: float = 30.0) -> str:
     return host.run(sys.executable, "-I", "-S", "-c", program, *words, timeout_s=timeout_s).strip()
 
 
-def connect(client: Host, server: Host, port: int, timeout_s: float = 10.0) -> str:
+def connect(client: NamespaceHost, server: NamespaceHost, port: int, timeout_s: float = 10.0) -> str:
     """The client's address, as the server sees it."""
     return python(client, CLIENT, server.address, str(port), str(timeout_s))
 
@@ -146,7 +146,7 @@ def test_nobody_else_sees_their_network(bed: Testbed) -> None:
             connect(other.hosts[0], bed.hosts[0], 9)
 
 
-def own(bed: Testbed, host: Host, place: str) -> set[str]:
+def own(bed: Testbed, host: NamespaceHost, place: str) -> set[str]:
     """What a folder of a host has beside what leads to folders that all hosts share: this project may be below it."""
     shared = {path.relative_to(place).parts[0] for path in bed.shared if Path(place) in path.parents}
     return set(host.run("ls", "-A", place).splitlines()) - shared
@@ -313,7 +313,7 @@ def test_nothing_is_left(tmp_path: Path, request: pytest.FixtureRequest) -> None
 
 
 def test_nothing_is_left_of_one_that_does_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Testbed, host: Host) -> None:
+    def fail(self: Testbed, host: NamespaceHost) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Testbed, "_plug", fail)
@@ -385,5 +385,5 @@ def test_reap_kills_what_is_recorded_and_only_that() -> None:
     ids=["root", "command", "namespaces"],
 )
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, change: tuple[str, object], reason: str) -> None:
-    monkeypatch.setattr(f"tests.testbed.hosts.{change[0]}", change[1])
+    monkeypatch.setattr(f"orchestration.testbed.hosts.{change[0]}", change[1])
     assert re.fullmatch(f"a testbed {reason}", missing.__wrapped__() or "")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.testbed.hosts import NamespaceHost, Testbed
 from raft_actor_node.config import RaftSettings
 from raft_actor_node.units import Range
-from tests.testbed.hosts import Host, Testbed
 from tests.testbed.nodes import ENV, start_nodes, trace_files
 from tests.testbed.traces import committed, leader
 from tests.testbed.waiting import eventually
@@ -88,7 +88,7 @@ def test_a_lost_host_is_given_up(tmp_path: Path) -> None:
         assert gap_s < 3 * RAFT.election_timeout.max_s
 
 
-def established(host: Host, other: Host) -> list[str]:
+def established(host: NamespaceHost, other: NamespaceHost) -> list[str]:
     """Connections that a host believes to have to another, and on which it has sent something."""
     lines = host.run("ss", "-Htn", "state", "established", "dst", other.address).splitlines()
     return [line for line in lines if int(line.split()[1]) > 0]

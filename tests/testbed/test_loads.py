@@ -11,12 +11,13 @@ import pytest
 
 from chaos.history import History
 from chaos.linearizability import check
+from orchestration.testbed.hosts import Testbed
+from orchestration.testbed.ray_hosts import RayHosts
 from sweeps.analysis.events import traced_of
 from sweeps.api import CellResult, Run
 from sweeps.judge.histories import history_of
 from sweeps.spec.grid import show
-from tests.testbed.hosts import Testbed
-from tests.testbed.ray_hosts import RayHosts, options, sweep
+from tests.testbed.commands import options, sweep
 
 S = 10**9
 TWICE = "{hosts: [head, host4, host4]}"

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from orchestration.ray_cluster.owner import OWNER_VARIABLE
+from orchestration.testbed.hosts import NamespaceHost, Testbed, TestbedError
+from orchestration.testbed.ray_hosts import RayHosts, start_ray
 from sweeps.api import Run
-from tests.testbed.hosts import Host, Testbed, TestbedError
-from tests.testbed.ray_hosts import RayHosts, start_ray
 from tests.testbed.traces import load_s, traces
 from tests.testbed.waiting import eventually
 
@@ -70,7 +70,7 @@ def command(pid: int) -> bytes:
         return b""
 
 
-def nodes(host: Host) -> list[int]:
+def nodes(host: NamespaceHost) -> list[int]:
     """The processes of Raft nodes on a host."""
     return [pid for pid in host.pids() if b"\0raft_actor_node\0--config\0" in command(pid)]
 

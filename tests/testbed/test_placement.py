@@ -10,10 +10,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from orchestration.testbed.hosts import Testbed
+from orchestration.testbed.ray_hosts import RayHosts
 from sweeps.api import Run
 from sweeps.spec.grid import show
-from tests.testbed.hosts import Testbed
-from tests.testbed.ray_hosts import Done, RayHosts, options, sweep
+from tests.testbed.commands import Done, options, sweep
 
 LATE = str(Path(__file__).with_name("placed_late.py"))
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from orchestration.testbed.hosts import ROOT, Testbed
+from orchestration.testbed.ray_hosts import RayHosts
 from sweeps.api import Run
-from tests.testbed.hosts import ROOT, Testbed
-from tests.testbed.ray_hosts import RayHosts
 
 DRIVER = str(Path(__file__).with_name("driver.py"))
 
@@ -24,7 +24,7 @@ def test_a_sweep_over_hosts_is_ok_although_their_clocks_differ(tmp_path: Path) -
     options = ("cluster.nodes=4", "phases.measure=3s", "chaos={crash: leader, at: 1/3, restart_after: 1s}")
     words = ["quick", *(word for option in options for word in ("-o", option)), "--plain", "--out", "results"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.testbed", "--hosts", "4", "sweep", *words],
+        [sys.executable, "-m", "orchestration.testbed", "--hosts", "4", "sweep", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         text=True,

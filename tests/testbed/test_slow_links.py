@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.testbed.hosts import Testbed
 from raft_actor_node.config import RaftSettings
 from raft_actor_node.units import Range
-from tests.testbed.hosts import Testbed
 from tests.testbed.nodes import ENV, start_nodes, trace_files
 from tests.testbed.traces import events
 

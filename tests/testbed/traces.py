@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.testbed.hosts import Testbed
+from orchestration.testbed.hosts import Testbed
 
 _LOAD = 50
 """From this index on entries are of load; the first are of elections, and of clients that open their sessions."""

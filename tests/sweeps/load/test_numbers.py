@@ -17,7 +17,7 @@ from sweeps.api import CellResult, Run, Sweep
 from sweeps.spec.metrics import PERCENTILES
 from sweeps.spec.source import read_source
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs/explanation/numbers.md"
 SPEC = """
 name: numbers
 base:
@@ -93,8 +93,8 @@ def test_each_dropped_operation_counts_with_the_time_to_the_end(outage: CellResu
     assert sorted(latencies.ns[~latencies.at_least]) == sorted(outage.latency("put"))
 
 
-def test_the_readme_says_how_to_come_to_the_same_percentiles_with_numpy_alone(outage: CellResult) -> None:
-    [code] = re.findall(r"```python\n(import numpy as np\n.*?)```", README.read_text("utf-8"), re.DOTALL)
+def test_the_manual_says_how_to_come_to_the_same_percentiles_with_numpy_alone(outage: CellResult) -> None:
+    [code] = re.findall(r"```python\n(import numpy as np\n.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     figures = outage.result["latency_ms"]["put"]
     shown = {name: figures[name] for name in (*PERCENTILES, "max") if figures[name] is not None}
     assert {"p50", "p90", "max"} <= set(shown)

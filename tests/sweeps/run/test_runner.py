@@ -15,11 +15,12 @@ import pytest
 from rich.console import Console
 
 from orchestration import InfrastructureError, NodeFailed, PlacementRefused
+from orchestration.plan import NodeExit
 from orchestration.sim_cluster import run_virtual
 from raft_actor_node.names import node_names
 from sweeps.api import Run, Sweep, make_view
 from sweeps.load.operations import OK
-from sweeps.run.cell import read_trace
+from sweeps.run.collect import read_trace
 from sweeps.run.progress import Progress
 from sweeps.show.live import LiveView, PlainView
 from sweeps.spec.source import read_source
@@ -90,7 +91,7 @@ async def test_a_cell_goes_through_its_phases_and_leaves_nothing_running(tmp_pat
 
 async def test_all_clocks_are_compared_while_there_is_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a clock gains and loses again between the two ends of a cell would otherwise be in no bound."""
-    monkeypatch.setattr("sweeps.run.cell._CLOCK_POLL_S", 0.05)
+    monkeypatch.setattr("sweeps.run.machine.CLOCK_POLL_S", 0.05)
     backend = FakeBackend()
     await execute(sweep(), backend, tmp_path)
     compared = [worker.compared for cluster in backend.clusters for worker in cluster.workers.values()]
@@ -172,7 +173,7 @@ async def test_a_node_that_ends_by_itself_fails_the_cell_at_once_and_its_logs_ar
     class Fragile(FakeCluster):
         async def crash(self, *node_ids: str) -> None:
             await super().crash(*node_ids)
-            self.unexpected_exits.append("node n2 ended (exit): exit code 7 (invariant broken)")
+            self.unexpected_exits.append(NodeExit("n2", "exit", 7, "", 0))
 
     text = "name: tiny\nbase: {phases: {warmup: 50ms, measure: 60s}, chaos: {crash: leader, at: 200ms}}"
     backend = FakeBackend(lambda cluster: setattr(cluster, "__class__", Fragile))
@@ -192,7 +193,7 @@ async def test_what_clients_saw_before_the_measurement_is_kept_when_a_node_ends_
     class Dying(FakeEngine):
         def _complete(self, batch: list[Any]) -> None:
             super()._complete(batch)
-            backend.clusters[0].unexpected_exits.append("node n2 ended (exit): exit code 5 (data corrupt)")
+            backend.clusters[0].unexpected_exits.append(NodeExit("n2", "exit", 5, "", 0))
 
     text = "name: tiny\nbase: {phases: {warmup: 60s, measure: 60s}}"
     backend = FakeBackend(engine=Dying)
@@ -200,7 +201,7 @@ async def test_what_clients_saw_before_the_measurement_is_kept_when_a_node_ends_
         code, path, _ = await execute(sweep(text), backend, tmp_path)
     assert code == 1
     [cell] = read_run(path).cells
-    assert cell.result["reason"] == "node n2 ended (exit): exit code 5 (data corrupt)"
+    assert cell.result["reason"] == "node n2 ended (exit): exit code 5 (data corrupt or foreign)"
     operations = cell.operations()
     assert (operations["outcome"] == OK).any()
     assert not operations.measured.any()
@@ -245,7 +246,8 @@ async def test_one_node_whose_files_are_lost_fails_the_cell_and_the_others_logs_
 
 
 @pytest.mark.parametrize(
-    "broken", ["sweeps.run.runner.unmet_expectation", "sweeps.run.cell.fault_windows", "sweeps.run.cell.read_trace"]
+    "broken",
+    ["sweeps.run.runner.unmet_expectation", "sweeps.run.faults.fault_windows", "sweeps.run.collect.read_trace"],
 )
 async def test_an_error_after_the_measurement_costs_one_cell_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str

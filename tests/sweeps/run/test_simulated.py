@@ -544,9 +544,9 @@ def test_unavailability_is_refuted_by_sessions_that_come_late(tmp_path: Path, mo
     """They are used: then operations succeed."""
     connect, tried = CellRun._connect, []
 
-    async def late(life: CellRun, cluster: Any) -> bool:
+    async def late(life: CellRun, cluster: Any, load: Any) -> bool:
         tried.append(1)
-        return len(tried) > 2 and await connect(life, cluster)
+        return len(tried) > 2 and await connect(life, cluster, load)
 
     monkeypatch.setattr(CellRun, "_connect", late)
     text = OUTAGE.replace("  chaos: {isolate: majority, at: 1s, heal_after: 3s}\n", "")
@@ -705,7 +705,7 @@ def test_a_run_that_is_not_complete_is_unknown_at_best(stored: StoredRun, tmp_pa
 
 def test_a_run_is_not_judged_while_it_runs(stored: StoredRun, tmp_path: Path) -> None:
     """Its driver holds it until it has finished, or is gone, however it ended."""
-    program = "import sys; from pathlib import Path; from sweeps.results import RunLock; "
+    program = "import sys; from pathlib import Path; from sweeps.store.lock import RunLock; "
     program += "lock = RunLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     path = shutil.copytree(stored.path, tmp_path / "run", symlinks=True)
     with subprocess.Popen(

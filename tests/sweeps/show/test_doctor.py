@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from orchestration.errors import InfrastructureError
+from orchestration import InfrastructureError, RayBackend
 from orchestration.ray_cluster.doctor import DeadHost, Examination, Link, Samples
-from sweeps import api, cli
+from sweeps import cli
 from sweeps.show import doctor
 from sweeps.show.doctor import as_json, exit_code, findings
 from tests.sweeps.examinations import CODE, FIRST, MS, RAY, SECOND, THIRD, examination, host
@@ -200,7 +200,7 @@ class Backend:
 
 def command(monkeypatch: pytest.MonkeyPatch, found: Examination | None, *words: str) -> tuple[Any, Backend]:
     backend = Backend(found)
-    monkeypatch.setattr(api, "ray", lambda address: backend.connect)
+    monkeypatch.setattr(RayBackend, "connect", lambda address: backend.connect())
     return CliRunner().invoke(cli.main, ["doctor", *words]), backend
 
 

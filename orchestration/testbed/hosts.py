@@ -1,4 +1,4 @@
-"""Hosts on one machine, for tests: each has an address, a clock, a disk folder and processes of its own.
+"""Hosts on one machine: each has an address, a clock, a disk folder and processes of its own.
 
 A host is a set of Linux namespaces (network, time, process ids, mounts, name, IPC) around a process 1 (init.py).
 The hosts' interfaces meet in a bridge, which lives in a network namespace of its own as well, so neither interfaces
@@ -33,7 +33,7 @@ from orchestration.ray_cluster.owner import end_process, start_ticks
 ROOT = Path(__file__).parents[2]
 """Of this project."""
 
-_FOLDERS = Path("/var/tmp")
+_FOLDERS = Path("/var/tmp")  # noqa: S108 - each testbed makes a private folder in it
 _PREFIX = "raft-testbed-"
 _NAMESPACES = ("--net", "--time", "--pid", "--mount", "--uts", "--ipc")
 _UNSHARE = ("unshare", *_NAMESPACES, "--mount-proc", "--fork", "--kill-child")
@@ -47,7 +47,7 @@ class TestbedError(Exception):
     __test__ = False  # pytest would take it for a test
 
 
-class Host:
+class NamespaceHost:
     """One machine of the testbed. Made by Testbed."""
 
     def __init__(self, name: str, address: str, clock_offset_s: int, folder: Path, shared: Sequence[Path]) -> None:
@@ -164,20 +164,20 @@ class Testbed:
     def __init__(self, hosts: int = 4, *, shared: Sequence[Path] = ()) -> None:
         self._count = hosts
         self.shared = [path.resolve() for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.cwd(), *shared)]
-        self._members: list[Host] = []
+        self._members: list[NamespaceHost] = []
         self.folder = Path()
 
     @property
-    def head(self) -> Host:
+    def head(self) -> NamespaceHost:
         """The driver's host."""
         return self._members[1]
 
     @property
-    def hosts(self) -> tuple[Host, ...]:
+    def hosts(self) -> tuple[NamespaceHost, ...]:
         """All others."""
         return tuple(self._members[2:])
 
-    def host(self, address: str) -> Host:
+    def host(self, address: str) -> NamespaceHost:
         """The host that has this address."""
         return next(host for host in (self.head, *self.hosts) if host.address == address)
 
@@ -204,31 +204,31 @@ class Testbed:
             host.kill()
         shutil.rmtree(self.folder)
 
-    def lose(self, host: Host) -> None:
+    def lose(self, host: NamespaceHost) -> None:
         """Power off: its cable is dead first, so nobody is told that a connection has ended, then every process."""
         self._switch.run("ip", "link", "delete", host.name)
         host.kill()
 
-    def renew(self, host: Host) -> Host:
+    def renew(self, host: NamespaceHost) -> NamespaceHost:
         """A new machine in the place of one that is lost: its name, address and clock, and an empty disk."""
         folder = host.folder.with_name(f"{host.name}-{uuid.uuid4().hex[:8]}")
-        new = Host(host.name, host.address, host.clock_offset_ns // 10**9, folder, self.shared)
+        new = NamespaceHost(host.name, host.address, host.clock_offset_ns // 10**9, folder, self.shared)
         self._members[self._members.index(host)] = new
         new.wait_ready()
         self._record()
         self._plug(new)
         return new
 
-    def link_down(self, host: Host) -> None:
+    def link_down(self, host: NamespaceHost) -> None:
         """Pull the host's cable: its interface has no carrier. What runs there still reaches its own address."""
         self._switch.run("ip", "link", "set", host.name, "down")
 
-    def link_up(self, host: Host) -> None:
+    def link_up(self, host: NamespaceHost) -> None:
         """Put the cable back."""
         self._switch.run("ip", "link", "set", host.name, "up")
 
     @property
-    def _switch(self) -> Host:
+    def _switch(self) -> NamespaceHost:
         return self._members[0]
 
     def _bring_up(self) -> None:
@@ -239,7 +239,7 @@ class Testbed:
         (self.folder / "names").write_text(f"127.0.0.1 localhost\n{table}")
         for i, (name, address) in enumerate(zip(names, addresses, strict=True)):
             offset_s = _CLOCK_STEP_S * max(0, i - 1)
-            self._members.append(Host(name, address, offset_s, self.folder / name, self.shared))
+            self._members.append(NamespaceHost(name, address, offset_s, self.folder / name, self.shared))
         for host in self._members:
             host.wait_ready()
         self._record()
@@ -248,7 +248,7 @@ class Testbed:
         for host in self._members[1:]:
             self._plug(host)
 
-    def _plug(self, host: Host) -> None:
+    def _plug(self, host: NamespaceHost) -> None:
         # From outside, where the process ids are known; the interfaces are born in their namespaces.
         switch, there = (("netns", str(each.pid)) for each in (self._switch, host))
         # The hardware's address goes by the host's, else others would send to a host that was there before.

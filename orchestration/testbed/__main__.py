@@ -1,4 +1,4 @@
-"""A sweep over hosts of a testbed: `python -m tests.testbed [--hosts N] sweep PRESET [-o KEY=VALUE ...]`.
+"""A sweep over hosts of a testbed: `python -m orchestration.testbed [--hosts N] sweep PRESET [-o KEY=VALUE ...]`.
 
 What follows `sweep` is given to `sweep run`, which runs on the head; results are where it says. The exit code is that
 of `sweep`, 1 where no testbed can be made.
@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.testbed.hosts import Testbed, TestbedError
-from tests.testbed.ray_hosts import start_ray
+from orchestration.testbed.hosts import Testbed, TestbedError
+from orchestration.testbed.ray_hosts import start_ray
 
 _GRACE_S = 60.0
 
@@ -42,7 +42,7 @@ def sweep(hosts: int, words: Sequence[str], out: Path) -> int:
 
 def main() -> int:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m orchestration.testbed", description=__doc__)
     parser.add_argument("--hosts", type=int, default=4, metavar="N", help="beside the head (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="PATH", help="as of sweep (%(default)s)")
     parser.add_argument("what", choices=["sweep"])

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from tests.testbed.hosts import ROOT, Host, Testbed
+from orchestration.testbed.hosts import ROOT, NamespaceHost, Testbed
 
 _RAY = (
     sys.executable,
@@ -44,42 +42,17 @@ class RayHosts:
     env: dict[str, str]
     """What a program on one of the hosts needs to use it."""
 
-    def join(self, host: Host) -> None:
+    def join(self, host: NamespaceHost) -> None:
         """Start Ray on a host, with one CPU. Raises TestbedError."""
         self._start(host, f"--address={self.address}", "--num-cpus=1")
 
-    def head(self, host: Host) -> None:
+    def head(self, host: NamespaceHost) -> None:
         """Start its head here."""
         settings = f"--system-config={json.dumps(_SETTINGS)}"
         self._start(host, "--head", f"--port={_PORT}", "--num-cpus=0", "--include-dashboard=false", settings)
 
-    def _start(self, host: Host, *words: str) -> None:
+    def _start(self, host: NamespaceHost, *words: str) -> None:
         host.run(*_RAY, f"--node-ip-address={host.address}", *words, env=self.env, timeout_s=_START_TIMEOUT_S)
-
-
-class Done(NamedTuple):
-    """How a `sweep` ended."""
-
-    code: int
-    output: str
-    errors: str
-
-
-def sweep(testbed: Testbed, ray: RayHosts, *words: str, timeout_s: float = 170.0) -> Done:
-    """`sweep` on the head, until it ends; its output is that of a program without a terminal."""
-    command = (sys.executable, "-m", "sweeps.cli", *words, "--plain", "--address", ray.address)
-    pipe = subprocess.PIPE
-    with testbed.head.start(*command, env=ray.env, stdout=pipe, stderr=pipe) as process:
-        try:
-            output, errors = process.communicate(timeout=timeout_s)
-        finally:
-            process.kill()
-    return Done(process.returncode, output, errors)
-
-
-def options(*each: str) -> list[str]:
-    """As words of a command."""
-    return [word for option in each for word in ("-o", option)]
 
 
 def start_ray(testbed: Testbed) -> RayHosts:

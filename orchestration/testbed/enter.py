@@ -43,7 +43,7 @@ def main() -> None:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         try:
-            os.execvp(command[0], command)
+            os.execvp(command[0], command)  # noqa: S606
         except OSError as error:
             os.write(2, f"{command[0]}: {error.strerror}\n".encode())
             os._exit(127)

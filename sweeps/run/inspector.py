@@ -1,0 +1,135 @@
+"""Questions to the nodes of a cell about their inner state; every answer is kept for the judge."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from orchestration.face import Cluster, NodeStatus
+from orchestration.plan import NodeExit
+from raft_actor_node.patience import Patience
+from sweeps.run.progress import Progress
+
+LEADER = 3
+"""Role.LEADER of inspection.proto."""
+_LEADER_POLL_S = 1.0
+_SETTLE_POLL_S = 0.05
+_NOTE_S = 0.2
+"""Longest wait for the counters of nodes before a fault is injected."""
+_HASHES = ("applied_hash", "prefix_hash", "state_hash")
+_TOUCHED = {name: f"messages_{name}" for name in ("cut", "dropped", "delayed", "duplicated")} | {
+    name: name for name in ("fsyncs_delayed", "fsyncs_stalled", "disk_errors")
+}
+"""Counters that grow when a fault strikes (`proof` of each kind of fault), by their field of inspection.proto."""
+_INDEXES = ("durable_index", "commit_index", "last_applied")
+
+
+class Inspector:
+    """Asks the nodes of one cluster."""
+
+    def __init__(self, cluster: Cluster, now_ns: Callable[[], int]) -> None:
+        self._cluster, self._now_ns = cluster, now_ns
+        self.statuses: list[dict[str, Any]] = []
+        """Every answer, as inspection.json holds it."""
+        self.settled: dict[str, Any] | None = None
+        """The states of all nodes at the end; None until `settle`."""
+
+    async def status(self, node_id: str, *, hash_index: int = 0, with_state_hash: bool = False) -> NodeStatus | None:
+        """Return the status of a node, or None if it does not answer; the answer is kept."""
+        status = await self._cluster.status(node_id, hash_index=hash_index, with_state_hash=with_state_hash)
+        if status is not None:
+            self.statuses.append(_as_json(node_id, status))
+        return status
+
+    async def all(self) -> dict[str, NodeStatus | None]:
+        """Return the status of every node."""
+        answers = await asyncio.gather(*map(self.status, self._cluster.node_ids))
+        return dict(zip(self._cluster.node_ids, answers, strict=True))
+
+    async def note(self, node_ids: Sequence[str]) -> None:
+        """Ask these nodes before they are disturbed. Bounded to 200 ms, because a fault is waiting to be injected."""
+        with contextlib.suppress(Exception):
+            async with Patience(_NOTE_S):
+                await asyncio.gather(*map(self.status, node_ids))
+
+    async def settle(self, bound_s: float, check: Callable[[], None]) -> None:
+        """Wait, for at most `bound_s`, until a leader leads and all nodes have applied the same entries; then ask for
+        their states at the highest index that all have applied. `check` raises if the cell cannot go on."""
+        cluster = self._cluster
+        begin_ns = self._now_ns()
+        leader_ns = None
+        async with Patience(bound_s, interrupt=False) as patience:
+            while True:
+                leader = await cluster.leader()
+                if leader is not None and leader_ns is None:
+                    leader_ns = self._now_ns()
+                    # While this program was paused it did not look for a leader.
+                    begin_ns = min(begin_ns + int(patience.paused_s * 1e9), leader_ns)
+                statuses = await asyncio.gather(*map(cluster.status, cluster.node_ids))
+                applied = {int(status.last_applied) for status in statuses if status is not None}
+                gone = {end.node_id for end in losses(cluster)}
+                silent = [
+                    n for n, status in zip(cluster.node_ids, statuses, strict=True) if status is None and n not in gone
+                ]
+                told = not silent or not applied  # a program without inspection is not waited for
+                if (leader_ns is not None and told and len(applied) <= 1) or patience.over:
+                    break
+                await asyncio.sleep(_SETTLE_POLL_S)
+                check()
+        index = min(applied, default=0)
+        states = await asyncio.gather(*map(partial(self._state, index), cluster.node_ids))
+        self.settled = {
+            "begin_ns": begin_ns,
+            "end_ns": self._now_ns(),
+            "leader_ns": leader_ns,
+            "hash_index": index,
+            "nodes": {
+                node_id: {
+                    "role": int(status.role),
+                    "term": int(status.current_term),
+                    "last_applied": int(status.last_applied),
+                    **{name: bytes(getattr(status, name)).hex() for name in _HASHES},
+                }
+                for node_id, status in zip(cluster.node_ids, states, strict=True)
+                if status is not None
+            },
+        }
+
+    async def _state(self, index: int, node_id: str) -> NodeStatus | None:
+        status = await self.status(node_id, hash_index=index, with_state_hash=True)
+        # The hash over very many keys takes longer than the timeout of a question.
+        return status if status is not None else await self.status(node_id, hash_index=index)
+
+    async def watch_leader(self, progress: Progress) -> None:
+        """Keep the leader and its term in the progress up to date, until cancelled."""
+        leader: str | None = None
+        while True:
+            # Ask only the last known leader; ask all nodes when it does not lead any more.
+            status = await self.status(leader) if leader is not None else None
+            if status is None or status.role != LEADER:
+                leader = await self._cluster.leader()
+                status = await self.status(leader) if leader is not None else None
+            progress.leads(leader, None if status is None else int(status.current_term))
+            await asyncio.sleep(_LEADER_POLL_S)
+
+
+def losses(cluster: Cluster) -> list[NodeExit]:
+    """Return the ends of nodes that the infrastructure caused."""
+    return [end for end in cluster.unexpected_exits if end.infrastructure]
+
+
+def _as_json(node_id: str, status: NodeStatus) -> dict[str, Any]:
+    return {
+        "node": node_id,
+        "life": int(status.pid),
+        "time_ns": int(status.now_ns),
+        "term": int(status.current_term),
+        "leads": status.role == LEADER,
+        "last_index": int(status.last_log_index),
+        **{name: int(getattr(status, name)) for name in _INDEXES},
+        "peers": {peer.node_id: [int(peer.match_index), int(peer.next_index)] for peer in status.peers},
+        "touched": {name: int(getattr(status.counters, field)) for name, field in _TOUCHED.items()},
+    }
