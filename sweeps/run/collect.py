@@ -52,16 +52,17 @@ def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[Trace
     committed = -math.inf
     for line in lines:
         try:
-            event = json.loads(line)
+            fields = json.loads(line)
         except ValueError:
             continue
-        if not isinstance(event, dict) or any(type(event.get(key)) is not form for key, form in _FORM.items()):
+        if not isinstance(fields, dict) or any(type(fields.get(key)) is not form for key, form in _FORM.items()):
             continue
-        if event["kind"] == "started":
+        event = read_record(node_id, fields, offset_ns)
+        if event.kind == "started":
             committed = -math.inf
-        if event["kind"] == "commit":
-            if event["term"] <= committed:
+        if event.kind == "commit":
+            if event.term <= committed:
                 continue
-            committed = event["term"]
-        events.append(read_record(node_id, event, offset_ns))
+            committed = event.term
+        events.append(event)
     return events
