@@ -9,7 +9,7 @@ A cluster is known here only as a Target (chaos/target.py).
 """
 
 from chaos.events import FaultEvent, exit_cause, fault_windows, ran
-from chaos.monkey import Clock, MonotonicClock, NotHealed, Timeouts, run
+from chaos.monkey import MonotonicClock, NotHealed, ScheduleClock, Timeouts, run
 from chaos.schedule import Schedule, plan
 from chaos.spec import BadChaos, ChaosSpec, label, parse_chaos
 from chaos.target import Applied, Target
@@ -18,11 +18,11 @@ __all__ = [
     "Applied",
     "BadChaos",
     "ChaosSpec",
-    "Clock",
     "FaultEvent",
     "MonotonicClock",
     "NotHealed",
     "Schedule",
+    "ScheduleClock",
     "Target",
     "Timeouts",
     "exit_cause",

@@ -112,6 +112,8 @@ class Operation:
 class History:
     """The operations of one run on one clock, or as nearly so as their errors say."""
 
+    __hash__ = None  # type: ignore[assignment]
+
     def __init__(self, operations: Iterable[Operation] = ()) -> None:
         self.operations = list(operations)
 
@@ -123,8 +125,6 @@ class History:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, History) and self.operations == other.operations
-
-    __hash__ = None  # type: ignore[assignment]
 
     def by_key(self) -> list[tuple[Key, list[Operation]]]:
         """The operations of each key, keys in the order of their first appearance."""

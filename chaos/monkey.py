@@ -24,8 +24,8 @@ from chaos.events import FaultEvent
 from chaos.faults import Effect, Fault
 from chaos.faults.base import Table, Undo
 from chaos.faults.inside import compose_inside
-from chaos.links import compose
 from chaos.schedule import Schedule, tidy_s
+from chaos.shapes import compose
 from chaos.spec import BadChaos
 from chaos.target import Applied, Target
 from raft_actor_node.errors import RaftLabError
@@ -43,7 +43,7 @@ LEADER_POLL_S = 0.02
 """Pause between two questions for the leader while there is none."""
 
 
-class Clock(Protocol):
+class ScheduleClock(Protocol):
     """The time by which a schedule runs, so that it may be virtual."""
 
     def now_ns(self) -> int:
@@ -90,7 +90,7 @@ async def run(
     target: Target,
     schedule: Schedule,
     *,
-    clock: Clock | None = None,
+    clock: ScheduleClock | None = None,
     on_event: Callable[[FaultEvent], None] | None = None,
     timeouts: Timeouts = Timeouts(),
 ) -> list[FaultEvent]:
@@ -137,7 +137,7 @@ class _Monkey:
         self,
         target: Target,
         schedule: Schedule,
-        clock: Clock,
+        clock: ScheduleClock,
         on_event: Callable[[FaultEvent], None] | None,
         timeouts: Timeouts,
     ) -> None:

@@ -36,10 +36,6 @@ class Capabilities:
     """Links can be cut, can drop, delay and double messages, and can be narrowed."""
     node_faults: bool = False
     """Faults inside a node, such as those of its disk, can be put in force."""
-    inspection: bool = False
-    """Nodes report their inner state: indexes, hashes, counters."""
-    traces: bool = False
-    """Nodes write trace files, from which the rules of Raft are checked."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ async def _simulation(place: Place) -> AsyncIterator[Backend]:
     yield SimBackend(place.sim, place.seed, observer=place.observer)
 
 
-_RAFT = dict.fromkeys(("crashes", "pauses", "link_faults", "node_faults", "inspection", "traces"), True)
+_RAFT = dict.fromkeys(("crashes", "pauses", "link_faults", "node_faults"), True)
 """What this project's own node can, on real processes and in simulation."""
 
 TARGETS: Mapping[str, ClusterKind] = {

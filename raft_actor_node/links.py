@@ -1,7 +1,7 @@
 """Link faults as data: what happens to messages from one node to another.
 
 A link is directed and known by node ids, never by addresses, so that a rule outlives a restart with a
-new port. The runtime enforces the rules (runtime/faults.py); chaos/links.py makes rules from partitions.
+new port. The runtime enforces the rules (runtime/faults.py); chaos/shapes.py makes rules from partitions.
 """
 
 from __future__ import annotations

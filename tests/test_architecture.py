@@ -28,6 +28,9 @@ ALLOWED = {
 }
 """Project packages that a package may import: chaos and orchestration are siblings."""
 
+ROOMS_OF_SWEEPS = ("spec", "load", "analysis", "store", "judge", "run", "show")
+"""Each imports only itself and those before it. Above them stand campaign, api and cli."""
+
 GRPC_ROOMS = ("raft_actor_node/runtime/", "raft_actor_node/client", "raft_actor_node/pb/")
 
 
@@ -68,6 +71,40 @@ def test_packages_import_downwards_only() -> None:
         return within(name, set(PACKAGES)) and not within(name, ALLOWED[path.split("/", maxsplit=1)[0]])
 
     assert offences(modules(), wrong) == []
+
+
+def test_the_rooms_of_sweeps_import_in_one_direction() -> None:
+    def wrong(path: str, name: str) -> bool:
+        room = path.split("/")[1]
+        allowed = ROOMS_OF_SWEEPS[: ROOMS_OF_SWEEPS.index(room) + 1]
+        return within(name, {"sweeps"}) and not within(name, {f"sweeps.{each}" for each in allowed})
+
+    rooms = [path for room in ROOMS_OF_SWEEPS for path in modules(f"sweeps/{room}/")]
+    assert offences(rooms, wrong) == []
+
+
+def test_every_room_is_a_package_that_says_what_is_in_it() -> None:
+    """Setuptools leaves a folder without __init__.py out of a wheel."""
+    rooms = {path.parent for path in modules()}
+    silent = [room for room in rooms if not (room / "__init__.py").is_file() or not doc_of(room / "__init__.py")]
+    assert [room.relative_to(ROOT).as_posix() for room in silent if room.name != "pb"] == []
+
+
+def test_attributes_stand_at_the_top_of_their_class() -> None:
+    late = []
+    for path in modules():
+        if "/pb/" in path.as_posix():
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            body = node.body if isinstance(node, ast.ClassDef) else []
+            methods = [each.lineno for each in body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+            attributes = [each.lineno for each in body if isinstance(each, ast.Assign | ast.AnnAssign)]
+            late += [f"{path.relative_to(ROOT)}:{line}" for line in attributes if methods and line > methods[0]]
+    assert late == []
+
+
+def doc_of(path: Path) -> str | None:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(("room", "allowed"), [("core", CORE_MAY_IMPORT), ("kv", KV_MAY_IMPORT)])

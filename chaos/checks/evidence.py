@@ -51,7 +51,7 @@ class Settled:
 
 
 @dataclass(frozen=True)
-class NodeExit:
+class UnexpectedExit:
     """A node process that ended although neither the sweep nor a fault asked for it."""
 
     code: int | None
@@ -168,6 +168,10 @@ class StoredEvidence(Protocol):
         """Whether no operation of the whole cell succeeded."""
 
     @property
+    def acknowledged_writes(self) -> int:
+        """How many writes of the whole cell were acknowledged."""
+
+    @property
     def measure_begin_ns(self) -> int:
         """When the measurement began; 0 without any load."""
 
@@ -192,6 +196,10 @@ class StoredEvidence(Protocol):
         """Return the trace events of all incarnations of all nodes, or those of one kind; of each node in its order."""
 
     @property
+    def committed_before_end(self) -> int:
+        """Highest index that any node had traced as committed before the nodes were asked at the end; 0 for none."""
+
+    @property
     def traces_nothing(self) -> bool:
         """Whether no node wrote a trace."""
 
@@ -204,7 +212,7 @@ class StoredEvidence(Protocol):
         """How the cell ended; None when it ended before the nodes could be asked."""
 
     @property
-    def exits(self) -> Sequence[NodeExit]: ...
+    def exits(self) -> Sequence[UnexpectedExit]: ...
 
     @property
     def fault_exits(self) -> Sequence[FaultExit]: ...

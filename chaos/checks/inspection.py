@@ -56,16 +56,10 @@ def _find(stored: StoredEvidence) -> Finding | None:
         stored.statuses,
         stored.nodes,
         stored.faults,
-        committed=committed_until(stored, settled.begin_ns - 2 * stored.clock_error_ns),
+        committed=stored.committed_before_end,
         asked_ns=settled.begin_ns,
         check_quorum_s=stored.longest_timeout_s if stored.check_quorum else None,
     )
-
-
-def committed_until(stored: StoredEvidence, until_ns: int) -> int:
-    """Return the highest index that a node had told by then to be committed."""
-    commits = (event for event in stored.traced("commit") if event.time_ns and event.time_ns <= until_ns)
-    return max((event.index for event in commits), default=0)
 
 
 CHECK = Check("inspection", _find, safety=True, switch="invariants")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.checks import coverage, exits, inspection, invariants, linearizability, liveness, state
+from chaos.checks import coverage, durability, exits, inspection, invariants, linearizability, liveness, state
 from chaos.checks.base import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -11,6 +11,7 @@ CHECKS: tuple[Check, ...] = (
     inspection.CHECK,
     exits.CHECK,
     state.CHECK,
+    durability.CHECK,
     liveness.CHECK,
     coverage.CHECK,
 )

@@ -166,6 +166,10 @@ Table = Literal["links", "inside"]
 """A table of faults that a Target puts in force as a whole: of links, or inside nodes."""
 
 
+Need = Literal["crashes", "pauses", "link_faults", "node_faults"]
+"""A capability of a target; orchestration/targets.py says which target has it."""
+
+
 class Proof(NamedTuple):
     """A counter of a node's status that grows when a fault strikes."""
 
@@ -201,6 +205,10 @@ class Effect:
         return tuple(table for table, part in parts.items() if part is not None)
 
 
+_DECLARED = ("takes", "happens", "end_key", "nodes_key", "needs", "proof", "ends_leadership", "silences", "begins_life")
+"""What every kind declares."""
+
+
 class Fault(Item):
     """Base of the faults.
 
@@ -212,6 +220,8 @@ class Fault(Item):
     """The field that says after which time it is healed."""
     nodes_key: ClassVar[str]
     """The field that says where it strikes."""
+    needs: ClassVar[Need]
+    """What a target must be able to do."""
     proof: ClassVar[tuple[Proof, ...]]
     """Counters that grow when a fault of this kind strikes. None of them: the act itself is the proof."""
     ends_leadership: ClassVar[Often]
@@ -230,8 +240,7 @@ class Fault(Item):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if "kind" in cls.__dict__:
-            needed = ("takes", "happens", "end_key", "nodes_key", "proof", "ends_leadership", "silences", "begins_life")
-            missing = [name for name in needed if not hasattr(cls, name)] + sorted(cls.__abstractmethods__)
+            missing = [name for name in _DECLARED if not hasattr(cls, name)] + sorted(cls.__abstractmethods__)
             if missing:
                 raise TypeError(f"{cls.__name__}: a kind of fault must declare {', '.join(missing)}")
 

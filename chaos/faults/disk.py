@@ -34,6 +34,7 @@ class Disk(Fault):
     proof = (DELAYED, STALLED, FAILED)
     ends_leadership = "sometimes"
     silences = False
+    needs = "node_faults"
     begins_life = "sometimes"
 
     disk: Nodes

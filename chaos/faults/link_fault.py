@@ -18,6 +18,7 @@ class LinkFault(Fault):
 
     end_key = "heal_after"
     silences = False
+    needs = "link_faults"
     begins_life = "never"
     exit_code: ClassVar[None] = None
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from chaos.faults.base import Nodes, Proof, drawn_nodes, format_moment
 from chaos.faults.link_fault import CUT, LinkFault
-from chaos.links import Between, Direction, touching
+from chaos.shapes import Between, Direction, touching
 from raft_actor_node.links import LinkRule, Probability
 from raft_actor_node.units import Duration, Size, format_size
 

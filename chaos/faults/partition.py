@@ -10,7 +10,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, mod
 
 from chaos.faults.base import IDS_SCHEMA, Effect, as_lists, format_moment, node_ids
 from chaos.faults.link_fault import CUT, LinkFault
-from chaos.links import SHAPES, Groups, cut, hubs, separated, touching
+from chaos.shapes import SHAPES, Groups, cut, hubs, separated, touching
 from raft_actor_node.links import CLIENTS, LinkRule
 from raft_actor_node.text import did_you_mean
 from raft_actor_node.units import Duration

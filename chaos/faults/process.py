@@ -40,6 +40,7 @@ class Crash(ProcessFault):
     end_key = "restart_after"
     happens = "SIGKILL"
     ends_leadership = "always"
+    needs = "crashes"
     begins_life = "always"
 
     crash: Nodes
@@ -57,6 +58,7 @@ class Pause(ProcessFault):
     end_key = "resume_after"
     happens = "SIGSTOP"
     ends_leadership = "sometimes"
+    needs = "pauses"
     begins_life = "never"
 
     pause: Nodes

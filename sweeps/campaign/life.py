@@ -25,7 +25,7 @@ from chaos.checks.finding import Finding, Verdict, worst
 from chaos.checks.invariants import judge_traces
 from chaos.history import History
 from chaos.linearizability import check
-from chaos.links import Direction, touching
+from chaos.shapes import Direction, touching
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import Observers, Parts, SimCluster, run_virtual
 from raft_actor_node.client_engine import ClientEngine

@@ -14,12 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 from typing import Literal, TypeVar
 
-from chaos.links import Link, compose, cut, separated
+from chaos.shapes import Link, compose, cut, separated
 from orchestration.errors import NodeFailed
 from orchestration.sim_cluster import SimCluster, SimDisk, Violation
 from raft_actor_node.core import RaftNode, Role
 from raft_actor_node.errors import DataCorrupt
 from raft_actor_node.links import CLIENTS, LinkRule
+from raft_actor_node.node_faults import DiskFault, NodeFaults
 from raft_actor_node.runtime.wal_format import decode_segment_header
 from raft_actor_node.units import Range
 from sweeps.campaign.watch import Moments, Point
@@ -198,6 +199,10 @@ class Nemesis:
         """Have a disk take about this many election timeouts for each write from now on."""
         fastest, slowest = self.cluster.settings.fsync
         self.cluster.nodes[node_id].disk.slowness = lasts * self.et / ((fastest + slowest) / 2)
+
+    async def hang(self, *nodes: str) -> None:
+        """Stall the disks of these nodes, and of no others: each fsync waits until they are healed."""
+        await self.cluster.set_node_faults(dict.fromkeys(nodes, NodeFaults(disk=DiskFault(stall=True))))
 
     async def rot(self, node_id: str) -> None:
         """Flip a bit on the disk of a node that is down, see whether it notices, put the file right and start it.

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from chaos.links import SHAPES, Between, Direction, touching
+from chaos.shapes import SHAPES, Between, Direction, touching
 from raft_actor_node.core.quorum import largest_minority, quorum_size
 from raft_actor_node.links import ANY_NODE, CLIENTS, LinkRule
 from raft_actor_node.units import Range
@@ -314,6 +314,27 @@ async def slow_disks(n: Nemesis) -> None:
     await n.sleep(0.2, 1)
 
 
+async def hanging_disks(n: Nemesis) -> None:
+    """The leader's disk hangs, and perhaps others: its followers commit without it, or nothing commits."""
+    leader = await n.settle()
+    if leader is None:
+        return
+    others = n.pick((0, 0, 0, 1, largest_minority(len(n.members))))
+    await n.hang(leader, *n.any_of(n.others(leader), others))
+    core = n.core(leader)
+    await n.until(lambda: core is None or core.commit_index > core.durable_index, within=n.rng.uniform(0.5, 3))
+    way = n.rng.random()
+    if way < 0.3:
+        await n.crash(leader, power=n.rng.random() < 0.7)
+    elif way < 0.5:
+        await n.cut("hung", touching([leader], n.members))
+    await n.sleep(0.5, 4)
+    await n.hang()
+    await n.lift("hung")
+    await n.restart(*n.members)
+    await n.settle()
+
+
 async def rotten_disks(n: Nemesis) -> None:
     """A bit flips on the disk of a node that is down: it must refuse what it cannot trust (and repair what it can)."""
     [node] = n.any_of(n.members)
@@ -555,6 +576,12 @@ def _for_sick_disks(draft: Draft, rng: random.Random) -> None:
     draft["sim"] |= {"disk_failure": rng.choice((0.0, 0.005, 0.02)), "power_loss": rng.choice((0.3, 1.0))}
 
 
+def _for_hanging_disks(draft: Draft, rng: random.Random) -> None:
+    _in_sessions(draft, rng)
+    low = draft["raft"]["election_timeout"].min_s
+    draft["raft"]["yield_after"] = rng.choice((None, low, 2 * low))
+
+
 _SMALL_TOO = (1, 2, 3, 3, 5)
 
 PROFILES: dict[str, Profile] = {
@@ -571,6 +598,7 @@ PROFILES: dict[str, Profile] = {
     "power-cuts": Profile(power_cuts, _SMALL_TOO),
     "sick-disks": Profile(sick_disks, _SMALL_TOO, _for_sick_disks),
     "slow-disks": Profile(slow_disks),
+    "hanging-disks": Profile(hanging_disks, (1, 2, 3, 3, 5), _for_hanging_disks),
     "replaced-while-written": Profile(replaced_while_written, (3, 3, 5), _for_long_logs),
     "rotten-disks": Profile(rotten_disks, _SMALL_TOO),
     "contested": Profile(contested, (3, 5, 5, 4), _for_contests),

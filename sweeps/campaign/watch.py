@@ -26,6 +26,7 @@ from raft_actor_node.core import (
     Role,
 )
 from raft_actor_node.core.invariants import Snapshot
+from raft_actor_node.core.node import DISK_IS_LATE
 from raft_actor_node.core.quorum import reached_by_quorum
 from raft_actor_node.kv.store import Result, Store
 
@@ -79,6 +80,7 @@ class Coverage(Silent):
     reads at deposed leaders        a leader was asked while another one led already
     reads before an own commit      a leader was asked before an entry of its own term was committed
     commits before an own fsync     a leader committed what its own disk did not hold yet
+    leaders yielded                 a leader stepped down because its own disk did not answer (raft.yield_after)
     suffixes erased while written   a disk was still writing entries when some were erased
     answers of earlier terms        a leader was answered what it had asked when it led an earlier term
     lives                           starts of nodes
@@ -116,6 +118,8 @@ class Coverage(Silent):
             elif event.kind == "became_candidate":
                 self.counts["contested terms"] += event.term in self._candidate_terms
                 self._candidate_terms.add(event.term)
+            elif event.kind == "became_follower" and event.detail == DISK_IS_LATE:
+                self.counts["leaders yielded"] += before.role == Role.LEADER
             elif event.kind == "log_truncated":
                 self.counts["suffixes erased"] += 1
         if effects.reads_refused and before.role == Role.LEADER:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from chaos.checks.evidence import AppliedState, FaultExit, Load, Missing, NodeExit, Outage, Settled
+from chaos.checks.evidence import AppliedState, FaultExit, Load, Missing, Outage, Settled, UnexpectedExit
 from chaos.events import NEVER_NS, FaultEvent
 from chaos.history import History
 from chaos.linearizability import Violation
@@ -124,6 +124,13 @@ class CellEvidence:
         return self._operations is None or not (self._operations["outcome"] == OK).any()
 
     @property
+    def acknowledged_writes(self) -> int:
+        operations = self._operations
+        if operations is None:
+            return 0
+        return int(np.count_nonzero((operations["outcome"] == OK) & ~operations.of_kind("get")))
+
+    @property
     def measure_begin_ns(self) -> int:
         return self._operations.measure_ns[0] if self._operations is not None else 0
 
@@ -205,6 +212,14 @@ class CellEvidence:
                 if kind is None or event.kind == kind:
                     yield event
 
+    @cached_property
+    def committed_before_end(self) -> int:
+        if self.settled is None:
+            return 0
+        until_ns = self.settled.begin_ns - 2 * self.clock_error_ns
+        commits = (event for event in self.traced("commit") if event.time_ns and event.time_ns <= until_ns)
+        return max((event.index for event in commits), default=0)
+
     @property
     def traces_nothing(self) -> bool:
         return not any(self._traces.values())
@@ -231,8 +246,8 @@ class CellEvidence:
         return Settled(told["begin_ns"], told["end_ns"], told["leader_ns"], states)
 
     @property
-    def exits(self) -> Sequence[NodeExit]:
-        return [NodeExit(end["exit_code"], end["text"]) for end in self._inspection.get("exits", ())]
+    def exits(self) -> Sequence[UnexpectedExit]:
+        return [UnexpectedExit(end["exit_code"], end["text"]) for end in self._inspection.get("exits", ())]
 
     @property
     def fault_exits(self) -> Sequence[FaultExit]:

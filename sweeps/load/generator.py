@@ -109,6 +109,7 @@ class LoadGenerator:
         self._arrivals: Arrivals | None = None
         self._free = list(range(load.clients - 1, -1, -1))
         self._recorder = Recorder()
+        self._submitted = 0
         self._decided = dict.fromkeys((OK, FAIL, UNKNOWN), 0)
         self._dropped = array("q")
         self._dropped_kind = array("B")
@@ -288,8 +289,6 @@ class LoadGenerator:
     @property
     def _outstanding(self) -> int:
         return self._submitted - self._recorder.rows
-
-    _submitted = 0
 
     def _done(self, operations: list[Operation]) -> None:
         self._record(operations)

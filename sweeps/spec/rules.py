@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from chaos import BadChaos, plan
-from chaos.faults import Fault, moment_s
+from chaos.faults import FAULTS, Fault, Monkey, moment_s
 from orchestration.sim_cluster.settings import SimSettings
 from raft_actor_node.config import NodeConfig, static_faults, unwise
 from raft_actor_node.core.quorum import quorum_size
@@ -31,9 +31,14 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
     if len(str(load.keys - 1)) > load.key_bytes:
         yield f"load.key_bytes: {load.keys} keys need at least {len(str(load.keys - 1))} bytes"
     try:
-        plan(parameters.chaos, duration_s=parameters.phases.measure, nodes=node_ids, seed=0)
+        schedule = plan(parameters.chaos, duration_s=parameters.phases.measure, nodes=node_ids, seed=0)
     except BadChaos as error:
         yield f"chaos: {error}"
+    else:
+        drawn = [kind for item in parameters.chaos.root if isinstance(item, Monkey) for kind in item.monkey]
+        for kind in dict.fromkeys([*(fault.kind for fault in schedule.faults), *drawn]):
+            if not getattr(can, needed := FAULTS[kind].needs):
+                yield f"chaos: {kind} needs {needed}, and target {parameters.target} has none; leave it out"
     if not parameters.allow_bad_parameters:
         for fault in static_faults(parameters.raft, limits, parameters.transport):
             yield f"{fault} (allow_bad_parameters: true runs it all the same)"

@@ -29,4 +29,5 @@ class RunLock:
         if directory is not None:
             os.close(directory)
 
-    __del__ = release
+    def __del__(self) -> None:
+        self.release()

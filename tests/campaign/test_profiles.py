@@ -22,6 +22,7 @@ SITUATIONS = {
     "power-cuts": ("lives", "leader changes"),
     "sick-disks": ("disks failed", "torn tails cut"),
     "slow-disks": ("commits before an own fsync",),
+    "hanging-disks": ("commits before an own fsync", "leaders yielded"),
     "replaced-while-written": ("suffixes erased while written",),
     "rotten-disks": ("starts refused",),
     "contested": ("contested terms", "suffixes erased"),

@@ -15,7 +15,7 @@ from chaos.checks.evidence import Load
 from chaos.faults import FAULTS, Effect, Fault, Proof, fault_kind, grammar
 from chaos.faults.base import Moment, Nodes
 from chaos.faults.process import ProcessFault
-from chaos.links import cut, touching
+from chaos.shapes import cut, touching
 from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.links import LinkRule
 from raft_actor_node.node_faults import DiskFault, NodeFaults
@@ -66,6 +66,7 @@ class Whole(Fault):
     proof: ClassVar[tuple[Proof, ...]] = ()
     ends_leadership = "never"
     silences = False
+    needs = "pauses"
     begins_life = "never"
     disables: ClassVar[bool] = False
     exit_code: ClassVar[None] = None
@@ -84,7 +85,7 @@ class Whole(Fault):
         return "whole"
 
 
-DECLARED = ("end_key", "takes", "happens", "proof", "ends_leadership", "silences", "begins_life")
+DECLARED = ("end_key", "takes", "happens", "needs", "proof", "ends_leadership", "silences", "begins_life")
 IMPLEMENTED = ("effect", "drawn", "describe", "disables", "exit_code")
 
 
@@ -99,7 +100,7 @@ def test_a_kind_that_leaves_a_declaration_out_is_an_error_where_it_is_defined(na
 
 
 def test_a_family_gives_no_kind_its_effect_on_leadership() -> None:
-    with pytest.raises(TypeError, match="must declare ends_leadership, begins_life, effect"):
+    with pytest.raises(TypeError, match="must declare needs, ends_leadership, begins_life, effect"):
 
         class Freeze(ProcessFault):
             kind = nodes_key = "freeze"
@@ -128,6 +129,7 @@ class Freeze(Fault):
     proof = (Proof("chilled", "message", "chilled"),)
     ends_leadership = "always"
     silences = True
+    needs = "pauses"
     begins_life = "never"
     disables: ClassVar[bool] = True
     exit_code: ClassVar[None] = None

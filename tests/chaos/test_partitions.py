@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chaos.faults import Drop, Isolate, OneWay, Partition
-from chaos.links import SHAPES, compose, cut, hubs, separated, touching
+from chaos.shapes import SHAPES, compose, cut, hubs, separated, touching
 from raft_actor_node.core.quorum import largest_minority, quorum_size
 from raft_actor_node.links import CLIENTS, LinkRule
 from raft_actor_node.names import node_names

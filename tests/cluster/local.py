@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.checks.invariants import judge_traces
-from chaos.links import cut, separated
+from chaos.shapes import cut, separated
 from orchestration.address_book import AddressBook
 from orchestration.ray_cluster.actor import NodeSpec, NodeSupervisor, command_words
 from raft_actor_node.client import KVClient

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from chaos.links import cut, separated
+from chaos.shapes import cut, separated
 from orchestration import ClusterPlan
 from orchestration.sim_cluster import SimCluster, run_virtual
 from raft_actor_node.client import KVClient

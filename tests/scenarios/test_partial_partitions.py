@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.links import SHAPES
+from chaos.shapes import SHAPES
 from raft_actor_node.errors import OperationError
 from tests.cluster.local import FAST, STEADY
 from tests.scenarios.stage import LEADER, Stage, WorldName, eventually, play

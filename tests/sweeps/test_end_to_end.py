@@ -80,7 +80,7 @@ def test_the_manifest_has_the_figures_of_the_host(run: StoredRun) -> None:
 
 
 def test_every_cell_was_checked(run: StoredRun, foreign: StoredCell) -> None:
-    checks = ["linearizability", "invariants", "inspection", "exits", "state", "liveness", "coverage"]
+    checks = ["linearizability", "invariants", "inspection", "exits", "state", "durability", "liveness", "coverage"]
     for cell in run.cells[:2]:
         verdict = cell.result["verdict"]
         assert [(each["check"], each["verdict"]) for each in verdict["findings"]] == [(check, "ok") for check in checks]

@@ -129,5 +129,5 @@ async def test_a_run_that_proves_nothing_is_unknown_and_the_exit_code_is_4(backe
     findings = {each["check"]: each["verdict"] for each in cell.result["verdict"]["findings"]}
     assert findings == {
         "linearizability": "ok", "invariants": "ok", "inspection": "ok", "exits": "ok", "state": "ok",
-        "liveness": "ok", "coverage": "unknown",
+        "durability": "ok", "liveness": "ok", "coverage": "unknown",
     }  # fmt: skip

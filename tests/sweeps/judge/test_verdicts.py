@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from chaos.checks.finding import Finding
+from chaos.checks.registry import CHECKS
 from chaos.checks.verdict import as_json
 from sweeps.analysis.events import faults_of
 from sweeps.judge.expectations import exit_code, pending, unjudged, with_verdict
@@ -19,7 +20,7 @@ from tests.sweeps.conftest import FakeJudge
 from tests.sweeps.fakes import FakeBackend, FakeCluster, VirtualBackend
 from tests.sweeps.run.test_runner import BRIEF, CRASH, TWO_CELLS, execute, execute_virtually, journal, sweep
 
-ALL = ("linearizability", "invariants", "inspection", "exits", "state", "liveness", "coverage")
+ALL = tuple(check.name for check in CHECKS)
 
 
 def verdict_with(**verdicts: Any) -> dict[str, Any]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
+import pytest
+
+from orchestration.targets import TARGETS
+from raft_actor_node.errors import ConfigError
 from sweeps.spec.grid import Cell, make_cells
 from sweeps.spec.resolve import resolve
 from sweeps.spec.source import read_source
@@ -77,3 +82,13 @@ def test_base_alone_is_one_cell() -> None:
     [cell] = cells("{}")
     assert cell.axes == {}
     assert cell.label == "nodes=3"
+
+
+@pytest.mark.parametrize("chaos", ["{disk: leader, stall: true}", "{monkey: [disk, crash], every: 1s}"])
+def test_a_fault_that_the_target_cannot_have_is_refused(chaos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raft = TARGETS["raft"]
+    without = replace(raft, can=replace(raft.can, node_faults=False))
+    monkeypatch.setattr("sweeps.spec.parameters.TARGETS", {**TARGETS, "raft": without})
+    with pytest.raises(ConfigError, match="chaos: disk needs node_faults, and target raft has none; leave it out"):
+        cells(f"{{base: {{chaos: {chaos}}}}}")
+    assert cells("{base: {chaos: {crash: leader}}}")

@@ -1,0 +1,91 @@
+"""Is every acknowledged write durable on a quorum at the end, in the logs?
+
+A node acknowledges a write after it has applied its entry, and traces a commit before any answer that relies on it. So
+every acknowledged write lies in the *acknowledged prefix*: the entries 1 to the highest index that any incarnation of
+any node had told to be committed before the nodes were asked at the end. Two things must hold:
+
+    room          each acknowledged write has an entry of its own, and the first leader a no-op; a log with fewer
+                  entries lacks an acknowledged write
+    durability    a quorum of nodes have the whole prefix on disk, and the same prefix: their durable_index reaches its
+                  end, and their hashes of the entries up to there, or further, are equal
+
+What it does not prove: nodes tell durable_index and hashes themselves, and the hash is that of the entries they
+applied; this check reads no disk. Nor do answers carry an index, so the check cannot tell which entry belongs to which
+write: a lost write whose index another write took is found by the reads at the end (linearizability).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from chaos.checks.base import Check
+from chaos.checks.evidence import AppliedState, StoredEvidence, tells_of_itself, unless_excused
+from chaos.checks.finding import Finding
+from raft_actor_node.core.quorum import quorum_size
+
+
+def judge_durability(
+    acknowledged: int,
+    prefix: int,
+    states: Sequence[AppliedState],
+    durable: Mapping[str, int],
+    nodes: Collection[str],
+) -> Finding:
+    """Hold the logs of the nodes against the acknowledged writes.
+
+    `acknowledged`: the number of acknowledged writes. `prefix`: the last index of the acknowledged prefix. `states`,
+    `durable`: what each node told afterwards; durable_index by node. Unknown when the nodes that did not tell could
+    make up a quorum with those that did.
+    """
+    if not acknowledged:
+        return Finding("durability", "ok", "no write was acknowledged")
+    entries = max([prefix, *(state.last_applied for state in states)])
+    if not entries:
+        reason = f"{acknowledged} writes were acknowledged, and no node told of an entry"
+        return Finding("durability", "unknown", reason)
+    if acknowledged >= entries:
+        reason = f"{acknowledged} writes were acknowledged, and the log has {entries} entries, a no-op among them"
+        return Finding("durability", "violated", reason)
+    reaching = {node for node in nodes if durable.get(node, -1) >= prefix}
+    alike = _alike(states, prefix, reaching)
+    holders = max(alike, key=len, default=set())
+    unclear = reaching.difference(*alike) | (set(nodes) - durable.keys())
+    what = f"{acknowledged} writes were acknowledged, and entries 1 to {prefix}"
+    if len(holders) + len(unclear) < quorum_size(len(nodes)):
+        where = ", ".join(sorted(holders)) or "no node"
+        return Finding("durability", "violated", f"{what} are durable on {where} only")
+    if len(holders) < quorum_size(len(nodes)):
+        silent = ", ".join(sorted(unclear))
+        return Finding("durability", "unknown", f"{what}: {silent} did not tell whether they have them")
+    return Finding("durability", "ok", f"{what} are durable on {len(holders)} nodes")
+
+
+def _alike(states: Iterable[AppliedState], prefix: int, among: Collection[str]) -> list[set[str]]:
+    """Return the groups of nodes that have the same hash at the same index, of indexes that cover the prefix."""
+    groups: dict[tuple[int, bytes], set[str]] = {}
+    for state in states:
+        if state.node_id in among:
+            told = ((state.last_applied, state.applied_hash), (state.prefix_index, state.prefix_hash))
+            for index, digest in told:
+                if digest and index >= prefix:
+                    groups.setdefault((index, digest), set()).add(state.node_id)
+    return list(groups.values())
+
+
+def _find(stored: StoredEvidence) -> Finding | None:
+    if stored.foreign and not tells_of_itself(stored):
+        return None
+    if (settled := stored.settled) is None:
+        return Finding("durability", "unknown", "the cell ended before the nodes could be asked")
+    last = sorted((each for each in stored.statuses if each.time_ns >= settled.begin_ns), key=lambda each: each.time_ns)
+    finding = judge_durability(
+        stored.acknowledged_writes,
+        stored.committed_before_end,
+        settled.states,
+        {each.node_id: each.durable_index for each in last},
+        stored.nodes,
+    )
+    return unless_excused(finding, stored)
+
+
+CHECK = Check("durability", _find, safety=True, switch="invariants")

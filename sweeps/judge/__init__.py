@@ -1,0 +1,1 @@
+"""Whether a cell was correct: the judging process, expectations, exit codes."""

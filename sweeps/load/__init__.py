@@ -1,0 +1,1 @@
+"""Load on a cluster: generators, what they record, and the arrays that result."""

@@ -1,0 +1,1 @@
+"""A run under way: cells one after the other, each phase by phase."""

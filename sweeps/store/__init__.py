@@ -1,0 +1,1 @@
+"""The run directory: written, locked, and read back."""
