@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chaos.checks.base import Check
+from chaos.checks.registry import CHECKS
 from docs.generate.reference import FOLDER, PAGES, arrays
 from docs.generate.stored import CSV_COLUMNS, FILES, RESULT_KEYS
 from sweeps.analysis.cell_data import CellData
@@ -104,6 +106,11 @@ def test_every_key_that_is_described_exists(found: set[str]) -> None:
     rare = ("detail", "kept", "placement.")
     told = [known for known in RESULT_KEYS if not known.startswith(rare)]
     assert [known for known in told if not any(re.fullmatch(form(known), key) for key in found)] == []
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_every_check_is_explained(check: Check) -> None:
+    assert f"\n| {check.name} | " in (FOLDER.parent / "explanation/verdicts.md").read_text(encoding="utf-8")
 
 
 def test_every_file_is_described(run: Run) -> None:
