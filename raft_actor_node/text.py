@@ -22,17 +22,21 @@ def printable(text: str, *, keep: str = "") -> str:
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return `; did you mean X?` for a mistyped name, or "" if no known name is close.
 
-    Names may be dotted: a known name with the same last part is preferred (`nodes`: cluster.nodes).
+    Names may be dotted. A name in the same section with a similar last part is preferred; then one with the same last
+    part in another section (`nodes`: cluster.nodes); then any that is similar.
     """
     text, names = str(name), list(known)
-    leaf = _leaf(text)
-    close = difflib.get_close_matches(text, [each for each in names if _leaf(each) == leaf], n=1, cutoff=0.0)
+    section, leaf = _parts(text)
+    beside = {_parts(each)[1]: each for each in names if section and _parts(each)[0] == section}
+    leaves = {_parts(each)[1]: each for each in names}
+    close = [beside[match] for match in difflib.get_close_matches(leaf, beside, n=1)]
+    close = close or difflib.get_close_matches(text, [each for each in names if _parts(each)[1] == leaf], n=1, cutoff=0)
     close = close or difflib.get_close_matches(text, names, n=1)
-    if not close:
-        leaves = {_leaf(each): each for each in names}
-        close = [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
+    close = close or [leaves[match] for match in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _leaf(name: str) -> str:
-    return name.rsplit(".", 1)[-1]
+def _parts(name: str) -> tuple[str, str]:
+    """The section of a dotted name, and its last part."""
+    section, _, leaf = name.rpartition(".")
+    return section, leaf

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from chaos.checks.coverage import LEAST_INJECTED
+from chaos.faults import Disk
+from raft_actor_node.errors import DiskError
 from sweeps.analysis.summary import summarise
 from sweeps.api import CellResult, Run, Sweep
 from sweeps.judge.expectations import unmet_expectation
@@ -102,6 +104,26 @@ def test_survival(cell: Cell) -> None:
 @pytest.mark.parametrize("cell", cells("scenarios"), ids=ids)
 def test_scenarios(cell: Cell) -> None:
     assert_as_expected(slower(cell, 40.0))
+
+
+@pytest.mark.parametrize("cell", cells("disks"), ids=ids)
+def test_disks(cell: Cell) -> None:
+    """Also what only nodes can count: the disk was struck, or its error ended the node; no follower's disk costs an
+    election."""
+    cell = slower(cell, 40.0)
+    record = live(cell)
+    assert record.error is None, record.detail
+    result = summarise(record.evidence)
+    assert unmet_expectation(record.evidence, result, {}) is None
+    assert result["faults"] == result["faults_asked"]
+    ends = {end["exit_code"] for end in record.inspection["fault_exits"]}
+    [fault] = cell.parameters.chaos.root
+    assert isinstance(fault, Disk)
+    assert ends == ({DiskError.exit_code} if fault.error else set())
+    counted = {name for status in record.inspection["statuses"] for name, count in status["touched"].items() if count}
+    assert ends or counted & {"fsyncs_delayed", "fsyncs_stalled"}
+    if "follower" in cell.label:
+        assert result["elections"]["won"] == 0
 
 
 @pytest.mark.parametrize(

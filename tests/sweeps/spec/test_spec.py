@@ -92,7 +92,8 @@ def test_presets_are_sound(preset: str) -> None:
     cells = make_cells(spec, source)
     assert spec.name == preset
     assert spec.description
-    warnings = {line for cell in cells for line in cell.warnings if cell.axes.get(CASE) != "even split"}
+    unwise = ("even split", "stalled disk of the leader of two nodes")
+    warnings = {line for cell in cells for line in cell.warnings if cell.axes.get(CASE) not in unwise}
     assert not warnings or preset in ("timeouts", "bad-parameters")
 
 
@@ -146,7 +147,7 @@ def test_presets_without_chaos_tolerate_no_lost_operation(preset: str) -> None:
 
 def test_the_presets_cover_what_the_issue_names() -> None:
     values: dict[str, Any] = {path.stem: resolve(open_source(path.stem)) for path in PRESETS.glob("*.yaml")}
-    more = {"scenarios", "survival", "bad-parameters"}
+    more = {"scenarios", "disks", "survival", "bad-parameters"}
     assert set(values) == {"quick", "scalability", "timeouts", "workload", "chaos", *more}
     assert values["quick"].axes["cluster.nodes"] == [3, 5, 7]
     assert values["scalability"].axes["cluster.nodes"] == [3, 5, 7, 9, 11, 13, 15]
