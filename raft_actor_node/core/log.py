@@ -83,8 +83,8 @@ class Log:
     def first_difference(self, first_index: int, terms: Sequence[int]) -> int:
         """Return the index of the first of these entries that is not in the log with the same term.
 
-        Return first_index + len(terms) if all of them are. The log may then be longer, and nothing may be erased: an old
-        AppendEntries implies nothing about later entries.
+        Return first_index + len(terms) if all of them are. The log may then be longer, and nothing may be erased: an
+        old AppendEntries implies nothing about later entries.
         """
         known = self._terms[first_index - 1 : first_index - 1 + len(terms)]
         if list(known) == list(terms[: len(known)]):

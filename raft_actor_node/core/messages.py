@@ -127,7 +127,7 @@ def _append_reply_fault(reply: AppendEntriesReply) -> str:
     ]
     if reply.success:
         rules += [reply.term == reply.request_term, rejected == 0, conflict == (0, 0)]
-    elif reply.term > reply.request_term:  # the request was stale, so the voter ignored its content
+    elif reply.term > reply.request_term:  # the request was stale, so the follower ignored its content
         rules += [reply.match_index == 0, conflict == (0, 0)]
     else:
         rules += [reply.match_index == 0, 1 <= reply.conflict_index <= rejected, reply.conflict_term <= reply.term]

@@ -288,8 +288,8 @@ class RaftNode:
     def _paused(self, for_s: float) -> None:
         """Postpone the deadlines that depend on the silence of peers by the time in which this node did not listen.
 
-        They are postponed only until this node has read its messages, so that a dead leader is replaced soon. Heartbeats
-        are not postponed, because the peers wait for them.
+        They are postponed only until this node has read its messages, so that a dead leader is replaced soon.
+        Heartbeats are not postponed, because the peers wait for them.
         """
         parameters = self.parameters
         low, high = parameters.election_timeout_min, parameters.election_timeout_max
