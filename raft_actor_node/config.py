@@ -279,9 +279,11 @@ def unwise(config: NodeConfig) -> list[str]:
     if round(high - low, 9) <= 0.005:
         warnings.append("raft.election_timeout: a range of 5ms or less leads to split votes")
     if config.raft.rpc_timeout >= low:
-        warnings.append("raft.rpc_timeout: at or above the shortest election timeout: what is lost is sent again late")
+        warnings.append("raft.rpc_timeout: at or above the shortest election timeout; lost requests are resent late")
     if config.advertised_host in ("0.0.0.0", "::"):  # noqa: S104 - that is what it warns of
-        warnings.append(f"advertise_host: {config.advertised_host} is every interface, and no address on another host")
+        warnings.append(
+            f"advertise_host: {config.advertised_host} means every interface; set an address that other hosts can reach"
+        )
     if config.storage.fsync == "off":
         warnings.append("storage.fsync: off loses acknowledged writes when the power fails")
     return warnings

@@ -66,8 +66,8 @@ class Node(Generic[MailT]):
     ) -> None:
         """Recover what the disk holds. `fail` is called once if the node cannot continue.
 
-        `disk_faults` are those of `disk`, if it supports any. They take effect after the recovery of the log, which they
-        do not disturb. `tracer` is called once this node holds its directory, so a refused node leaves no trace file.
+        `disk_faults` are those of `disk`, if it supports any. They take effect only after the recovery of the log.
+        `tracer` is called once this node holds its directory, so a refused node leaves no trace file.
 
         Raises ConfigError, DirectoryLocked, DataCorrupt or DiskError.
         """

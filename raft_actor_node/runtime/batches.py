@@ -14,8 +14,8 @@ from raft_actor_node.pb.kv_pb2 import OperationBatch
 from raft_actor_node.runtime.budget import TURN_OPERATIONS
 
 PART_BYTES = 64 * 1024
-"""Maximum size of a message that is parsed at once. A larger message is parsed in parts of this size, of TURN_OPERATIONS
-operations, or of a single large operation."""
+"""Maximum size of a message that is parsed at once. A larger message is parsed in parts: of this size, of
+TURN_OPERATIONS operations, or of a single large operation."""
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}
 _CLIENT_ID = OperationBatch.CLIENT_ID_FIELD_NUMBER << 3 | _LENGTH_DELIMITED

@@ -14,8 +14,8 @@ Respond = Callable[[list[Answer], int], None]
 """Function that takes answers which became ready together, and an upper bound on their bytes."""
 
 TURN_OPERATIONS = 1024
-"""Maximum number of operations accepted, applied, answered or sent in one turn of the event loop, so that heartbeats are
-not delayed. Bytes have their own limits (limits.turn_apply_bytes, limits.turn_answer_bytes)."""
+"""Maximum number of operations accepted, applied, answered or sent in one turn of the event loop, to keep heartbeats
+on time. Bytes have their own limits (limits.turn_apply_bytes, limits.turn_answer_bytes)."""
 SMALL_BYTES = 256
 """Pending writes of values up to this length are not tracked: every compare-and-swap pays for at least this much."""
 
@@ -95,7 +95,7 @@ class Budget:
         return any(caller.ready and not caller.unread for caller in self.starved)
 
     def for_operations(self, caller: Caller) -> int:
-        """Return the bytes that operations of a caller may take. It then holds at most as much as is left for others."""
+        """Return the bytes that operations of a caller may take. It then holds no more than is left for others."""
         return (self.limit * 3 // 4 - self.held - self.messages - caller.held) // 2
 
     def for_answers(self, caller: Caller) -> int:

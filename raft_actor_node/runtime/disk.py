@@ -25,8 +25,8 @@ class Disk:
     """System calls on files and directories. Each raises OSError."""
 
     room_bytes = 1 << 20
-    """Zeros that a log writes in advance, so that most appends do not change the file size. Their fsync then journals no
-    metadata, which halves its time when several logs share a disk."""
+    """Zeros that a log writes in advance, so that most appends do not change the file size. Their fsync then journals
+    no metadata, which halves its time when several logs share a disk."""
 
     def __init__(self, *, fsync_latency_s: float = 0.0) -> None:
         """`fsync_latency_s` is an additional delay of each fdatasync, in seconds."""
@@ -127,7 +127,7 @@ def write_all(disk: Disk, fd: int, buffers: Sequence[bytes | memoryview], offset
     while left:
         written = disk.pwritev(fd, buffers, offset)
         if written <= 0:
-            raise OSError(errno.EIO, "a write took nothing")
+            raise OSError(errno.EIO, "a write wrote no bytes")
         left -= written
         if left:
             buffers = [memoryview(b"".join(buffers))[written:]]

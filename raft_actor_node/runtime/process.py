@@ -203,7 +203,7 @@ class Owner:
                 entries = json.loads(line)["addresses"]
                 addresses = {i: (checked_address(e["address"]), int(e["epoch"])) for i, e in entries.items()}
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                logger.warning("owner: a line that is no address book (%s): %r", error, line[:200])
+                logger.warning("owner: ignored a line that is not an address book (%s): %r", error, line[:200])
                 continue
             self._loop.call_soon_threadsafe(self._on_addresses, addresses)
         logger.info("owner: gone")
@@ -285,8 +285,8 @@ class AddressDirectory:
         except OSError as error:
             if not self._warned:
                 logger.warning(
-                    "--address-book: %s is missing and cannot be written: %s; this node goes on, but peers that start"
-                    " now do not find it: make the directory writable",
+                    "--address-book: %s is missing and cannot be written: %s; this node continues, but peers that start"
+                    " now cannot find it: make the directory writable",
                     *(self._own, error.strerror),
                 )
             self._warned = True

@@ -87,7 +87,7 @@ class ThreadWriter:
         self._closing()
         await asyncio.to_thread(self._thread.join, self._close_s)
         if self._thread.is_alive():
-            self._failed(DiskError(f"the disk has not answered within {self._close_s:g} s of the end of the node"))
+            self._failed(DiskError(f"the disk did not answer within {self._close_s:g} s while the node was stopping"))
 
     def _run(self) -> None:
         try:
