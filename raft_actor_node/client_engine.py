@@ -341,7 +341,7 @@ class ClientEngine:
         self.submit([Operation(_OPEN_SESSION, b"", token=opening) for _ in range(count)])
         return await opening.future
 
-    # What goes out.
+    # ------------------------------------------------------------------------------ sending
 
     def _choose(self) -> _Node | None:
         """Return the node to try first for the next operation; None if the address book is empty."""
@@ -392,7 +392,7 @@ class ClientEngine:
         message = f"{size} bytes, more than the {self._room} that fit into a message"
         self._ended(node, operation, "BAD_ARGUMENT", message, self._clock(), sent=False)
 
-    # What comes back.
+    # ------------------------------------------------------------------------------ results and failures
 
     def _received(self, node: _Node, batch: kv_pb2.ResultBatch) -> None:
         now = self._clock()
@@ -476,7 +476,7 @@ class ClientEngine:
             self._nodes[node.node_id] = _Node(self, node.node_id, node.address)
             self._retire(node)
 
-    # What becomes of an operation.
+    # ------------------------------------------------------------------------------ retries and outcomes
 
     def _ended(
         self,
@@ -568,7 +568,7 @@ class ClientEngine:
         if done:
             self._on_done(done)
 
-    # Time.
+    # ------------------------------------------------------------------------------ timers
 
     def _call_at(self, due_ns: int) -> None:
         """Ensure that `_on_time` runs at `due_ns` or earlier."""

@@ -164,7 +164,7 @@ class RaftNode:
         self._reset_election_timer()
         self._trace("started", index=self.log.last_index, peer=self.voted_for or "")
 
-    # ------------------------------------------------------------------------------ the door
+    # ------------------------------------------------------------------------------ entry points
 
     def step(self, events: Iterable[Event], now: float) -> Effects:
         """Handle all events in order, then the time; return the effects to perform.
@@ -231,7 +231,7 @@ class RaftNode:
             self._disk_is_late(),
         )
 
-    # ------------------------------------------------------------------------------ what comes in
+    # ------------------------------------------------------------------------------ events
 
     def _receive(self, message: Message) -> None:
         match message:

@@ -167,7 +167,7 @@ class Driver:
         self.at_end()
         await self._writer.close()
 
-    # ------------------------------------------------------------------------------ what comes in
+    # ------------------------------------------------------------------------------ inputs
 
     def deliver(self, event: Event) -> None:
         """Hand an event to the next step."""

@@ -296,7 +296,7 @@ class _Link:
                 for task in (talk, moved):
                     task.cancel()
                 results = await asyncio.gather(talk, moved, return_exceptions=True)
-            if isinstance(results[0], Exception):  # a bug; the link goes on
+            if isinstance(results[0], Exception):  # a bug; the link continues
                 logger.error("link to %s: %r", self._peer, results[0])
             pause = first if results[0] is True else min(2 * pause, longest)
             with contextlib.suppress(TimeoutError):

@@ -219,7 +219,7 @@ class ClusterInvariants:
             text = f"applied {max(hi, store.last_applied)}, commit_index {life.node.commit_index}"
             self._fail(Rule.LAST_APPLIED, node_id, text)
         if lo != life.applied or hi != store.last_applied:
-            text = f"applied {first_index} to {hi} behind {life.applied}, says {store.last_applied}"
+            text = f"applied {first_index} to {hi} after {life.applied}; its store is at {store.last_applied}"
             self._fail(Rule.STATE_MACHINE_SAFETY, node_id, text)
         life.applied = hi
         self._check_results(node_id, lo, hi, results, store)
@@ -412,7 +412,7 @@ class ClusterInvariants:
         """Check that the node hands its own entries to the disk, without a gap."""
         disk, first = self._disks[node.node_id], persist.first_index
         if disk.writing is not None:
-            self._fail(Rule.DISK, node.node_id, "two writes under way")
+            self._fail(Rule.DISK, node.node_id, "two writes in progress")
         if first > len(disk.terms) + 1:
             self._fail(Rule.DISK, node.node_id, f"a gap before {first}: the disk holds {len(disk.terms)} entries")
         end = first + len(persist.terms) if persist.terms else node.log.last_index + 1
@@ -490,7 +490,7 @@ class ClusterInvariants:
             text = f"the leader of term {led} commits {hi}, of term {log.term_at(hi)} (Figure 8)"
             self._fail(Rule.OWN_TERM, node_id, text)
         if not led and before.current_term == node.current_term and hi > life.verified[1]:
-            text = f"takes {hi} for committed, and its leader's log for its own up to {life.verified[1]} only"
+            text = f"commit_index {hi}, though messages of its leader verified its log up to {life.verified[1]} only"
             self._fail(Rule.STATE_MACHINE_SAFETY, node_id, text)
         self._check_known_committed(life, lo, min(hi, known))
         if hi > known:
@@ -511,7 +511,7 @@ class ClusterInvariants:
         """Check entries committed for the first time in the cluster: by a leader, and durable on a quorum."""
         log, node_id, known = life.node.log, life.node.node_id, len(self.committed_terms)
         if not led:
-            self._fail(Rule.STATE_MACHINE_SAFETY, node_id, f"takes {hi} for committed, which no leader committed")
+            self._fail(Rule.STATE_MACHINE_SAFETY, node_id, f"commit_index {hi}, which no leader committed")
         term = log.term_at(hi)
         holders = self._holders(hi, term)
         if len(holders) < self._quorum:
@@ -564,7 +564,7 @@ class ClusterInvariants:
             if due or index >= last + HASHED_EVERY:
                 self._state_hashes[index] = state.state_hash()
         elif known != state.state_hash():
-            self._fail(Rule.SAME_STATE, node_id, f"another state than elsewhere after entry {index}")
+            self._fail(Rule.SAME_STATE, node_id, f"its state after entry {index} differs from that of another node")
 
     # ------------------------------------------------------------------------------ promises and reads
 
@@ -613,7 +613,7 @@ class ClusterInvariants:
         node, index = life.node, ready.index
         arrival = life.reads.pop(ready.read_id, None)
         if arrival is None:
-            self._fail(Rule.READ, node.node_id, f"read {ready.read_id} was not asked, or answered already")
+            self._fail(Rule.READ, node.node_id, f"read {ready.read_id} never arrived, or was answered already")
         commit_index, sequence, acknowledged = arrival
         if index < max(commit_index, acknowledged):
             text = f"index {index} from before the read arrived: {commit_index} was committed, {acknowledged} answered"
