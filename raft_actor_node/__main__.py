@@ -22,7 +22,7 @@ from raft_actor_node.text import printable
 
 
 def main() -> int:
-    """Parse the command line, run the node, return its exit code."""
+    """Parse the command line, run the node and return its exit code."""
     open_standard_descriptors()
     parser = argparse.ArgumentParser(prog="raft_actor_node", description="One node of a Raft cluster.")
     parser.add_argument("--config", required=True, metavar="FILE", help="configuration of the node, JSON or YAML")
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 class _Lines(logging.Formatter):
-    """A message is one line, also where peers and clients have words in it."""
+    """Formatter that keeps each message on one line, even when it quotes a peer or a client."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class calls it so
         record.message = printable(record.message)

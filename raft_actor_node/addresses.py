@@ -1,6 +1,6 @@
-"""Network addresses: host and port are joined and split here, and nowhere else.
+"""Network addresses: the only module that joins and splits host and port.
 
-An IPv6 address has colons of its own, so it stands in brackets before a port, as in [::1]:41233 (RFC 3986, 3.2.2).
+An IPv6 address contains colons, so it needs brackets before a port: [::1]:41233 (RFC 3986, 3.2.2).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _MOST_PORT = 65535
 
 
 def join_address(host: str, port: int) -> str:
-    """Return "host:port", with brackets around an IPv6 address, whether `host` has them already or not."""
+    """Return "host:port", with brackets around an IPv6 address. `host` may have the brackets already."""
     host = _bare(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def split_address(address: object) -> tuple[str, int]:
-    """Return the host, without brackets, and the port of "host:port".
+    """Return the host (without brackets) and the port of "host:port".
 
-    Raises ValueError with one line. A missing port is refused because gRPC would take it for 443.
+    Raises ValueError with a one-line message. A missing port is an error because gRPC would assume 443.
     """
     if not isinstance(address, str):
         raise ValueError(f"{ALLOWED}, not {address!r}")
@@ -45,12 +45,12 @@ def split_address(address: object) -> tuple[str, int]:
 
 
 def checked_address(address: object) -> str:
-    """Return an address in the form that `join_address` gives it. Raises ValueError with one line."""
+    """Return an address as `join_address` writes it. Raises ValueError with a one-line message."""
     return join_address(*split_address(address))
 
 
 def checked_host(host: str) -> str:
-    """Return the name or IP address of a host, without brackets. Raises ValueError with one line."""
+    """Return the name or IP address of a host, without brackets. Raises ValueError with a one-line message."""
     bare = _bare(host)
     if ":" in bare or bare != host:
         try:
@@ -63,7 +63,7 @@ def checked_host(host: str) -> str:
 
 
 def every_interface(address: str) -> str:
-    """Return the host on which to listen so that others reach this one under `address`, name or IP address."""
+    """Return the wildcard host to listen on, so that other hosts reach this one at `address` (name or IP address)."""
     return "::" if ":" in address else "0.0.0.0"  # noqa: S104 - nodes on other hosts must reach it
 
 

@@ -1,4 +1,4 @@
-"""What both ends of a gRPC channel agree on: its options, the same for peers and for clients, and metadata."""
+"""gRPC channel options and metadata keys, shared by nodes and clients."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from raft_actor_node.config import TransportSettings
 ChannelOptions = list[tuple[str, int]]
 
 ERROR_DETAIL_KEY = "raft-error-bin"
-"""In the trailing metadata of a unary call that failed: an ErrorDetail of kv.proto."""
+"""Key in the trailing metadata of a failed unary call; the value is an ErrorDetail of kv.proto."""
 
 _NEVER_MS = 2**31 - 2
-"""The longest time that the library does not take for "off"."""
+"""Longest time that gRPC does not interpret as "off"."""
 
 
 def channel_options(transport: TransportSettings) -> ChannelOptions:
-    """Options of every outgoing channel.
+    """Return the options of every outgoing channel.
 
-    gRPC's own defaults (20 s to connect, pauses that grow to 120 s) would be longer than any failover.
+    gRPC's defaults (20 s to connect, pauses that grow to 120 s) would be longer than any failover.
     """
     first, longest = transport.reconnect_backoff
     return [
         ("grpc.initial_reconnect_backoff_ms", _ms(first)),
         ("grpc.max_reconnect_backoff_ms", _ms(longest)),
-        # Despite its name this is the time that one attempt to connect may take.
+        # Despite its name, this limits the time of one connection attempt.
         ("grpc.min_reconnect_backoff_ms", _ms(transport.connect_timeout)),
-        # A retry by the library would be a second attempt that nobody has counted.
+        # A retry by gRPC would be an attempt that the client does not count.
         ("grpc.enable_retries", 0),
         ("grpc.enable_http_proxy", 0),
-        # Otherwise all channels of a process to one address share one connection.
+        # Otherwise all channels from a process to the same address share a connection.
         ("grpc.use_local_subchannel_pool", 1),
         *silence(transport),
         *message_limits(transport),
@@ -35,16 +35,16 @@ def channel_options(transport: TransportSettings) -> ChannelOptions:
 
 
 def server_options(transport: TransportSettings) -> ChannelOptions:
-    """Options of every server: a port belongs to one process only."""
+    """Return the options of every server. Without SO_REUSEPORT, a port belongs to a single process."""
     return [("grpc.so_reuseport", 0), *silence(transport), *message_limits(transport)]
 
 
 def silence(transport: TransportSettings) -> ChannelOptions:
-    """When to give a connection up on which nothing is acknowledged; both ends send, so both decide.
+    """Return the options that close a connection on which the peer acknowledges nothing.
 
-    The library gives TCP the timeout of its keepalive as TCP_USER_TIMEOUT, if keepalive is on. It is, but never asks:
-    that would cost something on every idle link, foreign servers hang up on whoever asks often, and a process that is
-    paused would lose its connections.
+    Both ends send, so both ends need them. If keepalive is on, gRPC sets TCP_USER_TIMEOUT to the keepalive timeout.
+    Keepalive is on here, but its pings are never due. Pings would cost bandwidth on every idle link and would drop the
+    connections of a paused process; foreign servers disconnect clients that ping often.
     """
     return [
         ("grpc.keepalive_time_ms", _NEVER_MS),
@@ -53,7 +53,7 @@ def silence(transport: TransportSettings) -> ChannelOptions:
 
 
 def message_limits(transport: TransportSettings) -> ChannelOptions:
-    """Both directions: the library's receive limit is 4 MiB, its send limit none."""
+    """Return the size limits of both directions. gRPC's defaults: 4 MiB to receive, no limit to send."""
     return [
         ("grpc.max_receive_message_length", transport.message_bytes),
         ("grpc.max_send_message_length", transport.message_bytes),

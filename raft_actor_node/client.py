@@ -4,7 +4,7 @@
         await kv.put(b"k", b"v")
         assert await kv.get(b"k") == b"v"
 
-How operations are sent, retried and judged is in client_engine.py; this is its face for people.
+client_engine.py sends and retries the operations and decides their outcomes.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ __all__ = ["KVClient", "Swap"]
 
 
 class Swap(NamedTuple):
-    """What came of a compare-and-swap."""
+    """Result of a compare-and-swap."""
 
     swapped: bool
-    """The new value was set."""
+    """Whether the new value was set."""
     current: bytes | None
-    """When not swapped: the value that was there instead; None when the key does not exist."""
+    """If not swapped: the value found instead; None if the key does not exist."""
 
 
 class KVClient:
     """A client of the replicated store, for any number of concurrent calls.
 
-    Every call raises OperationFailed when it certainly had no effect, and OperationUnknown when it may
-    or may not have taken effect, now or later; both carry `code` and all `attempts`. A write is retried
-    with the same session and sequence, so it takes effect at most once; each concurrent write has a
-    session of its own, opened when needed and reused after. With a retry budget of 0s there is one
-    attempt, and no session: there is no retry that it could recognise.
+    A call raises OperationFailed if the operation certainly had no effect. It raises OperationUnknown if the operation
+    may or may not have taken effect, now or later. Both errors carry `code` and all `attempts`.
+
+    Retries of a write keep its session and sequence, so the write takes effect at most once. Each concurrent write has
+    its own session, which the client opens when needed and then reuses. A retry budget of 0s means one attempt, and no
+    session, because there is no retry to recognise.
 
     A client belongs to the event loop that starts it. On another loop (a second `asyncio.run`) every call raises
-    RuntimeError, and so does every call after a fork: gRPC does not survive one, whichever client is used. Start
-    processes with `subprocess`, or with the multiprocessing method "spawn".
+    RuntimeError. So does every call after a fork, because gRPC does not survive forks. Start processes with
+    `subprocess`, or with the multiprocessing method "spawn".
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class KVClient:
         client_id: str = "client",
         engine: Callable[..., ClientEngine] = ClientEngine,
     ) -> None:
-        """`addresses`: node id -> "host:port". Without node ids (a list of "host:port") the leader is found by
-        trying. `client_id` is the name by which link faults know this client; `engine` makes its engine.
+        """Set up a client of the nodes in `addresses`: node id -> "host:port", or a list of "host:port".
 
-        Raises ConfigError for an address without host or port, TypeError for a string in place of a list."""
+        Without node ids, the client finds the leader by trying each address. `client_id` names this client in link
+        faults. `engine` makes its engine. Raises ConfigError for an address without host or port, and TypeError for a
+        string in place of a list.
+        """
         settings = settings or ClientSettings()
         self._with_sessions = settings.retry_budget > 0
         self._engine = engine(
@@ -66,7 +69,7 @@ class KVClient:
         self._sessions: list[Session] = []
 
     def start(self) -> None:
-        """Begins to connect to all nodes; does not wait for them. `async with` does it too."""
+        """Begin to connect to all nodes, without waiting. `async with` calls this."""
         self._engine.start()
 
     async def __aenter__(self) -> Self:
@@ -79,37 +82,37 @@ class KVClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends what is under way (with the error CANCELLED) and drops the connections."""
+        """End all open operations with the error CANCELLED and close the connections."""
         await self._engine.close()
 
     def update_addresses(self, addresses: Mapping[str, str] | Iterable[str]) -> None:
-        """Replaces the address book; a node with a new address is connected to at once."""
+        """Replace the address book and connect to changed addresses at once."""
         self._engine.update_addresses(addresses)
 
     @property
     def leader(self) -> str | None:
-        """The node that is believed to lead."""
+        """The node that this client believes to lead; None if unknown."""
         return self._engine.leader
 
     async def put(self, key: bytes, value: bytes) -> None:
-        """Sets a key."""
+        """Set a key."""
         await self._call(Kind.PUT, key, value)
 
     async def get(self, key: bytes) -> bytes | None:
-        """The value of a key, linearizably; None when it does not exist."""
+        """Return the value of a key, linearizably; None if the key does not exist."""
         return (await self._call(Kind.GET, key)).result
 
     async def delete(self, key: bytes) -> bool:
-        """Removes a key. True when it existed."""
+        """Remove a key. Return whether it existed."""
         return (await self._call(Kind.DELETE, key)).found
 
     async def compare_and_swap(self, key: bytes, expected: bytes | None, value: bytes) -> Swap:
-        """Sets a key if it holds `expected`; None: if it does not exist."""
+        """Set a key if its value is `expected`; None expects that the key does not exist."""
         operation = await self._call(Kind.COMPARE_AND_SWAP, key, value, expected)
         return Swap(operation.found, operation.result)
 
     async def append(self, key: bytes, value: bytes) -> int:
-        """Appends to the value of a key, which counts as empty when it does not exist. The length after it."""
+        """Append to the value of a key and return the new length. A missing key counts as empty."""
         return (await self._call(Kind.APPEND, key, value)).number
 
     async def _call(self, kind: Kind, key: bytes, value: bytes = b"", expected: bytes | None = None) -> Operation:
@@ -132,12 +135,12 @@ class KVClient:
         try:
             return (await self._engine.open_sessions(1))[0]
         except OperationError as error:
-            # The write itself was never sent, however the opening of its session ended.
+            # The write was never sent, so it had no effect, whether or not the session was opened.
             raise OperationFailed(f"{what}: {error}", error.code, error.attempts) from None
 
     def _completed(self, operations: list[Operation]) -> None:
         for operation in operations:
-            # The session is given back here and not in `_call`: a caller may be cancelled before.
+            # Returned here and not in `_call`, because the caller may have been cancelled.
             if operation.session is not None and operation.error != "SESSION_UNKNOWN":
                 self._sessions.append(operation.session)
             if not operation.token.done():

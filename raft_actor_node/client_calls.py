@@ -1,7 +1,7 @@
-"""One connection from a client to one node over which each operation is a unary call of its own.
+"""A connection from a client to a node that makes a unary call of each operation.
 
-Here too are effects only, as in client_link.py. The functions translate between the operations of the stream and the
-requests, replies and errors of the calls; a simulated connection uses them as well.
+Like client_link.py, this module has effects only. Its functions translate between the operations of the stream and the
+requests, replies and errors of unary calls; a simulated connection uses them too.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _CALLS: dict[int, tuple[str, type[Message]]] = {
     kv_pb2.APPEND: ("Append", kv_pb2.AppendRequest),
     kv_pb2.OPEN_SESSION: ("OpenSession", kv_pb2.OpenSessionRequest),
 }
-"""Kind of an operation -> its call, and the request of it."""
+"""Kind of an operation -> name and request type of its call."""
 _RESULT_FIELDS = {"swapped": "found", "current": "value", "length": "number", "session_id": "number"}
-"""Fields of replies that have another name in OperationResult."""
+"""Fields of replies that have a different name in OperationResult."""
 
 
 def call_of(operation: kv_pb2.Operation, client_id: str) -> tuple[str, Any]:
-    """Name and request of the unary call that asks for an operation."""
+    """Return the name and the request of the unary call for an operation."""
     name, request = _CALLS[operation.kind]
     fields = {
         field.name: value for field, value in operation.ListFields() if field.name in request.DESCRIPTOR.fields_by_name
@@ -42,13 +42,13 @@ def call_of(operation: kv_pb2.Operation, client_id: str) -> tuple[str, Any]:
 
 
 def result_of(operation_id: int, reply: Message) -> kv_pb2.OperationResult:
-    """What the reply of a unary call says."""
+    """Convert the reply of a unary call."""
     fields: dict[str, Any] = {_RESULT_FIELDS.get(field.name, field.name): value for field, value in reply.ListFields()}
     return kv_pb2.OperationResult(id=operation_id, **fields)
 
 
 def refusal_of(operation_id: int, detail: bytes | None) -> kv_pb2.OperationResult | None:
-    """What the ErrorDetail of a failed call says; None when it is absent or says nothing."""
+    """Convert the ErrorDetail of a failed call; None if it is absent, malformed or without a code."""
     try:
         error = kv_pb2.ErrorDetail.FromString(detail or b"")
     except DecodeError:
@@ -61,7 +61,7 @@ def refusal_of(operation_id: int, detail: bytes | None) -> kv_pb2.OperationResul
 
 
 class UnaryLink:
-    """Keeps a channel to a node open, until it is closed. Satisfies AnyLink."""
+    """A channel to a node, kept open until `close`. Satisfies AnyLink."""
 
     def __init__(self, address: str, transport: TransportSettings, owner: LinkOwner) -> None:
         """Begin to connect to `address` ("host:port"). Needs a running event loop."""
@@ -75,7 +75,7 @@ class UnaryLink:
         self._task = asyncio.create_task(self._watch(), name=f"calls to {address}")
 
     def wake(self) -> None:
-        """As in AnyLink. Operations wait for the connection: one that was never sent had no effect."""
+        """As in AnyLink. Operations wait for the connection: an operation that was never sent had no effect."""
         if self._open and not self._due:
             self._due = True
             self._loop.call_soon(self._send)
@@ -83,11 +83,11 @@ class UnaryLink:
     async def close(self) -> None:
         """As in AnyLink."""
         self._closed, self._open = True, False
-        await self._channel.close()  # ends all calls, and what `_watch` waits for
+        await self._channel.close()  # this ends all calls, and the wait in `_watch`
         await asyncio.wait([self._task, *self._calls])
 
     async def _watch(self) -> None:
-        """Tell the owner whether the node can be reached."""
+        """Report to the owner when the node becomes reachable or unreachable."""
         while not self._closed:
             state = self._channel.get_state(try_to_connect=True)
             if state is _READY and not self._open:
@@ -109,7 +109,7 @@ class UnaryLink:
 
     async def _call(self, operation_id: int, name: str, request: Any) -> None:
         try:
-            # Not "wait for ready": a connection that is lost ends the call at once.
+            # Without "wait for ready", a lost connection ends the call at once.
             reply = await getattr(self._stub, name)(request, timeout=self._owner.timeout_s)
         except grpc.aio.AioRpcError as error:
             detail = dict(error.trailing_metadata() or ()).get(ERROR_DETAIL_KEY)
@@ -117,7 +117,7 @@ class UnaryLink:
             if result is None:
                 self._owner.failed(operation_id, error.code().name, error.details() or "")
                 return
-        except asyncio.CancelledError:  # by the closing of the channel
+        except asyncio.CancelledError:  # the channel was closed
             return
         else:
             result = result_of(operation_id, reply)

@@ -1,14 +1,13 @@
 """The engine under every client: retries, deadlines and outcomes of operations, in batches.
 
-An operation costs no future, no timer and no task.
-One stream (KV.Execute) per node; operations submitted in one event-loop tick leave in one
-OperationBatch; completed operations come back in lists. KVClient (client.py) puts an awaitable face
-on it, the load generator uses it directly. Connections are in client_link.py, and in client_calls.py
-for clients that make a unary call of each operation instead.
+An operation costs no future, no timer and no task. The engine keeps one stream (KV.Execute) per node. Operations
+submitted in the same event-loop tick leave in one OperationBatch; completed operations come back in lists.
+KVClient (client.py) wraps the engine in awaitable calls; the load generator uses it directly. Connections are in
+client_link.py (streams) and client_calls.py (a unary call per operation).
 
-An operation is a series of *attempts*, each at one node with a deadline of its own. An attempt is
-*ambiguous* when it was sent and its end does not exclude that the operation takes effect; one
-ambiguous attempt makes the whole operation's outcome unknown, unless a later attempt is answered.
+An operation is a series of *attempts*, each at one node and with its own deadline. An attempt is *ambiguous* if it was
+sent and ended in a way that does not exclude that the operation takes effect. An ambiguous attempt makes the outcome of
+the operation unknown, unless a later attempt is answered.
 """
 
 from __future__ import annotations
@@ -45,14 +44,14 @@ __all__ = ["FAIL", "OK", "OPEN", "OUTCOME_NAMES", "UNKNOWN", "ClientEngine", "Op
 
 
 class _Rule(NamedTuple):
-    """What the end of an attempt means (for what was sent)."""
+    """What the end of a sent attempt implies."""
 
     ambiguous: bool
-    """It does not exclude that the operation takes effect."""
+    """The operation may still take effect."""
     retry: bool
-    """Another attempt may end better."""
+    """Another attempt may succeed."""
     pause: bool = False
-    """But not at once."""
+    """Pause before that attempt."""
 
 
 _RULES = {
@@ -66,30 +65,32 @@ _RULES = {
     "VALUE_TOO_LARGE": _Rule(ambiguous=False, retry=False),
 }
 _LOST = _Rule(ambiguous=True, retry=True)
-"""DEADLINE_EXCEEDED, UNAVAILABLE and every other status: the outcome of a write is not known."""
+"""DEADLINE_EXCEEDED, UNAVAILABLE and every other status: the outcome of a write is unknown."""
 _REFUSED_CALLS = {
     "FAILED_PRECONDITION": _Rule(ambiguous=False, retry=True, pause=True),
     "INVALID_ARGUMENT": _Rule(ambiguous=False, retry=False),
 }
-"""Statuses by which a unary call says that nothing happened. As the end of a stream they say nothing of what was sent
-on it."""
+"""Statuses with which a unary call reports that nothing happened.
+
+The same status at the end of a stream implies nothing about the operations sent on it.
+"""
 _LINKS: dict[CallForm, LinkFactory] = {"stream": Link, "unary": UnaryLink}
 
 _ERROR_NAMES = {int(code): code.name for code in ErrorCode}
-# Plain ints: looking up an enum's member costs as much as half an operation.
+# Plain ints: looking up an enum member costs as much as half an operation.
 _PUT, _GET, _OPEN_SESSION = int(Kind.PUT), int(Kind.GET), int(Kind.OPEN_SESSION)
 _NO_EFFECT = frozenset({_GET, _OPEN_SESSION})
-"""Kinds that may be tried again and have failed when they fail: nobody sees a session that was not handed out."""
+"""Kinds that are safe to retry and whose failure is certain: no client uses a session that was not handed out."""
 _OPERATION_OVERHEAD_BYTES = 64
-"""Bound of what an operation adds to a message beside key and values."""
+"""Upper bound on what an operation adds to a message besides its key and values."""
 _TIMER_NS = 2_000_000
-"""Deadlines that fall this close together are handled by one timer: they may be late by this much."""
+"""Deadlines this close together share a timer, so each may fire late by this much."""
 
 
 class _Node:
-    """The engine's side of a link: what waits to be sent to a node, and what for its answer.
+    """The engine's side of a link: attempts that wait to be sent to a node, and attempts that wait for its answer.
 
-    The id of an attempt is unique in the engine and grows in the order of sending.
+    Attempt ids are unique in the engine and grow in the order of sending.
     """
 
     def __init__(self, engine: ClientEngine, node_id: str, address: str) -> None:
@@ -97,18 +98,18 @@ class _Node:
         self.node_id = node_id
         self.address = address
         self.down = False
-        """It could not be reached the last time. A node that was not tried yet is not down."""
+        """The last try to reach it failed. A node not tried yet is not down."""
         self.why = ""
         self.queue: deque[int] = deque()
-        """Attempts to be sent; those that are not in `pending` have ended meanwhile."""
+        """Ids of attempts to send; those missing from `pending` have ended."""
         self.pending: dict[int, Operation] = {}
-        """Attempts that run, by id."""
+        """Open attempts, by id."""
         self.late: dict[int, Operation] = {}
-        """Attempts that passed their deadline: an answer is still welcome."""
+        """Attempts that timed out and may still be answered, by id."""
         self.sent_id = 0
-        """The last attempt that was sent."""
+        """Id of the last attempt sent."""
         self.unanswered_since_ns: int | None = None
-        """Since when the node owes an answer and has not sent anything."""
+        """Since when the node has owed an answer without sending anything; None if it owes nothing."""
         self.timeout_s = engine._timeout_ns / 1e9
         self.link = engine._new_link(address, engine._transport, self)
 
@@ -159,7 +160,7 @@ class _Node:
 
 
 class _Opening:
-    """Sessions that are being opened together."""
+    """A set of sessions being opened together."""
 
     def __init__(self, count: int) -> None:
         self.future: asyncio.Future[list[Session]] = asyncio.get_running_loop().create_future()
@@ -178,9 +179,9 @@ class _Opening:
 
 
 class ClientEngine:
-    """Sends operations to whichever node leads, until they are answered or their time is up.
+    """Send operations to the leader until they are answered or their retry budget is used up.
 
-    Lives on the event loop that starts it; called on another one it raises RuntimeError. Usage:
+    The engine belongs to the event loop that starts it; on another loop its methods raise RuntimeError. Usage:
 
         engine = ClientEngine(addresses, client_id="load-1", on_done=completed)
         engine.start()
@@ -203,13 +204,13 @@ class ClientEngine:
         call: CallForm = "stream",
         link: LinkFactory | None = None,
     ) -> None:
-        """`addresses`: node id -> "host:port", or "host:port" alone (leader hints are of no use then).
+        """Set up an engine for the nodes in `addresses`: node id -> "host:port", or a list of "host:port".
 
-        `on_done` gets everything that completed in one tick of the event loop, in one list; it is never
-        called from within `submit`. It may submit; what is submitted in one tick travels in one batch,
-        or in as few as `transport.message_bytes` allows. `clock` gives nanoseconds, monotonic. `call`: whether
-        operations travel on a stream, or each as a unary call; `link` connects to a node in another way.
-        Raises ConfigError for what is not host:port, TypeError for a string in place of a list.
+        With a list, leader hints cannot be used. `on_done` receives all operations that completed in one event-loop
+        tick, in one list. It is never called from within `submit`, and may itself submit. Operations submitted in one
+        tick travel in one batch, or in as few as `transport.message_bytes` allows. `clock` returns monotonic
+        nanoseconds. `call` selects a stream, or a unary call per operation; `link` replaces the connection altogether.
+        Raises ConfigError for an address that is not host:port, and TypeError for a string in place of a list.
         """
         settings = settings or ClientSettings()
         self._transport = transport or TransportSettings()
@@ -226,44 +227,44 @@ class ClientEngine:
 
         self._book = _book(addresses)
         self._nodes: dict[str, _Node] = {}
-        """By id, in the order in which they are tried: a ring, drawn at random."""
+        """Nodes by id, in the order in which they are tried: a randomly drawn ring."""
         self._guess = ""
         self._next_id = 1
         self._done: list[Operation] = []
         self._outstanding = 0
-        # The deadline of attempts [first, end) at a node. All have the same timeout, so the oldest is
-        # the next one due, and nothing needs to be done for an operation that is answered in time.
+        # (deadline, node, first, end) of the attempts [first, end). All timeouts are equal, so the oldest deadline is
+        # always the next, and an operation answered in time costs nothing here.
         self._deadlines: deque[tuple[int, _Node, int, int]] = deque()
-        # Operations that pause between two attempts: due time, tie-breaker, operation.
+        # Operations that pause between attempts: (due time, tie-breaker, operation).
         self._paused: list[tuple[int, int, Operation]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._home: Home | None = None
-        """The loop on which it was started."""
+        """The event loop that started it."""
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def outstanding(self) -> int:
-        """Operations submitted and not completed."""
+        """Number of operations submitted and not completed."""
         return self._outstanding
 
     @property
     def leader(self) -> str | None:
-        """The node that is believed to lead: the one the next operation goes to first."""
+        """The node believed to lead, which gets the next operation first; None if unknown."""
         return self._guess or None
 
     def start(self) -> None:
-        """Begin to connect to all nodes, without waiting for them. The caller runs on the event loop of the engine."""
+        """Begin to connect to all nodes, without waiting. Call this on the event loop that the engine shall use."""
         if self._home is None:
             self._home = Home("a client")
         self.update_addresses(self._book)
 
     async def close(self) -> None:
-        """Ends every outstanding operation, delivers them to `on_done`, and closes all connections.
+        """End every outstanding operation, deliver them to `on_done` and close all connections.
 
-        A write that was sent and not answered ends UNKNOWN, all else FAIL; the error is CANCELLED.
-        `submit` raises RuntimeError from then on, in that last `on_done` too.
+        A write that was sent and not answered ends UNKNOWN; all others end FAIL. Their error is CANCELLED. From then on
+        `submit` raises RuntimeError, also within this last `on_done`.
         """
         if self._home is not None:
             self._home.check()
@@ -288,9 +289,9 @@ class ClientEngine:
             await asyncio.wait(self._closing)
 
     def submit(self, operations: Sequence[Operation]) -> None:
-        """Starts operations. They complete through `on_done`, also when nothing is connected.
+        """Start operations. They complete through `on_done`, even if no node is connected.
 
-        Cheapest when called once per tick with many. `start_ns` is taken once per call.
+        One call per tick with many operations is cheapest. All operations of a call get the same `start_ns`.
         """
         if self._closed or self._home is None:
             raise RuntimeError("the engine is closed, or was not started")
@@ -308,9 +309,11 @@ class ClientEngine:
         self._send(self._choose(), operations, now)
 
     def update_addresses(self, addresses: Mapping[str, str] | Iterable[str]) -> None:
-        """Replaces the address book. A node with a new address gets a fresh connection at once; what was
-        under way to its old one, or to a node that is gone, ends UNAVAILABLE (and is retried). Raises as the
-        constructor does."""
+        """Replace the address book.
+
+        A node with a new address gets a new connection at once. Attempts at its old address, or at a removed node, end
+        UNAVAILABLE and are retried. Raises the errors of the constructor.
+        """
         self._book = _book(addresses)
         if self._home is None or self._closed:
             return
@@ -328,9 +331,9 @@ class ClientEngine:
                 self._broken(node, "UNAVAILABLE", f"{node.address} is not its address any more")
 
     async def open_sessions(self, count: int) -> list[Session]:
-        """Opens sessions, in one batch, retrying within the budget. Not seen by `on_done`.
+        """Open sessions in one batch, with retries within the budget. `on_done` does not see these operations.
 
-        Raises OperationFailed when one could not be opened.
+        Raises OperationFailed if any session could not be opened.
         """
         if count == 0:
             return []
@@ -338,10 +341,10 @@ class ClientEngine:
         self.submit([Operation(_OPEN_SESSION, b"", token=opening) for _ in range(count)])
         return await opening.future
 
-    # What goes out.
+    # ------------------------------------------------------------------------------ sending
 
     def _choose(self) -> _Node | None:
-        """The node that the next operation goes to first; None when there is none."""
+        """Return the node to try first for the next operation; None if the address book is empty."""
         node = self._nodes.get(self._guess)
         if node is None or node.down:
             node = self._after(self._guess)
@@ -349,11 +352,11 @@ class ClientEngine:
         return node
 
     def _after(self, node_id: str) -> _Node | None:
-        """The next node of the ring, preferably one that is not down.
+        """Return the next node of the ring, preferably a node that is not down.
 
-        A client begins at a random node, and goes on at random ones when its leader crashed (paper, section 8). Here
-        chance draws the ring, for each engine and each address book: any node may be the first, any other may follow,
-        and all were tried after one round, which independent draws would not promise.
+        A client begins at a random node, and tries random nodes after its leader crashed (paper, section 8). Here each
+        engine draws a random ring for each address book. Any node may come first and any may follow, and one round
+        tries them all; independent draws would not guarantee that.
         """
         ids = list(self._nodes)
         start = ids.index(node_id) + 1 if node_id in self._nodes else 0
@@ -361,7 +364,7 @@ class ClientEngine:
         return next((node for node in ring if not node.down), ring[0] if ring else None)
 
     def _send(self, node: _Node | None, operations: Sequence[Operation], now: int) -> None:
-        """Begins an attempt of each operation at a node."""
+        """Begin an attempt of each operation at a node."""
         if not self._dedupe:
             _renumber(operations)
         first = attempt_id = self._next_id
@@ -389,7 +392,7 @@ class ClientEngine:
         message = f"{size} bytes, more than the {self._room} that fit into a message"
         self._ended(node, operation, "BAD_ARGUMENT", message, self._clock(), sent=False)
 
-    # What comes back.
+    # ------------------------------------------------------------------------------ results and failures
 
     def _received(self, node: _Node, batch: kv_pb2.ResultBatch) -> None:
         now = self._clock()
@@ -416,7 +419,7 @@ class ClientEngine:
             self._guess = node.node_id
 
     def _failed(self, node: _Node, attempt_id: int, code: str, message: str) -> None:
-        """A unary call ended with a bare status: no answer will come, not even a late one."""
+        """End an attempt whose unary call failed with a bare status: not even a late answer will come."""
         node.late.pop(attempt_id, None)
         operation = node.pending.pop(attempt_id, None)
         if operation is not None:
@@ -424,7 +427,7 @@ class ClientEngine:
             self._ended(node, operation, code, message, self._clock(), sent=True, rule=rule)
 
     def _late(self, node: _Node, result: kv_pb2.OperationResult) -> Operation | None:
-        """The operation that a result after its attempt's deadline still completes, if any."""
+        """Return the operation that a late result still completes, if any."""
         operation = node.late.pop(result.id, None)
         if operation is None or operation.outcome != OPEN or result.error:
             return None
@@ -457,21 +460,23 @@ class ClientEngine:
         self._refresh(node, now)
 
     def _silent(self, node: _Node, now: int) -> bool:
-        """Whether nothing was heard from a node for a whole deadline. A leader cut off with a minority is such a node,
-        and who is cut off with it would send everybody there for ever."""
+        """Return whether a node was silent for a whole deadline.
+
+        A leader isolated with a minority may be such a node. A follower isolated with it would keep naming it as the
+        leader for ever.
+        """
         since = node.unanswered_since_ns
         return since is not None and now - since >= self._timeout_ns
 
     def _refresh(self, node: _Node, now: int) -> None:
-        """Reconnects to a node from which nothing is heard: a network that works again would be found
-        out by TCP only after a long pause of its own."""
+        """Reconnect to a silent node: TCP alone would notice a healed network only after a long backoff."""
         since = node.unanswered_since_ns
         silent = since is not None and now - since >= 2 * self._timeout_ns
         if silent and not node.pending and self._nodes.get(node.node_id) is node:
             self._nodes[node.node_id] = _Node(self, node.node_id, node.address)
             self._retire(node)
 
-    # What becomes of an operation.
+    # ------------------------------------------------------------------------------ retries and outcomes
 
     def _ended(
         self,
@@ -485,11 +490,11 @@ class ClientEngine:
         hint: str = "",
         rule: _Rule | None = None,
     ) -> None:
-        """An attempt ended without an answer: the operation is tried again, or completes."""
+        """End an attempt that has no result: retry the operation, or complete it."""
         rule = rule or _RULES.get(code, _LOST)
         trouble = _record(node, operation, code, now, ambiguous=rule.ambiguous and sent)
         operation.error, operation.message = code, message
-        # Before the decision: the next operation profits from what this one has found out.
+        # Before the decision, so that the next operation knows what this attempt revealed about the leader.
         target = self._redirect(node, operation, code, hint, now) if rule.retry else None
         recognised = operation.sequence or operation.kind in _NO_EFFECT
         in_time = now - operation.start_ns < self._budget_ns
@@ -504,7 +509,7 @@ class ClientEngine:
             self._pause(operation, trouble, now, ambiguous=rule.ambiguous)
 
     def _redirect(self, node: _Node | None, operation: Operation, code: str, hint: str, now: int) -> _Node | None:
-        """Where to try next after an attempt at `node`; learns from it who may lead."""
+        """Return the node to try after an attempt at `node`, and update the guess of the leader."""
         if node is None or code == "OVERLOADED":
             return self._choose()
         hinted = self._nodes.get(hint)
@@ -515,7 +520,7 @@ class ClientEngine:
         alive = code == "DEADLINE_EXCEEDED" and (since is None or since > operation.attempt_ns)
         other = self._after(node.node_id)
         if self._guess == node.node_id and other is not None and not alive:
-            # A node that lost a single message may lead all the same; others keep going there.
+            # Not if the node is alive: it may have lost a single message and still lead.
             self._guess = other.node_id
         return other if self._guess == node.node_id else self._choose()
 
@@ -536,9 +541,9 @@ class ClientEngine:
         self._give_up(operation, now, ambiguous=False)
 
     def _give_up(self, operation: Operation, now: int, *, ambiguous: bool) -> None:
-        """Completes an operation that was not answered. `ambiguous`: so was its last attempt."""
+        """Complete an unanswered operation. `ambiguous`: whether its last attempt was."""
         ambiguous = ambiguous or (operation.trouble is not None and operation.trouble.ambiguous)
-        # VALUE_TOO_LARGE is what the session remembers: whichever attempt was applied, it had no effect.
+        # VALUE_TOO_LARGE is the result that the session keeps: whichever attempt was applied had no effect.
         certain = not ambiguous or operation.error == "VALUE_TOO_LARGE" or operation.kind in _NO_EFFECT
         operation.outcome = FAIL if certain else UNKNOWN
         self._complete(operation, now)
@@ -563,17 +568,17 @@ class ClientEngine:
         if done:
             self._on_done(done)
 
-    # Time.
+    # ------------------------------------------------------------------------------ timers
 
     def _call_at(self, due_ns: int) -> None:
-        """Makes sure that `_on_time` runs at `due_ns` or before."""
+        """Ensure that `_on_time` runs at `due_ns` or earlier."""
         if self._timer is not None:
             if self._timer_ns <= due_ns:
                 return
             self._timer.cancel()
         assert self._home is not None
         self._timer_ns = due_ns
-        # Rounded up: event loops count milliseconds, and one that wakes too early would have to spin.
+        # Rounded up: event loops count milliseconds, and a timer that fires too early would have to spin.
         delay_s = max(0, due_ns - self._clock()) / 1e9 + 0.0005
         self._timer = self._home.loop.call_later(delay_s, self._on_time)
 
@@ -595,14 +600,14 @@ class ClientEngine:
             self._call_at(max(min(ahead), now + _TIMER_NS))
 
     def _retire(self, node: _Node) -> None:
-        """Closes a link, in the background. What is pending on it is the caller's to end."""
+        """Close a link in the background. The caller ends its pending attempts."""
         task = asyncio.create_task(node.link.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
 
 def _book(addresses: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
-    """Node id -> "host:port". Raises TypeError and ConfigError, in one line."""
+    """Return the addresses as node id -> "host:port". Raises TypeError or ConfigError, with a one-line message."""
     if isinstance(addresses, str | bytes):
         raise TypeError(
             f"addresses: must be a mapping of node ids to host:port, or a list of host:port, not {addresses!r} alone; "
@@ -618,7 +623,7 @@ def _book(addresses: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
 
 
 def _renumber(operations: Iterable[Operation]) -> None:
-    """Hides that a retry is one: the control in which clients do without at-most-once."""
+    """Give retries a new sequence, so that nodes do not recognise them: the control without at-most-once."""
     for operation in operations:
         if operation.attempts and operation.sequence and operation.session is not None:
             operation.session.sequence += 1

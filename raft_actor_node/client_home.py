@@ -1,4 +1,4 @@
-"""Where a client lives: on one event loop of one process. Used from elsewhere it would wait for ever, or crash."""
+"""The event loop and process that a client belongs to. Used from another one, it would hang or crash."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import asyncio
 import os
 
 _opened_in: list[int] = []
-"""The process that opened the first channel, once there is one; a forked process inherits it."""
+"""Id of the process that opened the first channel; empty before that. A forked process inherits the list."""
 
 
 class Home:
-    """The event loop, and with it the process, that an object belongs to."""
+    """The event loop, and therefore the process, that an object belongs to."""
 
     def __init__(self, what: str) -> None:
-        """Take the running event loop; `what` names the object in errors. Raises RuntimeError when there is none."""
+        """Take the running event loop. `what` names the object in errors. Raises RuntimeError if no loop runs."""
         self._what = what
         self._pid = os.getpid()
         self.loop = asyncio.get_running_loop()
 
     def check(self) -> None:
-        """Raise RuntimeError unless this is called on the loop of the object."""
+        """Raise RuntimeError unless the caller runs on the loop of the object."""
         try:
-            # In a forked process asyncio knows no running loop, so one comparison sees both.
+            # In a forked process asyncio has no running loop, so this also detects a fork.
             if asyncio.get_running_loop() is self.loop:
                 return
         except RuntimeError:
@@ -35,9 +35,9 @@ class Home:
 
 
 def enter_grpc() -> None:
-    """Note that this process opens channels. Raises RuntimeError in one that was forked from such a process.
+    """Note that this process opens channels. Raises RuntimeError if a process that did so was forked into this one.
 
-    The library's threads are missing there: a call would wait for ever, or crash the process.
+    gRPC's threads are missing after a fork: a call would hang or crash the process.
     """
     if not _opened_in:
         _opened_in.append(os.getpid())

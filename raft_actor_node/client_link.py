@@ -1,7 +1,7 @@
-"""One connection from a client to one node: a channel and the KV.Execute stream on it.
+"""A connection from a client to a node: a channel and the KV.Execute stream on it.
 
-Here are effects only: connect, write what the owner has, hand over what arrives, reconnect. What an
-operation is, when it is late and where it goes next is decided in client_engine.py.
+This module has effects only: connect, write the owner's batches, hand over what arrives, reconnect. client_engine.py
+decides what an operation is, when it is late and which node gets it next.
 """
 
 from __future__ import annotations
@@ -23,67 +23,70 @@ ExecuteCall = grpc.aio.StreamStreamCall[kv_pb2.OperationBatch, kv_pb2.ResultBatc
 
 
 class LinkOwner(Protocol):
-    """What a link tells its owner, and asks of it."""
+    """The owner of a link, as the link calls it."""
 
     @property
     def timeout_s(self) -> float:
-        """How long the owner waits for the answer to an operation: the deadline of a unary call."""
+        """Deadline of a unary call: how long the owner waits for the result of an operation."""
 
     def next_batch(self) -> kv_pb2.OperationBatch | None:
-        """What to send next, now that the stream can take it; None when there is nothing."""
+        """Return what to send next, now that the stream has room; None if there is nothing to send."""
 
     def received(self, batch: kv_pb2.ResultBatch) -> None:
-        """The node sent this."""
+        """Take results that the node sent."""
 
     def failed(self, operation_id: int, code: str, message: str) -> None:
-        """The unary call of this operation ended with an error and without an ErrorDetail. `code` names a gRPC
-        status."""
+        """Note that the unary call of an operation failed without an ErrorDetail. `code` names a gRPC status."""
 
     def connected(self) -> None:
-        """A connection is open: operations can be sent."""
+        """Note that a connection is open: operations can be sent."""
 
     def broken(self, code: str, message: str) -> None:
-        """No connection could be opened, or the open one ended: nothing more will be received for what was
-        sent. `code` names a gRPC status."""
+        """Note that the connection ended or could not be opened: sent operations will get no more results.
+
+        `code` names a gRPC status.
+        """
 
 
 class AnyLink(Protocol):
-    """A connection that its owner keeps until it closes it."""
+    """A connection to a node, open until its owner closes it."""
 
     def wake(self) -> None:
-        """There is something to send. Until the end of this tick more may be added to it."""
+        """Send what `next_batch` returns. The owner may add more until the end of this tick."""
 
     async def close(self) -> None:
-        """Drops the connection and whatever is under way."""
+        """Close the connection and drop all calls on it."""
 
 
 LinkFactory = Callable[[str, TransportSettings, LinkOwner], AnyLink]
-"""Begins to connect to an address on behalf of an owner."""
+"""Function that begins to connect to an address on behalf of an owner."""
 
 
 class Link:
-    """Keeps a stream to a node open, until it is closed."""
+    """A stream to a node, reopened when it breaks, until `close`. Satisfies AnyLink."""
 
     def __init__(self, address: str, transport: TransportSettings, owner: LinkOwner) -> None:
-        """Begins to connect to `address` ("host:port"). Needs a running event loop."""
+        """Begin to connect to `address` ("host:port"). Needs a running event loop."""
         enter_grpc()
         self._owner = owner
         self._pause_s = transport.reconnect_backoff.min_s
         self._wake = asyncio.Event()
         self._closed = False
         self._ends_with_channel = False
-        """What the task waits for ends when the channel is closed. If it were cancelled instead, gRPC
-        would still deliver its end, to an event loop that may be closed by then."""
+        """Whether closing the channel ends what the task waits for.
+
+        After a cancellation gRPC would still deliver that end, perhaps to an event loop that is closed by then.
+        """
         self._channel = grpc.aio.insecure_channel(address, options=channel_options(transport))
         self._stub = kv_pb2_grpc.KVStub(self._channel)
         self._task = asyncio.create_task(self._run(), name=f"link to {address}")
 
     def wake(self) -> None:
-        """There is something to send. Until the end of this tick more may be added to it."""
+        """As in AnyLink."""
         self._wake.set()
 
     async def close(self) -> None:
-        """Drops the connection and whatever is under way."""
+        """As in AnyLink."""
         self._closed = True
         if not self._ends_with_channel:
             self._task.cancel()
@@ -95,7 +98,7 @@ class Link:
             code, message, useful = await self._stream()
             self._owner.broken(code, message)
             if not useful:
-                # Do not spin on a node that accepts streams only to end them.
+                # Do not spin on a node that accepts streams and ends them at once.
                 await asyncio.sleep(self._pause_s)
             await self._ready()
 
@@ -106,11 +109,11 @@ class Link:
         self._ends_with_channel = False
 
     async def _stream(self) -> tuple[str, str, bool]:
-        """One stream from beginning to end: gRPC status and message of the end, and whether it served."""
+        """Run one stream to its end. Return the gRPC status and message of the end, and whether results arrived."""
         useful = False
         call: ExecuteCall = self._stub.Execute()
         try:
-            # Not "wait for ready": a refused connection ends the call at once.
+            # Without "wait for ready", a refused connection ends the call at once.
             await call.wait_for_connection()
             self._owner.connected()
             writer = asyncio.create_task(self._write(call))
@@ -134,5 +137,5 @@ class Link:
                 try:
                     await call.write(batch)
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    return  # The reader learns why.
+                    return  # The reader gets the reason.
             await self._wake.wait()

@@ -1,6 +1,6 @@
-"""What clients exchange with the engine: operations with their outcomes, and sessions.
+"""Operations with their outcomes, and sessions: the data that clients exchange with the engine.
 
-No decisions here (client_engine.py), and no awaiting (client.py).
+client_engine.py makes the decisions; client.py awaits them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from typing import Any
 
 from raft_actor_node.errors import Attempt, OperationError, OperationFailed, OperationUnknown
 
-# Outcome of an operation, as plain ints so that they can go straight into an array.
+# Outcomes of an operation: plain ints, so that they can be stored in an array as they are.
 OPEN = 0
 """Not completed yet."""
 OK = 1
-"""Applied and answered (a read: answered)."""
+"""Applied and acknowledged; a read: answered."""
 FAIL = 2
 """It certainly had no effect. A read that ended in any error is FAIL too."""
 UNKNOWN = 3
@@ -22,9 +22,9 @@ OUTCOME_NAMES = ("open", "ok", "fail", "unknown")
 
 
 class Session:
-    """A client session: within it each write takes effect at most once.
+    """A client session, in which each write takes effect at most once.
 
-    At most one write may be outstanding per session; that is the caller's duty, and asserted.
+    The caller may have at most one write outstanding per session; the engine asserts it.
     """
 
     __slots__ = ("busy", "id", "sequence")
@@ -32,15 +32,15 @@ class Session:
     def __init__(self, session_id: int) -> None:
         self.id = session_id
         self.sequence = 0
-        """Sequence of the last write."""
+        """Sequence number of the last write."""
         self.busy = False
-        """A write is outstanding."""
+        """Whether a write is outstanding."""
 
 
 class Operation:
-    """One operation: what the caller asks, and, once it is completed, what became of it.
+    """An operation: the caller's request and, once completed, its outcome.
 
-    Each object is submitted once. A read (GET) takes no part in its session: it may overlap a write.
+    Submit each object once. A read (GET) ignores its session and may overlap a write.
     """
 
     __slots__ = (
@@ -83,45 +83,46 @@ class Operation:
         self.value = value
         self.expected = expected
         self.session = session
-        """None: nothing recognises a retry, so a write is not retried once an attempt was ambiguous."""
+        """If None, nodes cannot recognise a retry, so the engine does not retry a write after an ambiguous attempt."""
         self.intended_ns = intended_ns
-        """For the caller: when it should have started. Not touched here."""
+        """For the caller: when it should have started. The engine ignores it."""
         self.token = token
-        """For the caller: whatever it wants to find again. Not touched here."""
+        """For the caller: any object to find again on completion. The engine ignores it."""
         self.sequence = 0
-        """Its sequence in the session, given by the engine; 0 for a read and without a session."""
+        """Sequence number in the session, set by the engine; 0 for a read or without a session."""
         self.start_ns = 0
-        """When it was submitted, on the engine's clock."""
+        """Time of submission, on the engine's clock."""
         self.end_ns = 0
-        """When it completed, on the engine's clock."""
+        """Time of completion, on the engine's clock."""
         self.attempts = 0
-        """Attempts begun."""
+        """Number of attempts begun."""
         self.outcome = OPEN
         """OPEN, then OK, FAIL or UNKNOWN."""
         self.found = False
-        """As in OperationResult: GET: the key exists. DELETE: it existed. COMPARE_AND_SWAP: swapped."""
+        """As in OperationResult. GET: the key exists. DELETE: it existed. COMPARE_AND_SWAP: swapped."""
         self.result: bytes | None = None
-        """GET: the value, None when the key does not exist. COMPARE_AND_SWAP not swapped: the current value."""
+        """GET: the value; None if the key does not exist. COMPARE_AND_SWAP, not swapped: the current value."""
         self.number = 0
-        """APPEND: length of the value after it."""
+        """APPEND: new length of the value. OPEN_SESSION: id of the session."""
         self.error = ""
-        """Name of the code of the last attempt (an ErrorCode or a gRPC status); empty when OK."""
+        """Code of the last attempt: name of an ErrorCode or a gRPC status; empty if OK."""
         self.message = ""
-        """With an error: one line for a person."""
+        """With an error: an explanation in one line."""
         self.attempt_id = 0
-        """For the engine: the last attempt, and below it when that began."""
+        """For the engine: id of the last attempt."""
         self.attempt_ns = 0
+        """For the engine: when the last attempt began."""
         self.trouble: Trouble | None = None
-        """For the engine; None as long as no attempt has failed."""
+        """For the engine; None until an attempt fails."""
 
     @property
     def failures(self) -> tuple[Attempt, ...]:
-        """The attempts that did not succeed, in order."""
+        """The failed attempts, in order."""
         return tuple(self.trouble.failures) if self.trouble else ()
 
 
 class Trouble:
-    """What only an operation has whose first attempt did not succeed."""
+    """State of an operation whose first attempt failed."""
 
     __slots__ = ("ambiguous", "failures", "hops", "late", "pauses")
 
@@ -129,15 +130,15 @@ class Trouble:
         self.failures: list[Attempt] = []
         self.ambiguous = False
         self.pauses = 0
-        """Pauses made between attempts."""
+        """Number of pauses made between attempts."""
         self.hops = 0
-        """Attempts made without a pause since the last pause."""
+        """Number of attempts since the last pause."""
         self.late: list[tuple[dict[int, Operation], int]] = []
-        """Where attempts are noted that passed their deadline and may still be answered."""
+        """Attempts that timed out and may still be answered: the `late` table of their node, and their id."""
 
 
 def operation_error(operation: Operation, what: str) -> OperationError:
-    """The exception for a completed operation that is not OK. `what` begins its message."""
+    """Return the exception for an operation that completed and is not OK. Its message begins with `what`."""
     kind = OperationFailed if operation.outcome == FAIL else OperationUnknown
     tries = f"{operation.attempts} attempt{'s' if operation.attempts != 1 else ''}"
     text = f"{what}: {operation.error} after {tries}"

@@ -1,6 +1,6 @@
-"""What an owner of nodes asks them, beside the key-value service: health, status, faults, traces.
+"""Calls of an owner of nodes besides the key-value service: health, status, faults, traces.
 
-These calls never pass the nodes' link faults. A node need not offer them: the reply is None then.
+Link faults do not affect these calls. A node may not offer them; the reply is then None.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Reply = TypeVar("Reply")
 
 
 class ProbeFailed(RaftLabError):
-    """A node did not answer a question about itself."""
+    """A call of a NodeProbe ended without a reply."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -39,15 +39,20 @@ class ProbeFailed(RaftLabError):
 
 
 class NodeProbe:
-    """Asks one node. Usage: `async with NodeProbe("127.0.0.1:41233") as probe: await probe.status()`.
+    """A client of one node's health, inspection and chaos services.
 
-    Every call takes a timeout in seconds (default: the transport's probe_timeout) and raises ProbeFailed when
-    it ends without a reply; the reply is None when the node does not offer the service (UNIMPLEMENTED). It lives on
-    one event loop; called on another one, or after a fork, it raises RuntimeError.
+    Usage: `async with NodeProbe("127.0.0.1:41233") as probe: await probe.status()`.
+
+    Every call takes a timeout in seconds (default: the transport's probe_timeout). It raises ProbeFailed if it ends
+    without a reply. It returns None if the node does not offer the service (UNIMPLEMENTED). A probe belongs to one
+    event loop; on another loop, or after a fork, its calls raise RuntimeError.
     """
 
     def __init__(self, address: str, *, transport: TransportSettings | None = None) -> None:
-        """`address` is "host:port", else ValueError. Needs a running event loop; connects at the first call."""
+        """Prepare a channel to `address` ("host:port"), which connects at the first call.
+
+        Needs a running event loop. Raises ValueError if `address` is not host:port.
+        """
         self._home = Home("a NodeProbe")
         enter_grpc()
         self.address = address = checked_address(address)
@@ -67,12 +72,12 @@ class NodeProbe:
         await self.close()
 
     async def close(self) -> None:
-        """Drops the connection; what is being asked meanwhile fails."""
+        """Close the connection; calls in progress fail."""
         self._home.check()
         await self._channel.close()
 
     async def health(self, *, timeout: float | None = None) -> bool | None:
-        """True when the node serves; False when it says that it does not, or cannot be reached in time."""
+        """Return whether the node serves; False also if it cannot be reached in time."""
         try:
             reply = await self._ask(self._health.Check, health_pb2.HealthCheckRequest(service=""), timeout)
         except ProbeFailed:
@@ -82,40 +87,43 @@ class NodeProbe:
     async def status(
         self, *, timeout: float | None = None, with_state_hash: bool = False, hash_index: int = 0
     ) -> inspection_pb2.StatusReply | None:
-        """The node's inner state; the hash over it costs time in proportion to keys and sessions. `hash_index`
-        asks for prefix_hash as well, over the entries up to there."""
+        """Return the node's internal state.
+
+        `with_state_hash` adds a hash of keys and sessions, in time proportional to their number. `hash_index` adds
+        prefix_hash, over the entries up to that index.
+        """
         request = inspection_pb2.StatusRequest(with_state_hash=with_state_hash, hash_index=hash_index)
         return await self._ask(self._inspection.GetStatus, request, timeout)
 
     async def log(
         self, first: int = 0, end: int = 0, *, timeout: float | None = None
     ) -> inspection_pb2.LogReply | None:
-        """Log entries [first, end), at most 1000; 0 means from the beginning and up to the end."""
+        """Return log entries [first, end), at most 1000. 0 means the beginning and the end of the log."""
         request = inspection_pb2.LogRequest(first_index=first, end_index=end)
         return await self._ask(self._inspection.GetLog, request, timeout)
 
     async def samples(self, since_ns: int = 0, *, timeout: float | None = None) -> inspection_pb2.SamplesReply | None:
-        """What the node measured about itself since `since_ns` on its monotonic clock."""
+        """Return the node's measurements since `since_ns` on its monotonic clock."""
         return await self._ask(self._inspection.GetSamples, inspection_pb2.SamplesRequest(since_ns=since_ns), timeout)
 
     async def set_links(self, rules: Iterable[LinkRule], *, timeout: float | None = None) -> int | None:
-        """Replaces the node's table of link faults. When it was in force, in ns of the node's clock."""
+        """Replace the node's table of link faults. Return when it took effect, in ns of the node's clock."""
         request = chaos_pb2.SetLinksRequest(rules=[encode_rule(rule) for rule in rules])
         reply = await self._ask(self._chaos.SetLinks, request, timeout)
         return None if reply is None else int(reply.applied_ns)
 
     async def set_node_faults(self, faults: NodeFaults, *, timeout: float | None = None) -> int | None:
-        """Replace all faults inside the node. Return when they were in force, in ns of the node's clock."""
+        """Replace all faults inside the node. Return when they took effect, in ns of the node's clock."""
         request = chaos_pb2.SetNodeFaultsRequest(faults=encode_node_faults(faults))
         reply = await self._ask(self._chaos.SetNodeFaults, request, timeout)
         return None if reply is None else int(reply.applied_ns)
 
     async def links(self, *, timeout: float | None = None) -> chaos_pb2.GetLinksReply | None:
-        """The table of link faults in force, and what it did so far."""
+        """Return the table of link faults in force, with counters of their effects."""
         return await self._ask(self._chaos.GetLinks, chaos_pb2.GetLinksRequest(), timeout)
 
     async def trace(self, after: int = 0, *, timeout: float | None = None) -> list[inspection_pb2.TraceEvent] | None:
-        """The trace events above number `after` that the node remembers."""
+        """Return the trace events above number `after` that the node still keeps."""
         try:
             return [event async for event in self._trace(after, follow=False, timeout=self._within(timeout))]
         except ProbeFailed as error:
@@ -124,8 +132,10 @@ class NodeProbe:
             raise
 
     def follow_trace(self, after: int = 0, *, timeout: float | None = None) -> AsyncIterator[inspection_pb2.TraceEvent]:
-        """Trace events above number `after`, those remembered and then those that happen, for `timeout`
-        seconds (default: no limit) or until the iteration is left. Raises ProbeFailed when the stream ends."""
+        """Iterate over trace events above number `after`: first those the node keeps, then new ones.
+
+        The iteration lasts `timeout` seconds (default: no limit). Raises ProbeFailed when the stream ends.
+        """
         return self._trace(after, follow=True, timeout=timeout)
 
     async def _trace(
@@ -157,8 +167,11 @@ class NodeProbe:
 
     @contextlib.contextmanager
     def _closed_meanwhile(self) -> Iterator[None]:
-        """gRPC ends a call whose channel is closed as if its task had been cancelled. Nobody did that, and who asked
-        would take it for an order to stop."""
+        """Convert the end of a call on a closed channel to ProbeFailed.
+
+        gRPC raises CancelledError there, although the task was not cancelled. The caller would take it for a request to
+        stop.
+        """
         try:
             yield
         except asyncio.CancelledError:

@@ -1,7 +1,7 @@
 """Every runtime parameter of a node and of its clients, typed and validated.
 
-The sections are shared: a sweep specification uses the same models for its `raft`, `storage`,
-`limits`, `transport` and `client` sections, so that there is one definition of each parameter.
+A sweep specification uses the same models for its `raft`, `storage`, `limits`, `transport` and `client` sections, so
+each parameter has a single definition.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from raft_actor_node.units import WRITTEN, Duration, DurationOrOff, DurationRang
 NODE_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 NodeId = Annotated[str, Field(pattern=f"^{NODE_ID_PATTERN}$")]
 CallForm = Literal["stream", "unary"]
-"""How clients call the KV service: batches of operations on a stream, or one unary call for each operation."""
+"""How clients call the KV service: batches of operations on a stream, or a unary call per operation."""
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
-"""Room that a gRPC message leaves for everything in it that is not key, value or entry payload."""
+"""Room reserved in a gRPC message for everything except keys, values and entry payloads."""
 ANSWER_BYTES = 64
-"""Bound of what an answer weighs beside its value."""
+"""Upper bound on the size of an answer without its value."""
 VALUE_COPIES = 3
-"""How often an answer lies in memory on its way to a client: as a result, in a message, and encoded."""
+"""Copies of an answer in memory on its way to a client: the result, the message and its encoding."""
 OPERATION_BYTES = 64 + VALUE_COPIES * ANSWER_BYTES
-"""What an operation that waits takes of `limits.pending_bytes` beside its key and values, its answer included."""
+"""Share of a waiting operation in `limits.pending_bytes`, without its key and values; its answer is included."""
 
 CLIENT_ID_BYTES = 256
-"""Longest name of a client."""
+"""Longest client name, in bytes."""
 
 
 def _off(value: Any) -> Any:
-    """A plain `off` is false to a reader of YAML 1.1."""
+    """Undo YAML 1.1, which reads a plain `off` as false."""
     return "off" if value is False else value
 
 
@@ -52,49 +52,48 @@ class RaftSettings(Section):
     """Parameters of the Raft protocol (paper, sections 5 and 9.3; dissertation, chapter 9)."""
 
     election_timeout: DurationRange = Range(0.150, 0.300)
-    """A follower that hears nothing for a time drawn uniformly from this range starts an election."""
+    """A follower that hears no leader for a time drawn uniformly from this range starts an election."""
     heartbeat_interval: Duration = 0.050
     """Time between two heartbeats of an idle leader."""
     rpc_timeout: Duration = 0.100
-    """A request between peers that is not answered for this long is sent again. For entries that take longer to cross
-    the link, the time counts from the last part that the peer has acknowledged."""
+    """A request to a peer that is unanswered for this long is sent again. For entries that take longer to cross the
+    link, the time counts from the last part that the peer acknowledged."""
     pre_vote: bool = True
-    """Ask whether an election could be won before raising the term (dissertation, section 9.6)."""
+    """Before raising its term, a node asks its peers whether it could win an election (dissertation, section 9.6)."""
     check_quorum: bool = True
-    """A leader that hears from no quorum for an election timeout steps down, and voters that hear from a
-    leader ignore candidates (dissertation, sections 6.2 and 4.2.3)."""
+    """A leader that hears from no quorum for the longest election timeout steps down. Voters that hear from a leader
+    ignore candidates (dissertation, sections 6.2 and 4.2.3)."""
     max_batch_entries: Annotated[int, Field(ge=1, le=65536)] = 1024
-    """Most entries in one AppendEntries request."""
+    """Maximum number of entries in one AppendEntries request."""
     max_batch_bytes: Size = 1024 * 1024
-    """Most payload bytes in one AppendEntries request; a single larger entry travels alone."""
+    """Maximum payload bytes in one AppendEntries request; a single larger entry travels alone."""
     max_inflight: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Most AppendEntries requests with entries that may be unanswered per follower."""
+    """Maximum number of unanswered AppendEntries requests with entries, per follower."""
     max_inflight_bytes: Size = 8 * 1024 * 1024
-    """Most payload bytes in such requests; one request is always allowed."""
+    """Maximum payload bytes in these requests; one request is always allowed."""
     max_persist_bytes: Size = 4 * 1024 * 1024
-    """Most payload bytes that are made durable by one fsync, as one unit of the log; a single larger entry is written
+    """Maximum payload bytes that one fsync makes durable, as one unit of the log; a single larger entry is written
     alone."""
     yield_after: DurationOrOff = None
-    """A leader whose own write to disk takes longer than this steps down, and stands for election again only when its
-    disk has answered. `off`: a leader whose disk hangs leads on, and commits what its followers hold durably."""
+    """A leader whose own disk write takes longer than this steps down. It stands for election again only after its
+    disk has answered. `off`: a leader whose disk hangs keeps leading, and commits what its followers hold durably."""
 
 
 class StorageSettings(Section):
     """Where and how a node keeps its log."""
 
     dir: str = "auto"
-    """Directory below which each node's write-ahead log lives, on the node's own host; `auto` is a
-    persistent temporary folder."""
+    """Parent directory of each node's write-ahead log, on the node's host; `auto` is a persistent temporary folder."""
     fsync: Annotated[Literal["always", "off"], BeforeValidator(_off)] = "always"
-    """`off` breaks the promise of durability under power loss; it exists as a control."""
+    """`off` gives up durability under power loss; it exists as a control."""
     unsynced: Literal["kept", "lost"] = "kept"
-    """What becomes of bytes that were not synced when the node is killed: `kept` by the kernel, as usual, or `lost`,
-    which makes of SIGKILL a power failure."""
+    """What happens to unsynced bytes when the node is killed. `kept`: the kernel keeps them, as usual. `lost`: they are
+    discarded, which turns SIGKILL into a power failure."""
     fsync_latency: Duration = 0.0
-    """Time that each fsync of the log, the term and the vote takes before it does anything: a slow device. What a
-    power failure meets in this time is not durable."""
+    """Delay before each fsync of the log, the term and the vote takes effect, to simulate a slow device. Bytes are not
+    durable if a power failure happens during the delay."""
     allow_memory_fs: bool = False
-    """Accept a directory on a memory file system, where fsync costs nothing and proves nothing."""
+    """Accept a directory on a memory file system, where fsync costs nothing and makes nothing durable."""
 
 
 Host = Annotated[str, AfterValidator(checked_host)]
@@ -102,50 +101,50 @@ Host = Annotated[str, AfterValidator(checked_host)]
 
 
 class LimitSettings(Section):
-    """Bounds on what a client may ask."""
+    """Bounds on the requests of clients and on the memory they take."""
 
     key_bytes: Annotated[Size, Field(ge=1)] = 1024
-    """Longest key."""
+    """Maximum length of a key."""
     value_bytes: Annotated[Size, Field(ge=1)] = 1024 * 1024
-    """Longest value. For an append the limit of the leader that logs it counts, on all nodes."""
+    """Maximum length of a value. For an append, all nodes apply the limit of the leader that logged it."""
     pending_operations: Annotated[int, Field(ge=1)] = 65536
-    """Operations that may wait on one node; more are refused as OVERLOADED."""
+    """Maximum number of operations that wait on one node; more are refused as OVERLOADED."""
     pending_bytes: Size = 64 * 1024 * 1024
-    """Bytes that operations may take on one node: keys and values of those that wait, the longest answers that writes
-    and unary gets may get, and answers that clients have not read. Operations may take three quarters of it; more is
-    refused as OVERLOADED. One stream or call takes at most as much as it leaves for others."""
+    """Maximum bytes that operations take on one node: keys and values of waiting operations, the longest possible
+    answers to writes and unary gets, and answers that clients have not read. Operations may take three quarters of it;
+    more are refused as OVERLOADED. One stream or call may take at most as much as it leaves for others."""
     session_bytes: Size = 32 * 1024 * 1024
-    """Bytes of the values that the session table keeps: the retry of a compare-and-swap that failed gets the value that
-    it saw. A compare-and-swap that might add to more is refused as OVERLOADED."""
+    """Maximum bytes of values in the session table, which keeps the value that a failed compare-and-swap saw, for its
+    retry. A compare-and-swap that might exceed this limit is refused as OVERLOADED."""
     unsynced_bytes: Size = 64 * 1024 * 1024
-    """Bytes of entries that may be in the log of a node and not yet on its disk. A leader refuses writes beyond it as
-    OVERLOADED, before it appends them; a follower takes no more entries until its disk has caught up. A single larger
-    batch is taken alone."""
+    """Maximum bytes of entries in a node's log that are not yet on its disk. Beyond it, a leader refuses writes as
+    OVERLOADED before it appends them, and a follower accepts no entries until its disk has caught up. A single larger
+    batch is accepted alone."""
     turn_answer_bytes: Annotated[Size, Field(ge=1024)] = 1024 * 1024
-    """Bytes of answers to gets that are made in one turn of the event loop, and that wait for the client of one stream;
-    a single longer answer is made alone."""
+    """Maximum bytes of get answers made in one turn of the event loop, and of those that wait for the client of one
+    stream; a single longer answer is made alone."""
     turn_apply_bytes: Annotated[Size, Field(ge=1024)] = 2 * 1024 * 1024
-    """Bytes that are touched while entries are applied in one turn of the event loop: payloads, values that appends
-    and compare-and-swaps read and make; a single entry that needs more is applied alone."""
+    """Maximum bytes touched while applying entries in one turn of the event loop: payloads, and the values that appends
+    and compare-and-swaps read and write. A single entry that needs more is applied alone."""
 
 
 class TransportSettings(Section):
     """gRPC channels between nodes, and from clients to nodes."""
 
     message_bytes: Annotated[Size, Field(ge=64 * 1024)] = 8 * 1024 * 1024
-    """Largest gRPC message."""
+    """Maximum size of a gRPC message."""
     connect_timeout: Duration = 1.0
-    """An attempt to connect that takes longer is given up."""
+    """Maximum time of one attempt to connect."""
     reconnect_backoff: DurationRange = Range(0.1, 0.5)
-    """Pause before connecting again: the first, and the longest."""
+    """First and longest pause before reconnecting."""
     silence_timeout: Annotated[Duration, Field(ge=0.1)] = 1.0
-    """A connection is given up, and opened anew, when its other end acknowledges nothing for this long though something
-    was sent (TCP_USER_TIMEOUT, on Linux). TCP alone tries again after pauses that double, so that a peer would stay
-    away about as long again as its network was down. It is the host or the network that is silent then: for a process
-    that is paused its kernel acknowledges, until its buffers are full, and what link faults drop has arrived."""
+    """A connection is closed and reopened if data was sent and the other end acknowledges nothing for this long
+    (TCP_USER_TIMEOUT, on Linux). TCP alone doubles its retry pauses, so a peer would stay unreachable for about as long
+    again as its network was down. Such silence comes from the host or the network only: the kernel of a paused process
+    acknowledges until its buffers are full, and messages that link faults drop were acknowledged."""
     queue_bytes: Annotated[Size, Field(ge=64 * 1024)] = 32 * 1024 * 1024
-    """Bytes that may wait to be sent to one peer; what exceeds them is lost, as on any network. A newer request takes
-    the place of those that it makes useless."""
+    """Maximum bytes that wait to be sent to one peer; the excess is lost, as on any network. A newer request replaces
+    the requests that it makes useless."""
     probe_timeout: Annotated[Duration, Field(gt=0)] = 2.0
     """Deadline of health, inspection and chaos calls."""
 
@@ -156,33 +155,32 @@ class ClientSettings(Section):
     rpc_timeout: Annotated[Duration, Field(gt=0)] = 1.0
     """Deadline of one attempt."""
     retry_budget: Duration = 10.0
-    """An operation is tried again, with the same session and sequence, until this much time has
-    passed since it began; 0s means one attempt."""
+    """An operation is retried, with the same session and sequence, until this much time has elapsed since it began; 0s
+    means one attempt."""
     retry_backoff: DurationRange = Range(0.005, 0.100)
-    """Pause between attempts: the first and the longest; doubled each time, with jitter."""
+    """First and longest pause between attempts; doubled each time, with jitter."""
     dedupe: Literal["on", "off"] = "on"
-    """`off` gives each attempt a sequence of its own, so that a retry may take effect a second time; it exists as a
-    control."""
+    """`off` gives each attempt its own sequence, so a retry may take effect a second time; it exists as a control."""
 
 
 class NodeConfig(Section):
-    """Everything one node process needs to know."""
+    """Complete configuration of a node process."""
 
     cluster_id: Annotated[str, Field(min_length=1, max_length=200)]
-    """Name of the cluster; messages and directories of another one are refused."""
+    """Name of the cluster; messages and directories of other clusters are refused."""
     node_id: NodeId
     """Name of this node; one of `members`."""
     members: Annotated[list[NodeId], Field(min_length=1, max_length=99)]
     """All nodes of the cluster, this one included. Membership is static."""
     bind_host: Host = "127.0.0.1"
-    """Interface to listen on. The port is always chosen by the system."""
+    """Interface to listen on. The system always chooses the port."""
     advertise_host: Host | None = None
-    """Address under which others reach this node; default: bind_host."""
+    """Host at which peers and clients reach this node; default: bind_host."""
     bootstrap: bool = False
-    """Accept an empty directory. Given once in the life of a node: a member whose directory vanished
-    must not come back empty, because it would forget its vote."""
+    """Accept an empty directory. Set it for the first start of a node only: a member whose directory vanished must not
+    return empty, because it would forget its vote."""
     seed: int | None = None
-    """Seed of the randomised timeouts; default: from the system."""
+    """Seed of the randomised timeouts; default: a seed from the system."""
     raft: RaftSettings = RaftSettings()
     storage: StorageSettings = StorageSettings()
     limits: LimitSettings = LimitSettings()
@@ -190,15 +188,15 @@ class NodeConfig(Section):
     chaos_enabled: bool = False
     """Serve the Chaos RPCs."""
     links: list[LinkRule] = []
-    """Link faults in force from the first moment."""
+    """Link faults in force from the start."""
     node_faults: NodeFaults = NodeFaults()
-    """Faults inside this node, in force from when its log is recovered; need chaos_enabled."""
+    """Faults inside this node, in force once its log is recovered; need chaos_enabled."""
     trace_file: str | None = None
-    """Write trace events here, one JSON object per line, each before the messages it led to leave."""
+    """File for trace events, one JSON object per line. An event is written before the messages it causes leave."""
     log_file: str | None = None
-    """Write the process's log here; default: stderr."""
+    """File for the log of the process; default: stderr."""
     allow_bad_parameters: bool = False
-    """Accept what breaks a rule of `static_faults`."""
+    """Accept parameters that break a rule of `static_faults`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> NodeConfig:
@@ -215,14 +213,14 @@ class NodeConfig(Section):
 
     @property
     def advertised_host(self) -> str:
-        """The host part of the address others use."""
+        """Host part of the address at which peers and clients reach this node."""
         return self.advertise_host or self.bind_host
 
 
 def static_faults(raft: RaftSettings, limits: LimitSettings, transport: TransportSettings) -> list[str]:
-    """The rules that these settings break, one line each, beginning with the field; empty when sound.
+    """Return the rules that these settings break, one line each, beginning with the field; empty if there are none.
 
-    They are what no measurement is needed for (paper, section 5.6: broadcast time << election timeout).
+    Only rules that need no measurement are checked (paper, section 5.6: broadcast time << election timeout).
     """
     faults = []
     low, high = raft.election_timeout
@@ -242,7 +240,7 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
             f"raft.max_batch_bytes: at most transport.message_bytes less {MESSAGE_OVERHEAD_BYTES} B, that is {room} B"
         )
     if limits.key_bytes + 2 * limits.value_bytes > room:
-        # Twice: a compare-and-swap carries the expected value and the new one.
+        # Twice, because a compare-and-swap carries both the expected and the new value.
         faults.append(
             "limits.value_bytes: a compare-and-swap of the largest key and two of the largest values must fit into "
             f"transport.message_bytes less {MESSAGE_OVERHEAD_BYTES} B, that is {room} B"
@@ -263,15 +261,16 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
 
 
 def least_pending_bytes(limits: LimitSettings) -> int:
-    """The least `limits.pending_bytes` with which every legal operation can be taken in and answered."""
-    # Two values and the answer, the former twice in a unary call, whose request also has a name.
+    """Return the smallest `limits.pending_bytes` with which a node can accept and answer every legal operation."""
+    # Two values and the answer. A unary call holds the two values twice, and a client name.
     operation = 2 * OPERATION_BYTES + CLIENT_ID_BYTES + 2 * limits.key_bytes + (4 + VALUE_COPIES) * limits.value_bytes
-    # One caller may hold half: of three quarters for operations, of a quarter at least for answers (runtime/budget.py).
+    # A caller may hold half of three quarters for operations, and half of at least a quarter for answers
+    # (runtime/budget.py).
     return max(operation * 8 // 3 + 8, 8 * VALUE_COPIES * (ANSWER_BYTES + limits.value_bytes))
 
 
 def unwise(config: NodeConfig) -> list[str]:
-    """Warnings, one line each: settings that are legal and that one rarely wants."""
+    """Return warnings about settings that are legal and rarely wanted, one line each."""
     warnings = []
     low, high = config.raft.election_timeout
     if len(config.members) % 2 == 0:
@@ -280,16 +279,18 @@ def unwise(config: NodeConfig) -> list[str]:
     if round(high - low, 9) <= 0.005:
         warnings.append("raft.election_timeout: a range of 5ms or less leads to split votes")
     if config.raft.rpc_timeout >= low:
-        warnings.append("raft.rpc_timeout: at or above the shortest election timeout: what is lost is sent again late")
+        warnings.append("raft.rpc_timeout: at or above the shortest election timeout; lost requests are resent late")
     if config.advertised_host in ("0.0.0.0", "::"):  # noqa: S104 - that is what it warns of
-        warnings.append(f"advertise_host: {config.advertised_host} is every interface, and no address on another host")
+        warnings.append(
+            f"advertise_host: {config.advertised_host} means every interface; set an address that other hosts can reach"
+        )
     if config.storage.fsync == "off":
         warnings.append("storage.fsync: off loses acknowledged writes when the power fails")
     return warnings
 
 
 def describe(error: ValidationError, source: str = "") -> str:
-    """One line for a validation error: where, what, what is allowed."""
+    """Describe a validation error in one line: where, what, and what is allowed."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
@@ -298,7 +299,7 @@ def describe(error: ValidationError, source: str = "") -> str:
 
 
 def load_node_config(path: str | Path) -> NodeConfig:
-    """Read a node's configuration, JSON or YAML. Raises ConfigError with one line."""
+    """Read a node's configuration, JSON or YAML. Raises ConfigError with a one-line message."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -307,7 +308,7 @@ def load_node_config(path: str | Path) -> NodeConfig:
     try:
         data = json.loads(text)
     except ValueError:
-        # The orchestrator writes JSON; a person writes YAML, and only then is its parser worth loading.
+        # The orchestrator writes JSON, which needs no YAML parser; importing that is slow.
         import yaml  # noqa: PLC0415
 
         try:

@@ -1,4 +1,4 @@
-"""The errors one meets in operation; each carries data, and one line for a person.
+"""The errors of this project. Each carries data and a one-line message.
 
 RaftLabError
 |-- ConfigError               a parameter is not allowed                        exit code 2
@@ -21,13 +21,13 @@ from pathlib import Path
 
 
 class RaftLabError(Exception):
-    """Base of all errors of this project that a caller may want to tell apart."""
+    """Base class of all errors that a caller may want to distinguish."""
 
     exit_code = 1
 
 
 class ConfigError(RaftLabError):
-    """A parameter is not allowed. The message is one line that names the field and what is allowed."""
+    """A parameter is not allowed. The one-line message names the field and what is allowed."""
 
     exit_code = 2
 
@@ -49,14 +49,17 @@ class DirectoryLocked(StorageError):
 
 
 class DataCorrupt(StorageError):
-    """Damage that a torn write does not explain, or data of another node or cluster. No byte was changed."""
+    """Damage that a torn write cannot explain, or data of another node or cluster. No byte was changed."""
 
     exit_code = 5
 
 
 class DiskError(StorageError):
-    """A write or an fsync failed. What it covered must not be acknowledged, nor the call retried: after
-    a failed fsync the kernel may have dropped the dirty pages and will report success the next time."""
+    """A write or an fsync failed.
+
+    The node must not acknowledge what it covered, nor retry the call. After a failed fsync the kernel may have dropped
+    the dirty pages, and would report success the next time.
+    """
 
     exit_code = 6
 
@@ -70,29 +73,29 @@ class Unsupported(DiskError):
             "choose a directory on a local disk"
         )
         self.lacks = lacks
-        """What is missing, and how the file system said so."""
+        """What is missing, and the file system's error."""
 
 
 class InvariantViolated(RaftLabError):
-    """A rule of Raft is broken. That is a bug, here or in a peer: the node stops at once."""
+    """A rule of Raft is broken: a bug in this node or in a peer. The node stops at once."""
 
     exit_code = 7
 
     def __init__(self, message: str, *, rule: str = "", node_id: str = "", time_s: float | None = None) -> None:
         super().__init__(message)
         self.rule = rule
-        """Name of the rule, where somebody watched from outside: a Rule of core/invariants."""
+        """Name of the rule (a Rule of core/invariants), if an outside observer raised this; else empty."""
         self.node_id = node_id
         self.time_s = time_s
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of a client operation: at which node, how it ended (a gRPC status name or an ErrorCode
-    name), and its begin and end on the monotonic clock."""
+    """A failed attempt of a client operation at a node. Times are on the monotonic clock."""
 
     node_id: str
     outcome: str
+    """Name of a gRPC status or an ErrorCode."""
     start_ns: int
     end_ns: int
 
@@ -103,12 +106,12 @@ class OperationError(RaftLabError):
     def __init__(self, message: str, code: str, attempts: tuple[Attempt, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
-        """Name of the last status: an ErrorCode of kv.proto or a gRPC status."""
+        """Last status: name of an ErrorCode of kv.proto or a gRPC status."""
         self.attempts = attempts
-        """Every try, in order."""
+        """All failed attempts, in order."""
 
     def __reduce__(self) -> tuple[type[OperationError], tuple[str, str, tuple[Attempt, ...]]]:
-        """It survives pickling, on its way out of the process of a load generator."""
+        """Support pickling, so that the error can leave the process of a load generator."""
         return type(self), (str(self), self.code, self.attempts)
 
 

@@ -1,4 +1,4 @@
-"""Writing a file that the user names: as a whole where that is possible, and never over what is no file."""
+"""Writing a file that the user names: atomically if possible, and never replacing anything but a regular file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import IO, Any
 
 @contextlib.contextmanager
 def replacing(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write in place of `path`: "w" for UTF-8 text, "wb" for bytes.
+    """Open a file that replaces `path`: mode "w" for UTF-8 text, "wb" for bytes.
 
-    A regular file, or none, is replaced in one step when the context ends without an error. A symbolic link stays, and
-    what it points to is replaced. Anything else, such as a pipe or a device, is written to directly. Raises OSError;
-    IsADirectoryError for a directory.
+    If `path` is a regular file or does not exist, it is replaced in one step when the context ends without an error.
+    A symbolic link stays, and its target is replaced. Anything else, such as a pipe or a device, is written to
+    directly. Raises OSError; IsADirectoryError for a directory.
     """
     target = _replaceable(Path(path))
     encoding = None if "b" in mode else "utf-8"
@@ -37,7 +37,7 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def _replaceable(path: Path) -> Path | None:
-    """The file that a rename may replace: `path` without symbolic links. None when it is no regular file."""
+    """Return the file that a rename may replace: `path` without symbolic links. None if it is no regular file."""
     target = Path(os.path.realpath(path))
     try:
         found = path.stat()
@@ -45,6 +45,6 @@ def _replaceable(path: Path) -> Path | None:
         return target
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    # A link in /proc may lead to a file that has no name any more, or another one.
+    # A link in /proc may lead to a file that was deleted or renamed.
     named = stat.S_ISREG(found.st_mode) and target.exists() and target.samefile(path)
     return target if named else None

@@ -1,4 +1,4 @@
-"""The names of the nodes of a cluster."""
+"""Default names of the nodes of a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults inside a node as data: what its owner breaks in the node itself, not on a link.
+"""Faults inside a node as data, as opposed to faults on links.
 
 `runtime/disk_faults.py` decides what each write and each fsync of the log does under a fault.
 """
@@ -14,22 +14,23 @@ from raft_actor_node.links import Milliseconds
 
 
 class DiskFault(BaseModel):
-    """A fault of the disk under the log, the term and the vote. Trace files are not touched."""
+    """A fault of the disk that holds the log, the term and the vote. Trace files are not affected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     fsync_latency_ms: Milliseconds = 0.0
-    """Additional time that each fsync takes before it does anything, in milliseconds."""
+    """Additional delay before each fsync takes effect, in milliseconds."""
     stall: bool = False
-    """Each fsync hangs until the fault is healed. While it hangs, `error` on fsync and the latency do nothing."""
+    """Each fsync hangs until the fault is healed. While it hangs, `fsync_latency_ms` and `error` on fsync have no
+    effect."""
     error: Literal["", "ENOSPC", "EIO"] = ""
-    """The error with which the next call fails; a node ends then (exit code 6). Empty: none."""
+    """Error with which the next call fails; the node then exits with code 6. Empty: no error."""
     on: Literal["write", "fsync"] = "write"
     """Which call fails with `error`."""
 
 
 class NodeFaults(BaseModel):
-    """Everything that is broken inside one node; by default nothing is."""
+    """All faults inside one node; none by default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,5 +39,5 @@ class NodeFaults(BaseModel):
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of a node that these faults may end, or that is stopped under them; None: they end none."""
+        """Exit code that these faults may cause, on their own or when the node is stopped under them; None if none."""
         return DiskError.exit_code if self.disk is not None and (self.disk.error or self.disk.stall) else None

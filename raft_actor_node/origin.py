@@ -1,6 +1,6 @@
-"""Where this process imports a package from, and a digest of its source: whether two processes run the same code.
+"""Where this process imports a package from, and a digest of its source, to compare the code of two processes.
 
-It imports nothing but the standard library and keeps no state: the driver sends these functions by value to processes
+This module imports only the standard library and keeps no state. The driver sends its functions by value to processes
 that may have other code of this project, or none.
 """
 
@@ -16,19 +16,19 @@ _SUFFIXES = (".py", ".yaml")
 
 
 class Origin(NamedTuple):
-    """What a process finds under the name of a package."""
+    """What a process imports under the name of a package."""
 
     digest: str
-    """Twelve hexadecimal digits of its source: equal where the same code runs; empty when there is none."""
+    """Twelve hexadecimal digits: equal for equal source; empty if the package is missing."""
     place: str
-    """Its folder; the file of a module that is no package; empty when there is none."""
+    """Folder of the package, or file of a plain module; empty if it is missing."""
 
     def __str__(self) -> str:
         return f"{self.digest} in {self.place}" if self.place else "none"
 
 
 def origin(package: str) -> Origin:
-    """What this process has imported, or would import, under this name. Source that changed since is seen as it is."""
+    """Return what this process has imported, or would import, under a name. The digest covers the present source."""
     module = sys.modules.get(package)
     spec = importlib.util.find_spec(package) if module is None else module.__spec__
     if spec is None:
@@ -41,12 +41,12 @@ def origin(package: str) -> Origin:
 
 
 def origins(packages: tuple[str, ...]) -> list[tuple[str, str, str]]:
-    """Each package, its digest and its place, as plain data: the caller may not have this module."""
+    """Return (package, digest, place) of each package, as plain data: the caller may not have this module."""
     return [(package, *origin(package)) for package in packages]
 
 
 def digest_of(places: list[Path]) -> str:
-    """Twelve hexadecimal digits of the source files in folders, or of a single file."""
+    """Return twelve hexadecimal digits over the source files in folders, or over a single file."""
     digest = hashlib.sha256()
     for place in places:
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:

@@ -1,7 +1,7 @@
-"""Patience with others that does not run out while this process stands still itself.
+"""Timeouts that do not run while this process is paused.
 
 A process that was stopped (SIGSTOP, a debugger, a suspended machine) finds its timers due as soon as it wakes, before
-it has read the answers that came meanwhile. `asyncio.timeout` then takes its own pause for the silence of others.
+it has read the answers that arrived meanwhile. `asyncio.timeout` would count that pause as silence of the peer.
 """
 
 from __future__ import annotations
@@ -13,26 +13,28 @@ from types import TracebackType
 from typing import AnyStr
 
 SLICE_S = 1.0
-"""Patience is spent in slices of this length at most,"""
+"""Longest slice in which time is counted."""
 LATE_S = 0.25
-"""and of a slice whose end is noticed later than this only what is longer than the delay is counted: for a part of it
-no answer could be noticed."""
+"""If a slice ends later than this, the delay is a pause: only the part of the slice that exceeds the delay is counted,
+because no answer could be noticed in the rest."""
 
 
 class Patience:
-    """As `asyncio.timeout`, but counts only the time in which this event loop ran. It runs out after `seconds` or, when
-    the process was paused, up to SLICE_S later; it never runs out in the moment in which the process wakes.
+    """A timeout like `asyncio.timeout` that counts only the time in which this event loop ran.
+
+    It expires after `seconds` or, if the process was paused, up to SLICE_S later. It never expires at the moment in
+    which the process wakes.
 
         async with Patience(5.0):  # raises TimeoutError
             await answer
     """
 
     def __init__(self, seconds: float | None, *, interrupt: bool = True) -> None:
-        """None is patience without end. Without `interrupt` nothing is cancelled: look at `over`."""
+        """Set the timeout; None never expires. Without `interrupt` nothing is cancelled: check `over`."""
         self.over = False
-        """Whether it has run out."""
+        """Whether it has expired."""
         self.paused_s = 0.0
-        """For how long the process was seen standing still."""
+        """Total length of the pauses noticed, in seconds."""
         self._left_s = seconds
         self._interrupt = interrupt
         self._timer: asyncio.TimerHandle | None = None
@@ -53,7 +55,7 @@ class Patience:
         await self._limit.__aexit__(kind, error, trace)
 
     def end(self) -> None:
-        """Let it run out now."""
+        """Expire now."""
         self.over = True
         if self._interrupt and not self._limit.expired():
             self._limit.reschedule(self._loop.time())
@@ -68,7 +70,7 @@ class Patience:
         left_s = after_s
         if late_s > LATE_S:
             self.paused_s += late_s
-            # What of it was surely not the pause; a program that is late every time runs out of patience all the same.
+            # Count what was certainly not a pause, so that the timeout also expires in a program that is always late.
             left_s = before_s - max(before_s - after_s - late_s, 0.0)
         if left_s > 0:
             self._begin_slice(left_s)
@@ -79,8 +81,10 @@ class Patience:
 def communicate(
     process: subprocess.Popen[AnyStr], message: AnyStr | None = None, *, seconds: float
 ) -> tuple[AnyStr | None, AnyStr | None]:
-    """As `Popen.communicate` with a timeout, but with the patience described above. Blocking. Raises TimeoutExpired
-    when it runs out; then the process still runs."""
+    """Call `Popen.communicate` with a timeout that does not run while this process is paused. Blocks.
+
+    Raises TimeoutExpired when it expires; `process` is still running then.
+    """
     left_s = seconds
     while True:
         slice_s, begin = min(left_s, SLICE_S), time.monotonic()
@@ -89,6 +93,6 @@ def communicate(
         except subprocess.TimeoutExpired:
             late_s = time.monotonic() - begin - slice_s
             left_s -= max(slice_s - late_s, 0.0) if late_s > LATE_S else slice_s
-            message = None  # what is left of it is sent by the next call
+            message = None  # the next call sends the rest of it
             if left_s <= 0:
                 raise

@@ -1,4 +1,4 @@
-"""The signals that end a program in order: SIGINT, SIGTERM, and SIGHUP unless the program was started to ignore it."""
+"""The signals that end a program cleanly: SIGINT, SIGTERM, and SIGHUP unless the program started with it ignored."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from raft_actor_node.descriptors import leave_lost_terminal
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that end this program. Ask before installing handlers.
+    """Return the signals that end this program. Call this before installing handlers.
 
-    What was started with nohup ignores SIGHUP from its start on, and goes on when its terminal is closed.
+    A program started with nohup ignores SIGHUP from the start and keeps running when its terminal is closed.
     """
     always = (signal.SIGINT, signal.SIGTERM)
     return always if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*always, signal.SIGHUP)
 
 
 def raise_keyboard_interrupt() -> None:
-    """Have SIGTERM and SIGHUP end this program as SIGINT does, by a KeyboardInterrupt in the main thread."""
+    """Make SIGTERM and SIGHUP end this program like SIGINT: with a KeyboardInterrupt in the main thread."""
 
     def interrupt(number: int, _: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            # A shell and the kernel send one each; the second must not disturb what the first has begun.
+            # The shell and the kernel each send one; the second must not interrupt the shutdown.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             leave_lost_terminal()
         raise KeyboardInterrupt
@@ -37,10 +37,10 @@ def raise_keyboard_interrupt() -> None:
 
 @contextlib.contextmanager
 def on_ending_signal(act: Callable[[], object]) -> Iterator[None]:
-    """Call `act` on the running event loop at each of these signals, in place of what else they would do.
+    """Call `act` on the running event loop at each ending signal, in place of its previous handler.
 
-    SIGHUP counts once: a shell and the kernel send one each when a terminal is closed. Elsewhere than in the main
-    thread, which alone is told of signals, nothing is called.
+    SIGHUP counts once, because the shell and the kernel each send one when a terminal is closed. Outside the main
+    thread, which alone receives signals, `act` is never called.
     """
     loop = asyncio.get_running_loop()
     hung_up = False

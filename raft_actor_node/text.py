@@ -1,4 +1,4 @@
-"""Text of messages: what comes from elsewhere (keys, log lines, file names) made printable, and mistyped names."""
+"""Text of messages: foreign text (keys, log lines, file names) made printable, and hints for mistyped names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """The text with an escape of Python's in place of each character that a terminal obeys or no file can hold, such as
-    `\\x1b`, a line feed, or a lone surrogate. Characters in `keep` stay."""
+    """Replace each unprintable character by its Python escape, except those in `keep`.
+
+    These are characters that a terminal obeys or that no file can hold: `\\x1b`, a line feed, a lone surrogate.
+    """
     if text.isprintable():
         return text
     return "".join(

@@ -1,8 +1,8 @@
-"""Quantities that carry their unit in configuration files: durations and sizes.
+"""Quantities with units in configuration files: durations and sizes.
 
-A duration is written ``150ms`` and held as a float in seconds; a range of durations is written
-``150ms-300ms``; a size is written ``1KiB`` (or as a plain number of bytes) and held as an int in bytes.
-They are written back in the same form, so a configuration survives a round trip through YAML or JSON.
+A duration is written ``150ms`` and held as a float in seconds; a range of durations is written ``150ms-300ms``. A size
+is written ``1KiB``, or as a plain number of bytes, and held as an int in bytes. They are written back in the same form,
+so a configuration survives a round trip through YAML or JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 _SECONDS = {"us": (1, 1e6), "ms": (1, 1e3), "s": (1, 1), "m": (60, 1), "h": (3600, 1)}
-"""Each as a fraction: only a division gives the float nearest to 200us, which is then read as it was written."""
+"""Each unit as a fraction (times, per): only a division gives the float nearest to 200us, so it round-trips."""
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _NUMBER = r"\d+(?:\.\d+)?"
 _DURATION = re.compile(rf"({_NUMBER})\s*(us|ms|s|m|h)")
@@ -23,7 +23,7 @@ _SIZE = re.compile(rf"({_NUMBER})\s*(B|KiB|MiB|GiB)?")
 
 
 WRITTEN = {"written": True}
-"""Validation context of what a person wrote: durations must carry their unit. A program may pass seconds as floats."""
+"""Validation context for hand-written files: durations must have a unit. Programs may pass seconds as floats."""
 
 
 class Range(NamedTuple):
@@ -34,7 +34,7 @@ class Range(NamedTuple):
 
 
 def parse_duration(value: Any) -> float:
-    """Seconds of a duration such as ``"150ms"``. Raises ValueError on anything without a unit."""
+    """Return the seconds of a duration such as ``"150ms"``. Raises ValueError for anything without a unit."""
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"{value!r} is not a duration; write a number with a unit (us, ms, s, m, h), such as 150ms")
@@ -43,7 +43,7 @@ def parse_duration(value: Any) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest exact way to write a duration; the inverse of parse_duration."""
+    """Return the shortest exact form of a duration; the inverse of parse_duration."""
     if seconds == 0:
         return "0s"
     unit, scale = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if seconds >= s), ("us", 1e-6))
@@ -51,7 +51,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_range(value: Any) -> Range:
-    """A range such as ``"150ms-300ms"``. Raises ValueError when it is reversed or has no units."""
+    """Parse a range such as ``"150ms-300ms"``. Raises ValueError if it is reversed or has no units."""
     match = _RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"{value!r} is not a range of durations; write two with units, such as 150ms-300ms")
@@ -62,12 +62,12 @@ def parse_range(value: Any) -> Range:
 
 
 def format_range(value: Range) -> str:
-    """The inverse of parse_range."""
+    """Return the written form of a range; the inverse of parse_range."""
     return f"{format_duration(value[0])}-{format_duration(value[1])}"
 
 
 def parse_size(value: Any) -> int:
-    """Bytes of a size such as ``"1KiB"`` or ``1024``. Raises ValueError on anything else."""
+    """Return the bytes of a size such as ``"1KiB"`` or ``1024``. Raises ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"{value!r} is not a size; write bytes, or a number with B, KiB, MiB or GiB")
     match = _SIZE.fullmatch(str(value).strip())
@@ -80,7 +80,7 @@ def parse_size(value: Any) -> int:
 
 
 def format_size(size: int) -> str | int:
-    """The inverse of parse_size: in the largest unit that is exact, plain bytes below 1 KiB."""
+    """Return a size in the largest exact unit, or as plain bytes below 1 KiB; the inverse of parse_size."""
     for unit in ("GiB", "MiB", "KiB"):
         if size and size % _BYTES[unit] == 0:
             return f"{size // _BYTES[unit]}{unit}"
@@ -98,7 +98,7 @@ def _duration(value: Any, info: ValidationInfo) -> float:
 
 
 def _duration_or_off(value: Any, info: ValidationInfo) -> float | None:
-    if value is None or value is False or value == "off":  # a plain `off` is false to a reader of YAML 1.1
+    if value is None or value is False or value == "off":  # YAML 1.1 reads a plain `off` as false
         return None
     seconds = _duration(value, info)
     if seconds <= 0:

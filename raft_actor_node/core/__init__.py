@@ -1,7 +1,7 @@
-"""Raft itself, as a pure state machine: events and the time in, effects out.
+"""Raft as a pure state machine: events and the time in, effects out.
 
-Nothing in here reads a clock, opens a file or a socket, logs, or draws randomness that was not passed in.
-The door is `RaftNode` in node.py; the simulator and the real process drive the very same one.
+This package reads no clock, opens no file or socket, writes no log and draws no randomness of its own. The entry point
+is `RaftNode` in node.py; the simulator and the real process drive the same class.
 """
 
 from raft_actor_node.core.effects import Accepted, Effects, HardState, Persist, ReadReady

@@ -1,15 +1,15 @@
-"""What the driver must do after a step, and in which order.
+"""Effects of a step: what the driver must do, and in which order.
 
-    1. trace       record, before anything of this step becomes visible to others
-    2. persist     hand to the disk; when it is durable, feed back Persisted(number). At most one is under
-                   way, so everything that happens meanwhile is covered by the next one: fsyncs batch themselves
-    3. messages    may leave at once. Whatever a message promises is durable already: a vote, a term or an
-                   append success that is not stays inside the core until Persisted says so
+    1. trace       record, before other nodes or clients can see any effect of this step
+    2. persist     hand to the disk; once durable, feed back Persisted(number). At most one write is in progress, and
+                   the next one covers everything that happens meanwhile: this batches fsyncs
+    3. messages    may leave at once. Whatever they promise is already durable: the core holds back a vote, a term or
+                   an append success until Persisted covers it
     4. commit      apply entries up to commit_index, in order; then answer `accepted` proposals by their index
     5. reads       answer each ready read from a state that has applied its index
 
-The leader's own AppendEntries leave (3) while its own write is under way (2): the leader counts itself only
-when Persisted came (dissertation, section 10.2.1).
+The leader's AppendEntries leave (3) while its own write is in progress (2). The leader counts its own copy only after
+Persisted (dissertation, section 10.2.1).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from raft_actor_node.core.types import NodeId
 
 @dataclass(frozen=True, slots=True)
 class HardState:
-    """What must survive a crash besides the log (paper, Figure 2, persistent state)."""
+    """State besides the log that must survive a crash (paper, Figure 2, persistent state)."""
 
     current_term: int = 0
     voted_for: NodeId | None = None
@@ -32,7 +32,7 @@ class HardState:
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """To be made durable, hard state first: a log must never hold a term above the stored one.
+    """A write to make durable, hard state first: a log must never hold a term above the stored term.
 
     The entries replace everything from `first_index` on. `commit_index` is a hint for the next start.
     """
@@ -47,9 +47,9 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A proposal was appended at [first_index, first_index + number of payloads) in `term`.
+    """A proposal that was appended at [first_index, first_index + number of payloads) in `term`.
 
-    It is committed if and when an entry of that term is applied at that index.
+    Each of its entries is committed if and when an entry of that term is applied at that index.
     """
 
     proposal_id: int
@@ -59,7 +59,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class ReadReady:
-    """A read may be answered from any state that has applied `index`."""
+    """A read that may be answered from any state that has applied `index`."""
 
     read_id: int
     index: int
@@ -67,18 +67,18 @@ class ReadReady:
 
 @dataclass(slots=True)
 class Effects:
-    """The outcome of one step; see the module's text for the order."""
+    """The effects of one step, in the order given by the module docstring."""
 
     trace: list[TraceEvent] = field(default_factory=list)
     persist: Persist | None = None
     messages: list[Message] = field(default_factory=list)
     accepted: list[Accepted] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
-    """Proposals that were not appended, because this node does not lead."""
+    """Proposals not appended because this node does not lead."""
     overloaded: list[int] = field(default_factory=list)
-    """Proposals that were not appended, because too much waits for this node's disk (limits.unsynced_bytes)."""
+    """Proposals not appended because too many bytes wait for this node's disk (limits.unsynced_bytes)."""
     reads: list[ReadReady] = field(default_factory=list)
     reads_refused: list[int] = field(default_factory=list)
-    """Reads that this node cannot answer, because it does not lead (any more)."""
+    """Reads that this node cannot answer because it does not lead, or no longer."""
     leadership_lost: bool = False
-    """The node led before this step and does not any more: accepted proposals have an unknown outcome."""
+    """Whether the node lost its leadership in this step: uncommitted accepted proposals have an unknown outcome."""

@@ -1,4 +1,4 @@
-"""What can happen to a node. The time of a step comes beside its events, and is an event of its own."""
+"""Events that a node handles. Each step also gets the time, which may itself trigger actions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from raft_actor_node.core.messages import Message
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """A message from a peer arrived."""
+    """Arrival of a message from a peer."""
 
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """A client batch: append these payloads if this node leads. Answered in the effects of the same step."""
+    """A client batch to append if this node leads. The effects of the same step answer it."""
 
     proposal_id: int
     payloads: Sequence[bytes]
@@ -25,29 +25,29 @@ class Propose:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A batch of linearizable reads, as one: they arrived at one moment and share their read index."""
+    """A batch of linearizable reads that arrived at the same time and share a read index."""
 
     read_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Persisted:
-    """The Persist of that number is on disk."""
+    """Completion of the Persist with this number: it is on disk."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reachable:
-    """From now on peers can reach this node: it has recovered, it listens, and its address is announced."""
+    """Peers can reach this node from now on: it has recovered, listens, and has announced its address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """The process, or its event loop, stood still until now. What came meanwhile may not have been read yet."""
+    """End of a pause of the process or its event loop. Messages that arrived meanwhile may still be unread."""
 
     for_s: float
-    """In seconds, at least this long."""
+    """Minimum length of the pause, in seconds."""
 
 
 Event = Receive | Propose | Read | Persisted | Reachable | Paused

@@ -1,5 +1,7 @@
-"""The replicated log in memory: two parallel sequences, because an object per entry would cost more than
-the entry. Indexes start at 1; index 0, of term 0, precedes the first entry and matches everywhere.
+"""The replicated log in memory.
+
+It is two parallel sequences, because an object per entry would cost more than the entry. Indexes start at 1. Index 0,
+of term 0, precedes the first entry and matches every log.
 """
 
 from __future__ import annotations
@@ -9,16 +11,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
 ENTRY_BYTES = 16
-"""Bound of what an entry adds to a message beside its payload: its term, and the length of the payload."""
+"""Upper bound on what an entry adds to a message besides its payload: its term, and the length of the payload."""
 
 
 def entries_bytes(payloads: Sequence[bytes]) -> int:
-    """Return what entries with these payloads weigh, in memory and in messages."""
+    """Return the size of entries with these payloads, in memory and in messages."""
     return sum(map(len, payloads)) + ENTRY_BYTES * len(payloads)
 
 
 class Log:
-    """Entries 1 to last_index. Terms never decrease along a log, so they can be searched by halving."""
+    """Entries 1 to last_index. Terms never decrease along a log, so binary search works on them."""
 
     __slots__ = ("_payloads", "_terms")
 
@@ -30,26 +32,26 @@ class Log:
 
     @property
     def last_index(self) -> int:
-        """Index of the last entry, 0 when there is none."""
+        """Index of the last entry; 0 if the log is empty."""
         return len(self._payloads)
 
     @property
     def last_term(self) -> int:
-        """Term of the last entry, 0 when there is none."""
+        """Term of the last entry; 0 if the log is empty."""
         return self._terms[-1] if self._terms else 0
 
     def term_at(self, index: int) -> int:
-        """Term of the entry at `index`; IndexError past the end."""
+        """Return the term of the entry at `index`. Raises IndexError past the end."""
         if index < 0:
             raise IndexError(index)
         return self._terms[index - 1] if index else 0
 
     def matches(self, index: int, term: int) -> bool:
-        """Whether there is an entry at `index` with `term` (the consistency check of section 5.3)."""
+        """Return whether the entry at `index` exists and has `term` (consistency check of section 5.3)."""
         return index <= self.last_index and self.term_at(index) == term
 
     def append(self, terms: Sequence[int], payloads: Sequence[bytes]) -> None:
-        """Add entries behind the last one."""
+        """Append entries."""
         self._terms.extend(terms)
         self._payloads.extend(payloads)
 
@@ -59,17 +61,17 @@ class Log:
         del self._payloads[first_index - 1 :]
 
     def terms(self, lo: int, hi: int) -> array[int]:
-        """Terms of the entries in [lo, hi)."""
+        """Return the terms of the entries in [lo, hi)."""
         return self._terms[lo - 1 : hi - 1]
 
     def payloads(self, lo: int, hi: int) -> list[bytes]:
-        """Payloads of the entries in [lo, hi)."""
+        """Return the payloads of the entries in [lo, hi)."""
         return self._payloads[lo - 1 : hi - 1]
 
     def batch_end(self, lo: int, max_entries: int, max_bytes: int) -> tuple[int, int]:
-        """(hi, bytes) of the longest batch [lo, hi) within the limits; at least one entry if there is one.
+        """Return (hi, bytes) of the longest batch [lo, hi) within the limits; at least one entry if there is any.
 
-        Bytes are those of the payloads and ENTRY_BYTES for each: many small entries fill a message too.
+        Bytes are the payloads plus ENTRY_BYTES per entry, because many small entries fill a message too.
         """
         hi = min(lo + max_entries, self.last_index + 1)
         size = entries_bytes(self._payloads[lo - 1 : hi - 1])
@@ -79,10 +81,10 @@ class Log:
         return hi, size
 
     def first_difference(self, first_index: int, terms: Sequence[int]) -> int:
-        """Index of the first of these entries that is not in the log with the same term.
+        """Return the index of the first of these entries that is not in the log with the same term.
 
-        That is first_index + len(terms) when all of them are: the log is then as it should be, and longer
-        perhaps, and nothing may be erased (an old AppendEntries says nothing about what follows).
+        Return first_index + len(terms) if all of them are. The log may then be longer, and nothing may be erased: an
+        old AppendEntries implies nothing about later entries.
         """
         known = self._terms[first_index - 1 : first_index - 1 + len(terms)]
         if list(known) == list(terms[: len(known)]):
@@ -90,14 +92,14 @@ class Log:
         return first_index + next(i for i, (a, b) in enumerate(zip(known, terms, strict=False)) if a != b)
 
     def first_index_of(self, term: int) -> int:
-        """The first index whose term is at least `term`."""
+        """Return the first index whose term is at least `term`; last_index + 1 if there is none."""
         return bisect_left(self._terms, term) + 1
 
     def last_index_of(self, term: int) -> int | None:
-        """The last index of an entry of `term`, None when there is none."""
+        """Return the last index of an entry of `term`; None if there is none."""
         end = bisect_right(self._terms, term)
         return end if end and self._terms[end - 1] == term else None
 
     def up_to_date(self, last_index: int, last_term: int) -> bool:
-        """Whether a log that ends so is at least as up-to-date as this one (section 5.4.1)."""
+        """Return whether a log with this last entry is at least as up-to-date as this log (section 5.4.1)."""
         return (last_term, last_index) >= (self.last_term, self.last_index)

@@ -1,7 +1,7 @@
-"""What nodes say to each other (paper, Figure 2). proto/raft.proto documents every field.
+"""Messages between nodes (paper, Figure 2). proto/raft.proto documents every field.
 
-A message knows both its ends. Requests carry a `sequence` that their replies echo. `fault` is what each message must
-obey, whatever the state of its sender and receiver.
+A message names its sender and receiver. Requests carry a `sequence` that their replies echo. `fault` checks the rules
+that every message obeys, in any state of its sender and receiver.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from raft_actor_node.core.types import NodeId
 
 @dataclass(frozen=True, slots=True)
 class RequestVote:
-    """RequestVote RPC (section 5.2). In a pre-vote, `term` is the one the candidate would have."""
+    """RequestVote RPC (section 5.2). In a pre-vote, `term` is the term that the candidate would have."""
 
     from_id: NodeId
     to_id: NodeId
@@ -27,7 +27,7 @@ class RequestVote:
 
 @dataclass(frozen=True, slots=True)
 class RequestVoteReply:
-    """Answer to RequestVote; `term` is the voter's own, `request_term` that of the request."""
+    """Answer to RequestVote. `term` is the voter's own term, `request_term` that of the request."""
 
     from_id: NodeId
     to_id: NodeId
@@ -60,8 +60,8 @@ class AppendEntries:
 class AppendEntriesReply:
     """Answer to AppendEntries. `match_index` counts durable entries only.
 
-    A refusal names the conflict: `conflict_term` (0: the log is too short) and the first index of that
-    term, so that the leader skips a term per round trip (end of section 5.3).
+    A refusal names the conflict: `conflict_term` (0: the log is too short) and the first index of that term. The leader
+    can thus skip a term per round trip (end of section 5.3).
     """
 
     from_id: NodeId
@@ -81,21 +81,21 @@ Reply = RequestVoteReply | AppendEntriesReply
 Message = Request | Reply
 
 MOST = 2**63 - 1
-"""Largest term, index and sequence: whatever is added to them fits into the 64 bits of logs and messages."""
+"""Largest term, index and sequence: small sums with them fit into the 64 bits of logs and messages."""
 
 
 def fault(message: Message) -> str:
-    """Return the rule that a message breaks, in one line; empty when a correct node may have sent it."""
+    """Describe in one line how a message breaks a rule; empty if a correct node may have sent it."""
     match message:
         case AppendEntries():
             return _append_fault(message)
         case RequestVote(_, _, term, index, index_term, _, sequence):
-            # A candidate stands in a term above all those of its log.
+            # A candidate's term is above all terms of its log.
             if _fits(term, index, sequence) and _is_place(index, index_term) and index_term < term:
                 return ""
             return f"vote asked for in term {term}, last entry {index} of term {index_term}"
         case RequestVoteReply(_, _, term, asked, granted, pre_vote, sequence):
-            # A pre-vote is granted for a term above the voter's own, a vote in that term.
+            # A pre-vote is granted for a term above the voter's own, a vote for the voter's own term.
             right = not granted or (term < asked if pre_vote else term == asked)
             if _fits(term, asked, sequence) and asked >= 1 and right:
                 return ""
@@ -127,7 +127,7 @@ def _append_reply_fault(reply: AppendEntriesReply) -> str:
     ]
     if reply.success:
         rules += [reply.term == reply.request_term, rejected == 0, conflict == (0, 0)]
-    elif reply.term > reply.request_term:  # the request was out of date; nothing in it was looked at
+    elif reply.term > reply.request_term:  # the request was stale, so the follower ignored its content
         rules += [reply.match_index == 0, conflict == (0, 0)]
     else:
         rules += [reply.match_index == 0, 1 <= reply.conflict_index <= rejected, reply.conflict_term <= reply.term]
@@ -144,5 +144,5 @@ def _fits(*numbers: int) -> bool:
 
 
 def _is_place(index: int, term: int) -> bool:
-    """Whether a log can have an entry of this term at this index: index 0, of term 0, is before the first."""
+    """Return whether a log can have an entry of this term at this index. Index 0, of term 0, precedes the first."""
     return (index == 0) == (term == 0)

@@ -1,20 +1,20 @@
-"""One Raft node: the one place where state changes (paper, sections 5 and 8).
+"""A Raft node: the only place where protocol state changes (paper, sections 5 and 8).
 
-Theory of operation. `step(events, now)` takes everything that happened since the last step and returns
-what must be done (effects.py says in which order). A step
+Theory of operation. `step(events, now)` takes everything that happened since the last step and returns the effects to
+perform, in the order of effects.py. A step
   1. handles each event: messages may change term, role, log and commit index;
-  2. looks at the time: elections and heartbeats that are due. After the messages, and with the pauses of this
-     process discounted: a node that did not listen knows nothing of the silence of others;
-  3. as a leader, sends each follower what it lacks, in batches, and starts a heartbeat round for reads;
-  4. hands new log entries and a new term or vote to the disk, when the disk is free.
+  2. checks the time for due elections and heartbeats. This comes after the messages, and discounts pauses of this
+     process: a node that did not listen cannot know whether others were silent;
+  3. if it leads, sends each follower the entries it lacks, in batches, and starts a heartbeat round for reads;
+  4. hands new log entries and a new term or vote to the disk, if no write is in progress.
 
-Durability. A message that promises something (a vote, an append success, a term) is held back in `_held`
-until what it promises is on disk. A leader's own copy, and a candidate's own vote, count from then on too.
+Durability. `_held` holds back a message that promises something (a vote, an append success, a term) until that is on
+disk. A leader's own copy and a candidate's own vote also count only from then on.
 
-A disk that hangs. Heartbeats promise nothing new, so leader and follower go on with them. With three nodes or more the
-followers commit without the leader's copy. What waits for the disk is bounded by `unsynced_bytes`: a leader refuses
-proposals beyond it, a follower takes AppendEntries as heartbeats. With `yield_after` a leader whose write takes longer
-steps down, and no node stands for election while its write is that late.
+A disk that hangs. Heartbeats promise nothing new, so leaders and followers continue to send and answer them. With three
+nodes or more the followers commit without the leader's copy. `unsynced_bytes` bounds what waits for the disk: beyond it
+a leader refuses proposals, and a follower treats AppendEntries as heartbeats. With `yield_after`, a leader whose write
+takes longer steps down, and no node stands for election while its write is that late.
 
 Roles (paper, Figure 4, and the pre-vote of the dissertation, section 9.6):
 
@@ -51,18 +51,18 @@ from raft_actor_node.core.types import NodeId, Role
 from raft_actor_node.errors import InvariantViolated
 
 HEARTBEATS_AFTER_PAUSE = 2
-"""Heartbeat intervals within which a node that was paused reads what came meanwhile, and hears a leader that lives."""
+"""Heartbeat intervals in which a resumed node reads the messages that arrived meanwhile and hears a live leader."""
 NO_OP = b""
 """Payload of the entry with which a leader opens its term (section 8)."""
 PERSIST_ENTRIES = 16384
-"""Most entries in one Persist."""
+"""Maximum number of entries in one Persist."""
 DISK_IS_LATE = "own disk does not answer"
-"""Why a node yields (yield_after)."""
+"""Reason in the trace for a node that yields (yield_after)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RaftParameters:
-    """Times are in seconds; raft_actor_node/config.py documents each parameter and its default."""
+    """Parameters of the protocol, times in seconds. raft_actor_node/config.py documents them and their defaults."""
 
     election_timeout_min: float
     election_timeout_max: float
@@ -81,7 +81,7 @@ class RaftParameters:
 
 @dataclass(slots=True)
 class Counters:
-    """What happened since this object was made."""
+    """Event counts since this object was created."""
 
     elections_started: int = 0
     elections_won: int = 0
@@ -109,10 +109,10 @@ class RaftNode:
         log: Log | None = None,
         commit_index: int = 0,
     ) -> None:
-        """Start, or start again with what the disk kept: all of `hard_state` and `log` is durable.
+        """Start, or restart from what the disk kept: `hard_state` and `log` are durable as a whole.
 
-        `commit_index` may be anything known to be committed; 0 is always right. Time is in seconds on any
-        clock that does not go back.
+        `commit_index` may be any index known to be committed; 0 is always valid. Times are in seconds of any clock that
+        never goes back.
         """
         self.node_id = node_id
         self.peers: tuple[NodeId, ...] = tuple(sorted(set(members) - {node_id}))
@@ -127,7 +127,7 @@ class RaftNode:
         self.commit_index = commit_index
         self.durable_index = self.log.last_index
         self.unsynced_bytes = 0
-        """What the entries above durable_index weigh."""
+        """Size of the entries above durable_index."""
         self.progress: dict[NodeId, Progress] = {}
 
         self._rng = rng
@@ -137,16 +137,16 @@ class RaftNode:
         self._persisting: Persist | None = None
         self._persist_number = 0
         self._unstable_index = self.log.last_index + 1
-        """First index that no Persist has covered yet."""
+        """First index not yet covered by a Persist."""
         self._disk_due = inf
-        """When the Persist under way is late; inf when none is under way, or without yield_after."""
+        """When the Persist in progress becomes late; inf if there is none, or without yield_after."""
         self._held: list[tuple[int, Message]] = []
-        """(index that must be durable first, message): promises that the disk does not cover yet."""
+        """(index that must be durable first, message) of promises that the disk does not cover yet."""
 
         self._sequence = 0
         self._leader_heard_at = -inf
         self._deadline = 0.0
-        """Next election, or next heartbeat of a leader."""
+        """Time of the next election, or of a leader's next heartbeat."""
         self._votes: set[NodeId] = set()
         self._vote_resend_at: dict[NodeId, float] = {}
         self._term_start_index = 0
@@ -154,22 +154,22 @@ class RaftNode:
         self._reads = ReadQueue()
         self._effects = Effects()
         self._untold: list[TraceEvent] = []
-        """Events that wait, like promises, for the term and the vote they tell of to be durable."""
+        """Trace events that wait, like promises, until their term and vote are durable."""
         self._told_commit = commit_index
-        """The commit index as far as this step has told of it."""
+        """Highest commit index already traced."""
         patience_s = invariants.QUORUM_PATIENCE * parameters.election_timeout_max if parameters.check_quorum else inf
         self._leadership = invariants.Leadership(patience_s)
         self._elected: NodeId | None = None
-        """The leader of the current term, once known, whether it is heard now or not."""
+        """Leader of the current term once known, even if it is not heard now."""
         self._reset_election_timer()
         self._trace("started", index=self.log.last_index, peer=self.voted_for or "")
 
-    # ------------------------------------------------------------------------------ the door
+    # ------------------------------------------------------------------------------ entry points
 
     def step(self, events: Iterable[Event], now: float) -> Effects:
-        """Take in all events, in order, then the time; return what must be done.
+        """Handle all events in order, then the time; return the effects to perform.
 
-        Raises InvariantViolated when a rule of Raft is broken; the node must not be used after that.
+        Raises InvariantViolated if a rule of Raft is broken; the node must not be used afterwards.
         """
         before = self.snapshot()
         self._now, self._told_commit = now, self.commit_index
@@ -186,7 +186,7 @@ class RaftNode:
                 case Paused(for_s):
                     self._paused(for_s)
                 case Reachable():
-                    self._deadline += now - self._made_at  # as drawn, from now on
+                    self._deadline += now - self._made_at  # the drawn timeout starts now
         self._tick()
         if self.role == Role.LEADER:
             self._lead()
@@ -200,13 +200,15 @@ class RaftNode:
         return effects
 
     def take_trace(self) -> list[TraceEvent]:
-        """What has been told since the last step, which the next one does not tell again: of a node that never steps
-        the record says at least that it began."""
+        """Remove and return the trace events since the last step.
+
+        This records the start of a node even if it never steps.
+        """
         trace, self._effects.trace = self._effects.trace, []
         return trace
 
     def next_deadline(self) -> float:
-        """When the time alone will make something happen: call `step` then, if not before."""
+        """Return the time at which `step` must be called even without events."""
         if self.role == Role.LEADER:
             return min(self._deadline, self._disk_due, *(p.resend_at for p in self.progress.values()))
         if self._stands():
@@ -216,7 +218,7 @@ class RaftNode:
         return self._deadline
 
     def snapshot(self) -> invariants.Snapshot:
-        """The numbers that define where this node stands."""
+        """Return the state that the invariants compare before and after a step."""
         return invariants.Snapshot(
             self.role,
             self.current_term,
@@ -229,7 +231,7 @@ class RaftNode:
             self._disk_is_late(),
         )
 
-    # ------------------------------------------------------------------------------ what comes in
+    # ------------------------------------------------------------------------------ events
 
     def _receive(self, message: Message) -> None:
         match message:
@@ -256,7 +258,7 @@ class RaftNode:
         if self.role != Role.LEADER:
             self._effects.reads_refused.append(read_id)
             return
-        # The no-op of this term bounds everything that was committed before it (section 8).
+        # All entries committed in earlier terms precede the no-op of this term (section 8).
         self._reads.add(read_id, self._sequence, max(self.commit_index, self._term_start_index))
 
     def _persisted(self, number: int) -> None:
@@ -266,7 +268,7 @@ class RaftNode:
         self._persisting, self._disk_due = None, inf
         if done.hard_state is not None:
             self._durable_state = done.hard_state
-        # Entries that were replaced while they were written are not in the log any more.
+        # Entries that were replaced during the write are no longer in the log.
         written_to = done.first_index + len(done.terms) - 1
         durable_before = self.durable_index
         self.durable_index = max(self.durable_index, min(written_to, self._unstable_index - 1))
@@ -276,7 +278,7 @@ class RaftNode:
             self._untold.clear()
         self._release_held()
         if self.role == Role.CANDIDATE and self._hard_state_is_durable() and done.hard_state is not None:
-            # The requests leave only now: the others get their full time to answer.
+            # The requests leave only now, so the election timeout starts now.
             self._reset_election_timer()
             self._vote_resend_at = dict.fromkeys(self._vote_resend_at, self._now + self.parameters.rpc_timeout)
             self._count_vote(self.node_id)
@@ -284,10 +286,10 @@ class RaftNode:
             self._advance_commit()
 
     def _paused(self, for_s: float) -> None:
-        """Postpone whatever falls due because another node is silent, by the time in which this node did not listen.
+        """Postpone the deadlines that depend on the silence of peers by the time in which this node did not listen.
 
-        Not further than until it has read its mail: a leader that is dead is to be replaced soon. Heartbeats are not
-        postponed, for the others wait for them.
+        They are postponed only until this node has read its messages, so that a dead leader is replaced soon.
+        Heartbeats are not postponed, because the peers wait for them.
         """
         parameters = self.parameters
         low, high = parameters.election_timeout_min, parameters.election_timeout_max
@@ -299,7 +301,7 @@ class RaftNode:
         self._leader_heard_at = postponed(self._leader_heard_at + low) - low
         self._disk_due = postponed(self._disk_due)
         if self.role != Role.LEADER:
-            # Spread as elections are: nodes that wake together must not stand together.
+            # Random, as for elections: nodes that resume together must not stand for election together.
             spread = self._rng.uniform(0.0, high - low)
             self._deadline = max(self._deadline, min(self._deadline + for_s, latest + spread))
         for peer, resend_at in self._vote_resend_at.items():
@@ -319,7 +321,7 @@ class RaftNode:
                 self._yield()
             return
         if self._stands() and not self._hard_state_is_durable():
-            return  # not given up for the next election while the disk is busy with this one
+            return  # do not start another election while the disk still writes the vote of this one
         if self._disk_is_late():
             self._yield()
         elif now >= self._deadline:
@@ -333,7 +335,7 @@ class RaftNode:
                     self._ask_vote(peer)
 
     def _yield(self) -> None:
-        """Follow, and do not stand for election, while the disk is late: the others can do without it."""
+        """Follow and do not stand for election while the disk is late: the peers can proceed without this node."""
         if self.role != Role.FOLLOWER:
             self._become_follower(self.current_term, None, DISK_IS_LATE)
         if self._now >= self._deadline:
@@ -343,13 +345,13 @@ class RaftNode:
         return self.role in (Role.CANDIDATE, Role.PRE_CANDIDATE)
 
     def _become_follower(self, term: int, leader: NodeId | None, why: str) -> None:
-        """Enter FOLLOWER: from any role at a higher term, or at the same term when a leader is heard or lost."""
+        """Enter FOLLOWER: at a higher term, or at the same term when a leader is heard or leadership is lost."""
         require(term >= self.current_term, f"{self.node_id}: term would decrease from {self.current_term} to {term}")
         self._tell_commit()
         was_leader, changed = self.role == Role.LEADER, term > self.current_term or self.role != Role.FOLLOWER
         if term > self.current_term:
             self.current_term, self.voted_for, self._elected = term, None, None
-            # What was promised in an older term and has not left is of no use to anybody.
+            # Held promises of an older term are useless to their receivers.
             self._held = [held for held in self._held if held[1].term >= term]
         self.role = Role.FOLLOWER
         self._votes.clear()
@@ -370,7 +372,7 @@ class RaftNode:
             self._trace("leader_heard", peer=leader)
 
     def _become_pre_candidate(self) -> None:
-        """Ask whether an election could be won; changes no term and no vote (dissertation, section 9.6)."""
+        """Ask peers whether an election could be won, without changing term or vote (dissertation, section 9.6)."""
         self.role, self.leader_id = Role.PRE_CANDIDATE, None
         self.counters.pre_votes_started += 1
         self._trace("became_pre_candidate")
@@ -378,13 +380,13 @@ class RaftNode:
         self._count_vote(self.node_id)
 
     def _become_candidate(self) -> None:
-        """Begin an election: raise the term, vote for itself, ask all others (section 5.2)."""
+        """Begin an election: raise the term, vote for itself, ask all peers (section 5.2)."""
         self.current_term += 1
         self.role, self.voted_for, self.leader_id, self._elected = Role.CANDIDATE, self.node_id, None, None
         self._held.clear()
         self.counters.elections_started += 1
         self._trace("became_candidate")
-        # The own vote counts once it is on disk, in _persisted; the requests are held until then too.
+        # This node's own vote counts once it is on disk (`_persisted`); the requests are held until then too.
         self._start_ballot()
 
     def _start_ballot(self) -> None:
@@ -432,10 +434,10 @@ class RaftNode:
         )
 
     def _vote(self, request: RequestVote) -> bool:
-        """Decide on a real vote: one per term, and only for a log that is up-to-date (sections 5.2, 5.4.1)."""
+        """Decide on a real vote: at most one per term, and only for an up-to-date log (sections 5.2, 5.4.1)."""
         if request.term > self.current_term:
             if self.parameters.check_quorum and self._hears_leader():
-                # A node that was away must not depose a leader that the others hear (dissertation, 4.2.3).
+                # A node that was unreachable must not depose a leader that this node hears (dissertation, 4.2.3).
                 return False
             self._become_follower(request.term, None, "higher term in RequestVote")
         if request.term < self.current_term or self.voted_for not in (None, request.from_id):
@@ -445,13 +447,13 @@ class RaftNode:
         if self.voted_for is None:
             self.voted_for = request.from_id
             self._trace("vote_granted", peer=request.from_id)
-            # Not when it is asked once more: a candidate that hears nobody asks again and again, and would keep all
-            # others from standing for election themselves.
+            # Not when the request is repeated: a candidate that receives no answers repeats it for ever, and would keep
+            # all peers from standing for election.
             self._reset_election_timer()
         return True
 
     def _hears_leader(self) -> bool:
-        """Whether a leader is known to live: this node itself, or one heard within the smallest timeout."""
+        """Return whether a leader is live: this node, or a leader heard within the shortest election timeout."""
         if self.role == Role.LEADER:
             return True
         return self._now - self._leader_heard_at < self.parameters.election_timeout_min
@@ -477,7 +479,7 @@ class RaftNode:
             self._become_leader()
 
     def _become_leader(self) -> None:
-        """Enter LEADER: only from CANDIDATE, with the votes of a quorum (section 5.2)."""
+        """Enter LEADER, only from CANDIDATE and with the votes of a quorum (section 5.2)."""
         require(self.role == Role.CANDIDATE, f"{self.node_id}: {self.role.name} became leader")
         require(self._hard_state_is_durable(), f"{self.node_id}: leader before its own vote was durable")
         self.role, self.leader_id, self._elected = Role.LEADER, self.node_id, self.node_id
@@ -491,7 +493,7 @@ class RaftNode:
         self._deadline = self._now  # the first heartbeat is due at once
 
     def _hears_quorum(self) -> bool:
-        """Whether a quorum, this node included, has answered within the longest election timeout."""
+        """Return whether a quorum, this node included, has answered within the longest election timeout."""
         heard = reached_by_quorum([inf, *(p.last_contact for p in self.progress.values())])
         return self._now - heard <= self.parameters.election_timeout_max
 
@@ -502,7 +504,7 @@ class RaftNode:
     # ------------------------------------------------------------------------------ replication
 
     def _lead(self) -> None:
-        """Send what is due: a heartbeat, what each follower lacks, and a round for waiting reads."""
+        """Send what is due: heartbeats, entries that followers lack, and a round for waiting reads."""
         now = self._now
         for peer, progress in self.progress.items():
             if progress.resend_at <= now:
@@ -519,7 +521,7 @@ class RaftNode:
         self._effects.reads += self._reads.ready(confirmed, self.commit_index)
 
     def _start_round(self) -> None:
-        """One empty AppendEntries to every peer: heartbeat (section 5.2), and confirmation of reads."""
+        """Send an empty AppendEntries to every peer: a heartbeat (section 5.2) that also confirms reads."""
         self._reads.round_started(self._sequence + 1)
         for peer, progress in self.progress.items():
             self._send_append(peer, progress, empty=True)
@@ -538,8 +540,8 @@ class RaftNode:
             self._send_append(peer, progress, empty=False)
 
     def _send_append(self, peer: NodeId, progress: Progress, *, empty: bool) -> None:
-        # An empty one goes where the logs are known to agree (or, probing, where that is asked): it is
-        # answered at once, whatever is under way.
+        # An empty message points to where the logs are known to agree, or to the probed index. It is answered at once,
+        # even while batches are in flight.
         first = progress.next_index if progress.probing or not empty else progress.match_index + 1
         terms: Sequence[int] = ()
         payloads: Sequence[bytes] = ()
@@ -593,14 +595,14 @@ class RaftNode:
         new = self.log.first_difference(prev + 1, request.entry_terms)
         payloads = request.entry_payloads[new - prev - 1 :]
         if new <= verified and not self._has_room(payloads):
-            verified, count = new - 1, 0  # taken for a heartbeat: the leader will send these entries again
+            verified, count = new - 1, 0  # treated as a heartbeat: the leader will send these entries again
         elif new <= verified:
             if new <= self.log.last_index:
                 self._erase_from(new)
             self._append(request.entry_terms[new - prev - 1 :], payloads)
-        # Only what this message verified: entries behind it may be of another leader (Figure 2, receiver, 5).
+        # Only up to what this message verified: later entries may come from another leader (Figure 2, receiver, 5).
         self.commit_index = max(self.commit_index, min(request.leader_commit, verified))
-        # A heartbeat is answered at once with what is durable; entries are answered when they are.
+        # A heartbeat is answered at once with what is durable; entries are answered once they are durable.
         match_index = verified if count else min(verified, self.durable_index)
         self._send(
             AppendEntriesReply(
@@ -641,7 +643,7 @@ class RaftNode:
         if self.role != Role.LEADER or reply.request_term != self.current_term:
             return
         if reply.sequence > self._sequence or max(reply.match_index, reply.rejected_index) > self.log.last_index:
-            self.counters.replies_refused += 1  # this node never asked that
+            self.counters.replies_refused += 1  # this node never sent such a request
             return
         progress = self.progress[reply.from_id]
         progress.last_contact = self._now
@@ -656,23 +658,23 @@ class RaftNode:
             progress.search(min(self._back_off(reply), reply.rejected_index), self._sequence + 1)
             if progress.next_index < asked:
                 self._send_append(reply.from_id, progress, empty=True)
-            else:  # a follower that lost what it promised: no answer makes that good, so do not hurry
+            else:  # the follower lost what it promised, which no request can repair, so probe at a slow rate
                 progress.resend_at = self._now + self.parameters.rpc_timeout
 
     @staticmethod
     def _is_news(refusal: AppendEntriesReply, progress: Progress) -> bool:
-        """Whether a refusal is about what is now asked, not about something older."""
+        """Return whether a refusal concerns the current probe or batch, and not an older request."""
         if progress.probing:
             return refusal.rejected_index == progress.next_index - 1
         return refusal.rejected_index > progress.match_index
 
     def _back_off(self, refusal: AppendEntriesReply) -> int:
-        """Where to look next, a whole term at a time (end of section 5.3)."""
+        """Return the next index to probe, skipping a whole term at a time (end of section 5.3)."""
         last_of_term = self.log.last_index_of(refusal.conflict_term) if refusal.conflict_term else None
         return refusal.conflict_index if last_of_term is None else last_of_term + 1
 
     def _advance_commit(self) -> None:
-        """Commit what a quorum holds durably, if it is of this term (section 5.4.2, Figure 8)."""
+        """Commit the entries that a quorum holds durably, if the last is of this term (section 5.4.2, Figure 8)."""
         index = int(reached_by_quorum([self.durable_index, *(p.match_index for p in self.progress.values())]))
         if index > self.commit_index and self.log.term_at(index) == self.current_term:
             self.commit_index = index
@@ -680,11 +682,11 @@ class RaftNode:
     # ------------------------------------------------------------------------------ log, disk, promises
 
     def _disk_is_late(self) -> bool:
-        """Whether a write of this node has been under way for `yield_after`."""
+        """Return whether a write of this node has been in progress for `yield_after`."""
         return self._now >= self._disk_due
 
     def _has_room(self, payloads: Sequence[bytes]) -> bool:
-        """Whether these entries may wait for the disk beside those that wait already. What waits alone always may."""
+        """Return whether these entries fit into `unsynced_bytes`. They always do if no other entries wait."""
         waiting = self.unsynced_bytes
         return not waiting or waiting + entries_bytes(payloads) <= self.parameters.unsynced_bytes
 
@@ -708,7 +710,7 @@ class RaftNode:
         self._unstable_index = min(self._unstable_index, index)
 
     def _hand_to_disk(self) -> None:
-        """Make one Persist of what is new, as much as one unit may have, unless one is under way."""
+        """Make a Persist of the new state, up to the size of one unit, unless a write is in progress."""
         if self._persisting is not None:
             return
         state = HardState(self.current_term, self.voted_for)
@@ -734,18 +736,18 @@ class RaftNode:
         return durable.current_term == self.current_term and durable.voted_for == self.voted_for
 
     def _send(self, message: Message, durable_index: int = 0) -> None:
-        """Let a message leave, or hold it until the term, the vote and the entries it speaks of are durable."""
+        """Send a message, or hold it until the term, vote and entries that it promises are durable."""
         if durable_index <= self.durable_index and self._hard_state_is_durable():
             self._effects.messages.append(message)
         else:
-            if durable_index <= self.durable_index:  # it waits for the term and the vote alone
+            if durable_index <= self.durable_index:  # it waits only for the term and the vote
                 self._held = [held for held in self._held if not self._replaces(message, *held)]
             self._held.append((durable_index, message))
 
     def _replaces(self, message: Message, index: int, older: Message) -> bool:
-        """Whether a held message says nothing that a newer one to the same peer does not say.
+        """Return whether a newer message to the same peer makes a held message redundant.
 
-        A disk may hang for long, while a leader sends heartbeats and a candidate asks again and again.
+        Otherwise heartbeats and repeated vote requests would pile up answers while a disk hangs.
         """
         if index > self.durable_index or message.to_id != older.to_id:
             return False
@@ -762,14 +764,17 @@ class RaftNode:
             self._send(message, index)
 
     def _tell_commit(self) -> None:
-        """Before a term or a role ends, and at the end of the step: told in a later term that is not durable yet it
-        would have to wait, while what was committed is applied and clients are answered."""
+        """Trace the commit index if it advanced.
+
+        Call this before a term or a role ends, and at the end of a step. In a later term that is not durable yet, the
+        event would have to wait, although the entries are applied and clients are answered.
+        """
         if self.commit_index > self._told_commit:
             self._told_commit = self.commit_index
             self._trace("commit", index=self.commit_index)
 
     def _trace(self, kind: TraceKind, *, index: int = 0, peer: NodeId = "", detail: str = "") -> None:
-        # Told when the term and the vote it tells of are durable: not before, and in the step in which they leave.
+        # Recorded in the step in which the term and the vote of the event become durable, and not earlier.
         told = self._effects.trace if self._hard_state_is_durable() else self._untold
         told.append(
             TraceEvent(kind, self.current_term, index, peer, detail, self.log.term_at(index), self.durable_index)

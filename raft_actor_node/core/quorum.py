@@ -16,10 +16,10 @@ def largest_minority(voters: int) -> int:
 
 
 def reached_by_quorum(values: Iterable[float]) -> float:
-    """The largest value that a majority has reached, given one value per voter.
+    """Return the largest value that a majority has reached, given one value per voter.
 
-    Of match indexes it is the index up to which a majority holds the log (section 5.3); of contact times,
-    the moment since which a majority has been heard.
+    For match indexes, this is the index up to which a majority holds the log (section 5.3). For contact times, it is
+    the time since which a majority has been heard.
     """
     ordered = sorted(values, reverse=True)
     return ordered[quorum_size(len(ordered)) - 1]

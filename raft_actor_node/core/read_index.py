@@ -1,10 +1,10 @@
 """Linearizable reads without log entries (paper, section 8; dissertation, section 6.4).
 
-A read that arrives at a leader may be answered once
- 1. a quorum has answered a request that the leader sent *after* the read arrived: it still led then, so its
-    log held everything that was acknowledged before; and
- 2. the state has applied the read index: the commit index at arrival, but at least the no-op that opened
-    the leader's term, because only with that committed does a leader know what is committed.
+A leader may answer a read once
+ 1. a quorum has answered a request that the leader sent *after* the read arrived. The leader still led then, so its log
+    held everything acknowledged before; and
+ 2. the state has applied the read index: the commit index at arrival, but at least the no-op that opened the leader's
+    term. Until that no-op is committed, a leader does not know what is committed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from raft_actor_node.core.effects import ReadReady
 
 
 class ReadQueue:
-    """Reads that wait for their confirmation, oldest first; barriers and indexes never decrease along it."""
+    """Queue of reads that wait for confirmation, oldest first; sequences and indexes never decrease along it."""
 
     __slots__ = ("_round", "_waiting")
 
@@ -24,22 +24,22 @@ class ReadQueue:
         self._round = 0
 
     def add(self, read_id: int, sequence: int, read_index: int) -> None:
-        """A read arrived when `sequence` was the last request number in use."""
+        """Add a read that arrived when `sequence` was the last request number in use."""
         self._waiting.append((read_id, sequence, read_index))
 
     def round_started(self, sequence: int) -> None:
-        """A request to every peer goes out, the first of them numbered `sequence`."""
+        """Note that requests to all peers go out, the first of them numbered `sequence`."""
         self._round = sequence
 
     def wants_round(self, confirmed: float) -> bool:
-        """Whether a heartbeat round should start now: some read has none, and no earlier one is under way.
+        """Return whether to start a heartbeat round: some read has none, and no earlier round is in progress.
 
-        One round at a time makes the reads that arrive meanwhile share the next one.
+        With one round at a time, reads that arrive meanwhile share the next round.
         """
         return bool(self._waiting) and self._waiting[-1][1] >= self._round and confirmed >= self._round
 
     def ready(self, confirmed: float, commit_index: int) -> list[ReadReady]:
-        """Take out the reads that may be answered, given the highest sequence that a quorum answered."""
+        """Remove and return the reads that may be answered. `confirmed` is the highest sequence a quorum answered."""
         done = []
         while self._waiting and self._waiting[0][1] < confirmed and self._waiting[0][2] <= commit_index:
             read_id, _, index = self._waiting.popleft()
@@ -47,7 +47,7 @@ class ReadQueue:
         return done
 
     def refuse_all(self) -> list[int]:
-        """Take out all reads: leadership is lost."""
+        """Remove all reads and return their ids: leadership is lost."""
         ids = [read_id for read_id, _, _ in self._waiting]
         self._waiting.clear()
         self._round = 0

@@ -1,11 +1,11 @@
-"""The words that all modules of the core share."""
+"""Types that all modules of the core share."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
 NodeId = str
-"""Name of a node. Identity is the name, never an address."""
+"""Name of a node. The name is its identity, never an address."""
 
 
 class Role(IntEnum):

@@ -1,7 +1,7 @@
-"""Commands of the key-value store and their form in a log entry.
+"""Commands of the key-value store and their encoding in a log entry.
 
-Here live the vocabulary that kv.proto defines (kinds, error codes), the bytes that represent a command
-in the log, and the rules a command must obey to get there. What a command does is in store.py.
+This module has the kinds and error codes of kv.proto, the encoding of a command in the log, and the rules that a
+command must obey to be logged. store.py defines what a command does.
 
 A command is a header of 29 bytes, little-endian, followed by key, condition and value:
 
@@ -13,13 +13,13 @@ A command is a header of 29 bytes, little-endian, followed by key, condition and
         13     8  session id, 0 for none
         21     8  sequence in the session
 
-The condition of a compare-and-swap is the value that it expects; without one the key must not exist. The condition
-of an append is the longest value that it may make, in 8 bytes: `limits.value_bytes` of the leader that logged it. All
-nodes judge the append by this number, whatever their own limits are. Appends that older versions logged have no
-condition; for these each node's own limit counts. No other command has a condition.
+The condition of a compare-and-swap is the expected value; without one, the key must not exist. The condition of an
+append is the longest value that it may produce, in 8 bytes: `limits.value_bytes` of the leader that logged it. All
+nodes use this number and ignore their own limits. Appends logged by older versions have no condition; for these each
+node uses its own limit. No other command has a condition.
 
-No command begins with a zero byte and each says how long it is, so commands can be concatenated. The
-empty payload is no command: it is the no-op entry of a new leader.
+No command begins with a zero byte, and each contains its length, so commands can be concatenated. The empty payload is
+not a command; it is the no-op entry of a new leader.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LONGEST = struct.Struct("<Q")
 
 
 class Kind(IntEnum):
-    """What an operation does: OperationKind of kv.proto."""
+    """Kind of an operation: OperationKind of kv.proto."""
 
     PUT = 1
     GET = 2
@@ -46,7 +46,7 @@ class Kind(IntEnum):
 
 
 class ErrorCode(IntEnum):
-    """Why an operation was not answered with a result: ErrorCode of kv.proto, where each is explained."""
+    """Reason why an operation has no result: ErrorCode of kv.proto, which documents each."""
 
     OK = 0
     NOT_LEADER = 1
@@ -60,7 +60,7 @@ class ErrorCode(IntEnum):
 
 
 class Command(NamedTuple):
-    """One change of the store, as it stands in the log."""
+    """A change of the store, as logged."""
 
     kind: Kind
     key: bytes = b""
@@ -69,7 +69,7 @@ class Command(NamedTuple):
     session_id: int = 0
     sequence: int = 0
     longest: int | None = None
-    """Longest value that an append may make; None, in appends that older versions logged: the limit of the node."""
+    """Longest value that an append may produce. None in appends of older versions: the node's own limit applies."""
 
 
 # Every kind but GET: reads are not logged.
@@ -91,7 +91,7 @@ def fault(
     key_bytes: int,
     value_bytes: int,
 ) -> str | None:
-    """Why an operation must be refused as BAD_ARGUMENT before it is logged, in one line; None when sound.
+    """Return why an operation must be refused as BAD_ARGUMENT before it is logged, in one line; None if it is valid.
 
     `key_bytes` and `value_bytes` are the limits in force.
     """
@@ -121,11 +121,10 @@ def encode(
     sequence: int = 0,
     longest: int | None = None,
 ) -> bytes:
-    """The payload of the log entry for a command.
+    """Return the payload of the log entry for a command that passed `fault`.
 
-    It takes what passes `fault`, and checks no more than what the layout itself demands; only a
-    compare-and-swap has an expected value, only an append a longest one. Raises ValueError for a kind that is
-    not logged and for numbers outside 64 bits.
+    It checks only what the layout requires. `expected` counts for a compare-and-swap only, `longest` for an append
+    only. Raises ValueError for a kind that is not logged and for numbers outside 64 bits.
     """
     if kind not in _LOGGED:
         raise ValueError(f"kind: {kind} is not a command")
@@ -160,7 +159,7 @@ def check(payload: bytes) -> None:
 
 
 def decode(payload: bytes) -> Command:
-    """The command in a payload; the inverse of `encode`. Raises ValueError when there is none."""
+    """Return the command in a payload; the inverse of `encode`. Raises ValueError if the payload is no command."""
     check(payload)
     kind, key_length, condition_length, _, session_id, sequence = HEADER.unpack_from(payload)
     key_end = HEADER_BYTES + key_length
@@ -182,7 +181,7 @@ def decode(payload: bytes) -> Command:
 
 
 def fingerprint(payload: bytes) -> int:
-    """Return a CRC-32 over what the client asked: equal for a retry that a leader with another limit logged."""
+    """Return a CRC-32 over the client's request, which is equal for a retry logged by a leader with another limit."""
     kind, key_length, condition_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
     if kind != _APPEND or condition_length < 0:
         return crc32(payload)

@@ -1,8 +1,8 @@
-"""The sequential specification: what the store means, in the plainest words.
+"""The sequential specification of the store.
 
-It keeps everything, costs what it costs, and shares no logic with store.py, so that tests can hold the
-one against the other. `step` is the meaning of one operation on one key; a linearizability checker needs
-no more, because operations on different keys do not touch.
+It keeps every command, is not optimised, and shares no logic with store.py, so tests can compare the two. `step`
+specifies one operation on one key. A linearizability checker needs no more, because operations on different keys are
+independent.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from raft_actor_node.kv.store import Result
 
 
 def step(current: bytes | None, command: Command, *, value_bytes: int) -> tuple[bytes | None, Result]:
-    """The value after an operation on a key that holds `current`, and its result.
+    """Return the value after an operation on a key with value `current`, and the result of the operation.
 
-    None means that the key does not exist. `value_bytes` is the longest value for an append that names none.
+    None means that the key does not exist. `value_bytes` is the longest value for an append without its own limit.
     """
     match command.kind:
         case Kind.GET:
@@ -35,16 +35,16 @@ def step(current: bytes | None, command: Command, *, value_bytes: int) -> tuple[
 
 
 class Model:
-    """A store that remembers every command of every session."""
+    """A store that keeps every command of every session."""
 
     def __init__(self, *, value_bytes: int) -> None:
-        """`value_bytes` is the longest value for an append that names none."""
+        """`value_bytes` is the longest value for an append without its own limit."""
         self.value_bytes = value_bytes
         self.values: dict[bytes, bytes] = {}
         self.sessions: dict[int, dict[int, tuple[Command, Result]]] = {}
 
     def apply(self, index: int, command: Command | None) -> Result:
-        """The result of the entry at `index`; None is the no-op."""
+        """Apply the entry at `index` and return its result; `command` is None for the no-op."""
         if command is None:
             return Result()
         if command.session_id == 0:
@@ -56,7 +56,7 @@ class Model:
             return Result(ErrorCode.SEQUENCE_STALE)
         if command.sequence in past:
             first, result = past[command.sequence]
-            # A retry may have been logged by another leader, with another limit.
+            # A different leader may have logged the retry, with its own limit.
             same = first == command._replace(longest=first.longest)
             return result if same else Result(ErrorCode.SEQUENCE_REUSED)
         result = self._execute(index, command)

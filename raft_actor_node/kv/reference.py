@@ -1,7 +1,7 @@
-"""The specification as a replica beside the real ones: what each entry must give, and what each key must hold.
+"""The specification run as a replica beside the real ones: the correct results and values.
 
-Satisfies StateModel of core/invariants/cluster.py. It is Model (model.py), which shares no logic with store.py,
-fed with log entries; so a command that took effect twice, or not at all, shows at once.
+Satisfies StateModel of core/invariants/cluster.py. It feeds log entries to Model (model.py), which shares no logic with
+store.py. A command that took effect twice, or not at all, is thus detected at once.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ from raft_actor_node.kv.store import Result
 
 
 class Replica(Protocol):
-    """What is compared: a Store, or what stands for one."""
+    """The replica to compare: a Store or a substitute."""
 
     def get(self, key: bytes) -> bytes | None: ...
 
 
 class Reference:
-    """Applies every entry once, in order."""
+    """A replica of the specification, which applies every entry once, in order."""
 
     def __init__(self, *, value_bytes: int) -> None:
-        """`value_bytes` is the longest value for an append that names none."""
+        """`value_bytes` is the longest value for an append without its own limit."""
         self._model = Model(value_bytes=value_bytes)
         self._touched: dict[bytes, None] = {}
 
     def apply(self, index: int, payload: bytes) -> Result:
-        """The result that the entry at `index` must have."""
+        """Return the correct result of the entry at `index`."""
         command = decode(payload) if payload else None
         if command is not None:
             self._touched[command.key] = None
         return self._model.apply(index, command)
 
     def mismatch(self, state: Replica) -> str:
-        """The first key, changed since the last call, at which a store that applied as much differs."""
+        """Describe the first difference, among keys changed since the last call, of a store that applied as much.
+
+        Empty if there is none.
+        """
         touched, self._touched = self._touched, {}
         for key in touched:
             held, due = state.get(key), self._model.values.get(key)

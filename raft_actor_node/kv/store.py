@@ -1,8 +1,8 @@
 """The state machine: keys, values and the session table, changed by log entries only.
 
-Whatever decides an answer is part of the state or of the entry, so that all nodes answer alike: an append says
-itself how long a value it may make, and sessions and sequences are judged when an entry is applied, never when it
-arrives (paper, section 8; dissertation, section 6.3). Leadership, waiting clients and the log itself live elsewhere.
+Every answer depends only on the state and the entry, so all nodes answer alike. An append carries its own limit on the
+value. Sessions and sequences are checked when an entry is applied, never when it arrives (paper, section 8;
+dissertation, section 6.3). Leadership, waiting clients and the log are handled elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raft_actor_node.kv.commands import HEADER, HEADER_BYTES, Command, ErrorCode
 
 
 class Result(NamedTuple):
-    """What became of a command; the fields mean what they mean in OperationResult of kv.proto."""
+    """Result of a command; the fields have their meaning in OperationResult of kv.proto."""
 
     error: ErrorCode = ErrorCode.OK
     found: bool = False
@@ -28,38 +28,40 @@ class Result(NamedTuple):
 
 
 MARK_EVERY = 4096
-"""Entries between two marks of the rolling hash,"""
+"""Maximum number of entries between two marks of the rolling hash."""
 MARK_BYTES = 1 << 20
-"""or bytes of payload: as much as is hashed at once, while nothing else of the node goes on."""
+"""Payload bytes between two marks, and bytes hashed at once: all else in the node waits meanwhile."""
 _BUCKETS = 256
-"""Parts in which keys are sorted for the hash of the state,"""
+"""Number of buckets in which keys are sorted for the hash of the state."""
 _HASHED_KEYS = 4096
-"""and keys, or sessions, that are handled at once."""
+"""Keys or sessions hashed at once."""
 DONE = Result()
-"""Nothing to report: a put, or the no-op."""
+"""Result without content, of a put or the no-op."""
 _FOUND = Result(found=True)
 _SESSION_UNKNOWN = Result(ErrorCode.SESSION_UNKNOWN)
 _SEQUENCE_STALE = Result(ErrorCode.SEQUENCE_STALE)
 _SEQUENCE_REUSED = Result(ErrorCode.SEQUENCE_REUSED)
 _VALUE_TOO_LARGE = Result(ErrorCode.VALUE_TOO_LARGE)
 
-# Plain ints: looking up an enum's member costs more than the put it would be compared for.
+# Plain ints: looking up an enum member costs more than a put.
 _PUT = int(Kind.PUT)
 _APPEND = int(Kind.APPEND)
 _OPEN_SESSION = int(Kind.OPEN_SESSION)
 
 
 _Session = tuple[int, int, Result]
-"""Of a client session: the sequence and the fingerprint of its last command, and the result of that. A tuple is
-replaced, never changed: a copy of the session table stays as it is."""
+"""State of a client session: sequence, fingerprint and result of its last command.
+
+The tuple is immutable, so a shallow copy of the session table never changes.
+"""
 _OPENED: _Session = (0, 0, DONE)
 
 
 class _PrefixHash:
-    """Rolling hash over term and payload of the entries 1 to `index`.
+    """Rolling hash over the terms and payloads of entries 1 to `index`.
 
-    Over two streams of bytes, so that it makes no difference how the entries were batched. Commands say how
-    long they are, hence the streams identify the sequence of (term, payload).
+    It hashes two byte streams, so batching makes no difference. Commands contain their length, so the streams identify
+    the sequence of (term, payload).
     """
 
     __slots__ = ("_payloads", "_terms", "hashed", "index")
@@ -67,13 +69,13 @@ class _PrefixHash:
     def __init__(self) -> None:
         self.index = 0
         self.hashed = 0
-        """Bytes of payload so far."""
+        """Payload bytes hashed so far."""
         self._terms = hashlib.sha256()
         self._payloads = hashlib.sha256()
 
     def update(self, terms: Sequence[int], payloads: Sequence[bytes]) -> None:
         self._terms.update(struct.pack(f"<{len(terms)}Q", *terms))
-        # No command is or begins with a zero byte: it can stand for the no-op.
+        # No command begins with a zero byte, so it can represent the no-op.
         stream = b"".join([payload or b"\0" for payload in payloads])
         self._payloads.update(stream)
         self.index += len(payloads)
@@ -93,42 +95,44 @@ class Store:
     """The replicated key-value store."""
 
     def __init__(self, *, value_bytes: int) -> None:
-        """`value_bytes` is the longest value for appends that carry no limit, as older versions logged them."""
+        """`value_bytes` is the longest value for appends without their own limit, which older versions logged."""
         self.last_applied = 0
         """Index of the last entry applied."""
         self.duplicates_answered = 0
-        """Commands that were not applied because their session had done so before."""
+        """Number of commands answered from their session because they had been applied before."""
         self.kept_bytes = 0
-        """Bytes of the values that sessions keep: the retry of a compare-and-swap that failed gets what that saw."""
+        """Bytes of values in the session table, kept for retries of failed compare-and-swaps."""
         self._value_bytes = value_bytes
+        # Of the current call of `apply`: the entry that is always applied, and the bytes that others may still touch.
         self._first = self._left = 0
-        """Of the turn: the entry that is applied in any case, and the bytes that others may still touch."""
         self._values: dict[bytes, bytes] = {}
         self._sessions: dict[int, _Session] = {}
         self._applied = Log()
-        """What was applied, whatever has become of the node's log meanwhile: 16 bytes an entry, the payloads are the
-        same objects."""
+        """All applied entries, independent of the node's log: 16 bytes per entry, because payloads are shared."""
         self._prefix = _PrefixHash()
         self._marks = [_PrefixHash()]
-        """Copies of it at growing indexes: a prefix is hashed from the last mark before its end."""
+        """Copies of `_prefix` at growing indexes: the hash of a prefix starts at the last mark before its end."""
 
     @property
     def session_count(self) -> int:
-        """Sessions that were opened."""
+        """Number of sessions opened."""
         return len(self._sessions)
 
     @property
     def key_count(self) -> int:
-        """Keys that have a value."""
+        """Number of keys with a value."""
         return len(self._values)
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key, as of `last_applied`."""
+        """Return the value of a key as of `last_applied`; None if the key does not exist."""
         return self._values.get(key)
 
     def remembered(self, session_id: int, sequence: int, payload: bytes) -> Result | None:
-        """The result of the last command of a session, if it is this one: what is applied is committed. None when the
-        log must tell, and for a result that keeps a value, which costs as much as it would there."""
+        """Return the result of this command if it is the last of its session: an applied command is committed.
+
+        Return None if the command must go through the log. That includes results with a value, which cost as much here
+        as there.
+        """
         last, crc, result = self._sessions.get(session_id, _OPENED)
         if sequence != last or result.value or fingerprint(payload) != crc:
             return None
@@ -136,20 +140,20 @@ class Store:
         return result
 
     def kept_bytes_of(self, session_id: int) -> int:
-        """What a session contributes to `kept_bytes`."""
+        """Return the share of a session in `kept_bytes`."""
         _, _, result = self._sessions.get(session_id, _OPENED)
         return len(result.value or b"")
 
     def apply(
         self, first_index: int, terms: Sequence[int], payloads: Sequence[bytes], budget: int = 1 << 62
     ) -> list[Result]:
-        """Applies the entries from `first_index` on, and returns one result for each that was applied.
+        """Apply the entries from `first_index` on; return one result per applied entry.
 
-        It ends before an entry with which it would touch more than `budget` bytes: payloads, the values that appends
-        read and write, and those that compare-and-swaps see. The first entry is always applied.
+        It stops before an entry that would exceed `budget` touched bytes: payloads, values that appends read and write,
+        and values that compare-and-swaps compare. The first entry is always applied.
 
-        An empty payload is the no-op. Raises ValueError when the entries do not follow `last_applied`
-        or one is no command: a bug or foreign data, after which this store must not be used any more.
+        An empty payload is the no-op. Raises ValueError if the entries do not follow `last_applied` or one is not a
+        command. That is a bug or foreign data; this store must not be used afterwards.
         """
         if first_index != self.last_applied + 1 or len(terms) != len(payloads):
             raise ValueError(f"{len(payloads)} entries from {first_index} do not follow entry {self.last_applied}")
@@ -170,14 +174,14 @@ class Store:
         return results
 
     def applied_hash(self) -> bytes:
-        """Hash over term and payload of the entries 1 to `last_applied`: 16 bytes.
+        """Return a 16-byte hash over the terms and payloads of entries 1 to `last_applied`.
 
-        Equal prefixes give equal hashes, however they were batched.
+        Equal prefixes have equal hashes, regardless of batching.
         """
         return self._prefix.digest()
 
     def prefix_hash(self, index: int) -> bytes:
-        """What `applied_hash` was when `index` had been applied; empty when it has not been."""
+        """Return what `applied_hash` was once `index` had been applied; empty if it has not been applied."""
         if index > self.last_applied:
             return b""
         applied = self._applied
@@ -187,7 +191,7 @@ class Store:
         return prefix.digest()
 
     def state_hash(self) -> bytes:
-        """Hash over keys, values and sessions: 16 bytes, at a cost in proportion to them."""
+        """Return a 16-byte hash over keys, values and sessions, in time proportional to them."""
         hashing = self.hash_state()
         while True:
             try:
@@ -197,7 +201,7 @@ class Store:
                 return digest
 
     def hash_state(self) -> Generator[None, None, bytes]:
-        """The same in small steps. The first takes hold of the state; what is applied later makes no difference."""
+        """Compute `state_hash` in small steps. The first step copies the state; later entries have no effect."""
         values = self._values.copy()
         sessions = self._sessions.copy()
         yield
@@ -210,12 +214,12 @@ class Store:
         for bucket in buckets:
             bucket.sort()
             for run in _runs(bucket, values):
-                # In bulk: with many keys this takes a tenth of the time of one update per key.
+                # In bulk: with many keys, this takes a tenth of the time of an update per key.
                 for column in (run, [values[key] for key in run]):
                     state.update(struct.pack(f"<{len(column) + 1}Q", len(column), *map(len, column)))
                     state.update(b"".join(column))
                 yield
-        # In the order of their ids already: each is the index of the entry that opened it.
+        # Sessions are already in the order of their ids: each id is the index of the entry that opened the session.
         for number, (session_id, (sequence, crc, (error, found, value, count))) in enumerate(sessions.items()):
             state.update(struct.pack("<QQI", session_id, sequence, crc))
             length = -1 if value is None else len(value)
@@ -225,14 +229,14 @@ class Store:
         return state.digest()[:16]
 
     def _touch(self, index: int, size: int) -> bool:
-        """Whether an entry may touch so many bytes more in this turn."""
+        """Return whether an entry may touch `size` more bytes in this call of `apply`; if so, count them."""
         if size > self._left and index != self._first:
             return False
         self._left -= size
         return True
 
     def _apply(self, index: int, payload: bytes) -> Result | None:
-        """The result of an entry; None when it needs more bytes than are left, and nothing was done."""
+        """Apply an entry and return its result. Return None, without effect, if it needs more bytes than are left."""
         if not payload:
             return DONE
         try:
@@ -244,11 +248,11 @@ class Store:
             session = self._sessions.get(session_id)
             crc = crc32(payload) if kind != _APPEND else fingerprint(payload)
             if session is None or sequence <= session[0]:
-                check(payload)  # It has no effect, and must be a command all the same.
+                check(payload)  # The entry has no effect, but must still be a command.
                 return _SESSION_UNKNOWN if session is None else self._repeated(index, session, sequence, crc)
         value_at = HEADER_BYTES + key_length
         if kind == _PUT and condition_length == -1 and value_at + value_length == len(payload):
-            # The common case, without the cost of a Command.
+            # The common case, without the cost of making a Command.
             self._values[payload[HEADER_BYTES:value_at]] = payload[value_at:]
             result = DONE
         else:
@@ -264,7 +268,7 @@ class Store:
         return result
 
     def _repeated(self, index: int, session: _Session, sequence: int, crc: int) -> Result | None:
-        """The answer to a command of a sequence that its session has reached or passed."""
+        """Return the result of a command whose sequence its session has reached or passed."""
         last, last_crc, result = session
         if sequence < last:
             return _SEQUENCE_STALE
@@ -285,11 +289,11 @@ class Store:
         return self._revise(index, command)
 
     def _revise(self, index: int, command: Command) -> Result | None:
-        """A compare-and-swap or an append: what depends on the value that is there."""
+        """Apply a compare-and-swap or an append, which depend on the current value."""
         kind, key, value = command.kind, command.key, command.value
         current = self._values.get(key)
         length = len(current or b"")
-        # Compared and answered, or copied into a longer one.
+        # A compare-and-swap reads the value; an append also copies it.
         if not self._touch(index, length if kind is Kind.COMPARE_AND_SWAP else 2 * length):
             return None
         if kind is Kind.COMPARE_AND_SWAP:
@@ -305,7 +309,7 @@ class Store:
 
 
 def _runs(keys: Sequence[bytes], values: Mapping[bytes, bytes]) -> Iterator[list[bytes]]:
-    """Keys in their order, so many together as are hashed at once."""
+    """Yield runs of keys in order, each as large as is hashed at once."""
     run: list[bytes] = []
     size = 0
     for key in keys:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ChaosStub:
-    """Controls the faults of one node and of its links.
+    """Controls the faults inside a node and on its links.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class ChaosStub:
 
 
 class ChaosServicer:
-    """Controls the faults of one node and of its links.
+    """Controls the faults inside a node and on its links.
     """
 
     def SetLinks(self, request, context):
@@ -71,7 +71,7 @@ class ChaosServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLinks(self, request, context):
-        """The table in force.
+        """Returns the table of link faults in force.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ def add_ChaosServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Chaos:
-    """Controls the faults of one node and of its links.
+    """Controls the faults inside a node and on its links.
     """
 
     @staticmethod

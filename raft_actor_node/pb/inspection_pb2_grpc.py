@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InspectionStub:
-    """Answers questions about one node.
+    """Reports the state of a node.
     """
 
     def __init__(self, channel):
@@ -58,32 +58,32 @@ class InspectionStub:
 
 
 class InspectionServicer:
-    """Answers questions about one node.
+    """Reports the state of a node.
     """
 
     def GetStatus(self, request, context):
-        """A consistent picture of the node, taken between two steps.
+        """Returns a consistent state of the node, between two steps.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLog(self, request, context):
-        """A range of the log.
+        """Returns a range of the log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSamples(self, request, context):
-        """Raw samples of what the node measures about itself.
+        """Returns raw samples of the node's measurements.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Trace(self, request, context):
-        """Trace events as they happen, starting with those still remembered.
+        """Streams trace events: first those the node still keeps, then new ones as they happen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_InspectionServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Inspection:
-    """Answers questions about one node.
+    """Reports the state of a node.
     """
 
     @staticmethod

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class KVStub:
-    """A unary call that did not succeed ends with a gRPC status and carries an ErrorDetail, serialised, in
-    the trailing metadata under "raft-error-bin". Only FAILED_PRECONDITION and INVALID_ARGUMENT mean
-    that the operation certainly did not happen; after any other status the outcome is unknown.
+    """A failed unary call ends with a gRPC status and a serialised ErrorDetail in the trailing metadata
+    "raft-error-bin". FAILED_PRECONDITION and INVALID_ARGUMENT mean that the operation certainly did not
+    happen; after any other status the outcome is unknown.
     """
 
     def __init__(self, channel):
@@ -75,13 +75,13 @@ class KVStub:
 
 
 class KVServicer:
-    """A unary call that did not succeed ends with a gRPC status and carries an ErrorDetail, serialised, in
-    the trailing metadata under "raft-error-bin". Only FAILED_PRECONDITION and INVALID_ARGUMENT mean
-    that the operation certainly did not happen; after any other status the outcome is unknown.
+    """A failed unary call ends with a gRPC status and a serialised ErrorDetail in the trailing metadata
+    "raft-error-bin". FAILED_PRECONDITION and INVALID_ARGUMENT mean that the operation certainly did not
+    happen; after any other status the outcome is unknown.
     """
 
     def OpenSession(self, request, context):
-        """Opens a client session by an entry in the replicated log (section 8).
+        """Opens a client session with an entry in the replicated log (section 8).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,8 +95,8 @@ class KVServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Reads a key, linearizably: the leader confirms its leadership by a heartbeat round that begins
-        after the arrival of the call (section 8). No lease.
+        """Reads a key, linearizably. The leader confirms its leadership with a heartbeat round that begins after the
+        arrival of the call (section 8). There is no lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,16 +117,17 @@ class KVServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Append(self, request, context):
-        """Appends bytes to the value of a key. Not idempotent: at most once depends on the session.
+        """Appends bytes to the value of a key. Not idempotent: only a session ensures at most once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Execute(self, request_iterator, context):
-        """Any number of operations of any number of sessions. Results come back in any order, matched by id.
-        The stream has no deadline; the sender keeps one per operation. When the client has sent its last batch
-        (half-close), the stream ends after the last result; a client that reads no results is not read from.
+        """Carries any number of operations of any number of sessions. Results return in any order, matched by id.
+        The stream has no deadline; the sender keeps a deadline per operation. After the client's last batch
+        (half-close), the stream ends with the last result. The node does not read from a client that does not
+        read its results.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,9 +180,9 @@ def add_KVServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KV:
-    """A unary call that did not succeed ends with a gRPC status and carries an ErrorDetail, serialised, in
-    the trailing metadata under "raft-error-bin". Only FAILED_PRECONDITION and INVALID_ARGUMENT mean
-    that the operation certainly did not happen; after any other status the outcome is unknown.
+    """A failed unary call ends with a gRPC status and a serialised ErrorDetail in the trailing metadata
+    "raft-error-bin". FAILED_PRECONDITION and INVALID_ARGUMENT mean that the operation certainly did not
+    happen; after any other status the outcome is unknown.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RaftStub:
-    """What a node answers to its peers.
+    """Requests from a node's peers.
     """
 
     def __init__(self, channel):
@@ -43,14 +43,14 @@ class RaftStub:
 
 
 class RaftServicer:
-    """What a node answers to its peers.
+    """Requests from a node's peers.
     """
 
     def Exchange(self, request_iterator, context):
-        """Opened twice by each node to each of its peers, on separate connections, and kept open: one stream
-        carries votes and empty AppendEntries, the other AppendEntries with entries. All replies travel on
-        the former. A message lost on the way is not reported: the sender keeps a deadline per request and
-        sends again (paper, section 5.5).
+        """Each node opens this stream twice to each peer, on separate connections, and keeps both open. One
+        stream carries votes and empty AppendEntries, the other AppendEntries with entries. All replies travel
+        on the first. A lost message is not reported: the sender keeps a deadline per request and sends the
+        request again (paper, section 5.5).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,7 +73,7 @@ def add_RaftServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Raft:
-    """What a node answers to its peers.
+    """Requests from a node's peers.
     """
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""The real process around the core: disk, network, clients, and the faults asked of them."""
+"""The process around the core: disk, network, clients, and injected faults."""

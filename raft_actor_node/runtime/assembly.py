@@ -1,7 +1,7 @@
-"""One node, put together from its parts; what ticks, travels and rests on a disk is given from outside.
+"""Assembly of a node from its parts; the caller supplies clock, transport and disk.
 
-A process (process.py) gives it gRPC, the host's clock and its disk; a simulator gives it others, and tests put
-a broken part in the place of a good one to see that it is noticed.
+A process (process.py) supplies the host's clock, gRPC and its disk; a simulator supplies its own. Tests replace a part
+by a broken one to check that the failure is detected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MailT = TypeVar("MailT", bound=Mail)
 
 @dataclass(frozen=True)
 class Parts:
-    """What a node is made of: classes, or whatever makes the same."""
+    """Parts of a node: classes, or functions that return such objects."""
 
     node: Callable[..., RaftNode] = RaftNode
     store: Callable[..., Store] = Store
@@ -48,7 +48,7 @@ STANDARD = Parts()
 
 
 class Node(Generic[MailT]):
-    """The parts of one life of a node."""
+    """The assembled parts of one incarnation of a node."""
 
     def __init__(
         self,
@@ -64,12 +64,10 @@ class Node(Generic[MailT]):
         watch: Watch | None = None,
         parts: Parts = STANDARD,
     ) -> None:
-        """Recover what the disk holds. `fail` is told once when the node cannot go on.
+        """Recover what the disk holds. `fail` is called once if the node cannot continue.
 
-        `disk_faults` are those of `disk`, if it can have any. They come into force when the log is recovered: recovery
-        is not disturbed.
-
-        `tracer` is asked for once the directory is this node's: one that is refused leaves no trace file behind.
+        `disk_faults` are those of `disk`, if it supports any. They take effect only after the recovery of the log.
+        `tracer` is called once this node holds its directory, so a refused node leaves no trace file.
 
         Raises ConfigError, DirectoryLocked, DataCorrupt or DiskError.
         """
@@ -85,7 +83,7 @@ class Node(Generic[MailT]):
             disk=disk,
         )
         self.warnings = recovered.warnings
-        """What the log had to repair."""
+        """Repairs of the log during recovery, one line each."""
         self.disk_faults = disk_faults or DiskFaults()
         self.disk_faults.replace(config.node_faults.disk)
         try:
@@ -125,10 +123,10 @@ class Node(Generic[MailT]):
         )
 
     def start(self) -> None:
-        """Rebuild the state. Raises DataCorrupt."""
+        """Rebuild the state from the log. Raises DataCorrupt."""
         try:
             self.driver.start()
-        except ValueError as error:  # the checksums hold, and yet it is no command of ours
+        except ValueError as error:  # the checksums are valid, but an entry is not a command
             raise DataCorrupt(f"{self._config.storage.dir}: {error}") from None
 
     def take_part(self) -> None:
@@ -137,13 +135,13 @@ class Node(Generic[MailT]):
 
 
 def exit_code(error: BaseException) -> int:
-    """With which code a process ends that cannot go on because of this."""
+    """Return the exit code of a process that this error ends."""
     usual = DiskError if isinstance(error, OSError) else InvariantViolated
     return error.exit_code if isinstance(error, RaftLabError) else usual.exit_code
 
 
 def _stream(config: NodeConfig, purpose: str) -> random.Random:
-    """Random numbers for one purpose: how many are drawn for another makes no difference to it."""
+    """Return a random generator for one purpose, independent of the draws for other purposes."""
     return random.Random(None if config.seed is None else f"{config.seed}/{purpose}")
 
 

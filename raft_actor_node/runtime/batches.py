@@ -1,7 +1,7 @@
-"""Takes the message of a client apart before it is parsed: a message of a few MB can hold a million operations.
+"""Splitting of client messages before they are parsed: a message of a few MB can contain a million operations.
 
-OperationBatch (proto/kv.proto) is a string and a list of operations. Any run of its fields is an OperationBatch again,
-so a large one is parsed part by part, and each part gets the name of the client.
+OperationBatch (proto/kv.proto) is a string and a list of operations. Any run of its fields is again an OperationBatch.
+So a large message is parsed part by part, and each part gets the name of the client.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from raft_actor_node.pb.kv_pb2 import OperationBatch
 from raft_actor_node.runtime.budget import TURN_OPERATIONS
 
 PART_BYTES = 64 * 1024
-"""A message up to this size is parsed at once. A larger one is parsed in parts of this size, of as many operations as
-one turn takes in, or of one large operation."""
+"""Maximum size of a message that is parsed at once. A larger message is parsed in parts: of this size, of
+TURN_OPERATIONS operations, or of a single large operation."""
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}
 _CLIENT_ID = OperationBatch.CLIENT_ID_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
@@ -23,10 +23,9 @@ _LONGEST_VARINT = 10
 
 
 def parts(message: bytes) -> Iterator[OperationBatch]:
-    """The batch in an encoded message, in parts. Raises DecodeError when the message, or what is left of it, is
-    malformed.
+    """Yield the batch in an encoded message, in parts. Raises DecodeError at the first malformed part.
 
-    The name of the client counts from where it stands in the message: every encoder known puts it first.
+    The name of the client applies from its position in the message on; all known encoders put it first.
     """
     if len(message) <= PART_BYTES:
         yield OperationBatch.FromString(message)
@@ -36,7 +35,7 @@ def parts(message: bytes) -> Iterator[OperationBatch]:
         start = at
         tag, at = _varint(message, at)
         at = _end(message, tag & 7, at)
-        # Whatever the field is: a message may consist of names only.
+        # For any field, because a message may consist of names only.
         if (at - begin > PART_BYTES or fields == TURN_OPERATIONS) and start > begin:
             yield OperationBatch.FromString(client + message[begin:start])
             begin, fields = start, 0
@@ -47,7 +46,7 @@ def parts(message: bytes) -> Iterator[OperationBatch]:
 
 
 def _end(message: bytes, wire_type: int, at: int) -> int:
-    """Where a field ends whose content begins at `at`."""
+    """Return where a field ends whose content begins at `at`."""
     if wire_type == _LENGTH_DELIMITED:
         length, at = _varint(message, at)
         end = at + length
@@ -63,7 +62,7 @@ def _end(message: bytes, wire_type: int, at: int) -> int:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """(number, where it ends)."""
+    """Return the number at `at`, and where it ends."""
     number = shift = 0
     for position in range(at, min(at + _LONGEST_VARINT, len(message))):
         byte = message[position]

@@ -1,5 +1,5 @@
-"""What operations and answers may take: of a node's memory, from when they arrive until the client has its answers,
-and of one turn of its event loop."""
+"""Limits on operations and answers: their memory on a node until the client has the answers, and their share of one
+turn of the event loop."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from raft_actor_node.pb import kv_pb2
 
 Answer = kv_pb2.OperationResult
 Respond = Callable[[list[Answer], int], None]
-"""Takes answers that became ready at one moment, and a bound of their bytes."""
+"""Function that takes answers which became ready together, and an upper bound on their bytes."""
 
 TURN_OPERATIONS = 1024
-"""Operations that are taken in, applied, answered or sent in one turn of the event loop: heartbeats must get through
-meanwhile. Bytes have bounds of their own (limits.turn_apply_bytes, limits.turn_answer_bytes)."""
+"""Maximum number of operations accepted, applied, answered or sent in one turn of the event loop, to keep heartbeats
+on time. Bytes have their own limits (limits.turn_apply_bytes, limits.turn_answer_bytes)."""
 SMALL_BYTES = 256
-"""A pending write of a value no longer than this is not remembered: every compare-and-swap pays for as much."""
+"""Pending writes of values up to this length are not tracked: every compare-and-swap pays for at least this much."""
 
 
 class ConfirmedReads(Protocol):
-    """Gets of one batch that a heartbeat round has confirmed; their values are looked up when the client reads."""
+    """Gets of one batch that a heartbeat round confirmed. Values are looked up when the client reads its answers."""
 
     keys: deque[tuple[int, bytes]]
-    """Id and key of those that are not answered."""
+    """Id and key of each unanswered get."""
     cost: int
-    """Bytes of the budget."""
+    """Bytes of the budget that they hold."""
 
     def forget(self) -> None:
-        """Give their share of the budget back, because their caller is gone."""
+        """Return their bytes to the budget, because their caller is gone."""
 
 
 class Caller:
-    """A client's stream, or one unary call: who gets the answers, and what it holds of the budget meanwhile."""
+    """A client's stream or unary call: the receiver of answers, and its share of the budget."""
 
     __slots__ = (
         "blocked",
@@ -49,99 +49,99 @@ class Caller:
     )
 
     def __init__(self, respond: Respond, *, unary: bool = False) -> None:
-        """`respond` takes the answers, and says through Gate.left how many bytes of them have left the node.
+        """`respond` takes the answers, and reports their bytes with Gate.left once they have left the node.
 
-        The answer of a unary call is needed at once: its reads pay for it when they come.
+        The answer of a unary call is made at once, so its reads pay for it when they arrive.
         """
         self.respond = respond
         self.unary = unary
         self.request_bytes = 0
-        """Of a unary call: bytes of its request, which gRPC keeps until the call ends."""
+        """For a unary call: bytes of its request, which gRPC keeps until the call ends."""
         self.held = 0
-        """Bytes of the budget."""
+        """Bytes of the budget that this caller holds."""
         self.unread = 0
-        """Bytes of answers that have not left."""
+        """Bytes of answers that have not left the node."""
         self.waiting = 0
-        """Operations taken in and not answered."""
+        """Number of operations accepted and not answered."""
         self.ready: deque[ConfirmedReads] = deque()
         """Confirmed reads whose values are not looked up yet."""
         self.queued = False
-        """It waits for a turn in which `ready` is answered."""
+        """Whether it is in the queue for a turn in which `ready` is answered."""
         self.blocked = False
-        """Its reads wait until it has read, or until some of the budget is free."""
+        """Whether its reads wait until it has read its answers, or until budget is free."""
         self.closed = False
-        """Nothing can be said to it any more."""
+        """Whether answers can no longer reach it."""
 
 
 class Budget:
     """Bytes that all callers of a node hold together.
 
-    Operations may take three quarters of it, answers all: however much has been taken in, it can be answered.
-    Messages that are not taken in whole leave less for operations. They leave as much for answers: a message waits
-    until the answers before it have left.
+    Operations may take three quarters of it, answers all of it, so every accepted operation can be answered. Messages
+    that are only partly accepted reduce what is left for operations. They do not reduce what is left for answers,
+    because a message waits until earlier answers have left.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
         self.messages = 0
-        """Bytes of messages that are not taken in whole."""
+        """Bytes of messages that are only partly accepted."""
         self.starved: list[Caller] = []
-        """Callers whose reads wait for some of it to be free."""
+        """Callers whose reads wait for free budget."""
 
     @property
     def wanted(self) -> bool:
-        """Whether reads wait for some of it whose client has read all of its answers."""
+        """Whether a client that has read all its answers waits for free budget."""
         return any(caller.ready and not caller.unread for caller in self.starved)
 
     def for_operations(self, caller: Caller) -> int:
-        """Bytes that operations of a caller may take: with them it holds no more than is left for others."""
+        """Return the bytes that operations of a caller may take. It then holds no more than is left for others."""
         return (self.limit * 3 // 4 - self.held - self.messages - caller.held) // 2
 
     def for_answers(self, caller: Caller) -> int:
-        """The same for answers."""
+        """Return the bytes that answers to a caller may take, by the same rule."""
         return (self.limit - self.held - caller.held) // 2
 
     def hold(self, caller: Caller, cost: int) -> None:
-        """Take bytes, or, below zero, give them back."""
+        """Take `cost` bytes for a caller; a negative cost returns them."""
         caller.held += cost
         self.held += cost
 
 
 class PendingValues:
-    """How long the value of a key may be once all pending writes are applied: what a compare-and-swap may see.
+    """Upper bounds on the length of values once all pending writes are applied, for compare-and-swaps that see them.
 
-    Two generations of writes; the older is forgotten when its last batch is answered.
+    There are two generations of writes; the older is discarded when its last batch is answered.
     """
 
     def __init__(self, get: Callable[[bytes], bytes | None]) -> None:
-        """`get`: the value that a key has now."""
+        """`get` returns the present value of a key."""
         self._get = get
         self._lengths: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
         self._batches = [0, 0]
         self._younger = 0
 
     def longest(self, key: bytes) -> int:
-        """Bound of the length, at least SMALL_BYTES.
+        """Return the upper bound for a key, at least SMALL_BYTES.
 
-        Entries of earlier leaders that a new leader has not applied yet are not in it.
+        It excludes entries of earlier leaders that a new leader has not applied yet.
         """
         one, other = self._lengths
         return max(len(self._get(key) or b""), one.get(key, 0), other.get(key, 0), SMALL_BYTES)
 
     def note(self, key: bytes, length: int) -> None:
-        """A write that is pending now may leave a value of this length."""
+        """Note that a pending write may leave a value of this length."""
         lengths = self._lengths[self._younger]
         if length > lengths.get(key, 0):
             lengths[key] = length
 
     def begin(self) -> int:
-        """A batch of writes is pending; returns its generation."""
+        """Note that a batch of writes is pending. Return its generation."""
         self._batches[self._younger] += 1
         return self._younger
 
     def end(self, generation: int) -> None:
-        """A batch of this generation is answered."""
+        """Note that a batch of this generation is answered."""
         self._batches[generation] -= 1
         older = 1 - self._younger
         if not self._batches[older]:

@@ -1,6 +1,6 @@
-"""The time of a node: what tells it, and what rings. Everything a node does later goes through one Clock.
+"""The clock of a node. Everything that a node does later goes through its Clock.
 
-A simulator has a clock of its own, by which it also pauses, stalls and ends a node.
+A simulator has its own clock, with which it also pauses, stalls and ends a node.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 TIMER_GRAIN_S = 0.001
-"""uvloop's timers and clock go by whole milliseconds."""
+"""Resolution of uvloop's timers and clock."""
 
 
 class Timer(Protocol):
-    """Something that will happen."""
+    """A scheduled call."""
 
     def cancel(self) -> object:
-        """It will not."""
+        """Cancel the call."""
 
 
 class Clock(Protocol):
     """Monotonic time, and calls at a later time, on the node's event loop."""
 
     def now(self) -> float:
-        """Seconds."""
+        """Return the time in seconds."""
 
     def now_ns(self) -> int:
-        """Nanoseconds of the clock by which events are recorded."""
+        """Return the time in nanoseconds, on the clock with which events are recorded."""
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> object:
-        """Call as soon as everything that is due now was called."""
+        """Call after everything that is due now."""
 
     def call_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Call after a delay."""
 
     def call_at(self, when: float, callback: Callable[[], object], *, precise: bool) -> Timer:
-        """Call at a time of `now`, or earlier: whoever is called looks at the clock, and asks again.
+        """Call at time `when` of `now`, or earlier: the callback checks the clock and schedules itself again.
 
-        What is not precise may come a little late, and never early.
+        A call that is not `precise` may be slightly late, and is never early.
         """
 
 
@@ -57,8 +57,8 @@ class RealClock:
     def call_at(self, when: float, callback: Callable[[], object], *, precise: bool) -> Timer:
         """As in Clock.
 
-        uvloop counts whole milliseconds, and in phase in all processes of a host: timeouts drawn from a narrow
-        range would fall together. So the last millisecond of a precise call is awaited in turns of the loop.
+        uvloop counts whole milliseconds, in phase in all processes of a host, so timeouts drawn from a narrow range
+        would coincide. Therefore a precise call spends its last millisecond in turns of the loop.
         """
         left = when - time.monotonic()
         if not precise:

@@ -1,4 +1,4 @@
-"""Translates between the core's messages, faults and their wire forms in proto/, and nowhere else."""
+"""Translation between messages and faults and their wire forms in proto/: only this module does it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raft_actor_node.pb import raft_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A part of an encoded AppendEntries. `head` is that AppendEntries without its entries, the same in all parts."""
+    """A part of an encoded AppendEntries. `head` is the AppendEntries without its entries, equal in all parts."""
 
     head: AppendEntries
     offset: int
@@ -25,7 +25,7 @@ class Fragment:
 
 
 def encode_append(message: AppendEntries) -> pb.AppendEntriesRequest:
-    """The wire form of an AppendEntries."""
+    """Return the wire form of an AppendEntries."""
     return pb.AppendEntriesRequest(
         term=message.term,
         prev_log_index=message.prev_log_index,
@@ -38,7 +38,7 @@ def encode_append(message: AppendEntries) -> pb.AppendEntriesRequest:
 
 
 def encode_fragment(fragment: Fragment) -> pb.PeerRequest:
-    """The wire form of a part."""
+    """Return the wire form of a fragment."""
     return pb.PeerRequest(
         fragment=pb.AppendEntriesFragment(
             head=encode_append(fragment.head), offset=fragment.offset, total=fragment.total, data=fragment.data
@@ -47,7 +47,7 @@ def encode_fragment(fragment: Fragment) -> pb.PeerRequest:
 
 
 def decode_fragment(fragment: pb.AppendEntriesFragment, from_id: str, to_id: str) -> Fragment:
-    """The part in a wire message. Raises ValueError when it is malformed."""
+    """Return the fragment in a wire message. Raises ValueError if it is malformed."""
     head = decode_append(fragment.head, from_id, to_id)
     if head.entry_terms:
         raise ValueError("the head of a fragment has entries")
@@ -55,14 +55,14 @@ def decode_fragment(fragment: pb.AppendEntriesFragment, from_id: str, to_id: str
 
 
 def decode_append(append: pb.AppendEntriesRequest, from_id: str, to_id: str) -> AppendEntries:
-    """The AppendEntries in its wire form. Raises ValueError when it is malformed."""
+    """Return the AppendEntries in a wire message. Raises ValueError if it is malformed."""
     message = decode_request(pb.PeerRequest(append_entries=append), from_id, to_id)
     assert isinstance(message, AppendEntries)
     return message
 
 
 def encode_request(message: Request) -> pb.PeerRequest:
-    """The wire form of a request."""
+    """Return the wire form of a request."""
     if isinstance(message, AppendEntries):
         return pb.PeerRequest(append_entries=encode_append(message))
     return pb.PeerRequest(
@@ -77,7 +77,7 @@ def encode_request(message: Request) -> pb.PeerRequest:
 
 
 def decode_request(request: pb.PeerRequest, from_id: str, to_id: str) -> Request:
-    """The request in a wire message. Raises ValueError when no correct node can have sent it."""
+    """Return the request in a wire message. Raises ValueError if no correct node can have sent it."""
     message = _request_of(request, from_id, to_id)
     if found := fault(message):
         raise ValueError(found)
@@ -117,7 +117,7 @@ def _request_of(request: pb.PeerRequest, from_id: str, to_id: str) -> Request:
 
 
 def encode_reply(message: Reply) -> pb.PeerReply:
-    """The wire form of a reply."""
+    """Return the wire form of a reply."""
     if isinstance(message, AppendEntriesReply):
         return pb.PeerReply(
             append_entries=pb.AppendEntriesReply(
@@ -143,7 +143,7 @@ def encode_reply(message: Reply) -> pb.PeerReply:
 
 
 def decode_reply(reply: pb.PeerReply, from_id: str, to_id: str) -> Reply:
-    """The reply in a wire message. Raises ValueError when no correct node can have sent it."""
+    """Return the reply in a wire message. Raises ValueError if no correct node can have sent it."""
     message = _reply_of(reply, from_id, to_id)
     if found := fault(message):
         raise ValueError(found)
@@ -175,7 +175,7 @@ def _reply_of(reply: pb.PeerReply, from_id: str, to_id: str) -> Reply:
 
 
 def encoded_bytes(message: Message | Fragment) -> int:
-    """Size of a message's wire form."""
+    """Return the size of a message's wire form in bytes."""
     if isinstance(message, Fragment):
         return encode_fragment(message).ByteSize()
     if isinstance(message, AppendEntries | RequestVote):
@@ -192,12 +192,12 @@ _DISK_CALL_NAMES: dict[int, str] = {number: name for name, number in _DISK_CALLS
 
 
 def encode_rule(rule: LinkRule) -> chaos_pb2.LinkRule:
-    """The wire form of a link rule."""
+    """Return the wire form of a link rule."""
     return chaos_pb2.LinkRule(**rule.model_dump(exclude={"messages"}), messages=_LINK_MESSAGES[rule.messages])
 
 
 def decode_rule(rule: chaos_pb2.LinkRule) -> LinkRule:
-    """The link rule in a wire message. Raises pydantic's ValidationError when it is malformed."""
+    """Return the link rule in a wire message. Raises pydantic's ValidationError if it is malformed."""
     return LinkRule.model_validate(
         {
             "from_id": rule.from_id,
@@ -231,7 +231,7 @@ def encode_node_faults(faults: NodeFaults) -> chaos_pb2.NodeFaults:
 
 
 def decode_node_faults(faults: chaos_pb2.NodeFaults) -> NodeFaults:
-    """Return the faults in a wire message. Raises pydantic's ValidationError when it is malformed."""
+    """Return the node faults in a wire message. Raises pydantic's ValidationError if they are malformed."""
     if not faults.HasField("disk"):
         return NodeFaults()
     disk = faults.disk

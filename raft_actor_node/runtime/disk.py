@@ -1,7 +1,7 @@
 """The calls between the log and the operating system.
 
-`Disk` is the one seam: all that the log does with files goes through it. So a disk can fail, forget what was not
-synced (volatile_disk.py), or be in memory altogether (orchestration's sim_cluster).
+All file operations of the log go through `Disk`. A replacement can fail, lose unsynced data (volatile_disk.py), or be
+entirely in memory (orchestration's sim_cluster).
 """
 
 from __future__ import annotations
@@ -17,54 +17,54 @@ from raft_actor_node.errors import DirectoryLocked, Unsupported
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 _UNSUPPORTED = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
-"""How file systems say that they know no such call on a directory. NFS emulates flock by a lock that needs a descriptor
-for writing (EBADF), or has no lock service (ENOLCK); CIFS knows no fsync of a directory (EINVAL)."""
+"""Errors with which file systems report that they do not support a call on a directory. NFS emulates flock by a lock
+that needs a writable descriptor (EBADF), or has no lock service (ENOLCK); CIFS has no fsync of directories (EINVAL)."""
 
 
 class Disk:
-    """System calls on files and directories; each raises OSError."""
+    """System calls on files and directories. Each raises OSError."""
 
     room_bytes = 1 << 20
-    """Zeros that a log writes ahead, so that most appends change no file size: their fsync has no metadata to
-    journal, and that is half of its time when several logs share a disk."""
+    """Zeros that a log writes in advance, so that most appends do not change the file size. Their fsync then journals
+    no metadata, which halves its time when several logs share a disk."""
 
     def __init__(self, *, fsync_latency_s: float = 0.0) -> None:
-        """`fsync_latency_s` is how much longer each fdatasync takes than it must."""
+        """`fsync_latency_s` is an additional delay of each fdatasync, in seconds."""
         self._fsync_latency_s = fsync_latency_s
 
     # ------------------------------------------------------------------------------ what is there
 
     def exists(self, path: Path) -> bool:
-        """Whether a file or directory has this name."""
+        """Return whether a file or directory has this name."""
         return path.exists()
 
     def read(self, path: Path) -> bytes | None:
-        """The content of a file, or None when there is none of this name."""
+        """Return the content of a file; None if it does not exist."""
         try:
             return path.read_bytes()
         except FileNotFoundError:
             return None
 
     def links(self, fd: int) -> int:
-        """The number of names an open file has: 0 when it was deleted."""
+        """Return the number of names of an open file; 0 if it was deleted."""
         return os.fstat(fd).st_nlink
 
     def memory_file_system(self, path: Path) -> str | None:
-        """Name of the memory file system on which a path lies or would be created; None if it is on a disk."""
+        """Return the memory file system that holds a path, or would hold it; None if it is on a disk."""
         return memory_file_system(path)
 
     def random_bytes(self, size: int) -> bytes:
-        """Bytes that nobody can guess."""
+        """Return unpredictable bytes."""
         return os.urandom(size)
 
     # ------------------------------------------------------------------------------ descriptors
 
     def lock(self, directory: Path) -> int:
-        """Hold a directory until the returned descriptor is closed; raises DirectoryLocked at once if it is held, and
-        Unsupported where the file system knows no such lock.
+        """Lock a directory until the returned descriptor is closed.
 
-        The lock is on the directory itself: a lock file would have to be created before one knows whether this
-        process may touch anything.
+        The lock is on the directory itself: a lock file would have to be created before this process knows whether it
+        may change anything. Raises DirectoryLocked at once if another process holds the lock, and Unsupported if the
+        file system has no such lock.
         """
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -79,21 +79,21 @@ class Disk:
         return fd
 
     def open(self, path: Path, flags: int) -> int:
-        """A file descriptor; children do not inherit it."""
+        """Open a file or directory. Child processes do not inherit the descriptor."""
         return os.open(path, flags, 0o644)
 
     def close(self, fd: int) -> None:
-        """Give a descriptor back; nothing is synced by it."""
+        """Close a descriptor, without syncing."""
         os.close(fd)
 
     # ------------------------------------------------------------------------------ changes
 
     def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
-        """Write at an offset and return the number of bytes written, which may be fewer than given."""
+        """Write at an offset. Return the number of bytes written, which may be fewer than given."""
         return os.pwritev(fd, buffers, offset)
 
     def ftruncate(self, fd: int, size: int) -> None:
-        """Cut a file to a size in bytes."""
+        """Truncate a file to a size in bytes."""
         os.ftruncate(fd, size)
 
     def fdatasync(self, fd: int) -> None:
@@ -110,11 +110,11 @@ class Disk:
         os.fsync(fd)
 
     def replace(self, source: Path, target: Path) -> None:
-        """Rename a file, atomically, over what may be there."""
+        """Rename a file atomically, replacing any file of that name."""
         source.replace(target)
 
     def mkdir(self, path: Path) -> None:
-        """Create a directory, unless another process just did."""
+        """Create a directory, unless it exists already."""
         path.mkdir(exist_ok=True)
 
 
@@ -127,7 +127,7 @@ def write_all(disk: Disk, fd: int, buffers: Sequence[bytes | memoryview], offset
     while left:
         written = disk.pwritev(fd, buffers, offset)
         if written <= 0:
-            raise OSError(errno.EIO, "a write took nothing")
+            raise OSError(errno.EIO, "a write wrote no bytes")
         left -= written
         if left:
             buffers = [memoryview(b"".join(buffers))[written:]]
@@ -135,9 +135,9 @@ def write_all(disk: Disk, fd: int, buffers: Sequence[bytes | memoryview], offset
 
 
 def sync_directory(disk: Disk, directory: Path) -> None:
-    """Make the entries of a directory durable: without it, a new file may be gone after a power failure.
+    """Make the entries of a directory durable: without it, a power failure may remove a new file.
 
-    Raises Unsupported where the file system cannot do that.
+    Raises Unsupported if the file system cannot do that.
     """
     fd = disk.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -157,23 +157,23 @@ def _explain(error: BaseException, directory: Path, what: str) -> None:
 
 
 def nearest_present(path: Path) -> Path:
-    """The path itself where it is there, else the nearest above it that this process can see."""
+    """Return the path if it exists, else its nearest ancestor that this process can see."""
     return next(each for each in (path, *path.absolute().parents) if os.access(each, os.F_OK))
 
 
 def memory_file_system(path: Path) -> str | None:
-    """Name of the memory file system on which a path lies or would be created; None if it is on a disk.
+    """Return the memory file system that holds a path, or would hold it; None if it is on a disk.
 
-    Also None where the system does not tell (no /proc).
+    Also None if the system does not provide /proc.
     """
     found = file_system(path)
     return found[0] if found is not None and found[0] in MEMORY_FILE_SYSTEMS else None
 
 
 def file_system(path: Path) -> tuple[str, str] | None:
-    """Type and device of the file system on which a path lies or would be created, such as ext4 and /dev/sda1.
+    """Return type and device of the file system that holds a path, or would hold it: ("ext4", "/dev/sda1").
 
-    None where the system does not tell (no /proc).
+    None if the system does not provide /proc.
     """
     device = nearest_present(path).stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"

@@ -1,7 +1,7 @@
-"""What a disk fault does to the next write and to the next fsync: decided here, for real and for simulated disks.
+"""The effect of a disk fault on the next write and the next fsync, for real and for simulated disks.
 
-This module knows no clock and no thread. A disk calls `write` before each write. For each fsync it makes a HeldFsync,
-and asks it how long to wait; when `changed` is called it asks again.
+This module uses no clock and no thread. A disk calls `write` before each write. For each fsync it makes a HeldFsync and
+calls `left_s` to learn how long to wait; it calls again whenever `changed` was called.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ NO_FAULT = DiskFault()
 
 @dataclass(slots=True)
 class DiskFaultCounters:
-    """What the faults did to this disk."""
+    """Effects of the faults on this disk so far."""
 
     fsyncs_delayed: int = 0
-    """Fsyncs that were held back by a latency."""
+    """Number of fsyncs delayed by a latency."""
     fsyncs_stalled: int = 0
-    """Fsyncs that were held back by a stall."""
+    """Number of fsyncs held by a stall."""
     errors: int = 0
-    """Writes and fsyncs that failed."""
+    """Number of writes and fsyncs that failed."""
 
 
 class DiskFaults:
-    """The fault in force on one disk. It may be replaced in one thread and asked in another."""
+    """The fault in force on a disk. One thread may replace it while another uses it."""
 
     def __init__(self) -> None:
         self.fault = NO_FAULT
         self.counters = DiskFaultCounters()
         self.ending = False
-        """The node stops: no fsync is held any more."""
+        """Whether the node stops: no fsync is held any more."""
         self.raised = False
-        """An error of the disk is due to a fault."""
+        """Whether a fault has caused an error of the disk."""
         self.changed: Callable[[], None] = lambda: None
-        """Called after each change: what an fsync that is held must wait may be different now."""
+        """Called after each change, because the wait of a held fsync may have changed."""
 
     def replace(self, fault: DiskFault | None) -> None:
-        """Put another fault in force; None: the disk is whole."""
+        """Replace the fault; None heals the disk."""
         self.fault = fault or NO_FAULT
         self.changed()
 
     def end(self) -> None:
-        """Let go of the fsync that is held, because the node stops: a delayed one goes on, a stalled one fails."""
+        """Release the held fsync because the node stops: a delayed fsync proceeds, a stalled fsync fails."""
         self.ending = True
         self.changed()
 
@@ -68,16 +68,16 @@ class DiskFaults:
 
 
 class HeldFsync:
-    """One fsync that has not begun to do anything, because a fault may hold it."""
+    """An fsync that has not begun, because a fault may hold it."""
 
     def __init__(self, faults: DiskFaults) -> None:
         self._faults = faults
         self._delayed = self._stalled = False
 
     def left_s(self, waited_s: float) -> float:
-        """Return how long it must still wait when it has waited `waited_s`; inf while the disk stalls, 0: go on.
+        """Return how long it must still wait after `waited_s` seconds; inf during a stall, 0 to proceed.
 
-        Raises OSError if it fails.
+        Raises OSError if the fsync fails.
         """
         faults = self._faults
         fault, counters = faults.fault, faults.counters

@@ -1,9 +1,9 @@
-"""Drives the core: gathers events, steps, performs the effects in their order.
+"""The driver of the core: it gathers events, steps the core and performs the effects in order.
 
-Everything that arrives within one turn of the event loop becomes one step: one message per peer, one
-fsync, one answer per client stream. Under load the batches grow by themselves.
+Everything that arrives within one turn of the event loop becomes one step: one message per peer, one fsync, one answer
+per client stream. Batches therefore grow under load.
 
-A request's way: services -> propose() -> [event] -> core.step -> Persist -> writer thread (fdatasync)
+Path of a request: services -> propose() -> [event] -> core.step -> Persist -> writer thread (fdatasync)
 -> Persisted -> core: commit -> store.apply -> the proposal's callback -> services.
 """
 
@@ -28,57 +28,57 @@ from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.runtime.writer import ThreadWriter, WriterFactory
 
 LEAST_LOOK_S = 0.010
-"""The clock is looked at twice per heartbeat interval, and not more often than this."""
+"""Minimum time between looks at the clock, which otherwise happen twice per heartbeat interval."""
 LATE = 1.5
-"""Intervals after which a look at the clock is late. Shorter pauses are harmless: a live leader is heard once per
-heartbeat interval, and the shortest election timeout is at least two."""
+"""Intervals between looks at the clock after which the next look is late. Shorter pauses are harmless: a live leader is
+heard once per heartbeat interval, and the shortest election timeout is at least two heartbeat intervals."""
 
 
 class ProposalSink(Protocol):
-    """Receives what becomes of a proposal's payloads."""
+    """Receiver of the outcomes of a proposal's payloads."""
 
     def applied(self, offset: int, results: Sequence[Result]) -> None:
-        """The payloads from `offset` on were committed and applied, with these results."""
+        """Take the results of payloads from `offset` on: they were committed and applied."""
 
     def refused(self) -> None:
-        """Nothing was appended: this node does not lead."""
+        """Note that nothing was appended: this node does not lead."""
 
     def overloaded(self) -> None:
-        """Nothing was appended: too much waits for this node's disk (limits.unsynced_bytes)."""
+        """Note that nothing was appended: too many bytes wait for this node's disk (limits.unsynced_bytes)."""
 
     def lost(self, offset: int) -> None:
-        """The payloads from `offset` on were appended, and will be committed or not: nobody knows."""
+        """Note that the outcome of payloads from `offset` on is unknown: they were appended and may be committed."""
 
 
 class ReadSink(Protocol):
-    """Receives the permission to read."""
+    """Receiver of the permission to read."""
 
     def readable(self) -> None:
-        """The store is now fit to be read from, for every read of this sink."""
+        """Note that every read of this sink may now be answered from the store."""
 
     def refused(self) -> None:
-        """This node does not lead (any more)."""
+        """Note that this node does not lead, or no longer: it cannot answer the reads."""
 
 
 class Watch(Protocol):
-    """Sees what a driver does, at the moment; what it raises ends the node."""
+    """An observer of a driver, called as things happen. An exception from it ends the node."""
 
     def stepping(self) -> None:
-        """The core is about to step."""
+        """Note that the core is about to step."""
 
     def stepped(self, events: Sequence[Event], effects: Effects) -> None:
-        """The core took in these events; nothing of the effects is performed yet."""
+        """Note that the core handled these events. No effect is performed yet."""
 
     def applied(self, first_index: int, results: Sequence[Result]) -> None:
-        """The entries from `first_index` on were applied, with these results."""
+        """Note the results of applied entries from `first_index` on."""
 
     def answered(self, read_index: int) -> None:
-        """Reads with this read index are about to be answered."""
+        """Note that reads with this read index are about to be answered."""
 
 
 @dataclass(slots=True)
 class _Pending:
-    """An appended proposal whose payloads are not all applied."""
+    """An appended proposal with payloads that are not applied yet."""
 
     term: int
     next_index: int
@@ -88,7 +88,7 @@ class _Pending:
 
 
 class Driver:
-    """One node's core, log and state, on one event loop."""
+    """The core, log and state of a node, on one event loop."""
 
     def __init__(
         self,
@@ -104,15 +104,17 @@ class Driver:
         watch: Watch | None = None,
         apply_bytes: int = 2 << 20,
     ) -> None:
-        """`send` takes messages that may leave now; `fail` is told once when the node cannot go on. Applying touches
-        at most `apply_bytes` in one turn of the loop, or one entry."""
+        """`send` takes messages that may leave now; `fail` is called once if the node cannot continue.
+
+        In one turn of the loop, applying touches at most `apply_bytes`, or a single entry.
+        """
         self.node = node
         self.store = store
         self.fsync = Samples(clock.now_ns)
         self.after_step: Callable[[], None] = lambda: None
-        """Called at the end of each step: what is done a turn at a time, and asks for the next turn by wake()."""
+        """Called at the end of each step, for work done a turn at a time. It requests the next turn with wake()."""
         self.at_end: Callable[[], None] = lambda: None
-        """Called when there will be no more steps."""
+        """Called after the last step."""
         self._apply_bytes = apply_bytes
         self._send = send
         self._fail = fail
@@ -124,7 +126,7 @@ class Driver:
         self._timer: Timer | None = None
         self._timer_due = inf
         self._look_s = max(node.parameters.heartbeat_interval / 2, LEAST_LOOK_S)
-        """How often to look at the clock, whether anything is due or not: that is how a pause shows."""
+        """Interval between looks at the clock, even if nothing is due: this reveals pauses of the process."""
         self._looked_at = -inf
         self._reachable = False
         self._stopped = False
@@ -138,21 +140,21 @@ class Driver:
         self._writer = writer(wal, self.fsync, self.deliver, self._die)
 
     def start(self) -> None:
-        """Begin: rebuild the state up to what is known to be committed. What comes in waits for `take_part`."""
+        """Rebuild the state up to the known commit index. Events that arrive wait for `take_part`."""
         while self.store.last_applied < self.node.commit_index:
             self._apply_chunk()
         self._tracer.record(self.node.take_trace())
         self._writer.start()
 
     def take_part(self) -> None:
-        """Step from now on: peers can reach this node, so their silence means something."""
+        """Begin to step: peers can reach this node now, so their silence is meaningful."""
         self._reachable = True
         self._events.insert(0, Reachable())
         self._looked_at = self._clock.now()
         self.wake()
 
     async def stop(self, grace_s: float) -> None:
-        """Answer what can be answered within the grace, give up the rest truthfully, finish the disk."""
+        """Answer what can be answered within `grace_s`, report the true outcome of the rest, and close the log."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 while not self._stopped and (self._pending or self._proposals):
@@ -165,7 +167,7 @@ class Driver:
         self.at_end()
         await self._writer.close()
 
-    # ------------------------------------------------------------------------------ what comes in
+    # ------------------------------------------------------------------------------ inputs
 
     def deliver(self, event: Event) -> None:
         """Hand an event to the next step."""
@@ -173,20 +175,20 @@ class Driver:
         self.wake()
 
     def propose(self, payloads: Sequence[bytes], sink: ProposalSink) -> None:
-        """Append these payloads if this node leads; the sink hears the rest."""
+        """Append these payloads if this node leads, and report their outcomes to the sink."""
         self._number += 1
         self._proposals[self._number] = (len(payloads), sink)
         self.deliver(Propose(self._number, payloads))
 
     def read(self, sink: ReadSink) -> None:
-        """Ask for a linearizable read. All that ask in one turn of the loop share a read index."""
+        """Request a linearizable read. All requests of one turn of the loop share a read index."""
         self._new_reads.append(sink)
         self.wake()
 
     # ------------------------------------------------------------------------------ a step
 
     def wake(self) -> None:
-        """Have a step in the next turn of the loop."""
+        """Schedule a step for the next turn of the loop."""
         if not self._scheduled and self._reachable and not self._stopped:
             self._scheduled = True
             self._clock.call_soon(self._step)
@@ -209,7 +211,7 @@ class Driver:
                 self._watch.stepped(events, effects)
             self._perform(effects)
             self.after_step()
-        except Exception as error:  # whatever it is: the core believes that its effects were performed
+        except Exception as error:  # of any kind: the core assumes that its effects were performed
             self._die(error)
             return
         self._progressed.set()
@@ -262,7 +264,7 @@ class Driver:
         while self._pending and self._pending[0].next_index < hi:
             pending = self._pending[0]
             at, end = pending.next_index - lo, min(pending.end_index, hi) - lo
-            # Another leader may have replaced a suffix: by log matching, what is of our term is ours, and a prefix.
+            # Another leader may have replaced a suffix. By log matching, entries of our term are ours, and a prefix.
             ours = terms[at:end].count(pending.term)
             if ours:
                 pending.sink.applied(pending.offset, results[at : at + ours])
@@ -277,30 +279,30 @@ class Driver:
             self.wake()
 
     def _lose_pending(self) -> None:
-        """Leadership is gone: what is not committed may still be, by another leader, or never."""
+        """Report uncommitted proposals as lost with the leadership: another leader may commit them, or never."""
         last = self.node.commit_index
         while self._pending and self._pending[-1].end_index - 1 > last:
             pending = self._pending.pop()
             known = max(last + 1 - pending.next_index, 0)
             pending.sink.lost(pending.offset + known)
             if known:
-                # Committed, and not yet applied: answered when it is.
+                # Committed but not applied: answered once applied.
                 pending.end_index = last + 1
                 self._pending.append(pending)
                 return
 
     def _set_timer(self) -> None:
-        # A timer that rings too early looks again, and is set anew: cheaper than a new one per message.
+        # A timer that fires too early is set again: that is cheaper than a new timer per message.
         deadline = self.node.next_deadline()
         if self._timer is None or deadline < self._timer_due:
             self._arm(deadline)
 
     def _arm(self, deadline: float) -> None:
-        """Have _ring called by the deadline. A leader's heartbeat may be a little late, an election may not."""
+        """Schedule _ring for the deadline. A leader's heartbeat may be slightly late, an election may not."""
         if self._timer is not None:
             self._timer.cancel()
         look_at = self._looked_at + self._look_s
-        # Not shortly before the deadline: a timer that is not precise would ring behind it.
+        # Not shortly before the deadline, because an imprecise timer could fire after it.
         looks = look_at + 2 * TIMER_GRAIN_S < deadline
         self._timer_due = look_at if looks else deadline
         precise = not looks and self.node.role != Role.LEADER
@@ -317,7 +319,7 @@ class Driver:
             self._arm(deadline)
 
     def _look_at_clock(self) -> float:
-        """Return the time. Where it was not looked at for long, the process or its loop stood still: tell the core."""
+        """Return the time. After a long interval since the last look, report a pause of this process to the core."""
         now = self._clock.now()
         away_s, self._looked_at = now - self._looked_at, now
         if away_s > LATE * self._look_s:
@@ -330,7 +332,7 @@ class Driver:
         for pending in self._pending:
             pending.sink.lost(pending.offset)
         for _, sink in self._proposals.values():
-            sink.refused()  # not handed to the core yet: certainly not appended
+            sink.refused()  # the core never saw it, so it was certainly not appended
         for sinks in (self._new_reads, *self._reads.values(), *(sinks for _, sinks in self._readable)):
             for read_sink in sinks:
                 read_sink.refused()
@@ -341,10 +343,10 @@ class Driver:
         self._readable.clear()
 
     def _die(self, error: BaseException) -> None:
-        """Nothing is acknowledged any more; the process is about to end."""
+        """Stop acknowledging: the process is about to end."""
         self._stopped = True
         for _, sink in self._proposals.values():
-            sink.lost(0)  # the step that failed may have appended it
+            sink.lost(0)  # the failed step may have appended it
         self._proposals.clear()
         self._progressed.set()
         self._fail(error)

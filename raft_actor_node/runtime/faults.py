@@ -1,7 +1,7 @@
-"""Link faults in force on this node: what becomes of each message that leaves or arrives.
+"""Link faults in force on this node: the fate of each message that leaves or arrives.
 
-The hook sits in our own transport and services, not in gRPC interceptors, and costs nothing while the
-table is empty. A message that is dropped is simply never delivered: its sender finds out by its deadline.
+The hook is in our own transport and services, not in gRPC interceptors, and costs nothing while the table is empty. A
+dropped message is never delivered; its sender notices by its deadline.
 """
 
 from __future__ import annotations
@@ -16,56 +16,58 @@ from raft_actor_node.links import ANY_NODE, CLIENTS, LinkRule
 
 MessageKind = Literal["requests", "replies"]
 Flow = Literal["requests", "replies", "entries"]
-"""What shares the bandwidth of a link between nodes, as TCP connections do: votes and heartbeats, answers, entries."""
+"""Flows that share the bandwidth of a link between nodes, as TCP connections do: votes and heartbeats ("requests"),
+answers ("replies"), and entries."""
 Delays = tuple[float, ...]
-"""The fate of a message: the delay of each of its copies in seconds."""
+"""Fate of a message: the delay of each of its copies in seconds."""
 Fate = Callable[[str, MessageKind, Callable[[], int]], Delays]
-"""Tells the fate of a message by the other end of its link, its kind, and its size in bytes (asked when needed)."""
+"""Function of the other end of the link, the kind, and the size in bytes (called if needed) that returns the fate."""
 
 ONCE: Delays = (0.0,)
-"""The fate of an unharmed message: delivered once, without delay."""
+"""Fate of an unaffected message: delivered once, without delay."""
 NEVER: Delays = ()
+"""Fate of a lost message."""
 
 QUEUE_S = 1.0
-"""How long an operation or an answer may wait for those before it where the bandwidth to a client is limited. The
-buffer of a link is no larger: a client that asks again and again would fill the memory, and the link would be busy
-long after the fault. Between nodes nothing is lost for lack of bandwidth: as under TCP, what the link cannot take yet
-waits at the sender, who bounds it (TransportSettings.queue_bytes) and replaces what is out of date."""
+"""Longest wait of an operation or an answer for earlier ones, if the bandwidth to a client is limited. The buffer of a
+link holds no more; otherwise a client that retries would fill the memory and occupy the link long after the fault.
+Between nodes nothing is lost for lack of bandwidth. As under TCP, the excess waits at the sender, which bounds it
+(TransportSettings.queue_bytes) and replaces stale messages."""
 REMEMBERED_LINKS = 4096
-"""So many links are remembered at most: each client may have a name of its own."""
+"""Maximum number of links kept in memory, because each client may have its own name."""
 RECHECK_S = 0.1
-"""How soon a message that waits for bandwidth sees that the fault is healed."""
+"""Time within which a message that waits for bandwidth notices that the fault is healed."""
 _SHORT_S = 0.001
-"""A message that a lack of bandwidth holds back for less counts as undelayed: timers go by milliseconds."""
+"""A message that waits less than this for bandwidth counts as undelayed, because timers have millisecond resolution."""
 
 
 @dataclass(slots=True)
 class FaultCounters:
-    """Messages (on client links: operations) that the rules have touched here."""
+    """Messages (on client links: operations) that the rules affected on this node."""
 
     cut: int = 0
-    """Lost for certain, on a link that is cut."""
+    """Lost because the link is cut."""
     dropped: int = 0
-    """Lost by chance, or for lack of bandwidth to a client."""
+    """Lost at random, or for lack of bandwidth to a client."""
     delayed: int = 0
     duplicated: int = 0
 
 
 class _Pipe:
-    """The bandwidth of one link, shared evenly by the flows that have something on the way."""
+    """The bandwidth of a link, shared evenly by the flows with bytes in transit."""
 
     def __init__(self) -> None:
         self._left: dict[Flow, float] = {}
-        """Bytes that are not through yet, of the flows that have any."""
+        """Bytes in transit, by flow."""
         self._at = 0.0
 
     def add(self, flow: Flow, size: int, rate: float, now: float) -> None:
-        """So many bytes of a flow begin to go through."""
+        """Begin to send `size` bytes of a flow."""
         self._flow_until(now, rate)
         self._left[flow] = self._left.get(flow, 0.0) + size
 
     def busy_s(self, flow: Flow, rate: float, now: float) -> float:
-        """Seconds until everything of this flow is through, unless another flow adds something."""
+        """Return the seconds until all bytes of this flow have passed, unless another flow adds bytes."""
         self._flow_until(now, rate)
         mine = self._left.get(flow, 0.0)
         return sum(min(mine, each) for each in self._left.values()) / rate
@@ -80,7 +82,7 @@ class _Pipe:
 
 
 class LinkFaults:
-    """The table of one node. Peers and clients are told apart by membership."""
+    """The table of link faults of a node. An end that is not a member is a client."""
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class LinkFaults:
         rng: random.Random,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`now`: seconds of the node's clock."""
+        """`now` returns the seconds of the node's clock."""
         self.counters = FaultCounters()
         self.rules: tuple[LinkRule, ...] = ()
         self._node_id = node_id
@@ -98,31 +100,31 @@ class LinkFaults:
         self._rng = rng
         self._now = now
         self._free_at: dict[tuple[str, str], float] = {}
-        """By link with a client, sender first: when its bandwidth is free again."""
+        """Time at which the bandwidth is free again, by link with a client (sender first)."""
         self._pipes: dict[str, _Pipe] = {}
-        """By receiving node."""
+        """Bandwidth by receiving node."""
         self._matching: dict[tuple[str, str, str], tuple[LinkRule, ...]] = {}
         self.replace(rules)
 
     @property
     def active(self) -> bool:
-        """Whether there is any rule; ask before anything else on a hot path."""
+        """Whether there is any rule; check it first on hot paths."""
         return bool(self.rules)
 
     def replace(self, rules: Sequence[LinkRule]) -> None:
-        """Put another table in force."""
+        """Replace the table."""
         self.rules = tuple(rules)
         self._matching.clear()
 
     def leaving(self, to_id: str, kind: MessageKind, size: Callable[[], int] = int) -> Delays:
-        """Delays in seconds of the copies of a message that leaves this node; none when it is lost.
+        """Return the delays in seconds of the copies of a message that leaves this node; none if it is lost.
 
-        To a peer this is without bandwidth, which is limited where messages leave their queue: `occupy`, `busy_s`.
+        For a peer this excludes bandwidth, which is limited when messages leave their queue: `occupy`, `busy_s`.
         """
         return self._fate((self._node_id, to_id), self._rules(self._node_id, to_id, kind), size)
 
     def occupy(self, to_id: str, flow: Flow, size: Callable[[], int]) -> bool:
-        """Begin to send bytes of a flow to a peer; whether they have to wait for bandwidth (then: until `busy_s`)."""
+        """Begin to send bytes of a flow to a peer. Return whether they must wait for bandwidth (see `busy_s`)."""
         rate = self._rate(to_id, flow)
         if not rate:
             return False
@@ -133,27 +135,27 @@ class LinkFaults:
         return waits
 
     def busy_s(self, to_id: str, flow: Flow) -> float:
-        """Seconds to wait, at most RECHECK_S, before asking again whether what occupies the link is through; 0: it is.
+        """Return the seconds to wait before calling again, at most RECHECK_S; 0 if the flow's bytes have passed.
 
-        A millisecond is not waited for, so that timers that ring a little late do not cost bandwidth.
+        Waits below a millisecond are skipped, so that slightly late timers do not cost bandwidth.
         """
         rate = self._rate(to_id, flow)
         left_s = self._pipes[to_id].busy_s(flow, rate, self._now()) if rate else 0.0
         return min(left_s, RECHECK_S) if left_s >= _SHORT_S else 0.0
 
     def _rate(self, to_id: str, flow: Flow) -> float:
-        """Bytes per second of a flow to a peer; 0 is no limit."""
+        """Return the bytes per second of a flow to a peer; 0 is no limit."""
         if not self.rules:
             return 0
         rules = self._rules(self._node_id, to_id, "replies" if flow == "replies" else "requests")
         return min((rule.bytes_per_s for rule in rules if rule.bytes_per_s), default=0)
 
     def arriving(self, from_id: str, kind: MessageKind, size: Callable[[], int] = int) -> Delays:
-        """The same for a message that arrives. The size of a peer's does not matter.
+        """Return the delays in seconds of the copies of a message that arrives; none if it is lost.
 
-        From a peer only a cut counts: everything else was decided once, by the sender. A client does not
-        decide anything, so its side is decided here. Copies of its request come together: were one refused, and
-        the other taken by a node that leads meanwhile, the refusal would have told the client that nothing happened.
+        From a peer only a cut counts, and size does not: the sender decided everything else, once. Clients decide
+        nothing, so this node decides for them. Copies of a client's request arrive together. Otherwise this node could
+        refuse one, become leader and accept the other; the client would take the refusal as proof of no effect.
         """
         rules = self._rules(from_id, self._node_id, kind)
         if from_id in self._members:
@@ -223,8 +225,10 @@ class LinkFaults:
         return tuple(fate)
 
     def _send(self, link: tuple[str, str], lasts_s: float, copies: int) -> list[float]:
-        """When the copies have gone through a link that each of them keeps busy for so long, in seconds from now;
-        copies that would have to wait too long are lost."""
+        """Return when the copies have passed a link that each occupies for `lasts_s`, in seconds from now.
+
+        Copies that would wait longer than QUEUE_S are lost.
+        """
         now = self._now()
         if len(self._free_at) >= REMEMBERED_LINKS:
             self._free_at = {each: at for each, at in self._free_at.items() if at > now}
@@ -237,5 +241,5 @@ class LinkFaults:
         return through_s
 
     def _tail(self, tail_ms: float) -> float:
-        """A draw from a Pareto distribution of index 1 that passes `tail_ms` once in 100 times; cut off at 10 times."""
+        """Draw from a Pareto distribution of index 1: above `tail_ms` once in 100 draws, capped at 10 times that."""
         return tail_ms * min(10.0, 0.01 / (1.0 - self._rng.random())) if tail_ms else 0.0

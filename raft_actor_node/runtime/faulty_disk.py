@@ -1,6 +1,6 @@
-"""Any disk, under faults that are switched while it is in use (node_faults.py).
+"""A wrapper that injects faults into a disk in use (node_faults.py).
 
-The thread that writes the log waits here; the event loop only switches.
+The thread that writes the log waits here; the event loop only changes the faults.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from raft_actor_node.runtime.disk_faults import DiskFaults, HeldFsync
 
 
 class FaultyDisk(Disk):
-    """Passes everything on to another disk: writes unless they fail, fsyncs when they need not wait any more.
+    """A disk that forwards every call to another disk, except writes that fail; fsyncs may be held first.
 
-    A held fsync has not begun: what a power failure meets meanwhile is not durable.
+    A held fsync has not begun, so a power failure meanwhile loses its data.
     """
 
     def __init__(self, disk: Disk, faults: DiskFaults) -> None:

@@ -1,13 +1,13 @@
-"""Where operations enter a node and answers leave it, whatever carries them (services.py; a simulator).
+"""The gate through which operations enter a node and answers leave it, for any carrier (services.py; a simulator).
 
-Here is what bounds the memory of a node, and what it answers in one turn of its event loop:
+It bounds the memory of a node, and its work in one turn of the event loop:
 
-* What is taken in and not answered, and what is answered and has not left, costs bytes of one budget (budget.py,
-  `limits.pending_bytes`). What does not fit is refused as OVERLOADED, before it has any effect.
-* A write pays for the longest answer that it may get, before it is appended: an answer that it gets can be kept.
-* A read of a stream pays when it is answered. Its value is looked up only when the client has read what came before.
-  That may be long after the read was confirmed, and is linearizable: the store only goes on.
-* A write of a session whose first copy still waits is not appended again: it gets the answer of the first.
+* Operations without an answer, and answers that have not left, take bytes of one budget (budget.py,
+  `limits.pending_bytes`). An operation that does not fit is refused as OVERLOADED, before it has any effect.
+* A write pays for its longest possible answer before it is appended, so there is always room for the answer.
+* A read on a stream pays when it is answered. Its value is looked up only when the client has read earlier answers.
+  That may be long after the read was confirmed, but it is linearizable, because the store only moves forward.
+* A retry of a write whose first copy still waits is not appended again: it gets the answer of the first copy.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ _SESSIONS_FULL = (
 
 Operation = kv_pb2.Operation
 Due = tuple[Caller, int, ErrorCode | Result, int]
-"""An operation whose answer is known: who asked under which id, how it came out, and what it takes of the budget."""
+"""An operation with a known outcome: caller, operation id, outcome, and bytes of the budget."""
 
 
 class Gate:
-    """Takes operations in, from streams and from unary calls alike, and gives each one answer."""
+    """Entry point of operations from streams and unary calls. Each operation gets exactly one answer."""
 
     def __init__(self, config: NodeConfig, driver: Driver) -> None:
         self.answered = 0
         self.refused = 0
         self.waiting = 0
-        """Operations taken in and not answered."""
+        """Number of operations accepted and not answered."""
         self.closed = False
         self.budget = Budget(config.limits.pending_bytes)
         self.value_bytes = config.limits.value_bytes
         self.shortage: Callable[[], None] = lambda: None
-        """Called when bytes of the budget are wanted and there are none."""
+        """Called when bytes of the budget are needed and none are free."""
         self._limits = config.limits
         self._driver = driver
         self.get = driver.store.get
@@ -66,9 +66,9 @@ class Gate:
         self.remembered = driver.store.remembered
         self.values = PendingValues(self.get)
         self.originals: dict[tuple[int, int], tuple[_Writes, int]] = {}
-        """By session and sequence: the batch of the write that is pending, and its position there."""
+        """Batch of each pending write, and its position there, by session and sequence."""
         self._due: deque[Iterator[Due]] = deque()
-        """Operations whose answers are known and not made yet."""
+        """Operations whose outcomes are known and whose answers are not made yet."""
         self._queue: deque[Caller] = deque()
         """Callers with confirmed reads that may be answered."""
         self._reads_first = False
@@ -78,9 +78,10 @@ class Gate:
         driver.at_end = self.answer_all
 
     def take(self, operations: Sequence[Operation], caller: Caller, *, copies: bool = False) -> None:
-        """Take in operations that arrived together. Each is answered once, in any order.
+        """Accept operations that arrived together. Each is answered once, in any order.
 
-        `copies`: they are copies of one operation. While one of them may take effect, none is told to be refused.
+        `copies` means that they are copies of one operation. As long as one of them may take effect, no copy gets a
+        refusal.
         """
         limits = self._limits
         operations = self._admit(operations, caller, copies=copies)
@@ -93,7 +94,7 @@ class Gate:
             kind, key, value = operation.kind, operation.key, operation.value
             session_id, sequence = operation.session_id, operation.sequence
             expected = operation.expected if kind == _CAS and operation.HasField("expected") else None
-            # The rules are in `fault`; what is plainly sound need not ask it.
+            # A fast path: `fault` has the full rules.
             sound = (
                 kind in _PLAIN
                 and 0 < len(key) <= key_bytes
@@ -140,7 +141,7 @@ class Gate:
             self._driver.read(reads)
 
     def _admit(self, operations: Sequence[Operation], caller: Caller, *, copies: bool) -> Sequence[Operation]:
-        """The operations that may wait beside those that wait already; the others are refused."""
+        """Return the operations that fit into `limits.pending_operations`, and refuse the others."""
         free = 0 if self.closed else max(self._limits.pending_operations - self.waiting, 0)
         self.waiting += len(operations)
         caller.waiting += len(operations)
@@ -157,7 +158,7 @@ class Gate:
         return admitted
 
     def deliver(self, caller: Caller, answers: list[Answer], size: int, *, refused: int = 0) -> None:
-        """Give answers of `size` bytes, `refused` of them errors, to who asked."""
+        """Give a caller its answers, of `size` bytes; `refused` of them are errors."""
         count = len(answers)
         self.waiting -= count
         caller.waiting -= count
@@ -169,27 +170,27 @@ class Gate:
 
     @property
     def leads(self) -> bool:
-        """Whether this node believes that it is the leader."""
+        """Whether this node believes that it leads."""
         return self._driver.node.role == Role.LEADER
 
     def refuse(self, caller: Caller, ids: Sequence[int], code: ErrorCode, message: str = "") -> None:
-        """Answer all of these with one error, at once."""
+        """Answer all of these operations with the same error, at once."""
         answers = [self.error(operation_id, code, message) for operation_id in ids]
         self.deliver(caller, answers, _error_bytes(answers), refused=len(ids))
 
     def turn_away(self, operations: Sequence[Operation], caller: Caller, message: str) -> None:
-        """Refuse operations that are not taken in, as BAD_ARGUMENT."""
+        """Refuse operations as BAD_ARGUMENT without accepting them."""
         self.waiting += len(operations)
         caller.waiting += len(operations)
         self.refuse(caller, [operation.id for operation in operations], ErrorCode.BAD_ARGUMENT, message)
 
     def settle(self, due: Iterator[Due]) -> None:
-        """Answer these operations from the end of this step on, as many in one turn as one turn may."""
+        """Answer these operations from the end of this step on, within the limits of a turn."""
         self._due.append(due)
 
     def error(self, operation_id: int, code: ErrorCode, message: str = "") -> Answer:
-        """The answer that says why not."""
-        # A node that is overloaded must be left alone for a while: no hint sends the client back to it at once.
+        """Return the answer with an error."""
+        # With OVERLOADED there is no leader hint, so that the client does not return to this node at once.
         hint = self._driver.node.leader_id if code != ErrorCode.OVERLOADED else None
         return Answer(
             id=operation_id,
@@ -199,28 +200,28 @@ class Gate:
         )
 
     def overloaded(self, operation_id: int, cost: int, message: str = "") -> Answer:
-        """The answer to an operation that would need so many bytes of the budget."""
+        """Return the refusal of an operation that needs `cost` bytes of the budget."""
         if cost > self.budget.limit * 3 // 8:
-            # Only parameters that break a rule (config.static_faults) let this happen.
+            # Possible only with parameters that break a rule (config.static_faults).
             reason = f"operation: needs {cost} bytes, more than 3/8 of limits.pending_bytes"
             return self.error(operation_id, ErrorCode.BAD_ARGUMENT, reason)
         self.shortage()
         return self.error(operation_id, ErrorCode.OVERLOADED, message)
 
     def may_keep(self, session_id: int, size: int) -> bool:
-        """Whether a session may keep a value of so many bytes, in the place of what it keeps now."""
+        """Return whether a session may keep a value of `size` bytes in place of its present one."""
         more = max(0, size - self.kept_bytes_of(session_id))
         return self._driver.store.kept_bytes + self.kept_soon + more <= self._limits.session_bytes
 
     # ------------------------------------------------------------------------------ answers that wait
 
     def keep(self, caller: Caller, size: int) -> None:
-        """Answers of so many bytes wait until they have left the node."""
+        """Take budget for answers of `size` bytes until they have left the node."""
         caller.unread += size
         self.budget.hold(caller, VALUE_COPIES * size)
 
     def left(self, caller: Caller, size: int) -> None:
-        """Answers of so many bytes have left the node, or are lost."""
+        """Return the budget of answers of `size` bytes that have left the node or are lost."""
         if caller.closed:
             return
         caller.unread -= size
@@ -228,7 +229,7 @@ class Gate:
         self.release(caller, VALUE_COPIES * size)
 
     def close(self, caller: Caller) -> None:
-        """Nothing can be said to this caller any more; what it has asked takes effect all the same."""
+        """Close a caller that can no longer get answers. Its operations still take effect."""
         if caller.closed:
             return
         self.left(caller, caller.unread)
@@ -237,7 +238,7 @@ class Gate:
             caller.ready.popleft().forget()
 
     def release(self, caller: Caller, cost: int) -> None:
-        """Give bytes of the budget back, and try again to answer reads that waited for some."""
+        """Return bytes to the budget, and retry reads that wait for budget."""
         budget = self.budget
         budget.hold(caller, -cost)
         if budget.starved:
@@ -248,7 +249,7 @@ class Gate:
     # ------------------------------------------------------------------------------ reads
 
     def readable(self, reads: Reads) -> None:
-        """These reads are confirmed: answer them, from now on."""
+        """Answer confirmed reads from now on."""
         caller = reads.caller
         if caller.closed:
             reads.forget()
@@ -257,8 +258,7 @@ class Gate:
         self._enqueue(caller)
 
     def answer(self) -> None:
-        """Make answers, as many and of as many bytes as one turn may: those that are due, and those of confirmed reads.
-        They take turns to be first."""
+        """Make due answers and answers to confirmed reads, within the limits of one turn. They alternate in order."""
         count, left = TURN_OPERATIONS, self._limits.turn_answer_bytes
         parts = self._answer_due, self._answer_reads
         for part in reversed(parts) if self._reads_first else parts:
@@ -270,13 +270,15 @@ class Gate:
             self._driver.wake()
 
     def answer_all(self) -> None:
-        """Make all answers that are due: the node ends."""
+        """Make all due answers, because the node ends."""
         while self._due:
             self._answer_due(TURN_OPERATIONS, self._limits.turn_answer_bytes)
 
     def _answer_due(self, count: int, left: int) -> tuple[int, int]:
-        """Make at most `count` answers that are due, of at most `left` bytes, or one of any length if it is the first
-        of this turn. Returns how many, and their bytes."""
+        """Make due answers: at most `count` and `left` bytes, but the first answer of a turn may have any length.
+
+        Return their number and bytes.
+        """
         first = left == self._limits.turn_answer_bytes
         number = used = 0
         made: defaultdict[Caller, _Made] = defaultdict(_Made)
@@ -297,7 +299,7 @@ class Gate:
         return number, used
 
     def _answer_reads(self, count: int, left: int) -> tuple[int, int]:
-        """The same for confirmed reads, one caller after the other."""
+        """Answer confirmed reads within the same limits, caller by caller. Return their number and bytes."""
         budget, most, most_bytes = self._limits.turn_answer_bytes, count, left
         queue, self._queue = self._queue, deque()
         served = []
@@ -309,18 +311,18 @@ class Gate:
             left -= used
             if number:
                 served.append(caller)
-            elif caller.ready and not caller.blocked:  # its next value is longer than what is left
+            elif caller.ready and not caller.blocked:  # its next value is longer than the bytes left in this turn
                 caller.queued = True
                 queue.appendleft(caller)
                 break
         queue.extend(self._queue)
         self._queue = queue
-        for caller in served:  # behind those that got nothing
+        for caller in served:  # after the callers that got no answer
             self._enqueue(caller)
         return most - count, most_bytes - left
 
     def answer_to(self, operation_id: int, outcome: ErrorCode | Result) -> Answer:
-        """The answer to an operation that came out so."""
+        """Return the answer to an operation with this outcome."""
         if not isinstance(outcome, Result):
             return self.error(operation_id, outcome)
         if outcome.error:
@@ -328,8 +330,10 @@ class Gate:
         return Answer(id=operation_id, found=outcome.found, value=outcome.value, number=outcome.number)
 
     def _answer(self, caller: Caller, count: int, left: int, *, first: bool) -> tuple[int, int]:
-        """Answer at most `count` reads of one caller with at most `left` bytes, or one read if it is the first of this
-        turn. Returns how many, and the bytes."""
+        """Answer reads of a caller: at most `count` and `left` bytes, but any length for the first answer of a turn.
+
+        Return their number and bytes.
+        """
         free = self._free(caller) // VALUE_COPIES
         room = min(free, self._limits.turn_answer_bytes - caller.unread)
         get, answers, used, refused = self.get, list[Answer](), 0, 0
@@ -342,18 +346,18 @@ class Gate:
                 end = used + ANSWER_BYTES + (len(value) if value is not None else 0)
                 if len(answers) == count or (end > left and (used or not first)):
                     break
-                if VALUE_COPIES * (end - used) > self.budget.limit // 2:  # written when the limits were others
+                if VALUE_COPIES * (end - used) > self.budget.limit // 2:  # written under different limits
                     keys.popleft()
                     answers.append(self.overloaded(operation_id, VALUE_COPIES * (end - used)))
                     refused += 1
                     used += ANSWER_BYTES + len(answers[-1].message)
                     continue
                 if end > room and (used or caller.unread or end > free):
-                    # More when it has read these; or when others have left it something.
+                    # Continue when the client has read these answers, or when other callers have returned budget.
                     caller.blocked = True
                     if end > free:
                         self.budget.starved.append(caller)
-                        if not caller.unread:  # a client reads what it has before others make room for more
+                        if not caller.unread:  # a client must read its answers before others make room for it
                             self.shortage()
                     break
                 keys.popleft()
@@ -368,8 +372,8 @@ class Gate:
         return len(answers), used
 
     def _free(self, caller: Caller) -> int:
-        """Bytes of the budget that the answers of reads may take."""
-        if caller.unary and caller.ready:  # it has paid before, for the value that was there
+        """Return the bytes of the budget that answers to reads of a caller may take."""
+        if caller.unary and caller.ready:  # it already paid for the value present at its arrival
             return self.budget.limit - self.budget.held + caller.ready[0].cost
         return self.budget.for_answers(caller)
 
@@ -385,30 +389,30 @@ class Gate:
 
 
 class _Writes:
-    """The writes of one batch; satisfies driver.ProposalSink."""
+    """The writes of one batch. Satisfies driver.ProposalSink."""
 
     def __init__(self, gate: Gate, caller: Caller) -> None:
         self.ids: list[int] = []
         self.payloads: list[bytes] = []
         self.cost = 0
-        """Bytes of the budget."""
+        """Bytes of the budget that they take."""
         self.generation = 0
-        """As in PendingValues."""
+        """Generation in PendingValues."""
         self._costs: list[int] = []
         self._identities: list[tuple[int, int] | None] = []
-        """Session and sequence of those that a retry may find here."""
+        """Session and sequence by position; None for a write that a retry cannot find here."""
         self._kept: dict[int, int] = {}
-        """By position: what it may add to the session table, in bytes."""
+        """Bytes that a write may add to the session table, by position."""
         self._retries: dict[int, list[tuple[Caller, int, int]]] = {}
-        """By position: who has asked for the same again, under which id, and what that costs."""
+        """(caller, operation id, cost) of each retry, by position."""
         self._gate = gate
         self._caller = caller
         self._may_remember = gate.leads
-        """Whether what was answered before may be answered again: only a leader answers clients."""
+        """Whether results in the session table may be answered again: only a leader answers clients."""
         self._open = 0
-        """How many of them are not answered."""
+        """Number of unanswered writes."""
         self._end_at = -1
-        """Position up to which they wait; -1: all."""
+        """Position before which writes still wait; -1: all wait."""
 
     def take(
         self,
@@ -420,12 +424,14 @@ class _Writes:
         identity: tuple[int, int] | None,
         left: int,
     ) -> Answer | None:
-        """Take in one write of a value of `length` bytes. Returns the answer that it gets at once, if any: a refusal
-        when it costs more than `left`, or what it was answered before."""
+        """Accept a write of a value of `length` bytes.
+
+        Return the immediate answer, if any: a refusal if it costs more than `left`, or its earlier result.
+        """
         gate = self._gate
         cost, kept = OPERATION_BYTES, 0
         if kind == _CAS:
-            # What it sees now, or, if it is a retry, what its session has seen before.
+            # The value that it may see now or, for a retry, the value that its session keeps.
             answer_bytes = max(gate.values.longest(key), gate.kept_bytes_of(identity[0]) if identity else 0)
             cost += VALUE_COPIES * answer_bytes
             kept = answer_bytes if answer_bytes > SMALL_BYTES else 0
@@ -466,7 +472,7 @@ class _Writes:
         return None
 
     def retry(self, position: int, caller: Caller, operation_id: int, cost: int) -> None:
-        """The same command is asked for again: its answer is that of the first."""
+        """Note a retry of a pending command, which gets the answer of the first copy."""
         self._retries.setdefault(position, []).append((caller, operation_id, cost))
 
     def applied(self, offset: int, results: Sequence[Result]) -> None:
@@ -493,7 +499,7 @@ class _Writes:
         self._end(offset, ErrorCode.OUTCOME_UNKNOWN)
 
     def _end(self, offset: int, code: ErrorCode) -> None:
-        # A part may have been lost with the leadership before the rest is with the node.
+        # A part may be lost with the leadership before the rest is lost when the node stops.
         end = len(self.ids) if self._end_at < 0 else self._end_at
         if offset >= end:
             return
@@ -503,13 +509,13 @@ class _Writes:
         self._settle_retries(offset, end, lambda _: code)
 
     def _settle_retries(self, offset: int, end: int, outcome: Callable[[int], ErrorCode | Result]) -> None:
-        """Answer the retries of the writes [offset, end); `outcome` says how the one at a position came out."""
+        """Answer the retries of the writes [offset, end). `outcome` returns the outcome at a position."""
         for position in range(offset, end) if self._retries else ():
             if retries := self._retries.pop(position, None):
                 self._gate.settle(_with(outcome(position), retries))
 
     def _settle(self, offset: int, end: int) -> None:
-        """The writes [offset, end) do not wait any more."""
+        """Release the writes [offset, end), which no longer wait."""
         gate = self._gate
         for identity in self._identities[offset:end]:
             if identity is not None:
@@ -523,18 +529,18 @@ class _Writes:
 
 
 class Reads:
-    """The gets of one batch; satisfies driver.ReadSink."""
+    """The gets of one batch. Satisfies driver.ReadSink and budget.ConfirmedReads."""
 
     def __init__(self, gate: Gate, caller: Caller) -> None:
         self.keys: deque[tuple[int, bytes]] = deque()
-        """Id and key of those that are not answered."""
+        """Id and key of each unanswered get."""
         self.cost = 0
-        """Bytes of the budget."""
+        """Bytes of the budget that they take."""
         self.caller = caller
         self._gate = gate
 
     def take(self, operation_id: int, key: bytes, left: int) -> Answer | None:
-        """Take in one get. Returns the refusal when it costs more than `left`."""
+        """Accept a get. Return a refusal if it costs more than `left`."""
         cost = OPERATION_BYTES + len(key) + self.caller.request_bytes
         if self.caller.unary:
             cost += VALUE_COPIES * len(self._gate.get(key) or b"")
@@ -552,27 +558,27 @@ class Reads:
         self._gate.settle((self.caller, operation_id, ErrorCode.NOT_LEADER, 0) for operation_id, _ in self.keys)
 
     def forget(self) -> None:
-        """Its caller is gone."""
+        """Release the reads, because their caller is gone."""
         self._gate.waiting -= len(self.keys)
         self.caller.waiting -= len(self.keys)
         self._gate.release(self.caller, self.cost)
 
 
 class _Made:
-    """Answers to one caller, made in one turn."""
+    """Answers to a caller made in one turn."""
 
     __slots__ = ("answers", "cost", "refused", "size")
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
         self.size = 0
-        """A bound of their bytes."""
+        """Upper bound on their bytes."""
         self.refused = 0
         self.cost = 0
         """Bytes of the budget that their operations took."""
 
     def add(self, answer: Answer, cost: int) -> int:
-        """Take in one more; returns the bound of its bytes."""
+        """Add an answer. Return the upper bound on its bytes."""
         size = ANSWER_BYTES + len(answer.value) + len(answer.message)
         self.answers.append(answer)
         self.size += size

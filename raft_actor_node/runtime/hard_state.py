@@ -1,22 +1,22 @@
-"""Term and vote as bytes, and which of the two copies to believe.
+"""Encoding of term and vote, and which of the two copies to trust.
 
-Pure, as wal_format.py. What a node forgets here no peer can tell it again: it could vote twice in a term
-(paper, section 5.2 and Figure 2, persistent state). So there are two copies, A and B, each a file that is
-overwritten in place: magic 8s, nonce of the log 8s, sequence u64 (one up with each save), term u64, length
-of voted_for u16 (65535: no vote), voted_for 90s in UTF-8, crc u32: 128 bytes, less than a disk sector.
+Pure, like wal_format.py. A node that forgets its vote could vote twice in a term, and no peer could correct it (paper,
+section 5.2 and Figure 2, persistent state). So there are two copies, A and B, each a file that is overwritten in place:
+magic 8s, nonce of the log 8s, sequence u64 (incremented by each save), term u64, length of voted_for u16 (65535: no
+vote), voted_for 90s in UTF-8, crc u32. That is 128 bytes, less than a disk sector.
 
-A save writes A, syncs A, writes B, syncs B, and only then is anything promised. So at every moment at least
-one copy is on disk and not being written. Let n be the last promised state, n+1 the one being saved:
+A save writes A, syncs A, writes B, syncs B; only then may the node promise anything. So at every moment at least one
+copy is on disk and not being written. Let n be the last promised state, and n+1 the state being saved:
 
     crash at                 A            B            recovered
     before, while writing A  n, bad, n+1  n            n, or n+1 if A is whole: both keep the promise
     while writing B          n+1          n, bad, n+1  n+1
     after                    n+1          n+1          n+1, promised
 
-Damage to one copy at rest leaves the other, which has n: a promised state is in both. Damage to A between
-the two writes leaves n in B, and n+1 was not promised. Two bad copies take two faults: DataCorrupt, since
-guessing could vote twice. Recovery makes both copies whole and synced before the node says anything; it
-replaces the lesser copy by an atomic rename, so a crash in the middle of that never leaves two bad ones.
+A promised state n is in both copies, so damage to one copy at rest leaves the other. Damage to A between the two writes
+leaves n in B, and n+1 was not promised. Two bad copies require two faults and raise DataCorrupt, because a guess could
+lead to a second vote. Recovery makes both copies valid and durable before the node sends anything. It replaces the
+worse copy by an atomic rename, so a crash during recovery never leaves two bad copies.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _RECORD = struct.Struct("<8s8sQQH90sI")
 _CRC_BYTES = 4
 _NO_VOTE = 0xFFFF
 VOTED_FOR_BYTES = 90
+"""Maximum length of a node id voted for, in UTF-8."""
 
 
 class HardState(NamedTuple):
@@ -48,7 +49,7 @@ INITIAL = HardState(0, 0, None)
 
 
 def encode_hard_state(nonce: bytes, state: HardState) -> bytes:
-    """One copy. Raises ValueError when the node id voted for is too long to store."""
+    """Encode one copy. Raises ValueError if the node id voted for is too long."""
     voted = b"" if state.voted_for is None else state.voted_for.encode()
     if len(voted) > VOTED_FOR_BYTES:
         raise ValueError(f"voted_for: at most {VOTED_FOR_BYTES} bytes, not {len(voted)}")
@@ -58,7 +59,7 @@ def encode_hard_state(nonce: bytes, state: HardState) -> bytes:
 
 
 def decode_hard_state(data: bytes) -> tuple[bytes, HardState] | None:
-    """The nonce and the state in one copy, or None when it is damaged."""
+    """Return the nonce and the state in one copy; None if it is damaged."""
     if len(data) != _RECORD.size:
         return None
     magic, nonce, sequence, term, voted_bytes, voted, crc = _RECORD.unpack(data)
@@ -69,9 +70,9 @@ def decode_hard_state(data: bytes) -> tuple[bytes, HardState] | None:
 
 
 def newest(copies: Sequence[bytes | None], nonce: bytes, directory: str) -> HardState:
-    """The state to recover from the copies of the log with this nonce; None is a missing file.
+    """Return the state to recover from the copies of the log with this nonce. A copy is None if its file is missing.
 
-    Raises DataCorrupt when no copy is good, or two of the same sequence differ.
+    Raises DataCorrupt if no copy is valid, or if two copies with the same sequence differ.
     """
     decoded = [decode_hard_state(copy) for copy in copies if copy is not None]
     good = [item[1] for item in decoded if item is not None and item[0] == nonce]

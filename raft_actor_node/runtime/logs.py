@@ -1,4 +1,4 @@
-"""Keeps what is said again and again from filling the disk: a peer or a client can cause a line with each message."""
+"""A log filter that keeps repeated lines from filling the disk: a peer or client can cause a line per message."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import time
 from collections.abc import Callable
 
 WINDOW_S = 10.0
+"""Length of a window."""
 LINES = 5
-"""Lines from one place of the code that are written in a window."""
+"""Maximum number of lines written per window from one place in the code."""
 
 
 class RepeatFilter(logging.Filter):
-    """Lets the first LINES records from one place pass in each window; the next one says how many are missing.
+    """Filter that passes the first LINES records of each place per window.
 
-    Critical records always pass.
+    The first record of a later window reports how many were suppressed. Critical records always pass.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now = now
         self._seen: dict[tuple[str, int], tuple[float, int]] = {}
-        """By place: when its window began, and the records since."""
+        """Start of the current window and number of records in it, by place."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """As in logging.Filter."""

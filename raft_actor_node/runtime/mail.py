@@ -1,6 +1,6 @@
-"""Messages between peers where they leave and enter a node: here they pass the link faults.
+"""Messages between peers as they leave and enter a node, where link faults act on them.
 
-What carries them from node to node is the business of a subclass: gRPC streams (transport.py), or a simulator.
+A subclass carries them from node to node: gRPC streams (transport.py), or a simulator.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from raft_actor_node.runtime.samples import Samples
 logger = logging.getLogger(__name__)
 
 WARN_EVERY_S = 10.0
-"""Shortest time between two warnings about the messages of one peer."""
+"""Minimum time between two warnings about the messages of one peer."""
 _LONGEST_WARNING = 1000
 
 
 class Mail(ABC):
-    """The messages of one node."""
+    """The messages that a node sends and receives."""
 
     def __init__(
         self, config: NodeConfig, faults: LinkFaults, deliver: Callable[[Message], None], clock: Clock
     ) -> None:
-        """`deliver` is told each message that arrives."""
+        """`deliver` is called with each message that arrives."""
         self.members = tuple(config.members)
-        """Node ids of all members of the cluster; a peer must have the same, in any order."""
+        """Node ids of all members of the cluster. A peer must have the same members, in any order."""
         self.counters = TransportCounters()
         self.round_trips = Samples(clock.now_ns)
         self._faults = faults
@@ -40,10 +40,10 @@ class Mail(ABC):
         self._clock = clock
         self._node_id = config.node_id
         self._warn_at: dict[str, float] = {}
-        """When the next warning about a peer may be given; "" stands for all that are no peers."""
+        """Time from which the next warning about a peer may be logged, by peer; "" stands for all other senders."""
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Send each message on its way, as far as the link faults let it."""
+        """Send messages, subject to link faults."""
         for message in messages:
             if not self._faults.active:
                 self._carry(message)
@@ -56,14 +56,14 @@ class Mail(ABC):
                     self._carry(message)
 
     def arrived_in_part(self, fragment: Fragment, assembler: Assembler) -> None:
-        """Take in a part of an AppendEntries of a peer, if the link faults let it; hand the message over when complete.
+        """Receive a part of a peer's AppendEntries, subject to link faults; deliver the message once complete.
 
-        Until then a part is a heartbeat: the same AppendEntries without entries. The answer tells the leader that its
-        entries move. A part that does not belong to what `assembler` holds changes nothing.
+        Until then a part counts as a heartbeat: the same AppendEntries without entries. The answer shows the leader
+        that its entries make progress. A part that does not continue the message in `assembler` changes nothing.
         """
         peer = fragment.head.from_id
         if self._faults.active and not self._faults.arriving(peer, "requests"):
-            assembler.lose(fragment)  # TCP would not bring the next part without this one
+            assembler.lose(fragment)  # TCP would not deliver the next part without this one
             return
         if assembler.is_lost(fragment):
             return
@@ -80,25 +80,25 @@ class Mail(ABC):
         self._deliver(message or fragment.head)
 
     def arrived(self, message: Message, kind: MessageKind) -> None:
-        """Hand a message over that came from a peer, if the link faults let it."""
+        """Deliver a message from a peer, subject to link faults."""
         if not self._faults.active or self._faults.arriving(message.from_id, kind):
             self.counters.received += 1
             self._deliver(message)
 
     def other_members(self, peer: str, members: Sequence[str]) -> str:
-        """Return why a peer that has these members must not be listened to; empty when they are those of this node."""
+        """Return why a peer with these members must be refused; empty if they are the members of this node."""
         if tuple(members) == self.members or set(members) == set(self.members):
             return ""
         named = f"{peer} has {sorted(members)}" if members else f"{peer} names none (an older version)"
         return f"members: {named}, {self._node_id} has {sorted(self.members)}; all nodes must have the same"
 
     def refuse(self, peer: str, count: int, why: str) -> None:
-        """Count messages that change nothing here, not even the term, and warn."""
+        """Count and warn about refused messages, which change nothing here, not even the term."""
         self.counters.refused += count
         self.warn(peer, f"refused {count} messages of {peer!r}: {why}")
 
     def warn(self, peer: str, what: str) -> None:
-        """Log a warning about a peer; at most one per peer in WARN_EVERY_S, whatever it does."""
+        """Log a warning about a peer, at most one per peer in WARN_EVERY_S."""
         about = peer if peer in self.members else ""
         now = self._clock.now()
         if now >= self._warn_at.get(about, now):
@@ -107,11 +107,11 @@ class Mail(ABC):
 
     @abstractmethod
     def _carry(self, message: Message) -> None:
-        """Send a message; it may get lost."""
+        """Send a message, which may be lost."""
 
 
 def flow_of(message: Message) -> Flow:
-    """Return with what a message shares its way."""
+    """Return the flow that a message belongs to."""
     if isinstance(message, AppendEntries):
         return "entries" if message.entry_payloads else "requests"
     return "requests" if isinstance(message, RequestVote) else "replies"

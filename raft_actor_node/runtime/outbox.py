@@ -1,7 +1,7 @@
-"""What waits to leave for one peer, and how a large AppendEntries is cut into parts and put together again.
+"""Queues of messages to a peer, and the splitting and reassembly of large AppendEntries.
 
-Each flow (runtime/faults.py) to each peer has an outbox. Only what has not left can be replaced, so a sender takes
-from it as late as it can: when its connection, and the bandwidth, have room.
+Each flow (runtime/faults.py) to each peer has an outbox. Only messages that have not left can be replaced. So a sender
+takes from its outbox as late as possible: when the connection and the bandwidth have room.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from raft_actor_node.pb import raft_pb2 as pb
 from raft_actor_node.runtime.codec import Fragment, decode_append, encode_append
 
 MESSAGE_BYTES = 64
-"""What a message weighs in a queue besides its payloads."""
+"""Bytes that a message counts in a queue, without its payloads."""
 FRAGMENT_BYTES = 64 * 1024
-"""Most bytes that travel in one piece, unless one entry-less message has more. Each piece costs about 0.1 ms of CPU at
-either end. Below about 1 MB/s one takes longer than the default rpc_timeout: the leader then asks where the follower
-is, with small messages, and does not send the entries again."""
+"""Maximum bytes that travel in one piece, unless a single message without entries is larger. Each piece costs about
+0.1 ms of CPU at either end. Below about 1 MB/s, a piece takes longer than the default rpc_timeout. The leader then
+probes with small messages, and does not send the entries again."""
 CONTACT_S = 0.020
-"""A fragment counts as a sign of life this long after the last one: on a fast link a message is through before."""
+"""Minimum time between fragments that count as a sign of life. On a fast link, a message is complete sooner."""
 
 
 @dataclass(slots=True)
@@ -41,32 +41,32 @@ class TransportCounters:
 
 
 class Outbox:
-    """Messages of one flow to one peer, bounded in bytes; what does not fit is lost.
+    """Queue of messages of one flow to one peer, bounded in bytes; messages that do not fit are lost.
 
-    A newer request takes the place of an older one that has become useless. That is a loss, which Raft permits of any
-    message, and the newer one does all that the older one would have done: see `_supersedes`. Replies all stay: each
-    may tell what no later one does (a match index, a refusal), and there are no more than requests that were taken.
+    A newer request replaces older requests that it makes useless. Raft permits the loss of any message, and the newer
+    request does everything that the older would have done: see `_supersedes`. All replies stay: each may carry
+    information that no later one has (a match index, a refusal). There are at most as many as accepted requests.
     """
 
     def __init__(self, settings: TransportSettings, counters: TransportCounters, news: Callable[[], object]) -> None:
-        """`news` is called when there is something to take."""
+        """`news` is called when there is a message to take."""
         self._limit = settings.queue_bytes
         self._counters = counters
         self._news = news
         self._waiting: deque[tuple[int, Message]] = deque()
         self._bytes = 0
         self._cutting: AppendEntries | None = None
-        """The message of which some parts have been taken, and some not."""
+        """The message of which only some parts have been taken."""
         self._head: AppendEntries | None = None
         self._encoded = b""
         self._offset = 0
 
     def __len__(self) -> int:
-        """Number of messages of which something waits."""
+        """Number of messages that wait, at least in part."""
         return len(self._waiting) + (self._cutting is not None)
 
     def put(self, message: Message) -> None:
-        """Let a message wait, in the place of those that it makes useless."""
+        """Add a message, and discard those that it makes useless."""
         if isinstance(message, AppendEntries | RequestVote) and len(self) and not self._make_way(message):
             return
         size = MESSAGE_BYTES
@@ -80,7 +80,7 @@ class Outbox:
         self._news()
 
     def take(self) -> list[Message | Fragment]:
-        """Take out what may leave in one piece: some messages, or a part of a large one; nothing if nothing waits."""
+        """Remove and return what may leave in one piece: some messages, or a part of a large one; may be empty."""
         if self._cutting is not None:
             return [self._cut()]
         room = FRAGMENT_BYTES
@@ -98,7 +98,7 @@ class Outbox:
         return taken
 
     def clear(self) -> None:
-        """Lose all that waits."""
+        """Discard all messages; they count as unsent."""
         self._counters.unsent += len(self)
         self._waiting.clear()
         self._bytes = 0
@@ -117,11 +117,11 @@ class Outbox:
         self._cutting, self._head, self._encoded = None, None, b""
 
     def _make_way(self, new: Request) -> bool:
-        """Discard what `new` makes useless. False when `new` is on its way already."""
+        """Discard messages that `new` makes useless. Return False if an equivalent of `new` is already being sent."""
         cutting = self._cutting
         if cutting is not None and isinstance(new, AppendEntries) and cutting.sequence < new.sequence:
             if (cutting.term, cutting.prev_log_index) == (new.term, new.prev_log_index):
-                return False  # of one leader from one place on; what it has at its end is asked for when it is through
+                return False  # same leader, same first entry; the leader will send any further entries later
             if _supersedes(new, cutting):
                 self._end_cutting()
         kept = [each for each in self._waiting if not _supersedes(new, each[1])]
@@ -132,27 +132,27 @@ class Outbox:
 
 
 def _supersedes(new: Request, old: Message) -> bool:
-    """Whether a request makes an older one to the same peer useless.
+    """Return whether a request makes an older request to the same peer useless.
 
-    The sequence counts all requests of a sender, so a higher one was made later, in the same term or a later one.
-    * Vote requests: the candidate counts answers to its present ballot only, which `new` belongs to.
-    * AppendEntries without entries: `new` has at least the commit index, an answer to it confirms at least the same
-      reads, and it asks about the place that the leader wants to know of now.
-    * AppendEntries with entries: the leader sends from an earlier place, or from the same one, again, and will send
-      all that follows again too; or its term is a later one, in which the receiver would refuse `old`.
+    The sequence counts all requests of a sender, so a higher one is of a later time, and of the same or a later term.
+    * Vote requests: the candidate counts only answers to its present ballot, to which `new` belongs.
+    * AppendEntries without entries: `new` has at least the same commit index, its answer confirms at least the same
+      reads, and it probes the index that matters to the leader now.
+    * AppendEntries with entries: the leader resends from the same or an earlier index, and will resend all that
+      follows; or its term is later, and the receiver would refuse `old`.
     """
     if not isinstance(old, AppendEntries | RequestVote) or old.sequence >= new.sequence:
-        return False  # a copy, or overtaken on its way here: link faults do that, and are to be seen
+        return False  # duplicated or reordered by link faults, whose effects must reach the peer
     if isinstance(old, AppendEntries) and isinstance(new, AppendEntries) and new.entry_payloads:
         return bool(old.entry_payloads) and (old.term < new.term or old.prev_log_index >= new.prev_log_index)
     return type(old) is type(new) and not (isinstance(old, AppendEntries) and old.entry_payloads)
 
 
 class Assembler:
-    """Puts the fragments of one stream together; holds at most one message that is not complete."""
+    """Reassembly of the fragments of one stream; it holds at most one incomplete message."""
 
     def __init__(self, limit: int) -> None:
-        """`limit`: the largest message in bytes."""
+        """`limit` is the maximum size of a message in bytes."""
         self._limit = limit
         self._head: AppendEntries | None = None
         self._total = 0
@@ -163,14 +163,15 @@ class Assembler:
         """When a fragment last counted as a sign of life."""
 
     def add(self, fragment: Fragment) -> AppendEntries | None:
-        """Take in the next fragment; return the message when it is complete.
+        """Add the next fragment; return the message once it is complete.
 
-        Raises ValueError when it does not continue what is there, or what comes out is malformed: nothing is left then.
+        Raises ValueError if the fragment does not continue the message, or the message is malformed. The incomplete
+        message is then discarded.
         """
         head, offset = fragment.head, fragment.offset
-        if offset == 0:  # also in the middle of another message, which its sender has given up
+        if offset == 0:  # possibly in the middle of another message, which its sender has discarded
             self._head, self._total, self._parts, self._received = head, fragment.total, [], 0
-            self._lost = None  # chaos may have doubled the message: the second copy has the same head
+            self._lost = None  # chaos may have duplicated the message: the second copy has the same head
         elif (head, fragment.total, offset) != (self._head, self._total, self._received):
             self.clear()
             raise ValueError(f"fragment at {offset} of {fragment.total} B does not continue what came before")
@@ -192,14 +193,14 @@ class Assembler:
         return message
 
     def lose(self, fragment: Fragment) -> None:
-        """Discard what there is of the fragment's message, and what is still to come of it."""
+        """Discard the fragment's message, including its later fragments."""
         self.clear()
         self._lost = fragment.head
 
     def is_lost(self, fragment: Fragment) -> bool:
-        """Whether a fragment is of a message that was lost."""
+        """Return whether a fragment belongs to a lost message."""
         return fragment.offset > 0 and fragment.head == self._lost
 
     def clear(self) -> None:
-        """Discard a message that is not complete."""
+        """Discard the incomplete message."""
         self._head, self._parts, self._received = None, [], 0

@@ -1,8 +1,8 @@
-"""A node process from start to end: recover, serve, stop; and how its owner talks to it.
+"""A node process from start to end (recover, serve, stop), and its communication with its owner.
 
-The owner (an orchestrator, see `Owner`) holds the other end of stdin. It writes JSON lines there, the
-address book; when it goes away, the line ends, and the node with it. Without an owner, nodes of one
-host find each other through a directory (`AddressDirectory`).
+The owner (an orchestrator, see `Owner`) holds the other end of stdin and writes the address book there as JSON lines.
+When the owner ends, stdin ends, and so does the node. Without an owner, nodes of one host find each other through a
+directory (`AddressDirectory`).
 """
 
 from __future__ import annotations
@@ -54,19 +54,21 @@ from raft_actor_node.signals import ending_signals
 logger = logging.getLogger(__name__)
 
 REPORT_FD_VARIABLE = "RAFT_REPORT_FD"
+"""Environment variable with the number of the descriptor on which to report the address."""
 STOP_GRACE_S = 1.0
-"""How long a stopping node waits for what it has appended to be committed."""
+"""How long a stopping node waits until its appended entries are committed."""
 SWITCH_INTERVAL_S = 0.0005
-"""The writer thread comes back from fsync and needs the interpreter; by default it may wait for 5 ms."""
+"""Python's thread switch interval. With the default, the writer thread may wait 5 ms for the interpreter after an
+fsync."""
 
 Addresses = Mapping[str, tuple[str, int]]
-"""Node id -> (host:port, epoch). Of two addresses of a node, the one with the higher epoch is the newer."""
+"""Node id -> (host:port, epoch). A higher epoch marks a newer address of a node."""
 
 
 async def run_node(config: NodeConfig, address_directory: Path | None) -> int:
-    """Run one node until it is told to stop, or cannot go on. Returns its exit code.
+    """Run a node until a signal stops it or it cannot continue. Return its exit code.
 
-    Raises ConfigError, DirectoryLocked, DataCorrupt, DiskError or BindError when it cannot start.
+    Raises ConfigError, DirectoryLocked, DataCorrupt, DiskError or BindError if it cannot start.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     for warning in unwise(config):
@@ -79,7 +81,7 @@ async def run_node(config: NodeConfig, address_directory: Path | None) -> int:
             book: Owner | AddressDirectory = Owner(node.transport.update_addresses)
         else:
             book = AddressDirectory(address_directory, config, node.transport.update_addresses)
-        # Nothing of the start-up is garbage: keep the collector from looking at it again and again.
+        # Objects of the start-up are not garbage: exclude them from every later collection.
         gc.collect()
         gc.freeze()
         book.announce(config.node_id, address)
@@ -91,13 +93,13 @@ async def run_node(config: NodeConfig, address_directory: Path | None) -> int:
 
 
 class _Node:
-    """A node with its server, and their order of life."""
+    """A node with its gRPC server, started and stopped in the right order."""
 
     def __init__(self, config: NodeConfig) -> None:
         loop = asyncio.get_running_loop()
         self._config = config
         self.stopped: asyncio.Future[None] = loop.create_future()
-        """Done when a signal or a failure ends the node."""
+        """Resolved when a signal or a failure ends the node."""
         self.exit_code = 0
         clock, disk_faults = RealClock(), DiskFaults()
         disk = (VolatileDisk if config.storage.unsynced == "lost" else Disk)(
@@ -121,7 +123,7 @@ class _Node:
         self._server = grpc.aio.server(options=server_options(config.transport))
 
     async def serve(self) -> int:
-        """Rebuild the state and open a port. Returns the port."""
+        """Rebuild the state, open a port and return it."""
         config, server, node = self._config, self._server, self._node
         node.start()
         logger.info("%s: recovered %d entries", config.node_id, node.driver.node.log.last_index)
@@ -146,11 +148,11 @@ class _Node:
         return port
 
     def take_part(self) -> None:
-        """Begin to act: the address is announced."""
+        """Begin to act, now that the address is announced."""
         self._node.take_part()
 
     async def close(self) -> None:
-        """Refuse what is new, answer what can be answered, flush, and let go of everything."""
+        """Refuse new operations, answer what can be answered, flush the log and release all resources."""
         node = self._node
         node.gate.closed = True
         failed = self.exit_code != 0
@@ -166,7 +168,7 @@ class _Node:
             self.stopped.set_result(None)
 
     def _fail(self, error: BaseException) -> None:
-        """The node cannot go on: end with the error's exit code, whatever waits."""
+        """End the node at once with the exit code of this error."""
         logger.critical("%s: %s: %s", self._config.node_id, type(error).__name__, error)
         self.exit_code = self.exit_code or exit_code(error)
         self._finish()
@@ -175,9 +177,9 @@ class _Node:
 class Owner:
     """The process that started this one and holds the other end of stdin.
 
-    It is told the port once, as a JSON line on the descriptor named by RAFT_REPORT_FD (or on stdout), and
-    sends {"addresses": {node id: {"address": "host:port", "epoch": n}}} lines. End-of-file means that it is
-    gone: the process ends at once, from a thread, so that not even a stuck event loop outlives its owner.
+    This process reports its address once, as a JSON line on the descriptor in RAFT_REPORT_FD (or on stdout). The owner
+    sends lines {"addresses": {node id: {"address": "host:port", "epoch": n}}}. End of file means that the owner ended.
+    A thread then ends this process at once, so that not even a stuck event loop outlives its owner.
     """
 
     def __init__(self, on_addresses: Callable[[Addresses], None]) -> None:
@@ -185,7 +187,7 @@ class Owner:
         self._loop = asyncio.get_running_loop()
 
     def announce(self, node_id: str, address: str) -> None:
-        """Report the port, then listen. Raises RaftLabError when that cannot be written."""
+        """Report the address, then listen to the owner. Raises RaftLabError if stdout cannot be written."""
         report = {"node_id": node_id, "address": address, "pid": os.getpid(), "code": origin("raft_actor_node")}
         descriptor = os.environ.get(REPORT_FD_VARIABLE)
         if descriptor is None:
@@ -201,7 +203,7 @@ class Owner:
                 entries = json.loads(line)["addresses"]
                 addresses = {i: (checked_address(e["address"]), int(e["epoch"])) for i, e in entries.items()}
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                logger.warning("owner: a line that is no address book (%s): %r", error, line[:200])
+                logger.warning("owner: ignored a line that is not an address book (%s): %r", error, line[:200])
                 continue
             self._loop.call_soon_threadsafe(self._on_addresses, addresses)
         logger.info("owner: gone")
@@ -210,7 +212,7 @@ class Owner:
 
 
 def _print(report: Mapping[str, Any]) -> None:
-    """Report on stdout: on its descriptor, for Python would keep what failed and try again when it ends."""
+    """Print a report on stdout, through its descriptor: sys.stdout would retry a failed write at exit."""
     try:
         os.write(sys.stdout.fileno(), (json.dumps(report) + "\n").encode())
     except OSError as error:
@@ -218,7 +220,7 @@ def _print(report: Mapping[str, Any]) -> None:
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
-    """Lines of a pipe, read without sys.stdin: its lock would still be held when the interpreter ends."""
+    """Yield the lines of a pipe, without sys.stdin: its lock would still be held when the interpreter ends."""
     rest = b""
     while chunk := os.read(descriptor, 65536):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -226,14 +228,14 @@ def _lines(descriptor: int) -> Iterator[bytes]:
 
 
 class AddressDirectory:
-    """Nodes of one host that find each other by files in a directory: for runs by hand, without an owner.
+    """Address book for manual runs without an owner: nodes of one host find each other by files in a directory.
 
-    The file of a node is named by its id: one line {"address": "host:port", "epoch": n}, n one higher than in the file
-    it replaces. The epochs that this node goes by are its own: it counts how often the file of a peer changed while it
-    watched. So the directory may be wiped at any time: what stands in it is always newer than what stood there before.
+    The name of a node's file is its id. It contains one line {"address": "host:port", "epoch": n}, with n one higher
+    than in the file it replaces. This node does not use these epochs for peers; it counts how often the file of a peer
+    changed while it watched. So the directory may be wiped at any time, because its present content is always newer.
 
-    A running node writes its file again when it is missing, with the same line: peers that know the address see no
-    change, and peers that start later find it. It never replaces a file, because that may be of a later life.
+    A running node rewrites a missing file with the same line. Peers that know the address see no change, and peers that
+    start later find it. It never replaces an existing file, which may belong to a later incarnation.
     """
 
     INTERVAL_S = 0.2
@@ -242,19 +244,19 @@ class AddressDirectory:
         self._directory = directory
         self._own = directory / config.node_id
         self._line = ""
-        """What this node has announced: the content of its own file."""
+        """Content of this node's file, as announced."""
         self._warned = False
-        """Whether the log says that the own file is missing and cannot be written."""
+        """Whether a warning was logged that this node's file is missing and cannot be written."""
         self._peers = [member for member in config.members if member != config.node_id]
         self._on_addresses = on_addresses
         self._seen: dict[str, tuple[str, int]] = {}
-        """What the file of each peer said last."""
+        """Last address and epoch in the file of each peer."""
         self._changes: dict[str, int] = {}
-        """How often that changed."""
+        """How often they changed, by peer."""
 
     def announce(self, node_id: str, address: str) -> None:
-        """Write this node's address, then watch for those of the others. Raises RaftLabError when it cannot."""
-        # Counted, not timed: the wall clock may have gone back between two lives.
+        """Write this node's address, then watch for those of peers. Raises RaftLabError if it cannot be written."""
+        # A counter and not a time: the wall clock may have gone back between two incarnations.
         _, epoch = self._read(node_id) or ("", 0)
         self._line = json.dumps({"address": address, "epoch": epoch + 1}) + "\n"
         temporary = self._own.with_suffix(f".{os.getpid()}")
@@ -274,7 +276,7 @@ class AddressDirectory:
             await asyncio.sleep(self.INTERVAL_S)
 
     def _restore(self) -> None:
-        """Write this node's file again when it is missing. A failure is logged once, and tried again at each look."""
+        """Rewrite this node's file if it is missing. A failure is logged once and retried at each interval."""
         try:
             if self._own.exists():
                 return
@@ -283,18 +285,18 @@ class AddressDirectory:
         except OSError as error:
             if not self._warned:
                 logger.warning(
-                    "--address-book: %s is missing and cannot be written: %s; this node goes on, but peers that start"
-                    " now do not find it: make the directory writable",
+                    "--address-book: %s is missing and cannot be written: %s; this node continues, but peers that start"
+                    " now cannot find it: make the directory writable",
                     *(self._own, error.strerror),
                 )
             self._warned = True
 
     def _create(self) -> None:
-        """Write this node's file where there is none. Raises OSError, and leaves nothing half-written then."""
+        """Write this node's file unless it exists. If that raises OSError, no partial file is left."""
         try:
             file = self._own.open("x")
         except FileExistsError:
-            return  # a later life has written its own file meanwhile
+            return  # a later incarnation has written its own file meanwhile
         with file:
             try:
                 file.write(self._line)
@@ -306,7 +308,7 @@ class AddressDirectory:
         self._warned = False
 
     def _look(self) -> Iterator[tuple[str, tuple[str, int]]]:
-        """The peers that have a file, with address and epoch."""
+        """Yield (peer, (address, epoch)) for each peer that has a file."""
         for peer in self._peers:
             entry = self._read(peer)
             if entry is None:
@@ -317,7 +319,7 @@ class AddressDirectory:
             yield peer, (entry[0], self._changes[peer])
 
     def _read(self, node_id: str) -> tuple[str, int] | None:
-        """Address and epoch that a node has written; None when there are none."""
+        """Return the address and epoch in a node's file; None if it is missing or invalid."""
         try:
             entry = json.loads((self._directory / node_id).read_bytes())
             return checked_address(entry["address"]), int(entry["epoch"])

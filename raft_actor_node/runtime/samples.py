@@ -1,4 +1,4 @@
-"""What a node measures about itself, kept as raw samples: percentiles cannot be pooled, arrays can."""
+"""Measurements of a node, kept as raw samples: arrays can be pooled, percentiles cannot."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from collections.abc import Callable
 from time import monotonic_ns
 
 KEPT = 65536
+"""Samples of one kind that a node keeps."""
 RECENT = 4096
-"""Samples that percentiles are made of: few enough to be sorted between two messages."""
+"""Samples in a percentile: few enough to be sorted between two messages."""
 LAG_INTERVAL_S = 0.05
 
 
 class Samples:
-    """The most recent samples of one kind, in microseconds, each with its time: a ring of two arrays, which an
-    idle node does not fill with objects."""
+    """The KEPT most recent samples of one kind, in microseconds, each with its time.
+
+    A ring of two arrays, which costs no object per sample.
+    """
 
     def __init__(self, clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self.total = 0
@@ -25,7 +28,7 @@ class Samples:
         self._values = array("I")
 
     def add_ns(self, duration_ns: int) -> None:
-        """Record a duration that ended now. From one thread only, as each kind of sample is."""
+        """Record a duration that ended now. All calls on an object must come from the same thread."""
         now_ns, value = self._clock_ns(), min(duration_ns // 1000, 2**32 - 1)
         position = self.total % KEPT
         if position < len(self._values):
@@ -36,14 +39,14 @@ class Samples:
         self.total += 1
 
     def since(self, time_ns: int) -> list[int]:
-        """Samples taken at or after time_ns on the monotonic clock, in their order."""
+        """Return the samples taken at or after time_ns on the monotonic clock, in order."""
         oldest = self.total % KEPT if len(self._values) == KEPT else 0
-        # Two runs, in each of which times grow: the older behind `oldest`, the younger before it.
+        # Two runs with growing times: the older samples start at `oldest`, the newer end before it.
         runs = ((oldest, len(self._values)), (0, oldest))
         return [us for lo, hi in runs for us in self._values[bisect_left(self._times, time_ns, lo, hi) : hi]]
 
     def percentiles(self, *shares: float) -> list[float]:
-        """Nearest-rank percentiles of the last RECENT samples; zeros when there are none."""
+        """Return nearest-rank percentiles of the last RECENT samples; zeros if there are none."""
         end = self.total % KEPT or len(self._values)
         begin = max(end - RECENT, 0)
         recent = self._values[begin:end]

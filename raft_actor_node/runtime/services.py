@@ -1,7 +1,7 @@
-"""The gRPC face of a node for everyone but its peers: clients (KV), observers (Inspection), Chaos.
+"""The gRPC services of a node other than Raft: KV for clients, Inspection for observers, and Chaos.
 
-Status codes are chosen here and nowhere else. A request that link faults take away is never answered: its
-caller finds out by its deadline. Chaos and Inspection do not pass the faults.
+Only this module chooses status codes. A request that link faults drop is never answered; its caller notices by its
+deadline. Link faults do not affect Chaos and Inspection.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from raft_actor_node.runtime.tracer import Tracer
 logger = logging.getLogger(__name__)
 
 LOG_PAGE = 1000
-"""Most entries in one LogReply."""
+"""Maximum number of entries in one LogReply."""
 
 STATUS = {
     ErrorCode.NOT_LEADER: grpc.StatusCode.FAILED_PRECONDITION,
@@ -65,19 +65,20 @@ STATUS = {
 }
 
 MESSAGE_BYTES = 128 * 1024
-"""A message with answers has about as much, or one answer: it stays in memory until the client reads it or goes."""
+"""Approximate size of a message with answers, unless a single answer is larger. The message stays in memory until the
+client reads it or disconnects."""
 SENT_COPIES = 2
-"""How often a message lies in memory while it is sent: here, and in gRPC."""
+"""Copies of a message in memory while it is sent: here and in gRPC."""
 UNREAD_S = 1.0
-"""A client that does not read for so long loses its stream when others need the room that its answers take."""
+"""A client that does not read for this long loses its stream if other clients need the memory of its answers."""
 
-_FULL = "too many clients have not read what they were answered (limits.pending_bytes)"
+_FULL = "too many clients have not read their answers (limits.pending_bytes)"
 
 M = TypeVar("M", Operation, Answer)
 
 
 class Visitor(Caller):
-    """A caller as link faults see it."""
+    """A caller, with the state that link faults need."""
 
     __slots__ = ("changed", "client", "delayed", "lost")
 
@@ -86,15 +87,15 @@ class Visitor(Caller):
         self.client = CLIENTS
         """Its name."""
         self.delayed = 0
-        """Copies of operations and answers that arrive later."""
+        """Number of groups of copies of operations and answers that are still to arrive."""
         self.lost = 0
-        """Operations and answers that never arrive."""
+        """Number of operations and answers that never arrive."""
         self.changed: Callable[[], object] = lambda: None
         """Called when answers were lost."""
 
 
 class KVService(kv_pb2_grpc.KVServicer):
-    """proto/kv.proto. The unary calls are operations of one, through the same gate as the stream's."""
+    """The KV service of proto/kv.proto. Unary calls are batches of one operation, through the same gate as streams."""
 
     def __init__(self, config: NodeConfig, gate: Gate, faults: LinkFaults, clock: Clock) -> None:
         self._config = config
@@ -104,19 +105,19 @@ class KVService(kv_pb2_grpc.KVServicer):
         self._streams: set[_Stream] = set()
         self._looks_for_room = False
         self._given_up_bytes = 0
-        """Of messages to streams that were ended, and of calls' answers that were given up: they stay until the client
-        reads them, and no budget has them any more."""
+        """Bytes of messages on ended streams and of abandoned answers to unary calls. They stay in memory until the
+        client reads them, but no longer count in the budget."""
         self._answered: dict[Visitor, float] = {}
-        """Calls whose answers are on their way, and since when, in seconds of the monotonic clock."""
+        """Unary calls whose answers are being sent, with the start time in seconds of the monotonic clock."""
         self._given_up: dict[Visitor, int] = {}
-        """Calls whose answers were given up, and their bytes."""
+        """Unary calls whose answers were abandoned, with their bytes."""
         gate.shortage = self._want_room
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Serve on this server."""
+        """Register the service with a server."""
         kv_pb2_grpc.add_KVServicer_to_server(self, server)
-        # Registered once more, the stream takes and gives bytes: what is large is parsed part by part, and what a
-        # client does not read is kept once.
+        # Registered again without serializers: large messages are then parsed part by part here, and only the bytes of
+        # unread messages are kept.
         execute: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self.Execute)
         name = kv_pb2.DESCRIPTOR.services_by_name["KV"].full_name
         server.add_registered_method_handlers(name, {"Execute": execute})
@@ -126,7 +127,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         _: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext[bytes, bytes],
     ) -> None:
-        """Take in encoded batches; answers leave as they become ready, all of them before the stream ends."""
+        """Handle encoded batches. Answers leave as they become ready, and all of them before the stream ends."""
         if self._is_full():
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _FULL)
         stream = _Stream(self._gate, self._config.limits.turn_answer_bytes, min(self._room(), MESSAGE_BYTES))
@@ -154,19 +155,21 @@ class KVService(kv_pb2_grpc.KVServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an OperationBatch: {fault}")
 
     async def _take_in(self, context: Any, stream: _Stream, writer: asyncio.Task[None]) -> str:
-        """Take in all messages of a stream, as far as its client reads the answers. Returns what was wrong with the
-        last one, if anything."""
-        # Read like this: the iterator that gRPC gives keeps each message until the next one comes.
+        """Handle all messages of a stream, as long as its client reads the answers.
+
+        Return what was wrong with the last message, or an empty string.
+        """
+        # Not with gRPC's iterator, which keeps each message in memory until the next one arrives.
         while (message := await context.read()) is not grpc.aio.EOF:
             try:
                 await self._take_message(message, stream, writer)
             except DecodeError as error:
                 return str(error)
             del message
-            # A client that does not read its answers is not read from either.
+            # Do not read from a client that does not read its answers.
             await stream.room_for_more()
             if writer.done():
-                return ""  # answers cannot leave any more
+                return ""  # answers can no longer leave
         return ""
 
     async def _take_message(self, message: bytes, stream: _Stream, writer: asyncio.Task[None]) -> None:
@@ -174,7 +177,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         for batch in parts(message):
             for operations in _slices(batch.operations):
                 if more:
-                    await asyncio.sleep(0)  # in another turn
+                    await asyncio.sleep(0)  # continue in the next turn
                     await stream.room_for_more(len(message))
                     if writer.done():
                         return
@@ -182,8 +185,10 @@ class KVService(kv_pb2_grpc.KVServicer):
                 more = True
 
     async def _abandon(self, stream: _Stream, writer: asyncio.Task[None], context: Any) -> None:
-        """Tell a client why its stream has ended, once it has read the message that is being written: gRPC can take
-        back neither that message nor the call."""
+        """Tell a client why its stream ended, once it has read the message being written.
+
+        gRPC can cancel neither that message nor the call.
+        """
         size = SENT_COPIES * stream.writing_bytes
         self._given_up_bytes += size
         try:
@@ -191,18 +196,21 @@ class KVService(kv_pb2_grpc.KVServicer):
         finally:
             self._given_up_bytes -= size
             writer.cancel()
-        why = f"answers were not read for {UNREAD_S:g} s, and others needed the room (limits.pending_bytes)"
+        why = f"answers were not read for {UNREAD_S:g} s, and other clients needed the memory (limits.pending_bytes)"
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
 
     def _want_room(self, in_s: float = 0.0) -> None:
-        """Look soon for answers that hold what others need: once for all that ask in one turn."""
+        """Schedule `_make_room`, once for all requests in one turn."""
         if not self._looks_for_room:
             self._looks_for_room = True
             self._clock.call_later(in_s, self._make_room)
 
     def _make_room(self) -> None:
-        """Give up the answers of calls that are unread for too long, and end the stream whose client has not read for
-        the longest time, if that is too long; or look again then."""
+        """Reclaim the budget of answers that clients have not read for UNREAD_S.
+
+        Abandon such answers to unary calls. End the stream whose client has not read for the longest time, if that is
+        at least UNREAD_S; otherwise check again then.
+        """
         self._looks_for_room = False
         now = time.monotonic()
         while self._answered:
@@ -221,42 +229,42 @@ class KVService(kv_pb2_grpc.KVServicer):
             self._want_room(UNREAD_S - unread_s)
 
     def _give_up(self, caller: Visitor) -> None:
-        """Give the budget back for a call whose client does not read its answer. gRPC keeps the answer."""
+        """Return the budget of a unary call whose client does not read its answer. gRPC keeps the answer."""
         del self._answered[caller]
         self._given_up[caller] = SENT_COPIES * caller.unread
         self._given_up_bytes += self._given_up[caller]
         self._gate.close(caller)
 
     def _is_full(self) -> bool:
-        """Whether unread messages that no budget counts take so much that no new stream or call is taken."""
+        """Return whether unread messages outside the budget take so much that new streams and calls are refused."""
         return self._given_up_bytes > self._config.limits.pending_bytes
 
     def caller(self, put: Respond, *, unary: bool = False) -> Visitor:
-        """A stream or a call; `put` gets the answers that the link faults let leave."""
+        """Return the caller for a stream or a unary call. `put` gets the answers that link faults let through."""
         visitor = Visitor(lambda answers, size: self._leave(visitor, put, answers, size), unary=unary)
         return visitor
 
     def take(self, client_id: str, operations: Sequence[Operation], caller: Visitor) -> None:
-        """Take in operations as far as the link faults let them."""
+        """Accept operations, subject to link faults."""
         if (name_bytes := len(client_id.encode())) > CLIENT_ID_BYTES:
             why = f"client_id: {name_bytes} bytes, at most {CLIENT_ID_BYTES} are allowed"
             self._gate.turn_away(operations, caller, why)
             return
         caller.client = client_id or CLIENTS
         if self._faults.active:
-            # Their answers pass the faults too, when they leave.
+            # Link faults also act on the answers, when they leave.
             take = functools.partial(self._gate.take, caller=caller, copies=True)
             operations = self._pass(operations, self._faults.arriving, caller, "requests", take)
         if operations:
             self._gate.take(operations, caller)
 
     def _leave(self, caller: Visitor, put: Respond, answers: list[Answer], size: int) -> None:
-        # Decided when the answer leaves: the link may have been cut since the question came.
+        # Decided when the answer leaves, because the link may have been cut since the request arrived.
         if self._faults.active:
             late = functools.partial(self._put_late, caller, put)
             passed = self._pass(answers, self._faults.leaving, caller, "replies", late)
             if len(passed) < len(answers):
-                # Those that go later or never are not kept for a client that does not read: chaos holds them.
+                # Chaos holds the delayed and lost answers, so they do not count as unread by the client.
                 self._gate.left(caller, size)
                 self._put_late(caller, put, passed)
                 caller.changed()
@@ -264,7 +272,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         put(answers, size)
 
     def _put_late(self, caller: Visitor, put: Respond, answers: list[Answer]) -> None:
-        """Answers that pay again for what they hold until the client has read them."""
+        """Deliver delayed answers, which take budget again until the client has read them."""
         if answers and not caller.closed:
             size = sum([answer.ByteSize() for answer in answers])
             self._gate.keep(caller, size)
@@ -278,14 +286,14 @@ class KVService(kv_pb2_grpc.KVServicer):
         kind: MessageKind,
         deliver: Callable[[list[M]], None],
     ) -> list[M]:
-        """The messages that the link faults leave alone; copies of the others are delivered later, or never."""
+        """Return the messages that link faults do not affect; copies of the others are delivered later, or never."""
         unharmed = []
         for message in messages:
             if (delays := fate(caller.client, kind, message.ByteSize)) is ONCE:
                 unharmed.append(message)
                 continue
             caller.lost += not delays
-            # Copies that come at one moment come together: one of them must not be refused beside another.
+            # Copies that arrive at the same time arrive in one call, so that none is refused while another is accepted.
             for delay_s, group in itertools.groupby(delays):
                 caller.delayed += 1
                 self._clock.call_later(delay_s, self._arrive, caller, deliver, [message] * len(list(group)))
@@ -340,12 +348,12 @@ class KVService(kv_pb2_grpc.KVServicer):
             if not answered.done():
                 answered.set_result(answers[0])
 
-        # What link faults take away is never answered, so the caller runs into its deadline.
+        # A request or answer that link faults drop is never answered, so the client's deadline expires.
         caller = self.caller(put, unary=True)
         caller.request_bytes = request.ByteSize()
-        context.add_done_callback(lambda _: self._end(caller))  # the answer is in memory until it has left
+        context.add_done_callback(lambda _: self._end(caller))  # the answer stays in memory until it has left
         self.take(request.client_id, (operation,), caller)
-        del operation  # it holds a copy of the value
+        del operation  # free its copy of the value
         answer = await answered
         if not caller.closed:
             self._answered[caller] = time.monotonic()
@@ -354,7 +362,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         return answer
 
     def _end(self, caller: Visitor) -> None:
-        """A call has ended, and its answer has left."""
+        """Release a unary call that has ended: its answer has left."""
         self._answered.pop(caller, None)
         self._given_up_bytes -= self._given_up.pop(caller, 0)
         self._gate.close(caller)
@@ -382,36 +390,36 @@ async def _abort(context: Any, answer: Answer) -> NoReturn:
 
 
 class _Stream:
-    """Answers that wait for one client stream, or are being written to it."""
+    """Answers that wait for a client stream, or are being written to it."""
 
     def __init__(self, gate: Gate, turn_bytes: int, message_bytes: int) -> None:
-        """A message has about `turn_bytes`, and at most `message_bytes`; above that it has one answer."""
+        """Answers of up to `turn_bytes` are sent together, in messages of `message_bytes` or a single larger answer."""
         self.caller: Visitor
         self._gate = gate
         self._turn_bytes = turn_bytes
         self._message_bytes = message_bytes
         self.writing_since: float | None = None
-        """Since when a message waits for room at the client, in seconds of the monotonic clock."""
+        """Since when a message has been waiting for the client to read, in seconds of the monotonic clock."""
         self.writing_bytes = 0
-        """Of that message."""
+        """Size of that message."""
         self.given_up = False
-        """The node has ended the stream, because its client does not read."""
+        """Whether the node has ended the stream because its client does not read."""
         self._waiting: deque[tuple[list[Answer], int]] = deque()
         self._sending: list[Answer] = []
-        """Those that were taken to be sent, and are in no message yet."""
+        """Answers taken for sending that are in no message yet."""
         self._changed = asyncio.Event()
         self._news = asyncio.Event()
         self._handler = asyncio.current_task()
 
     def changed(self) -> None:
-        """Have those look again who wait for room, or for the last answer."""
+        """Wake the tasks that wait for room or for the last answer."""
         self._changed.set()
 
     def give_up(self) -> None:
-        """End the stream, with everything that is kept for its client."""
+        """End the stream and discard everything kept for its client."""
         self.given_up = True
         logger.warning(
-            "client %s does not read its answers, and others need the room: stream ended", self.caller.client
+            "client %s does not read its answers, and other clients need the memory: stream ended", self.caller.client
         )
         self._waiting.clear()
         self._sending.clear()
@@ -424,7 +432,7 @@ class _Stream:
         self._news.set()
 
     async def room_for_more(self, message_bytes: int = 0) -> None:
-        """Wait while the client is behind with reading. `message_bytes`: of a message that is in memory meanwhile."""
+        """Wait while the client is behind with reading. `message_bytes` is the size of a message held meanwhile."""
         budget = self._gate.budget
         budget.messages += message_bytes
         try:
@@ -435,7 +443,11 @@ class _Stream:
             budget.messages -= message_bytes
 
     def _is_behind(self) -> bool:
-        """Whether more is unread than one turn makes, or anything while the budget is exceeded, or reads wait."""
+        """Return whether the client must read before more is accepted.
+
+        It must if reads wait, or if more is unread than one turn makes. If the budget is exceeded, it must read
+        everything.
+        """
         caller, budget = self.caller, self._gate.budget
         most = self._turn_bytes if budget.held <= budget.limit else 0
         return (caller.unread > most or bool(caller.ready)) and not caller.closed
@@ -443,7 +455,7 @@ class _Stream:
     async def all_answered(self, writer: asyncio.Task[None]) -> None:
         """Wait until every operation is answered and every answer has left, or `writer` has ended."""
         caller = self.caller
-        # A request or an answer that chaos has lost is never answered: the client's own deadline ends its stream.
+        # A request or answer that chaos drops is never answered: the client's own deadline ends its stream.
         while (caller.waiting or caller.delayed or caller.lost or caller.unread) and not writer.done():
             self._changed.clear()
             await self._changed.wait()
@@ -466,13 +478,13 @@ class _Stream:
                     self._gate.left(self.caller, size)
                     self._changed.set()
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
-            pass  # the client is gone
+            pass  # the client has disconnected
         finally:
             self._gate.close(self.caller)
             self._changed.set()
 
     def _take(self) -> tuple[list[Answer], int]:
-        """Answers for one message, if they fit into one, and their bytes."""
+        """Remove and return the answers of one turn, and their bytes."""
         answers, size = self._waiting.popleft()
         if self._waiting:
             answers = answers.copy()
@@ -483,14 +495,14 @@ class _Stream:
         return answers, size
 
     def _fits(self, count: int, size: int) -> bool:
-        """Whether so many answers of so many bytes can leave in one turn."""
+        """Return whether `count` answers of `size` bytes may leave in one turn."""
         return count <= TURN_OPERATIONS and size <= self._turn_bytes
 
 
 def _chunks(answers: list[Answer], size: int, room: int) -> Iterator[bytes]:
-    """Answers in encoded ResultBatches that each fit into `room` bytes. `size` bounds the bytes of all.
+    """Yield encoded ResultBatches of at most `room` bytes, or of one answer. `size` is an upper bound on all bytes.
 
-    Nothing but the bytes is kept while a message waits for its client: `answers` is used up.
+    This consumes `answers`, so that only the encoded bytes stay in memory while a message waits for its client.
     """
     answers.reverse()
     while answers:
@@ -508,7 +520,7 @@ def _chunks(answers: list[Answer], size: int, room: int) -> Iterator[bytes]:
 
 
 def _slices(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
-    """So many operations as are taken in in one turn of the event loop."""
+    """Yield slices of at most TURN_OPERATIONS operations."""
     if len(operations) <= TURN_OPERATIONS:
         yield operations
         return
@@ -517,7 +529,7 @@ def _slices(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
 
 
 class InspectionService(inspection_pb2_grpc.InspectionServicer):
-    """proto/inspection.proto: what a node knows of itself, in any role."""
+    """The Inspection service of proto/inspection.proto: the state of a node in any role."""
 
     def __init__(
         self,
@@ -544,7 +556,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def GetStatus(self, request: inspection_pb2.StatusRequest, context: Any) -> inspection_pb2.StatusReply:  # noqa: N802
         hashing = self._driver.store.hash_state() if request.with_state_hash else None
         if hashing is not None:
-            next(hashing)  # of this moment, as everything else in the reply
+            next(hashing)  # copies the state now, at the time of the rest of the reply
         reply = self._status(request)
         while hashing is not None:
             try:
@@ -667,7 +679,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
 
 
 class ChaosService(chaos_pb2_grpc.ChaosServicer):
-    """proto/chaos.proto; registered only where the configuration enables it."""
+    """The Chaos service of proto/chaos.proto, registered only if the configuration enables it."""
 
     def __init__(self, faults: LinkFaults, disk_faults: DiskFaults) -> None:
         self._faults = faults

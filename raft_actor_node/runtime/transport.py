@@ -1,10 +1,11 @@
-"""Carries messages between nodes: two bidirectional streams per ordered pair, batches on each.
+"""Transport of messages between nodes: two bidirectional streams per ordered pair of nodes, with batches.
 
-A node opens two streams to every peer, on connections of their own: votes and heartbeats must not wait behind entries
-that take long to cross the link. All replies of the peer come back on the former. A message for which there is no
-connection is lost, as on any network: the core sends again what matters. Channels are opened anew after a failure, a
-new address, or a silence (TransportSettings.silence_timeout): the back-off of gRPC and that of TCP (seconds, then
-minutes) would be most of any failover that one measures.
+A node opens two streams to every peer, each on its own connection, so that votes and heartbeats do not wait behind
+entries that take long to cross the link. All replies of the peer return on the stream for votes and heartbeats. A
+message without a connection is lost, as on any network; the core resends what matters.
+
+The transport reopens channels after a failure, a new address, or silence (TransportSettings.silence_timeout). The
+backoff of gRPC and TCP (seconds, then minutes) would otherwise dominate every measured failover.
 """
 
 from __future__ import annotations
@@ -49,21 +50,21 @@ logger = logging.getLogger(__name__)
 
 REMEMBERED_PINGS = 256
 WINDOW = 64
-"""Most batches that may be on the way on one stream. A process that was paused finds no more than these when it goes
-on (20 ms of work), and what a slow link cannot take yet stays where it can be replaced."""
+"""Maximum number of batches in flight on one stream. A resumed process finds at most these (20 ms of work), and what a
+slow link cannot take yet stays in the outbox, where it can be replaced."""
 TELL_AFTER = 16
-"""How many batches an end takes in before it says so without having to answer anything."""
+"""Number of batches after which a receiver acknowledges them even without a reply to send."""
 _FLOWS: tuple[Flow, Flow] = ("requests", "entries")
-"""What a node sends to a peer, each on a connection of its own."""
+"""Flows from a node to a peer, each on its own connection."""
 
 
 class Transport(Mail, raft_pb2_grpc.RaftServicer):
-    """All links of one node, and the service that its peers call."""
+    """All links of a node, and the service that its peers call."""
 
     def __init__(
         self, config: NodeConfig, faults: LinkFaults, deliver: Callable[[Message], None], clock: Clock
     ) -> None:
-        """`deliver` is told each message that arrives."""
+        """`deliver` is called with each message that arrives."""
         super().__init__(config, faults, deliver, clock)
         self._config = config
         self._links = {
@@ -77,7 +78,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         self._answers: dict[str, Outbox] = {}
 
     def update_addresses(self, addresses: Mapping[str, tuple[str, int]]) -> None:
-        """Take in node id -> (address, epoch); a higher epoch replaces an address at once."""
+        """Update the addresses, node id -> (address, epoch). A higher epoch replaces an address at once."""
         for node_id, (address, epoch) in addresses.items():
             if node_id in self._links:
                 for link in self._links[node_id].values():
@@ -98,9 +99,9 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
     # ------------------------------------------------------------------------------ requests of others
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Serve on this server."""
+        """Register the service with a server."""
         raft_pb2_grpc.add_RaftServicer_to_server(self, server)
-        # Registered once more, the stream takes bytes: what is no batch is refused and counted like a malformed one.
+        # Registered again without a deserializer: bytes that are not a batch are then counted and refused here.
         exchange: grpc.RpcMethodHandler[bytes, pb.PeerReplies] = grpc.stream_stream_rpc_method_handler(
             self.Exchange, response_serializer=pb.PeerReplies.SerializeToString
         )
@@ -112,7 +113,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         request_iterator: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext[bytes, pb.PeerReplies],
     ) -> None:
-        """Take in a peer's encoded requests until it hangs up; replies leave when the core releases them."""
+        """Receive a peer's encoded requests until it ends the stream; replies leave when the core releases them."""
         stream = _Stream(self._config, self.counters, self._faults, "replies")
         taken = _Taken()
         assembler = Assembler(self._config.transport.message_bytes)
@@ -132,9 +133,9 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
                     peer = batch.from_id
                     writer = asyncio.create_task(self._write_replies(stream, taken, peer, context))
                 if writer.done():
-                    break  # replies cannot leave any more: the peer must open another stream
+                    break  # replies can no longer leave: the peer must open a new stream
                 if not any(map(_brings_entries, batch.requests)):
-                    # With each batch: a stream that outlives a later one is the only way back again.
+                    # Set with each batch, so that a stream that outlives a later stream carries the replies again.
                     self._answers[peer] = stream.outbox
                 self._take(batch, assembler)
                 taken.batches += 1
@@ -150,7 +151,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         try:
             requests = [_decode(request, batch.from_id, batch.to_id) for request in batch.requests]
         except ValueError as error:
-            self.refuse(batch.from_id, len(batch.requests), str(error))  # a malformed batch changes nothing
+            self.refuse(batch.from_id, len(batch.requests), str(error))  # the whole batch: it changes nothing
             return
         for request in requests:
             if isinstance(request, Fragment):
@@ -184,7 +185,10 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
                 self.counters.sent += len(replies)
 
     def _on_replies(self, batch: pb.PeerReplies, first: bool) -> bool:
-        """Take in replies, the `first` of a stream or later ones. False: not from this peer, give the stream up."""
+        """Handle a batch of replies; `first` marks the first of a stream.
+
+        Return False if the batch is not from the right peer and the stream must be closed.
+        """
         if fault := self._fault(batch, first=first):
             self.refuse(batch.from_id, len(batch.replies), fault)
             return False
@@ -198,7 +202,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
         return True
 
     def _fault(self, batch: pb.PeerRequests | pb.PeerReplies, *, first: bool) -> str:
-        """Why a batch must not be looked into; empty when it may. `first`: of this peer on its stream."""
+        """Return why a batch must be refused; empty if it may be read. `first`: first batch of the peer on a stream."""
         if batch.cluster_id != self._config.cluster_id:
             return f"cluster_id: this is {self._config.cluster_id!r}, not {batch.cluster_id!r}"
         if batch.to_id != self._config.node_id:
@@ -209,7 +213,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
 
 
 class _Stream:
-    """What waits to leave on one stream, and the wish to say something without a message."""
+    """The outbox of one stream, and a flag to send a batch without messages."""
 
     def __init__(self, config: NodeConfig, counters: TransportCounters, faults: LinkFaults, flow: Flow) -> None:
         self._news = asyncio.Event()
@@ -219,12 +223,12 @@ class _Stream:
         self._nudged = False
 
     def nudge(self) -> None:
-        """Let `take` return even if there is nothing to take."""
+        """Make `take` return even if no message waits."""
         self._nudged = True
         self._news.set()
 
     async def take(self, peer: str) -> list[Message | Fragment]:
-        """Wait for messages, take some out, and wait until they are through where bandwidth is limited."""
+        """Wait for messages and take some out. If bandwidth is limited, also wait until they have passed the link."""
         while not len(self.outbox) and not self._nudged:
             self._news.clear()
             await self._news.wait()
@@ -239,7 +243,7 @@ class _Stream:
 
 
 class _Link:
-    """One of the streams to one peer: requests out, replies in, connected again and again."""
+    """One of the two streams to a peer, with requests out and replies in. It reconnects for ever."""
 
     def __init__(
         self,
@@ -268,7 +272,7 @@ class _Link:
         self._task = asyncio.create_task(self._run(), name=f"link-{peer}-{flow}")
 
     def set_address(self, address: str, epoch: int) -> None:
-        """Reach the peer here from now on, unless this is older news than what is known."""
+        """Use this address of the peer from now on, unless a newer epoch is known."""
         if epoch > self._epoch and address:
             self._address, self._epoch = address, epoch
             self._changed.set()
@@ -292,17 +296,17 @@ class _Link:
                 for task in (talk, moved):
                     task.cancel()
                 results = await asyncio.gather(talk, moved, return_exceptions=True)
-            if isinstance(results[0], Exception):  # a bug; the link goes on
+            if isinstance(results[0], Exception):  # a bug; the link continues
                 logger.error("link to %s: %r", self._peer, results[0])
             pause = first if results[0] is True else min(2 * pause, longest)
             with contextlib.suppress(TimeoutError):
-                # A random part, so that the nodes of a cluster do not knock in step. Not asyncio.wait_for: until
-                # Python 3.12 it swallows a cancellation that comes together with the event.
+                # Random, so that the nodes of a cluster do not reconnect in step. Not asyncio.wait_for: before
+                # Python 3.12 it swallows a cancellation that arrives together with the event.
                 async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):
                     await self._changed.wait()
 
     async def _talk(self, address: str) -> bool:
-        """Converse until the stream breaks. True when it had been established, and neither end refused the other."""
+        """Exchange batches until the stream breaks. Return whether it was established and neither end refused it."""
         async with grpc.aio.insecure_channel(address, options=channel_options(self._config.transport)) as channel:
             try:
                 async with asyncio.timeout(self._config.transport.connect_timeout):
@@ -311,10 +315,10 @@ class _Link:
                 self.outbox.clear()
                 return False
             call = raft_pb2_grpc.RaftStub(channel).Exchange()
-            self.outbox.clear()  # what waited for the connection is out of date
+            self.outbox.clear()  # messages that waited for the connection are stale
             self._window = _Window()
             writer = asyncio.create_task(self._write(call))
-            writer.add_done_callback(lambda _: call.cancel())  # neither direction outlives the other
+            writer.add_done_callback(lambda _: call.cancel())  # both directions end together
             first = accepted = True
             try:
                 while accepted and (batch := await call.read()) is not grpc.aio.EOF:
@@ -370,7 +374,7 @@ class _Link:
 
 
 class _Window:
-    """How many batches may be on the way on one stream."""
+    """The batches in flight on a stream, and their limit."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -378,13 +382,13 @@ class _Window:
         self._news = asyncio.Event()
 
     def told(self, taken: int) -> None:
-        """Note that the other end has taken so many."""
+        """Note how many batches the other end has taken in total."""
         if taken > self._taken:
             self._taken = taken
             self._news.set()
 
     async def room(self) -> None:
-        """Wait until one more may be written."""
+        """Wait until another batch may be written."""
         while self.written - self._taken >= WINDOW:
             self._news.clear()
             await self._news.wait()
@@ -392,7 +396,7 @@ class _Window:
 
 @dataclass(slots=True)
 class _Taken:
-    """Number of batches that came on a stream, and the number last told to the peer."""
+    """Number of batches received on a stream, and the number last acknowledged to the peer."""
 
     batches: int = 0
     told: int = 0

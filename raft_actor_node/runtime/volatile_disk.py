@@ -1,11 +1,11 @@
-"""A disk for which SIGKILL is a power failure: what was not synced lives in this process only, and dies with it.
+"""A disk for which SIGKILL is a power failure: unsynced changes exist only in this process and end with it.
 
-SIGKILL leaves the page cache to the kernel, so it proves nothing about fsync. Behind this disk there is no page
-cache: a sync of a file is what writes its changes, a sync of a directory is what creates and renames in it. For tests
-and experiments (`storage.unsynced: lost`).
+SIGKILL leaves the page cache to the kernel, so with a real disk it does not test fsync. This disk bypasses the page
+cache: a sync of a file writes its changes, and a sync of a directory performs its creations and renames. For tests and
+experiments (`storage.unsynced: lost`).
 
-Directories are made at once: one that is not there could not be locked. Closing the lock is the orderly end of a
-process and hands what was not synced to the kernel, as if it had been there all the time.
+Directories are created at once, because a missing directory could not be locked. A process that ends cleanly closes the
+lock; this hands all unsynced changes to the kernel, as if it had had them from the start.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class _File:
     """A file as this process sees it."""
 
     fd: int | None
-    """None: it has no name on the disk yet."""
+    """Descriptor of the file on disk; None until it has a name there."""
     nameless: bytearray = field(default_factory=bytearray)
-    """What of it was synced, until it has a name."""
+    """Synced content of a file that has no name on disk yet."""
     pending: list[tuple[int, bytes | None]] = field(default_factory=list)
-    """What was not: bytes written at an offset, or None for a cut there."""
+    """Unsynced changes: bytes written at an offset, or None for a truncation there."""
 
 
 class _NewName(NamedTuple):
-    """A creation (`source` is None) or a rename that its directory's sync has not covered."""
+    """A creation (`source` is None) or rename that no sync of its directory has covered yet."""
 
     source: Path | None
     target: Path
@@ -41,15 +41,15 @@ class _NewName(NamedTuple):
 
 
 class VolatileDisk(Disk):
-    """The real disk, as it will be found after a power failure at this moment."""
+    """A real disk that holds only what a power failure at this moment would leave."""
 
     def __init__(self, *, fsync_latency_s: float = 0.0) -> None:
         super().__init__(fsync_latency_s=fsync_latency_s)
         self._names: dict[Path, _File | None] = {}
-        """Files that were opened, by their name in this process; None is a name that was renamed away."""
+        """Files opened so far, by their name in this process; None for a name that was renamed away."""
         self._new_names: list[_NewName] = []
         self._open: dict[int, _File] = {}
-        """Files by descriptors, which are negative: so they are never mistaken for the system's."""
+        """Open files by descriptor. Descriptors are negative, so they cannot be confused with the system's."""
         self._directories: dict[int, Path] = {}
         self._lock_fd: int | None = None
 
@@ -102,7 +102,7 @@ class VolatileDisk(Disk):
     def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
         pending, data = self._open[fd].pending, b"".join(buffers)
         if pending and (last := pending[-1])[1] is not None and (last[0], len(last[1])) == (offset, len(data)):
-            pending.pop()  # a record that is rewritten again and again takes no more memory for it
+            pending.pop()  # repeated rewrites of a record must not take more memory
         pending.append((offset, data))
         return len(data)
 
@@ -110,7 +110,7 @@ class VolatileDisk(Disk):
         self._open[fd].pending.append((size, None))
 
     def fdatasync(self, fd: int) -> None:
-        # Before anything can be seen from outside: a kill in this time finds nothing of it, like a power failure.
+        # Before any visible effect: a kill during this time leaves nothing of the sync, like a power failure.
         self._take_time()
         file = self._open[fd]
         self._write(file)
@@ -143,7 +143,7 @@ class VolatileDisk(Disk):
         self._new_names.append(name)
 
     def _write(self, file: _File) -> None:
-        """Hand the changes of a file to the kernel, if it knows the file."""
+        """Hand the changes of a file to the kernel, or add them to `nameless` if the file has no name on disk."""
         if file.fd is None:
             _changed(file.nameless, file)
         else:
@@ -155,7 +155,7 @@ class VolatileDisk(Disk):
         file.pending.clear()
 
     def _make_names(self, names: Sequence[_NewName]) -> None:
-        """Create and rename for real, in the order in which it was asked for."""
+        """Perform creations and renames on the real disk, in order."""
         for name in names:
             if name.source is not None:
                 super().replace(name.source, name.target)

@@ -1,20 +1,20 @@
-"""The write-ahead log: the entries, the term and the vote of one node on its disk.
+"""The write-ahead log: the entries, the term and the vote of a node on its disk.
 
-Here are the files, their order of writing and the errors of the disk; what the bytes look like and how
-they are judged is in wal_format.py and hard_state.py, the system calls are in disk.py.
+This module handles files, the order of writes and disk errors. wal_format.py and hard_state.py define the formats and
+judge what is read; disk.py has the system calls.
 
-One directory per node, locked for the life of the Wal:
+One directory per node, locked while the Wal is open:
 
     segment-00000001.wal   the log: one checksummed unit per append, one fsync per unit
-    hard-state-a, -b       term and vote, twice
-    durable-mark           up to where the log is on disk; rewritten after each fsync of the log, itself
-                           synced only at open and close: it is never ahead of the log, it may lag behind
+    hard-state-a, -b       term and vote, in two copies
+    durable-mark           up to where the log is on disk. Rewritten after each fsync of the log, but synced only at
+                           open and close: it may lag behind the log and is never ahead of it
 
-The log file is created last, so a directory is a member's if and only if it has one. Every file appears by
-write, fsync, rename, fsync of the directory. Recovery decides everything before it changes anything.
+The log file is created last, so a directory belongs to a member if and only if it has one. Every file is created by
+write, fsync, rename and fsync of the directory. Recovery decides everything before it changes anything.
 
-An error of write or fsync ends the log: after a failed fsync the kernel may drop the dirty pages and report
-success the next time, so every later call raises DiskError and nothing is tried again.
+An error of write or fsync ends the log. After a failed fsync the kernel may drop the dirty pages and report success the
+next time. So every later call raises DiskError, and nothing is retried.
 """
 
 from __future__ import annotations
@@ -53,31 +53,31 @@ MARK_NAME = "durable-mark"
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a node finds on its disk when it starts. Entry i of the log is at position i-1."""
+    """State that a node recovers from its disk at its start. Entry i of the log is at position i-1."""
 
     current_term: int
     voted_for: str | None
     terms: array[int]
     payloads: list[bytes]
     commit_index: int
-    """Entries up to here are known to be committed: the largest hint given to an append."""
+    """Entries up to here are known to be committed: the largest commit index given to an append."""
     warnings: list[str]
-    """What was repaired, one line each: a torn tail, a bad copy of the hard state, a bad durable mark."""
+    """Repairs, one line each: a torn tail, a bad copy of the hard state, a bad durable mark, a rewritten old log."""
 
 
 class Wal:
-    """The log of one node. Blocking; after `open`, for one thread at a time."""
+    """The log of a node. Calls block; after `open`, only one thread at a time may use it."""
 
     def __init__(self, directory: Path, disk: Disk, fsync: bool) -> None:
         """Use `Wal.open`."""
         self.directory = directory
         self.on_fsync: Callable[[int], None] | None = None
-        """Told the latency of each fsync of log and hard state, in nanoseconds. It must not raise."""
+        """Called with the latency of each fsync of log and hard state, in nanoseconds. It must not raise."""
         self._disk = disk
         self._fsync = fsync
         self._descriptors = ExitStack()
         self._failure: str | None = None
-        # The rest is set by recovery.
+        # Recovery sets the rest.
         self._nonce = b""
         self._hard_state = INITIAL
         self._last_index = self._commit_index = 0
@@ -99,22 +99,22 @@ class Wal:
         allow_memory_fs: bool = False,
         disk: Disk = REAL_DISK,
     ) -> tuple[Wal, Recovered]:
-        """Lock a node's directory, recover what it holds, and make that durable.
+        """Lock a node's directory, recover its content, and make that durable.
 
-        With `bootstrap`, a directory that is missing or holds no log becomes that of a new member; existing
-        data is opened all the same. `members` are bound to the log when it is created, or when a log of an
-        older version, which names none, is opened first; their order does not matter. With `fsync` off nothing
-        is synced once the log is open: a control, never a setting.
+        With `bootstrap`, a directory that is missing or has no log becomes that of a new member; existing data is
+        opened normally. `members` are bound to the log when it is created, or when a log of an older version without
+        members is first opened. Their order does not matter. With `fsync` off nothing is synced once the log is open;
+        this exists only as a control.
 
-        Raises ConfigError (a memory file system, or no directory), DirectoryLocked, DataCorrupt (damage that
-        a torn write does not explain, data of another node or of other members, or no data without `bootstrap`;
-        in all these cases nothing was changed) and DiskError.
+        Raises ConfigError (a memory file system, or not a directory), DirectoryLocked, DataCorrupt and DiskError.
+        DataCorrupt means damage that a torn write cannot explain, data of another node or of other members, or no data
+        without `bootstrap`; in all these cases nothing was changed.
         """
         wal = cls(directory.absolute(), disk, fsync)
         try:
             if not allow_memory_fs and (name := disk.memory_file_system(wal.directory)) is not None:
                 raise ConfigError(
-                    f"storage.dir: {directory} is on a memory file system ({name}), where fsync proves nothing; "
+                    f"storage.dir: {directory} is on a memory file system ({name}), where fsync makes nothing durable; "
                     "choose a directory on a disk or set storage.allow_memory_fs"
                 )
             return wal, wal._recover(cluster_id, node_id, tuple(sorted(members)), bootstrap)
@@ -129,10 +129,9 @@ class Wal:
             raise
 
     def save_hard_state(self, term: int, voted_for: str | None) -> None:
-        """Make term and vote durable, in both copies, before it returns.
+        """Make term and vote durable in both copies. Call this before appending entries of a new term.
 
-        Raises DiskError, and InvariantViolated for a term that decreases or a second vote in one term
-        (paper, section 5.2). To be called before the append of entries of a new term.
+        Raises DiskError, and InvariantViolated for a decreasing term or a second vote in a term (paper, section 5.2).
         """
         self._check_usable()
         old = self._hard_state
@@ -145,20 +144,20 @@ class Wal:
         state = HardState(old.sequence + 1, term, voted_for)
         record = encode_hard_state(self._nonce, state)
         with self._ends_at_error():
-            # One after the other: while one copy is being written, the other is whole on disk.
+            # In sequence: while one copy is being written, the other is intact on disk.
             for fd in self._copy_fds:
                 write_all(self._disk, fd, (record,), 0)
                 self._sync(fd)
         self._hard_state = state
 
     def append(self, first_index: int, terms: Sequence[int], payloads: Sequence[bytes], commit_index: int) -> None:
-        """Make entries durable from `first_index` on, replacing whatever the log held from there, with one fsync.
+        """Make entries durable from `first_index` on with one fsync, replacing everything the log held from there.
 
-        It happens entirely or, if the process or the machine dies first, not at all. `commit_index` is the
-        node's own: all entries up to it, these included, are committed.
+        If the process or the machine stops before the end, the append takes effect as a whole or not at all.
+        `commit_index` is that of the node: all entries up to it, possibly including these, are committed.
 
-        Raises DiskError; ValueError when terms and payloads differ in number; InvariantViolated for a gap,
-        for replacing a committed entry, for a commit index or a term beyond what is stored.
+        Raises DiskError; ValueError if terms and payloads differ in number; InvariantViolated for a gap, for replacing
+        a committed entry, or for a commit index or a term beyond what is stored.
         """
         self._check_usable()
         last_index = first_index - 1 + len(terms)
@@ -185,7 +184,7 @@ class Wal:
         self._last_index, self._commit_index = last_index, commit_index
 
     def _room(self, end: int) -> bytes:
-        """What to write behind a unit that ends at `end`: new room, when a small unit has used up the last."""
+        """Return what to write after a unit that ends at `end`: new room, if a small unit used up the last."""
         if end <= self._file_bytes:
             return b""
         room_bytes = self._disk.room_bytes
@@ -194,7 +193,7 @@ class Wal:
         return room
 
     def close(self) -> None:
-        """Give the room back, sync the durable mark and release the directory; a second call does nothing."""
+        """Remove the room, sync the durable mark and release the directory. A second call does nothing."""
         try:
             if self._failure is None:
                 with self._ends_at_error():
@@ -235,7 +234,7 @@ class Wal:
                 f"{log_path}: the last entry is of term {log.terms[-1]}, and the hard state says term {state.term}; "
                 "nothing was changed"
             )
-        # All is decided; only from here on is anything changed.
+        # Everything is decided; changes begin here.
         self._nonce, self._hard_state = segment.nonce, state
         warnings = self._settle_log(log_path, log, data)
         if not segment.members:
@@ -243,13 +242,13 @@ class Wal:
             warnings.append(f"{log_path}: rewritten from format 1, now bound to members {list(members)}")
         warnings += self._settle_hard_state(copies, state)
         warnings += self._settle_mark(segment, log, mark, mark_bytes)
-        # The process before may have died between making an entry and the fsync of its directory.
+        # The previous process may have ended between a rename and the fsync of the directory.
         self._sync_entry(log_path)
         self._sync_entry(self.directory)
         return Recovered(state.term, state.voted_for, log.terms, log.payloads, log.commit_index, warnings)
 
     def _enter_directory(self, bootstrap: bool) -> None:
-        """Lock the directory, which is created only for a new member."""
+        """Lock the directory; create it only for a new member."""
         missing = [path for path in (self.directory, *self.directory.parents) if not self._disk.exists(path)]
         if missing and not bootstrap:
             raise self._comes_back_empty("no such directory")
@@ -261,16 +260,16 @@ class Wal:
         self._descriptors.callback(self._disk.close, self._disk.lock(self.directory))
 
     def _create_member(self, cluster_id: str, node_id: str, members: Sequence[str], bootstrap: bool) -> bytes:
-        """Write the files of a new member, the log last: until then nothing counts. Returns the log."""
+        """Write the files of a new member and return the log, which is written last and makes them valid."""
         if not bootstrap:
             raise self._comes_back_empty("there is no log in it")
         found = {name: data for name in (*HARD_STATE_NAMES, MARK_NAME) if (data := self._read(name)) is not None}
         for name, data in found.items():
             decoded = decode_hard_state(data)
-            # A bootstrap that did not come to its end leaves initial hard states at most.
+            # An interrupted bootstrap leaves at most initial hard states.
             if decoded is None or decoded[1] != INITIAL:
                 raise self._comes_back_empty(f"there is {name} but no log in it")
-        # Without a zero byte: not even the first byte of a unit can be taken for room.
+        # Without a zero byte, so that not even the first byte of a unit can look like room.
         nonce = bytes(byte | 1 for byte in self._disk.random_bytes(NONCE_BYTES))
         for name in HARD_STATE_NAMES:
             self._create(name, encode_hard_state(nonce, INITIAL))
@@ -279,7 +278,7 @@ class Wal:
         return header
 
     def _settle_log(self, path: Path, log: Replay, data: bytes) -> list[str]:
-        """Cut a torn tail off, and make durable what was read: it may be in the page cache only."""
+        """Cut off a torn tail, and make the rest durable: it may exist only in the page cache."""
         self._log_fd = self._open(path, os.O_RDWR)
         self._file_bytes = len(data)
         torn = bool(data[log.end :].strip(b"\0"))
@@ -294,8 +293,8 @@ class Wal:
     def _bind_members(
         self, path: Path, segment: Segment, log: Replay, members: Sequence[str]
     ) -> tuple[Segment, Replay, DurableMark, bytes]:
-        """Replace a log of version 1 by one that names the members. Returns it as it is read, and its mark."""
-        # The mark fits the old log only. Without a mark each of the two opens, wherever the process dies.
+        """Replace a log of version 1 by a log with members. Return the new segment and log, and its mark."""
+        # The mark fits only the old log. Without a mark either log can be opened, wherever the process is interrupted.
         self._create(MARK_NAME, b"")
         data = rewrite(segment, log, members)
         self._create(path.name, data)
@@ -305,7 +304,7 @@ class Wal:
         return bound, again, DurableMark(again.end, again.chain), b""
 
     def _settle_hard_state(self, copies: Sequence[bytes | None], state: HardState) -> list[str]:
-        """Make both copies whole and durable, and open them."""
+        """Make both copies valid and durable, and open them."""
         record = encode_hard_state(self._nonce, state)
         warnings = []
         for name, copy in zip(HARD_STATE_NAMES, copies, strict=True):
@@ -324,7 +323,7 @@ class Wal:
     def _settle_mark(
         self, segment: Segment, log: Replay, mark: DurableMark | None, mark_bytes: bytes | None
     ) -> list[str]:
-        """Bring the durable mark up to date, and open it."""
+        """Update the durable mark and open it."""
         known = DurableMark(log.end, log.chain)
         record = encode_mark(self._nonce, known)
         if record != mark_bytes:
@@ -347,10 +346,10 @@ class Wal:
     # ------------------------------------------------------------------------------ files
 
     def _write_again(self, fd: int, data: bytes, offset: int) -> None:
-        """Make durable what was read from a file.
+        """Make durable what was read from a file, by writing it again.
 
-        Had an fsync of the process before failed, the kernel would show data that it takes for written and that is
-        not: an fsync alone would do nothing. The same bytes over the same bytes: to be torn does them no harm.
+        After a failed fsync of the previous process, the kernel may present unwritten data as clean, so an fsync alone
+        would do nothing. Overwriting bytes with the same bytes is safe even if the write is torn.
         """
         write_all(self._disk, fd, (data,), offset)
         self._disk.fsync(fd)
@@ -364,7 +363,7 @@ class Wal:
         return fd
 
     def _create(self, name: str, data: bytes) -> None:
-        """Make a file appear whole, or not at all."""
+        """Create or replace a file atomically and durably."""
         path, temporary = self.directory / name, self.directory / f"{name}.tmp"
         fd = self._disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
@@ -376,13 +375,13 @@ class Wal:
         self._sync_entry(path)
 
     def _sync_entry(self, path: Path) -> None:
-        """Make durable that a file or directory is where it is."""
-        # A directory that this user may not read was not written by a node of this user.
+        """Make the directory entry of a file or directory durable."""
+        # A directory that this user cannot read was not created by a node of this user.
         with suppress(PermissionError):
             sync_directory(self._disk, path.parent)
 
     def _sync(self, fd: int) -> None:
-        """Return once what was written to a file is on disk, and the file still in its directory."""
+        """Sync a file, and check that it is still in its directory."""
         if self._fsync:
             start_ns = time.monotonic_ns()
             self._disk.fdatasync(fd)
@@ -412,7 +411,7 @@ class Wal:
 
     @contextmanager
     def _ends_at_error(self) -> Iterator[None]:
-        """Whatever interrupts a write leaves the files in a state unknown to this object: it must not go on."""
+        """Disable the log if an exception interrupts a write, because the state of the files is then unknown."""
         try:
             yield
         except BaseException as error:

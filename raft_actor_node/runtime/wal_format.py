@@ -1,43 +1,43 @@
-"""The bytes of a write-ahead log, and what they mean when they are read again.
+"""The format of a write-ahead log, and how it is read after a restart.
 
-Pure: bytes in, bytes out, no files. The node (wal.py) and a simulated disk share it. Integers are
-unsigned and little-endian, checksums are CRC-32, offsets count bytes from the start of the file.
+Pure: bytes in, bytes out, no files. The node (wal.py) and a simulated disk share it. Integers are unsigned and
+little-endian, checksums are CRC-32, offsets count bytes from the start of the file.
 
-Log file (one segment, it only grows; a torn tail is the only thing ever cut off)
+Log file (one segment, which only grows; only a torn tail is ever cut off)
 
     segment header   magic 8s, version u32, segment number u64, nonce 8s, length of cluster id u16,
                      length of node id u16, length of members u16, cluster id, node id, members (UTF-8; the
-                     node ids of all members in order, with commas between), crc u32 of all before.
-                     In version 1 there are no members; such a log is rewritten when it is opened
+                     sorted node ids of all members, separated by commas), crc u32 of all before.
+                     Version 1 has no members; such a log is rewritten when it is opened
     unit             one per append, that is one per fsync
-      header (60 B)  nonce 8s          marks a unit. Random and kept from clients, so that no payload can
-                                       pass for a unit when a damaged log is searched
+      header (60 B)  nonce 8s          marks a unit. Random and secret from clients, so that no payload can
+                                       look like a unit when a damaged log is searched
                      offset u64        of this unit
-                     first_index u64   log index of its first entry; whatever the log held from there on
-                                       is replaced (paper, section 5.3: conflicting suffixes are deleted)
+                     first_index u64   log index of its first entry; it replaces everything the log held
+                                       from there on (paper, section 5.3: conflicting suffixes are deleted)
                      commit_index u64  entries up to here were known to be committed
                      durable_offset    u64, the log was known to be on disk up to here when this was written
                      body length u64, count u32 of entries
                      chain u32         CRC of the fields above and the body, continuing the chain of the
-                                       unit before (for the first unit: the crc of the segment header)
+                                       previous unit (for the first unit: the crc of the segment header)
                      crc u32           of the header up to here
-      body           count terms u64, count payload lengths u32, the payloads one after the other
+      body           count terms u64, count payload lengths u32, the payloads in sequence
 
-    room           zeros behind the last unit, written ahead so that appends need not change the file's size
+    room           zeros after the last unit, written in advance so that appends need not change the file size
 
 Durable mark       magic 8s, nonce 8s, offset u64, chain u32, crc u32. The log is on disk up to offset,
                    where its chain is `chain`.
 
-The chain leaves the stored checksums out: a CRC that runs over data followed by its own CRC is a constant.
+The chain excludes the stored checksums, because the CRC of data followed by its own CRC is a constant.
 
-Reading again. Units are taken in order. The first bad one, or the end of the file, is judged:
+Recovery reads the units in order. It judges the first bad unit, or the end of the file:
 
-    below the durable mark                       promised: DataCorrupt
-    above, and a unit header is valid behind it  written after this unit was synced, so promised: DataCorrupt
-    above, and only zeros behind                 room: the end of the log
-    above, and nothing valid behind              torn, never acknowledged: ends the log
+    below the durable mark                     promised: DataCorrupt
+    above, and a valid unit header follows     that was written after this unit was synced, so promised: DataCorrupt
+    above, and only zeros follow               room: the end of the log
+    above, and nothing valid follows           torn, never acknowledged: the end of the log
 
-Damage that hits just the last unit, above the mark, looks exactly like a tear; nobody can tell them apart.
+Damage to the last unit alone, above the mark, cannot be distinguished from a torn write.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ _MARK = struct.Struct("<8s8sQII")
 _MARK_MAGIC = b"RAFTMARK"
 _CRC = struct.Struct("<I")
 _REWRITTEN_ENTRIES = 4096
-"""Entries in one unit of a log that is rewritten,"""
+"""Maximum number of entries in one unit of a rewritten log."""
 _REWRITTEN_BYTES = 4 << 20
-"""or bytes of payload, and one entry more."""
+"""Payload bytes at which a unit of a rewritten log ends; the last entry may exceed it."""
 
 
 class Segment(NamedTuple):
-    """What the header of a log file says, and where the units begin."""
+    """Header of a log file, with its size: the units begin after it."""
 
     number: int
     nonce: bytes
@@ -85,7 +85,7 @@ class Segment(NamedTuple):
 
 
 class DurableMark(NamedTuple):
-    """Up to `offset`, where the chain is `chain`, the log is known to be on disk."""
+    """The log is known to be on disk up to `offset`, where its chain is `chain`."""
 
     offset: int
     chain: int
@@ -93,12 +93,12 @@ class DurableMark(NamedTuple):
 
 @dataclass
 class Replay:
-    """The log as far as it is good: entry i at position i-1, and where the next unit goes."""
+    """The valid part of a log, with entry i at position i-1, and where the next unit goes."""
 
     end: int
     chain: int
     durable_offset: int
-    """Up to here it is known to have been on disk: by the durable mark, or by the last unit."""
+    """The log is known to have been on disk up to here, from the durable mark or from a unit."""
     terms: array[int] = field(default_factory=lambda: array("Q"))
     payloads: list[bytes] = field(default_factory=list)
     commit_index: int = 0
@@ -115,12 +115,12 @@ class _Unit(NamedTuple):
 
 
 def corrupt(name: str, offset: int, what: str) -> DataCorrupt:
-    """The error for damage at an offset of a file: one line that names both."""
+    """Return the error for damage at an offset of a file; its one-line message names both."""
     return DataCorrupt(f"{name}: offset {offset}: {what}; nothing was changed")
 
 
 def encode_segment_header(number: int, nonce: bytes, cluster_id: str, node_id: str, members: Iterable[str]) -> bytes:
-    """The header of a new log file."""
+    """Return the header of a new log file."""
     texts = [text.encode() for text in (cluster_id, node_id, ",".join(sorted(members)))]
     lengths = map(len, texts)
     header = _SEGMENT_STRUCTS[VERSION].pack(_SEGMENT_MAGIC, VERSION, number, nonce, *lengths) + b"".join(texts)
@@ -128,7 +128,10 @@ def encode_segment_header(number: int, nonce: bytes, cluster_id: str, node_id: s
 
 
 def decode_segment_header(data: bytes, name: str) -> Segment:
-    """The header of the log file `name`. Raises DataCorrupt: headers appear whole, so none is ever torn."""
+    """Decode the header of the log file `name`.
+
+    Raises DataCorrupt if it is damaged: files appear as a whole, so a header is never torn.
+    """
     cut_short = corrupt(name, 0, f"the file header is cut short to {len(data)} bytes")
     if len(data) < _SEGMENT_BEGIN.size:
         raise cut_short
@@ -155,7 +158,7 @@ def decode_segment_header(data: bytes, name: str) -> Segment:
 
 
 def rewrite(segment: Segment, log: Replay, members: Iterable[str]) -> bytes:
-    """The log file, of the present version and with these members, for what a log of an older version holds."""
+    """Return a log file of the present version, with these members, for the content of an older log."""
     header = encode_segment_header(segment.number, segment.nonce, segment.cluster_id, segment.node_id, members)
     (chain,) = _CRC.unpack_from(header, len(header) - _CRC.size)
     parts, offset = [header], len(header)
@@ -191,7 +194,7 @@ def encode_unit(
     commit_index: int,
     durable_offset: int,
 ) -> tuple[bytes, bytes, int]:
-    """Header, body and new chain of the unit that goes to `offset`, behind a unit that ended with `chain`."""
+    """Return header, body and new chain of the unit at `offset`. `chain` is that of the previous unit."""
     count = len(terms)
     lengths_and_terms = struct.pack(f"<{count}Q{count}I", *terms, *map(len, payloads))
     body = b"".join((lengths_and_terms, *payloads))
@@ -202,13 +205,13 @@ def encode_unit(
 
 
 def encode_mark(nonce: bytes, mark: DurableMark) -> bytes:
-    """The durable mark of the log with this nonce."""
+    """Encode the durable mark of the log with this nonce."""
     record = _MARK_FIELDS.pack(_MARK_MAGIC, nonce, mark.offset, mark.chain)
     return record + _CRC.pack(crc32(record))
 
 
 def decode_mark(data: bytes, nonce: bytes) -> DurableMark | None:
-    """The durable mark, or None when it is damaged or of another log."""
+    """Decode a durable mark. Return None if it is damaged or of another log."""
     if len(data) != _MARK.size:
         return None
     magic, of_log, offset, chain, crc = _MARK.unpack(data)
@@ -218,9 +221,9 @@ def decode_mark(data: bytes, nonce: bytes) -> DurableMark | None:
 
 
 def replay(data: bytes, segment: Segment, mark: DurableMark | None, name: str) -> Replay:
-    """Read the log file `name` as far as it is good; behind `end` is room, or a torn tail.
+    """Read the valid part of the log file `name`; after its `end` there is room or a torn tail.
 
-    Raises DataCorrupt, naming file and offset, for any damage that a torn write does not explain.
+    Raises DataCorrupt, naming file and offset, for damage that a torn write cannot explain.
     """
     mark_offset = segment.header_bytes if mark is None else mark.offset
     log = Replay(segment.header_bytes, segment.crc, mark_offset)
@@ -246,7 +249,7 @@ def replay(data: bytes, segment: Segment, mark: DurableMark | None, name: str) -
 
 
 def _unit_at(data: bytes, view: memoryview, log: Replay, nonce: bytes) -> _Unit | None:
-    """The unit that continues the log, or None when its bytes are not one."""
+    """Return the unit that continues the log; None if there is no valid unit."""
     header = _header_at(data, log.end, nonce)
     if header is None:
         return None
@@ -261,7 +264,7 @@ def _unit_at(data: bytes, view: memoryview, log: Replay, nonce: bytes) -> _Unit 
 
 
 def _header_at(data: bytes, offset: int, nonce: bytes) -> tuple[bytes, int, int, int, int, int, int, int, int] | None:
-    """The fields of a valid unit header at this offset, if there is one."""
+    """Return the fields of the unit header at this offset; None if there is no valid header."""
     header = data[offset : offset + _UNIT.size]
     if len(header) < _UNIT.size:
         return None
@@ -272,8 +275,10 @@ def _header_at(data: bytes, offset: int, nonce: bytes) -> tuple[bytes, int, int,
 
 
 def _find_unit(data: bytes, offset: int, nonce: bytes) -> int | None:
-    """Where the first valid unit header at or behind `offset` is. Its body does not matter: a unit is
-    begun only after the one before it was synced."""
+    """Return the offset of the first valid unit header at or after `offset`; None if there is none.
+
+    Its body does not matter: a unit is written only after the previous unit was synced.
+    """
     while (offset := data.find(nonce, offset)) >= 0:
         if _header_at(data, offset, nonce) is not None:
             return offset
@@ -284,7 +289,7 @@ def _find_unit(data: bytes, offset: int, nonce: bytes) -> int | None:
 def _take(data: bytes, unit: _Unit, log: Replay, name: str) -> None:
     """Append the entries of a unit to the log, all or none.
 
-    Its checksums hold, so a contradiction is a fault of the writer, and reading on would make it worse.
+    Its checksums are valid, so a contradiction is a bug of the writer. Reading on would make it worse.
     """
     prefix = unit.first_index - 1
     payload_bytes = len(unit.body) - _ENTRY_BYTES * unit.entries

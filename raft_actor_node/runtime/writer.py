@@ -1,4 +1,4 @@
-"""Hands to the disk what the core wants durable, one Persist after the other, and tells when it is."""
+"""Writers: they make the Persists of the core durable, in sequence, and report when each is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.wal import Wal
 
 CLOSE_S = 10.0
-"""How long a node that stops waits for a disk that does not answer."""
+"""How long a stopping node waits for a disk that does not answer."""
 
 T = TypeVar("T")
 Done = Callable[[Persisted], None]
@@ -23,20 +23,20 @@ Failed = Callable[[BaseException], None]
 
 
 class Writer(Protocol):
-    """Whoever waits for the disk, so that heartbeats do not."""
+    """A writer waits for the disk, so that heartbeats need not."""
 
     def start(self) -> None:
         """Begin."""
 
     def submit(self, persist: Persist) -> None:
-        """Make this durable, after everything submitted before."""
+        """Make a Persist durable, after everything submitted before."""
 
     async def close(self) -> None:
         """Finish what was submitted and close the log."""
 
 
 WriterFactory = Callable[[Wal, Samples, Done, Failed], Writer]
-"""(log, where to note the latency of each fsync, told what is durable, told once why no more will be)."""
+"""Function of (log, samples for fsync latencies, callback per durable Persist, callback once on failure)."""
 
 
 def write(wal: Wal, persist: Persist) -> None:
@@ -60,7 +60,7 @@ class ThreadWriter:
         closing: Callable[[], None] = lambda: None,
         close_s: float = CLOSE_S,
     ) -> None:
-        """`closing` is called when the node stops: what a fault holds at the disk is let go."""
+        """`closing` is called when the node stops, to release an fsync that a fault holds."""
         wal.on_fsync = fsync.add_ns
         self._wal = wal
         self._loop = asyncio.get_running_loop()
@@ -80,14 +80,14 @@ class ThreadWriter:
         self._queue.put(persist)
 
     async def close(self) -> None:
-        """As in Writer. A disk that does not answer in time is reported as failed, and left alone."""
+        """As in Writer. A disk that does not answer within `close_s` is reported as failed and not closed."""
         self._queue.put(None)
         if self._thread.ident is None:
             return
         self._closing()
         await asyncio.to_thread(self._thread.join, self._close_s)
         if self._thread.is_alive():
-            self._failed(DiskError(f"the disk has not answered within {self._close_s:g} s of the end of the node"))
+            self._failed(DiskError(f"the disk did not answer within {self._close_s:g} s while the node was stopping"))
 
     def _run(self) -> None:
         try:
@@ -95,7 +95,7 @@ class ThreadWriter:
                 write(self._wal, persist)
                 self._tell(self._done, Persisted(persist.number))
             self._wal.close()
-        except Exception as error:  # whatever it is, this node cannot promise anything any more
+        except Exception as error:  # of any kind: this node can no longer promise anything
             self._tell(self._failed, error)
 
     def _tell(self, callback: Callable[[T], None], value: T) -> None:

@@ -215,6 +215,8 @@ async def test_a_node_that_stops_waits_no_longer_for_a_disk_than_it_says(tmp_pat
     bench.submit(1)
     await until(lambda: bench.faults.counters.fsyncs_stalled)
     await bench.close()
-    assert [str(error) for error in bench.failed] == ["the disk has not answered within 0.1 s of the end of the node"]
+    assert [str(error) for error in bench.failed] == [
+        "the disk did not answer within 0.1 s while the node was stopping"
+    ]
     assert bench.done == []
     await until(lambda: not bench.writer._thread.is_alive())

@@ -338,7 +338,7 @@ def open_on(tmp_path: Path, disk: Disk) -> Wal:
 
 
 def test_a_write_that_takes_nothing_is_an_error_and_no_endless_loop(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match="took nothing"):
+    with pytest.raises(DiskError, match="wrote no bytes"):
         open_on(tmp_path, FullDisk())
 
 

@@ -1,14 +1,12 @@
-"""What must hold of a whole cluster, checked after every step of every node.
+"""Invariants of a whole cluster, checked after every step of every node.
 
-`ClusterInvariants` watches from outside: what each node holds after a step, what leaves it, and what its disk
-held for certain at that moment. It knows no role's duties, only what must never be seen, and trusts no
-bookkeeping of the core that it can see for itself: who voted for whom is read off the messages that left,
-what is durable off the writes that were reported done.
+`ClusterInvariants` observes from outside: the state of each node after a step, the messages that leave, and what its
+disk certainly held at that moment. It checks what must never happen, not what a role should do. It does not rely on the
+core's bookkeeping where it can observe: votes come from messages that left, durability from completed writes.
 
-Costs. Everything is incremental: a log is compared with what was seen of it only when it changed, an entry is
-looked at once per node that takes it, and logs are compared by (index, term) pairs: a pair that is always found
-with the same payload and the same term before it makes two logs that share it equal up to there (log matching,
-by induction), so that no check has to walk a log again.
+Costs. All checks are incremental. A log is compared only when it changed, and an entry is examined once per node that
+takes it. Logs are compared by (index, term) pairs. If each pair always has the same payload and the same preceding
+term, two logs that share a pair are equal up to it (log matching, by induction), so no check rereads a whole log.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from raft_actor_node.core.node import RaftNode
 
 HASHED_EVERY = 64
-"""Entries between two comparisons of whole states: a state hash costs time in proportion to the state."""
+"""Entries between two comparisons of whole states, because a state hash takes time proportional to the state."""
 
 
 class State(Protocol):
@@ -47,29 +45,29 @@ class State(Protocol):
 
 
 class StateModel(Protocol):
-    """What the state machine should do with each entry, by an implementation of its own."""
+    """An independent implementation of the state machine."""
 
     def apply(self, index: int, payload: bytes) -> object:
-        """The result that the entry at `index` must have; called once for each, in order."""
+        """Return the correct result of the entry at `index`. Called once per entry, in order."""
 
     def mismatch(self, state: State) -> str:
-        """What a replica that applied as much as the model holds differently; empty when nothing."""
+        """Describe how a replica that applied as much as the model differs from it; empty if equal."""
 
 
 @dataclass(slots=True)
 class _Disk:
-    """What the disk of one node holds for certain."""
+    """What the disk of a node certainly holds."""
 
     current_term: int
     voted_for: NodeId | None
     terms: array[int]
     writing: Persist | None = None
-    """Handed to the disk and not reported done: after a crash it is there or not."""
+    """The write in progress; after a crash it is on disk or not."""
 
 
 @dataclass(slots=True)
 class _Life:
-    """One life of a node, as seen so far."""
+    """An incarnation of a node, as observed so far."""
 
     node: RaftNode
     terms: array[int]
@@ -78,42 +76,46 @@ class _Life:
     commit_index: int = 0
     applied: int = 0
     sequence: int = 0
-    """Highest sequence of a request that left it."""
+    """Highest sequence of a request that this node sent."""
     reads: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    """By read: commit index and sequence at its arrival, and what clients had been told by then."""
+    """By read, at its arrival: commit index, sequence, and highest index acknowledged to a client."""
     accepted: deque[tuple[int, int, int]] = field(default_factory=deque)
-    """(first index, end, term) of proposals taken from clients."""
+    """(first index, end, term) of proposals accepted from clients."""
     verified: tuple[int, int] = (0, 0)
-    """A term, and up to where its leader's messages showed that the logs agree."""
+    """(term, index): up to this index, messages of this term's leader showed that the logs agree."""
     pre_votes: dict[int, set[NodeId]] = field(default_factory=dict)
-    """By term: who would vote for this node."""
+    """Nodes that would vote for this node, by term."""
     leads: int = 0
-    """The term it leads, or led last."""
+    """The term that this node leads, or led last."""
+    # The following are of this leadership, by peer.
     heard: dict[NodeId, float] = field(default_factory=dict)
+    """Time of the last answer."""
     acked: dict[NodeId, int] = field(default_factory=dict)
+    """Highest sequence of an answered request."""
     promised: dict[NodeId, int] = field(default_factory=dict)
-    """By peer, in this leadership: when it was heard, which request it answered, what it holds durably."""
+    """Highest index reported durable."""
     match: dict[NodeId, int] = field(default_factory=dict)
+    """Last match index of the leader's own bookkeeping."""
 
 
 class ClusterInvariants:
-    """The observer of one cluster: told of everything its nodes do, in order, from their first start on.
+    """The observer of a cluster. The caller reports everything its nodes do, in order, from their first start on.
 
-    Every method may raise InvariantViolated, which names the rule, the node and the time. `now` is the true
-    time in seconds; each node's own clock may run slower, down to `slowest_clock` of it.
+    Every method may raise InvariantViolated, which names the rule, the node and the time. `now` is the true time in
+    seconds. A node's clock may run slower, down to the rate `slowest_clock`.
     """
 
     def __init__(self, *, slowest_clock: float = 1.0, model: StateModel | None = None) -> None:
         self.leaders: dict[int, NodeId] = {}
-        """By term, of all nodes in all their lives."""
+        """Leaders by term, over all nodes and incarnations."""
         self.committed_terms = array("Q")
         self.committed_payloads: list[bytes] = []
-        """Every committed entry, from index 1 on."""
+        """Payloads of all committed entries, from index 1 on; their terms are in `committed_terms`."""
         self.acknowledged = 0
-        """Highest index of which a client has an answer."""
+        """Highest index acknowledged to a client."""
         self.reads_checked = 0
         self.violation: InvariantViolated | None = None
-        """The first that was raised, should somebody have caught it."""
+        """The first violation raised, in case a caller caught it."""
         self._slowest_clock = slowest_clock
         self._model = model
         self._now = 0.0
@@ -122,19 +124,19 @@ class ClusterInvariants:
         self._disks: dict[NodeId, _Disk] = {}
         self._lives: dict[NodeId, _Life] = {}
         self._leading: dict[int, _Life] = {}
-        """By term: leaders that are alive and have not learned of a later term."""
+        """Running leaders that have not learned of a later term, by term."""
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
         self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}
-        """(index, term): payload, and term of the entry before."""
+        """Payload, and term of the preceding entry, by (index, term)."""
         self._committed_in = array("Q")
-        """Term of the leader that committed the entry."""
+        """Term of the leader that committed each entry."""
         self._results: list[object] = []
         self._state_hashes: dict[int, bytes] = {}
 
     # ------------------------------------------------------------------------------ what happened
 
     def started(self, node: RaftNode, now: float) -> None:
-        """A node begins a life with what its disk kept."""
+        """Check a node that starts with what its disk kept."""
         self._now = now
         node_id, log = node.node_id, node.log
         self._members = (node_id, *node.peers)
@@ -152,14 +154,15 @@ class ClusterInvariants:
         life = self._lives[node_id] = _Life(node, array("Q"), node.counters.entries_appended)
         self._check_log(life, append_only=False)
         if known is None and node.commit_index > len(self.committed_terms):
-            self._adopt_committed(node)  # the disks are older than the watch
+            self._adopt_committed(node)  # the disks were written before this observer existed
         elif node.commit_index > len(self.committed_terms):
-            self._fail(Rule.DURABLE_QUORUM, node_id, f"starts with {node.commit_index} committed, nobody committed it")
+            text = f"starts with commit_index {node.commit_index}, which no leader committed"
+            self._fail(Rule.DURABLE_QUORUM, node_id, text)
         self._check_known_committed(life, 0, node.commit_index)
         life.commit_index = node.commit_index
 
     def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
-        """A node took in these events; nothing of the effects has been performed yet."""
+        """Check a step: the node handled these events, and no effect has been performed yet."""
         self._now = now
         life = self._lives[node.node_id]
         term = node.current_term
@@ -191,7 +194,7 @@ class ClusterInvariants:
                 life.accepted.append((accepted.first_index, end, accepted.term))
 
     def synced(self, node_id: NodeId, persist: Persist, now: float) -> None:
-        """The disk reported a write as done."""
+        """Note that the disk completed a write."""
         self._now = now
         disk = self._disks[node_id]
         disk.writing = None
@@ -201,14 +204,14 @@ class ClusterInvariants:
             self._replace_on_disk(node_id, disk, persist.first_index, persist.terms)
 
     def crashed(self, node_id: NodeId, now: float) -> None:
-        """A life ended; what was being written is on disk, or not."""
+        """Note that a node ended; its write in progress is on disk or not."""
         self._now = now
         life = self._lives.pop(node_id, None)
         if life is not None and self._leading.get(life.leads) is life:
             del self._leading[life.leads]
 
     def applied(self, node_id: NodeId, first_index: int, results: Sequence[object], store: State, now: float) -> None:
-        """A node applied the entries from `first_index` on; clients that wait for them are answered now."""
+        """Check applied entries from `first_index` on; the clients that wait for them are answered now."""
         self._now = now
         life = self._lives[node_id]
         lo, hi = first_index - 1, first_index - 1 + len(results)
@@ -216,7 +219,7 @@ class ClusterInvariants:
             text = f"applied {max(hi, store.last_applied)}, commit_index {life.node.commit_index}"
             self._fail(Rule.LAST_APPLIED, node_id, text)
         if lo != life.applied or hi != store.last_applied:
-            text = f"applied {first_index} to {hi} behind {life.applied}, says {store.last_applied}"
+            text = f"applied {first_index} to {hi} after {life.applied}; its store is at {store.last_applied}"
             self._fail(Rule.STATE_MACHINE_SAFETY, node_id, text)
         life.applied = hi
         self._check_results(node_id, lo, hi, results, store)
@@ -231,20 +234,20 @@ class ClusterInvariants:
                 accepted.appendleft((first + ours, end, term))
 
     def answered(self, node_id: NodeId, read_index: int, last_applied: int, now: float) -> None:
-        """A read of that index is being answered from a state that has applied so much."""
+        """Check a read that is answered from a state which has applied `last_applied`."""
         self._now = now
         if last_applied < read_index:
             text = f"a read of index {read_index} answered from a state at {last_applied}"
             self._fail(Rule.READ, node_id, text)
 
     def sent(self, message: Message, now: float) -> None:
-        """Of no interest here: what leaves is checked in the step that let it leave."""
+        """Do nothing: the step that sent the message was checked."""
 
     def delivered(self, message: Message, now: float) -> None:
-        """Of no interest here: what arrives is among the events of a step."""
+        """Do nothing: the message is among the events of a step."""
 
     def compare_states(self, states: Mapping[NodeId, State], now: float) -> None:
-        """Compare all replicas that applied equally much, whatever it costs: for the end of a run."""
+        """Compare the states of replicas that applied the same prefix. Expensive; for the end of a run."""
         self._now = now
         for node_id, state in states.items():
             self._compare_state(node_id, state, due=True)
@@ -252,7 +255,7 @@ class ClusterInvariants:
     # ------------------------------------------------------------------------------ terms, votes, leaders
 
     def _take_in(self, life: _Life, before: Snapshot, events: Sequence[Event]) -> None:
-        """Note what the node was told: answers of this leadership, pre-votes, reads."""
+        """Note what the node received: answers in this leadership, pre-votes, reads."""
         for event in events:
             if isinstance(event, Receive):
                 message = event.message
@@ -269,7 +272,7 @@ class ClusterInvariants:
                     life.pre_votes.setdefault(message.request_term, {life.node.node_id}).add(message.from_id)
             elif isinstance(event, Read):
                 life.reads[event.read_id] = (before.commit_index, life.sequence, self.acknowledged)
-            elif isinstance(event, Paused):  # time in which it did not listen does not count
+            elif isinstance(event, Paused):  # time in which the node did not listen does not count
                 missed_s = event.for_s / self._slowest_clock
                 life.heard = {peer: min(heard_s + missed_s, self._now) for peer, heard_s in life.heard.items()}
 
@@ -285,7 +288,7 @@ class ClusterInvariants:
         life.verified = message.term, max(end, index if message.term == term else 0)
 
     def _check_ballot(self, node: RaftNode, life: _Life, before: Snapshot, events: Sequence[Event]) -> None:
-        """A term rises, and a vote is given, only for a reason that stands in the messages or in a won pre-vote."""
+        """Check that messages or a won pre-vote justify a new term and a new vote."""
         term, vote, node_id = node.current_term, node.voted_for, node.node_id
         if term < before.current_term:
             self._fail(Rule.TERM, node_id, f"from {before.current_term} to {term}")
@@ -296,13 +299,13 @@ class ClusterInvariants:
         told = max(told, before.current_term)
         if vote == node_id:
             if term > told + 1:
-                self._fail(Rule.PRE_VOTE, node_id, f"term {term}, though nobody told of one above {told}")
+                self._fail(Rule.PRE_VOTE, node_id, f"term {term}, though no message had a term above {told}")
             if node.parameters.pre_vote and len(life.pre_votes.get(term, (node_id,))) < self._quorum:
                 self._fail(Rule.PRE_VOTE, node_id, f"stands in term {term} without the pre-votes of a quorum")
             life.pre_votes.clear()
             return
         if term > told:
-            self._fail(Rule.PRE_VOTE, node_id, f"term {term}, though nobody told of one above {told}")
+            self._fail(Rule.PRE_VOTE, node_id, f"term {term}, though no message had a term above {told}")
         if vote is None:
             return
         asked = [m for m in messages if isinstance(m, RequestVote) and m.from_id == vote and m.term == term]
@@ -310,7 +313,7 @@ class ClusterInvariants:
             rule = Rule.PRE_VOTE if asked else Rule.ONE_VOTE
             self._fail(rule, node_id, f"voted for {vote} in term {term} without a request for a vote")
         ends = max((m.last_log_term, m.last_log_index) for m in asked)
-        # Entries that came before it was asked may have made another log of its own.
+        # Entries that arrived before the vote request may have changed the node's log.
         earlier = messages[: len(messages) - messages[::-1].index(asked[-1])]
         changed = any(isinstance(m, AppendEntries) and len(m.entry_terms) for m in earlier)
         if ends < (before.last_term, before.last_index) and not changed:
@@ -318,7 +321,7 @@ class ClusterInvariants:
             self._fail(Rule.ELECTION_RESTRICTION, node_id, text)
 
     def _vote(self, node_id: NodeId, term: int, candidate: NodeId) -> None:
-        """A node voted, as its disk or a message shows: in any of its lives it may vote once in a term."""
+        """Note a vote seen on disk or in a message. A node may vote once per term, over all incarnations."""
         first = self._votes.setdefault((node_id, term), candidate)
         if first != candidate:
             self._fail(Rule.ONE_VOTE, node_id, f"voted for {first} and for {candidate} in term {term}")
@@ -346,13 +349,13 @@ class ClusterInvariants:
                 self._fail(Rule.CHECK_QUORUM, node_id, f"leads term {term} and heard no quorum for {silent_s:.3f} s")
 
     def _check_passing_leader(self, life: _Life, effects: Effects) -> None:
-        """One that comes to lead and steps down within a step is seen in what it tells only."""
+        """Check a leader that was elected and stepped down within one step: only its trace shows it."""
         for event in effects.trace:
             if event.kind == "became_leader" and event.term != life.leads:
                 self._check_elected(life, event.term)
 
     def _check_elected(self, life: _Life, term: int) -> None:
-        """A new leader: the only one of its term, with the votes of a quorum and everything committed before."""
+        """Check a new leader: the only one of its term, with a quorum of votes and all entries committed before."""
         node = life.node
         node_id = node.node_id
         if term in self.leaders:
@@ -360,7 +363,7 @@ class ClusterInvariants:
         self.leaders[term] = node_id
         voters = [voter for voter in self._members if self._votes.get((voter, term)) == node_id]
         if len(voters) < self._quorum:
-            text = f"leads term {term} with the votes of {', '.join(voters) or 'nobody'}"
+            text = f"leads term {term} with the votes of {', '.join(voters) or 'no node'}"
             self._fail(Rule.ELECTION_SAFETY, node_id, text)
         end = bisect_left(self._committed_in, term)  # what was committed in older terms
         if node.log.terms(1, end + 1) != self.committed_terms[:end]:
@@ -374,8 +377,11 @@ class ClusterInvariants:
     # ------------------------------------------------------------------------------ logs and disks
 
     def _check_log(self, life: _Life, *, append_only: bool) -> None:
-        """Take in what is new in a log. Log matching, by induction: who has (index, term) has the same payload
-        and the same term before it."""
+        """Check the new entries of a log.
+
+        Log matching, by induction: all logs with an entry of (index, term) have the same payload there, and the same
+        preceding term.
+        """
         node, log, old = life.node, life.node.log, life.terms
         last, same = log.last_index, len(old)
         life.appended = node.counters.entries_appended
@@ -403,10 +409,10 @@ class ClusterInvariants:
         old.extend(new)
 
     def _check_persist(self, node: RaftNode, persist: Persist) -> None:
-        """What goes to the disk is what the node holds, and leaves no gap there."""
+        """Check that the node hands its own entries to the disk, without a gap."""
         disk, first = self._disks[node.node_id], persist.first_index
         if disk.writing is not None:
-            self._fail(Rule.DISK, node.node_id, "two writes under way")
+            self._fail(Rule.DISK, node.node_id, "two writes in progress")
         if first > len(disk.terms) + 1:
             self._fail(Rule.DISK, node.node_id, f"a gap before {first}: the disk holds {len(disk.terms)} entries")
         end = first + len(persist.terms) if persist.terms else node.log.last_index + 1
@@ -422,10 +428,10 @@ class ClusterInvariants:
             self._vote(node_id, state.current_term, state.voted_for)
 
     def _replace_on_disk(self, node_id: NodeId, disk: _Disk, first_index: int, terms: Sequence[int]) -> None:
-        """Entries from `first_index` on are durable, and what they replace is gone.
+        """Note that entries from `first_index` on are durable, and check that committed entries stay on a quorum.
 
-        What is committed stays on the disks of a quorum. Another node may lose it, if it does not know that it is
-        committed: to a leader of an older term than the one that committed it, whose entries were under way.
+        A node outside that quorum may lose a committed entry that it does not know to be committed: delayed entries of
+        a leader of an older term may replace it.
         """
         if first_index == 1 and disk.terms == terms:
             return
@@ -439,7 +445,7 @@ class ClusterInvariants:
                 if known or len(self._holders(index, self.committed_terms[index - 1])) <= self._quorum:
                     self._fail(Rule.DURABLE_QUORUM, node_id, f"committed entry {index} is not on its disk any more")
         if kept and terms:
-            # With this, a pair (index, term) on a disk also stands for all that precedes it.
+            # With this, a pair (index, term) on a disk also identifies all entries before it.
             _, previous = self._entries.get((first_index, terms[0]), (b"", disk.terms[kept - 1]))
             if previous != disk.terms[kept - 1]:
                 text = f"on disk entry {kept} is of term {disk.terms[kept - 1]}, and {previous} before {first_index}"
@@ -448,7 +454,7 @@ class ClusterInvariants:
         disk.terms.extend(terms)
 
     def _check_recovered(self, node: RaftNode, disk: _Disk, terms: array[int]) -> None:
-        """A life begins with what was durable; what was being written is there as a whole, or not at all."""
+        """Check that a node starts with everything durable, and with its write in progress as a whole or not at all."""
         node_id, writing = node.node_id, disk.writing
         state = HardState(node.current_term, node.voted_for)
         synced = HardState(disk.current_term, disk.voted_for)
@@ -478,13 +484,13 @@ class ClusterInvariants:
         if hi > log.last_index:
             self._fail(Rule.COMMIT_INDEX, node_id, f"{hi} is beyond the log, which ends at {log.last_index}")
         led = before.current_term if before.role == Role.LEADER else 0
-        # One that stepped down within the step may have learned of older commits from its successor.
+        # A leader that stepped down within the step may have learned of older commits from its successor.
         by_counting = hi > known or (node.role == Role.LEADER and node.current_term == led)
         if led and by_counting and log.term_at(hi) != led:
             text = f"the leader of term {led} commits {hi}, of term {log.term_at(hi)} (Figure 8)"
             self._fail(Rule.OWN_TERM, node_id, text)
         if not led and before.current_term == node.current_term and hi > life.verified[1]:
-            text = f"takes {hi} for committed, and its leader's log for its own up to {life.verified[1]} only"
+            text = f"commit_index {hi}, though messages of its leader verified its log up to {life.verified[1]} only"
             self._fail(Rule.STATE_MACHINE_SAFETY, node_id, text)
         self._check_known_committed(life, lo, min(hi, known))
         if hi > known:
@@ -492,7 +498,7 @@ class ClusterInvariants:
         life.commit_index = hi
 
     def _check_known_committed(self, life: _Life, lo: int, hi: int) -> None:
-        """The entries in (lo, hi] are committed as others have them."""
+        """Check that the entries in (lo, hi] are those that were committed there."""
         log = life.node.log
         if (
             log.terms(lo + 1, hi + 1) != self.committed_terms[lo:hi]
@@ -502,10 +508,10 @@ class ClusterInvariants:
             self._fail(Rule.STATE_MACHINE_SAFETY, life.node.node_id, text)
 
     def _check_first_commit(self, life: _Life, hi: int, led: int) -> None:
-        """Entries are committed for the first time, anywhere: by a leader, and durable on a quorum."""
+        """Check entries committed for the first time in the cluster: by a leader, and durable on a quorum."""
         log, node_id, known = life.node.log, life.node.node_id, len(self.committed_terms)
         if not led:
-            self._fail(Rule.STATE_MACHINE_SAFETY, node_id, f"takes {hi} for committed, which no leader committed")
+            self._fail(Rule.STATE_MACHINE_SAFETY, node_id, f"commit_index {hi}, which no leader committed")
         term = log.term_at(hi)
         holders = self._holders(hi, term)
         if len(holders) < self._quorum:
@@ -520,7 +526,7 @@ class ClusterInvariants:
         self._committed_in.extend([led] * (hi - known))
 
     def _holders(self, index: int, term: int) -> list[NodeId]:
-        """The nodes whose disks hold this entry."""
+        """Return the nodes whose disks hold this entry."""
         return [i for i, disk in self._disks.items() if len(disk.terms) >= index and disk.terms[index - 1] == term]
 
     def _adopt_committed(self, node: RaftNode) -> None:
@@ -530,7 +536,7 @@ class ClusterInvariants:
         self._committed_in.extend(node.log.terms(known + 1, hi + 1))
 
     def _check_results(self, node_id: NodeId, lo: int, hi: int, results: Sequence[object], store: State) -> None:
-        """Every node gives the same results; with a model, the right ones."""
+        """Check that every node gives the same results, and with a model the correct results."""
         known, model = self._results, self._model
         news = range(max(len(known), lo), hi)
         if model is None:
@@ -545,7 +551,7 @@ class ClusterInvariants:
             self._fail(self._rule_of(range(lo, hi)), node_id, f"after entry {hi}: {difference}")
 
     def _rule_of(self, positions: Sequence[int]) -> Rule:
-        """What broke when these entries had a wrong effect: were they applied before?"""
+        """Return the rule that a wrong effect of these entries breaks: it depends on whether they repeat a command."""
         earlier = self.committed_payloads
         again = any(earlier[at] and earlier.index(earlier[at]) < at for at in positions)
         return Rule.ONCE if again else Rule.STATE_MACHINE_SAFETY
@@ -558,12 +564,12 @@ class ClusterInvariants:
             if due or index >= last + HASHED_EVERY:
                 self._state_hashes[index] = state.state_hash()
         elif known != state.state_hash():
-            self._fail(Rule.SAME_STATE, node_id, f"another state than elsewhere after entry {index}")
+            self._fail(Rule.SAME_STATE, node_id, f"its state after entry {index} differs from that of another node")
 
     # ------------------------------------------------------------------------------ promises and reads
 
     def _check_promise(self, life: _Life, message: Message) -> None:
-        """A message leaves: term, vote and entries in it are on disk, and the entries are the leader's."""
+        """Check a message that leaves: its term, vote and entries are on disk, and the entries match the leader's."""
         node_id = life.node.node_id
         disk = self._disks[node_id]
         term = message.term
@@ -603,11 +609,11 @@ class ClusterInvariants:
             self._fail(Rule.LOG_MATCHING, node.node_id, text)
 
     def _check_read(self, life: _Life, ready: ReadReady) -> None:
-        """A read may be answered: with what was acknowledged before it arrived, by who led when it was asked."""
+        """Check a read that may be answered: with everything acknowledged before it arrived, by a confirmed leader."""
         node, index = life.node, ready.index
         arrival = life.reads.pop(ready.read_id, None)
         if arrival is None:
-            self._fail(Rule.READ, node.node_id, f"read {ready.read_id} was not asked, or answered already")
+            self._fail(Rule.READ, node.node_id, f"read {ready.read_id} never arrived, or was answered already")
         commit_index, sequence, acknowledged = arrival
         if index < max(commit_index, acknowledged):
             text = f"index {index} from before the read arrived: {commit_index} was committed, {acknowledged} answered"

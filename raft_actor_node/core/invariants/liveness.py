@@ -1,9 +1,9 @@
-"""Liveness, for a phase of its own: faults are frozen or gone, and a connected majority must come to have a leader.
+"""Liveness, in a separate phase: faults are frozen or healed, and a connected majority must elect a leader.
 
-It is judged only there: while faults strike, no protocol can promise a leader. The caller sees to it that there is
-a majority whose members run and see one another, both ways; where some node sees a quorum but no majority sees each
-other, nothing is promised (constrained election), and neither is it, without pre-vote, beside a node that is heard
-and hears nobody.
+Liveness is judged only in this phase, because no protocol can guarantee a leader while faults change. The caller
+ensures that the members of a majority run and reach each other in both directions. Raft does not guarantee a leader if
+some node reaches a quorum but no majority is fully connected (constrained election). Without pre-vote, there is no
+guarantee either if some node is heard by others and hears no node itself.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from raft_actor_node.core.quorum import quorum_size
 from raft_actor_node.core.types import Role
 
 LIVENESS_BOUND = 10
-"""Longest election timeouts within which a connected majority must have a leader."""
+"""Time within which a connected majority must have a leader, in longest election timeouts."""
 
 
 def patience_s(election_timeout_max_s: float, slowest_clock: float = 1.0) -> float:
-    """How long to wait for a leader, in true time, when node clocks may run as slow as this."""
+    """Return how long to wait for a leader, in true time, if node clocks run at least at the rate `slowest_clock`."""
     return LIVENESS_BOUND * election_timeout_max_s / slowest_clock
 
 
 def established_leader(nodes: Iterable[RaftNode]) -> RaftNode | None:
-    """The node that leads and that a quorum, itself included, follows in its term; None when there is none."""
+    """Return the leader that a quorum, itself included, follows in its term; None if there is none."""
     running = list(nodes)
     for node in running:
         if node.role != Role.LEADER:

@@ -1,7 +1,7 @@
-"""What must hold of one node, checked by the node itself after every step (paper, Figure 3).
+"""Invariants of a single node, which the node checks after every step (paper, Figure 3).
 
-A broken invariant is a bug in this program or in a peer: the node stops at once, loudly, also under
-`python -O`. What needs several nodes, or several lives of one, is in cluster.py and history.py.
+A broken invariant is a bug in this program or in a peer: the node stops at once with an error, also under `python -O`.
+Checks over several nodes or several incarnations are in cluster.py and history.py.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from raft_actor_node.core.progress import Progress
 
 QUORUM_PATIENCE = 2
-"""Longest election timeouts within which a leader that hears no quorum must have stepped down."""
+"""Time within which a leader that hears no quorum must step down, in longest election timeouts."""
 
 
 class Snapshot(NamedTuple):
-    """The numbers that the checks compare, cheap to take."""
+    """The state of a node that the checks compare; cheap to take."""
 
     role: Role
     current_term: int
@@ -32,24 +32,24 @@ class Snapshot(NamedTuple):
     durable_index: int
     commit_index: int
     disk_late: bool = False
-    """A write has been under way for `yield_after`."""
+    """Whether a write has been in progress for `yield_after`."""
 
 
 def require(condition: bool, rule: str) -> None:
-    """Raise InvariantViolated with the rule's name unless the condition holds."""
+    """Raise InvariantViolated, with `rule` as its message, unless the condition holds."""
     if not condition:
         raise InvariantViolated(rule)
 
 
 def check(before: Snapshot, after: Snapshot) -> None:
-    """Check one state, and a pair of states with one step between them. Raises InvariantViolated."""
+    """Check the states before and after a step. Raises InvariantViolated."""
     rule = _broken(before, after)
     if rule:
         raise InvariantViolated(f"{rule}: {before} -> {after}")
 
 
 def _broken(before: Snapshot, after: Snapshot) -> str:
-    """The first rule that does not hold; empty when all do."""
+    """Return the first broken rule; empty if all hold."""
     same_term = after.current_term == before.current_term
     led = same_term and before.role == Role.LEADER
     rule = ""
@@ -75,7 +75,7 @@ def _broken(before: Snapshot, after: Snapshot) -> str:
 
 
 def _broken_while_late(before: Snapshot, after: Snapshot) -> str:
-    """The rules of `yield_after`, while the disk does not answer."""
+    """Return the broken rule of `yield_after` while the disk does not answer; empty if none."""
     if after.role == Role.LEADER:
         return "leads while its own disk does not answer (yield_after)"
     began = (after.role, after.current_term) != (before.role, before.current_term)
@@ -85,19 +85,19 @@ def _broken_while_late(before: Snapshot, after: Snapshot) -> str:
 
 
 class Leadership:
-    """What a leader must not do, seen over all steps in which it leads; the followers as it keeps account of them."""
+    """Checks on a leader over all steps of its leadership, using its own records of the followers."""
 
     __slots__ = ("_match", "_patience_s", "_term")
 
     def __init__(self, patience_s: float) -> None:
-        """`patience_s`: how long it may lead without hearing a quorum; inf without check quorum."""
+        """`patience_s` is how long the node may lead without hearing a quorum; inf without check quorum."""
         self._patience_s = patience_s
         self._term = 0
         self._match: dict[NodeId, int] = {}
-        """By peer: the highest match index seen in this term."""
+        """Highest match index seen in this term, by peer."""
 
     def check(self, before: Snapshot, after: Snapshot, progress: Mapping[NodeId, Progress], now: float) -> None:
-        """Check a step at whose end the node leads. Raises InvariantViolated."""
+        """Check a step after which the node leads. Raises InvariantViolated."""
         rule = self._broken(before, after, progress, now)
         if rule:
             raise InvariantViolated(f"{rule}: {before} -> {after}, {dict(progress)} at {now}")
@@ -118,7 +118,7 @@ class Leadership:
             if each.last_contact >= since:
                 heard += 1
         index = after.commit_index
-        # What it commits while it leads, it commits by counting.
+        # A node that led before and after the step committed by counting copies.
         if index > before.commit_index and before.role == Role.LEADER and before.current_term == after.current_term:
             holders = (after.durable_index >= index) + sum(match >= index for match in seen.values())
             if holders < quorum_size(len(seen) + 1):

@@ -1,4 +1,4 @@
-"""The rules by name, so that a finding says which one broke."""
+"""Names of the rules, for findings to report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Rule(StrEnum):
-    """A rule of Raft; the package's text says where each is checked."""
+    """A rule of Raft. The package docstring lists where each is checked."""
 
     ELECTION_SAFETY = "election safety"
     ONE_VOTE = "one vote per term"
