@@ -1,4 +1,4 @@
-# Every target installs what it needs into .venv; nothing else has to be there but Python 3.11 or newer and make.
+# Every target installs what it needs into .venv. The only prerequisites are Python 3.11 or newer, and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -7,33 +7,33 @@ BIN := .venv/bin
 sweep: install ## Real Raft clusters of 3, 5 and 7 nodes, with a live table
 	$(BIN)/sweep run quick
 
-test: install-dev ## All tests but those of several hosts, file by file in two processes: most of them wait
+test: install-dev ## All tests but those on several hosts; in two processes, because most tests wait
 	$(BIN)/pytest -n 2 --dist loadfile
 
-testbed: install-dev ## Tests of several hosts, on network namespaces of this machine: needs root; 25 minutes
+testbed: install-dev ## Tests on several hosts, in network namespaces of this machine; needs root; 25 minutes
 	$(BIN)/pytest -m testbed tests/testbed
 
 PRESET ?= scalability
 HOSTS ?= 4
-testbed-sweep: install ## A sweep over such hosts: make testbed-sweep PRESET=scalability HOSTS=4 ARGS="-o repeats=3"
+testbed-sweep: install ## A sweep over hosts in namespaces: make testbed-sweep PRESET=scalability HOSTS=4 ARGS="-o repeats=3"
 	$(BIN)/python -m orchestration.testbed --hosts $(HOSTS) sweep $(PRESET) $(ARGS)
 
-simulate: install ## 1000 simulated clusters under faults, every one of them checked; 3 minutes
+simulate: install ## Simulate and check 1000 clusters under faults; 3 minutes
 	$(BIN)/sweep simulate --seeds 1000
 
-mutants: install-dev ## Planted bugs, each of which must be caught; 10 minutes
+mutants: install-dev ## Check that the tests catch every planted bug; 10 minutes
 	$(BIN)/python -m tests.mutants
 
-nightly: install-dev ## What takes longer: 10 000 simulated clusters, hosts lost and lost, all scenarios on real processes; 2 hours
+nightly: install-dev ## Long checks: 10 000 simulated clusters, repeated host losses, all scenarios on real processes; 2 hours
 	$(BIN)/sweep simulate --seeds 10000 --seed $$(date +%Y%m%d)0000 --plain
 	$(BIN)/python -m tests.mutants --first 1000
 	NIGHTLY=1 $(BIN)/pytest -m testbed tests/testbed/test_bars.py
 	for preset in scenarios disks survival bad-parameters chaos; do $(BIN)/sweep run $$preset --plain || exit; done
 
-bench: install-dev ## Operations per second beside an echo; recovery; footprint; simulation; checker. Nothing else should run
+bench: install-dev ## Benchmarks: throughput next to an echo server, recovery, footprint, simulation, checker; needs an idle machine
 	$(BIN)/python -m tests.bench
 
-lint: install-dev ## Style and types; that generated code is fresh is a test
+lint: install-dev ## Check style and types; a test checks that generated code is fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -42,13 +42,13 @@ lint: install-dev ## Style and types; that generated code is fresh is a test
 proto: install-dev ## Generate raft_actor_node/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iraft_actor_node/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/*.proto
 
-reference: install ## Generate docs/reference from the code; that it is fresh is a test
+reference: install ## Generate docs/reference from the code; a test checks that it is fresh
 	$(BIN)/python -m docs.generate.reference
 
 pictures: install ## Draw docs/pictures from a real run; 2 minutes
 	$(BIN)/python -m docs.generate.pictures
 
-wheel: install ## dist/: this project as a wheel, and the versions to install with it, for other machines
+wheel: install ## Build this project as a wheel in dist/, with the versions of its dependencies, for other machines
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	cp requirements-dev.txt dist/constraints.txt
@@ -67,5 +67,5 @@ install-dev: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-clean: ## Remove the environment and caches; results stay
+clean: ## Remove the environment and caches; keep results
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

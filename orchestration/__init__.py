@@ -1,4 +1,4 @@
-"""Clusters brought up, kept alive, disturbed and taken down."""
+"""Start, supervise, disturb and stop clusters."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily: ray takes a second to import, and whoever wants the address book needs none of it.
+    # Lazily: ray takes a second to import, and a user of the address book does not need it.
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

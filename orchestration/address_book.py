@@ -1,8 +1,8 @@
-"""The address book: under which address each node can be reached now.
+"""The address book: the current address of each node.
 
-Identity is the node id; a restarted node has a new port. Each entry carries an epoch that grows with
-every life of its node, so that whoever gets two entries in the wrong order keeps the newer one.
-No Ray and no sockets here: the book is a value that others send about.
+A node is identified by its id; a restarted node has a new port. Each entry carries an epoch that grows with
+every incarnation of its node, so a reader that gets two entries out of order keeps the newer one.
+The book is plain data: it uses neither Ray nor sockets, and its listeners distribute it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _LISTENER_TIMEOUT_S = 2.0
 
 
 class Entry(NamedTuple):
-    """Where a node is, and in which of its lives."""
+    """The address of a node, and the number of its incarnation."""
 
     address: str
     """host:port"""
     epoch: int
-    """1 for the first life, one more with each restart."""
+    """1 for the first incarnation; each restart adds 1."""
 
 
 Listener = Callable[["AddressBook"], Awaitable[None] | None]
 
 
 class AddressBook(Mapping[str, Entry]):
-    """Node id to address and epoch, and those who want to know when it changes."""
+    """A map from node id to address and epoch, with listeners for its changes."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
@@ -48,21 +48,21 @@ class AddressBook(Mapping[str, Entry]):
         return len(self._entries)
 
     def set(self, node_id: str, address: str) -> Entry:
-        """Enter a new life of a node. Nobody is told before `publish`."""
+        """Enter a new incarnation of a node. Listeners are called only at `publish`."""
         old = self._entries.get(node_id)
         entry = self._entries[node_id] = Entry(address, old.epoch + 1 if old else 1)
         return entry
 
     def addresses(self) -> dict[str, str]:
-        """Node id to host:port, without epochs."""
+        """Return a map from node id to host:port, without epochs."""
         return {node_id: entry.address for node_id, entry in self._entries.items()}
 
     def to_json(self) -> dict[str, dict[str, str | int]]:
-        """The form in which node processes get it (`{"n1": {"address": ..., "epoch": ...}}`)."""
+        """Return the book as node processes receive it (`{"n1": {"address": ..., "epoch": ...}}`)."""
         return {node_id: entry._asdict() for node_id, entry in self._entries.items()}
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Have `listener`, sync or async, called with the book at each `publish`. Returns how to stop that."""
+        """Call `listener`, sync or async, with the book at each `publish`. Returns a function that unsubscribes it."""
         self._listeners.append(listener)
 
         def unsubscribe() -> None:
@@ -72,7 +72,7 @@ class AddressBook(Mapping[str, Entry]):
         return unsubscribe
 
     async def publish(self) -> None:
-        """Tell every listener. One that fails, or takes long, is logged and keeps the others from nothing."""
+        """Call every listener. A listener that fails or times out is logged, and the next listener is called."""
         for listener in tuple(self._listeners):
             try:
                 answer = listener(self)

@@ -1,12 +1,12 @@
-"""The errors one meets when a cluster is brought up and kept alive.
+"""The errors of starting and supervising a cluster.
 
     RaftLabError
     |-- NodeFailed            a node process could not be started, or ended by itself
-    |-- PlacementRefused      the hosts cannot carry what was asked for               exit code 2
-    |   `-- OtherCode         a process would run other code than the driver
+    |-- PlacementRefused      the hosts cannot carry the requested cluster            exit code 2
+    |   `-- OtherCode         a process would run different code from the driver's
     `-- InfrastructureError   Ray, an actor or a host failed: neither the node's fault nor the chaos schedule's
 
-All of them survive pickling, on their way out of an actor.
+All of them can be pickled, because actors raise them across processes.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ _EXIT_MEANING = {
 
 
 _REASON = re.compile(r"\d\d:\d\d:\d\d\.\d{3} CRITICAL |raft_actor_node: ")
-"""How a line of our own node begins with which it ends: in runtime/process.py, or before it can log (__main__.py)."""
+"""The start of a log line in which our own node gives the reason for its exit.
+
+The first form comes from runtime/process.py, the second from __main__.py, before logging is set up.
+"""
 
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
-"""Of a disk, and not of what is asked of it."""
+"""Error codes that blame the disk, not the request."""
 
 
 _REMEDIES = {
@@ -56,18 +59,21 @@ _REMEDIES = {
 
 
 def remedy(error: OSError) -> str:
-    """What to do about a file that cannot be written, in a few words."""
+    """Return what the user can do about a file that cannot be written, in a few words."""
     return _REMEDIES.get(error.errno or 0, "make it writable")
 
 
 def with_remedy(words: str) -> str:
-    """What a node says of its disk, and what to do about it: the words alone tell which error it was."""
+    """Return a node's message, with a remedy appended if it contains the text of a disk error.
+
+    Only the text is available: the error code stayed in the node's process.
+    """
     found = next((_REMEDIES[code] for code in DISK_ERRORS if os.strerror(code) in words), None)
     return words if found is None else f"{words}; {found}"
 
 
 def describe_exit(exit_code: int) -> str:
-    """An exit code in words: ``exit code 4 (directory locked)``, ``killed by SIGKILL``."""
+    """Return an exit code in words: ``exit code 4 (directory locked)``, ``killed by SIGKILL``."""
     if exit_code < 0:
         try:
             return f"killed by {signal.Signals(-exit_code).name}"
@@ -78,8 +84,10 @@ def describe_exit(exit_code: int) -> str:
 
 
 def last_words(log_tail: str) -> str:
-    """The line of a node's log that says why it ended: the last one that our own node writes about that, else the last
-    one at all. Libraries, such as gRPC, write their own lines, also after it."""
+    """Return the log line that says why a node ended.
+
+    That is the last line that matches `_REASON`, otherwise the last line. Libraries such as gRPC may log after it.
+    """
     lines = [line.strip() for line in log_tail.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if _REASON.match(line)), lines[-1] if lines else "")
 
@@ -94,29 +102,32 @@ class NodeFailed(RaftLabError):
         self.reason = reason
         """What happened, in a few words."""
         self.node_exit_code = exit_code
-        """As `subprocess` gives it: negative for a signal, None while the process lived."""
+        """As in `subprocess`: negative for a signal, None if the process had not ended."""
         self.log_tail = log_tail
         """The last lines of the node's log."""
 
     def __str__(self) -> str:
-        """The first line alone tells why: what happened, and the last words of the node. Then its log."""
+        """Return the reason and the node's last message on the first line, then the end of its log."""
         last = last_words(self.log_tail)
         why = with_remedy(self.reason if last in self.reason else f"{self.reason}: {last}")
         return "\n    ".join((f"node {self.node_id}: {why}", *self.log_tail.splitlines()))
 
 
 class PlacementRefused(RaftLabError):
-    """The hosts cannot carry what was asked for. The message says what is missing, and which hosts there are."""
+    """The hosts cannot carry the requested cluster. The message says what is missing, and lists the hosts."""
 
     exit_code = 2
 
 
 class OtherCode(PlacementRefused):
-    """A worker or a node runs other code than the driver, whose numbers it would falsify. The message names both."""
+    """A worker or a node runs different code from the driver's, which would falsify the results.
+
+    The message names both versions.
+    """
 
     @classmethod
     def of(cls, who: str, package: str, there: Origin, here: Origin) -> OtherCode:
-        """The error of a process whose package is not the driver's."""
+        """Return the error for a process whose package differs from the driver's."""
         return cls(
             f"{who} has other code than the driver: {package} {there}, not {here}; install the same there, or start"
             " this program again if its own code has changed"

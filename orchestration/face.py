@@ -1,12 +1,12 @@
-"""The face that every kind of cluster shares: what brings it up, the cluster that runs, and objects on hosts.
+"""The protocols that every kind of cluster satisfies.
 
     Backend   checks a plan, starts a Cluster, hosts a Worker
-    Cluster   is observed, disturbed, collected from and ended; its disturbances are those of chaos' Target
+    Cluster   is observed, disturbed, collected from and stopped; its disturbances are those of chaos' Target
     Worker    holds one object in a process of its own, such as a load generator, and calls its methods
 
-A kind of cluster satisfies these protocols by its shape. targets.py lists the kinds there are.
+The protocols are structural: a kind of cluster need not inherit from them. targets.py lists the kinds.
 
-Times are nanoseconds. They are of the driver's clock (`Backend.clock`) unless it says otherwise.
+Times are nanoseconds on the driver's clock (`Backend.clock`) unless a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Host:
     """A machine that carries nodes or load generators."""
 
     host_id: str
-    """Unique. On Ray it is Ray's id of it. A host that restarts has a new one; several on one machine share an
-    address."""
+    """Unique id; on Ray, Ray's id of the host. It changes when the host restarts. Several hosts on one machine
+    share an address."""
     address: str
-    """Under which the other hosts reach it."""
+    """The address at which the other hosts reach this host."""
     cpus: float
-    """As Ray counts them; where it offers none no Raft node is placed."""
+    """CPUs that Ray offers on this host. No Raft node is placed on a host that offers none."""
     is_driver: bool = False
-    """The driver runs here."""
+    """Whether the driver runs on this host."""
     name: str = ""
     """Host name."""
 
@@ -52,12 +52,12 @@ class HostClock:
     """The monotonic clock of a host, compared with the driver's."""
 
     offset_ns: int = 0
-    """Host less driver."""
+    """The host's clock minus the driver's."""
     error_ns: int = 0
-    """The offset is right within this much, either way; 0 when both read the same clock."""
+    """Bound on the error of the offset, in either direction; 0 when both read the same clock."""
 
     def to_driver(self, host_ns: int) -> int:
-        """The driver's time of a host's time stamp."""
+        """Convert a time stamp of the host to the driver's clock."""
         return host_ns - self.offset_ns
 
 
@@ -65,10 +65,10 @@ class Now(Protocol):
     """The driver's clock."""
 
     def now_ns(self) -> int:
-        """Nanoseconds of a clock that never goes back."""
+        """Return the time in nanoseconds; it never goes back."""
 
 
-# ---------------------------------------------------------------------------------- what a node says of itself
+# ---------------------------------------------------------------------------------- what a node reports
 
 
 class PeerStatus(Protocol):
@@ -83,7 +83,7 @@ class PeerStatus(Protocol):
 
 
 class FaultCounts(Protocol):
-    """How many messages, fsyncs and calls to the disk faults touched, since the process started."""
+    """The messages, fsyncs and disk calls that faults affected since the process started."""
 
     @property
     def messages_cut(self) -> int: ...
@@ -102,17 +102,17 @@ class FaultCounts(Protocol):
 
 
 class NodeStatus(Protocol):
-    """The inner state of a node; inspection.proto (StatusReply) says what each field means."""
+    """The inner state of a node; inspection.proto (StatusReply) describes each field."""
 
     @property
     def pid(self) -> int: ...
     @property
     def now_ns(self) -> int:
-        """When it answered, on its host's clock."""
+        """When the node answered, on its host's clock."""
 
     @property
     def role(self) -> int:
-        """As in inspection.proto; 3 leads."""
+        """A role number of inspection.proto; 3 is the leader."""
 
     @property
     def current_term(self) -> int: ...
@@ -155,16 +155,16 @@ class NodeSamples(Protocol):
 
 
 class Worker(Protocol):
-    """An object in a process of its own, on some host."""
+    """An object in its own process on one of the hosts."""
 
     @property
     def host(self) -> Host: ...
     @property
     def clock(self) -> HostClock:
-        """The host's clock, as known from all comparisons so far."""
+        """The host's clock, as estimated from all comparisons so far."""
 
     async def compare_clocks(self, *, timeout_s: float = ...) -> HostClock:
-        """Compare the clocks once more. Raises InfrastructureError."""
+        """Compare the two clocks again. Raises InfrastructureError."""
 
     async def call(self, method: str, *args: object, timeout_s: float | None = ..., **kwargs: object) -> object:
         """Call a method of the object, sync or async; the caller knows the type of its result.
@@ -173,11 +173,11 @@ class Worker(Protocol):
         """
 
     async def close(self) -> None:
-        """Close the object and let its process go."""
+        """Close the object and release its process."""
 
 
 class Cluster(Protocol):
-    """A cluster that runs. A call acts on all the nodes it names, then raises if any of them failed."""
+    """A running cluster. A call acts on all nodes that it names, then raises if any of them failed."""
 
     # observed
 
@@ -193,30 +193,30 @@ class Cluster(Protocol):
     def bring_up_times(self) -> BringUp: ...
     @property
     def exits(self) -> Sequence[NodeExit]:
-        """Every end of a node so far, in order."""
+        """All exits of nodes so far, in order."""
 
     @property
     def unexpected_exits(self) -> Sequence[NodeExit]:
-        """The ends of nodes that nothing here asked for."""
+        """The exits that no call of this cluster caused."""
 
     @property
     def violations(self) -> Sequence[object]:
-        """Broken rules that the kind of cluster itself found, step by step; only a simulation looks."""
+        """Broken Raft rules that the cluster found at each step; only a simulated cluster checks."""
 
     def worker(self, node_id: str) -> Worker:
-        """The process beside a node: its host, and how that host's clock relates to the driver's."""
+        """Return the process beside a node; it knows the node's host and that host's clock."""
 
     async def leader(self) -> str | None:
-        """The leader, or None while there is none."""
+        """Return the leader, or None while there is none."""
 
     async def status(self, node_id: str, *, hash_index: int = ..., with_state_hash: bool = ...) -> NodeStatus | None:
-        """The inner state of a node; None when it is not up, does not answer, or offers no inspection."""
+        """Return the inner state of a node; None when it is not up, does not answer, or offers no inspection."""
 
     async def samples(self, node_id: str, since_ns: int = ...) -> NodeSamples | None:
-        """What a node measured about itself since `since_ns` of its own clock; None as for `status`."""
+        """Return what a node measured since `since_ns` of its own clock; None as for `status`."""
 
     async def collect(self, node_id: str) -> NodeFiles:
-        """What a node has written, up or down. Raises InfrastructureError."""
+        """Return what a node has written, up or down. Raises InfrastructureError."""
 
     # disturbed
 
@@ -224,20 +224,22 @@ class Cluster(Protocol):
         """Kill the processes (SIGKILL), all at once."""
 
     async def restart(self, *node_ids: str) -> Applied:
-        """Start nodes that are down again, on what their disks hold; returns when they serve. Raises NodeFailed."""
+        """Restart nodes that are down, from their disks; returns when they serve. Raises NodeFailed."""
 
     async def pause(self, *node_ids: str) -> Applied:
         """Stop the processes (SIGSTOP) without ending them."""
 
     async def resume(self, *node_ids: str) -> Applied:
-        """Let paused processes go on (SIGCONT)."""
+        """Resume paused processes (SIGCONT)."""
 
     async def set_links(self, rules: Sequence[LinkRule]) -> Applied:
-        """Put this whole table of link faults in force on every live node; a node that is down starts with it."""
+        """Replace the table of link faults on every live node; a node that is down starts with it."""
 
     async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied:
-        """Put this whole table of faults inside nodes in force on every live node; a node that is down starts with it.
-        A node that the table does not name has none."""
+        """Replace the table of faults inside nodes on every live node; a node that is down starts with it.
+
+        A node that the table does not name has no such faults.
+        """
 
     async def heal(self) -> Applied:
         """Remove every link fault and every fault inside a node."""
@@ -245,51 +247,51 @@ class Cluster(Protocol):
     # ended
 
     async def halt(self) -> None:
-        """End all processes in order (SIGTERM). Their files stay, for `collect`."""
+        """Shut down all processes (SIGTERM). Their files remain, for `collect`."""
 
     async def stop(self, keep: bool = ...) -> None:
-        """End everything; with `keep` the files of the nodes stay on their hosts."""
+        """End everything; with `keep` the nodes' files remain on their hosts."""
 
 
 class LoadOptions(TypedDict, total=False):
-    """Arguments by which a load generator lives in the world of a backend; without them, in the real one."""
+    """Arguments that bind a load generator to the backend's world; without them it uses the real world."""
 
     engine: Callable[..., ClientEngine]
     clock: Callable[[], int]
 
 
 class Backend(Protocol):
-    """What brings up clusters and hosts load generators."""
+    """Starts clusters and hosts load generators."""
 
     @property
     def hosts(self) -> Sequence[Host]: ...
     @property
     def description(self) -> str:
-        """What this is, in one line."""
+        """The backend, in one line."""
 
     @property
     def private(self) -> bool:
-        """Whether it is there for this program alone, on this host."""
+        """Whether it serves this program only, on this host."""
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """What the result of a cell says of the world in which it ran; JSON types only."""
+        """What the result of a cell records about the backend's world; JSON types only."""
 
     @property
     def clock(self) -> Now: ...
     @property
     def lost(self) -> str | None:
-        """Why nothing can be done here any more."""
+        """Why the backend can no longer be used; None while it can."""
 
     @property
     def load_options(self) -> LoadOptions: ...
     async def check(self, plan: ClusterPlan) -> Sequence[Host]:
-        """The host of each node of such a cluster; nothing is started. Raises PlacementRefused."""
+        """Return the host of each node of the planned cluster; start nothing. Raises PlacementRefused."""
 
     async def start_cluster(self, plan: ClusterPlan) -> Cluster:
-        """Bring up a cluster. Raises ConfigError, PlacementRefused, NodeFailed and InfrastructureError."""
+        """Start a cluster. Raises ConfigError, PlacementRefused, NodeFailed and InfrastructureError."""
 
     async def host(
         self, factory: Callable[..., object], *args: object, on: Host | None = None, **kwargs: object
     ) -> Worker:
-        """An object of `factory` in a process of its own, on one of `hosts` (default: the driver's)."""
+        """Create an object with `factory` in its own process, on one of `hosts` (default: the driver's)."""

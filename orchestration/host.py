@@ -1,7 +1,7 @@
-"""What the host is on which this runs: its code and versions, what it may use of its CPUs, its limits, its disk.
+"""Facts about this host: code and versions, available CPUs, limits, disk.
 
-All of it is read where it stands; only `fsync_times` takes time, as much as it is told. What it and `lacking_calls`
-write is removed.
+The system reports most of them at once. `fsync_times` measures for a given time. It and `lacking_calls` write to the
+disk, and remove what they wrote.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from raft_actor_node.origin import digest_of, origin
 from raft_actor_node.runtime.disk import REAL_DISK, nearest_present, sync_directory, write_all
 
 PACKAGES = ("raft_actor_node", "orchestration", "chaos", "sweeps")
-"""Of this project."""
+"""The packages of this project."""
 DEPENDENCIES = ("raft-lab", "ray", "grpcio", "protobuf", "numpy", "pydantic", "uvloop")
-"""Distributions whose versions decide what a number means."""
+"""Distributions whose versions influence the measurements."""
 MOST_SAMPLES = 1000
-"""The fewest with which a 99th percentile has 10 samples above it."""
+"""The smallest number of samples with 10 of them above the 99th percentile."""
 _WRITE_BYTES = 512
-"""About a batch of a few small entries."""
+"""About the size of a batch of a few small entries."""
 
 
 def versions() -> dict[str, str | None]:
-    """Python's, and those of the distributions; None for one that is not installed."""
+    """Return the versions of Python and of DEPENDENCIES; None for a distribution that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in DEPENDENCIES:
         try:
@@ -42,19 +42,21 @@ def versions() -> dict[str, str | None]:
 
 
 def code_folder() -> Path:
-    """From where this project is imported."""
+    """Return the folder from which this project is imported."""
     return Path(__file__).parents[1]
 
 
 def code_digest(root: Path | None = None) -> str:
-    """Twelve hexadecimal digits of all source files of this project: equal where the same code runs. With `root` of the
-    packages in that folder, else of those that this process imports."""
+    """Return 12 hexadecimal digits that identify the source files of this project; equal for the same code.
+
+    With `root` the packages in that folder are hashed, otherwise those that this process imports.
+    """
     digests = (origin(package).digest if root is None else digest_of([root / package]) for package in PACKAGES)
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:12]
 
 
 def cpu_model() -> str:
-    """What the CPU calls itself."""
+    """Return the model name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -64,14 +66,16 @@ def cpu_model() -> str:
 
 
 def cpus_available(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """How many CPUs this process may use at most: its affinity, and the quotas of its control groups."""
+    """Return the number of CPUs that this process may use, from its affinity and the quotas of its control groups."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min([float(allowed), *_quotas(groups, own)])
 
 
 def _quotas(groups: Path, own: Path) -> Iterator[float]:
-    """CPUs that each control group above this process allows; versions 1 and 2 (cgroups(7)). Where the path is that
-    of the machine, and not of the container, its last folders are not there, and the container's root counts."""
+    """Yield the CPUs that each control group above this process allows, for versions 1 and 2 (cgroups(7)).
+
+    In a container the path may be the machine's; its last folders are then missing, and the container's root counts.
+    """
     try:
         lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -98,7 +102,7 @@ def _words(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def ephemeral_ports() -> tuple[int, int] | None:
-    """First and last of the ports that the system gives to who asks for any; None where it does not tell."""
+    """Return the first and last ephemeral port of the system; None where the system does not report them."""
     try:
         first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
     except OSError:
@@ -107,11 +111,13 @@ def ephemeral_ports() -> tuple[int, int] | None:
 
 
 def fsync_times(folder: Path, seconds: float) -> list[int]:
-    """Times of fdatasync after a small append, in nanoseconds, in a folder, as the log of a node does it: over zeros
-    that were written ahead. Stops after MOST_SAMPLES, or `seconds`. Nothing stays behind. Raises OSError.
+    """Measure fdatasync after a small append in a folder, in nanoseconds.
 
-    A folder that is not there yet is not made: hosts that share the disk would take it from under each other. The
-    folder above, in which a node would make it, is on the same file system.
+    It writes as a node's log does: over zeros that were written ahead. It stops after MOST_SAMPLES or `seconds`, and
+    leaves no files. Raises OSError.
+
+    A missing folder is not created, because hosts that share the disk would remove it from each other. The nearest
+    existing parent is used, which is on the same file system.
     """
     samples: list[int] = []
     with tempfile.TemporaryFile(dir=nearest_present(folder), buffering=0) as file:
@@ -128,10 +134,10 @@ def fsync_times(folder: Path, seconds: float) -> list[int]:
 
 
 def lacking_calls(folder: Path) -> list[str]:
-    """What a log needs and the file system of this folder lacks, and how it said so; one line each.
+    """Return the calls that a log needs and this folder's file system lacks, with its error; one line each.
 
-    A node locks its directory, and makes the entries of directories durable. Both are tried in a directory that is made
-    for this, beside where `fsync_times` writes. Nothing stays behind. Raises OSError.
+    A node locks its directory, and makes directory entries durable. Both are tried in a temporary directory, beside
+    the file of `fsync_times`. It leaves no files. Raises OSError.
     """
     lacking = []
     with tempfile.TemporaryDirectory(dir=nearest_present(folder)) as name:

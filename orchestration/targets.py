@@ -1,7 +1,7 @@
-"""The kinds of clusters that a sweep can run: how each is launched, and what it can do.
+"""The kinds of clusters that a sweep can run: how each is launched, and what it supports.
 
-To add one: a folder beside ray_cluster/ with a backend that satisfies face.Backend, and an entry in TARGETS. A backend
-brings the client that drives its clusters: `load_options` name the engine of the load generators.
+To add a kind, add a folder beside ray_cluster/ with a backend that satisfies face.Backend, and an entry in TARGETS.
+A backend also supplies the client of its clusters: `load_options` names the engine of the load generators.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the command line needs the names soon, and nothing else
+if TYPE_CHECKING:  # keeps the start of the command line fast: it needs only the names of the kinds
     from orchestration.face import Backend
     from orchestration.sim_cluster.observer import Observer
     from orchestration.sim_cluster.settings import SimSettings
@@ -19,53 +19,54 @@ if TYPE_CHECKING:  # the command line needs the names soon, and nothing else
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What can be done to clusters of a kind, and what can be measured on them."""
+    """What clusters of a kind support, and what can be measured on them."""
 
     real_processes: bool = False
-    """Nodes and load generators are processes. Their CPU, event loops and disks say something about a machine, and
+    """Nodes and load generators are processes. Their CPU, event loop and disk figures describe a real machine, and
     `cluster.command` may name another program."""
     hosts: bool = False
     """Nodes and load generators can be placed on several hosts, whose clocks differ."""
     virtual_time: bool = False
-    """Time is simulated. Each cell has a world of its own, bounded in operations; its times describe no machine."""
+    """Time is simulated. Each cell has its own world with a bounded number of operations. Its times describe no real
+    machine."""
     crashes: bool = False
-    """Nodes can be killed and started again."""
+    """Nodes can be killed and restarted."""
     pauses: bool = False
     """Nodes can be stopped and resumed."""
     link_faults: bool = False
-    """Links can be cut, can drop, delay and double messages, and can be narrowed."""
+    """Links can be cut, can drop, delay and duplicate messages, and can be limited in bandwidth."""
     node_faults: bool = False
-    """Faults inside a node, such as those of its disk, can be put in force."""
+    """Faults inside a node, such as disk faults, can be injected."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a backend is opened, and with what; each kind reads what concerns it."""
+    """Where and how to open a backend; each kind reads only the fields that concern it."""
 
     address: str | None = None
-    """Of a Ray cluster; default: as RayBackend.connect."""
+    """Address of a Ray cluster; default as for RayBackend.connect."""
     sim: SimSettings | None = None
-    """The simulated world; default: a healthy one."""
+    """The simulated world; default: a world without faults."""
     seed: int = 0
-    """Of the simulated world."""
+    """Seed of the simulated world."""
     observer: Callable[[], Observer] | None = None
-    """Makes what watches each simulated cluster."""
+    """Creates the observer of each simulated cluster."""
 
 
 @dataclass(frozen=True)
 class ClusterKind:
-    """A kind of cluster, as `target` in a spec names it."""
+    """A kind of cluster, named by `target` in a spec."""
 
     name: str
     about: str
-    """In a few words, for help texts."""
+    """A short description for help texts."""
     can: Capabilities
     open: Callable[[Place], AbstractAsyncContextManager[Backend]]
-    """Open the backend; what it opened is closed with the context. Raises InfrastructureError."""
+    """Open the backend; leaving the context closes it. Raises InfrastructureError."""
 
 
 def _ray(place: Place) -> AbstractAsyncContextManager[Backend]:
-    # Here, because ray takes a second to import.
+    # Imported here because ray takes a second to import.
     from orchestration.ray_cluster.backend import RayBackend  # noqa: PLC0415
 
     return RayBackend.connect(place.address)
@@ -73,15 +74,15 @@ def _ray(place: Place) -> AbstractAsyncContextManager[Backend]:
 
 @asynccontextmanager
 async def _simulation(place: Place) -> AsyncIterator[Backend]:
-    """To be opened on a SimLoop."""
-    # Here, because it brings gRPC with it.
+    """Open the simulation; the running loop must be a SimLoop."""
+    # Imported here because it imports gRPC.
     from orchestration.sim_cluster.backend import SimBackend  # noqa: PLC0415
 
     yield SimBackend(place.sim, place.seed, observer=place.observer)
 
 
 _RAFT = dict.fromkeys(("crashes", "pauses", "link_faults", "node_faults"), True)
-"""What this project's own node can, on real processes and in simulation."""
+"""What this project's own node supports, as a real process and in simulation."""
 
 TARGETS: Mapping[str, ClusterKind] = {
     kind.name: kind
@@ -95,4 +96,4 @@ TARGETS: Mapping[str, ClusterKind] = {
         ),
     )
 }
-"""By name; the first one is the default."""
+"""Cluster kinds by name; the first kind is the default."""

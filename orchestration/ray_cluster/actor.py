@@ -1,8 +1,8 @@
-"""What runs inside a Ray actor: a host for any object, and the supervisor of one node.
+"""The code inside a Ray actor: a host for any object, and the supervisor of one node.
 
-Neither class knows Ray; pool.py makes an actor of `ObjectHost`. One actor is used again and again, for
-one object after the other, because a new one costs 0.3 s of CPU. Both are asyncio classes and every call
-runs as a task of one loop, so a `kill` never queues behind a `wait`.
+Neither class uses Ray; pool.py makes an actor of `ObjectHost`. An actor is reused for one object after the other,
+because a new actor costs 0.3 s of CPU. Both are asyncio classes: every call runs as a task of the same loop, so a
+`kill` never queues behind a `wait`.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _NODE_PACKAGE = "raft_actor_node"
 
 
 class HostFacts(NamedTuple):
-    """What an actor knows about the host it runs on."""
+    """Facts that an actor reports about its host."""
 
     hostname: str
     cpus: int
     pid: int
-    """Of the actor itself."""
+    """Process id of the actor."""
     clock_id: str
-    """Equal on two hosts only if they read the same monotonic clock."""
+    """Id of the monotonic clock; equal on two hosts only if they read the same clock."""
 
 
 class ObjectHost:
@@ -63,15 +63,15 @@ class ObjectHost:
         self._object: Any = None
 
     async def facts(self) -> HostFacts:
-        """About this host."""
+        """Return the facts about this host."""
         return HostFacts(socket.gethostname(), os.cpu_count() or 1, os.getpid(), clock_id())
 
     async def now_ns(self) -> int:
-        """The monotonic clock of this host."""
+        """Read the monotonic clock of this host."""
         return time.monotonic_ns()
 
     async def create(self, factory: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Replace the object, on the loop that will run its methods."""
+        """Replace the object; it is created on the loop that will run its methods."""
         await self.close()
         self._object = factory(*args, **kwargs)
 
@@ -80,7 +80,7 @@ class ObjectHost:
         return await _settle(getattr(self._object, method)(*args, **kwargs))
 
     async def close(self) -> None:
-        """Let go of the object, after its `close()`, sync or async, where it has one."""
+        """Drop the object; if it has a `close()`, sync or async, call that first."""
         hosted, self._object = self._object, None
         if hasattr(hosted, "close"):
             await _settle(hosted.close())
@@ -91,7 +91,7 @@ async def _settle(value: Any) -> Any:
 
 
 def clock_id() -> str:
-    """Names the monotonic clock of this process: the boot of the machine, and the time namespace if there is one."""
+    """Return an id of this process's monotonic clock: the boot id of the machine, and the time namespace if any."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -104,43 +104,43 @@ def clock_id() -> str:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """All that a supervisor needs to know to start a node, again and again."""
+    """All that a supervisor needs in order to start and restart a node."""
 
     node_id: str
     run_id: str
     cell_id: str
     config: Mapping[str, Any]
-    """NodeConfig as JSON, less what depends on the host and the moment."""
+    """NodeConfig as JSON, without the fields that depend on the host or on the incarnation."""
     command: str | tuple[str, ...]
     """`default`, a command line, or its words; `--config FILE` is added."""
     cwd: str
-    """Working directory of the command, where the host has it."""
+    """Working directory of the command, if the host has it."""
     bind_host: str
     advertise_host: str
     boot_timeout_s: float
     code: Origin
-    """Of the driver's `raft_actor_node`, which a node of the default command must run."""
+    """The driver's `raft_actor_node`; a node started by the default command must run the same code."""
 
 
 class Started(NamedTuple):
-    """A node is ready."""
+    """The report of a node that is ready."""
 
     address: str
     pid: int
     spawned_ns: int
     """When the process was started, on the monotonic clock of its host."""
     ready_ns: int
-    """When it reported."""
+    """When the process reported its address, on the same clock."""
     ticks: int
-    """When it was started, in ticks since the machine was: with the pid, this tells it from every other process."""
+    """When the process was started, in ticks since boot; together with the pid this identifies the process."""
 
 
 class NodeSupervisor:
-    """Starts, stops and disturbs one node process, life after life, on one directory.
+    """Starts, stops and disturbs the process of one node, across its incarnations, on one directory.
 
-    All of the node's files but a log directory chosen by the user live below a private folder of the run
-    and cell. Times are of this host's monotonic clock. When the actor goes, in whatever way, the process
-    goes with it (process.py); the files stay.
+    The node's files are in a private folder of the run and cell; only the log directory may be chosen by the user.
+    Times are of this host's monotonic clock. When the actor ends in any way, the process ends with it (process.py);
+    the files remain.
     """
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -165,13 +165,14 @@ class NodeSupervisor:
         bootstrap: bool,
         seed: int | None = None,
     ) -> Started:
-        """Start the process, in the place of one that runs, and wait until it is ready. Raises NodeFailed.
+        """Start the process and wait until it is ready; first kill a process that still runs.
 
-        `links` is the table of link faults and `node_faults` the faults inside this node, both in force before it opens
-        its port. `bootstrap` allows an empty directory; `seed` is that of this life's timeouts. Raises OtherCode if it
-        is not the driver's code, and InfrastructureError when this host's disk does not take its files.
+        `links` is the table of link faults and `node_faults` the faults inside this node; both are in force before the
+        node opens its port. `bootstrap` allows an empty directory. `seed` seeds the timeouts of this incarnation.
+        Raises NodeFailed, OtherCode if the node does not run the driver's code, and InfrastructureError when this
+        host's disk fails.
         """
-        # One at a time: the caller of an earlier start may have given it up, and asks again.
+        # One start at a time: the caller may have given up an earlier start, and retried.
         async with self._starting:
             if self._process is not None:
                 await self._process.kill()
@@ -191,7 +192,7 @@ class NodeSupervisor:
         try:
             if self._held is None:
                 self._held = hold(self._scratch)
-            os.close(hold(self._storage))  # made, while other cells remove what is empty
+            os.close(hold(self._storage))  # only creates it: other cells remove empty folders at the same time
             _cut_torn_line(self._trace_file)
             self._config_file.write_text(json.dumps(self._config(faults, bootstrap, seed)), encoding="utf-8")
             return await NodeProcess.spawn(
@@ -210,7 +211,7 @@ class NodeSupervisor:
             raise NodeFailed(self._spec.node_id, f"cannot be started: {what}") from None
 
     async def wait(self, most_s: float | None = None) -> Exit | None:
-        """Wait for the end of the life that runs now; None when it did not come within `most_s` seconds."""
+        """Wait until the current process ends; return None after `most_s` seconds."""
         try:
             async with Patience(most_s):
                 return await self._running().wait()
@@ -218,38 +219,38 @@ class NodeSupervisor:
             return None
 
     async def send_addresses(self, book: Mapping[str, Any]) -> None:
-        """Pass the address book on; the node reads it when it can."""
+        """Send the address book to the node, without waiting until the node reads it."""
         if self._process is not None:
             self._process.send({"addresses": book})
 
     async def kill(self) -> int:
-        """SIGKILL; returns when the process is gone. The time is that of the signal."""
+        """Send SIGKILL and wait until the process has ended. Returns the time of the signal."""
         process = self._running()
         sent_ns = process.send_signal(signal.SIGKILL)
         await process.wait()
         return sent_ns
 
     async def terminate(self) -> Exit:
-        """SIGTERM, and SIGKILL if that is not enough; returns when the process is gone."""
+        """Send SIGTERM, and SIGKILL if the process does not end; wait until it has ended."""
         return await self._running().terminate()
 
     async def pause(self) -> int:
-        """SIGSTOP; the time is when it was seen stopped."""
+        """Send SIGSTOP. Returns the time at which the process was seen stopped."""
         return await self._running().pause()
 
     async def resume(self) -> int:
-        """SIGCONT; the time is that of the signal."""
+        """Send SIGCONT. Returns the time of the signal."""
         return self._running().resume()
 
     async def collect(self) -> NodeFiles:
-        """Read what the node has written so far; of the trace only whole lines."""
+        """Read what the node has written so far; an incomplete last line of the trace is left out."""
         trace, log = await asyncio.gather(
             asyncio.to_thread(_read, self._trace_file), asyncio.to_thread(_read, self._log_file)
         )
         return NodeFiles(trace.rpartition("\n")[0].splitlines(), log, str(self._storage))
 
     async def close(self) -> None:
-        """End the process for good; the files stay."""
+        """End the process for good; the files remain."""
         self._closed = True
         if self._process is not None:
             await self._process.kill()
@@ -258,8 +259,10 @@ class NodeSupervisor:
             self._held = None
 
     async def reap(self, pid: int, ticks: int) -> list[Leftover]:
-        """Take the place of a supervisor that was killed: hold the files, and end what it left running. That is its
-        node, known by its pid and when it was started, and whatever that started."""
+        """Replace a supervisor that was killed: hold its files, and end the processes that it left running.
+
+        These are its node, identified by pid and start time, and every process that the node started.
+        """
         if self._held is None:
             with contextlib.suppress(OSError):
                 self._held = hold(self._scratch)
@@ -301,13 +304,13 @@ class NodeSupervisor:
                 try:
                     folder.rmdir()
                 except OSError:
-                    break  # other nodes of the cell, or other cells of the run, are still in it
+                    break  # it still contains other nodes of the cell, or other cells of the run
 
 
 def temporary_folder() -> Path:
-    """Where `storage.dir: auto` is: a temporary folder of this user, on a disk if there is one.
+    """Return the folder for `storage.dir: auto`: a temporary folder of this user, on a disk if possible.
 
-    Many systems keep the usual one in memory, where an fsync proves nothing, and have a second that lasts.
+    Many systems keep /tmp in memory, where an fsync proves nothing, and /var/tmp on a disk.
     """
     usual, lasting = Path(tempfile.gettempdir()), Path("/var/tmp")  # noqa: S108 - a private folder is made below
     on_disk = lasting.is_dir() and memory_file_system(usual) is not None and memory_file_system(lasting) is None
@@ -315,15 +318,15 @@ def temporary_folder() -> Path:
 
 
 def command_words(command: str | Sequence[str]) -> list[str]:
-    """The words of a node's command, which may be `default`."""
+    """Split a node's command into words; `default` is this project's own node."""
     if command == "default":
-        # -P: a module in the working directory must not hide one of the node's.
+        # -P: a module in the working directory must not shadow a module of the node.
         return [sys.executable, "-P", "-m", _NODE_PACKAGE]
     return shlex.split(command) if isinstance(command, str) else list(command)
 
 
 def _environment() -> dict[str, str]:
-    """The actor's own, less what is Ray's, with the place this project was imported from."""
+    """Return the actor's environment without Ray's variables; PYTHONPATH names the folder of this project."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     package = importlib.util.find_spec(_NODE_PACKAGE)
     if package is not None and package.submodule_search_locations:
@@ -333,7 +336,7 @@ def _environment() -> dict[str, str]:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """A SIGKILL may have come in the middle of a write; what the next life writes is to begin a new line."""
+    """Cut off an incomplete last line, left by a SIGKILL during a write; the next incarnation begins a new line."""
     if path.exists():
         written = path.read_bytes()
         os.truncate(path, written.rfind(b"\n") + 1)

@@ -1,4 +1,4 @@
-"""What brings up clusters on Ray: a connection, its pool of actors, and the clusters that run on them."""
+"""The backend that starts clusters on Ray: a connection, its pool of actors, and the clusters on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestration.ray_cluster.worker import Worker
 
 
 class DriverClock:
-    """The monotonic clock of the driver's host, on which all times of a cluster are told."""
+    """The monotonic clock of the driver's host; all times of a cluster refer to it."""
 
     now_ns = staticmethod(time.monotonic_ns)
 
@@ -31,7 +31,7 @@ class RayBackend:
     clock = DriverClock()
     facts: Mapping[str, object] = MappingProxyType({})
     load_options = LoadOptions()
-    """None: engine and clock of a load generator are the real ones."""
+    """Empty: load generators use the real engine and clock."""
 
     def __init__(self, session: Session) -> None:
         self.pool = Pool(session)
@@ -42,8 +42,10 @@ class RayBackend:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(cls, address: str | None = None) -> AsyncIterator[RayBackend]:
-        """Connect to Ray as `session.connect` does; end clusters, actors and connection at the end. Raises
-        InfrastructureError."""
+        """Connect to Ray as `session.connect` does; at exit, stop the clusters and actors and disconnect.
+
+        Raises InfrastructureError.
+        """
         async with connect(address) as session:
             backend = cls(session)
             try:
@@ -53,32 +55,32 @@ class RayBackend:
 
     @property
     def hosts(self) -> tuple[Host, ...]:
-        """The hosts that are alive, as of the last start of a cluster."""
+        """The hosts that were alive when a cluster was last started."""
         return self.pool.hosts
 
     @property
     def private(self) -> bool:
-        """True when this Ray was started for this program: everything is on this machine."""
+        """Whether this Ray was started for this program; then everything is on this machine."""
         return self._session.private
 
     @property
     def description(self) -> str:
-        """One line: which Ray this is, its hosts and their addresses."""
+        """The origin of this Ray, its hosts and their addresses, in one line."""
         count = len(self.hosts)
         addresses = ", ".join(host.address for host in self.hosts)
         return f"Ray: {self._session.origin}; {count} host{'s' if count != 1 else ''}: {addresses}"
 
     @property
     def lost(self) -> str | None:
-        """Why nothing can be done here any more; None as long as Ray's head answers."""
+        """Why this backend can no longer be used; None as long as Ray's head answers."""
         return self._session.lost
 
     async def check(self, plan: ClusterPlan) -> tuple[Host, ...]:
-        """The hosts that the nodes of such a cluster would have now; see Pool.check."""
+        """Return the hosts that the planned cluster would get now; see Pool.check."""
         return await self.pool.check(plan.nodes, plan.placement)
 
     async def start_cluster(self, plan: ClusterPlan) -> RayCluster:
-        """Bring up a cluster; see RayCluster.bring_up."""
+        """Start a cluster; see RayCluster.bring_up."""
         cluster = await RayCluster.bring_up(self.pool, plan)
         self._clusters = {each for each in self._clusters if not each.stopped} | {cluster}
         return cluster
@@ -86,15 +88,15 @@ class RayBackend:
     async def host(
         self, factory: Callable[..., object], *args: object, on: Host | None = None, **kwargs: object
     ) -> Worker:
-        """An actor that holds `factory(*args, **kwargs)`; see Pool.host."""
+        """Create an actor that holds `factory(*args, **kwargs)`; see Pool.host."""
         return await self.pool.host(factory, *args, on=on, any_code=False, **kwargs)
 
     async def examine(self, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
-        """Ask all hosts about themselves and one another; see doctor.examine."""
+        """Examine all hosts and the links between them; see doctor.examine."""
         return await examine(self.pool, await self.ray_facts(), storage_dir, quick=quick)
 
     async def ray_facts(self) -> RayFacts:
-        """Which Ray this is, and what hosts it has lost. Raises InfrastructureError when it does not answer."""
+        """Describe this Ray and the hosts it has lost. Raises InfrastructureError when it does not answer."""
         return RayFacts(
             description=self.description,
             address=ray.get_runtime_context().gcs_address,
@@ -111,7 +113,7 @@ class RayBackend:
 
 
 def _dead_hosts() -> list[DeadHost]:
-    """Those that were in the cluster and are not there again, under another id."""
+    """Return the hosts that left the Ray cluster and have not come back under a new id."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
     dead = [node for node in nodes if node["NodeManagerAddress"] not in alive]

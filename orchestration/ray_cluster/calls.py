@@ -1,6 +1,6 @@
-"""Calls into Ray that block: nobody waits for one longer than it is told to, whatever became of Ray.
+"""Blocking calls into Ray, each with a time limit, even if Ray hangs.
 
-They run in daemon threads: those of a pool would be waited for when the program ends.
+They run in daemon threads: Python would wait for the threads of an executor when the program ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _start(run: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _calling() -> Iterator[None]:
-    """Around each call, so that one which hangs is known."""
+    """Register a call while it runs, so that `hangs` can see it."""
     call = object()
     with _ended:
         _under_way.add(call)
@@ -46,14 +46,16 @@ def _calling() -> Iterator[None]:
 
 
 def hangs() -> bool:
-    """Whether a call does not come back. Then Python does not come to an end by itself: Ray's handler at its exit
-    waits for that call."""
+    """Return whether a call hangs: it does not return within _GRACE_S.
+
+    Then Python cannot exit by itself, because Ray's exit handler waits for that call.
+    """
     with _ended:
         return not _ended.wait_for(lambda: not _under_way, _GRACE_S)
 
 
 class Caller:
-    """A thread that makes one call after the other, until `end`: for what dies with the thread that started it."""
+    """A thread that makes one call after the other until `end`, for processes that die with their parent thread."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -64,19 +66,21 @@ class Caller:
             call()
 
     async def bounded(self, who: str, timeout_s: float, call: Callable[[], T]) -> T:
-        """As the function `bounded`; a call that does not end holds up those after it."""
+        """Make a call as the function `bounded` does; a call that hangs delays all later calls."""
         return await bounded(who, timeout_s, call, start=self._calls.put)
 
     def end(self) -> None:
-        """Let the thread end, once its last call has."""
+        """End the thread after its last call."""
         self._calls.put(None)
 
 
 async def bounded(
     who: str, timeout_s: float, call: Callable[[], T], *, start: Callable[[Callable[[], None]], None] = _start
 ) -> T:
-    """The result of `call()`, which asks `who`. Raises InfrastructureError when it fails or takes longer; errors of
-    ours pass as they are."""
+    """Return the result of `call()`, a question to `who`.
+
+    Raises InfrastructureError when the call fails or takes more than `timeout_s`; a RaftLabError passes unchanged.
+    """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 
@@ -90,7 +94,7 @@ async def bounded(
                 outcome: tuple[Callable[[Any], None], Any] = answer.set_result, call()
         except BaseException as error:
             outcome = answer.set_exception, error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the caller no longer waits
             loop.call_soon_threadsafe(settle, *outcome)
 
     start(run)
@@ -106,7 +110,7 @@ async def bounded(
 
 
 def in_background(what: str, call: Callable[[], Any]) -> None:
-    """Have `call()` done without waiting for it. That it fails is logged and nothing more."""
+    """Run `call()` without waiting for it; a failure is only logged."""
 
     def run() -> None:
         try:
@@ -119,13 +123,16 @@ def in_background(what: str, call: Callable[[], Any]) -> None:
 
 
 class Pulse:
-    """Asks Ray's head for a sign of life, again and again, until `end`."""
+    """Checks periodically, until `end`, whether Ray's head answers."""
 
     def __init__(self, question: Callable[[], Any], every_s: float, patience_s: float) -> None:
-        """Begin, on the running loop. A question may be asked again and again, for `patience_s` of this program's own
-        time: that the program stood still is no silence of the head."""
+        """Begin on the running loop.
+
+        A question is retried for `patience_s` of this program's own running time. Time during which this program was
+        suspended does not count as silence of the head.
+        """
         self.silent = False
-        """Whether the last question was not answered."""
+        """Whether the last question timed out."""
         self._question, self._every_s, self._patience_s = question, every_s, patience_s
         self._task = asyncio.create_task(self._run(), name="pulse of Ray's head")
 
@@ -148,12 +155,12 @@ class Pulse:
             await asyncio.sleep(self._every_s)
 
     def end(self) -> None:
-        """Ask no more."""
+        """Stop checking."""
         self._task.cancel()
 
 
 def first_line(error: BaseException) -> str:
-    """What an error is and says, in one line."""
+    """Return the type of an error and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 

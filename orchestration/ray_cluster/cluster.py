@@ -1,7 +1,7 @@
-"""A Raft cluster of real processes: brought up, disturbed, repaired, inspected, taken down.
+"""A Raft cluster of real processes: started, disturbed, repaired, inspected and stopped.
 
-Here is what concerns several nodes: acting on many at once, the table of link faults, the address book, who leads. What
-concerns one node is in supervised.py. RayCluster has the shape of chaos' Target.
+This module handles what concerns several nodes: acting on many at once, the table of link faults, the address book,
+the leader. supervised.py handles one node. RayCluster satisfies chaos' Target protocol.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _POLL_S = 0.02
 
 
 class RayCluster:
-    """A cluster that runs. Made by `RayBackend.start_cluster`, or on its own by `RayCluster.start`.
+    """A running cluster. Created by `RayBackend.start_cluster`, or for one program by `RayCluster.start`.
 
-    It belongs to the event loop on which it was made; on another one its methods raise RuntimeError.
+    It belongs to the event loop on which it was created; on another loop its methods raise RuntimeError.
     """
 
     def __init__(self, pool: Pool, plan: ClusterPlan, workers: Sequence[Worker]) -> None:
@@ -57,12 +57,12 @@ class RayCluster:
         self._clients: list[KVClient] = []
         self._scout: KVClient | None = None
 
-    # ------------------------------------------------------------------------------ life
+    # ------------------------------------------------------------------------------ starting and stopping
 
     @classmethod
     @contextlib.asynccontextmanager
     async def start(cls, nodes: int = 3, *, address: str | None = None, **settings: Any) -> AsyncIterator[RayCluster]:
-        """A cluster of its own for a program: connects to Ray (see session.connect), and cleans up at the end.
+        """Start a cluster for one program: connect to Ray (see session.connect), and clean up at exit.
 
         `settings` are the fields of ClusterPlan. Raises ConfigError, PlacementRefused, NodeFailed and
         InfrastructureError.
@@ -80,7 +80,7 @@ class RayCluster:
 
     @classmethod
     async def bring_up(cls, pool: Pool, plan: ClusterPlan) -> RayCluster:
-        """Place, start, and wait until every node serves. Whatever goes wrong, nothing stays behind.
+        """Place and start the nodes, and wait until every node serves. On any error everything is cleaned up.
 
         Raises PlacementRefused, NodeFailed (with the end of the node's log) and InfrastructureError.
         """
@@ -106,11 +106,11 @@ class RayCluster:
         return cluster
 
     async def halt(self) -> None:
-        """End all processes in order (SIGTERM; by force if need be). Their files stay, for `collect`."""
+        """Shut down all processes (SIGTERM, then SIGKILL if needed). Their files remain, for `collect`."""
         await self._each(self.node_ids, SupervisedNode.halt)
 
     async def stop(self, keep: bool = False) -> None:
-        """End everything, delete the nodes' files unless they are to be kept, give the actors back."""
+        """End all processes, delete the nodes' files unless `keep`, and return the actors to the pool."""
         if self.stopped:
             return
         self._home.check()
@@ -127,12 +127,12 @@ class RayCluster:
 
     @property
     def addresses(self) -> AddressBook:
-        """Where the nodes are; subscribe to it to hear of restarts."""
+        """Where the nodes are; subscribe to it to learn of restarts."""
         return self._shared.addresses
 
     @property
     def exits(self) -> list[NodeExit]:
-        """Every end of a node so far, in order."""
+        """All exits of nodes so far, in order."""
         return self._shared.exits
 
     @property
@@ -142,33 +142,33 @@ class RayCluster:
 
     @property
     def live(self) -> tuple[str, ...]:
-        """The nodes that run and are not paused."""
+        """The nodes that are up: running and not paused."""
         return tuple(node_id for node_id, node in self._nodes.items() if node.state == "up")
 
     @property
     def violations(self) -> tuple[()]:
-        """Nothing looks at each step of real processes: the judge reads their traces."""
+        """Always empty: real processes are not checked at each step; the judge reads their traces."""
         return ()
 
     @property
     def unexpected_exits(self) -> tuple[NodeExit, ...]:
-        """The ends that nobody asked for."""
+        """The exits that were neither requested nor caused by an injected fault."""
         return tuple(end for end in self.exits if end.cause in ("exit", "infrastructure"))
 
     def pid(self, node_id: str) -> int:
-        """Process id of the node on its host, in its present or last life."""
+        """Return the process id of the node on its host, of the current or last incarnation."""
         return self._node(node_id).pid
 
     def worker(self, node_id: str) -> Worker:
-        """The actor beside a node: its host, and how that host's clock relates to the driver's."""
+        """Return the actor beside a node; it knows the node's host and that host's clock."""
         return self._node(node_id).worker
 
     def client(
         self, *, settings: ClientSettings | None = None, client_id: str = "client", follow: bool = True
     ) -> KVClient:
-        """A client of this cluster, ready for use; closed with the cluster at the latest.
+        """Create and start a client of this cluster; it is closed with the cluster at the latest.
 
-        With `follow` it hears of restarts.
+        With `follow` it gets the new addresses after restarts.
         """
         self._home.check()
         client = KVClient(
@@ -181,9 +181,9 @@ class RayCluster:
         return client
 
     async def leader(self) -> str | None:
-        """The leader of the highest term among the nodes that run and answer, None while there is none.
+        """Return the leader of the highest term among the nodes that are up and answer; None while there is none.
 
-        Of a program that offers no Inspection: the node that answers a read, or None.
+        If the node program offers no Inspection: the node that answers a read, or None.
         """
         self._home.check()
         statuses: dict[str, inspection_pb2.StatusReply | None] = {}
@@ -192,7 +192,7 @@ class RayCluster:
             for answer in asyncio.as_completed(asked):
                 if (told := await answer) is not None:
                     statuses |= told
-                # A quorum of nodes knows of every term that has a leader, so the silent ones are not waited for.
+                # At least one node of a quorum knows every term that has a leader: no need to wait for all answers.
                 if 2 * len(statuses) > len(self._nodes) and (leader := _leader_among(statuses, newest=True)):
                     return leader
         finally:
@@ -206,58 +206,62 @@ class RayCluster:
     async def status(
         self, node_id: str, *, hash_index: int = 0, with_state_hash: bool = False
     ) -> inspection_pb2.StatusReply | None:
-        """The inner state of a node; None when it is not up, does not answer, or does not offer that. The hashes
-        are as in NodeProbe.status."""
+        """Return the inner state of a node; None when it is not up, does not answer, or offers no inspection.
+
+        The hashes are as in NodeProbe.status.
+        """
         node = self._node(node_id)
         return await node.ask(lambda probe: probe.status(hash_index=hash_index, with_state_hash=with_state_hash))
 
     async def samples(self, node_id: str, since_ns: int = 0) -> inspection_pb2.SamplesReply | None:
-        """What a node measured about itself since `since_ns` of its own clock; None as for `status`."""
+        """Return what a node measured since `since_ns` of its own clock; None as for `status`."""
         return await self._node(node_id).ask(lambda probe: probe.samples(since_ns))
 
     async def collect(self, node_id: str) -> NodeFiles:
-        """What the node has written, up or down; also where its actor is lost and its host is not. For the times in
-        that its clock is compared once more. Raises InfrastructureError."""
+        """Return what a node has written, up or down; also if its actor is lost and its host is reachable.
+
+        Compares the clocks again, because the files contain times. Raises InfrastructureError.
+        """
         return await self._node(node_id).collect()
 
     # ------------------------------------------------------------------------------ disturbing
 
     async def crash(self, *node_ids: str) -> Applied:
-        """Kill the processes (SIGKILL), all at once; returns when they are gone."""
+        """Kill the processes (SIGKILL), all at once; returns when they have ended."""
         return await self._disturb(node_ids, SupervisedNode.crash)
 
     async def restart(self, *node_ids: str) -> Applied:
-        """Start nodes that are down again, on what their disks hold, under the link faults in force.
+        """Restart nodes that are down, from their disks, under the link faults in force.
 
-        Returns when they serve and everybody knows their new addresses. Where the link faults changed meanwhile
-        and a node could not be given them, it is among those that failed. Raises NodeFailed with the end of
-        the log of a node that does not come up.
+        Returns when they serve and their new addresses are published. If the link faults changed meanwhile and did not
+        reach a node, that node is listed in `failed`. Raises NodeFailed, with the end of the log, for a node that does
+        not start.
         """
         return self._with_stale(await self._disturb(node_ids, self._restart), node_ids)
 
     async def pause(self, *node_ids: str) -> Applied:
-        """Stop the processes (SIGSTOP) without ending them; returns when they stand still."""
+        """Stop the processes (SIGSTOP) without ending them; returns when they are stopped."""
         applied = await self._disturb(node_ids, SupervisedNode.pause)
         return applied._replace(failed=tuple(node_id for node_id in node_ids if self._nodes[node_id].state == "down"))
 
     async def resume(self, *node_ids: str) -> Applied:
-        """Let paused processes go on (SIGCONT), under the link faults in force.
+        """Resume paused processes (SIGCONT), under the link faults in force.
 
-        Those that could not be given these are among those that failed, as with `restart`.
+        Nodes that these faults did not reach are listed in `failed`, as with `restart`.
         """
         return self._with_stale(await self._disturb(node_ids, SupervisedNode.resume), node_ids)
 
     async def set_links(self, rules: Sequence[LinkRule]) -> Applied:
-        """Put this whole table of link faults in force on every node that runs.
+        """Replace the table of link faults on every node that is up.
 
-        A node that is down or paused gets it when it comes back. A node that does not offer Chaos is among
-        those that failed.
+        A node that is down or paused gets it when it comes back. A node that does not offer Chaos is listed in
+        `failed`.
         """
         self._shared.links = tuple(rules)
         return await self._spread("links", patient=False)
 
     async def heal(self) -> Applied:
-        """Remove every link fault and every fault inside a node, also from nodes that need a while to be reached."""
+        """Remove all link faults and all faults inside nodes; wait longer for nodes that are slow to answer."""
         self._shared.links, self._shared.inside = (), {}
         links, inside = await asyncio.gather(self._spread("links", patient=True), self._spread("inside", patient=True))
         times = [each for each in (links, inside) if each.first_ns]
@@ -268,10 +272,10 @@ class RayCluster:
         )
 
     async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied:
-        """Put this whole table of faults inside nodes in force on every node that runs.
+        """Replace the table of faults inside nodes on every node that is up.
 
-        A node that is down or paused gets it when it comes back. A node that does not offer Chaos is among those that
-        failed, if the table names it.
+        A node that is down or paused gets it when it comes back. A node that does not offer Chaos is listed in
+        `failed` if the table names it.
         """
         self._shared.inside = dict(faults)
         return await self._spread("inside", patient=False)
@@ -305,7 +309,7 @@ class RayCluster:
     async def _each(
         self, node_ids: Iterable[str], act: Callable[[SupervisedNode], Coroutine[Any, Any, T]]
     ) -> dict[str, T]:
-        """Act on all of these nodes at once; raise the first error only after all were tried."""
+        """Act on all these nodes concurrently; raise the first error after all were tried."""
         nodes = [self._node(node_id) for node_id in dict.fromkeys(node_ids)]
         results = await asyncio.gather(*map(act, nodes), return_exceptions=True)
         done: dict[str, T] = {}
@@ -327,7 +331,7 @@ class RayCluster:
         return _applied((await self._each(node_ids, act)).values())
 
     def _with_stale(self, applied: Applied, node_ids: Iterable[str]) -> Applied:
-        """With those that run under another table of link faults than the present one among the failed."""
+        """Return `applied` with `failed` set to the nodes that are up and lack a current table of faults."""
         nodes = map(self._node, dict.fromkeys(node_ids))
         return applied._replace(failed=tuple(node.node_id for node in nodes if node.stale and node.state == "up"))
 
@@ -335,7 +339,7 @@ class RayCluster:
         await asyncio.gather(self._each(self.node_ids, SupervisedNode.tell_address), self.addresses.publish())
 
     async def _answer(self, node: SupervisedNode) -> dict[str, inspection_pb2.StatusReply | None] | None:
-        """What it says by its id, which is None where it offers no Inspection; nothing when it does not answer."""
+        """Return its status by node id (None if it offers no Inspection), or None when it does not answer."""
         if node.probe is None:
             return None
         try:
@@ -362,7 +366,7 @@ class RayCluster:
 
 
 def _leader_among(statuses: Mapping[str, inspection_pb2.StatusReply | None], *, newest: bool = False) -> str | None:
-    """The leader of the highest term; with `newest` only one that nobody knows a higher term than."""
+    """Return the leader of the highest term; with `newest` only if no status has a higher term."""
     known = {node_id: status for node_id, status in statuses.items() if status is not None}
     leaders = [(each.current_term, who) for who, each in known.items() if each.role == inspection_pb2.Role.LEADER]
     if not leaders or (newest and max(leaders)[0] < max(each.current_term for each in known.values())):

@@ -1,7 +1,7 @@
-"""What hosts a Ray cluster has, and what lies between them: asked before one believes what is measured there.
+"""Examine the hosts of a Ray cluster and the network between them, before results measured there are trusted.
 
-`Examiner` answers on each host; it lives in an ObjectHost (actor.py) and knows no Ray. `examine` asks all of them.
-What does not answer is a figure too: every question has a timeout, and only Ray as a whole may fail an examination.
+An `Examiner` runs on each host, in an ObjectHost (actor.py), and does not use Ray. `examine` asks all of them.
+A missing answer is a finding too. Every question has a timeout, and an examination fails only if Ray itself fails.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ if TYPE_CHECKING:
     from orchestration.ray_cluster.worker import Worker
 
 CONNECT_TIMEOUT_S = 3.0
-"""A lost SYN is sent again after 1 s: two may be lost, and the third still arrives."""
+"""A lost SYN is resent after 1 s; this allows for two lost SYNs."""
 _START_TIMEOUT_S = 20.0
-"""Ray starts an actor in a few seconds, also on a host that is busy."""
+"""Ray starts an actor within a few seconds, even on a busy host."""
 _ANSWER_TIMEOUT_S = 10.0
-"""Beside the time that the answer itself takes."""
+"""Extra time for an answer, beyond the time of its measurement."""
 _PING = bytes(64)
 _TOKEN_BYTES = 16
 _LEAST_ABOVE = 10
-"""A percentile with fewer samples above it is not told."""
+"""A percentile with fewer samples above it is not reported."""
 
 
 class Depth(NamedTuple):
-    """For how long is measured at most, in seconds."""
+    """Upper bounds on the time of each measurement, in seconds."""
 
     fsync_s: float
     round_trip_s: float
-    """Of each pair of hosts, in each direction."""
+    """For each pair of hosts, in each direction."""
 
 
 QUICK = Depth(fsync_s=1.0, round_trip_s=0.2)
-"""At the beginning of every run."""
+"""Used at the start of every run."""
 THOROUGH = Depth(fsync_s=15.0, round_trip_s=2.0)
-"""Enough for the 99th percentile of fsyncs of 15 ms; on faster disks it ends sooner."""
+"""Enough for the 99th percentile of 15 ms fsyncs; faster disks need less time."""
 
 
-# ---------------------------------------------------------------------------------- what is found
+# ---------------------------------------------------------------------------------- findings
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,17 @@ class Samples:
     ns: Sequence[int] = ()
 
     def ms(self, q: float) -> float | None:
-        """A percentile by the nearest rank, in milliseconds; None when fewer than 10 samples are above it, except
-        for the maximum."""
+        """Return a nearest-rank percentile in milliseconds; `q` = 1 is the maximum.
+
+        Returns None without samples, or if fewer than 10 samples are above the percentile (except for the maximum).
+        """
         count = len(self.ns)
         if not count or (q < 1 and count * (1 - q) < _LEAST_ABOVE):
             return None
         return sorted(self.ns)[math.ceil(q * count) - 1] / 1e6
 
     def as_json(self) -> dict[str, Any]:
-        """Their number, median, 99th percentile and maximum, in microseconds."""
+        """Return the number of samples, and their median, 99th percentile and maximum in microseconds."""
         named = {"p50_us": self.ms(0.5), "p99_us": self.ms(0.99), "max_us": self.ms(1.0)}
         return {"count": len(self.ns)} | {
             name: None if value is None else round(value * 1e3, 1) for name, value in named.items()
@@ -96,7 +98,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Code:
-    """What runs somewhere."""
+    """The code that a process runs."""
 
     versions: Mapping[str, str | None]
     digest: str
@@ -104,32 +106,32 @@ class Code:
 
     @classmethod
     def here(cls) -> Code:
-        """In this process."""
+        """Return the code of this process."""
         return cls(versions(), code_digest(), str(code_folder()))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a host tells of itself, as a process sees it that Ray started there."""
+    """A host as seen by a process that Ray started there."""
 
     cpu: str
     cores: int
     cpus_available: float
-    """Less than cores under an affinity or a quota."""
+    """CPUs that a process may use; less than `cores` under an affinity or a quota."""
     load: float
-    """Processes that ran or waited for a CPU, mean of the last minute."""
+    """Mean number of processes that ran or waited for a CPU, over the last minute."""
     niceness: int
     open_files: int
-    """Limit of a process."""
+    """Limit of open files for a process."""
     memory_bytes: int
     kernel: str
     ports: tuple[int, int] | None
-    """Range of the ephemeral ones."""
+    """First and last ephemeral port."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The folder below which nodes have their logs."""
+    """The folder that contains the nodes' logs."""
 
     folder: str
     file_system: str | None
@@ -137,34 +139,34 @@ class Storage:
     free_bytes: int | None
     fsync: Samples = Samples()
     error: str | None = None
-    """Why it cannot be written."""
+    """Why the folder cannot be written."""
     lacks: Sequence[str] = ()
-    """What a log needs and this file system does not support."""
+    """The calls that a log needs and this file system does not support."""
 
     @property
     def in_memory(self) -> bool:
-        """An fsync proves nothing there."""
+        """Whether the file system is in memory, where an fsync proves nothing."""
         return self.file_system in MEMORY_FILE_SYSTEMS
 
 
 @dataclass(frozen=True)
 class HostReport:
-    """One host; what it did not tell is None, and `error` says why."""
+    """The findings on one host; what it did not report is None, and `error` says why."""
 
     address: str
     hostname: str
     is_driver: bool
     cpus: float
-    """That Ray offers there."""
+    """CPUs that Ray offers there."""
     code: Code | None = None
     machine: Machine | None = None
     storage: Storage | None = None
     same_clock: bool = False
-    """It reads the same monotonic clock as the driver."""
+    """Whether the host reads the same monotonic clock as the driver."""
     clock_offset_ns: int | None = None
-    """Its monotonic clock less the driver's."""
+    """The host's monotonic clock minus the driver's."""
     clock_error_ns: int | None = None
-    """The offset is right within this much."""
+    """Bound on the error of the offset."""
     error: str | None = None
 
 
@@ -180,7 +182,7 @@ class Link:
 
 @dataclass(frozen=True)
 class DeadHost:
-    """A host that was in the Ray cluster."""
+    """A host that left the Ray cluster."""
 
     address: str
     hostname: str
@@ -189,30 +191,30 @@ class DeadHost:
 
 @dataclass(frozen=True)
 class RayFacts:
-    """Which Ray this is."""
+    """A description of the Ray cluster."""
 
     description: str
     address: str
     version: str
     private: bool
-    """It was started for this program, and nobody else can use it."""
+    """Whether it was started for this program; then no other user can use it."""
     authentication: str
-    """token or none."""
+    """`token` or `none`."""
     dead: Sequence[DeadHost] = ()
 
 
 @dataclass(frozen=True)
 class Examination:
-    """All that was found."""
+    """All findings of an examination."""
 
     ray: RayFacts
     driver: Code
     hosts: Sequence[HostReport]
     links: Sequence[Link] = field(default=())
-    """Of every host that answered to every other."""
+    """Links from every host that answered to every other such host."""
 
     def as_json(self) -> dict[str, Any]:
-        """For the manifest of a run; times in microseconds, offsets of clocks in nanoseconds."""
+        """Return the findings for a run's manifest; times in microseconds, clock offsets in nanoseconds."""
         return {
             "ray": asdict(self.ray),
             "driver": asdict(self.driver),
@@ -235,27 +237,30 @@ def _host_json(host: HostReport) -> dict[str, Any]:
 
 
 class Examiner:
-    """Answers for its host. What it returns is plain data, for the driver's code may be another."""
+    """Measures its host. It returns plain data, because the driver may run different code."""
 
     def __init__(self) -> None:
         self._echo: _EchoServer | None = None
 
     async def about(self) -> dict[str, Any]:
-        """Code and Machine."""
+        """Return the fields of Code and Machine."""
         return await asyncio.to_thread(_about)
 
     async def storage(self, storage_dir: str, seconds: float) -> dict[str, Any]:
-        """Storage, with fsyncs measured for at most that long."""
+        """Return the fields of Storage; measure fsyncs for at most `seconds`."""
         return await asyncio.to_thread(_storage, storage_dir, seconds)
 
     async def listen(self, interface: str) -> tuple[int, bytes]:
-        """Open an ephemeral port, where each connection is greeted with a token and then gets an echo."""
+        """Open an ephemeral port that sends each connection a token and then echoes; return port and token."""
         if self._echo is None:
             self._echo = _EchoServer(interface)
         return self._echo.port, self._echo.token
 
     async def round_trips(self, address: str, port: int, token: bytes, seconds: float) -> tuple[list[int], str | None]:
-        """Times of echoes from there, in nanoseconds, for at most that long; and why there are no more of them."""
+        """Measure round trips to an echo port, in nanoseconds, for at most `seconds`.
+
+        Returns the samples, and the error that ended them early, if any.
+        """
         return await asyncio.to_thread(_round_trips, address, port, token, seconds)
 
     async def close(self) -> None:
@@ -266,7 +271,7 @@ class Examiner:
 
 
 class _EchoServer:
-    """Threads and blocking sockets: an event loop would add its own latency to what is measured."""
+    """An echo server with threads and blocking sockets: an event loop would add its own latency."""
 
     def __init__(self, interface: str) -> None:
         self.token = token = secrets.token_bytes(_TOKEN_BYTES)
@@ -363,11 +368,11 @@ def _receive(connection: socket.socket, count: int) -> bytes:
     return data
 
 
-# ---------------------------------------------------------------------------------- the asking side
+# ---------------------------------------------------------------------------------- on the driver
 
 
 class Examinable(Protocol):
-    """What has hosts, on which an object can be had: a Pool."""
+    """The part of a Pool that an examination needs: hosts, and objects on them."""
 
     @property
     def hosts(self) -> Sequence[Host]: ...
@@ -377,7 +382,7 @@ class Examinable(Protocol):
 
 
 async def examine(pool: Examinable, ray: RayFacts, storage_dir: str = "auto", *, quick: bool = False) -> Examination:
-    """Ask every host of the Ray cluster about itself, and about its way to every other.
+    """Examine every host of the Ray cluster, and the links from every host to every other.
 
     `ray` becomes part of the result; `storage_dir` is as `storage.dir` of a spec; `quick` measures for less time.
     Raises InfrastructureError when Ray itself does not answer.
@@ -385,13 +390,13 @@ async def examine(pool: Examinable, ray: RayFacts, storage_dir: str = "auto", *,
     depth = QUICK if quick else THOROUGH
     visits = [_Visit(host, storage_dir, depth) for host in pool.hosts]
     try:
-        # Step by step, so that no host starts processes while others measure.
+        # In steps, so that no host starts processes while others measure.
         await asyncio.gather(*(visit.begin(pool) for visit in visits))
         await asyncio.gather(*(visit.ask() for visit in visits))
         reached = [visit for visit in visits if visit.error is None]
         links: list[Link] = []
         for distance in range(1, len(reached)):
-            # Each host asks one other, and is asked by one other, at a time.
+            # At any time each host measures one link and answers on one link.
             pairs = [(visit, reached[(i + distance) % len(reached)]) for i, visit in enumerate(reached)]
             links += await asyncio.gather(*(source.connect_to(target) for source, target in pairs))
     finally:
@@ -403,7 +408,7 @@ async def examine(pool: Examinable, ray: RayFacts, storage_dir: str = "auto", *,
 
 
 class _Visit:
-    """One host while it is asked. What fails there is an answer too, whatever it is."""
+    """The examination of one host. Any failure there becomes part of its report."""
 
     def __init__(self, host: Host, storage_dir: str, depth: Depth) -> None:
         self.host = host
@@ -414,34 +419,34 @@ class _Visit:
         self._door: tuple[int, bytes] = (0, b"")
 
     async def begin(self, pool: Examinable) -> None:
-        """Have somebody there who answers."""
+        """Start an Examiner on the host."""
         start = pool.host(Examiner, on=self.host, any_code=True)
         self._worker, self.error = await _outcome(start, _START_TIMEOUT_S, "start an actor")
 
     async def ask(self) -> None:
-        """Everything that concerns the host alone."""
+        """Collect everything that concerns the host alone, and open its echo port."""
         if self._worker is None:
             return
         try:
-            about = await self._answer("about", "tell about itself")
+            about = await self._answer("about", "describe itself")
             self._told = {"code": Code(**about["code"]), "machine": Machine(**about["machine"])}
             self._told["storage"] = await self._ask_storage()
-            # As nodes of other hosts must be reached.
+            # On the interface on which nodes listen for other hosts.
             self._door = await self._answer("listen", "open a port", every_interface(self.host.address))
         except _NoAnswer as reason:
             self.error = str(reason)
         except (KeyError, TypeError):
-            self.error = "what it tells cannot be understood: it has other code"
+            self.error = "its answer cannot be understood: it runs different code; install the driver's version there"
 
     async def _ask_storage(self) -> Storage:
         try:
-            told = await self._answer("storage", "write there", self._storage_dir, self._depth.fsync_s)
+            told = await self._answer("storage", "test its disk", self._storage_dir, self._depth.fsync_s)
         except _NoAnswer as reason:
             return Storage(self._storage_dir, None, None, None, error=str(reason))
         return Storage(**(told | {"fsync": Samples(told["fsync"])}))
 
     async def connect_to(self, other: _Visit) -> Link:
-        """Connect from here to there."""
+        """Measure the link from this host to another."""
         where = (other.host.address, *other._door)
         try:
             samples, error = await self._answer("round_trips", "connect", *where, self._depth.round_trip_s)
@@ -450,12 +455,12 @@ class _Visit:
         return Link(self.host.address, other.host.address, Samples(samples), error)
 
     async def end(self) -> None:
-        """Leave the host as it was."""
+        """Close the Examiner and return its actor."""
         if self._worker is not None:
             await _outcome(self._worker.close(), _ANSWER_TIMEOUT_S, "end")
 
     def report(self) -> HostReport:
-        """What there is by now."""
+        """Return the findings so far."""
         worker = self._worker
         clock = None if worker is None else worker.clock
         return HostReport(
@@ -471,9 +476,9 @@ class _Visit:
         )
 
     async def _answer(self, method: str, what: str, *args: Any) -> Any:
-        """Raises _NoAnswer."""
+        """Return the Examiner's answer. Raises _NoAnswer."""
         assert self._worker is not None
-        # What is measured for some time is told at the end of it.
+        # An answer arrives only after its measurement.
         seconds = _ANSWER_TIMEOUT_S + sum(self._depth)
         answer, error = await _outcome(self._worker.call(method, *args, timeout_s=None), seconds, what)
         if error is not None:
@@ -482,16 +487,16 @@ class _Visit:
 
 
 class _NoAnswer(Exception):
-    """With the reason, in one line."""
+    """The host did not answer; the message gives the reason in one line."""
 
 
 async def _outcome(question: Awaitable[Any], seconds: float, what: str) -> tuple[Any, str | None]:
-    """The answer, or why there is none, in one line."""
+    """Return the answer, or the reason why there is none, in one line."""
     try:
         async with Patience(seconds):
             return await question, None
     except TimeoutError:
         return None, f"did not {what} within {seconds:g} s"
     except Exception as error:
-        # Of any kind: a host with other code fails in ways that nobody can list.
+        # Any exception: a host with different code may fail in unforeseen ways.
         return None, (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,10 +1,9 @@
-"""The process that ends a private Ray instance whose driver is gone, however it went.
+"""The process that ends a private Ray instance after its driver ended in any way.
 
-Run as ``python -I -S guard.py FOLDER``, in a session of its own, with a pipe from the driver as standard
-input. At a byte or at end-of-file it kills what is left of the Ray instance that has its files in FOLDER, and removes
-the folder, which it holds until then (owner.py). The kernel ends most of Ray together with the driver, but
-Ray's agents live on for a minute, in which they try to report the death of their parent to another dead
-process.
+Run as ``python -I -S guard.py FOLDER``, in its own session, with a pipe from the driver as standard input. FOLDER has
+the files of the Ray instance, and the guard holds it (owner.py). On a byte or at end-of-file the guard kills the rest
+of the instance and removes the folder. The kernel ends most of Ray together with the driver. Ray's agents run for
+another minute, in which they try to report the death of their parent to another dead process.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ _LONGEST_LOOK_S = 1.0
 
 
 def belongs(pid: int, folder: str) -> bool:
-    """True for a process of the Ray instance in `folder`."""
+    """Return whether a process belongs to the Ray instance in `folder`."""
     try:
         command = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes())
         if f"={folder}/" in command or f"={folder}\0" in command:
             return True
-        # Others have overwritten their command lines by a title, or were not told the folder; but they write there.
+        # Other processes replaced their command line by a title, or do not have the folder in it; but they write to it.
         titled = command.startswith("ray::")
         written = (fd for fd in Path(f"/proc/{pid}/fd").iterdir() if titled or fd.name in ("1", "2"))
         return any(_target(fd).startswith(f"{folder}/") for fd in written)
     except OSError:
-        return False  # it has ended, or is another user's
+        return False  # the process has ended, or belongs to another user
 
 
 def _target(link: Path) -> str:
@@ -44,7 +43,7 @@ def _target(link: Path) -> str:
 
 
 def kill_all(folder: str) -> int:
-    """SIGKILL to every process of the instance; how many there were."""
+    """Send SIGKILL to every process of the instance; return their number."""
     found = 0
     for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
         if not belongs(pid, folder):
@@ -54,7 +53,7 @@ def kill_all(folder: str) -> int:
         except OSError:
             continue
         try:
-            # Again, now that the descriptor keeps hold of this very process.
+            # Checked again, because the pid may have been reused before the descriptor was opened.
             if belongs(pid, folder):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 found += 1
@@ -69,19 +68,19 @@ def clean_up(folder: str) -> None:
     """End the instance and remove its folder."""
     left_s = _GIVE_UP_S
     quiet = 0
-    # Twice nothing: the first look may miss a process that was just being started.
+    # Until two scans in a row find nothing: the first may miss a process that is just starting.
     while quiet < 2 and left_s > 0:
         begin = time.monotonic()
         quiet = 0 if kill_all(folder) else quiet + 1
         time.sleep(0.05)
-        # A look that takes longer is one during which the machine was suspended, or this process stopped.
+        # If a scan took longer, the machine was suspended or this process was stopped.
         left_s -= min(time.monotonic() - begin, _LONGEST_LOOK_S)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
-    """Wait for the driver's end, then clean up."""
-    with contextlib.suppress(OSError):  # a file system that knows no locks
+    """Wait until the driver ends, then clean up."""
+    with contextlib.suppress(OSError):  # the file system has no locks
         fcntl.flock(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
     os.read(0, 1)
     clean_up(sys.argv[1])

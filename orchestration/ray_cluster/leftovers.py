@@ -1,9 +1,10 @@
-"""What programs of ours that were killed left on a host: told from what is in use, and removed.
+"""Find and remove what killed programs of this project left on a host.
 
-* A process of a node, and whatever that starts, has its owner's pid and start time in its environment
-  ($RAFT_LAB_OWNER). It is left over when its owner is gone; as a rule the kernel has ended it by then (process.py).
-* The folder of a cell is held by the supervisors of its nodes, and the folder of a private Ray by its driver and its
-  guard, with a lock that goes with its holder. One that nobody holds is left over, also one whose logs were kept.
+* A node's process, and every process it starts, has its owner's pid and start time in its environment
+  ($RAFT_LAB_OWNER). It is left over when its owner is gone. Usually the kernel has ended it by then (process.py).
+* The supervisors of a cell's nodes hold the folder of the cell. The driver and the guard hold the folder of a private
+  Ray. They hold it with a lock that ends with its holder. A folder without a holder is left over, even if its logs
+  were kept on purpose.
 
 Nothing else is touched.
 """
@@ -28,32 +29,34 @@ _HOST_TIMEOUT_S = 60.0
 
 
 def clean(dry_run: bool = False) -> list[Leftover]:
-    """Remove what is left over on this host, of this user; or only tell what that would be."""
+    """Remove this user's leftovers on this host; with `dry_run` only list them."""
     return [*end_orphans(dry_run=dry_run), *_private_rays(dry_run), *_folders(dry_run)]
 
 
 class Cleaned(NamedTuple):
-    """What was found on one host."""
+    """The leftovers of one host."""
 
     host: str
     leftovers: Sequence[Leftover]
     error: str | None = None
-    """Why it could not be looked at."""
+    """Why the host could not be cleaned."""
 
 
 async def clean_hosts(address: str | None, dry_run: bool) -> AsyncIterator[Cleaned]:
-    """Clean this host, then, where there is an `address` or $RAY_ADDRESS, every other one of that Ray cluster. Raises
-    InfrastructureError when that cannot be reached."""
+    """Clean this host, then all other hosts of the Ray cluster at `address` or $RAY_ADDRESS, if given.
+
+    Raises InfrastructureError when the cluster cannot be reached.
+    """
     yield Cleaned("this host", await asyncio.to_thread(clean, dry_run))
     if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":
         return
-    # Here, because ray takes a second to import.
+    # Imported here because ray takes a second to import.
     from orchestration.ray_cluster.backend import RayBackend  # noqa: PLC0415
     from orchestration.ray_cluster.tasks import on_each_host  # noqa: PLC0415
 
     async with RayBackend.connect(address) as backend:
         for dead in (await backend.ray_facts()).dead:
-            yield Cleaned(dead.address, (), "it left the Ray cluster, and nobody looks there until it is back")
+            yield Cleaned(dead.address, (), "it left the Ray cluster; clean it when it is back")
         others = [host for host in backend.hosts if not host.is_driver]
         for outcome in await on_each_host(clean, dry_run, others, timeout_s=_HOST_TIMEOUT_S):
             found = [Leftover(*each) for each in outcome.result or ()]
@@ -71,14 +74,14 @@ def _private_rays(dry_run: bool) -> Iterator[Leftover]:
 
 
 def _ray_places() -> set[Path]:
-    """Where private Rays have their folders."""
+    """Return the folders in which private Rays create theirs."""
     return {Path(tempfile.gettempdir()), Path("/tmp")}  # noqa: S108 - as session.py chooses
 
 
 def _guarded() -> Iterator[str]:
-    """The folders whose guard lives; also one that does not hold it yet."""
+    """Yield the folders whose guard runs, even if the guard does not hold its folder yet."""
     for process in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             words = process.read_bytes().split(b"\0")
             if any(word.endswith(b"/guard.py") for word in words):
                 yield from map(os.fsdecode, words)
@@ -93,11 +96,11 @@ def _folders(dry_run: bool) -> Iterator[Leftover]:
                 if not dry_run:
                     shutil.rmtree(cell, ignore_errors=True)
                 yield Leftover("folder", str(cell))
-        with contextlib.suppress(OSError):  # it has other cells
+        with contextlib.suppress(OSError):  # the run has other cells
             if not dry_run:
                 cell.parent.rmdir()
     for run in runs:
-        with contextlib.suppress(OSError):  # it has cells, or is about to have one: who makes that tries again
+        with contextlib.suppress(OSError):  # the run has cells again; if this removes it before that, `hold` retries
             if not any(run.iterdir()):
                 if not dry_run:
                     run.rmdir()
@@ -105,7 +108,7 @@ def _folders(dry_run: bool) -> Iterator[Leftover]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder; nothing when it is none, or is removed meanwhile by the program that has it."""
+    """Return the entries of a folder; none if it is no folder, or if its program removes it meanwhile."""
     with contextlib.suppress(OSError):
         return sorted(folder.iterdir())
     return []
@@ -113,7 +116,7 @@ def _entries(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _unheld(folder: Path) -> Iterator[bool]:
-    """Whether it is a folder of this user that nobody holds; nobody can hold it meanwhile."""
+    """Yield whether this is a folder of this user without a holder; no process can hold it inside this context."""
     if not _own(folder):
         yield False
         return
@@ -125,7 +128,7 @@ def _unheld(folder: Path) -> Iterator[bool]:
     try:
         try:
             fcntl.flock(ours, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # held, or nobody can tell
+        except OSError:  # held, or the file system has no locks
             yield False
         else:
             yield True

@@ -1,4 +1,4 @@
-"""Who uses what on a host: how a process is told from a later one, whose it is, and how a folder is held."""
+"""Ownership on a host: identify processes despite reused pids, find their owner, and hold folders."""
 
 from __future__ import annotations
 
@@ -14,52 +14,56 @@ from pathlib import Path
 from typing import NamedTuple
 
 OWNER_VARIABLE = "RAFT_LAB_OWNER"
-"""In the environment of a node and of whatever it starts: the process that it must not outlive, by its pid namespace,
-pid and start time."""
+"""Environment variable of a node and its children: the owner that they must not outlive.
+
+Its value is the owner's pid namespace, pid and start time.
+"""
 RAY_PREFIX = "raft-lab-ray-"
-"""Of the folders of private Rays."""
+"""Prefix of the folders of private Rays."""
 _TRIES = 1000
 _PAUSE_S = 0.005
 _END_TIMEOUT_MS = 5000
 
 
 class Leftover(NamedTuple):
-    """One thing that nobody uses any more."""
+    """A process or folder that is no longer in use."""
 
     kind: str
     """`process`, `folder` or `ray`."""
     what: str
-    """Which one, in a few words."""
+    """A short description of the process or folder."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.what}"
 
 
 def hold(folder: Path) -> int:
-    """Make a folder where there is none, and keep it from being removed for as long as the descriptor that is
-    returned stays open, in this process only. Raises OSError."""
+    """Create a folder if needed, and protect it from removal while the returned descriptor is open.
+
+    The descriptor belongs to this process only; child processes do not inherit it. Raises OSError.
+    """
     for _ in range(_TRIES):
-        with contextlib.suppress(FileNotFoundError):  # somebody removes empty folders, it or one above it
-            with contextlib.suppress(FileExistsError):  # it was there, and is gone, or no folder: open will tell
+        with contextlib.suppress(FileNotFoundError):  # another process removed the empty folder, or one above it
+            with contextlib.suppress(FileExistsError):  # removed meanwhile, or not a folder: os.open decides
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            with contextlib.suppress(OSError):  # a file system that knows no locks
-                fcntl.flock(held, fcntl.LOCK_SH)  # waits where it is just being removed
-            with contextlib.suppress(FileNotFoundError):  # it was removed before it was locked
+            with contextlib.suppress(OSError):  # the file system has no locks
+                fcntl.flock(held, fcntl.LOCK_SH)  # waits while another process removes it
+            with contextlib.suppress(FileNotFoundError):  # removed before it was locked
                 if os.path.samestat(os.fstat(held), folder.stat()):
                     return held
             os.close(held)
-        time.sleep(random.uniform(0, _PAUSE_S))  # not in step with whoever removes it
+        time.sleep(random.uniform(0, _PAUSE_S))  # random, so as not to be in step with the process that removes it
     raise OSError(f"{folder}: is removed again and again")
 
 
 def owner() -> str:
-    """This process, as its nodes carry it."""
+    """Return the value of OWNER_VARIABLE for nodes of this process."""
     return f"{_namespace()}:{os.getpid()}:{start_ticks(os.getpid())}"
 
 
 def start_ticks(pid: int) -> int:
-    """When a process was started, in ticks since the machine was; 0 when there is none, or it has ended."""
+    """Return when a process was started, in ticks since boot; 0 if there is no such process or it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -69,13 +73,13 @@ def start_ticks(pid: int) -> int:
 
 
 def end_process(pid: int, ticks: int) -> bool:
-    """SIGKILL to the process that was started then, and wait for its end. False when it is gone already."""
+    """Kill the process with this pid and start time (SIGKILL), and wait for its end. False if it was gone already."""
     try:
         process = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        # Looked at after there is a descriptor, which stays with this very process.
+        # Compared after the descriptor is open: from then on the descriptor cannot refer to another process.
         if not ticks or start_ticks(pid) != ticks:
             return False
         signal.pidfd_send_signal(process, signal.SIGKILL)
@@ -90,7 +94,7 @@ def end_process(pid: int, ticks: int) -> bool:
 
 
 def end_orphans(*, dry_run: bool = False) -> list[Leftover]:
-    """End the processes of nodes, of this user, whose owner is gone."""
+    """End this user's node processes whose owner is gone."""
     return [
         Leftover("process", f"{pid}: {command}")
         for pid, ticks, command in _orphans()
@@ -115,9 +119,9 @@ def _orphans() -> Iterator[tuple[int, int, str]]:
             variables = (folder / "environ").read_bytes().split(b"\0")
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
-            continue  # it has ended
+            continue  # the process has ended
         found = next((each[len(marker) :].decode() for each in variables if each.startswith(marker)), "")
         place, _, process = found.rpartition(":")[0].rpartition(":")
-        # One of another namespace cannot be judged from here.
+        # The pids of another namespace mean nothing here.
         if found and place == namespace and start_ticks(int(process)) != int(found.rpartition(":")[2]):
             yield pid, ticks, command

@@ -1,4 +1,4 @@
-"""Which host carries which node. Pure functions; pool.py makes actors where they say."""
+"""Choose the host of each node. Pure functions; pool.py creates the actors accordingly."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from orchestration.plan import OnHosts, PerHost, Placement
 from raft_actor_node.core.quorum import quorum_size
 
 CPU_PER_ACTOR = 0.01
-"""An actor only supervises. It asks for next to nothing, so that a small machine carries 99 of them, and for
-something, so that none comes to a host whose CPUs somebody else has."""
+"""CPUs that Ray reserves for an actor, which only supervises.
+
+Small enough for 99 actors on a small machine; not 0, so that no actor is placed on a host whose CPUs are all in use.
+"""
 
 _PRECISION = 1e-6
-"""Of sums of floats; Ray counts ten-thousandths of a CPU."""
+"""Tolerance for sums of floats; Ray's resolution is 0.0001 CPU."""
 
 
 def hosts_needed(count: int, placement: Placement) -> tuple[int, int]:
-    """How many hosts a placement of `count` nodes needs at least, and how many it can use."""
+    """Return the smallest and the largest number of hosts that a placement of `count` nodes can use."""
     match placement:
         case "spread":
             return 1, count
@@ -39,10 +41,10 @@ def hosts_needed(count: int, placement: Placement) -> tuple[int, int]:
 
 
 def choose_hosts(count: int, hosts: Sequence[Host], placement: Placement) -> tuple[Host, ...]:
-    """A host for each of `count` nodes, the same for the same input. Raises PlacementRefused.
+    """Choose a host for each of `count` nodes; deterministic. Raises PlacementRefused.
 
-    Hosts come by their addresses. The driver's comes last: it has the load generator, and Ray's head as a rule, and
-    when it is busy everything is. One without CPUs carries no node.
+    Hosts are used in the order of their addresses, the driver's host last. That host runs the load generator and
+    usually Ray's head, so extra load there would slow down the whole experiment. Hosts without CPUs get no node.
     """
     if isinstance(placement, OnHosts):
         named = [_carrier(name, hosts) for name in placement.hosts]
@@ -70,7 +72,7 @@ def choose_hosts(count: int, hosts: Sequence[Host], placement: Placement) -> tup
 
 
 def host_named(name: str, hosts: Sequence[Host], field: str = "placement") -> Host:
-    """The host with this address, host name or id of Ray's. Raises PlacementRefused, which begins with `field`."""
+    """Return the host with this address, host name or Ray id. Raises PlacementRefused, which begins with `field`."""
     found = [host for host in _ordered(hosts) if name in (host.address, host.name, host.host_id)]
     if len(found) == 1:
         return found[0]
@@ -81,9 +83,9 @@ def host_named(name: str, hosts: Sequence[Host], field: str = "placement") -> Ho
 
 
 def shortage(chosen: Iterable[Host], free: Mapping[str, float]) -> str:
-    """Which of the chosen hosts, one for each actor that is to be made, lack a CPU, in a few words; empty: none does.
+    """Return a message that lists the chosen hosts without enough free CPUs; empty if there are none.
 
-    `free`: host id to the CPUs that are free there.
+    `chosen` has one host for each new actor; `free` maps host ids to free CPUs.
     """
     lacking = [
         f"{host} has {max(0.0, free.get(host.host_id, 0.0)):g} of its {host.cpus:g} CPUs free, needed: {wanted:g}"
@@ -94,7 +96,7 @@ def shortage(chosen: Iterable[Host], free: Mapping[str, float]) -> str:
 
 
 def cpus_of_actor(host: Host) -> float:
-    """What an actor on this host asks for."""
+    """Return the CPUs to reserve for an actor on this host."""
     return CPU_PER_ACTOR if host.cpus > 0 else 0.0
 
 

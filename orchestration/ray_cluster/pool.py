@@ -1,4 +1,4 @@
-"""The hosts of a Ray cluster, and the actors on them: made where they are needed, and used again from cell to cell."""
+"""The hosts of a Ray cluster, and a pool of actors on them that is reused from cell to cell."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from raft_actor_node import origin as origin_module
 from raft_actor_node.origin import Origin, origin, origins
 from raft_actor_node.patience import Patience
 
-# By value, for a worker that has other code, or none, must answer too.
+# Pickled by value: a worker that has different code, or none, must answer too.
 ray.cloudpickle.register_pickle_by_value(origin_module)  # type: ignore[no-untyped-call]
 
 _ACTOR_TIMEOUT_S = 60.0
 _PLACEMENT_TIMEOUT_S = 30.0
-"""How long others have to give back the CPUs that they use."""
+"""How long to wait for other programs to free their CPUs."""
 _POLL_S = 0.2
 _CODE_TIMEOUT_S = 20.0
 _MAX_CONCURRENCY = 1000
 
 
 class Pool:
-    """Gives out actors, and takes them back."""
+    """Hands out actors, and takes them back."""
 
     code: Mapping[str, Origin] = MappingProxyType({package: origin(package) for package in PACKAGES})
-    """What this program runs, as its source was when it began: by package."""
+    """The code of this program by package, as its source was when the program started."""
 
     def __init__(self, session: Session) -> None:
         self.hosts = session.hosts
-        """The hosts that are alive, as of the last time that nodes were placed."""
+        """The hosts that were alive when nodes were last placed."""
         self.private = session.private
-        """As of the session."""
+        """Whether the session started its own Ray; see Session.private."""
         self.workers: set[Worker] = set()
         """All actors, in use or idle."""
         self._idle: defaultdict[str, list[Worker]] = defaultdict(list)
@@ -56,10 +56,10 @@ class Pool:
     async def host(
         self, factory: Callable[..., Any], *args: Any, on: Host | None = None, any_code: bool = False, **kwargs: Any
     ) -> Worker:
-        """An actor on the host `on`, of `hosts`, that holds `factory(*args, **kwargs)`; default: the driver's host.
+        """Create `factory(*args, **kwargs)` in an actor on host `on`, one of `hosts`; default: the driver's host.
 
-        The factory, as a rule a class, must be importable there. The host may be one that offers no CPU. Raises
-        InfrastructureError, PlacementRefused, OtherCode unless `any_code` will do, and what the factory raises.
+        The factory, usually a class, must be importable there. The host may offer no CPU. Raises InfrastructureError,
+        PlacementRefused, OtherCode (not with `any_code`), and what the factory raises.
         """
         [worker] = await self.acquire([on or self._drivers_host()], any_code=any_code)
         try:
@@ -70,27 +70,29 @@ class Pool:
         return worker
 
     async def check(self, count: int, placement: Placement) -> tuple[Host, ...]:
-        """The hosts that `count` nodes would have now, one for each; nothing is started.
+        """Return the host that each of `count` nodes would get now; start nothing.
 
-        Raises PlacementRefused, at once when hosts are missing, within 30 s when others use their CPUs, OtherCode, and
-        InfrastructureError.
+        Raises OtherCode, InfrastructureError, and PlacementRefused: immediately when hosts are missing, within 30 s
+        when their CPUs are in use.
         """
         chosen = await self.choose(count, placement)
-        needed = [*chosen, self._drivers_host()]  # there the load generator is
+        needed = [*chosen, self._drivers_host()]  # the load generator runs on the driver's host
         await self.check_code(needed)
         await self._until_free(self._without_idle(needed))
         return chosen
 
     async def check_code(self, hosts: Iterable[Host] | None = None) -> None:
-        """Raise OtherCode when what Ray starts on one of these hosts (default: all) imports other code than this
-        program. A host that does not answer is passed over: that shows elsewhere."""
+        """Raise OtherCode when a Ray worker on one of these hosts (default: all) imports different code.
+
+        A host that does not answer is skipped; other calls report that.
+        """
         for host, found in await imported_on(dict.fromkeys(self.hosts if hosts is None else hosts)):
             for package, *there in found:
                 if there[0] != self.code[package].digest:
                     raise OtherCode.of(f"what Ray starts on {host}", package, Origin(*there), self.code[package])
 
     async def place(self, count: int, placement: Placement) -> list[Worker]:
-        """One actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
+        """Acquire an actor for each of `count` nodes. Raises PlacementRefused and InfrastructureError."""
         chosen = await self.choose(count, placement)
         hosts = self.hosts
         try:
@@ -99,23 +101,25 @@ class Pool:
             chosen = await self.choose(count, placement)
             if set(self.hosts) == set(hosts):
                 raise
-            return await self.acquire(chosen)  # a host was lost meanwhile, or came
+            return await self.acquire(chosen)  # hosts were lost or added meanwhile
 
     async def another(self, host: Host) -> Worker:
-        """One more actor on a host that has lost one. Raises InfrastructureError, at once when the host is gone."""
+        """Acquire a replacement actor on a host. Raises InfrastructureError, immediately if the host is gone."""
         if host.host_id not in [each.host_id for each in await ask_head(live_hosts)]:
             raise InfrastructureError(f"{host} left the Ray cluster")
         [worker] = await self.acquire([host])
         return worker
 
     async def choose(self, count: int, placement: Placement) -> tuple[Host, ...]:
-        """A host for each of `count` nodes, of those that are alive now. Raises PlacementRefused and
-        InfrastructureError."""
+        """Choose a host for each of `count` nodes among the live hosts.
+
+        Raises PlacementRefused and InfrastructureError.
+        """
         self.hosts = tuple(await ask_head(live_hosts))
         return choose_hosts(count, self.hosts, placement)
 
     async def acquire(self, chosen: Sequence[Host], *, any_code: bool = False) -> list[Worker]:
-        """One actor on each chosen host: idle ones first, then new ones. Raises OtherCode unless `any_code` will do."""
+        """Acquire an actor on each chosen host, idle actors first. Raises OtherCode unless `any_code`."""
         await self._drop_lost({host.host_id for host in chosen})
         idle = [self._idle[host.host_id].pop() if self._idle[host.host_id] else None for host in chosen]
         try:
@@ -134,15 +138,15 @@ class Pool:
         await self.close()
 
     async def close(self) -> None:
-        """End all actors; those of a private Ray end with it."""
+        """End all actors; the actors of a private Ray end with that Ray."""
         if not self.private:
-            with contextlib.suppress(InfrastructureError):  # the actors end with their owner, which is this program
+            with contextlib.suppress(InfrastructureError):  # the actors end together with this program, their owner
                 await ask_head(self._end_actors)
 
     # ------------------------------------------------------------------------------ inside
 
     async def _drop_lost(self, host_ids: Iterable[str]) -> None:
-        """Give up the idle actors on these hosts that do not answer."""
+        """Discard the idle actors on these hosts that do not answer."""
 
         async def answers(worker: Worker) -> bool:
             try:
@@ -166,9 +170,9 @@ class Pool:
             return [
                 actor_class.options(
                     num_cpus=cpus_of_actor(host),
-                    max_restarts=0,  # a restart by Ray would be a fault that nobody logged
+                    max_restarts=0,  # a restart by Ray would be a fault missing from the schedule
                     max_concurrency=_MAX_CONCURRENCY,
-                    # By Ray's id and not by the address: a host that has just come back may be listed twice.
+                    # By Ray's id, not by address: a host that has just come back may be listed twice.
                     scheduling_strategy=NodeAffinitySchedulingStrategy(host.host_id, soft=False),
                 ).remote()
                 for host in chosen
@@ -185,7 +189,7 @@ class Pool:
             for worker in workers:
                 self._take_back(worker, healthy=False)
             if isinstance(error, InfrastructureError):
-                await self._check_alive(chosen)  # says it better
+                await self._check_alive(chosen)  # its error explains the cause better
                 await same_code  # likewise
             raise
         finally:
@@ -199,7 +203,7 @@ class Pool:
         return found
 
     def _without_idle(self, chosen: Sequence[Host]) -> list[Host]:
-        """Those of the hosts on which a new actor is needed."""
+        """Return the hosts that need a new actor because no idle actor is left."""
         idle = {host_id: len(workers) for host_id, workers in self._idle.items()}
         new = []
         for host in chosen:
@@ -209,7 +213,7 @@ class Pool:
         return new
 
     async def _until_free(self, chosen: Sequence[Host]) -> None:
-        """Wait until there is a CPU for a new actor on each of these hosts."""
+        """Wait until each of these hosts has the CPUs for its new actors."""
         async with Patience(_PLACEMENT_TIMEOUT_S, interrupt=False) as patience:
             while missing := shortage(chosen, await ask_head(free_cpus)):
                 await self._check_alive(chosen)
@@ -235,12 +239,12 @@ class Pool:
 
 
 async def imported_on(hosts: Iterable[Host]) -> list[tuple[Host, list[tuple[str, str, str]]]]:
-    """What a process that Ray starts imports for each package of this project, on each of the hosts that answer."""
+    """Return the origin of each package that a Ray worker imports, for each of the hosts that answer."""
     outcomes = await on_each_host(origins, PACKAGES, hosts, timeout_s=_CODE_TIMEOUT_S)
     return [(outcome.item, outcome.result) for outcome in outcomes if outcome.result is not None]
 
 
 def free_cpus() -> dict[str, float]:
-    """Host id to the CPUs that nobody uses, as Ray's head knew a moment ago."""
+    """Return a map from host id to free CPUs, as last reported by Ray's head."""
     available = available_resources_per_node()  # type: ignore[no-untyped-call]
     return {host_id: resources.get("CPU", 0.0) for host_id, resources in available.items()}

@@ -1,14 +1,14 @@
-"""One node process: started, tied to its owner, watched, signalled. Only asyncio and the operating system.
+"""One node process: started, tied to its owner, watched, signalled. Uses only asyncio and the operating system.
 
-Three things tie the process to its owner, because a SIGKILL of the owner lets none of its code run:
+After a SIGKILL the owner cannot clean up. So three mechanisms tie the process to its owner:
 
-* the kernel kills the process when the thread that started it ends (PR_SET_PDEATHSIG, set by shim.py; it
-  holds for foreign programs and ends stopped processes too) - so it must be started from a thread that
-  lives as long as the owner, such as the one that runs the event loop;
-* its standard input is a pipe whose other end only the owner holds: end-of-file means that the owner is gone;
-* it leads a session of its own, so Ctrl-C in a terminal reaches the owner alone, who then ends it in order.
+* The kernel kills the process when the thread that started it ends (PR_SET_PDEATHSIG, set by shim.py). This works
+  for foreign programs and for stopped processes too. The starting thread must therefore run as long as the owner,
+  as the thread of the event loop does.
+* Its standard input is a pipe whose other end only the owner holds; end-of-file means that the owner is gone.
+* It leads its own session. Ctrl-C in a terminal reaches only the owner, which then shuts the process down.
 
-The same pipe is the control channel: JSON lines from the owner to the node.
+The pipe is also the control channel: JSON lines from the owner to the node.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from raft_actor_node.patience import Patience
 from raft_actor_node.text import printable
 
 REPORT_FD_VARIABLE = "RAFT_REPORT_FD"
-"""Names the descriptor on which a node reports its address once it is ready to serve."""
+"""Environment variable with the descriptor on which a node reports its address once it is ready to serve."""
 
 _SHIM = Path(__file__).with_name("shim.py")
 _TAIL_LINES = 20
@@ -41,28 +41,28 @@ _STOP_TIMEOUT_S = 5.0
 
 
 class Report(NamedTuple):
-    """What a node says when it is ready."""
+    """The report of a node that is ready."""
 
     address: str
-    """host:port under which others reach it."""
+    """The host:port at which the node can be reached."""
     pid: int
     code: Origin = Origin("", "")
-    """What it runs; a program that is not ours need not say so."""
+    """The code that it runs; foreign programs may leave it out."""
 
 
 class Exit(NamedTuple):
     """How a process ended."""
 
     exit_code: int
-    """As `subprocess` gives it: negative for a signal."""
+    """As in `subprocess`: negative for a signal."""
     log_tail: str
-    """The last lines that this process wrote."""
+    """The last lines that this process logged."""
     time_ns: int
-    """When its end was noticed, on the monotonic clock of its host."""
+    """When the exit was noticed, on the monotonic clock of the host."""
 
 
 def tail_of(path: Path, begin: int = 0) -> str:
-    """The last lines of a file from an offset on; empty when it cannot be read."""
+    """Return the last lines of a file after an offset; empty when it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(begin, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -73,14 +73,14 @@ def tail_of(path: Path, begin: int = 0) -> str:
 
 
 class NodeProcess:
-    """A running node process. Made by `spawn`; all methods belong to the loop that ran it."""
+    """A node process. Created by `spawn`; its methods must be called on the same event loop."""
 
     def __init__(self, node_id: str, popen: subprocess.Popen[bytes], log_file: Path, log_begin: int) -> None:
         self.node_id = node_id
         self.pid = popen.pid
         self._popen = popen
         self._log_file, self._log_begin = log_file, log_begin
-        # The child is not reaped yet, so the pid is certainly still its own here, and a pidfd stays with it.
+        # The child is not reaped yet, so the pid is still its own; the pidfd never refers to another process.
         self._pidfd = os.pidfd_open(popen.pid)
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[Exit] = self._loop.create_future()
@@ -98,15 +98,15 @@ class NodeProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> NodeProcess:
-        """Start `command`, with standard output and error appended to `log_file`. Raises OSError.
+        """Start `command`; its standard output and error are appended to `log_file`. Raises OSError.
 
-        That the command cannot be executed shows as an exit with code 126 or 127, as in a shell.
+        A command that cannot be executed exits with code 126 or 127, as in a shell.
         """
         read_fd, write_fd = os.pipe()
         try:
             with log_file.open("ab") as log:
                 log_begin = log.tell()
-                popen = subprocess.Popen(  # noqa: ASYNC220 - it must run in this thread, see above; it takes 1 ms
+                popen = subprocess.Popen(  # noqa: ASYNC220 - must run in this thread (see the module); takes 1 ms
                     [sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()), *command],
                     stdin=subprocess.PIPE,
                     stdout=log,
@@ -128,26 +128,26 @@ class NodeProcess:
 
     @property
     def running(self) -> bool:
-        """True until its end was noticed."""
+        """Whether the process runs: true until its exit was noticed."""
         return not self._exited.done()
 
     async def report(self, timeout_s: float) -> Report:
-        """Wait until the node says where it serves. One that dies, is silent or talks nonsense is killed.
+        """Wait until the node reports its address.
 
-        Raises NodeFailed with the end of its log.
+        A node that exits, times out or sends a malformed report is killed. Raises NodeFailed with the end of its log.
         """
         try:
             with contextlib.suppress(TimeoutError):
                 async with Patience(timeout_s):
                     await asyncio.wait((self._reported, self._exited), return_when=asyncio.FIRST_COMPLETED)
             if self._reported.done() and not self._reported.result():
-                # It closed its end without a word: as a rule it is dying, and its exit code says more.
+                # It closed the pipe without a report. Usually it is exiting, and its exit code says why.
                 with contextlib.suppress(TimeoutError):
                     async with Patience(_STOP_TIMEOUT_S):
                         await asyncio.wait((self._exited,))
             if self._reported.done() and self._reported.result():
                 report = _parse_report(self._reported.result())
-                if self.running:  # one that has reported and ended since serves nobody
+                if self.running:  # a process that reported and then exited is a failure
                     return report
             reason = self._reason_of_silence(timeout_s)
         except ValueError as error:
@@ -166,23 +166,23 @@ class NodeProcess:
         return f"did not report its address within {timeout_s:g} s"
 
     async def wait(self) -> Exit:
-        """Wait for its end."""
+        """Wait until the process exits."""
         return await asyncio.shield(self._exited)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Write one line to its control channel, without waiting for it to be read."""
+        """Write a JSON line to the control channel, without waiting until the node reads it."""
         if self._control is not None and not self._control.is_closing():
             self._control.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     def send_signal(self, number: signal.Signals) -> int:
-        """Send a signal to it and whatever it started; when it was sent, on the monotonic clock.
+        """Send a signal to the process and its children; return the time, on the monotonic clock.
 
-        Nothing happens when it has ended.
+        Sends nothing if the process has ended.
         """
         if self.running:
             try:
-                # The whole group: a script around a node must not shield it from a fault. The pid cannot be
-                # someone else's: nobody but _on_exit reaps it, and if somebody did, the pidfd tells.
+                # The whole group, because a script around a node must not shield it from a fault. The pid is not
+                # reused: only _on_exit reaps the process. If it was reaped otherwise, the call with the pidfd fails.
                 signal.pidfd_send_signal(self._pidfd, 0)
                 os.killpg(self.pid, number)
             except ProcessLookupError:
@@ -190,13 +190,13 @@ class NodeProcess:
         return time.monotonic_ns()
 
     async def kill(self) -> Exit:
-        """End it at once (SIGKILL) and wait until it is gone."""
+        """Kill the process (SIGKILL) and wait for its exit."""
         self.send_signal(signal.SIGKILL)
         return await self.wait()
 
     async def terminate(self, grace_s: float = _STOP_TIMEOUT_S) -> Exit:
-        """End it in order (SIGTERM), by force if that takes longer than `grace_s`."""
-        # TERM first: a stopped process would otherwise run on for a moment and work as if nothing were asked.
+        """Shut the process down (SIGTERM); kill it if it still runs after `grace_s`."""
+        # TERM before CONT: otherwise a stopped process would work normally for a moment after CONT.
         self.send_signal(signal.SIGTERM)
         self.send_signal(signal.SIGCONT)
         try:
@@ -206,7 +206,7 @@ class NodeProcess:
             return await self.kill()
 
     async def pause(self) -> int:
-        """Stop it without ending it (SIGSTOP); when it was seen stopped, on the monotonic clock."""
+        """Stop the process (SIGSTOP); return when it was seen stopped, on the monotonic clock."""
         self.send_signal(signal.SIGSTOP)
         async with Patience(_STOP_TIMEOUT_S, interrupt=False) as patience:
             while self.running and self._state() != "T":
@@ -216,7 +216,7 @@ class NodeProcess:
         return time.monotonic_ns()
 
     def resume(self) -> int:
-        """Let it go on (SIGCONT); when that was sent, on the monotonic clock."""
+        """Resume the process (SIGCONT); return when the signal was sent, on the monotonic clock."""
         return self.send_signal(signal.SIGCONT)
 
     def _state(self) -> str:
@@ -224,7 +224,7 @@ class NodeProcess:
             stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
-        # The command name stands in parentheses and may contain any character.
+        # proc(5): the command name is in parentheses and may contain any character.
         return stat.rpartition(")")[2].split()[0]
 
     async def _open_control(self, pipe: IO[bytes]) -> None:
@@ -248,8 +248,8 @@ class NodeProcess:
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        # It is a zombie until it is reaped below, so its process group cannot belong to others yet: what it
-        # started and left behind goes with it.
+        # Kills its remaining children. The process is a zombie until it is reaped below, so its process group
+        # cannot be reused yet.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         exit_code = self._popen.wait()

@@ -1,9 +1,9 @@
-"""The connection to Ray: a cluster that is there, or a private one for the life of this program.
+"""The connection to Ray: to an existing cluster, or to a private Ray that ends with this program.
 
-A private Ray is out of everybody's way. Its access token lives in the environment of its processes and not
-in a file of the home directory, where a later `ray start` would find it and demand it from other hosts; its
-files are in a folder of its own. And it ends with the driver: the kernel kills the greater part when the
-thread that started it ends, guard.py the rest.
+A private Ray is isolated from other Rays. Its files are in its own folder. Its access token is in the environment of
+its processes. In a file of the home directory, a later `ray start` would find the token and demand it from other hosts.
+A private Ray ends with the driver: when the thread that started it ends, the kernel kills most of it, and guard.py the
+rest.
 """
 
 from __future__ import annotations
@@ -45,43 +45,44 @@ _DISCONNECT_TIMEOUT_S = 20.0
 _HEAD_TIMEOUT_S = 10.0
 _PULSE_S = 2.0
 _SILENCE_S = 15.0
-"""When a head that does not answer is lost, in seconds in which this program waited for it. Ray itself ends a program a
-minute after that."""
+"""How long Ray's head may be silent before it is considered lost, in seconds in which this program was running.
+
+Ray itself ends the program a minute later.
+"""
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
 _LONGEST_BASE = 24
-# Ray starts as many workers at a time as it believes to have CPUs; with 2 the first 15 actors take twice as long.
+# Ray starts as many workers at a time as it has CPUs; with 2 CPUs the first 15 actors would take twice as long.
 _LEAST_CPUS = 4
-# Ray prints a warning, whatever log_to_driver says, from about four times as many workers on: never with 99 nodes.
+# Ray warns at about four times this number of workers, even without log_to_driver; 99 nodes stay below that.
 _WORKERS_AT_A_TIME = 32
 
 
 class Session:
-    """A connection to Ray. Made by `connect`."""
+    """A connection to Ray. Created by `connect`."""
 
     def __init__(self, origin: str, hosts: Sequence[Host], *, private: bool, pulse: Pulse | None = None) -> None:
         self.origin = origin
-        """Which Ray this is, in a few words."""
+        """A short description of this Ray."""
         self.hosts = tuple(hosts)
-        """The hosts that were alive when it began."""
+        """The hosts that were alive when the session began."""
         self.private = private
-        """True when this Ray was started for this program: everything is on this machine."""
+        """Whether this Ray was started for this program; then everything is on this machine."""
         self._pulse = pulse
 
     @property
     def lost(self) -> str | None:
-        """Why nothing can be done here any more; None as long as Ray's head answers."""
+        """Why this session can no longer be used; None as long as Ray's head answers."""
         silent = self._pulse is not None and self._pulse.silent
         return f"Ray's head has not answered for {_SILENCE_S:g} s" if silent else None
 
 
 @contextlib.asynccontextmanager
 async def connect(address: str | None = None) -> AsyncIterator[Session]:
-    """Use the Ray cluster at `address` or $RAY_ADDRESS (`auto`: the one on this machine), else start one.
+    """Use the Ray cluster at `address` or $RAY_ADDRESS (`auto`: the cluster on this machine), else start a private Ray.
 
-    `local` starts a private one whatever the environment says. A connection that this program has already
-    is used in any case, and left open. What was started is taken down at the end. Raises
-    InfrastructureError.
+    `local` starts a private Ray even if $RAY_ADDRESS is set. If this program is already connected, that connection is
+    used in any case, and left open. A private Ray is stopped at exit. Raises InfrastructureError.
     """
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     if wanted not in ("auto", "local"):
@@ -90,7 +91,7 @@ async def connect(address: str | None = None) -> AsyncIterator[Session]:
         except ValueError as error:
             todo = "run this program on a host of the cluster" if "://" in wanted else "or use auto, or local"
             raise InfrastructureError(f"Ray ({wanted}): {error}; {todo}") from None
-    # Ray's processes die with the thread that started them, so this one lives as long as they may.
+    # Ray's processes die with the thread that started them, so this thread runs until the session ends.
     caller = Caller()
     try:
         with _advice(wanted):
@@ -104,7 +105,7 @@ async def connect(address: str | None = None) -> AsyncIterator[Session]:
             finally:
                 pulse.end()
         finally:
-            with contextlib.suppress(InfrastructureError):  # then it goes with this program, or with its guard
+            with contextlib.suppress(InfrastructureError):  # then the end of this program or the guard disconnects it
                 await caller.bounded("Ray", _DISCONNECT_TIMEOUT_S, connection.disconnect)
             await asyncio.to_thread(connection.end_private)
     finally:
@@ -112,7 +113,7 @@ async def connect(address: str | None = None) -> AsyncIterator[Session]:
 
 
 async def ask_head(question: Callable[[], T]) -> T:
-    """What Ray's head answers. One that cannot be reached would keep us waiting."""
+    """Ask Ray's head and return its answer; raise InfrastructureError after _HEAD_TIMEOUT_S if it is unreachable."""
     return await bounded("Ray's head", _HEAD_TIMEOUT_S, question)
 
 
@@ -132,7 +133,7 @@ def live_hosts() -> list[Host]:
 
 
 class _Connection:
-    """The life of the connection to Ray. Blocking; all of it runs in one thread."""
+    """A connection to Ray, from its start to its end. Its methods block and must run in the same thread."""
 
     def __init__(self, wanted: str) -> None:
         self._wanted = wanted
@@ -143,7 +144,7 @@ class _Connection:
         self._guard = _start_guard(self._folder) if self._folder else None
 
     def open(self) -> tuple[str, list[Host]]:
-        """Connect; what to call this Ray, and its hosts."""
+        """Connect; return a description of this Ray, and its hosts."""
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "job_config": _job()}
         try:
             if self._borrowed:
@@ -158,7 +159,7 @@ class _Connection:
                         object_store_memory=_OBJECT_STORE_BYTES,
                         _temp_dir=self._folder,
                         _system_config={
-                            # Else nodes and load generator would yield the CPU to everything else on the machine.
+                            # Otherwise all other processes would have priority over nodes and load generator.
                             "worker_niceness": 0,
                             "worker_maximum_startup_concurrency": _WORKERS_AT_A_TIME,
                         },
@@ -170,26 +171,26 @@ class _Connection:
                 ray.init(address=self._wanted, **common)
         except (OSError, RuntimeError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            if reason.startswith("Failed to connect to Ray cluster"):  # though somebody listens there
+            if reason.startswith("Failed to connect to Ray cluster"):  # although the port is open
                 reason += " (compare RAY_AUTH_MODE, and the token in ~/.ray/auth_token, with the head's)"
             raise InfrastructureError(f"Ray ({self._wanted}): {reason}") from error
         return f"{origin} {ray.get_runtime_context().gcs_address}", live_hosts()
 
     def disconnect(self) -> None:
-        """From Ray, unless the connection is not ours."""
+        """Disconnect from Ray, unless the program was connected before."""
         if not self._borrowed:
             ray.shutdown()
 
     def end_private(self) -> None:
-        """Take down what was started."""
+        """Stop the private Ray, if any."""
         if self._guard is not None:
             _reread_authentication()
-            # The same end as after a SIGKILL of this program, so it is exercised every time. A byte, and not only the
-            # end of the pipe: a process that was forked from this one may still have it open.
+            # The guard also does this after a SIGKILL of this program, so that path is exercised at every exit. Closing
+            # the pipe is not enough: a process that was forked from this program may still have it open.
             try:
                 communicate(self._guard, b"\n", seconds=_GUARD_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                # The guard goes on by itself, and the results do not depend on it.
+                # The guard continues by itself, and the results do not depend on it.
                 what = "%s: the private Ray was not cleaned up within %g s; if the folder stays, run sweep clean"
                 log.warning(what, self._folder, _GUARD_TIMEOUT_S)
         if self._held is not None:
@@ -198,11 +199,11 @@ class _Connection:
 
 @contextlib.contextmanager
 def _advice(wanted: str) -> Iterator[None]:
-    """Say what to look at when Ray does not answer at its start."""
+    """Add advice to the error when Ray does not answer at its start."""
     try:
         yield
     except InfrastructureError as error:
-        if "did not answer" not in str(error):  # it says itself what is wrong
+        if "did not answer" not in str(error):  # other errors say what is wrong
             raise
         look = f"see that its head runs and has CPU (ray status --address={wanted})"
         if wanted == "local":
@@ -211,7 +212,7 @@ def _advice(wanted: str) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError when nobody listens there; Ray itself would try for minutes."""
+    """Raise OSError when no server listens at the address; Ray itself would retry for minutes."""
     if address != "auto":
         try:
             socket.create_connection(split_address(address), timeout=_KNOCK_TIMEOUT_S).close()
@@ -221,7 +222,7 @@ def _knock(address: str) -> None:
 
 
 def _ray_folder() -> str:
-    """A new folder for the files of a private Ray; short, because it puts Unix sockets far below it."""
+    """Create a folder for a private Ray; its path is short, because Ray creates Unix sockets in deep subfolders."""
     base = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix=RAY_PREFIX, dir=base if len(base) <= _LONGEST_BASE else "/tmp")  # noqa: S108
 
@@ -238,14 +239,14 @@ def _start_guard(folder: str) -> subprocess.Popen[bytes]:
 
 @contextlib.contextmanager
 def _private_environment() -> Iterator[None]:
-    """The environment that a private Ray inherits; this program's own is left as it was.
+    """Set the environment that a private Ray inherits, and restore this program's own afterwards.
 
-    Ray's default would write a token into the home directory. With the token in the environment only this
-    user's processes can use it. A RAY_AUTH_MODE that the user has set is left alone.
+    By default Ray would write a token into the home directory. A token in the environment can be used only by this
+    user's processes. A RAY_AUTH_MODE that the user has set is kept.
     """
     ours: dict[str, str | None] = {
         "PYTHONPATH": os.pathsep.join(filter(None, (_import_root(), os.environ.get("PYTHONPATH")))),
-        "PYTHONOPTIMIZE": None,  # at 2 there are no docstrings, and a part of Ray's does not start without its own
+        "PYTHONOPTIMIZE": None,  # 2 removes docstrings, and a part of Ray does not start without its docstrings
     }
     if "RAY_AUTH_MODE" not in os.environ:
         ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -268,9 +269,10 @@ def _set_environment(variables: Mapping[str, str | None]) -> None:
 
 @contextlib.contextmanager
 def _out_of_hangups() -> Iterator[None]:
-    """Have what this thread starts hear nothing of a terminal that is closed: only this program ends its Ray, in order.
+    """Block SIGHUP in processes that this thread starts: when a terminal closes, this program must end its Ray.
 
-    Ray does the same for SIGINT. Its processes are of this program's group, which the kernel sends SIGHUP.
+    The kernel sends SIGHUP to the process group of this program, which contains Ray's processes. Ray itself does the
+    same for SIGINT.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
@@ -280,28 +282,28 @@ def _out_of_hangups() -> Iterator[None]:
 
 
 def _reread_authentication() -> None:
-    """Make Ray forget what it read from the environment when it was imported or last used."""
+    """Make Ray read its authentication settings from the environment again."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
 
 class _Final(list[str]):
-    """A list that stays as it is."""
+    """A list that ignores `extend`."""
 
     def extend(self, _: Iterable[str]) -> None:
-        """Ray adds the folder in which the driver was started: its workers would look there before anywhere else."""
+        """Ignore Ray's attempt to add the driver's working folder: workers would search it before all others."""
 
 
 def _job() -> JobConfig:
-    """Workers look where this program looks before its standard library, and in the same order."""
+    """Return a job whose workers search the folders that precede this program's standard library, in the same order."""
     job = JobConfig()
     library = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     before = itertools.takewhile(lambda place: place not in library, sys.path)
-    # They put each before those that are there.
+    # Reversed, because a worker inserts each folder at the front.
     job._py_driver_sys_path = _Final(reversed([str(Path(place).absolute()) for place in before]))
     return job
 
 
 def _import_root() -> str:
-    """The folder from which this project is imported, installed or not; workers need it too."""
+    """Return the folder from which this project is imported, installed or not; workers need it too."""
     return str(Path(__file__).parents[2])

@@ -1,7 +1,7 @@
-"""The step between a supervisor and a node: ties the process to its owner, then becomes the command.
+"""The launcher of a node: ties the process to its owner, then executes the command.
 
-Run as ``python -I -S shim.py OWNER_PID COMMAND...``. It imports nothing of this project and nothing that
-takes time. What it sets survives the exec, so it holds for foreign programs as well.
+Run as ``python -I -S shim.py OWNER_PID COMMAND...``. It imports nothing of this project and nothing slow.
+Its settings survive the exec, so they apply to foreign programs as well.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Become the command, or exit 126 or 127 as a shell would."""
+    """Execute the command, or exit with 126 or 127 as a shell would."""
     owner, command = int(sys.argv[1]), sys.argv[2:]
-    # SIGKILL: nothing else ends a process that was stopped by SIGSTOP.
+    # SIGKILL, because no other signal ends a process that was stopped by SIGSTOP.
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         sys.exit(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
     if os.getppid() != owner:
         sys.exit("the owner was gone before the node began")
-    # Ray blocks SIGINT and lowers the priority of its workers; a node shall behave as if started by hand.
+    # Ray blocks SIGINT and lowers the priority of its workers; a node must behave as if started by hand.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    try:  # noqa: SIM105 - contextlib would be one more import before every node
+    try:  # noqa: SIM105 - importing contextlib would delay the start of every node
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     except PermissionError:
         pass

@@ -1,18 +1,18 @@
 """One node of a cluster on Ray: its process, the actor beside it, and the transitions between its states.
 
-Commands to the process go through the actor (actor.py); link faults and questions go to the node itself, by gRPC
+Commands to the process go through the actor (actor.py). Fault tables and questions go to the node itself, by gRPC
 (raft_actor_node/client_probe.py). A node is *up*, *paused* or *down*:
 
     from      by                                     to
     down      boot, restart                          up
     up        pause                                  paused
     paused    resume                                 up
-    up        crash, halt, or an end of its own      down
-    paused    crash, halt, or an end of its own      down
+    up        crash, halt, or an exit by itself      down
+    paused    crash, halt, or an exit by itself      down
 
-An actor may be gone, or silent because its host is. A command to a silent one fails in time and may reach it later. The
-actor is given up, and its node is down for good, when it was silent for as long as _SILENCE_S, or when its node is to
-be halted. Nothing else waits for it.
+An actor may be gone, or silent because its host is unreachable. A command to a silent actor times out, and may still
+reach it later. After _SILENCE_S of silence, or if `halt` gets no answer, the actor is given up and its node is down
+for good. No other call waits for a silent actor beyond its own timeout.
 """
 
 from __future__ import annotations
@@ -47,32 +47,32 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Table = Literal["links", "inside"]
-"""A table of faults: those of links, or those inside nodes."""
+"""The name of a table of faults: link faults, or faults inside nodes."""
 
 _POLL_S = 0.02
 _ACTOR_MARGIN_S = 10.0
-"""How much longer than the node itself its actor may take to answer."""
+"""Extra time for the actor to answer, beyond the node's boot timeout."""
 _FAULT_TIMEOUT_S = 4.0
-"""For a command of chaos, which has no more than 5 s for each."""
+"""Time limit of a command of chaos; chaos itself allows 5 s."""
 _TELL_TIMEOUT_S = 2.0
 _BRIEFLY_S = 0.5
-"""For what a node did not take the last time: its host may be cut off, and the others should not wait long."""
+"""Time limit for a node that missed the previous message: it may be isolated, and should not delay the others."""
 _HALT_TIMEOUT_S = 10.0
-"""To end a node in order, or by force after 5 s."""
+"""Time limit of a shutdown; it includes 5 s until the SIGKILL."""
 _LOOK_S = 10.0
-"""How often an actor says that its node runs."""
+"""How often an actor reports that its node runs."""
 _SILENCE_S = 20.0
-"""When an actor that says nothing is lost."""
+"""How long an actor may be silent before it is considered lost."""
 _REPLACE_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 5.0
 _KNOCK_S = 0.5
 _FAREWELLS = 4
-"""So many knocks tell whether a host goes after its nodes."""
+"""The number of knocks that decide whether a host shuts down after its node ended."""
 
 
 @dataclass
 class Shared:
-    """What the nodes of one cluster share."""
+    """The state that the nodes of one cluster share."""
 
     pool: Pool
     plan: ClusterPlan
@@ -81,48 +81,48 @@ class Shared:
     addresses: AddressBook = field(default_factory=AddressBook)
     """Where the nodes are."""
     exits: list[NodeExit] = field(default_factory=list)
-    """Every end of a node so far, in order."""
+    """All exits of nodes so far, in order."""
     links: tuple[LinkRule, ...] = ()
-    """The present table of link faults."""
+    """The current table of link faults."""
     inside: Mapping[str, NodeFaults] = field(default_factory=dict)
-    """The present table of faults inside nodes."""
+    """The current table of faults inside nodes."""
 
 
 class SupervisedNode:
-    """A node with its actor. Transitions that act return when they did, on the driver's clock, else None."""
+    """A node with its actor. A transition returns when it took effect, on the driver's clock, or None if it did not."""
 
     def __init__(self, node_id: str, worker: Worker, shared: Shared) -> None:
         self.node_id = node_id
         self.worker = worker
         self.state: Literal["up", "paused", "down"] = "down"
         self.pid = 0
-        """Of its process, in its present or last life."""
+        """Process id of the current or last incarnation."""
         self.probe: NodeProbe | None = None
-        """To ask it by gRPC, while its process runs."""
+        """The gRPC connection to the node while its process runs."""
         self.stale: set[Table] = set()
-        """The tables of faults that it could not be given as they are now."""
+        """The tables of faults whose current version did not reach the node."""
         self._shared = shared
         self._started_ticks = 0
-        """When its process was started, by which it is told from a later one with the same pid."""
+        """When its process was started; distinguishes it from a later process with the same pid."""
         self._untold = False
-        """True while it could not be told the present addresses."""
+        """True while the node lacks the current addresses."""
         self._host_lost = False
-        """True once no other actor could be had on its host either."""
+        """True once no replacement actor could be started on its host either."""
         self._ending: Literal["crash", "stop"] | None = None
-        """Why the process is about to end, if that was asked for."""
+        """The request that is about to end the process, if any."""
         self._fatal: set[int] = set()
-        """Exit codes that faults inside the node explain in this life."""
+        """Exit codes that faults inside the node explain in this incarnation."""
         self._watcher: asyncio.Task[None] | None = None
-        """Waits for the end of the life that runs."""
+        """Waits for the end of the current incarnation."""
 
     # ------------------------------------------------------------------------------ transitions
 
     async def create(self) -> None:
-        """Have the actor hold the supervisor of this node."""
+        """Create the supervisor of this node in the actor."""
         await self.worker.create(NodeSupervisor, self._spec())
 
     async def boot(self, *, bootstrap: bool) -> Started:
-        """Down to up: start the process, in the place of one that runs. Its address is published by the caller."""
+        """Down to up: start the process, and kill one that still runs. The caller publishes its address."""
         links, faults = self._shared.links, self._faults
         started = Started(
             *await self.worker.call(
@@ -139,12 +139,12 @@ class SupervisedNode:
         self.state, self.pid, self._started_ticks = "up", started.pid, started.ticks
         self.probe = NodeProbe(started.address, transport=self._shared.plan.transport)
         self._watcher = asyncio.create_task(self._watch(), name=f"end of {self.node_id}")
-        # Where they changed while it started: its address is not published, so nothing has leaked.
+        # The tables may have changed while it started. Its address is not published yet, so no message escaped them.
         await self._catch_up(links, faults)
         return started
 
     async def until_serving(self) -> None:
-        """Wait until the node says that it serves. Raises NodeFailed and InfrastructureError."""
+        """Wait until the node reports that it serves. Raises NodeFailed and InfrastructureError."""
         async with Patience(self._shared.plan.boot_timeout_s, interrupt=False) as patience:
             while self.probe is not None and await self.probe.health() is False:
                 if patience.over:
@@ -157,7 +157,7 @@ class SupervisedNode:
             raise NodeFailed(self.node_id, str(end).partition(" ended ")[2], end.exit_code, end.log_tail)
 
     async def crash(self) -> int | None:
-        """Up or paused to down, by SIGKILL; returns when the process is gone."""
+        """Up or paused to down, by SIGKILL; returns when the process has ended."""
         if self.state == "down":
             return None
         self._ending = "crash"
@@ -166,13 +166,13 @@ class SupervisedNode:
         return self.worker.clock.to_driver(sent_ns)
 
     async def restart(self) -> Started | None:
-        """Down to up, on what its disk holds; None when it runs. A crash that was not confirmed is completed first."""
+        """Down to up, from its disk; None when it runs already. An unconfirmed crash is completed first."""
         if self._fatal:
             await self._decided()
         if self.state != "down":
             if self._ending != "crash":
                 return None
-            await self.crash()  # its actor did not answer: the process may be killed by now, or only later
+            await self.crash()  # its actor did not answer: the process may be dead already, or be killed later
         await self._knock()
         return await self.boot(bootstrap=False)
 
@@ -180,7 +180,7 @@ class SupervisedNode:
         """Up to paused, by SIGSTOP."""
         if self.state != "up":
             return None
-        self.state = "paused"  # first, so that a caller who gives up waiting can still resume it
+        self.state = "paused"  # set first, so that the node can be resumed if the caller stops waiting
         stopped_ns = await self.worker.call("pause", timeout_s=_FAULT_TIMEOUT_S)
         return self.worker.clock.to_driver(stopped_ns)
 
@@ -188,18 +188,18 @@ class SupervisedNode:
         """Paused to up, by SIGCONT, under the link faults in force."""
         if self.state != "paused":
             return None
-        # The present table waits in its socket when it wakes up.
+        # Sent first, so that the current tables wait in the node's socket when it wakes up.
         links = asyncio.create_task(self._catch_up())
         try:
             sent_ns = await self.worker.call("resume", timeout_s=_FAULT_TIMEOUT_S)
             if self.state == "paused":
-                self.state = "up"  # a table that changes from now on is sent to it
+                self.state = "up"  # from now on `set_links` and `set_node_faults` reach it
         finally:
             await links
         return self.worker.clock.to_driver(sent_ns)
 
     async def halt(self) -> None:
-        """Up or paused to down, in order. An actor that does not answer is given up, and its node is down for good."""
+        """Up or paused to down, by SIGTERM. An actor that does not answer is given up; its node is down for good."""
         if self.state == "down":
             return
         self._ending = "stop"
@@ -212,7 +212,7 @@ class SupervisedNode:
         await self._gone()
 
     async def dismiss(self, *, keep: bool) -> None:
-        """Delete the files of the node unless they are to be kept, and give its actor back."""
+        """Delete the node's files unless `keep`, and return its actor to the pool."""
         try:
             if self.worker.lost is not None:
                 await self._replace()
@@ -228,18 +228,20 @@ class SupervisedNode:
                         await asyncio.wait((self._watcher,))
                 self._watcher.cancel()
 
-    # ------------------------------------------------------------------------------ told and asked
+    # ------------------------------------------------------------------------------ messages to the node
 
     async def push(self, table: Table, *, patient: bool = True) -> int | None:
-        """When the present table was in force here, on the driver's clock; None when it is not. With `patient=False` a
-        node that missed the last table is waited for only briefly."""
+        """Send the current table; return when it took effect, on the driver's clock, or None if it did not.
+
+        With `patient=False` a node that missed an earlier table gets at most _BRIEFLY_S to answer.
+        """
         patience_s = self._shared.plan.transport.probe_timeout
         time_ns = await self._try(table, min(patience_s, _BRIEFLY_S) if self.stale and not patient else patience_s)
         self.stale = self.stale - {table} if time_ns is not None else self.stale | {table}
         return time_ns
 
     async def tell_address(self) -> None:
-        """Send it the address book; where that cannot be done now, its watch does it."""
+        """Send the address book to the node; if that fails now, `_watch` retries it."""
         try:
             patience_s = _BRIEFLY_S if self._untold else _TELL_TIMEOUT_S
             await self.worker.call("send_addresses", self._shared.addresses.to_json(), timeout_s=patience_s)
@@ -248,7 +250,7 @@ class SupervisedNode:
             self._untold = True
 
     async def ask(self, question: Callable[[NodeProbe], Awaitable[T | None]]) -> T | None:
-        """What it answers; None when it is not up or does not answer."""
+        """Return the node's answer; None when it is not up or does not answer."""
         if self.state != "up" or self.probe is None:
             return None
         try:
@@ -257,27 +259,27 @@ class SupervisedNode:
             return None
 
     async def collect(self) -> NodeFiles:
-        """As RayCluster.collect."""
+        """Return what the node has written; see RayCluster.collect."""
         try:
             return await self._files()
         except InfrastructureError:
             with contextlib.suppress(InfrastructureError):
-                await self.worker.knock()  # tells whether it is gone
+                await self.worker.knock()  # sets `lost` if the actor is gone
             if self.worker.lost is None:
                 raise
         await self._replace()
         return await self._files()
 
-    # ------------------------------------------------------------------------------ the end of a life
+    # ------------------------------------------------------------------------------ the end of an incarnation
 
     async def _watch(self) -> None:
-        """Wait for the end of this life of the node and write it down."""
+        """Wait for the end of this incarnation and record it."""
         cause: Cause
         worker, exit_code = self.worker, None
         try:
             end = await self._end_of()
             exit_code, tail = end.exit_code, end.log_tail
-            # A signal or an end in order may be what was asked for; an error that it reports is its own.
+            # A signal or exit code 0 may be the result of our request; an error code is the node's own.
             own: Cause = "fault" if exit_code in self._fatal else "exit"
             cause = own if exit_code > 0 else self._ending or "exit"
             time_ns = worker.clock.to_driver(end.time_ns)
@@ -293,8 +295,7 @@ class SupervisedNode:
             await probe.close()
 
     async def _end_of(self) -> Exit:
-        """Wait for the end of its process, and hear from its actor meanwhile. Raises InfrastructureError once that
-        is lost."""
+        """Wait for the end of the process. Raises InfrastructureError once its actor is lost."""
         while True:
             if (end := await self._look_after()) is not None:
                 return end
@@ -302,7 +303,7 @@ class SupervisedNode:
                 await self.tell_address()
 
     async def _look_after(self) -> Exit | None:
-        """The end of its process, None when it runs on; asked again for as long as an actor may be silent."""
+        """Return the end of the process, or None while it runs; retry for as long as an actor may be silent."""
         async with Patience(_SILENCE_S, interrupt=False) as patience:
             while True:
                 try:
@@ -314,15 +315,19 @@ class SupervisedNode:
                 await asyncio.sleep(_KNOCK_S)
 
     async def _stays(self) -> None:
-        """Raise InfrastructureError when the host of a node that was told to end, though not by us, goes too: one that
-        is shut down tells all of its processes."""
+        """Raise InfrastructureError if the host is shut down too, after its node ended by a SIGTERM that was not ours.
+
+        A host that shuts down sends SIGTERM to all of its processes.
+        """
         for _ in range(_FAREWELLS):
             await asyncio.sleep(_KNOCK_S)
             await self.worker.knock()
 
     async def _knock(self) -> None:
-        """Raise InfrastructureError when the actor of a node that is down does not answer. Nobody watches it then: that
-        it is gone is seen, and written down, here."""
+        """Raise InfrastructureError when the actor of a node that is down does not answer.
+
+        No task watches the actor of such a node, so its loss is recorded here.
+        """
         try:
             await self.worker.knock()
         except InfrastructureError as error:
@@ -353,11 +358,11 @@ class SupervisedNode:
             chaos_enabled=plan.chaos_enabled,
             allow_bad_parameters=plan.allow_bad_parameters,
         )
-        here = self._shared.pool.private  # then nobody else needs to reach the nodes
+        here = self._shared.pool.private  # then no other host needs to reach the nodes
         return NodeSpec(
             node_id=node_id,
             run_id=plan.run_id,
-            # Unique, so that a cell which runs again does not find what an interrupted run left behind.
+            # Unique, so that a repeated cell does not find the files of an interrupted run.
             cell_id=f"{plan.cell_id}-{self._shared.cluster_id[-8:]}",
             config=config.model_dump(mode="json"),
             command=plan.command,
@@ -369,7 +374,7 @@ class SupervisedNode:
         )
 
     def _seed(self) -> int | None:
-        """Of the life that begins: a function of the plan's seed, the node, and its epoch in the address book."""
+        """Derive the seed of the new incarnation from the plan's seed, the node id, and its next epoch."""
         plan, addresses = self._shared.plan, self._shared.addresses
         if plan.seed is None:
             return None
@@ -377,8 +382,10 @@ class SupervisedNode:
         return random.Random(f"{plan.seed}/{self.node_id}/{epoch}").getrandbits(63)
 
     async def _replace(self) -> None:
-        """Put another actor of its host in the place of a lost one: what that left running is ended, and the files can
-        be had. Raises InfrastructureError; at once when it was tried before."""
+        """Replace a lost actor by another on the same host, which ends leftover processes and can read the files.
+
+        Raises InfrastructureError; immediately if an earlier attempt failed.
+        """
         lost = self.worker
         if self._host_lost:
             raise InfrastructureError(str(lost.lost))
@@ -406,7 +413,7 @@ class SupervisedNode:
 
     @property
     def _faults(self) -> NodeFaults:
-        """The faults inside this node, by the present table."""
+        """The faults inside this node, from the current table."""
         return self._shared.inside.get(self.node_id, NodeFaults())
 
     def _expect_end(self, faults: NodeFaults) -> None:
@@ -414,7 +421,7 @@ class SupervisedNode:
             self._fatal.add(faults.exit_code)
 
     async def _decided(self) -> None:
-        """Wait until it is known whether a fault inside the node has ended it: its process may still be ending."""
+        """Wait until it is known whether a fault inside the node ends it: the process may still be exiting."""
         async with Patience(_FAULT_TIMEOUT_S, interrupt=False) as patience:
             while self.state == "up" and not patience.over:
                 status = await self.ask(lambda probe: probe.status())
@@ -423,7 +430,7 @@ class SupervisedNode:
                 await asyncio.sleep(_POLL_S)
 
     async def _catch_up(self, links: tuple[LinkRule, ...] | None = None, faults: NodeFaults | None = None) -> None:
-        """Bring a node that comes back, and has these tables, to the present ones."""
+        """Send the current tables to a node that comes back with these tables, until it has the latest."""
         while links is not self._shared.links:
             links = self._shared.links
             if await self.push("links") is None:
@@ -434,8 +441,10 @@ class SupervisedNode:
                 return
 
     async def _send(self, table: Table, probe: NodeProbe, timeout_s: float) -> tuple[int | None, bool]:
-        """Send a table; returns when it was in force on the node's clock (None: it offers no chaos), and whether the
-        table has any fault for it."""
+        """Send a table. Returns when it took effect, on the node's clock, and whether it has a fault for this node.
+
+        The time is None if the node offers no Chaos.
+        """
         if table == "links":
             return await probe.set_links(self._shared.links, timeout=timeout_s), bool(self._shared.links)
         faults = self._faults
@@ -443,7 +452,7 @@ class SupervisedNode:
         return await probe.set_node_faults(faults, timeout=timeout_s), faults != NodeFaults()
 
     async def _try(self, table: Table, patience_s: float) -> int | None:
-        # Again and again: the connection may be one that broke while it was paused.
+        # Retried, because the connection may have broken while the node was paused.
         with contextlib.suppress(TimeoutError):
             async with Patience(patience_s):
                 while self.probe is not None:
@@ -454,6 +463,6 @@ class SupervisedNode:
                         continue
                     if applied_ns is not None:
                         return self.worker.clock.to_driver(applied_ns)
-                    # A program without chaos: no fault is in force there.
+                    # The program offers no Chaos, so an empty table is in force there already.
                     return None if faulty else time.monotonic_ns()
         return None

@@ -1,4 +1,4 @@
-"""Independent pieces of work on Ray, as tasks: few under way at a time, each with a deadline, all ended at the end."""
+"""Run independent work as Ray tasks: a bounded number at a time, each with a deadline, none left running."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class TaskOutcome(Generic[T, R]):
-    """What became of one piece of work."""
+    """The outcome of the task for one item."""
 
     item: T
     result: R | None
     error: str | None = None
-    """Why there is no result, in one line; None when there is one."""
+    """Why there is no result, in one line; None when there is a result."""
 
 
 async def run_tasks(
     function: Callable[[T], R], items: Iterable[T], *, at_a_time: int, timeout_s: float
 ) -> AsyncGenerator[TaskOutcome[T, R], None]:
-    """Yield what becomes of `function(item)`, each in a Ray task, as they end; needs a connection to Ray.
+    """Run `function(item)` for each item in a Ray task; yield the outcomes in the order in which the tasks end.
 
-    `function` must be importable on all hosts. At most `at_a_time` tasks are under way, one CPU each; one that
-    takes longer than `timeout_s`, its wait for a CPU included, is ended, and so are all when the iteration is
-    left or cancelled (use `contextlib.aclosing`). What a task raises is an outcome, not an error here. Raises
-    InfrastructureError when Ray takes no task.
+    Needs a connection to Ray; `function` must be importable on all hosts. At most `at_a_time` tasks run, with one CPU
+    each. A task is ended after `timeout_s`, which includes its wait for a CPU. All tasks are ended when the iteration
+    is left or cancelled (use `contextlib.aclosing`). An exception in a task becomes an outcome. Raises
+    InfrastructureError when Ray accepts no task.
     """
     remote: Any = ray.remote(num_cpus=1, max_retries=0)(_call)
     queue = iter(items)
     under_way: dict[asyncio.Task[TaskOutcome[T, R]], Any] = {}
     left: set[Any] = set()
-    """Also those that were started when nobody waited for that any more."""
+    """All unfinished tasks, including those that Ray started only after the caller had stopped waiting."""
 
     def start(item: T) -> Any:
         reference = remote.remote(function, item)
@@ -75,7 +75,7 @@ async def run_tasks(
 async def on_each_host(
     function: Callable[[T], R], item: T, hosts: Iterable[Host], *, timeout_s: float
 ) -> list[TaskOutcome[Host, R]]:
-    """What becomes of `function(item)` on each of these hosts, all at once; it takes no CPU of theirs."""
+    """Run `function(item)` on each of these hosts concurrently; return the outcomes. It reserves no CPU."""
 
     async def on(host: Host) -> TaskOutcome[Host, R]:
         there = NodeAffinitySchedulingStrategy(host.host_id, soft=False)
@@ -109,7 +109,7 @@ async def _outcome(item: U, reference: Any, timeout_s: float) -> TaskOutcome[U, 
 
 
 def _end(reference: Any) -> None:
-    """End a task, whatever it is doing. That one cannot be ended must not keep the others running."""
+    """End a task by force, in the background: a task that cannot be ended must not delay the end of the others."""
     in_background("end a task", lambda: ray.cancel(reference, force=True, recursive=False))
 
 

@@ -1,4 +1,4 @@
-"""The driver's end of an actor: calls with a deadline, and Ray's errors translated into ours."""
+"""The driver's side of an actor: calls with a deadline, and Ray's errors translated into ours."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _CLOCK_SAMPLES = 5
 
 
 class Worker:
-    """An actor on some host, and the object that it holds at present.
+    """An actor on some host, and the object that it currently holds.
 
-    Made by the Pool; goes back to it on `close`, to hold another object later.
+    The Pool creates it; `close` returns it to the pool, which reuses it for another object.
     """
 
     def __init__(self, actor: Any, host: Host, give_back: Callable[[Worker, bool], None]) -> None:
         self.host = host
         self.facts: HostFacts
         self.lost: str | None = None
-        """Why the actor is gone, or given up: no call reaches it any more."""
+        """Why the actor is gone or given up; then every call fails."""
         self._tracked: TrackedClock | None = None
-        """None: the host's clock is the driver's."""
+        """None if the host's clock is the driver's."""
         self._actor = actor
         self._give_back = give_back
         self._limits: set[Patience] = set()
-        """Of the calls under way."""
+        """The time limits of the calls in progress."""
 
     async def connect(self, timeout_s: float) -> None:
         """Wait until the actor runs."""
@@ -48,38 +48,42 @@ class Worker:
 
     @property
     def clock(self) -> HostClock:
-        """The host's clock against the driver's, as measured when the object was created, and whenever `compare_clocks`
-        was called since."""
+        """The host's clock relative to the driver's, measured when the object was created and by `compare_clocks`."""
         return HostClock() if self._tracked is None else self._tracked.clock
 
     async def create(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Have the actor hold `factory(*args, **kwargs)`; the factory must be importable on its host."""
+        """Create `factory(*args, **kwargs)` in the actor; the factory must be importable on its host."""
         same = self.facts.clock_id == clock_id()
         self._tracked = None if same else TrackedClock(await self._sample(CALL_TIMEOUT_S))
         await self._remote("create", factory, args, kwargs)
 
     async def compare_clocks(self, *, timeout_s: float = CALL_TIMEOUT_S) -> HostClock:
-        """Measure the clock again; what is known of the time since the object was created. Raises
-        InfrastructureError."""
+        """Measure the clock again; return the estimate for all the time since the object was created.
+
+        Raises InfrastructureError.
+        """
         if self._tracked is not None:
             self._tracked.add(await self._sample(timeout_s))
         return self.clock
 
     def keep_clock(self, earlier: Worker) -> None:
-        """Go on with what another actor of this host has measured."""
+        """Take over the clock estimate of an earlier actor on this host."""
         self._tracked = earlier._tracked
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **kwargs: Any) -> Any:
-        """Call a method, sync or async, of the object.
+        """Call a method of the object, sync or async.
 
         Raises what the method raises, and InfrastructureError when the actor is gone or does not answer
-        within `timeout_s` seconds (None: wait for ever; the death of the actor still ends the call).
+        within `timeout_s` seconds (None: no limit, but the death of the actor still ends the call).
         """
         return await self._remote("call", method, args, kwargs, timeout_s=timeout_s)
 
     async def knock(self) -> None:
-        """Raise InfrastructureError, soon, when the actor does not answer. For a moment Ray may know only that an actor
-        cannot be reached, and then that it is gone: `lost` tells it afterwards."""
+        """Raise InfrastructureError within about 3 s when the actor does not answer.
+
+        Ray may first report that an actor is unreachable, and a moment later that it is gone. This waits for the
+        second report, after which `lost` is set.
+        """
         async with Patience(_KNOCK_TIMEOUT_S, interrupt=False) as patience:
             while True:
                 try:
@@ -91,7 +95,7 @@ class Worker:
                 await asyncio.sleep(_PAUSE_S)
 
     async def close(self) -> None:
-        """Have the object closed and give the actor back. An actor that does not answer is killed."""
+        """Close the object and return the actor to the pool. An actor that does not answer is killed."""
         healthy = False
         try:
             await self._remote("close", timeout_s=_CLOSE_TIMEOUT_S)
@@ -102,16 +106,16 @@ class Worker:
             self._give_back(self, healthy)
 
     def kill(self) -> None:
-        """End the actor and with it whatever it runs, where that is still possible; does not wait for it."""
+        """End the actor and its processes, if that is still possible; do not wait for it."""
         self.give_up(f"the actor on {self.host.address} was killed")
         in_background("kill an actor", self.end)
 
     def end(self) -> None:
-        """Have Ray end the actor; blocks."""
+        """Make Ray end the actor; blocks."""
         ray.kill(self._actor, no_restart=True)
 
     def give_up(self, reason: str) -> None:
-        """Take the actor for lost: the calls under way end with this reason, and so does every later one."""
+        """Mark the actor as lost: calls in progress and all later calls fail with this reason."""
         self.lost = self.lost or reason
         for limit in self._limits:
             limit.end()
@@ -120,7 +124,7 @@ class Worker:
         what = f"{args[0]}()" if method == "call" else method
         if self.lost is not None:
             raise InfrastructureError(self.lost)
-        # Not asyncio.wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
+        # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that arrives together with the answer.
         limit = Patience(timeout_s)
         try:
             async with limit:
@@ -130,7 +134,7 @@ class Worker:
                 finally:
                     self._limits.discard(limit)
         except TimeoutError as error:
-            # A TimeoutError of the method itself arrives as a RayTaskError that is one, too.
+            # A TimeoutError raised by the method itself is both a RayTaskError and a TimeoutError.
             if isinstance(error, RayTaskError):
                 raise error.cause from None
             if self.lost is not None:
@@ -141,7 +145,7 @@ class Worker:
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:
-            # Ray's messages are long; the first line says what happened, the last one why, where that is known.
+            # Ray's messages are long; the first line says what happened, the last line why, if Ray knows.
             lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
             reason = " ... ".join(dict.fromkeys((lines[0], lines[-1])))
             dead = isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError)
@@ -152,7 +156,7 @@ class Worker:
             raise InfrastructureError(words) from None
 
     async def _sample(self, timeout_s: float) -> Sample:
-        """The shortest of a few."""
+        """Take a few samples of the clock and return the shortest."""
         samples = []
         for _ in range(_CLOCK_SAMPLES):
             asked_ns = time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""Clusters in virtual time: the product's own nodes in one process, deterministic from a seed."""
+"""Clusters in virtual time: this project's own nodes in one process, deterministic for a given seed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily: a spec wants the settings, and must not pay for gRPC to have them.
+    # Lazily: a spec needs the settings, and must not import gRPC for them.
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What brings up clusters in virtual time for sweeps; satisfies face.Backend."""
+"""The backend that starts clusters in virtual time; satisfies face.Backend."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from raft_actor_node.runtime.assembly import Parts
 
 
 class SimTime:
-    """The time of a SimLoop; satisfies the monkey's Clock."""
+    """The clock of a SimLoop; satisfies the monkey's Clock."""
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
 
     def now_ns(self) -> int:
-        """Nanoseconds of the simulation."""
+        """Return the virtual time in nanoseconds."""
         return self._loop.now_ns()
 
     async def sleep(self, seconds: float) -> None:
-        """Let virtual time pass."""
+        """Wait for `seconds` of virtual time."""
         await asyncio.sleep(seconds)
 
 
 class SimBackend:
-    """Simulated clusters, one after the other. To be made and used on a SimLoop."""
+    """Simulated clusters, one after the other. Must be created and used on a SimLoop."""
 
     def __init__(
         self,
@@ -43,28 +43,31 @@ class SimBackend:
         observer: Callable[[], Observer] | None = None,
         parts: Parts | None = None,
     ) -> None:
-        """`observer` makes one for each cluster; the seed of a plan that has one goes before this one."""
+        """Create the backend.
+
+        `observer` creates the observer of each cluster. A seed in a plan takes precedence over `seed`.
+        """
         loop = asyncio.get_running_loop()
         if not isinstance(loop, SimLoop):
-            raise TypeError("a SimBackend lives on a SimLoop: see run_virtual")
+            raise TypeError("a SimBackend needs a SimLoop: use run_virtual")
         self.clock = SimTime(loop)
         self.hosts = (SIMULATION,)
         self.description = "simulation, in virtual time"
         self.private = True
         self.lost: str | None = None
-        """Nothing below the nodes fails here."""
+        """Always None: a simulation has no infrastructure that could fail."""
         self.load_options = LoadOptions(engine=self._engine, clock=self.clock.now_ns)
-        """Arguments by which a load generator lives in this world."""
+        """Arguments that bind a load generator to this simulated world."""
         self._settings, self._seed, self._observer, self._parts = settings, seed, observer, parts
         self._cluster: SimCluster | None = None
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """The digest of all that happened in the last cluster that came up; None when none did."""
+        """The digest of all that happened in the last started cluster; None if no cluster was started."""
         return {"digest": self._cluster and self._cluster.digest()}
 
     async def start_cluster(self, plan: ClusterPlan) -> SimCluster:
-        """Bring up a cluster. Raises ConfigError and NodeFailed."""
+        """Start a cluster. Raises ConfigError and NodeFailed."""
         if plan.command != "default":
             raise ConfigError("cluster.command: only this project's own node can be simulated")
         seed = self._seed if plan.seed is None else plan.seed
@@ -75,13 +78,13 @@ class SimBackend:
         return cluster
 
     async def check(self, plan: ClusterPlan) -> tuple[Host, ...]:
-        """The host of each node: all are in this process."""
+        """Return the host of each node; all are in this process."""
         return self.hosts * plan.nodes
 
     async def host(
         self, factory: Callable[..., object], *args: Any, on: Host | None = None, **kwargs: Any
     ) -> SimWorker:
-        """An object of `factory`, as if in a process of its own; there are no hosts (`on`) to choose from."""
+        """Create an object with `factory`, as if in its own process; `on` is ignored: there is only one host."""
         return SimWorker(factory(*args, **kwargs))
 
     def _engine(self, *args: Any, **kwargs: Any) -> ClientEngine:

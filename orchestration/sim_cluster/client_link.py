@@ -1,8 +1,8 @@
 """The connection of a client to a node over the simulated network; satisfies raft_actor_node's AnyLink.
 
-As on a real network: a client learns of the end of a process it is connected to, and of a process that does not
-run, and of nothing else. What is lost, or asked of a paused process or of a host without power, ends by the client's
-own deadline.
+As on a real network, a client learns only two things: that a process to which it is connected has ended, and that no
+process runs at an address. Requests that are lost, or sent to a paused process or to a host without power, end by the
+client's own deadline.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from raft_actor_node.pb import kv_pb2
 
 
 class SimLink:
-    """Keeps a stream to a node open, until it is closed."""
+    """A stream to a node, reconnected until it is closed."""
 
     def __init__(self, network: Network, address: str, transport: TransportSettings, owner: LinkOwner) -> None:
-        """Begins to connect to `address`."""
+        """Begin to connect to `address`."""
         self._network = network
         self._address = address
         self._owner = owner
         self._client = ""
-        """Name of the client, once it has asked something."""
+        """Name of the client, known after its first request."""
         self._connect_timeout_s = transport.connect_timeout
         self._pauses_s = transport.reconnect_backoff
         self._pause_s = self._pauses_s.min_s
         self._told_broken = False
         self._life: Listener | None = None
-        """The process at the other end, as long as nobody says that it is gone."""
+        """The process at the other end, until the client learns that it has ended."""
         self._open = False
         self._closed = False
         self._pump: Call | None = None
@@ -55,11 +55,11 @@ class SimLink:
             self._life = None
 
     def lost(self, life: Listener) -> None:
-        """The process at the other end is gone; the news travels."""
+        """The process at the other end has ended; the client learns it after the network's delay."""
         self._network.after(self._network.delay_s(), self._broken, life, "the node ended the stream")
 
     def answer(self, life: Listener, answers: list[kv_pb2.OperationResult]) -> None:
-        """Send these answers of a process to the client."""
+        """Send answers of a process to the client."""
         if not answers or life.process.ended:
             return
         batch = kv_pb2.ResultBatch(results=answers)
@@ -80,7 +80,7 @@ class SimLink:
             return
         self._life = life
         life.attach(self)
-        life.process.run(self._accepted, life)  # one that is paused accepts when it runs again
+        life.process.run(self._accepted, life)  # a paused process accepts when it is resumed
 
     def _accepted(self, life: Listener) -> None:
         if life is self._life:
@@ -117,8 +117,11 @@ class SimLink:
 
 
 class SimUnaryLink(SimLink):
-    """The same with a unary call for each operation. Each end gives a call up by itself, as with gRPC: the client at
-    its deadline, the node when it has worked on it for as long."""
+    """A link that makes a unary call for each operation.
+
+    As with gRPC, each end gives up a call by itself: the client at its deadline, the node after working on the call for
+    the same time.
+    """
 
     def _send(self) -> None:
         self._pump = None
@@ -136,7 +139,7 @@ class SimUnaryLink(SimLink):
         life.process.run(life.call, operation, self._client, self._owner.timeout_s, done)
 
     def _done(self, life: Listener, deadline_s: float, end: CallEnd) -> None:
-        """The node has done with a call."""
+        """Send the end of a call from the node to the client."""
         if not life.process.ended and not self._network.post(self._ended, life, deadline_s, end, once=True):
             life.tell(f"> {self._client} lost: {end}")
 
@@ -151,4 +154,4 @@ class SimUnaryLink(SimLink):
 
 
 LINKS: Mapping[CallForm, type[SimLink]] = {"stream": SimLink, "unary": SimUnaryLink}
-"""How clients call a simulated node."""
+"""The kinds of links between a client and a simulated node."""

@@ -1,7 +1,7 @@
-"""A Raft cluster in virtual time: the product's own nodes and clients on a simulated network and simulated disks.
+"""A Raft cluster in virtual time: this project's own nodes and clients on a simulated network and simulated disks.
 
-It has the face of RayCluster (chaos' Target, and what a cell of a sweep asks). Everything that happens is a
-function of plan, settings and seed; it must be made and used on a SimLoop.
+It satisfies face.Cluster, as RayCluster does. Everything that happens is a function of plan, settings and seed.
+It must be created and used on a SimLoop.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from raft_actor_node.runtime.assembly import Parts, exit_code
 
 _POLL_S = 0.005
 SIMULATION = Host("simulation", "simulation", 1.0, is_driver=True)
-"""The one host that there is: the process of the simulation."""
+"""The only host: the process of the simulation."""
 
 
 class SimCluster:
-    """A cluster that lives in one process and one loop."""
+    """A cluster in one process and on one event loop."""
 
     def __init__(
         self,
@@ -51,17 +51,20 @@ class SimCluster:
         parts: Parts | None = None,
         story: bool = False,
     ) -> None:
-        """`parts` is what nodes are made of; with `story` the lines of the story are kept."""
+        """Create the nodes; `start` boots them.
+
+        `parts` are the components of the nodes. With `story` the lines of the story are kept.
+        """
         loop = asyncio.get_running_loop()
         if not isinstance(loop, SimLoop):
-            raise TypeError("a SimCluster lives on a SimLoop: see run_virtual")
+            raise TypeError("a SimCluster needs a SimLoop: use run_virtual")
         settings = settings or SimSettings()
         self.plan = plan
         self.cluster_id = plan.cluster_id
         self.addresses = AddressBook()
-        """Where the nodes are; subscribe to it to hear of restarts."""
+        """Where the nodes are; subscribe to it to learn of restarts."""
         self.exits: list[NodeExit] = []
-        """Every end of a node so far, in order."""
+        """All exits of nodes so far, in order."""
         self.bring_up_times = BringUp(0.0, 0.0, 0.0, None)
         self.loop = loop
         self._clients: list[KVClient] = []
@@ -72,7 +75,7 @@ class SimCluster:
         self._world = World(loop, seed, network, Story(loop, keep=story), watched, parts or Parts())
         self._boot_stream, self._power_stream = self._world.stream("boot"), self._world.stream("power")
         self.nodes: dict[str, SimNode] = {}
-        """The nodes, for those who want to look inside."""
+        """The nodes, for callers that need their inner state."""
         members = list(node_names(plan.nodes))
         for node_id in members:
             config = NodeConfig(
@@ -89,10 +92,10 @@ class SimCluster:
             self.nodes[node_id] = SimNode(self._world, config, self._ended)
         loop.set_exception_handler(self._bug)
 
-    # ------------------------------------------------------------------------------ life
+    # ------------------------------------------------------------------------------ starting and stopping
 
     async def start(self) -> None:
-        """Boot all nodes; returns when they serve, and, within the plan's leader_timeout_s, one leads.
+        """Boot all nodes; wait until they serve, and then for a leader, for at most the plan's leader_timeout_s.
 
         Raises NodeFailed.
         """
@@ -106,7 +109,7 @@ class SimCluster:
         self.bring_up_times = BringUp(0.0, serving - begin, 0.0, self.loop.time() - serving if leader else None)
 
     async def halt(self) -> None:
-        """End all nodes in order (SIGTERM). What they have written stays, for `collect`."""
+        """Shut down all nodes (SIGTERM). What they have written remains, for `collect`."""
         await asyncio.gather(*(node.halt() for node in self.nodes.values()))
 
     async def stop(self, keep: bool = False) -> None:
@@ -124,22 +127,22 @@ class SimCluster:
 
     @property
     def live(self) -> tuple[str, ...]:
-        """The nodes that run and are not paused."""
+        """The nodes that are up: running and not paused."""
         return tuple(node_id for node_id, node in self.nodes.items() if node.state == "up")
 
     @property
     def unexpected_exits(self) -> tuple[NodeExit, ...]:
-        """The ends that nobody asked for."""
+        """The exits that were neither requested nor caused by an injected fault."""
         return tuple(end for end in self.exits if end.cause == "exit")
 
     @property
     def violations(self) -> list[Violation]:
-        """What observers, nodes and disks found broken, in order."""
+        """Broken rules and exceptions that observers, nodes and disks reported, in order."""
         return self._world.violations
 
     @property
     def settings(self) -> SimSettings:
-        """The simulated world; may be replaced at any moment. Clock rates and capacities stay as they are."""
+        """The simulated world; may be replaced at any time. Clock rates and disk capacities do not change."""
         return self._world.network.settings
 
     @settings.setter
@@ -150,7 +153,7 @@ class SimCluster:
 
     @property
     def network(self) -> NetworkCounters:
-        """What the network did so far."""
+        """Counts of the network's messages so far."""
         return self._world.network.counters
 
     @property
@@ -159,17 +162,17 @@ class SimCluster:
         return self._world.story.text().splitlines()
 
     def digest(self) -> str:
-        """SHA-256 over everything that happened: each trace event and each message, with its time."""
+        """Return the SHA-256 of everything that happened: each trace event and each message, with its time."""
         return self._world.story.digest()
 
     def worker(self, node_id: str) -> SimWorker:
-        """What stands for the process beside a node: its times are the driver's."""
+        """Return the simulated counterpart of the process beside a node; its clock is the driver's."""
         return SimWorker(self.nodes[node_id])
 
     def engine_factory(
         self, addresses: Mapping[str, str] | Iterable[str], *, call: CallForm = "stream", **settings: Any
     ) -> ClientEngine:
-        """A ClientEngine, with its own arguments, on the simulated network."""
+        """Create a ClientEngine with the given arguments on the simulated network."""
         self._engines += 1
         usual = {
             "rng": self._world.stream("client", self._engines),
@@ -181,9 +184,9 @@ class SimCluster:
     def client(
         self, *, settings: ClientSettings | None = None, client_id: str = "client", follow: bool = True
     ) -> KVClient:
-        """A client of this cluster, ready for use; closed with the cluster at the latest.
+        """Create and start a client of this cluster; it is closed with the cluster at the latest.
 
-        With `follow` it hears of restarts.
+        With `follow` it gets the new addresses after restarts.
         """
         client = KVClient(
             self.addresses.addresses(),
@@ -199,7 +202,7 @@ class SimCluster:
         return client
 
     def leader_now(self) -> str | None:
-        """As `leader`, without awaiting."""
+        """Return the leader as `leader` does, without awaiting."""
         leaders = [
             (core.current_term, node_id)
             for node_id, node in self.nodes.items()
@@ -208,39 +211,39 @@ class SimCluster:
         return max(leaders)[1] if leaders else None
 
     async def leader(self) -> str | None:
-        """The leader of the highest term among the nodes that run, None while there is none."""
+        """Return the leader of the highest term among the nodes that are up; None while there is none."""
         return self.leader_now()
 
     async def status(
         self, node_id: str, *, hash_index: int = 0, with_state_hash: bool = False
     ) -> inspection_pb2.StatusReply | None:
-        """The inner state of a node; None when it is not up. The hashes are as in NodeProbe.status."""
+        """Return the inner state of a node; None when it is not up. The hashes are as in NodeProbe.status."""
         node = self.nodes[node_id]
         if node.life is None or node.state != "up":
             return None
         request = inspection_pb2.StatusRequest(hash_index=hash_index, with_state_hash=with_state_hash)
         status = await node.life.runtime.inspection.GetStatus(request, None)
-        # What the process of the simulator itself costs says nothing about the node.
+        # The cost of the simulator's process says nothing about the node.
         status.pid, status.now_ns, status.cpu_s, status.resident_bytes = node.lives, self.loop.now_ns(), 0.0, 0
         return status
 
     async def samples(self, node_id: str, since_ns: int = 0) -> inspection_pb2.SamplesReply | None:
-        """What a node measured about itself since `since_ns`; None when it is not up."""
+        """Return what a node measured since `since_ns`; None when it is not up."""
         node = self.nodes[node_id]
         if node.life is None or node.state != "up":
             return None
         return await node.life.runtime.inspection.GetSamples(inspection_pb2.SamplesRequest(since_ns=since_ns), None)
 
     async def collect(self, node_id: str) -> NodeFiles:
-        """What the node has written, up or down."""
+        """Return what a node has written, up or down."""
         node = self.nodes[node_id]
         return NodeFiles(list(node.trace), "".join(f"{line}\n" for line in node.log), "")
 
     # ------------------------------------------------------------------------------ disturbing
 
     async def crash(self, *node_ids: str) -> Applied:
-        """Kill nodes, all at once; with the settings' probability the power fails instead."""
-        lost = self.plan.storage.unsynced == "lost"  # then it is the process that dies all the same
+        """Kill nodes, all at once; with probability `power_loss` of the settings the power fails instead."""
+        lost = self.plan.storage.unsynced == "lost"  # the process is killed, and unsynced data is lost as well
         fails = [not lost and self._power_stream.random() < self.settings.power_loss for _ in node_ids]
         return self._applied(
             self.nodes[node_id].crash(power=lost or power, silent=power)
@@ -252,9 +255,9 @@ class SimCluster:
         return self._applied(self.nodes[node_id].crash(power=True, silent=True) for node_id in node_ids)
 
     async def restart(self, *node_ids: str) -> Applied:
-        """Start nodes that are down again, on what their disks hold, under the link faults in force.
+        """Restart nodes that are down, from their disks, under the link faults in force.
 
-        Raises NodeFailed for a node that does not come up.
+        Raises NodeFailed for a node that does not start.
         """
         down = [each for each in node_ids if self.nodes[each].state == "down" and each not in self._booting]
         self._booting.update(down)
@@ -275,11 +278,11 @@ class SimCluster:
         return applied._replace(failed=tuple(each for each in node_ids if self.nodes[each].state == "down"))
 
     async def resume(self, *node_ids: str) -> Applied:
-        """Let paused processes go on, under the link faults in force."""
+        """Resume paused processes, under the link faults in force."""
         return self._applied([self.nodes[node_id].resume() for node_id in node_ids])
 
     async def set_links(self, rules: Sequence[LinkRule]) -> Applied:
-        """Put this whole table of link faults in force on every node that runs; others get it when they do."""
+        """Replace the table of link faults on every node that is up; other nodes get it when they come back."""
         self._world.links = tuple(rules)
         self._world.story.tell("links", "; ".join(map(_describe_rule, rules)) or "whole")
         return self._applied([node.take_faults() for node in self.nodes.values()])
@@ -291,7 +294,7 @@ class SimCluster:
         return await self.set_links(())
 
     async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied:
-        """Put this whole table of faults inside nodes in force on every node that runs; others get it when they do."""
+        """Replace the table of faults inside nodes on every node that is up; others get it when they come back."""
         self._world.inside = dict(faults)
         self._world.story.tell("inside", "; ".join(f"{node}: {each}" for node, each in faults.items()) or "whole")
         return self._applied([node.take_faults() for node in self.nodes.values()])
@@ -312,7 +315,7 @@ class SimCluster:
         self.exits.append(NodeExit(node_id, cause, code, log_tail, self.loop.now_ns()))
 
     def _bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Something outside of the nodes failed, such as a client: nobody else would hear of it."""
+        """Record an exception outside the nodes, such as in a client, as a violation, so that it is noticed."""
         if (error := context.get("exception")) is not None:
             self._world.violated("simulation", error)
         else:
@@ -324,7 +327,7 @@ class SimCluster:
 
 
 class SimWorker:
-    """An object that is asked and closed as if it were in a process of its own."""
+    """An object that is called and closed as if it were in its own process."""
 
     host = SIMULATION
 
@@ -333,16 +336,16 @@ class SimWorker:
         self._held = held
 
     async def call(self, method: str, *args: object, timeout_s: float | None = None, **kwargs: object) -> Any:
-        """Call a method, sync or async, of the object."""
+        """Call a method of the object, sync or async."""
         answer = getattr(self._held, method)(*args, **kwargs)
         return await answer if asyncio.iscoroutine(answer) else answer
 
     async def compare_clocks(self, *, timeout_s: float = 0.0) -> HostClock:
-        """Nothing to compare: the times of a node are those of the driver."""
+        """Return the clock; there is nothing to compare, because the driver's clock is the same."""
         return self.clock
 
     async def close(self) -> None:
-        """Have the object closed, if it can be."""
+        """Close the object if it has a `close()`."""
         if hasattr(self._held, "close"):
             await self.call("close")
 

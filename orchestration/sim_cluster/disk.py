@@ -1,16 +1,16 @@
-"""A disk in memory that forgets or tears what was not synced, fails when told to, and fills up.
+"""A disk in memory that can lose or tear unsynced writes, fail on demand, and fill up.
 
-The write-ahead log of a simulated node lives on it, unchanged. Each file has two contents: what every process sees
-(the page cache) and what is on the platter; a sync of the file brings its changes from one to the other. Names are
-alike: a creation or a rename is on the platter once its directory was synced.
+The write-ahead log of a simulated node runs on it unchanged. Each file has two contents: the page cache, which every
+process sees, and the platter. A sync of the file copies its changes from the cache to the platter. Names work the same
+way: a creation or a rename is on the platter once its directory was synced.
 
-    kill         the process is gone, the page cache stays
-    lose_power   what no sync covered is gone, kept or torn: any subset of 512-byte sectors, any subset of names,
-                 the size of a file with or without its content. A sector is whole: drives promise that, unless
-                 `whole_sectors` says that this one does not.
+    kill         ends the process; the page cache survives
+    lose_power   each unsynced change is lost, kept or torn: any subset of 512-byte sectors, any subset of names, the
+                 size of a file with or without its content. Sectors themselves are not torn, as drives promise,
+                 unless `whole_sectors` is unset.
 
-A call that is under way at such a moment may be done by half: what is called between `begin` and `commit` is as if
-it were still running until the commit, and a crash before it leaves any prefix of these calls.
+A crash may interrupt a call. All calls between `begin` and `commit` count as still running until the commit; a crash
+before the commit leaves any prefix of these calls.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from raft_actor_node.runtime.disk import Disk
 SECTOR_BYTES = 512
 
 _Change = tuple[int, bytes | None]
-"""Bytes written at an offset, or None: the file was cut there."""
+"""A write: an offset and its bytes; None instead of bytes truncates the file at the offset."""
 
 
 class PowerLoss(NamedTuple):
-    """What a power failure did to the changes that no sync had covered."""
+    """Counts of what a power failure did to the unsynced changes."""
 
     writes_kept: int
     writes_torn: int
@@ -44,7 +44,7 @@ class PowerLoss(NamedTuple):
 
 
 class _File:
-    """The content of a file, whatever names it has."""
+    """The content of a file, independent of its names."""
 
     __slots__ = ("cached", "durable", "links", "pending")
 
@@ -52,42 +52,42 @@ class _File:
         self.cached = bytearray(content)
         self.durable = bytearray(content)
         self.pending: list[_Change] = []
-        """Changes of `cached` that are not in `durable`, in their order."""
+        """Changes of `cached` that are not in `durable`, in order."""
         self.links = 1
 
 
 class _NewName(NamedTuple):
-    """A creation (`source` is None) or a rename that its directory's sync has not covered."""
+    """A creation (`source` is None) or a rename that no sync of its directory covers yet."""
 
     source: Path | None
     target: Path
     file: _File | None
-    """None: a directory."""
+    """The file; None for a directory."""
 
 
 class SimDisk(Disk):
-    """A file system in memory; all that chance decides is drawn from `rng`."""
+    """A file system in memory; all random choices come from `rng`."""
 
     room_bytes = 4096
 
     def __init__(self, rng: random.Random, *, capacity_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
-        """ENOSPC for what exceeds it, after a short write; None is no limit."""
+        """Capacity; a write beyond it is cut short, then fails with ENOSPC. None is no limit."""
         self.fail_writes: int | None = None
         """While set, each write raises this errno after some of its bytes were written."""
         self.fail_syncs: int | None = None
-        """While set, each sync raises this errno. What it should have covered is then partly on the platter, and
-        no later sync covers it: the kernel takes it for written."""
+        """While set, each sync raises this errno. Then some of its changes are on the platter, and no later sync
+        covers the rest: the kernel considers them written."""
         self.failures = 0
-        """Calls that were refused, as this disk was told to."""
+        """Number of calls that failed because of `capacity_bytes`, `fail_writes` or `fail_syncs`."""
         self.short_writes = False
-        """While set, a write takes some of its bytes and says so."""
+        """While set, a write may take only some of its bytes, and returns their number."""
         self.slowness = 1.0
-        """How many times as long as others of its world this disk takes; for whoever lets the time pass."""
+        """Factor on the latency of this disk relative to the other disks; the writer applies it (writer.py)."""
         self.whole_sectors = True
-        """While unset, a power failure may leave of a sector the first new bytes with the old ones behind them."""
+        """While unset, a power failure may tear a sector: new bytes first, old bytes after them."""
         self.on_call: Callable[[str], None] | None = None
-        """Told the name of each call that changes or syncs something, before it is done; may raise."""
+        """Called with the name of each call that changes or syncs something, before the call; may raise."""
         self._rng = rng
         self._names: dict[Path, _File | None] = {Path("/"): None}
         self._durable_names = dict(self._names)
@@ -96,23 +96,25 @@ class SimDisk(Disk):
         self._locks: dict[int, Path] = {}
         self._next_fd = 0
         self._under_way: list[tuple[_File, _Change | None]] | None = None
-        """Calls since `begin`, not performed yet; a change of None is a sync."""
+        """Calls since `begin` that are not performed yet; a change of None is a sync."""
 
     # ------------------------------------------------------------------------------ processes and power
 
     def begin(self) -> None:
-        """From here on, writes and syncs are under way: not done before `commit`. Calls that concern names or
-        read first wait for what is under way."""
+        """Begin a period in which writes and syncs stay in progress until `commit`.
+
+        Calls that read, or that concern names, first complete them.
+        """
         self._accept()
         self._under_way = []
 
     def commit(self) -> None:
-        """All calls since `begin` are done."""
+        """Complete all calls since `begin`."""
         self._accept()
         self._under_way = None
 
     def kill(self) -> None:
-        """End the process that uses this disk: any prefix of what is under way was done, its files are closed."""
+        """End the process that uses this disk: perform a random prefix of the calls in progress; close its files."""
         under_way, self._under_way = self._under_way or [], None
         done = self._rng.randint(0, len(under_way))
         for file, change in under_way[:done]:
@@ -125,7 +127,7 @@ class SimDisk(Disk):
         self._locks.clear()
 
     def lose_power(self) -> PowerLoss:
-        """End the process and the machine: what no sync covered is kept, torn or gone, each as chance has it."""
+        """End the process and the machine: each unsynced change is kept, torn or lost at random."""
         self.kill()
         keep = self._probability()
         kept_names = [name for name in self._new_names if self._rng.random() < keep]
@@ -133,7 +135,7 @@ class SimDisk(Disk):
         self._new_names.clear()
         for name in kept_names:
             _enter(self._durable_names, name)
-        # What lies in a directory that was lost is out of reach.
+        # Entries of a lost directory are unreachable.
         reached: dict[Path, _File | None] = {}
         for path in sorted(self._durable_names, key=lambda path: len(path.parts)):
             if path.parent in reached or path == path.parent:
@@ -146,11 +148,11 @@ class SimDisk(Disk):
         return PowerLoss(fates["kept"], fates["torn"], fates["lost"], len(kept_names), names_lost)
 
     def _probability(self) -> float:
-        """How likely an unsynced change is to survive: often none does, or each."""
+        """Draw the probability that an unsynced change survives; often 0 or 1."""
         return self._rng.choice((0.0, 1.0, 0.5, self._rng.random()))
 
     def _tear(self, file: _File) -> Iterator[str]:
-        """Bring some of the unsynced changes to the platter and forget the rest; tells what became of each."""
+        """Write some of the unsynced changes to the platter and drop the rest; yield the fate of each change."""
         keep = self._probability()
         for change in file.pending:
             pieces = _sectors(change)
@@ -169,12 +171,12 @@ class SimDisk(Disk):
     # ------------------------------------------------------------------------------ files at rest
 
     def contents(self) -> dict[Path, bytes]:
-        """What each file holds as a process sees it."""
+        """Return the content of each file as a process sees it."""
         self._accept()
         return {path: bytes(file.cached) for path, file in self._names.items() if file is not None}
 
     def put(self, path: Path, content: bytes | None) -> None:
-        """Change a file behind everybody's back, durably: its content, or None to delete it."""
+        """Replace the content of a file durably, bypassing processes and faults; None deletes the file."""
         self._accept()
         for names in (self._names, self._durable_names):
             names.pop(path, None)
@@ -196,7 +198,7 @@ class SimDisk(Disk):
         return self._file(fd).links
 
     def memory_file_system(self, path: Path) -> str | None:
-        return None  # it is in memory, but it stands for one that is not
+        return None  # it is in memory, but simulates a disk that is not
 
     def random_bytes(self, size: int) -> bytes:
         return self._rng.randbytes(size)
@@ -298,7 +300,7 @@ class SimDisk(Disk):
         raise OSError(code, os.strerror(code))
 
     def _accept(self) -> None:
-        """Perform what is under way."""
+        """Perform the calls in progress."""
         if self._under_way:
             for file, change in self._under_way:
                 self._perform(file, change)
@@ -311,7 +313,7 @@ class SimDisk(Disk):
             self._under_way.append((file, change))
 
     def _perform(self, file: _File, change: _Change | None) -> None:
-        """Change what processes see, or, with None, bring the file to the platter."""
+        """Apply a change to the page cache; with None write the file to the platter."""
         if change is not None:
             _apply(file.cached, change)
             file.pending.append(change)
@@ -325,7 +327,7 @@ class SimDisk(Disk):
         if self.fail_syncs is None:
             self._change(file, None)
             return
-        # The kernel drops what it could not write, and goes on showing it until the power fails.
+        # The kernel drops what it could not write, but still shows it to processes until the power fails.
         self._accept()
         for change in file.pending:
             for piece in _sectors(change):
@@ -370,7 +372,7 @@ class SimDisk(Disk):
 
 
 _ABSENT = _File()
-"""Stands for no file, where None is a directory."""
+"""A marker for a missing file, because None means a directory."""
 
 
 def _enter(names: dict[Path, _File | None], name: _NewName) -> None:
@@ -390,7 +392,7 @@ def _apply(content: bytearray, change: _Change) -> None:
 
 
 def _sectors(change: _Change) -> list[_Change]:
-    """A change in the pieces that reach the platter, or do not, each on its own."""
+    """Split a change at sector bounds into pieces that reach the platter independently."""
     offset, data = change
     if data is None:
         return [change]

@@ -1,4 +1,4 @@
-"""A simulated disk under faults inside the node: writes and fsyncs fail here, and the writer waits (writer.py)."""
+"""A simulated disk under faults inside the node: it makes writes and fsyncs fail; writer.py implements delays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from raft_actor_node.runtime.faulty_disk import FaultyDisk
 
 
 class SimFaultyDisk(FaultyDisk):
-    """As runtime's FaultyDisk, but nothing waits here: simulated time must not stand still."""
+    """As runtime's FaultyDisk, but it never waits: a blocking wait would stop the simulated time."""
 
     def _hold(self) -> None:
         if not self._faults.fault.stall:

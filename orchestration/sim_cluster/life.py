@@ -1,4 +1,4 @@
-"""One life of a simulated node: the node of runtime/assembly.py on the simulated clock, network and disk."""
+"""One incarnation of a simulated node: the node of runtime/assembly.py on the simulated clock, network and disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from raft_actor_node.runtime.services import Visitor
 
 
 class Life:
-    """One life of a node, from its recovery to its end; satisfies ports.Listener."""
+    """One incarnation of a node, from its recovery to its end; satisfies ports.Listener."""
 
     def __init__(
         self,
@@ -39,10 +39,10 @@ class Life:
         failed: Callable[[Life, BaseException], None],
         disk_broke: Callable[[], None],
     ) -> None:
-        """Recover. Raises what runtime's Node raises.
+        """Recover from the disk. Raises what runtime's Node raises.
 
-        `trace` takes the lines of the trace file. `failed` is told why this life cannot go on, and `disk_broke` when a
-        failure of the disk was put in force by chance.
+        Lines of the trace file are appended to `trace`. `failed` is called with the error that ends this incarnation,
+        `disk_broke` when a random disk failure begins.
         """
         node_id = config.node_id
         self.number = number
@@ -55,13 +55,13 @@ class Life:
             lambda: reading.uniform(*world.network.settings.reading),
         )
         self.links: dict[ClientEnd, Visitor] = {}
-        """Connections of clients, in the order of their making."""
+        """Connections of clients, oldest first."""
         self.calls: dict[asyncio.Task[None], None] = {}
-        """Unary calls that it works on, likewise."""
+        """Unary calls in progress, oldest first."""
         self.failure: BaseException | None = None
-        """Why it cannot go on."""
+        """The error that ends this incarnation, if any."""
         self.ending: asyncio.Task[None] | None = None
-        """Its last work, when it ends by itself."""
+        """The task that shuts it down after a failure."""
         self._node_id, self._world = node_id, world
         disk_faults = DiskFaults()
         faulty = SimFaultyDisk(disk, disk_faults)
@@ -90,7 +90,7 @@ class Life:
         )
 
     def receive(self, message: Message, members: Sequence[str]) -> None:
-        """Take in what a peer sent, if it has the same members."""
+        """Process a peer's message, or refuse it if the peer has other members."""
         world = self._world
         if fault := self.runtime.mail.other_members(message.from_id, members):
             self.runtime.mail.refuse(message.from_id, 1, fault)
@@ -101,13 +101,13 @@ class Life:
         self.runtime.mail.take(message)
 
     def take(self, batch: kv_pb2.OperationBatch, link: ClientEnd) -> None:
-        """Take in what a client asks."""
+        """Process a client's batch of operations."""
         self.tell(f"< {batch.client_id} {describe_operations(batch.operations)}")
         if link in self.links:
             self.runtime.kv.take(batch.client_id, batch.operations, self.links[link])
 
     def attach(self, link: ClientEnd) -> None:
-        """A client connects."""
+        """Register the connection of a client."""
 
         def put(answers: list[kv_pb2.OperationResult], size: int) -> None:
             link.answer(self, answers)
@@ -116,14 +116,14 @@ class Life:
         self.links[link] = visitor = self.runtime.kv.caller(put)
 
     def detach(self, link: ClientEnd) -> None:
-        """A client has closed its connection."""
+        """Remove a connection that its client has closed."""
         if (visitor := self.links.pop(link, None)) is not None:
             self.runtime.gate.close(visitor)
 
     def call(
         self, operation: kv_pb2.Operation, client_id: str, timeout_s: float, done: Callable[[CallEnd], None]
     ) -> None:
-        """Take in a unary call, and work on it for `timeout_s` at most."""
+        """Process a unary call for at most `timeout_s`."""
         self.tell(f"< {client_id} {describe_operations([operation])}")
         task = self._world.loop.create_task(self._serve(operation, client_id, done))
         self.calls[task] = None
@@ -136,11 +136,11 @@ class Life:
         except Exception as error:
             self._fail(error)
         else:
-            # The process may have been stopped by now: what it says leaves when it runs again.
+            # The process may be paused by now; then its answer leaves when it is resumed.
             self.process.run(done, end)
 
     def tell(self, what: str) -> None:
-        """Add to the story."""
+        """Add an event of this node to the story."""
         self._world.story.tell(self._node_id, what)
 
     def _synced(self, persist: Persist) -> None:

@@ -1,7 +1,7 @@
-"""An asyncio event loop whose time is virtual: it never waits, it goes to the next moment at which something is due.
+"""An asyncio event loop with virtual time: instead of waiting, it advances its clock to the next due call.
 
-Whatever runs on it, time and all, is a function of what it is given: calls due at one moment run in the order in
-which they were asked for. Work for an executor is done at once, in no time, by the thread of the loop.
+Programs on it are deterministic, including their timing: calls that are due at the same time run in the order in which
+they were scheduled. Work for an executor runs immediately on the loop's thread, and takes no virtual time.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 START_S = 1.0
-"""What the clock shows at the beginning; a time of 0 ns would be taken for none."""
+"""The initial time of the clock; not 0, because a time of 0 ns means "none"."""
 _TURNS_PER_POLL = 4096
-"""Signals are looked for now and then, and not in every turn: that is a system call."""
+"""Turns of the loop between two checks for signals; each check is a system call."""
 
 
 def run_virtual(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end on a loop of its own; what it leaves behind is cancelled."""
+    """Run a coroutine to its end on a new SimLoop; cancel the tasks that it leaves behind."""
     with asyncio.Runner(loop_factory=SimLoop) as runner:
         return runner.run(main())
 
 
 class Call:
-    """A call that will happen, with nothing around it: cheaper than asyncio's handles."""
+    """A scheduled call; cheaper than asyncio's handles."""
 
     __slots__ = ("_args", "_callback", "_cancelled")
 
@@ -42,7 +42,7 @@ class Call:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """It will not happen."""
+        """Cancel the call."""
         self._cancelled = True
 
     def _run(self) -> None:
@@ -50,7 +50,7 @@ class Call:
 
 
 class SimLoop(asyncio.SelectorEventLoop):
-    """The loop. What it takes from asyncio's is all but the passing of time; the names below are that loop's."""
+    """The loop. It replaces only the passing of time; the attributes declared below are asyncio's."""
 
     _ready: deque[Any]
     _selector: BaseSelector
@@ -65,19 +65,19 @@ class SimLoop(asyncio.SelectorEventLoop):
         self._turns = 0
 
     def time(self) -> float:
-        """Virtual seconds."""
+        """Return the virtual time in seconds."""
         return self._now
 
     def now_ns(self) -> int:
-        """Virtual nanoseconds."""
+        """Return the virtual time in nanoseconds."""
         return round(self._now * 1e9)
 
     def at(self, when: float, call: Call) -> None:
-        """Have a call made at a time, or now if that is over."""
+        """Schedule a call at a time, or now if that time is past."""
         heappush(self._timers, (when, next(self._ticket), call))
 
     def soon(self, call: Call) -> None:
-        """Have a call made in this moment, after all that is due already."""
+        """Schedule a call at the current time, after all calls that are already due."""
         self._ready.append(call)
 
     def call_at(
@@ -89,7 +89,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         return timer
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """The result of a call that is made here and now."""
+        """Call the function immediately; return its result as a completed future."""
         future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
@@ -106,7 +106,7 @@ class SimLoop(asyncio.SelectorEventLoop):
             if not handle._cancelled:
                 try:
                     handle._run()
-                except Exception as error:  # of a Call; asyncio's own handles tell by themselves
+                except Exception as error:  # only from a Call: asyncio's own handles report their errors themselves
                     self.call_exception_handler({"message": f"a call failed: {handle}", "exception": error})
         self._turns += 1
         if self._turns % _TURNS_PER_POLL == 0:
@@ -119,7 +119,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         if not timers:
             self._poll()
             if not self._ready:
-                raise RuntimeError("everybody waits for something that will never happen")
+                raise RuntimeError("deadlock in the simulation: tasks wait, and no call is due")
             return
         self._now = max(self._now, timers[0][0])
         while timers and timers[0][0] <= self._now:

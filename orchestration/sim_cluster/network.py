@@ -1,6 +1,6 @@
-"""The network between nodes, and between clients and nodes: it delays, loses, doubles and repeats messages.
+"""The network between nodes, and between clients and nodes: it delays, loses, duplicates and replays messages.
 
-Cuts and other faults that chaos puts in force are not here: they are the nodes' own link faults.
+Cuts and other faults of chaos are not implemented here: they are the nodes' own link faults.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from orchestration.sim_cluster.settings import SimSettings
 
 @dataclass(slots=True)
 class NetworkCounters:
-    """Messages so far."""
+    """Counts of messages so far."""
 
     sent: int = 0
     lost: int = 0
@@ -26,19 +26,19 @@ class NetworkCounters:
 
 
 class Network:
-    """Carries what is posted."""
+    """Delivers posted messages."""
 
     def __init__(self, loop: SimLoop, settings: SimSettings, rng: random.Random) -> None:
         self.settings = settings
-        """May be replaced at any moment."""
+        """The network's parameters; may be replaced at any time."""
         self.counters = NetworkCounters()
         self.ports = Ports()
-        """Who listens where."""
+        """The processes that listen, by address and by node."""
         self.loop = loop
         self._rng = rng
 
     def post(self, deliver: Callable[..., object], *args: Any, once: bool = False) -> bool:
-        """Have `deliver(*args)` called when the message arrives: once, never, or more than once. Whether it will.
+        """Call `deliver(*args)` when the message arrives: once, never, or several times. Returns False if it is lost.
 
         `once`: at most once, as on a stream between a client and a node.
         """
@@ -59,7 +59,7 @@ class Network:
         return True
 
     def delay_s(self) -> float:
-        """How long a message travels."""
+        """Draw the travel time of a message."""
         settings, random_ = self.settings, self._rng.random
         low, high = settings.delay
         delay_s = low + (high - low) * random_()
@@ -68,7 +68,7 @@ class Network:
         return delay_s
 
     def after(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Call:
-        """Call back after a time that nothing can lengthen."""
+        """Schedule a callback after a fixed time; neither faults nor pauses delay it."""
         call = Call(callback, args)
         self.loop.at(self.loop.time() + delay_s, call)
         return call

@@ -1,8 +1,8 @@
-"""Who watches a simulation: called at the moment at which something happens.
+"""Observers of a simulation, called at the moment of each event.
 
-What an observer raises (InvariantViolated) ends the node it is about, and is a violation. It may also crash that node
-(`cluster.nodes[node_id].crash(power=...)`) when it is told `stepped`, `synced`, `applied` or `answered`: that is how a
-crash comes before a persist, between an fsync and its promise, or between an apply and its answer.
+If an observer raises InvariantViolated, the node concerned ends, and a violation is recorded. In `stepped`, `synced`,
+`applied` and `answered` an observer may also crash that node (`cluster.nodes[node_id].crash(power=...)`). This places a
+crash before a persist, between an fsync and the message that depends on it, or between an apply and its answer.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from raft_actor_node.errors import InvariantViolated
 from raft_actor_node.kv.store import Result, Store
 
 MOST_STEPS_AT_ONCE = 20_000
-"""More steps in one moment of virtual time mean that time will never pass again."""
+"""Limit of steps without progress of virtual time; more steps mean an endless loop."""
 
 
 class Observer(Protocol):
-    """Sees every node; `now` is the time of the simulation in seconds, whatever a node's own clock shows."""
+    """Observes all nodes; `now` is the time of the simulation in seconds, not that of a node's own clock."""
 
     def started(self, node: RaftNode, now: float) -> None:
-        """A life of a node begins, with what its disk holds; it has not stepped yet."""
+        """An incarnation of a node has recovered from its disk; it has not stepped yet."""
 
     def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
-        """A node took in these events; nothing of the effects is performed yet."""
+        """A node processed these events; none of the effects is performed yet."""
 
     def synced(self, node_id: str, persist: Persist, now: float) -> None:
-        """The disk of a node says that this is durable."""
+        """The disk of a node reports this persist as durable."""
 
     def crashed(self, node_id: str, now: float) -> None:
-        """A life of a node ended, in whatever way."""
+        """An incarnation of a node ended in any way."""
 
     def applied(self, node_id: str, first_index: int, results: Sequence[Result], store: Store, now: float) -> None:
         """A node applied the entries from `first_index` on, with these results."""
@@ -41,14 +41,14 @@ class Observer(Protocol):
         """A node is about to answer reads with this read index."""
 
     def sent(self, message: Message, now: float) -> None:
-        """A message left a node; it may get lost."""
+        """A node sent a message; it may get lost."""
 
     def delivered(self, message: Message, now: float) -> None:
-        """A message arrived at a node that runs."""
+        """A message arrived at a running node."""
 
 
 class Silent:
-    """An observer that does nothing; a base for those that look at a few things only."""
+    """An observer that does nothing; a base class for observers of a few events."""
 
     def started(self, node: RaftNode, now: float) -> None:
         """As in Observer."""
@@ -76,13 +76,13 @@ class Silent:
 
 
 class Clockwork(Silent):
-    """Ends a node that steps without end while time stands still: the simulation would never come to an end."""
+    """Ends a node that steps endlessly at the same virtual time; otherwise the simulation would never end."""
 
     def __init__(self) -> None:
         self._now, self._steps = 0.0, 0
 
     def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
-        """Count the steps of this moment."""
+        """Count the steps at the same virtual time. Raises InvariantViolated above MOST_STEPS_AT_ONCE."""
         self._steps = self._steps + 1 if now == self._now else 0
         self._now = now
         if self._steps > MOST_STEPS_AT_ONCE:

@@ -1,7 +1,7 @@
-"""Who can be reached in a simulated world: the processes that run, where they listen, and which hosts are dark.
+"""The reachable processes of a simulated world: where they listen, and which hosts have no power.
 
-Network, links of clients and nodes meet here and need not know one another: a node opens and closes its port, and what
-travels looks up who is there when it arrives.
+This decouples the network, client links and nodes: a node opens and closes its port, and a message looks up the
+receiver when it arrives.
 """
 
 from __future__ import annotations
@@ -16,63 +16,63 @@ from raft_actor_node.pb import kv_pb2
 
 
 class ClientEnd(Protocol):
-    """The end of a client's connection that is with the client."""
+    """The client's end of its connection to a process."""
 
     def answer(self, life: Listener, answers: list[kv_pb2.OperationResult]) -> None:
-        """Send these answers of a process to the client."""
+        """Send answers of a process to the client."""
 
     def lost(self, life: Listener) -> None:
-        """The process at the other end is gone; the news travels."""
+        """The process at the other end has ended; the client learns it after the network's delay."""
 
 
 class Listener(Protocol):
-    """A process that runs, for what arrives at it."""
+    """A running process, as the network sees it."""
 
     @property
     def process(self) -> Process:
-        """What takes in everything that arrives, now or when it runs again."""
+        """The process that handles everything that arrives, immediately or when it is resumed."""
 
     def receive(self, message: Message, members: Sequence[str]) -> None:
-        """Take in what a peer with these members sent."""
+        """Process a message of a peer that has these members."""
 
     def attach(self, link: ClientEnd) -> None:
-        """A client connects."""
+        """Register the connection of a client."""
 
     def detach(self, link: ClientEnd) -> None:
-        """A client has closed its connection."""
+        """Remove a connection that its client has closed."""
 
     def take(self, batch: kv_pb2.OperationBatch, link: ClientEnd) -> None:
-        """Take in what a client asks on its stream."""
+        """Process a batch of operations from a client's stream."""
 
     def call(
         self, operation: kv_pb2.Operation, client_id: str, timeout_s: float, done: Callable[[CallEnd], None]
     ) -> None:
-        """Take in a unary call, and work on it for `timeout_s` at most."""
+        """Process a unary call for at most `timeout_s`."""
 
     def tell(self, what: str) -> None:
-        """Add to the story."""
+        """Add an event of this process to the story."""
 
 
 class Ports:
-    """The processes that run, by address for clients and by node for peers."""
+    """The running processes, by address for clients and by node for peers."""
 
     def __init__(self) -> None:
         self.listening: dict[str, Listener] = {}
-        """Address to the process that answers there."""
+        """The process that listens at each address."""
         self.dark: set[str] = set()
-        """Addresses of hosts without power: nothing there refuses a connection."""
+        """Addresses of hosts without power: connections to them get no answer, not even a refusal."""
         self._nodes: dict[str, Listener] = {}
 
     def open(self, node_id: str, address: str, listener: Listener) -> None:
-        """A process begins to listen."""
+        """Register a process that begins to listen."""
         self._nodes[node_id] = self.listening[address] = listener
 
     def close(self, node_id: str, address: str) -> None:
-        """The process of a node has ended."""
+        """Remove the process of a node that has ended."""
         del self._nodes[node_id], self.listening[address]
 
     def arrive(self, message: Message, members: Sequence[str]) -> None:
-        """A message, of a node with these members, is at its destination; it is lost while that node is down."""
+        """Deliver a message from a node with these members; it is lost if the receiver is down."""
         listener = self._nodes.get(message.to_id)
         if listener is not None:
             listener.process.run(listener.receive, message, members)

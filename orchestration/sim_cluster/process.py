@@ -1,8 +1,8 @@
-"""A process that is an object: its clock, and the ways in which it stands still and ends.
+"""A simulated process: its clock, its pauses and its end.
 
-Everything that a node does is called through here, so a paused process does nothing and its mail waits, and of
-one that has ended nothing is ever called again. A process that wakes finds its timers due at once; what came meanwhile
-is still in the kernel, and has to be read first.
+All code of a node is called through it. So a paused process does nothing and its messages wait, and an ended process
+is never called again. When a process is resumed, its overdue timers fire at once. Messages that arrived meanwhile
+follow later, because the process must first read them from the kernel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orchestration.sim_cluster.loop import Call, SimLoop
 
 
 class Process:
-    """One life of a simulated process; satisfies raft_actor_node's Clock."""
+    """A simulated process, from its start to its end; satisfies raft_actor_node's Clock."""
 
     def __init__(
         self,
@@ -25,8 +25,11 @@ class Process:
         failed: Callable[[BaseException], None],
         reading_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`rate`: seconds of its clock per second. `failed` is told what a call raised. `reading_s` says how long a
-        process that wakes takes to read what came meanwhile."""
+        """Create the process.
+
+        `rate`: seconds of its clock per second. `failed` is called with an exception that a call raised. `reading_s`
+        returns how long a resumed process takes to read the messages that arrived meanwhile.
+        """
         self.ended = False
         self._loop = loop
         self._rate = rate
@@ -39,11 +42,11 @@ class Process:
     # ------------------------------------------------------------------------------ clock
 
     def now(self) -> float:
-        """Seconds of this process's clock."""
+        """Return the time of this process's clock in seconds."""
         return self._loop.time() * self._rate
 
     def now_ns(self) -> int:
-        """Nanoseconds of the simulation: what is recorded is comparable everywhere."""
+        """Return the time of the simulation in nanoseconds, so that records of all processes are comparable."""
         return self._loop.now_ns()
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Call:
@@ -62,27 +65,27 @@ class Process:
         """As in Clock; never early."""
         call = _ProcessCall(self, callback, ())
         at = when / self._rate
-        while at * self._rate < when:  # rounded down: it would find that it is early, at the same moment for ever
+        while at * self._rate < when:  # if rounded down, the callback would find it is early, and retry forever
             at = nextafter(at, inf)
         self._loop.at(at, call)
         return call
 
     def run(self, callback: Callable[..., object], *args: Any) -> None:
-        """Have something from outside taken in now, or once the process runs again and has read what came before."""
+        """Call back for an external event: now, or after the process is resumed and has read earlier events."""
         call = _ProcessCall(self, callback, args)
         if self._holds or self._unread:
             self._unread.append(call)
         else:
             call._run()
 
-    # ------------------------------------------------------------------------------ standing still, ending
+    # ------------------------------------------------------------------------------ pausing, ending
 
     def hold(self) -> None:
-        """Stand still until a `release` for each `hold`."""
+        """Pause until there was a `release` for each `hold`."""
         self._holds += 1
 
     def release(self) -> None:
-        """Go on: with what is due at once, with what came in the meantime when it is read."""
+        """Resume: run overdue timers at once, and external events after the time for reading them."""
         self._holds -= 1
         if not self._holds:
             for call in self._waiting:
@@ -92,7 +95,7 @@ class Process:
                 self._loop.at(self._loop.time() + self._reading_s(), Call(self._read, ()))
 
     def end(self) -> None:
-        """Nothing of this process is called any more."""
+        """End the process: none of its callbacks is called any more."""
         self.ended = True
         self._waiting.clear()
         self._unread.clear()

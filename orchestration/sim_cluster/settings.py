@@ -1,4 +1,4 @@
-"""What is simulated around the nodes: network, disks, clocks, stalls. Units are in the values, as everywhere."""
+"""The simulated world around the nodes: network, disks, clocks, stalls. Values carry their units."""
 
 from __future__ import annotations
 
@@ -14,52 +14,53 @@ Rate = Annotated[float, Field(ge=0.1, le=10.0)]
 
 
 class SimSettings(Section):
-    """A simulated world. The defaults are a healthy local network and healthy disks."""
+    """A simulated world. The defaults describe a local network and disks without faults."""
 
     delay: DurationRange = Range(0.0002, 0.002)
-    """How long a message travels; a range reorders messages."""
+    """Travel time of a message; a range reorders messages."""
     tail: Probability = 0.0
-    """Probability that a message takes longer by `tail_delay`."""
+    """Probability that a message gets the extra delay `tail_delay`."""
     tail_delay: DurationRange = Range(0.020, 0.200)
-    """Additional delay of a message in the tail."""
+    """Extra delay of a message, with probability `tail`."""
     loss: Probability = 0.0
     """Probability that a message is lost."""
     duplicate: Probability = 0.0
     """Probability that a message arrives twice."""
     replay: Probability = 0.0
-    """Probability that a copy of a message arrives again after `replay_after`."""
+    """Probability that a copy of a message arrives a second time, after `replay_after`."""
     replay_after: DurationRange = Range(0.100, 3.0)
-    """When the copy arrives, perhaps in a later incarnation of its receiver."""
+    """Delay of a replayed copy; it may reach a later incarnation of the receiver."""
     fsync: DurationRange = Range(0.0005, 0.003)
-    """How long it takes to make something durable."""
+    """Duration of an fsync."""
     fsync_tail: Probability = 0.0
     """Probability that an fsync takes longer by `fsync_tail_latency`."""
     fsync_tail_latency: DurationRange = Range(0.020, 0.300)
-    """Additional time of an fsync in the tail."""
+    """Extra duration of an fsync, with probability `fsync_tail`."""
     wire: bool = False
-    """Messages between nodes pass through the bytes in which they travel; it costs time."""
+    """Encode and decode every message between nodes, as on a real network; slows the simulation down."""
     clock_rate: tuple[Rate, Rate] = (1.0, 1.0)
-    """Range of the speeds of the nodes' clocks; 1.1 is 10 % too fast."""
+    """Range of the speed of each node's clock; 1.1 is 10 % too fast."""
     stalls_per_s: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    """How often the event loop of a node stalls, on average."""
+    """Mean number of stalls of a node's event loop per second."""
     stall: DurationRange = Range(0.010, 0.200)
-    """How long a stall lasts."""
+    """Duration of a stall."""
     reading: DurationRange = Range(0.0002, 0.002)
-    """From the end of a stall or a pause, when timers are due at once, until the messages that came meanwhile have come
-    out of the kernel."""
+    """Time after a stall or a pause until the node has read the messages that arrived meanwhile; overdue timers fire
+    at once."""
     boot: DurationRange = Range(0.020, 0.080)
-    """From the start of a process to its serving."""
+    """Time from the start of a process until it serves."""
     boot_crash: Probability = 0.0
     """Probability that a start is interrupted: the process is killed while it recovers, or the power fails."""
     power_loss: Probability = 0.0
-    """Probability that a crash is a power loss, after which only what was synced is on the disk; else the
-    process alone is killed, and what it wrote stays."""
+    """Probability that a crash is a power loss, which may lose unsynced writes. Any other crash kills only the process,
+    and keeps its writes."""
     disk_failure: Probability = 0.0
-    """Probability that a write of log, term or vote fails, for want of space or by an error; the node ends then."""
+    """Probability that a write of log, term or vote fails (ENOSPC or EIO); then the node exits."""
     whole_sectors: bool = True
-    """A power failure leaves each sector of a disk old or new, as drives promise; else it may tear them too."""
+    """Whether a power failure leaves each disk sector either old or new, as drives promise; if not, it may tear
+    sectors."""
     disk_capacity: Size | None = None
-    """Bytes that fit on a disk."""
+    """Capacity of each disk in bytes; default: unlimited."""
 
     @model_validator(mode="after")
     def _ordered(self) -> SimSettings:

@@ -1,4 +1,4 @@
-"""Messages between simulated nodes: what the transport of a real node does, on the simulated network."""
+"""Messages between simulated nodes: the counterpart of a real node's transport on the simulated network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REMEMBERED_PINGS = 256
 
 
 class SimMail(Mail):
-    """The mail of one life of a node."""
+    """The mail of one incarnation of a node."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class SimMail(Mail):
         self._world = world
         self._config = config
         self._lanes: dict[tuple[str, Flow], Lane] = {}
-        """By receiving node and flow."""
+        """The lanes, by receiving node and flow."""
         self._pings: dict[int, int] = {}
-        """When empty AppendEntries left, by their sequence."""
+        """When each empty AppendEntries left, in ns, by its sequence."""
 
     def take(self, message: Message) -> None:
-        """A message came from the network."""
+        """Process a message from the network."""
         if isinstance(message, AppendEntriesReply) and (sent_ns := self._pings.pop(message.sequence, None)):
             self.round_trips.add_ns(self._world.loop.now_ns() - sent_ns)
         self.arrived(message, "requests" if isinstance(message, AppendEntries | RequestVote) else "replies")
@@ -61,7 +61,7 @@ class SimMail(Mail):
         lane.outbox.put(message)
 
     def leave(self, lane: Lane) -> None:
-        """Let what waits leave, as far as bandwidth permits."""
+        """Send the waiting messages of a lane, as far as its bandwidth permits."""
         while not lane.leaving and len(lane.outbox):
             lane.leaving = lane.outbox.take()
             size = partial(sum, map(encoded_bytes, lane.leaving))
@@ -108,8 +108,9 @@ class SimMail(Mail):
 class Lane:
     """One flow of messages to one peer.
 
-    The parts of a large message leave one by one, each as the heartbeat that it is on its arrival; the message arrives
-    with the last of them. The network loses, delays and doubles whole messages: on a stream no part gets lost alone.
+    The parts of a large message leave separately, and each part counts as a heartbeat when it arrives. The message
+    arrives with its last part. The network loses, delays and duplicates only whole messages, because a stream cannot
+    lose a single part.
     """
 
     def __init__(self, mail: SimMail, transport: TransportSettings, peer: str, flow: Flow) -> None:
@@ -117,12 +118,12 @@ class Lane:
         self.flow: Flow = flow
         self.outbox = Outbox(transport, mail.counters, lambda: mail.leave(self))
         self.leaving: list[Message | Fragment] = []
-        """What has been taken from the outbox and is not through yet."""
+        """Messages that were taken from the outbox and wait for bandwidth."""
         self.assembler = Assembler(transport.message_bytes)
 
 
 def _over_the_wire(message: Message) -> Message:
-    """The message as it comes out of the bytes in which it travels."""
+    """Encode a message as on the wire, and return the decoded copy."""
     if isinstance(message, AppendEntries | RequestVote):
         request = raft_pb2.PeerRequest.FromString(encode_request(message).SerializeToString())
         return decode_request(request, message.from_id, message.to_id)

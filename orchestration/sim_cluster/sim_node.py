@@ -1,4 +1,4 @@
-"""A simulated node: lives of a process (life.py), one after the other, on one disk."""
+"""A simulated node: successive incarnations of a process (life.py) on one disk."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.runtime.assembly import exit_code
 
 STOP_GRACE_S = 1.0
-"""How long a stopping node waits for what it has appended to be committed."""
+"""How long a stopping node waits until its appended entries are committed."""
 KILLED = -9
 """Exit code of a process that was killed."""
 RECOVERY_CALLS = 12
-"""About so many calls that change something a recovery makes of its disk."""
+"""Approximate number of disk calls that change something during a recovery."""
 
 
 class BootCrash(Exception):
-    """A process came to its end while it recovered."""
+    """A process was killed while it recovered."""
 
 
 class SimNode:
-    """One node through all its lives. A life is up, or paused; between two lives the node is down."""
+    """A node across all its incarnations. An incarnation is up or paused; between two incarnations the node is down."""
 
     def __init__(
         self,
@@ -39,7 +39,10 @@ class SimNode:
         config: NodeConfig,
         on_end: Callable[[str, Cause, int, str], None],
     ) -> None:
-        """`on_end` is told node, cause, exit code and last words of each life."""
+        """Create the node, down.
+
+        `on_end` is called at the end of each incarnation, with the node id, cause, exit code and end of the log.
+        """
         node_id = config.node_id
         self.world = world
         self.node_id = node_id
@@ -49,43 +52,43 @@ class SimNode:
         """Seconds of its clock per second."""
         self.life: Life | None = None
         self.lives = 0
-        """How many began so far."""
+        """The number of incarnations so far."""
         self.state: Literal["up", "paused", "down"] = "down"
         self.trace: list[str] = []
-        """Lines of the trace file, over all lives."""
+        """Lines of the trace file, of all incarnations."""
         self.log: list[str] = []
         self.config = config
-        """Of the lives to come."""
+        """The configuration of future incarnations."""
         self._on_end = on_end
         self._disk_broke = False
         self._stalls = world.stream("stalls", node_id)
         self._next_stall: Call | None = None
         self._boots = world.stream("boots", node_id)
         self._dark: Life | None = None
-        """The last life, when its host went down with it and is not back yet."""
+        """The last incarnation, if its host lost power with it and is not back yet."""
         self._failures = 0
-        """Of the disk, before this life."""
+        """Failures of the disk before this incarnation."""
 
     @property
     def core(self) -> RaftNode | None:
-        """The Raft node of the present life."""
+        """The Raft node of the current incarnation."""
         return self.life.runtime.driver.node if self.life is not None else None
 
     @property
     def store(self) -> Store | None:
-        """The state machine of the present life."""
+        """The state machine of the current incarnation."""
         return self.life.runtime.driver.store if self.life is not None else None
 
     @property
     def address(self) -> str:
-        """Where the present or last life is reached."""
+        """The address of the current or last incarnation."""
         return f"{self.node_id}.sim:{self.lives}"
 
     def boot(self, *, bootstrap: bool) -> None:
-        """Begin a life, under the faults in force. Raises what runtime's Node raises when it cannot recover."""
+        """Start an incarnation under the faults in force. Raises BootCrash, and what runtime's Node raises."""
         assert self.life is None
         world = self.world
-        if self._disk_broke:  # it was repaired meanwhile
+        if self._disk_broke:  # a restart repairs a random disk failure
             self._disk_broke, self.disk.fail_writes, self.disk.fail_syncs = False, None, None
         self._power_returns()
         self.lives += 1
@@ -127,9 +130,9 @@ class SimNode:
         self.stall_later()
 
     def crash(self, *, power: bool, silent: bool = False) -> bool:
-        """Kill the process, or cut the power: what was not synced is gone then. False when it is down.
+        """Kill the process, or with `power` cut the power, which may lose unsynced writes. False when it is down.
 
-        `silent`: the host is gone too, and nobody tells its clients until it is back.
+        `silent`: the host is gone too, so clients get no notice of the end until the host is back.
         """
         life = self.life
         if life is None:
@@ -143,7 +146,7 @@ class SimNode:
         return True
 
     def pause(self) -> bool:
-        """Stop the process without ending it. False when it does not run."""
+        """Pause the process. False when it is not up."""
         if self.life is None or self.state == "paused":
             return False
         self.state = "paused"
@@ -152,7 +155,7 @@ class SimNode:
         return True
 
     def resume(self) -> bool:
-        """Let it go on, under the faults in force. False when it is not paused."""
+        """Resume the process, under the faults in force. False when it is not paused."""
         if self.life is None or self.state != "paused":
             return False
         self.state = "up"
@@ -162,7 +165,7 @@ class SimNode:
         return True
 
     def take_faults(self) -> bool:
-        """Put both tables of faults in force on this node; False when it does not run."""
+        """Put both tables of faults in force on this node. False when it is not up."""
         if self.life is None or self.state != "up":
             return False
         self.life.runtime.faults.replace(self.world.links)
@@ -174,24 +177,24 @@ class SimNode:
         return self.world.inside.get(self.node_id, NodeFaults())
 
     async def halt(self) -> None:
-        """End the process in order (SIGTERM)."""
+        """Shut the process down (SIGTERM)."""
         self.resume()
         if self.life is not None:
             await self._stop(self.life, STOP_GRACE_S)
 
     def fail(self, life: Life, error: BaseException) -> None:
-        """The node cannot go on: it ends with the error's exit code, whatever waits."""
+        """End the node after an error, with the error's exit code, without waiting for pending work."""
         if self.life is not life or life.failure is not None:
             return
         life.failure = error
         self._say(f"{type(error).__name__}: {error}")
         if not (self._disk_failed(error) or _injected(life, error)):
             self.world.violated(self.node_id, error)
-        if not life.runtime.gate.closed:  # it does not stop already
+        if not life.runtime.gate.closed:  # not stopping already
             life.ending = self.world.loop.create_task(self._stop(life, 0.0))
 
     def stall_later(self) -> None:
-        """Draw anew when it stands still next, at the rate in force: the time until then has no memory."""
+        """Draw the time of the next stall again, at the current rate; the exponential distribution has no memory."""
         if self._next_stall is not None:
             self._next_stall.cancel()
             self._next_stall = None
@@ -205,7 +208,7 @@ class SimNode:
         self._disk_broke = True
 
     def _lose(self, *, power: bool) -> None:
-        """What the end of the process, or of the power, does to its disk."""
+        """Apply the end of the process, or with `power` a power failure, to its disk."""
         if power:
             loss = self.disk.lose_power()
             how = f"power lost: {loss.writes_lost} writes gone, {loss.writes_torn} torn, {loss.names_lost} names gone"
@@ -216,7 +219,7 @@ class SimNode:
 
     @contextmanager
     def _perhaps_interrupted(self) -> Iterator[None]:
-        """Raise BootCrash out of a call on the disk, as chance has it."""
+        """With probability `boot_crash`, raise BootCrash from a random call on the disk."""
         disk, chance = self.disk, self.world.network.settings.boot_crash
         if not chance or self._boots.random() >= chance or disk.on_call is not None:
             yield
@@ -234,7 +237,7 @@ class SimNode:
             disk.on_call = None
 
     def _disk_failed(self, error: BaseException) -> bool:
-        """Whether an error is the answer to a failure of the disk in this life: without one there is none to tell."""
+        """Return whether an error reports a disk failure that really happened in this incarnation."""
         return isinstance(error, DiskError | OSError) and self.disk.failures > self._failures
 
     async def _stop(self, life: Life, grace_s: float) -> None:
@@ -243,7 +246,7 @@ class SimNode:
             await life.runtime.driver.stop(grace_s)
         except Exception as error:
             self.fail(life, error)
-        if self.life is life:  # nobody killed it meanwhile
+        if self.life is life:  # it was not killed meanwhile
             self._end(life)
             self.disk.kill()
             if life.failure is None:
@@ -263,7 +266,7 @@ class SimNode:
         self.life, self.state = None, "down"
 
     def _power_returns(self) -> None:
-        """The host is back, and answers that it knows nothing of the connections it had."""
+        """Power the host on again, if it was off; it now resets its old connections, so clients learn their end."""
         life, self._dark = self._dark, None
         if life is not None:
             self.world.network.ports.dark.discard(self.address)
@@ -298,5 +301,5 @@ class SimNode:
 
 
 def _injected(life: Life, error: BaseException) -> bool:
-    """Return whether an error of the disk is one that a fault inside the node made."""
+    """Return whether a fault inside the node caused this disk error."""
     return isinstance(error, DiskError | OSError) and life.runtime.disk_faults.raised

@@ -1,7 +1,7 @@
-"""The story of a simulation: one line for everything that happened, and the hash of all lines.
+"""The story of a simulation: a line for every event, and the hash of all lines.
 
-Two runs are the same if and only if their stories are, so the digest is taken always; the lines are kept only for
-a reader.
+Two runs are equal if and only if their stories are equal, so the digest is always computed. The lines are kept only on
+request.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ _LINES_PER_UPDATE = 512
 
 
 class Story:
-    """Lines of `time in seconds | who | what`."""
+    """A sequence of lines `time in seconds | who | what`."""
 
     def __init__(self, loop: SimLoop, *, keep: bool) -> None:
         self.lines: list[str] = []
-        """Everything so far, if it is kept."""
+        """All lines so far, if they are kept."""
         self._keep = keep
         self._loop = loop
         self._hash = hashlib.sha256()
         self._waiting: list[str] = []
 
     def tell(self, who: str, what: str) -> None:
-        """Something happened now."""
+        """Add an event that happens now."""
         line = f"{self._loop.time() - START_S:13.9f} | {who:8} | {what}"
         self._waiting.append(line)
         if len(self._waiting) == _LINES_PER_UPDATE:
             self._update()
 
     def digest(self) -> str:
-        """SHA-256 of the story so far."""
+        """Return the SHA-256 of the story so far."""
         self._update()
         return self._hash.hexdigest()
 
     def text(self) -> str:
-        """The story so far, if it is kept."""
+        """Return the story so far, if it is kept."""
         self._update()
         return "".join(f"{line}\n" for line in self.lines)
 
@@ -54,7 +54,7 @@ class Story:
 
 
 def describe_event(event: TraceEvent) -> str:
-    """A trace event in a line."""
+    """Describe a trace event in one line."""
     index = f" at {event.index}" if event.index else ""
     peer = f" {event.peer_id}" if event.peer_id else ""
     detail = f" ({event.detail})" if event.detail else ""
@@ -62,7 +62,7 @@ def describe_event(event: TraceEvent) -> str:
 
 
 def describe_message(message: Message) -> str:
-    """A message in a line, with a checksum of its payloads."""
+    """Describe a message in one line, with a checksum of its payloads."""
     match message:
         case AppendEntries():
             count = len(message.entry_terms)
@@ -89,7 +89,7 @@ def describe_message(message: Message) -> str:
 
 
 def describe_operations(operations: Iterable[kv_pb2.Operation]) -> str:
-    """What a client asks, in a line."""
+    """Describe a client's operations in one line."""
     return "; ".join(_describe_operation(operation) for operation in operations)
 
 
@@ -103,7 +103,7 @@ def _describe_operation(operation: kv_pb2.Operation) -> str:
 
 
 def describe_results(results: Iterable[kv_pb2.OperationResult]) -> str:
-    """What a client is answered, in a line."""
+    """Describe the answers to a client in one line."""
     return "; ".join(_describe_result(result) for result in results)
 
 
@@ -118,6 +118,6 @@ def _describe_result(result: kv_pb2.OperationResult) -> str:
 
 
 def _short(data: bytes) -> str:
-    """Text as it is, without padding; of anything else the first 8 bytes, where the ids of values are."""
+    """Return short text without its padding; for other data the first 8 bytes in hex, which hold the id of a value."""
     text = data.rstrip(b".").decode("ascii", "backslashreplace")
     return text if len(text) <= 24 and text.isprintable() else data[:8].hex()

@@ -1,4 +1,4 @@
-"""A unary call as a simulated process serves it: by the handlers of the product, without gRPC around them."""
+"""Unary calls to a simulated process, served by this project's own handlers without gRPC."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raft_actor_node.pb import kv_pb2
 
 @dataclass(frozen=True)
 class CallEnd:
-    """How a unary call ended: with a result or an ErrorDetail (`result`), or with a bare status."""
+    """The end of a unary call: a result or an ErrorDetail (both in `result`), or only a status."""
 
     operation_id: int
     result: kv_pb2.OperationResult | None
@@ -26,7 +26,7 @@ class CallEnd:
 
 
 class Aborted(Exception):
-    """A handler has ended its call with an error."""
+    """A handler ended its call with an error."""
 
     def __init__(self, status: str, message: str, detail: bytes | None) -> None:
         super().__init__(message)
@@ -34,13 +34,13 @@ class Aborted(Exception):
 
 
 class CallContext:
-    """What handlers of unary calls need of gRPC's ServicerContext."""
+    """The part of gRPC's ServicerContext that handlers of unary calls use."""
 
     def __init__(self) -> None:
         self.done: list[Callable[[CallContext], object]] = []
 
     def add_done_callback(self, callback: Callable[[CallContext], object]) -> None:
-        """Call this when the call has ended."""
+        """Call `callback` when the call has ended."""
         self.done.append(callback)
 
     async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
@@ -49,7 +49,7 @@ class CallContext:
 
 
 async def serve(service: Any, operation: kv_pb2.Operation, client_id: str) -> CallEnd:
-    """Have the handlers of a KVService do what a unary call asks for."""
+    """Serve a unary call with the handlers of a KVService."""
     name, request = call_of(operation, client_id)
     context = CallContext()
     try:

@@ -1,4 +1,4 @@
-"""How story and observer hear of what happens in one life of a simulated node."""
+"""Report the events of one incarnation of a simulated node to the story and the observer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raft_actor_node.runtime.tracer import Tracer
 
 
 class SimTracer(Tracer):
-    """Keeps the lines of the trace file in memory."""
+    """A tracer that keeps the lines of the trace file in memory."""
 
     def __init__(self, node_id: str, world: World, lines: list[str]) -> None:
         super().__init__(node_id, None, world.loop.now_ns)
@@ -32,14 +32,14 @@ class SimTracer(Tracer):
 
 
 class Ended(Exception):
-    """The observer has ended this life: nothing more of it may happen."""
+    """The observer ended this incarnation; no more of its code may run."""
 
 
 class SimWatch:
-    """Tells the observer what a driver does, who may crash the node then and there; satisfies driver.Watch."""
+    """Reports the driver's actions to the observer, which may crash the node at that point; satisfies driver.Watch."""
 
     def __init__(self, world: World, process: Process, driver: Callable[[], Driver]) -> None:
-        """`driver` gives that of the life, which exists only after its watch."""
+        """Create the watch; `driver` returns the driver, which is created only after its watch."""
         self._observer = world.observer
         self._loop = world.loop
         self._process = process

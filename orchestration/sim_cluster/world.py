@@ -1,4 +1,4 @@
-"""What all nodes of a simulation share: time, chance, the network, the story, and who watches."""
+"""The state that all nodes of a simulation share: time, random numbers, network, story, observer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from raft_actor_node.runtime.assembly import Parts
 
 
 def stream(seed: int, *purpose: object) -> random.Random:
-    """Random numbers for one purpose, a function of the seed."""
+    """Create a random number generator for one purpose, derived from the seed."""
     return random.Random("/".join(map(str, (seed, *purpose))))
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that was broken, or a bug that showed itself as an exception."""
+    """A broken rule, or a bug that raised an exception."""
 
     time_s: float
     node_id: str
@@ -34,7 +34,7 @@ class Violation:
 
 @dataclass
 class World:
-    """What all nodes of a simulation share."""
+    """The state that all nodes of a simulation share."""
 
     loop: SimLoop
     seed: int
@@ -49,11 +49,11 @@ class World:
     violations: list[Violation] = field(default_factory=list)
 
     def stream(self, *purpose: object) -> random.Random:
-        """Random numbers for one purpose, a function of the seed."""
+        """Create a random number generator for one purpose, derived from the seed."""
         return stream(self.seed, *purpose)
 
     def violated(self, node_id: str, error: BaseException) -> None:
-        """Note a violation, and go on."""
+        """Record a violation; the simulation continues."""
         violation = Violation(self.loop.time(), node_id, error)
         self.violations.append(violation)
         self.story.tell(node_id, f"! {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Makes things durable on a simulated disk: written at once, done only when the disk would be."""
+"""The writer of a simulated node: it writes at once, and reports completion when a real disk would."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.runtime.writer import Done, Failed, write
 
 _MOMENT_S = 1e-9
-"""A shorter wait may be a rounding error, and its end may never come."""
+"""A shorter wait counts as 0: it may be a rounding error, and would be repeated forever."""
 
 
 @dataclass
 class _Write:
-    """A write under way."""
+    """A write in progress."""
 
     persist: Persist
     latency_s: float
-    """Of its fsync, once it begins."""
+    """Duration of its fsync, once it begins."""
     held: HeldFsync
     began_s: float
     call: Call | None = None
-    """What comes next; None while the disk stalls."""
+    """The next step; None while the disk stalls."""
     held_s: float = 0.0
     """How long a fault held the fsync."""
     held_back: bool = True
-    """A fault holds the fsync: it has not begun."""
+    """Whether a fault still holds the fsync, so that it has not begun."""
 
 
 class SimWriter:
-    """Satisfies runtime's Writer. A crash before it is done leaves any part of the write that was under way."""
+    """A writer that satisfies runtime's Writer. A crash during a write leaves any part of it on the disk."""
 
     def __init__(
         self,
@@ -58,8 +58,11 @@ class SimWriter:
         broken: Callable[[], None],
         slower_s: float,
     ) -> None:
-        """`synced` is told what is durable, `broken` that chance has broken the disk. This disk takes `slower_s` beside
-        what chance has it take."""
+        """Create the writer.
+
+        `synced` is called with each durable persist, `broken` when the disk fails at random. `slower_s` is added to the
+        random latency of each fsync.
+        """
         self._wal, self._fsync, self._done, self._failed = wal, fsync, done, failed
         self._process, self._disk, self._settings, self._rng, self._synced = process, disk, settings, rng, synced
         self._broken, self._slower_s, self._faults = broken, slower_s, faults
@@ -70,7 +73,7 @@ class SimWriter:
         """As in Writer."""
 
     def submit(self, persist: Persist) -> None:
-        """As in Writer; the core hands over one at a time."""
+        """As in Writer; the core submits one persist at a time."""
         settings, random_ = self._settings(), self._rng.random
         latency_s = self._rng.uniform(*settings.fsync) * self._disk.slowness + self._slower_s
         if settings.fsync_tail and random_() < settings.fsync_tail:
@@ -80,14 +83,14 @@ class SimWriter:
         self._disk.begin()
         try:
             write(self._wal, persist)
-        except Exception as error:  # whatever it is, this node cannot promise anything any more
+        except Exception as error:  # after any error the node can no longer guarantee durability
             self._process.call_later(latency_s, self._failed, error)
             return
         self._under_way = _Write(persist, latency_s, HeldFsync(self._faults), self._process.now())
         self._go_on()
 
     def _go_on(self) -> None:
-        """Wait for the fault that holds the fsync, then for the fsync."""
+        """Wait until no fault holds the fsync, then for the fsync itself."""
         write = self._under_way
         if write is None or (write.call is not None and not write.held_back):
             return
@@ -109,7 +112,7 @@ class SimWriter:
             write.call = self._process.call_later(write.latency_s, self._finish)
 
     async def close(self) -> None:
-        """As in Writer. What is under way is done at once, and the core is not told; an fsync that is stalled fails."""
+        """As in Writer. A write in progress is completed at once without notice to the core; a stalled fsync fails."""
         self._faults.end()
         if (write := self._under_way) is not None:
             if write.call is not None:
@@ -123,7 +126,7 @@ class SimWriter:
         self._disk.commit()
         self._fsync.add_ns(round((write.held_s + write.latency_s) * 1e9))
         self._synced(write.persist)
-        if self._process.ended:  # crashed at this very moment
+        if self._process.ended:  # the observer crashed the node in `synced`
             return
         self._done(Persisted(write.persist.number))
 

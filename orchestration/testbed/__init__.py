@@ -1,1 +1,1 @@
-"""Hosts out of Linux namespaces on one machine, and Ray on them; `make testbed-sweep` runs a sweep there."""
+"""Hosts made of Linux namespaces on one machine, with Ray on them; `make testbed-sweep` runs a sweep there."""

@@ -1,7 +1,7 @@
 """A sweep over hosts of a testbed: `python -m orchestration.testbed [--hosts N] sweep PRESET [-o KEY=VALUE ...]`.
 
-What follows `sweep` is given to `sweep run`, which runs on the head; results are where it says. The exit code is that
-of `sweep`, 1 where no testbed can be made.
+The words after `sweep` are passed to `sweep run`, which runs on the head and prints where the results are. The exit
+code is that of `sweep run`, or 1 if the testbed cannot be created.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _GRACE_S = 60.0
 
 
 def sweep(hosts: int, words: Sequence[str], out: Path) -> int:
-    """Bring the hosts up, run the sweep, take everything down; the exit code."""
+    """Start the hosts, run the sweep, stop the hosts; return the exit code."""
     begin = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    with Testbed(hosts, shared=[out]) as testbed:  # the head's /tmp is its own, and goes with it
+    with Testbed(hosts, shared=[out]) as testbed:  # shared, because the head's private /tmp is deleted with it
         ray = start_ray(testbed)
         addresses = ", ".join(host.address for host in testbed.hosts)
         print(f"testbed: head {ray.address}, hosts {addresses}; up in {time.monotonic() - begin:.1f} s", flush=True)
@@ -33,7 +33,7 @@ def sweep(hosts: int, words: Sequence[str], out: Path) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)  # it heals, stops its nodes and writes down what it has
+            process.send_signal(signal.SIGINT)  # the sweep heals faults, stops its nodes and writes its results
             try:
                 return process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
@@ -41,13 +41,13 @@ def sweep(hosts: int, words: Sequence[str], out: Path) -> int:
 
 
 def main() -> int:
-    """Parse the command line and run."""
+    """Parse the command line and run the sweep."""
     parser = argparse.ArgumentParser(prog="python -m orchestration.testbed", description=__doc__)
-    parser.add_argument("--hosts", type=int, default=4, metavar="N", help="beside the head (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="PATH", help="as of sweep (%(default)s)")
+    parser.add_argument("--hosts", type=int, default=4, metavar="N", help="hosts besides the head (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="PATH", help="for results (%(default)s)")
     parser.add_argument("what", choices=["sweep"])
     arguments, words = parser.parse_known_args()
-    # A program in the background may have SIGINT ignored; and SIGTERM shall leave as little behind.
+    # A background program may ignore SIGINT; SIGTERM must clean up in the same way.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:

@@ -1,11 +1,11 @@
-"""Hosts on one machine: each has an address, a clock, a disk folder and processes of its own.
+"""Hosts on one machine; each has its own address, clock, disk folder and processes.
 
 A host is a set of Linux namespaces (network, time, process ids, mounts, name, IPC) around a process 1 (init.py).
-The hosts' interfaces meet in a bridge, which lives in a network namespace of its own as well, so neither interfaces
-nor addresses of the testbed are visible to the rest of the machine, and several testbeds never meet.
+A bridge connects the hosts' interfaces. It has its own network namespace, so the rest of the machine sees neither
+interfaces nor addresses of the testbed, and several testbeds are isolated from each other.
 
-Nothing stays behind, however the owner ends: process 1 reads end-of-file when the owner is gone, and the kernel ends
-a host with its process 1. Only a folder remains then, until `reap` of the next testbed.
+The hosts end with their owner, however it ends: process 1 then reads end-of-file, and the kernel ends a host with its
+process 1. If the owner was killed, a folder remains until the next testbed calls `reap`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import IO, Any, Self
 from orchestration.ray_cluster.owner import end_process, start_ticks
 
 ROOT = Path(__file__).parents[2]
-"""Of this project."""
+"""The root folder of this project."""
 
 _FOLDERS = Path("/var/tmp")  # noqa: S108 - each testbed makes a private folder in it
 _PREFIX = "raft-testbed-"
@@ -42,18 +42,18 @@ _TIMEOUT_S = 30.0
 
 
 class TestbedError(Exception):
-    """The testbed cannot do what was asked; one line says why."""
+    """The testbed failed; the message says why in one line."""
 
-    __test__ = False  # pytest would take it for a test
+    __test__ = False  # otherwise pytest would collect it as a test
 
 
 class NamespaceHost:
-    """One machine of the testbed. Made by Testbed."""
+    """A host of the testbed. Created by Testbed."""
 
     def __init__(self, name: str, address: str, clock_offset_s: int, folder: Path, shared: Sequence[Path]) -> None:
         self.name, self.address, self.folder = name, address, folder
         self.clock_offset_ns = clock_offset_s * 10**9
-        """By how much its monotonic clock is ahead of the machine's: what a measurement must find."""
+        """How far its monotonic clock is ahead of the machine's; a clock measurement must find this offset."""
         folder.mkdir()
         init = (*_python("init.py"), str(folder), name, *map(str, shared))
         self._unshare = subprocess.Popen(
@@ -61,13 +61,13 @@ class NamespaceHost:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C is for the owner, who takes everything down in order
+            start_new_session=True,  # Ctrl-C must reach only the owner, which then stops the hosts
         )
         self.pid = 0
-        """Of its process 1, as the machine sees it."""
+        """The pid of its process 1, as the machine sees it."""
 
     def wait_ready(self) -> None:
-        """Wait until it is set up."""
+        """Wait until the host is set up. Raises TestbedError."""
         assert self._unshare.stdout is not None
         assert self._unshare.stderr is not None
         if self._unshare.stdout.readline() != b"ready\n":
@@ -86,9 +86,12 @@ class NamespaceHost:
         stdout: int | IO[Any] | None = subprocess.DEVNULL,
         stderr: int | IO[Any] | None = subprocess.DEVNULL,
     ) -> subprocess.Popen[str]:
-        """Start a command on this host; the process passes SIGINT and SIGTERM on to it, ends as it does (128 + n
-        after signal n), and takes it along when killed. `env` is added to this program's environment."""
-        outer = {name: value for name, value in os.environ.items() if name != "TMPDIR"}  # may not exist there
+        """Start a command on this host.
+
+        The returned process forwards SIGINT and SIGTERM to the command, and has its exit code (128 + n after signal n).
+        If it is killed, the command is killed too. `env` is added to this program's environment.
+        """
+        outer = {name: value for name, value in os.environ.items() if name != "TMPDIR"}  # may not exist on the host
         return subprocess.Popen(
             [*_python("enter.py"), str(self.pid), *command],
             env={**outer, **(env or {})},
@@ -101,7 +104,7 @@ class NamespaceHost:
         )
 
     def run(self, *command: str, env: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S) -> str:
-        """Run a command on this host; its standard output. Raises TestbedError when it fails or takes too long."""
+        """Run a command on this host and return its standard output. Raises TestbedError if it fails or times out."""
         what = f"{' '.join(command)} on {self.name}"
         with self.start(*command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             try:
@@ -115,7 +118,7 @@ class NamespaceHost:
         return output
 
     def delay(self, seconds: float) -> None:
-        """Delay all that it sends, 0: no longer. Raises TestbedError where the kernel has no netem."""
+        """Delay all packets that the host sends; 0 ends that. Raises TestbedError if the kernel has no netem."""
         words = ["replace", "netem", "delay", f"{seconds * 1e6:.0f}us"] if seconds else ["del"]
         try:
             self.run("tc", "qdisc", words[0], "dev", "eth0", "root", *words[1:])
@@ -123,13 +126,13 @@ class NamespaceHost:
             raise TestbedError(f"a delay needs tc and the kernel's netem: {error}") from None
 
     def bandwidth(self, bytes_per_s: int) -> None:
-        """Limit all that it sends together, by a token bucket of the kernel with a queue of 100 ms; 0: no longer."""
+        """Limit the host's total sending rate; 0 ends that. The kernel's token bucket has a queue of 100 ms."""
         tbf = ["replace", "tbf", "rate", f"{8 * bytes_per_s}bit", "burst", "16kb", "latency", "100ms"]
         words = tbf if bytes_per_s else ["del"]
         self.run("tc", "qdisc", words[0], "dev", "eth0", "root", *words[1:])
 
     def pids(self) -> dict[int, int]:
-        """Its processes: ids as the machine sees them, and when each started, in ticks since boot."""
+        """Return its processes: pids as the machine sees them, and start times in ticks since boot."""
         try:
             network = Path(f"/proc/{self.pid}/ns/net").readlink()
         except OSError:
@@ -138,12 +141,12 @@ class NamespaceHost:
         return {pid: started for pid, started in found.items() if started}
 
     def kill(self) -> None:
-        """End every process of the host at once (SIGKILL); returns when all are gone. Once more does nothing.
+        """End every process of the host at once (SIGKILL); return when all have ended. Idempotent.
 
-        Its kernel goes on until they are gone, and tells their peers that connections have ended: `Testbed.lose` is
+        The network still works meanwhile, so peers learn that their connections were closed. `Testbed.lose` simulates
         the loss of a machine.
         """
-        # Process 1, not unshare: it is reaped, and unshare ends, only when no process of its namespace is left.
+        # Process 1, not unshare: unshare ends after process 1 is reaped, when no process of the namespace is left.
         with self._unshare, contextlib.suppress(ProcessLookupError):
             if self._unshare.poll() is None and self.pid:
                 os.kill(self.pid, signal.SIGKILL)
@@ -152,11 +155,11 @@ class NamespaceHost:
 
 
 class Testbed:
-    """A context manager: `hosts` hosts, and one more, the head, for the driver and Ray's head.
+    """A context manager for `hosts` hosts and an additional one, the head, for the driver and Ray's head.
 
-    The clock of the head is the machine's, those of the others are ahead by multiples of 1000 s. Each has /tmp and
-    /var/tmp of its own, on the machine's disk; `shared` folders are the same everywhere, as this project and its
-    Python are. Raises TestbedError, for one where `missing` gives a reason.
+    The head has the machine's clock; the other clocks are ahead by multiples of 1000 s. Each host has its own /tmp and
+    /var/tmp on the machine's disk. `shared` folders are visible on all hosts, as are this project and its Python.
+    Raises TestbedError, for example where `missing` gives a reason.
     """
 
     __test__ = False
@@ -174,11 +177,11 @@ class Testbed:
 
     @property
     def hosts(self) -> tuple[NamespaceHost, ...]:
-        """All others."""
+        """All hosts but the head."""
         return tuple(self._members[2:])
 
     def host(self, address: str) -> NamespaceHost:
-        """The host that has this address."""
+        """Return the host with this address."""
         return next(host for host in (self.head, *self.hosts) if host.address == address)
 
     def __enter__(self) -> Self:
@@ -199,18 +202,18 @@ class Testbed:
         self.close()
 
     def close(self) -> None:
-        """Take everything down."""
+        """End all hosts and delete their folder."""
         for host in self._members:
             host.kill()
         shutil.rmtree(self.folder)
 
     def lose(self, host: NamespaceHost) -> None:
-        """Power off: its cable is dead first, so nobody is told that a connection has ended, then every process."""
+        """Power a host off: unplug it first, so that peers are not told that connections end, then kill it."""
         self._switch.run("ip", "link", "delete", host.name)
         host.kill()
 
     def renew(self, host: NamespaceHost) -> NamespaceHost:
-        """A new machine in the place of one that is lost: its name, address and clock, and an empty disk."""
+        """Replace a lost host by a new one with the same name, address and clock, and with an empty disk."""
         folder = host.folder.with_name(f"{host.name}-{uuid.uuid4().hex[:8]}")
         new = NamespaceHost(host.name, host.address, host.clock_offset_ns // 10**9, folder, self.shared)
         self._members[self._members.index(host)] = new
@@ -220,11 +223,11 @@ class Testbed:
         return new
 
     def link_down(self, host: NamespaceHost) -> None:
-        """Pull the host's cable: its interface has no carrier. What runs there still reaches its own address."""
+        """Unplug the host: its interface loses its carrier. Its processes still reach the host's own address."""
         self._switch.run("ip", "link", "set", host.name, "down")
 
     def link_up(self, host: NamespaceHost) -> None:
-        """Put the cable back."""
+        """Plug the host in again."""
         self._switch.run("ip", "link", "set", host.name, "up")
 
     @property
@@ -249,9 +252,9 @@ class Testbed:
             self._plug(host)
 
     def _plug(self, host: NamespaceHost) -> None:
-        # From outside, where the process ids are known; the interfaces are born in their namespaces.
+        # Run on the machine, where the pids are valid; the interfaces are created inside their namespaces.
         switch, there = (("netns", str(each.pid)) for each in (self._switch, host))
-        # The hardware's address goes by the host's, else others would send to a host that was there before.
+        # Derived from the host's address; otherwise peers would send to the hardware address of a replaced host.
         hardware = "02:00:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Address(host.address).packed)
         inside = ("peer", "name", "eth0", "address", hardware, *there)
         _run("ip", "link", "add", "name", host.name, *switch, "type", "veth", *inside)
@@ -261,7 +264,7 @@ class Testbed:
         host.run("ip", "link", "set", "eth0", "up")
 
     def _record(self) -> None:
-        """For `reap`, if the hosts outlive their owner against all odds."""
+        """Write the pids of the hosts for `reap`, in case the hosts outlive their owner."""
         pids = {host.pid: start_ticks(host.pid) for host in self._members}
         partial = self.folder / "pids.partial"
         partial.write_text(json.dumps(pids))
@@ -269,12 +272,12 @@ class Testbed:
 
 
 def reap() -> None:
-    """Remove what testbeds left behind whose owners are gone."""
+    """Remove the remains of testbeds whose owners are gone."""
     for folder in _FOLDERS.glob(f"{_PREFIX}*"):
         if _owner_lives(folder.name):
             continue
         recorded = {}
-        with contextlib.suppress(FileNotFoundError):  # it never came so far, or somebody else removes it, too
+        with contextlib.suppress(FileNotFoundError):  # its bring-up was interrupted, or another process removes it too
             recorded = json.loads((folder / "pids").read_text())
         for pid, since in recorded.items():
             end_process(int(pid), since)
@@ -283,7 +286,7 @@ def reap() -> None:
 
 @functools.cache
 def missing() -> str | None:
-    """Why no testbed can be made here, in one line; None when it can."""
+    """Return why no testbed can be created here, in one line; None if it can."""
     if sys.platform != "linux":
         return "a testbed needs Linux"
     if os.geteuid() != 0:
@@ -291,7 +294,7 @@ def missing() -> str | None:
     if absent := [command for command in ("ip", "unshare", "mount") if shutil.which(command) is None]:
         return f"a testbed needs the command {absent[0]}"
     try:
-        # In a network namespace that ends with the command.
+        # Runs in a network namespace that ends with the command.
         trial = (
             "mount -t tmpfs tmpfs /mnt && ip link add name a type bridge && ip link add name b type veth peer name c"
         )
@@ -302,14 +305,16 @@ def missing() -> str | None:
 
 
 def prefix(owner: int) -> str:
-    """How the names of the folders of this process's testbeds begin."""
+    """Return the prefix of the folder names of a process's testbeds."""
     return f"{_PREFIX}{owner}-{start_ticks(owner)}-"
 
 
 def remains(name: str = _PREFIX) -> list[str]:
-    """What there is, in words, of the testbeds whose folders' names begin so, and which no other process has: the
-    folders, and every process that has one mounted. The namespaces of a host last as long as its processes, and its
-    interface as long as they."""
+    """List the remains of testbeds whose folder names begin with `name`, unless another live process owns them.
+
+    These are the folders, and every process that has such a folder mounted. The namespaces of a host and its interface
+    exist only as long as its processes, so they need no check.
+    """
 
     def counts(found: str) -> bool:
         return found.startswith(prefix(os.getpid())) or not _owner_lives(found)
@@ -324,13 +329,13 @@ def remains(name: str = _PREFIX) -> list[str]:
 
 
 def _owner_lives(name: str) -> bool:
-    """That of the testbed whose folder has this name."""
+    """Return whether the owner of the testbed with this folder name still runs."""
     owner, started, _ = name.removeprefix(_PREFIX).split("-", 2)
     return start_ticks(int(owner)) == int(started)
 
 
 def _free_network() -> ipaddress.IPv4Network:
-    """A private range to which this machine has no route, so that an address in a result names one host only."""
+    """Choose a private range to which this machine has no route, so that addresses in results are unambiguous."""
     routes = json.loads(_run("ip", "-4", "-json", "route", "show", "table", "all"))
     used = [ipaddress.IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]
     while True:

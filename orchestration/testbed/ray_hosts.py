@@ -1,4 +1,4 @@
-"""Ray on the hosts of a testbed, as one starts it by hand on machines: `ray start` on each."""
+"""Ray on the hosts of a testbed, started as by hand: `ray start` on each host."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _RAY = (
 )
 _START_TIMEOUT_S = 60.0
 _SETTINGS = {
-    # Else nodes would yield the CPU to everything else on the machine, and actors start one after the other.
+    # By default nodes would run at a lower priority than other processes, and actors would start one after the other.
     "worker_niceness": 0,
     "worker_maximum_startup_concurrency": 32,
-    # A host that says nothing any more is dead after 10 s; by default Ray believes in it for about a minute.
+    # Ray declares a silent host dead after about 10 s; by default it takes about a minute.
     "health_check_period_ms": 1000,
     "health_check_timeout_ms": 1000,
     "health_check_failure_threshold": 5,
 }
 _PORT = 6379
-"""Of Ray's head; nobody else has a port on a host of ours."""
+"""Port of Ray's head; always free, because no other program uses the testbed's hosts."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class RayHosts:
     """A Ray cluster over a testbed. The head offers no CPU, so nothing is placed there."""
 
     address: str
-    """Of the head, as `sweep run --address` takes it."""
+    """Address of Ray's head, for `sweep run --address`."""
     env: dict[str, str]
-    """What a program on one of the hosts needs to use it."""
+    """Environment variables that a program on a host needs to use this Ray."""
 
     def join(self, host: NamespaceHost) -> None:
         """Start Ray on a host, with one CPU. Raises TestbedError."""
         self._start(host, f"--address={self.address}", "--num-cpus=1")
 
     def head(self, host: NamespaceHost) -> None:
-        """Start its head here."""
+        """Start Ray's head on a host. Raises TestbedError."""
         settings = f"--system-config={json.dumps(_SETTINGS)}"
         self._start(host, "--head", f"--port={_PORT}", "--num-cpus=0", "--include-dashboard=false", settings)
 
@@ -56,7 +56,7 @@ class RayHosts:
 
 
 def start_ray(testbed: Testbed) -> RayHosts:
-    """Start Ray on all hosts. Raises TestbedError. It ends with the hosts."""
+    """Start Ray on all hosts; it ends with the hosts. Raises TestbedError."""
     env = {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         "RAY_AUTH_MODE": "token",

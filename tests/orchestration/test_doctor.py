@@ -173,8 +173,11 @@ class WithoutThat(Examiner):
     [
         (never, "did not start an actor within 3 s"),
         (refuses, "the actor on 127.0.0.2 is gone (create): it died"),
-        (Silent, "did not tell about itself within 3.15 s"),
-        (OfAnotherVersion, "what it tells cannot be understood: it has other code"),
+        (Silent, "did not describe itself within 3.15 s"),
+        (
+            OfAnotherVersion,
+            "its answer cannot be understood: it runs different code; install the driver's version there",
+        ),
         (WithoutThat, "'Examiner' object has no attribute 'listen'"),
     ],
 )
@@ -198,7 +201,7 @@ async def test_a_disk_that_hangs_is_told_beside_everything_else() -> None:
     report = found.hosts[1]
     assert report.error is None
     assert report.machine is not None
-    assert report.storage == Storage("/data", None, None, None, error="did not write there within 3.15 s")
+    assert report.storage == Storage("/data", None, None, None, error="did not test its disk within 3.15 s")
     assert len(found.links) == 2
 
 
