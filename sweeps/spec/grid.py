@@ -87,7 +87,7 @@ def make_cells(spec: Spec, source: Source) -> list[Cell]:
         _check(source, parameters, axes, case)
         combinations.append((parameters, {**case.axis, **axes}, tuple(cell_warnings(parameters)), case.signature))
     if not cases:
-            raise source.error(("cases",), "leaves no cell: all cases are `refused`")
+        raise source.error(("cases",), "leaves no cell: all cases are `refused`")
     if not combinations:
         raise source.error(("exclude",), "leaves no cell")
     _refuse_twins(source, combinations)

@@ -231,7 +231,11 @@ BAD = [
     ("axes:\n  cluster.nodes: 3", [], "file.yaml:2: axes.cluster.nodes: must be a list, not 3"),
     ("axes:\n  cluster.nodes: []", [], "file.yaml:2: axes.cluster.nodes: must have at least one value"),
     ("axes:\n  cluster.nodes: [3, 5, 3]", [], "file.yaml:2: axes.cluster.nodes[2]: 3 appears twice"),
-    ("axes:\n  client.rpc_timeout: [1s, 1000ms]", [], "file.yaml:2: axes.client.rpc_timeout[1]: '1000ms' appears twice"),
+    (
+        "axes:\n  client.rpc_timeout: [1s, 1000ms]",
+        [],
+        "file.yaml:2: axes.client.rpc_timeout[1]: '1000ms' appears twice",
+    ),
     ("axes:\n  cluster.nodes:\n    - 3\n    - 0", [], "file.yaml:4: cluster.nodes: must be at least 1, not 0"),
     ("axes:\n  nodes: [3]", [], "file.yaml:2: axes.nodes: unknown parameter; did you mean cluster.nodes?"),
     ("axes:\n  cluster.node: [3]", [], "file.yaml:2: axes.cluster.node: unknown parameter; did you mean cluster.nod"),
