@@ -1,4 +1,4 @@
-"""The experiment: specs become cells, cells become clusters under load and faults, those become arrays and tables.
+"""The experiment: specs become cells, cells become clusters under load and faults, clusters yield arrays and tables.
 
 from sweeps import Sweep
 
@@ -19,7 +19,7 @@ __all__ = ["CellResult", "Run", "Sweep"]
 
 
 def __getattr__(name: str) -> object:
-    # The command line must not pay for numpy and pydantic to print its help.
+    # Lazy, so that the command line prints its help without importing numpy and pydantic.
     if name in __all__:
         from sweeps import api  # noqa: PLC0415
 

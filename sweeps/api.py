@@ -1,4 +1,4 @@
-"""The face of sweeps in Python, and what the command line is made of."""
+"""The Python interface of sweeps, on which the command line is built."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ if TYPE_CHECKING:
 
 
 Connect = Callable[[], AbstractAsyncContextManager["Backend"]]
-"""Opens what brings up clusters."""
+"""Opens the backend that brings up clusters."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is valid as a whole, and its cells in the order in which they run."""
+    """A validated sweep, and its cells in the order in which they run."""
 
     spec: Spec
     cells: Sequence[Cell]
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Case to error, of the cases that must not run."""
+    """Error of each case that must be refused, by case."""
 
     @classmethod
     def from_preset(cls, name: str, overrides: Mapping[str, Any] | None = None) -> Sweep:
-        """A built-in sweep. `overrides` maps dotted names to values, or to lists of values: axes.
+        """Read a built-in sweep. `overrides` maps dotted names to values, or to lists of values, that is, axes.
 
         Raises ConfigError with one line.
         """
@@ -65,7 +65,7 @@ class Sweep:
 
     @classmethod
     def from_file(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> Sweep:
-        """The sweep in a YAML file, or the preset of this name. Raises ConfigError with one line."""
+        """Read the sweep in a YAML file, or the preset of this name. Raises ConfigError with one line."""
         source = open_source(str(path))
         for key, value in (overrides or {}).items():
             source = override(source, key, value, f"overrides[{key!r}]")
@@ -73,7 +73,7 @@ class Sweep:
 
     @classmethod
     def from_options(cls, path: str, options: Sequence[str], seed: int | None = None) -> Sweep:
-        """The sweep of the command line: a preset or a file, `-o` options, `--seed`. Raises ConfigError."""
+        """Read the sweep of a command line: a preset or a file, `-o` options, `--seed`. Raises ConfigError."""
         source = open_source(path)
         for option in options:
             key, value = parse_option(option)
@@ -84,27 +84,27 @@ class Sweep:
 
     @classmethod
     def from_source(cls, source: Source) -> Sweep:
-        """The sweep that a raw spec describes. Raises ConfigError."""
+        """Validate a raw spec and expand it into cells. Raises ConfigError."""
         spec = resolve(source)
         refused = refusals(spec, source)
         return cls(spec, make_cells(spec, source), refused)
 
     @property
     def kind(self) -> ClusterKind:
-        """The kind of its clusters, the same for all cells."""
+        """The kind of its clusters; all cells have the same."""
         return self.cells[0].parameters.kind
 
     @property
     def simulated(self) -> bool:
-        """Whether its cells run in virtual time; none or all of them do."""
+        """Whether the cells run in virtual time; either all or none do."""
         return self.kind.can.virtual_time
 
     def run(self, out: str | Path = "results", *, address: str | None = None, connect: Connect | None = None) -> Run:
-        """Run it, in silence. `address`: of the Ray cluster.
+        """Run the sweep without output. `address` is that of the Ray cluster.
 
-        Cells that fail do not raise: see `Run.exit_code`. Raises ConfigError, PlacementRefused when the hosts
-        cannot carry a cell, InfrastructureError when there is nothing to run on, and RuntimeError in an event loop, as
-        that of a notebook: there, `await asyncio.to_thread(sweep.run)`.
+        Cells that fail do not raise; see `Run.exit_code`. Raises ConfigError; PlacementRefused if the hosts cannot
+        carry a cell; InfrastructureError if there is nothing to run on; and RuntimeError if an event loop runs, as in
+        a notebook: there, `await asyncio.to_thread(sweep.run)`.
         """
         from sweeps.show.live import PlainView  # noqa: PLC0415
 
@@ -130,8 +130,11 @@ class Sweep:
         view: Callable[[Progress], View],
         announce: Callable[[str], None] = lambda text: None,
     ) -> tuple[int, Path]:
-        """Run it; returns the exit code and the directory of the run. An interruption (SIGINT, SIGTERM,
-        SIGHUP) is no error here: it ends the run early, in order, and the exit code says so."""
+        """Run the sweep; return the exit code and the directory of the run.
+
+        An interruption (SIGINT, SIGTERM, SIGHUP) is not an error. It ends the run early and in order, with its own
+        exit code.
+        """
         spec = self.spec
         facts = manifest(
             seed=spec.seed, command_line=command_line, spec_name=spec.name, storage_dir=spec.base.storage.dir
@@ -151,8 +154,10 @@ class Sweep:
         view: Callable[[Progress], View],
         announce: Callable[[str], None] = lambda text: None,
     ) -> tuple[int, Path]:
-        """Complete the run in a directory, by its own spec: what is done stays as it is, the rest runs. Otherwise as
-        `execute`. Raises ConfigError when it is no run, still runs, is of another format, or has other cells by now."""
+        """Complete the run in a directory, by its own spec; finished cells do not run again. See `execute`.
+
+        Raises ConfigError if it is not a run, still runs, has another format, or if its spec now gives other cells.
+        """
         check_resumable(path)
         sweep = cls.from_file(path / "spec.yaml")
         facts = {"command_line": list(command_line), "commit": commit()}
@@ -160,7 +165,7 @@ class Sweep:
         by_id = {cell.id: cell for cell in sweep.cells}
         first = [by_id.pop(stored.params["cell"]) for stored in done]
         announce(f"{len(first)} of {len(sweep.cells)} cells are done")
-        # Those that are done come first, in the order in which they ran.
+        # The finished cells come first, in the order in which they ran.
         ordered = dataclasses.replace(sweep, cells=[*first, *by_id.values()])
         return await ordered._execute(writer, done, connect, view, announce)
 
@@ -200,7 +205,7 @@ class Sweep:
             except RaftLabError as error:
                 if interrupted:
                     ends_with(error, EXIT_INTERRUPTED)
-                with contextlib.suppress(WriteFailed):  # as a rule the error itself
+                with contextlib.suppress(WriteFailed):  # WriteFailed is usually the error being handled
                     writer.journal("run failed", error=str(error))
                     writer.add_facts({"stopped": str(error)})
                     writer.finish(complete=False, exit_code=error.exit_code)
@@ -229,7 +234,7 @@ class Sweep:
             if isinstance(backend, Examined):
                 await self._examine(backend, backend.private, writer, announce)
             with view:
-                # Not before it is needed: it brings gRPC with it.
+                # Imported late: these modules import gRPC.
                 from sweeps.run.cell import CellRun  # noqa: PLC0415
                 from sweeps.run.machine import Hosts  # noqa: PLC0415
                 from sweeps.run.runner import Runner  # noqa: PLC0415
@@ -240,8 +245,8 @@ class Sweep:
                 return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells, done)
 
     async def _check_placement(self, backend: Backend, announce: Callable[[str], None], cells: Sequence[Cell]) -> None:
-        """Refuse what the hosts cannot carry before anything starts."""
-        # Not before it is needed: it brings gRPC with it.
+        """Refuse cells that the hosts cannot carry before any cell starts."""
+        # Imported late: this module imports gRPC.
         from sweeps.load.group import generator_hosts  # noqa: PLC0415
 
         clusters = [cell.parameters.cluster for cell in cells]
@@ -249,7 +254,7 @@ class Sweep:
         chosen = {plan: await backend.check(ClusterPlan(nodes=plan[0], placement=plan[1])) for plan in plans}
         for cell, cluster in zip(cells, clusters, strict=True):
             hosts = chosen[cluster.nodes, cluster.placement]
-            generator_hosts(cell.parameters.load.on, backend.hosts, hosts, leader_host=hosts[0])  # or any other
+            generator_hosts(cell.parameters.load.on, backend.hosts, hosts, leader_host=hosts[0])  # any host would do
         if len(backend.hosts) > 1:
             counts = sorted({len(set(hosts)) for hosts in chosen.values()})
             span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
@@ -258,7 +263,7 @@ class Sweep:
     async def _examine(
         self, backend: Examined, private: bool, writer: RunWriter, announce: Callable[[str], None]
     ) -> None:
-        """Write down on what hosts this runs, and say what is wrong with them."""
+        """Write the examination of the hosts to the manifest, and announce what is wrong with them."""
         examination = await backend.examine(self.spec.base.storage.dir, quick=True)
         writer.add_place({"private_ray": private, "hosts": as_json(examination)})
         for finding in findings(examination):
@@ -268,7 +273,7 @@ class Sweep:
     async def _without_backend(
         self, writer: RunWriter, progress: Progress, view: View, done: Sequence[Mapping[str, Any]]
     ) -> int:
-        """In simulation; or of real cells only the checks that are left."""
+        """Run simulated cells, or the remaining checks of real cells."""
         from sweeps.run.runner import Runner  # noqa: PLC0415
         from sweeps.run.simulated import SimulatedCell  # noqa: PLC0415
 
@@ -288,38 +293,44 @@ class CellResult:
 
     @property
     def id(self) -> str:
-        """The cell's id."""
+        """Id of the cell."""
         return str(self.stored.params["cell"])
 
     @property
     def result(self) -> dict[str, Any]:
-        """What stands in result.json."""
+        """The content of result.json."""
         return self.stored.result
 
     @property
     def verdict(self) -> str:
-        """ok, violated or unknown; pending as long as it is not judged."""
+        """The verdict: ok, violated or unknown; pending until the cell is judged."""
         return str(self.result["verdict"]["verdict"])
 
     def operations(self) -> Operations:
-        """All operations as arrays (see sweeps.latency)."""
+        """Return all operations as arrays; see sweeps.load.operations."""
         return self.stored.operations()
 
     def latency(self, kind: str = "all") -> Ints:
-        """Latencies in nanoseconds of the completed operations of one kind (put, get, delete, cas, append or
-        all) in the measurement: one-dimensional, int64. An outage hardly shows in them: see `latencies`."""
+        """Return latencies of completed operations of one kind in the measurement, in nanoseconds.
+
+        `kind` is put, get, delete, cas, append or all. The array is one-dimensional int64. Outages hardly show in it;
+        see `latencies`.
+        """
         latencies = self.latencies(kind)
         return latencies.ns[~latencies.at_least]
 
     def latencies(self, kind: str = "all") -> Latencies:
-        """Those of all operations that were due in the measurement, which the percentiles are made of: `ns`, and in
-        `at_least` which of them are lower bounds: the operation failed, is of unknown outcome, or was dropped."""
+        """Return latencies of all operations that were due in the measurement; percentiles are computed from these.
+
+        `ns` are the latencies. `at_least` marks lower bounds: operations that failed, are of unknown outcome, or were
+        dropped.
+        """
         return self.operations().latencies(kind)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is over."""
+    """A finished run."""
 
     path: Path
     exit_code: int
@@ -327,7 +338,7 @@ class Run:
 
     @classmethod
     def read(cls, path: str | Path, exit_code: int | None = None) -> Run:
-        """A run from its directory. Raises ConfigError."""
+        """Read a run from its directory. Raises ConfigError."""
         stored = read_run(Path(path))
         code = stored.manifest.get("exit_code", EXIT_INTERRUPTED) if exit_code is None else exit_code
         return cls(stored.path, code, [CellResult(cell) for cell in stored.cells])
@@ -338,7 +349,7 @@ class Run:
         return [{"axes": cell.stored.params["axes"], **cell.result} for cell in self.cells]
 
     def to_dataframe(self) -> Any:
-        """results.csv as a pandas DataFrame. Raises ImportError when pandas is not installed."""
+        """Read results.csv into a pandas DataFrame. Raises ImportError if pandas is not installed."""
         try:
             import pandas as pd  # noqa: PLC0415 - an optional extra
         except ImportError:
@@ -347,7 +358,7 @@ class Run:
 
 
 def make_view(console: Console, progress: Progress, *, plain: bool) -> View:
-    """The live display where the output is a terminal, else plain lines."""
+    """Return the live display if the output is a terminal, else plain lines."""
     from sweeps.show.live import LiveView, PlainView  # noqa: PLC0415
 
     return PlainView(console, progress) if plain or not console.is_terminal else LiveView(console, progress)

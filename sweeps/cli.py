@@ -1,11 +1,11 @@
 """The command line: `sweep run | resume | plan | show | check | history | simulate | doctor | clean` and a few more.
 
-Exit codes: 0 all good, 1 a cell failed (or there was nothing to run on), 2 usage or spec, 3 a safety violation,
-4 unknown verdicts, 130 interrupted. Of several that fit: 130 before 2, 3, 1, 4 and 0.
-What takes long to import is imported by the command that needs it.
+Exit codes: 0 all good, 1 a cell failed (or the infrastructure was missing), 2 usage or spec, 3 a safety violation,
+4 unknown verdicts, 130 interrupted. If several apply, the order is 130, 2, 3, 1, 4, 0.
+Slow imports are made by the command that needs them.
 """
 
-# ruff: noqa: PLC0415 - imports in functions, as said above
+# ruff: noqa: PLC0415 - imports in functions, for the reason above
 from __future__ import annotations
 
 import asyncio
@@ -33,13 +33,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
-    """Says errors of ours in one line, without a traceback unless it is asked for."""
+    """The command group. It reports errors of this project in one line, with a traceback only for --debug."""
 
     output: Output | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As a program: SIGTERM and SIGHUP end it as Ctrl-C does. It does not wait for a call into Ray that never comes
-        back, nor complains of a reader that has read enough."""
+        """Run as a program: SIGTERM and SIGHUP end it as Ctrl-C does.
+
+        At exit it does not wait for a call into Ray that never returns, nor report a pipe closed by its reader.
+        """
         from sweeps.show.terminal import Output
 
         open_standard_descriptors()
@@ -69,7 +71,7 @@ class _Group(click.Group):
         except OSError as error:
             if ctx.params.get("debug"):
                 raise
-            if self.output is None or self.output.problem is None:  # else the end says it
+            if self.output is None or self.output.problem is None:  # otherwise Output.end reports it
                 echo("; ".join([f"sweep: {error}", *getattr(error, "__notes__", ())]), err=True)
             ctx.exit(getattr(error, "exit_code", 1))
         except click.UsageError as error:
@@ -86,7 +88,7 @@ def main(debug: bool) -> None:
 
 
 def _spec_arguments(command: F) -> F:
-    """PRESET or FILE, -o and --seed."""
+    """Add the arguments PRESET or FILE, -o and --seed."""
     for decorate in (
         click.option("--seed", type=click.IntRange(min=0), help="Seed of the order, the load and the faults."),
         click.option(
@@ -103,7 +105,7 @@ def _spec_arguments(command: F) -> F:
 
 
 _out = click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Where results are."
+    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of the results."
 )
 
 
@@ -133,7 +135,7 @@ def run(
     address: str | None,
     plain: bool,
 ) -> None:
-    """Run a sweep, and show what it measured and whether the system was correct meanwhile."""
+    """Run a sweep; show what it measured, and whether the system was correct."""
     from sweeps.api import Sweep, make_view
 
     sweep = Sweep.from_options(spec, (*options, *_as_options(target)), seed)
@@ -156,8 +158,8 @@ def run(
 @_plain
 @click.pass_context
 def resume(ctx: click.Context, run_name: str | None, out: Path, address: str | None, plain: bool) -> None:
-    """Complete a run that was interrupted, was killed, or lost hosts: its directory, NAME, or NAME/TIME; default: the
-    latest. Cells that are done are not run again."""
+    """Complete a run that was interrupted, was killed, or lost hosts. RUN is a directory, NAME, or NAME/TIME; default:
+    the latest. Finished cells do not run again."""
     from sweeps.api import Sweep, make_view
     from sweeps.store.reader import find_run
 
@@ -174,12 +176,12 @@ def resume(ctx: click.Context, run_name: str | None, out: Path, address: str | N
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 @click.option("--address", help="Ray cluster whose hosts are cleaned too; default: RAY_ADDRESS, else this host only.")
 @click.pass_context
 def clean(ctx: click.Context, dry_run: bool, address: str | None) -> None:
-    """Remove what programs of yours that were killed left on this host, and on all hosts of a Ray cluster: processes of
-    nodes, their folders (also logs that were kept), private Rays. What a running program uses stays."""
+    """Remove what killed programs of yours left on this host, or on all hosts of a Ray cluster: node processes, their
+    folders (including kept logs), and private Ray instances. Anything that a running program uses stays."""
     from orchestration.ray_cluster.leftovers import clean_hosts
     from sweeps.show.terminal import echo
 
@@ -205,7 +207,7 @@ def clean(ctx: click.Context, dry_run: bool, address: str | None) -> None:
 @_address
 @_plain
 def plan(spec: str, options: Sequence[str], seed: int | None, target: str | None, **_: Any) -> None:
-    """Show the cells, how long they take, and what the machine must bear. Runs nothing.
+    """Show the cells, their time, and the resources they need. Runs nothing.
 
     It takes the options of `run`; --out, --address and --plain have no effect on the plan.
     """
@@ -223,7 +225,7 @@ def plan(spec: str, options: Sequence[str], seed: int | None, target: str | None
 @click.argument("run_name", metavar="[RUN]", required=False)
 @_out
 def show(run_name: str | None, out: Path) -> None:
-    """Show the summary of a run: its directory, NAME, or NAME/TIME; default: the latest."""
+    """Show the summary of a run. RUN is a directory, NAME, or NAME/TIME; default: the latest."""
     from sweeps.store.reader import find_run
 
     _show(find_run(out, run_name), _console())
@@ -237,7 +239,7 @@ def show(run_name: str | None, out: Path) -> None:
     help="Check this history (JSON lines) in place of a run.",
 )
 @click.option("--time-limit", metavar="DURATION", help="Longest check of one history, such as 60s.")
-@click.option("--memory-limit", metavar="SIZE", help="Most memory for it, such as 2GiB.")
+@click.option("--memory-limit", metavar="SIZE", help="Most memory for one check, such as 2GiB.")
 @_out
 @click.pass_context
 def check(
@@ -248,7 +250,7 @@ def check(
     memory_limit: str | None,
     out: Path,
 ) -> None:
-    """Judge a run that is over, again or for the first time, and rewrite its results; or judge one history.
+    """Judge a finished run, again or for the first time, and rewrite its results; or judge one history.
 
     RUN is a directory, NAME, or NAME/TIME; default: the latest. Exits with 0 ok, 1 a cell failed, 3 a safety
     violation, 4 unknown.
@@ -278,7 +280,7 @@ def check(
 @main.command()
 @click.argument("run_name", metavar="[RUN]", required=False)
 @click.option("--cell", metavar="ID", help="The cell; needed where the run has several.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write it; default: standard output.")
+@click.option("--output", type=click.Path(path_type=Path), help="File to write; default: standard output.")
 @_out
 def history(run_name: str | None, cell: str | None, output: Path | None, out: Path) -> None:
     """Write the history of a cell as JSON lines, for other checkers; `sweep check --history` reads them."""
@@ -288,14 +290,14 @@ def history(run_name: str | None, cell: str | None, output: Path | None, out: Pa
 
 
 @main.command()
-@click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True, help="How many seeds to run,")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="from this one on.")
+@click.option("--seeds", type=click.IntRange(min=1), default=100, show_default=True, help="Number of seeds to run.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="First seed.")
 @click.option(
     "--profile",
-    help="Only this kind of scenario (an unknown one: says which there are); coverage is not judged then.",
+    help="Run only this kind of scenario (an unknown name lists them); coverage is then not judged.",
 )
-@click.option("--serial", is_flag=True, help="In this process, without Ray.")
-@click.option("--story", is_flag=True, help="Tell the story of a single seed, line by line, and write it to a file.")
+@click.option("--serial", is_flag=True, help="Run in this process, without Ray.")
+@click.option("--story", is_flag=True, help="Print the story of a single seed, line by line, and write it to a file.")
 @_out
 @_address
 @_plain
@@ -313,7 +315,7 @@ def simulate(
 ) -> None:
     """Run many simulated clusters under faults in virtual time, and check each of them.
 
-    Everything about a seed is drawn from it, so a seed that fails can be run again, with its story told.
+    Everything about a seed is drawn from it, so a failed seed can be run again, with its story.
     """
     from sweeps.campaign.command import simulate as run_campaign
 
@@ -338,14 +340,14 @@ def simulate(
     metavar="DIR",
     default="auto",
     show_default=True,
-    help="Where nodes have their logs on each host: storage.dir of the spec.",
+    help="Folder of the node logs on each host: storage.dir of the spec.",
 )
 @click.option("--plain", is_flag=True, help="Lines of text in place of tables.")
 @click.pass_context
 def doctor(ctx: click.Context, address: str | None, storage_dir: str, plain: bool) -> None:
-    """Examine the hosts of the Ray cluster: versions, ways between them, clocks, disks, limits; and what to do.
+    """Examine the hosts of the Ray cluster: versions, links, clocks, disks, limits; and say what to do.
 
-    Exits with 0 when all is well or there are only notes, with 1 when something is wrong.
+    Exits with 0 if all is well or there are only notes, with 1 if something is wrong.
     """
     from orchestration import RayBackend
     from sweeps.show.doctor import doctor as examine
@@ -355,7 +357,7 @@ def doctor(ctx: click.Context, address: str | None, storage_dir: str, plain: boo
 
 @main.command()
 def presets() -> None:
-    """Show the built-in sweeps, and what each is for."""
+    """Show the built-in sweeps and their purposes."""
     from sweeps.api import Sweep
     from sweeps.show.plan import presets_table
     from sweeps.spec.source import PRESETS

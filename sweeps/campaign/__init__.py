@@ -1,11 +1,11 @@
-"""Campaigns of simulated clusters: many seeds, each a whole cluster with clients and faults, each with a verdict.
+"""Campaigns of simulated clusters: many seeds, each a whole cluster with clients, faults and a verdict.
 
     result = run_seed(17)                      # options drawn from the seed; result.verdict, result.findings
-    result = run_seed(17, story=True)          # and one line for everything that happened
+    result = run_seed(17, story=True)          # also a line for every event
     `sweep simulate --seeds 1000`              # many of them, as Ray tasks (campaign.py)
 
-options.py draws what a seed runs, profiles.py drives it into situations where Raft is known to be got wrong, life.py
-runs and judges it.
+options.py draws the configuration of a seed, profiles.py drives it into situations in which implementations of Raft
+are known to fail, life.py runs and judges it.
 """
 
 from sweeps.campaign.life import SeedResult, run_seed

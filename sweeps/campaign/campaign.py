@@ -1,9 +1,9 @@
-"""Many seeds: run them, here or as Ray tasks, add up what they reached, and judge the whole.
+"""A campaign of many seeds: run them here or as Ray tasks, add up what they reached, and judge the whole.
 
-A campaign is *violated* when a seed is, else *unknown* when a seed is or when something was rarely reached: a
-campaign that never saw an old-term entry on a majority says nothing about Figure 8. Rare means that fewer seeds
-than its bar reached a situation at all; bars are per 100 seeds and scale with the campaign, rounded down, so that
-a handful of seeds is not judged by what it cannot show.
+A campaign is *violated* if any seed is. Otherwise it is *unknown* if any seed is, or if a situation was rare: a
+campaign that never saw an old-term entry on a majority says nothing about Figure 8. A situation is rare if fewer seeds
+reached it than its bar. Bars are per 100 seeds and scale with the campaign, rounded down, so that a few seeds are not
+judged by situations that they cannot reach.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ BARS: dict[str, int] = {
     "pre-votes refused": 20,
     "votes asked again": 2,
 }
-"""How many of 100 seeds must reach a situation at least once: a third to a half of what usually do."""
+"""Number of seeds of 100 that must reach a situation at least once: a third to a half of the usual number."""
 SEEDS_PER_TASK = 4
 SEED_TIMEOUT_S = 60.0
 STORIES = 5
-"""So many of the failures are run again to have their story written."""
+"""Maximum number of failed seeds that are run again to write their stories."""
 LEGEND = """\
     seconds since the beginning | who | what: `<` received from, `>` sent to and lost, `*` an event, `!` a broken rule.
     The node `client` stands for all clients, `links` for the table of link faults that is put in force."""
@@ -49,22 +49,22 @@ EXIT_OK, EXIT_FAILED, EXIT_VIOLATED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 0, 1, 3, 4
 
 
 class Campaign:
-    """The results of seeds `first` to `first + count - 1`, as far as they are there."""
+    """The results so far of the seeds from `first` to `first + count - 1`."""
 
     def __init__(
         self, first: int, count: int, profile: str | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """With a `profile`, all seeds are of this one, and nothing is expected of what they reach."""
+        """Create an empty campaign. With a `profile`, all seeds use it, and coverage is not judged."""
         self.first, self.count, self.profile = first, count, profile
         self.done = 0
         self.failures: list[SeedResult] = []
-        """Seeds whose verdict is not ok."""
+        """Results whose verdict is not ok."""
         self.broken: list[str] = []
-        """Seeds that gave no result, one line each."""
+        """Seeds without a result, one line each."""
         self.reached: Counter[str] = Counter()
-        """By situation, the seeds that reached it."""
+        """Number of seeds that reached each situation."""
         self.times: Counter[str] = Counter()
-        """By situation, how often it was reached in all."""
+        """Number of times each situation was reached."""
         self.operations: Counter[str] = Counter()
         self.seconds = 0.0
         self.virtual_s = 0.0
@@ -76,7 +76,7 @@ class Campaign:
 
     @property
     def elapsed_s(self) -> float:
-        """Since the first seed began, until the last one ended."""
+        """Seconds from the start of the first seed to the end of the last."""
         return self._clock() - self._begin if self._took is None else self._took
 
     @property
@@ -86,19 +86,19 @@ class Campaign:
 
     @property
     def left_s(self) -> float | None:
-        """Until the last seed ends, by estimate."""
+        """Estimated seconds until the last seed ends."""
         return (self.count - self.done) / self.per_second if self.per_second else None
 
     def begin(self) -> None:
-        """The first seed begins now."""
+        """Record that the first seed begins."""
         self._begin = self._clock()
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Record that no more results follow."""
         self._took = self.elapsed_s
 
     def add(self, result: SeedResult) -> None:
-        """Take in a result."""
+        """Add a result."""
         self.done += 1
         self.seconds += result.seconds
         self.virtual_s += result.virtual_s
@@ -111,11 +111,11 @@ class Campaign:
             self.failures.sort(key=lambda failure: failure.seed)
 
     def bar(self, name: str) -> int:
-        """How many of the seeds so far should have reached a situation."""
+        """Return how many of the seeds so far should have reached a situation."""
         return BARS.get(name, 0) * self.done // 100 if self.profile is None else 0
 
     def rare(self) -> list[str]:
-        """What was not reached often enough, one line each."""
+        """Return the situations that too few seeds reached, one line each."""
         return [
             f"{name}: reached by {self.reached[name]} of {self.done} seeds, less than {self.bar(name)}"
             for name in BARS
@@ -124,7 +124,7 @@ class Campaign:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict on the whole, as it stands."""
+        """The verdict on the results so far."""
         if any(failure.verdict == "violated" for failure in self.failures):
             return "violated"
         open_ = self.failures or self.broken or self.interrupted or self.done < self.count or self.rare()
@@ -142,7 +142,7 @@ class Campaign:
         return EXIT_UNKNOWN if self.verdict == "unknown" else EXIT_OK
 
     def as_json(self) -> dict[str, Any]:
-        """The whole as plain data."""
+        """Return the campaign as JSON data."""
         return {
             "verdict": self.verdict,
             "first_seed": self.first,
@@ -164,7 +164,7 @@ class Campaign:
 
 
 class View:
-    """Who is told how a campaign goes; this one says nothing."""
+    """A display of a campaign; this one shows nothing."""
 
     def __enter__(self) -> View:
         return self
@@ -173,21 +173,21 @@ class View:
         pass
 
     def seed_done(self, result: SeedResult) -> None:
-        """A seed ended."""
+        """Show that a seed ended."""
 
     def note(self, text: str) -> None:
-        """Something a person wants to know now."""
+        """Show a message that matters now."""
 
 
 def run_seeds(seeds: Sequence[int], profile: str | None = None) -> list[SeedResult | str]:
-    """Run seeds one after the other; what a Ray task does. In the place of one that gave no result stands why."""
+    """Run seeds in order, as one Ray task. A seed without a result is represented by its error."""
     return [_run(seed, profile) for seed in seeds]
 
 
 def _run(seed: int, profile: str | None) -> SeedResult | str:
     try:
         return run_seed(seed, profile=profile)
-    except Exception as error:  # a bug here must not cost what other seeds found
+    except Exception as error:  # a bug here must not lose the results of other seeds
         return f"seed {seed}: {type(error).__name__}: {error}"
 
 
@@ -201,7 +201,7 @@ def _take(campaign: Campaign, view: View, outcome: SeedResult | str) -> None:
 
 
 def run_serial(campaign: Campaign, view: View) -> None:
-    """Run all seeds in this process. An interruption ends it early, and is noted."""
+    """Run all seeds in this process. An interruption ends the campaign early, and is recorded."""
     campaign.where = "in this process"
     try:
         for seed in range(campaign.first, campaign.first + campaign.count):
@@ -213,8 +213,11 @@ def run_serial(campaign: Campaign, view: View) -> None:
 
 
 async def run_on_ray(campaign: Campaign, view: View, address: str | None) -> None:
-    """Run all seeds as Ray tasks, as many at a time as there are CPUs. SIGINT, SIGTERM and SIGHUP end it early, and
-    are noted. Raises InfrastructureError when Ray cannot be reached."""
+    """Run all seeds as Ray tasks, as many at a time as there are CPUs.
+
+    SIGINT, SIGTERM and SIGHUP end the campaign early, and are recorded. Raises InfrastructureError if Ray cannot be
+    reached.
+    """
     work = asyncio.ensure_future(_on_ray(campaign, view, address))
     with on_ending_signal(work.cancel):
         try:
@@ -226,7 +229,7 @@ async def run_on_ray(campaign: Campaign, view: View, address: str | None) -> Non
 
 
 async def _on_ray(campaign: Campaign, view: View, address: str | None) -> None:
-    # Ray takes a second to import.
+    # Imported late: Ray takes a second to import.
     from orchestration import RayBackend  # noqa: PLC0415
     from orchestration.ray_cluster.tasks import run_tasks  # noqa: PLC0415
 
@@ -257,21 +260,23 @@ def _chunks(campaign: Campaign, cpus: int) -> Iterator[Sequence[int]]:
 
 
 class Report:
-    """The files of a campaign: DIRECTORY/campaign.json, and for each story DIRECTORY/seed-N.txt and, when clients
-    saw what cannot be, seed-N.svg."""
+    """The files of a campaign: DIRECTORY/campaign.json, and per story DIRECTORY/seed-N.txt.
+
+    A linearizability violation adds seed-N.svg.
+    """
 
     def __init__(self, out: Path) -> None:
         self._first_choice = out / "simulate" / time.strftime("%Y-%m-%dT%H-%M-%S")
 
     @cached_property
     def path(self) -> Path:
-        """The directory, made when it is first asked for; no other campaign of the same second has it."""
+        """The directory, created on first access. A campaign that starts in the same second gets another one."""
         with writing(self._first_choice):
             made = new_directory(self._first_choice)
-        return made  # noqa: RET504 - a context manager could swallow the error, as types go
+        return made  # noqa: RET504 - to the type checker, the context manager could swallow the error
 
     def story(self, result: SeedResult) -> Path:
-        """Write the story of a seed, and its picture if there is one; returns the path of the story."""
+        """Write the story of a seed, and its picture if there is one; return the path of the story."""
         path = self.path / f"seed-{result.seed}.txt"
         with writing(path):
             path.write_text(story_of(result), encoding="utf-8")
@@ -281,19 +286,19 @@ class Report:
         return path
 
     def summary(self, campaign: Campaign) -> None:
-        """Write what the campaign found."""
+        """Write the findings of the campaign."""
         text = json.dumps(campaign.as_json(), indent=1)
         write_text(self.path / "campaign.json", text + "\n")
 
 
 def story_of(result: SeedResult) -> str:
-    """The story of a seed, as it is written and printed."""
+    """Return the story of a seed, as it is written and printed."""
     details = [finding.detail for finding in result.findings if finding.detail and finding.verdict != "ok"]
     return "\n".join((*describe(result), "", *details, LEGEND, "", *result.story, ""))
 
 
 def describe(result: SeedResult) -> list[str]:
-    """A seed that failed, for a person: what was found, its options, and how to see it again."""
+    """Describe a failed seed for display: findings, options, and how to replay it."""
     return [
         f"seed {result.seed}: {result.verdict}",
         *(f"  {each.check}: {each.reason}" for each in result.findings if each.verdict == result.verdict),
@@ -304,13 +309,13 @@ def describe(result: SeedResult) -> list[str]:
 
 
 def replay_command(result: SeedResult) -> str:
-    """The command that runs a seed again and tells its story."""
+    """Return the command that runs a seed again and prints its story."""
     forced = f" --profile {result.profile}" if result.forced else ""
     return f"{program()} simulate --seed {result.seed} --seeds 1{forced} --story"
 
 
 def program() -> str:
-    """What starts `sweep` from here."""
+    """Return the command that starts `sweep` from here."""
     if shutil.which("sweep"):
         return "sweep"
     installed = Path(sys.executable).with_name("sweep")

@@ -1,7 +1,7 @@
-"""The clients of a seed: sessions that put, get, delete, compare and append on few keys, and what came of it.
+"""The clients of a seed: sessions that put, get, delete, compare-and-swap and append on few keys, and their history.
 
-Two kinds. Some know all nodes and look for the leader, as clients do. Others know a single node and ask only
-while it believes that it leads: they are the ones to whom a deposed leader could tell something old.
+There are two kinds. Some know all nodes and look for the leader, as usual. Others are pinned to a single node, and ask
+only while it believes that it leads: a deposed leader could give these a stale answer.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _KINDS: dict[Function, Kind] = {
 _NAMES = {int(kind): name for name, kind in _KINDS.items()}
 _OUTCOMES: dict[int, Any] = {OK: "ok", FAIL: "fail", UNKNOWN: "info"}
 PACE = 0.7
-"""Share of the time that clients pause; operations take the rest."""
+"""Pauses of the clients, as a share of the time; operations take the rest."""
 _IDLE_SHARE = 0.25
-"""A client of a node that does not lead looks again after this share of its usual pause."""
+"""Share of the usual pause after which a client checks again whether its node leads."""
 
 
 @dataclass(eq=False)
 class _Client:
-    """One session: at most one operation at a time."""
+    """One session, with at most one operation at a time."""
 
     engine: ClientEngine
     session: Session
@@ -48,11 +48,11 @@ class _Client:
     may_ask: Callable[[], bool]
     mix: Mapping[Function, float]
     known: dict[int, bytes | None] = field(default_factory=dict)
-    """What it last knew the keys to hold; a compare-and-swap expects it."""
+    """Last known values of the keys, which a compare-and-swap expects."""
 
 
 class Clients:
-    """All clients of a seed. Usage: `connect`, `start`, wait for `finished`, `drain`, read `history`."""
+    """All clients of a seed. Call `connect`, `start`, wait for `finished`, `drain`, read `history`."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class Clients:
     ) -> None:
         self.history: list[Entry] = []
         self.finished = asyncio.Event()
-        """All operations so far were begun, and are decided."""
+        """Set while all planned operations are begun and decided."""
         self.completed = 0
-        """Operations that were answered."""
+        """Number of operations that succeeded."""
         self._load, self._settings, self._new_engine, self._rng = load, settings, engine, rng
         self._engines: list[tuple[ClientEngine, str | None]] = []
         self._clients: list[_Client] = []
@@ -80,7 +80,7 @@ class Clients:
     async def connect(
         self, addresses: Mapping[str, str], leads: Callable[[str], bool], patient: ClientSettings
     ) -> None:
-        """Open all sessions, with the patience of `patient`. `leads` tells whether a node believes that it leads.
+        """Open all sessions, with the retry budget of `patient`. `leads` returns whether a node believes that it leads.
 
         Raises OperationError. Sessions belong to the cluster, not to a connection, so one client opens them all.
         """
@@ -112,31 +112,31 @@ class Clients:
         return engine
 
     def update_addresses(self, addresses: Mapping[str, str]) -> None:
-        """A node has a new address."""
+        """Use these addresses from now on."""
         for engine, pin in self._engines:
             engine.update_addresses(addresses if pin is None else {pin: addresses[pin]})
 
     def start(self, operations: int, length_s: float) -> None:
-        """Begin so many operations, spread over about this long, as far as the cluster answers."""
+        """Begin this many operations, spread over about `length_s` seconds, as far as the cluster responds."""
         self._running, self._left = True, operations
-        # Of the pinned clients, only those of one node are asking at a time.
+        # Only the pinned clients of one node, the leader, ask at a time.
         asking = self._load.engines * self._load.sessions + self._load.pinned
         self._pause_s = PACE * length_s * asking / max(1, operations)
         for client in self._clients:
             self._later(client, self._rng.uniform(0, 2))
 
     def go_on(self, operations: int) -> None:
-        """Begin so many more operations, at the same pace."""
+        """Begin this many more operations, at the same pace."""
         self._left += operations
         self.finished.clear()
 
     def stop(self) -> None:
-        """Begin nothing new."""
+        """Begin no more operations."""
         self._running = False
         self._look()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until everything outstanding is decided, at most so long; then give it up."""
+        """Wait at most `timeout_s` seconds until all outstanding operations are decided; then give up the rest."""
         self.stop()
         try:
             async with asyncio.timeout(timeout_s):
@@ -147,9 +147,9 @@ class Clients:
             await engine.close()
 
     async def read_all(self, addresses: Mapping[str, str], timeout_s: float) -> int:
-        """Read each key once, by a client of its own; returns how many reads were answered in time.
+        """Read each key once, each with its own client; return how many reads succeeded in time.
 
-        What was acknowledged and is lost shows here, if nobody saw it before.
+        A lost acknowledged write shows here, even if no earlier read saw it.
         """
         settings = self._settings.model_copy(update={"retry_budget": timeout_s})
         engine = await self._engine("last", addresses, settings)
@@ -192,7 +192,7 @@ class Clients:
         if name == "cas":
             expected = client.known.get(key)
         token = (client, key, written, expected)
-        # Without a session no retry is recognised: there must be none after an attempt that may have had an effect.
+        # Without a session retries are not recognised: an attempt that may have taken effect must not be retried.
         session = None if self._rng.random() < self._load.anonymous else client.session
         return Operation(_KINDS[name], b"k%d" % key, value, expected=expected, session=session, token=token)
 
@@ -202,7 +202,7 @@ class Clients:
             self._record(client, operation)
             self._outstanding -= 1
             if operation.outcome == UNKNOWN:
-                # What it asked may still take effect, beside what it asks next: that is another process.
+                # The operation may still take effect, concurrently with the client's next one: use a new process.
                 client.process = self._processes
                 self._processes += 1
             if self._running:
@@ -247,7 +247,7 @@ class Clients:
 
 
 def _ids(value: bytes | None) -> tuple[int, ...] | None:
-    """The ids of which a value is made."""
+    """Split a value into the ids that it consists of."""
     if value is None:
         return None
     return tuple(int.from_bytes(value[at : at + ID_BYTES], "big") for at in range(0, len(value), ID_BYTES))

@@ -28,9 +28,9 @@ def simulate(
     address: str | None = None,
     plain: bool = False,
 ) -> int:
-    """Run it, show it, write it down; returns the exit code of `sweep`.
+    """Run a campaign, show it, and write its report; return the exit code of `sweep`.
 
-    Raises ConfigError for options that do not fit, InfrastructureError when Ray cannot be reached.
+    Raises ConfigError for options that do not fit together, InfrastructureError if Ray cannot be reached.
     """
     if profile is not None and profile not in PROFILES:
         raise ConfigError(f"--profile: {profile!r} is none of {', '.join(PROFILES)}")
@@ -41,7 +41,7 @@ def simulate(
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     campaign, report = Campaign(first, count, profile), Report(out)
-    report.summary(campaign)  # a place that cannot be written is found before the first seed
+    report.summary(campaign)  # an unwritable folder fails before the first seed
     try:
         if story:
             told: Iterable[SeedResult] = (_tell(campaign, say),)
@@ -51,7 +51,7 @@ def simulate(
             for failure in campaign.failures:
                 say("\n".join(describe(failure)))
             told = (run_seed(failure.seed, profile=profile, story=True) for failure in campaign.failures[:STORIES])
-        # All that was found is printed before any of it is written: the disk may be full.
+        # Print all findings before writing any: the disk may be full.
         console.print(closing(campaign))
         report.summary(campaign)
         for result in told:

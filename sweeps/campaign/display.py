@@ -1,4 +1,4 @@
-"""What a person sees of a campaign: a live display on a terminal, plain lines elsewhere."""
+"""Views of a campaign: a live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from sweeps.show.formats import clock
 REFRESH_PER_S = 3
 SHOWN_FAILURES = 4
 LINES = 10
-"""A plain display says so many times how far it is."""
+"""Number of progress lines in a plain display."""
 _STYLES = {"ok": "green", "violated": "bold red", "unknown": "bold yellow"}
 
 
 class PlainView(View):
-    """A line now and then, for logs and pipes; each failure at once."""
+    """A view for logs and pipes: a line now and then, and each failure at once."""
 
     def __init__(self, console: Console, campaign: Campaign) -> None:
         self._console, self._campaign = console, campaign
 
     def note(self, text: str) -> None:
-        """Print it."""
+        """Print a line."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def seed_done(self, result: SeedResult) -> None:
-        """Print a failure, and how far it is after each tenth."""
+        """Print a failure; after each tenth of the seeds, print the progress."""
         if result.verdict != "ok":
             self.note("\n".join(describe(result)))
         if self._campaign.done % max(1, self._campaign.count // LINES) == 0:
@@ -40,7 +40,7 @@ class PlainView(View):
 
 
 class LiveView(View):
-    """The campaign at a glance, redrawn in place."""
+    """A view that redraws the state of the campaign in place."""
 
     def __init__(self, console: Console, campaign: Campaign) -> None:
         self._live = Live(
@@ -58,23 +58,23 @@ class LiveView(View):
         self._live.stop()
 
     def note(self, text: str) -> None:
-        """Print it above the display."""
+        """Print a line above the display."""
         self._live.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def make_view(console: Console, campaign: Campaign, *, plain: bool) -> View:
-    """The live display where the output is a terminal, else plain lines."""
+    """Return the live display if the output is a terminal, else plain lines."""
     return PlainView(console, campaign) if plain or not console.is_terminal else LiveView(console, campaign)
 
 
 def progress_line(campaign: Campaign) -> str:
-    """How far it is, in one line."""
+    """Return the progress in one line."""
     failed = f"{len(campaign.failures)} failed" if campaign.failures else "none failed"
     return f"{campaign.done} of {campaign.count} seeds, {campaign.per_second:.1f} per second, {failed}"
 
 
 def screen(campaign: Campaign) -> RenderableType:
-    """The display at this moment."""
+    """Return the current display."""
     head = Table.grid(expand=True, padding=(0, 1))
     head.add_column(no_wrap=True)
     head.add_column(ratio=1)
@@ -92,12 +92,12 @@ def screen(campaign: Campaign) -> RenderableType:
         parts += [Text(), Text(f"{len(campaign.failures)} failed", "bold red")]
         for failure in campaign.failures[-SHOWN_FAILURES:]:
             parts.append(Text("\n".join(describe(failure)), overflow="ellipsis", no_wrap=True))
-    # An empty last line: where the cursor waits, so that the ^C of an interruption does not break a full line.
+    # The cursor waits on this empty line, so that the ^C of an interruption does not wrap a full line.
     return Group(*parts, Text())
 
 
 def coverage_table(campaign: Campaign) -> Table:
-    """What was reached, by how many seeds, beside the bar."""
+    """Return how many seeds reached each situation, beside its bar."""
     table = Table("reached", title="coverage", title_justify="left", title_style="bold")
     for name in ("seeds", "bar", "times"):
         table.add_column(name, justify="right")
@@ -113,7 +113,7 @@ def coverage_table(campaign: Campaign) -> Table:
 
 
 def closing(campaign: Campaign) -> RenderableType:
-    """What is said at the end."""
+    """Return the summary that is printed at the end."""
     operations = "  ".join(f"{name} {count:,}" for name, count in sorted(campaign.operations.items()))
     lines: list[RenderableType] = [coverage_table(campaign), Text(f"operations: {operations}", "dim")]
     lines += [Text(f"rare: {line}", "bold yellow") for line in campaign.rare()]

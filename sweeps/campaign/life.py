@@ -1,14 +1,14 @@
-"""The life of one seed: a cluster in virtual time, clients and faults throughout, then calm, and a verdict.
+"""The run of one seed: a cluster in virtual time under load and faults, then a calm phase, then a verdict.
 
-    under faults    rounds of the profile's script, while the clients ask
-    calm            no new faults, the network and the disks are well; sometimes a minority stays away at first.
-                    A connected majority must have a leader within 10 of the longest election timeouts, and then
+    under faults    rounds of the profile's script, under load
+    calm            no new faults; network and disks are healthy. Sometimes a minority is isolated at first.
+                    A connected majority must elect a leader within 10 of the longest election timeouts; then
                     clients must be served
-    judged          all nodes come to the same state, each key is read once more, and the history of all clients
+    judged          all nodes reach the same state, each key is read once more, and the history of all clients
                     is checked for linearizability
 
-The invariants of the cluster are checked after every step of every node, from the beginning to the end, and once
-more over the traces of all lives of all nodes.
+The invariants of the cluster are checked after every step of every node, from beginning to end. They are checked again
+on the traces of all node incarnations.
 """
 
 from __future__ import annotations
@@ -45,41 +45,41 @@ from sweeps.campaign.watch import Coverage, Moments
 
 CONVERGENCE_TIMEOUTS = 30
 LONGEST = 2.5
-"""Faults go on for so many times the planned length at most, where clients wait for long."""
+"""Longest phase under faults, as a multiple of its planned length; it takes longer if clients wait long."""
 CALM_OPERATIONS = 20
-"""So many of the operations are begun only when all is healed."""
+"""Operations that are begun only after all faults are healed."""
 CALM_TRIES = 3
 QUICK = Range(0.0001, 0.0005)
-"""Delays and fsyncs while all is well."""
+"""Network delays and fsync times in the calm phase."""
 FEW_OPERATIONS = 10
-"""A history with fewer completed operations says nothing."""
+"""Minimum number of completed operations; a shorter history proves nothing."""
 CHECK_LIMIT_S = 20.0
 
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What a seed showed."""
+    """The result of a seed."""
 
     seed: int
     profile: str
     forced: bool
-    """The profile was asked for, not drawn."""
+    """Whether the caller chose the profile; otherwise it was drawn."""
     verdict: Verdict
     findings: tuple[Finding, ...]
     coverage: dict[str, int]
-    """Situation to how often it was reached."""
+    """How often each situation was reached."""
     operations: dict[str, int]
-    """Outcome to the number of operations."""
+    """Number of operations by outcome."""
     options: str
-    """All options that differ from the defaults, in one line."""
+    """Options that differ from the defaults, in one line."""
     digest: str
-    """The same for the same seed and program: SHA-256 over everything that happened, and when."""
+    """SHA-256 over all events and their times; the same for the same seed and program."""
     seconds: float
     virtual_s: float
     story: tuple[str, ...] = field(default=(), repr=False)
-    """One line for everything that happened; empty unless asked for."""
+    """One line for every event; empty unless requested."""
     picture: str = field(default="", repr=False)
-    """With the story: SVG of what is not linearizable, if anything is."""
+    """SVG of a linearizability violation; only with the story, and only if there is a violation."""
 
 
 def run_seed(
@@ -92,7 +92,7 @@ def run_seed(
 ) -> SeedResult:
     """Run one seed, in this process and in virtual time.
 
-    `profile` and `options`: in place of those that are drawn. `parts`: what the nodes are made of, for tests.
+    `profile` and `options` replace those that would be drawn. `parts` replaces parts of the nodes, for tests.
     """
     begin = time.perf_counter()
     chosen = options or draw(seed, profile)
@@ -116,7 +116,7 @@ def run_seed(
 
 
 class _Life:
-    """One seed, while it runs; afterwards, what it showed."""
+    """One seed while it runs; afterwards its results."""
 
     def __init__(self, options: Options, parts: Parts, keep_story: bool) -> None:
         self.findings: list[Finding] = []
@@ -134,7 +134,7 @@ class _Life:
         self._patience_s = patience_s(options.raft.election_timeout.max_s, options.sim.clock_rate[0])
 
     async def run(self) -> None:
-        """Live it."""
+        """Run the seed and judge it."""
         options, loop = self._options, asyncio.get_running_loop()
         begin_s = loop.time()
         coverage, moments = Coverage(), Moments()
@@ -170,7 +170,7 @@ class _Life:
             self.virtual_s = loop.time() - begin_s
             await cluster.stop()
         if not scenario.cancelled():
-            scenario.result()  # a bug of this package is an error, no finding
+            scenario.result()  # a bug in this package is raised, not reported as a finding
         for unnoticed in self._nemesis.unnoticed:
             self._find("storage", unnoticed)
         told = [event for name, node in cluster.nodes.items() for event in parse_trace(node.trace, name)]
@@ -227,7 +227,7 @@ class _Life:
         return self._cluster.engine_factory(*args, transport=_TRANSPORT, **kwargs)
 
     async def _disturb(self, clients: Clients) -> None:
-        """Faults throughout, until all operations were begun and decided, or until it takes too long."""
+        """Inject faults until all operations are begun and decided, but no longer than the limit."""
         clients.start(self._options.load.operations - CALM_OPERATIONS, self._options.length)
         rounds = asyncio.create_task(self._rounds())
         try:
@@ -249,11 +249,11 @@ class _Life:
             await nemesis.sleep(0.1, 0.8)
 
     async def _freeze(self) -> None:
-        """The last faults, then none; a connected majority must find a leader."""
+        """Inject the last faults, then none; a connected majority must elect a leader."""
         nemesis = self._nemesis
         self._world(calm=True)
         await nemesis.heal()
-        await nemesis.sleep(1.5, 1.5)  # until what has failed is felt
+        await nemesis.sleep(1.5, 1.5)  # until the nodes have noticed the failures
         await nemesis.heal()
         if self._profile.ending is not None:
             await self._profile.ending(nemesis)
@@ -268,7 +268,7 @@ class _Life:
             if how == "unseen":
                 await nemesis.split("away", away, rest, clients=1)
             else:
-                # Who is deaf and leads must step down for another to lead; without check quorum nothing tells it to.
+                # A deaf leader must step down before another can lead; it does so only with check quorum.
                 direction: Direction = "in" if how == "deaf" else "out"
                 await nemesis.cut("away", touching(away, nemesis.members, direction))
             await self._need_leader(rest, f"with {len(away)} nodes {how}")
@@ -276,7 +276,7 @@ class _Life:
         await self._need_leader(nemesis.members, "after all was healed")
 
     async def _serve(self, clients: Clients) -> None:
-        """With nothing in the way, clients are served, even if some soon lose patience."""
+        """Check that clients are served without faults, even if some give up early."""
         goal = clients.completed + CALM_OPERATIONS // 2
         for _ in range(CALM_TRIES):
             clients.go_on(CALM_OPERATIONS)
@@ -286,7 +286,7 @@ class _Life:
         self._find("liveness", "after all was healed, clients are not served")
 
     async def _converge(self) -> None:
-        """With nothing in the way, all nodes come to hold and to apply the same."""
+        """Check that all nodes hold and apply the same entries once there are no faults."""
         cluster, nemesis = self._cluster, self._nemesis
 
         def same() -> bool:
@@ -323,14 +323,16 @@ class _Life:
 
     @property
     def _catching_up(self) -> float:
-        """Election timeouts within which all logs are the same: they may differ in all entries, and small batches
-        travel one by one."""
+        """Election timeouts within which all logs must be equal.
+
+        In the worst case they differ in all entries, and small batches travel one by one.
+        """
         entries = 2 * self._options.load.operations
         one_s = 4 * (QUICK.max_s + QUICK.max_s)
         return CONVERGENCE_TIMEOUTS / self._options.sim.clock_rate[0] + entries * one_s / self._nemesis.et
 
     async def _need_leader(self, among: Sequence[str], when: str) -> None:
-        """A majority that sees itself must have a leader in time."""
+        """Check that a connected majority elects a leader in time."""
         nemesis = self._nemesis
 
         def established() -> bool:
@@ -345,20 +347,20 @@ class _Life:
         self.findings.append(Finding(kind, "violated", reason))
 
     def _world(self, *, calm: bool) -> None:
-        """Let network and disks be well, or as the options say. Clocks stay as they are."""
+        """Make network and disks healthy, or as the options say. Clocks do not change."""
         world = self._options.sim
         well = {**dict.fromkeys(CHANCES, 0.0), "delay": QUICK, "fsync": QUICK}
         self._cluster.settings = world.model_copy(update=well) if calm else world
 
 
 def _broken_rules(nemesis: Nemesis) -> list[Finding]:
-    """What observers and nodes found broken; one finding, ok, when that is nothing."""
+    """Return the violations that observers and nodes found, or a single finding, ok, without any."""
     found = [Finding("invariants", "violated", str(violation)) for violation in nemesis.broken()]
     return found or [Finding("invariants", "ok", "after every step of every node")]
 
 
 def _endings(cluster: SimCluster) -> dict[str, int]:
-    """What nodes found on their disks, and what their disks did to them: how often."""
+    """Count what nodes found on their disks, and the failures that their disks caused."""
     codes = [end.exit_code for end in cluster.exits]
     return {
         "torn tails cut": sum("torn last unit" in line for node in cluster.nodes.values() for line in node.log),

@@ -1,7 +1,7 @@
-"""The hands of a script: faults on a simulated cluster, aimed with full knowledge of it, and always taken back.
+"""Fault actions for scripts on a simulated cluster: aimed with full knowledge of the cluster, and always reverted.
 
-A script sees every core at no cost, but acts through the same target face as chaos does on real clusters;
-what goes beyond it (the power fails, a disk is slow or sick) is named here and nowhere else.
+A script can read every core at no cost. It acts through the same target interface as chaos on real clusters. Only this
+module has further faults: power losses, and slow or failing disks.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from sweeps.campaign.watch import Moments, Point
 T = TypeVar("T")
 
 POWER_SHARE = 0.4
-"""How many of the crashes are power losses, where a script leaves it to chance."""
+"""Share of the crashes that are power losses, if the script does not choose."""
 SHORT_LOG_BYTES = 600
-"""A shorter log has too few units to be damaged for certain."""
+"""Minimum length of a log to damage: a shorter one has too few units for certain detection."""
 ROTTEN_COPIES = 0.25
-"""How often a copy of term and vote is damaged, and not the log."""
+"""Probability that a copy of term and vote is damaged instead of the log."""
 Ailment = Literal["write", "full", "sync", "sync once"]
-"""How a disk fails: each write with EIO, each write for want of space, each sync, or one sync and then none."""
+"""How a disk fails: each write with EIO, each write with ENOSPC, each sync with EIO, or only the next sync."""
 
 
 class Nemesis:
-    """Faults on one cluster. Lengths of time are given in longest election timeouts (`et`)."""
+    """Faults on one cluster. Durations are in units of the longest election timeout (`et`)."""
 
     def __init__(self, cluster: SimCluster, moments: Moments, rng: random.Random, election_timeout: Range) -> None:
         self.cluster, self.rng = cluster, rng
@@ -47,26 +47,26 @@ class Nemesis:
         self._moments = moments
         self._tables: dict[str, Sequence[LinkRule]] = {}
         self.unnoticed: list[str] = []
-        """Damage at rest that a node did not notice."""
+        """Damage to files at rest that a node did not detect."""
         self._rotten: list[tuple[str, float, float]] = []
-        """(node, from, to): when a node was to start from a damaged log."""
+        """(node, begin, end): when a node was to start from a damaged log."""
 
     # ------------------------------------------------------------------------------ what is so
 
     def core(self, node_id: str) -> RaftNode | None:
-        """The core of a node; None while it is down."""
+        """Return the core of a node; None while it is down."""
         return self.cluster.nodes[node_id].core
 
     def fastest(self) -> str:
-        """The node whose clock is the fastest."""
+        """Return the node with the fastest clock."""
         return max(self.members, key=lambda node: self.cluster.nodes[node].rate)
 
     def up(self, among: Iterable[str] | None = None) -> list[str]:
-        """The nodes that run, paused or not."""
+        """Return the nodes that run, including paused ones."""
         return [node for node in (self.members if among is None else among) if self.core(node) is not None]
 
     def leading(self, among: Collection[str] | None = None) -> str | None:
-        """The node that leads in the highest term; None when none does."""
+        """Return the leader of the highest term; None if there is no leader."""
         leaders = [
             core
             for node in (self.members if among is None else among)
@@ -75,37 +75,37 @@ class Nemesis:
         return max(leaders, key=lambda core: core.current_term).node_id if leaders else None
 
     def settled(self, among: Collection[str] | None = None) -> str | None:
-        """The node that leads, once an entry of its own term is committed."""
+        """Return the leader, if it has committed an entry of its own term; otherwise None."""
         leader = self.leading(among)
         core = self.core(leader) if leader is not None else None
         return leader if core is not None and core.log.term_at(core.commit_index) == core.current_term else None
 
     def pick(self, things: Sequence[T]) -> T:
-        """One of them, at random."""
+        """Return a random element."""
         return self.rng.choice(things)
 
     def any_of(self, things: Sequence[T], count: int = 1) -> list[T]:
-        """Some of them, at random."""
+        """Return random elements, at most `count`."""
         return self.rng.sample(list(things), min(count, len(things)))
 
     def others(self, *nodes: str) -> list[str]:
-        """All other members, in random order."""
+        """Return all other members, in random order."""
         return self.any_of([node for node in self.members if node not in nodes], len(self.members))
 
     # ------------------------------------------------------------------------------ waiting
 
     async def sleep(self, shortest: float, longest: float) -> None:
-        """Let a random time pass, in election timeouts."""
+        """Wait for a random time, in election timeouts."""
         await asyncio.sleep(self.rng.uniform(shortest, longest) * self.et)
 
     async def until(self, condition: Callable[[], bool], within: float) -> bool:
-        """Wait until a condition holds, and go on in that very instant; False if it does not in time."""
+        """Wait until a condition holds, and continue at the same virtual instant; False if it does not in time."""
         return await self._moments.until(condition, within * self.et)
 
     async def reach(
         self, *points: Point, within: float, of: Callable[[str], bool] = lambda node_id: True
     ) -> str | None:
-        """Wait until a node reaches one of these points, and go on in that very instant; None if none does."""
+        """Wait until a node reaches one of these points, and continue at that virtual instant; None if none does."""
         return await self._moments.reach(points, within * self.et, of)
 
     async def settle(self, among: Collection[str] | None = None, within: float = 8.0) -> str | None:
@@ -116,7 +116,7 @@ class Nemesis:
     # ------------------------------------------------------------------------------ processes
 
     async def crash(self, *nodes: str, power: bool | None = None) -> None:
-        """End processes; with `power` the machines under them, too (None: as chance has it)."""
+        """End processes; with `power` also cut the power of their machines (None: at random)."""
         running = self.up(nodes)
         if not running:
             return
@@ -129,32 +129,32 @@ class Nemesis:
         """Start processes that are down."""
         for node in nodes:
             if self.core(node) is None:
-                with contextlib.suppress(NodeFailed):  # its disk is full or sick: another time, perhaps
+                with contextlib.suppress(NodeFailed):  # its disk is full or failing; a later restart may succeed
                     await self.cluster.restart(node)
 
     async def pause(self, *nodes: str) -> None:
-        """Stop processes for a while."""
+        """Pause processes."""
         running = self.up(nodes)
         if running:
             await self.cluster.pause(*running)
 
     async def resume(self, *nodes: str) -> None:
-        """Let paused processes go on."""
+        """Resume paused processes."""
         running = self.up(nodes)
         if running:
             await self.cluster.resume(*running)
 
     async def keep_up(self) -> None:
-        """Start every node that goes down, for ever: late victims of faults that are over."""
+        """Restart every node that goes down, forever: faults that are over may still end nodes."""
         while True:
             await self._moments.until(lambda: len(self.up()) < len(self.members), None)
             await self.restart(*self.members)
-            await self.sleep(0.1, 0.1)  # somebody else may be starting it
+            await self.sleep(0.1, 0.1)  # another task may be starting it
 
     # ------------------------------------------------------------------------------ links
 
     async def links(self, name: str, rules: Sequence[LinkRule]) -> None:
-        """Put faults of links in force, in place of those of the same name; none: lift them."""
+        """Replace the link faults of this name; empty rules remove them."""
         if rules or self._tables.get(name):
             self._tables[name] = rules
             await self.cluster.set_links(compose(self._tables.values()))
@@ -164,18 +164,18 @@ class Nemesis:
         await self.links(name, cut(links))
 
     async def split(self, name: str, *groups: Sequence[str], clients: int | None = None) -> None:
-        """Separate groups of nodes. Clients see the group of that number only; None: all of them."""
+        """Separate groups of nodes. Clients reach only the group with index `clients` (None: all groups)."""
         full = [tuple(group) + ((CLIENTS,) if i == clients else ()) for i, group in enumerate(groups)]
         await self.cut(name, separated(tuple(full), self.members))
 
     async def lift(self, name: str) -> None:
-        """Take faults of links back."""
+        """Remove the link faults of this name."""
         await self.links(name, ())
 
     # ------------------------------------------------------------------------------ disks
 
     def sicken(self, node_id: str, how: Ailment) -> None:
-        """Have a disk fail from now on, or once."""
+        """Make a disk fail from now on, or once."""
         disk = self.cluster.nodes[node_id].disk
         match how:
             case "write":
@@ -189,14 +189,14 @@ class Nemesis:
                 disk.on_call = _Once(disk)
 
     def cure(self, *nodes: str) -> None:
-        """Have disks work again."""
+        """Make disks work again."""
         for node_id in nodes:
             disk = self.cluster.nodes[node_id].disk
             disk.fail_writes = disk.fail_syncs = disk.on_call = None
             disk.slowness = 1.0
 
     def slow_down(self, node_id: str, lasts: float) -> None:
-        """Have a disk take about this many election timeouts for each write from now on."""
+        """Make each write of a disk take about this many election timeouts from now on."""
         fastest, slowest = self.cluster.settings.fsync
         self.cluster.nodes[node_id].disk.slowness = lasts * self.et / ((fastest + slowest) / 2)
 
@@ -205,10 +205,10 @@ class Nemesis:
         await self.cluster.set_node_faults(dict.fromkeys(nodes, NodeFaults(disk=DiskFault(stall=True))))
 
     async def rot(self, node_id: str) -> None:
-        """Flip a bit on the disk of a node that is down, see whether it notices, put the file right and start it.
+        """Flip a bit on the disk of a node that is down, and check that the node detects it; then repair and start it.
 
-        With a flipped bit in its log, below what is marked as durable, it must refuse to start; in one of the two
-        copies of term and vote, it must start with the other one.
+        With a flipped bit in its log, below the durable mark, the node must refuse to start. With a flipped bit in one
+        of the two copies of term and vote, it must start from the other copy.
         """
         disk = self.cluster.nodes[node_id].disk
         files = disk.contents()
@@ -221,8 +221,8 @@ class Nemesis:
             return
         damaged = bytearray(files[path])
         if path in logs:
-            # The last unit may be a torn one, and what a power loss left of the mark may be from before the one
-            # before it. What is further ahead has a good unit behind it.
+            # The last unit may be torn. After a power loss the durable mark may also lack the unit before it. A bit
+            # further ahead is followed by an intact unit.
             nonce = decode_segment_header(files[path], str(path)).nonce
             used = damaged.rfind(nonce, 0, damaged.rfind(nonce))
         at = self.rng.randrange(used)
@@ -245,7 +245,7 @@ class Nemesis:
         await self.restart(node_id)
 
     def broken(self) -> list[Violation]:
-        """What observers and nodes found broken, but for refusals to start that are right."""
+        """Return the violations that observers and nodes found, except refusals to start from a damaged log."""
         return [
             violation
             for violation in self.cluster.violations
@@ -256,7 +256,7 @@ class Nemesis:
     # ------------------------------------------------------------------------------ the end
 
     async def heal(self) -> None:
-        """Take everything back: links, disks, processes."""
+        """Revert all faults of links, disks and processes."""
         self._tables.clear()
         await self.cluster.heal()
         self.cure(*self.members)
@@ -265,7 +265,7 @@ class Nemesis:
 
 
 class _Once:
-    """A hook of a disk: the second sync finds it well again, as after a passing fault of the device."""
+    """A disk hook that makes the second sync succeed, as after a transient fault of the device."""
 
     def __init__(self, disk: SimDisk) -> None:
         self._disk = disk

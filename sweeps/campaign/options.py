@@ -1,7 +1,7 @@
-"""What a seed runs: all options of a simulated cluster, its clients and its faults, drawn from the seed.
+"""The options of a seed: all settings of a simulated cluster, its clients and its faults, drawn from the seed.
 
-Swarm testing: each seed leaves most faults out and overdoes others, because many bugs show only where another
-fault does not get in the way. The profile (profiles.py) then bends the options towards its situation.
+This is swarm testing: each seed omits most faults and exaggerates others, because many bugs show only without
+interference from other faults. The profile (profiles.py) then adapts the options to its situation.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from sweeps.campaign.profiles import PROFILES
 
 
 class Load(Section):
-    """What the clients do."""
+    """The load of the clients."""
 
     call: CallForm = "stream"
-    """How they ask: by a stream of batches, or by unary calls."""
+    """Form of the calls: a stream of batches, or unary calls."""
     operations: Annotated[int, Field(ge=40)] = 200
     engines: Annotated[int, Field(ge=1)] = 2
-    """Clients that know all nodes,"""
+    """Number of clients that know all nodes."""
     sessions: Annotated[int, Field(ge=1)] = 3
-    """with so many sessions each."""
+    """Sessions of each of these clients."""
     pinned: Annotated[int, Field(ge=0)] = 1
-    """Sessions, for each node, that ask this node only, and only while it believes that it leads."""
+    """Sessions per node that ask only this node, and only while it believes that it leads."""
     anonymous: Probability = 0.0
-    """Share of operations that take part in no session."""
+    """Share of operations without a session."""
     keys: Annotated[int, Field(ge=1)] = 2
     mix: dict[Function, float] = Field(default={"put": 1.0, "get": 1.0})
-    """Kinds of operation and their weights."""
+    """Operation kinds and their weights."""
     pinned_mix: dict[Function, float] = Field(default={"get": 1.0})
-    """Those of the pinned sessions."""
+    """Operation kinds of the pinned sessions, and their weights."""
 
 
 class Options(Section):
-    """Everything that decides how a seed goes, beside the seed."""
+    """Everything besides the seed that determines the run of a seed."""
 
     seed: int
     profile: str
@@ -54,7 +54,7 @@ class Options(Section):
     """Virtual time under faults, over which the operations are spread."""
 
     def short(self) -> str:
-        """In one line: what differs from the defaults."""
+        """Return what differs from the defaults, in one line."""
         parts = [f"profile={self.profile}", f"nodes={self.nodes}"]
         for section in ("raft", "sim", "client", "load"):
             settings: Section = getattr(self, section)
@@ -64,21 +64,21 @@ class Options(Section):
 
 
 def draw(seed: int, profile: str | None = None) -> Options:
-    """The options of a seed; the same for ever. `profile`: this one in place of the one that is drawn."""
-    rng = random.Random(f"campaign/{seed}")  # of a text: the same for any PYTHONHASHSEED
+    """Draw the options of a seed; they are the same for ever. `profile` replaces the profile that would be drawn."""
+    rng = random.Random(f"campaign/{seed}")  # seeded with text, which does not depend on PYTHONHASHSEED
     drawn = _profile(seed)
     name = profile if profile is not None else drawn
     draft = _draft(rng)
     chosen = PROFILES[name]
     draft["nodes"] = rng.choice(chosen.nodes)
     chosen.tune(draft, rng)
-    # Of a stream of its own: all else is as it is without it.
+    # From its own random stream, so that all other options stay as they were before this one existed.
     draft["load"]["call"] = random.Random(f"call/{seed}").choice(("stream", "stream", "unary"))
     return Options.model_validate({"seed": seed, "profile": name, **draft})
 
 
 def _profile(seed: int) -> str:
-    """Profiles take turns, in an order that is drawn anew for each turn: none is missing from a short campaign."""
+    """Return the profile of a seed. Profiles take turns in shuffled order, so a short campaign misses none."""
     turn, position = divmod(seed, len(PROFILES))
     order = list(PROFILES)
     random.Random(f"turn/{turn}").shuffle(order)
@@ -119,7 +119,7 @@ def _draft(rng: random.Random) -> dict[str, Any]:
 
 
 def _world(rng: random.Random, low: float, high: float) -> dict[str, Any]:
-    """Network, disks and clocks; every fault is left out by about half of the seeds."""
+    """Draw network, disks and clocks. About half of the seeds omit each fault."""
 
     def sometimes(*values: float) -> float:
         return rng.choice(values) if rng.random() < 0.45 else 0.0

@@ -1,8 +1,8 @@
-"""Scenario generators: each drives a cluster, again and again, into a situation where Raft is known to be got wrong.
+"""Scenario generators: each drives a cluster repeatedly into a situation in which Raft implementations often fail.
 
-Random faults alone rarely come near them: that an entry of an old term is on a majority and must not be counted,
-that a deposed leader is asked for something new. A script aims with full knowledge of the cluster, draws its
-variants from the seed, and gives up a round that does not come about in time. Between two rounds all is healed.
+Random faults alone rarely reach such situations: an entry of an old term on a majority that must not be counted, or a
+request to a deposed leader. A script aims with full knowledge of the cluster and draws its variants from the seed. It
+abandons a round whose situation is not reached in time. All faults are healed between two rounds.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from sweeps.campaign.nemesis import Nemesis
 from sweeps.campaign.watch import POINTS, Point, holds_old_term_on_majority
 
 CHANCES = ("tail", "loss", "duplicate", "replay", "fsync_tail", "stalls_per_s", "disk_failure", "boot_crash")
-"""Settings of the simulated world by which faults happen by chance."""
+"""Settings of the simulated world that cause random faults."""
 DIRECTIONS: tuple[Direction, ...] = ("both", "in", "out")
 Draft = dict[str, Any]
-"""Options by section (options.py), before they are validated."""
+"""Options by section (options.py), before validation."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A kind of seed."""
+    """A kind of scenario for a seed."""
 
     script: Callable[[Nemesis], Awaitable[None]]
-    """One round. It may leave faults behind: they are healed before the next round."""
+    """Runs one round. It may leave faults behind: they are healed before the next round."""
     nodes: tuple[int, ...] = (3, 3, 5, 5, 4, 7)
-    """Cluster sizes, from which one is drawn."""
+    """Cluster sizes to draw from."""
     tune: Callable[[Draft, random.Random], None] = lambda draft, rng: None
-    """Changes the options that were drawn, so that the situation is likely."""
+    """Changes the drawn options so that the situation becomes likely."""
     ending: Callable[[Nemesis], Awaitable[None]] | None = None
-    """The last faults before all is healed and liveness is judged; None: a crash of the leader, now and then."""
+    """The last faults before all is healed and liveness is judged; None: a crash of the leader, in some seeds."""
 
 
 # ---------------------------------------------------------------------------------- logs that differ
 
 
 async def figure_8(n: Nemesis) -> None:
-    """An entry of an old term comes to be on a majority, by the hand of a later leader (paper, Figure 8)."""
+    """A later leader replicates an entry of an old term to a majority (paper, Figure 8)."""
     first = await n.settle()
     if first is None:
         return
-    # (a) The leader writes an entry that reaches a minority only.
+    # (a) The leader writes an entry that reaches only a minority.
     few = [first, *n.others(first)[: largest_minority(len(n.members)) - 1]]
     rest = n.others(*few)
     await n.split("few", few, rest, clients=0)
@@ -57,20 +57,20 @@ async def figure_8(n: Nemesis) -> None:
     await n.crash(*few)
     if not reached:
         return
-    # (b) Another leads, with the votes of the rest, and gets its own entry no further than its own disk.
+    # (b) Another node leads, with the votes of the rest; its own entry reaches only its own disk.
     second = await n.reach("elected", within=8, of=lambda node: node in rest)
     if second is None:
         return
     await n.cut("second", touching([second], n.members, between="all"))
     await n.until(lambda: _durable(n, second), within=1)
     await n.crash(second, power=False)
-    # (c) The first is back; whoever leads now must have its entry, and hands it on.
+    # (c) The first is back. Any leader elected now has its entry, and replicates it.
     await n.links("second", [])
     await n.lift("few")
     await n.restart(*few)
     counted = await n.until(lambda: _counts_old_term(n), within=10)
     if counted and n.rng.random() < 0.8:
-        # (d) Before an entry of its own is there too, it goes; the second may overwrite what was on a majority.
+        # (d) The leader ends before its own entry is on a majority; the second may overwrite what was on a majority.
         third = n.leading()
         if third is not None:
             await n.crash(third)
@@ -79,7 +79,7 @@ async def figure_8(n: Nemesis) -> None:
 
 
 def _uncommitted(n: Nemesis, node_id: str) -> int:
-    """How many entries the node has beyond what it knows to be committed."""
+    """Return the number of entries that the node does not know to be committed."""
     core = n.core(node_id)
     return core.log.last_index - core.commit_index if core is not None else 0
 
@@ -96,7 +96,7 @@ def _counts_old_term(n: Nemesis) -> bool:
 
 
 async def long_stale_log(n: Nemesis) -> None:
-    """A deposed leader has the longer log, and others the later term: the longer must not win (section 5.4.1)."""
+    """A deposed leader has a longer log, others have a later term: the longer log must not win (section 5.4.1)."""
     first = await n.settle()
     if first is None:
         return
@@ -106,7 +106,7 @@ async def long_stale_log(n: Nemesis) -> None:
     second = await n.settle(rest)
     if second is None:
         return
-    # Only those stay up who cannot elect a leader without the first.
+    # Only nodes stay up that cannot elect a leader without the first.
     down = [second, *[node for node in rest if node != second][: largest_minority(len(n.members)) - 1]]
     await n.crash(*down)
     await n.lift("first")
@@ -116,7 +116,7 @@ async def long_stale_log(n: Nemesis) -> None:
 
 
 async def lagging_follower(n: Nemesis) -> None:
-    """A follower missed what was committed, in the same term, and asks for votes (section 5.4.1)."""
+    """A follower without the latest committed entries of the same term requests votes (section 5.4.1)."""
     leader = await n.settle()
     if leader is None:
         return
@@ -139,14 +139,14 @@ async def lagging_follower(n: Nemesis) -> None:
 
 
 async def deposed_leader(n: Nemesis) -> None:
-    """A leader is cut off, and does not know; clients talk to it while the others elect, and write (section 8)."""
+    """A leader is isolated and does not know it; clients ask it while the others elect and write (section 8)."""
     leader = await n.settle()
     if leader is None:
         return
     core, rest = n.core(leader), n.others(leader)
     way = n.pick(("both", "both", "out", "late answers", "pause", "delay"))
     if way == "late answers":
-        # What it is told is old: each answer arrives when another leads already.
+        # All responses to the leader are stale: they arrive when another node already leads.
         wait_ms = n.rng.uniform(1.2, 3) * n.et * 1e3
         late = LinkRule(from_id=ANY_NODE, to_id=leader, messages="replies", delay_ms=wait_ms)
         await n.links("late", [late])
@@ -160,7 +160,7 @@ async def deposed_leader(n: Nemesis) -> None:
         await n.cut("out", touching([leader], n.members, "both" if way == "both" else "out"))
     second = await n.settle(rest, within=5)
     if second is not None:
-        await n.sleep(0.3, 1.5)  # writes there, reads here
+            await n.sleep(0.3, 1.5)  # clients write at the new leader, and read at the old one
     await n.resume(leader)
     if way == "pause" or core is None or n.rng.random() < 0.5:
         await n.sleep(0, 0.5)
@@ -169,12 +169,15 @@ async def deposed_leader(n: Nemesis) -> None:
 
 
 async def unheard_commit(n: Nemesis) -> None:
-    """A leader commits, answers and is gone before any follower has heard of the commit: the next leader does not
-    know what is committed before its own first entry is, and is asked at once (section 8)."""
+    """A leader commits, responds and fails before any follower learns of the commit.
+
+    The next leader does not know what is committed until its own first entry is, and receives reads at once
+    (section 8).
+    """
     leader = await n.settle()
     if leader is None or await n.reach("commit", within=3, of=lambda node: node == leader) is None:
         return
-    # The answer to the client is on its way; what it tells the followers from now on gets lost.
+    # The response to the client is on its way; all further messages to the followers are lost.
     await n.cut("out", touching([leader], n.members, "both"))
     await n.sleep(0.01, 0.05)
     if n.rng.random() < 0.7:
@@ -186,7 +189,7 @@ async def unheard_commit(n: Nemesis) -> None:
 
 
 async def paused(n: Nemesis) -> None:
-    """Processes stand still for longer than an election takes, the leader before others, and go on."""
+    """Processes, most often the leader, are paused for longer than an election takes, and resume."""
     leader = n.leading() or n.any_of(n.members)[0]
     count = n.pick((0, 0, 0, 1, len(n.members) // 2))
     nodes = [leader, *n.others(leader)[:count]] if n.rng.random() < 0.8 else n.others(leader)[: count + 1]
@@ -200,7 +203,7 @@ async def paused(n: Nemesis) -> None:
 
 
 async def crash_points(n: Nemesis) -> None:
-    """A node dies at a named moment: between a promise and its fsync, an fsync and its answer, and so on."""
+    """A node crashes at a named moment: between a promise and its fsync, an fsync and the response, and so on."""
     points: list[Point] = n.any_of(POINTS, n.rng.randint(1, 3))
     if n.rng.random() < 0.3:
         points = ["vote", "granted"]
@@ -214,13 +217,13 @@ async def crash_points(n: Nemesis) -> None:
     await n.sleep(0, n.pick((0, 0.02, 0.3, 2)))
     await n.restart(node)
     await n.sleep(0, n.pick((0.05, 0.5)))
-    if n.rng.random() < 0.3:  # an election is where most of the points are
+    if n.rng.random() < 0.3:  # most of the points occur in elections
         await n.crash(*filter(None, [n.leading()]))
         await n.sleep(0, 0.3)
 
 
 async def forgotten_votes(n: Nemesis) -> None:
-    """Voters die as they vote, are back before the election is over, and are asked again by another (section 5.2)."""
+    """Voters crash as they vote, restart during the election, and get another vote request (section 5.2)."""
     leader = n.leading()
     if leader is not None:
         await n.crash(leader) if n.rng.random() < 0.5 else await n.cut("old", touching([leader], n.members))
@@ -230,7 +233,7 @@ async def forgotten_votes(n: Nemesis) -> None:
         if voter is None:
             break
         if n.rng.random() < 0.6:
-            # The candidate that was voted for is not heard again in this election.
+            # The candidate that got the vote is isolated for the rest of this election.
             candidate = n.core(voter)
             chosen = candidate.voted_for if candidate is not None else None
             if chosen is not None and chosen != voter:
@@ -246,7 +249,7 @@ async def forgotten_votes(n: Nemesis) -> None:
 
 
 async def rapid_restarts(n: Nemesis) -> None:
-    """Nodes die and come back faster than anybody can be elected."""
+    """Nodes crash and restart faster than an election takes."""
     for _ in range(n.rng.randint(3, 12)):
         nodes = n.any_of(n.members, n.pick((1, 1, 1, 2, len(n.members))))
         await n.crash(*nodes)
@@ -257,7 +260,7 @@ async def rapid_restarts(n: Nemesis) -> None:
 
 
 async def power_cuts(n: Nemesis) -> None:
-    """The power fails on all at once, or on a majority, while they are writing."""
+    """The power fails on all nodes, or on a majority, while they write."""
     await n.reach(n.pick(POINTS), within=1)
     nodes = n.members if n.rng.random() < 0.6 else n.any_of(n.members, quorum_size(len(n.members)))
     await n.crash(*nodes, power=True)
@@ -267,7 +270,7 @@ async def power_cuts(n: Nemesis) -> None:
 
 
 async def sick_disks(n: Nemesis) -> None:
-    """Disks fail at a write or an fsync, for good or once, or fill up; then the power goes as well."""
+    """Disks fail at a write or an fsync, permanently or once, or fill up; then the power may fail as well."""
     victims = n.any_of(n.members, n.rng.randint(1, max(1, largest_minority(len(n.members)))))
     if n.rng.random() < 0.3:
         victims = [n.leading() or victims[0]]
@@ -284,24 +287,26 @@ async def sick_disks(n: Nemesis) -> None:
 
 
 async def replaced_while_written(n: Nemesis) -> None:
-    """A slow disk is still writing entries of a deposed leader when the next one replaces them: that they were
-    written says nothing about those that took their place."""
+    """A slow disk still writes entries of a deposed leader when the next leader replaces them.
+
+    The completed write must not count for the entries that replaced them.
+    """
     leader = await n.settle()
     if leader is None:
         return
     n.slow_down(leader, n.rng.uniform(3, 6))
-    # It hears the others: a refusal would wait for its disk, so only what is sent unasked arrives in time.
+    # The leader still receives: refusals would wait for its disk, so only unsolicited messages reach it in time.
     await n.cut("old", touching([leader], n.members, "out"))
     if await n.reach("append", within=2, of=lambda node: node == leader) is None:
         return
     await n.settle(n.others(leader), within=5)
-    await n.sleep(0.3, 2)  # the new entries reach as far as those that are being written
+    await n.sleep(0.3, 2)  # until the new entries reach the indexes that are being written
     await n.lift("old")
     await n.sleep(1, 4)
 
 
 async def slow_disks(n: Nemesis) -> None:
-    """Some disks are slow, the leader's above all: it must not count itself before its own fsync."""
+    """Some disks are slow, often the leader's: it must not count its own copy before its own fsync."""
     leader = n.leading()
     victims = n.any_of(n.members, max(1, largest_minority(len(n.members))))
     for node in [leader] if leader is not None and n.rng.random() < 0.6 else victims:
@@ -336,7 +341,7 @@ async def hanging_disks(n: Nemesis) -> None:
 
 
 async def rotten_disks(n: Nemesis) -> None:
-    """A bit flips on the disk of a node that is down: it must refuse what it cannot trust (and repair what it can)."""
+    """A bit flips on the disk of a node that is down: it must refuse corrupt data, and repair what it can."""
     [node] = n.any_of(n.members)
     await n.crash(node, power=False)
     await n.sleep(0, 0.5)
@@ -348,7 +353,7 @@ async def rotten_disks(n: Nemesis) -> None:
 
 
 async def contested(n: Nemesis) -> None:
-    """Several stand for election at once, and what they say arrives twice, late, and again much later."""
+    """Several candidates run at once; their messages arrive twice, late, and again much later."""
     leader = n.leading()
     if leader is not None:
         await n.cut("old", touching([leader], n.members)) if n.rng.random() < 0.5 else await n.crash(leader)
@@ -363,7 +368,7 @@ async def contested(n: Nemesis) -> None:
 
 
 async def old_messages(n: Nemesis) -> None:
-    """Leaders change and come back, nodes die and come back, and the network replays what it has kept."""
+    """Leaders change and return, nodes crash and restart, and the network replays old messages."""
     leader = await n.settle(within=4)
     if leader is None:
         return
@@ -376,7 +381,7 @@ async def old_messages(n: Nemesis) -> None:
     await n.lift("away")
     await n.lift("slow")
     await n.restart(*n.members)
-    # The same node leads again, in a later term, and hears the answers of its earlier one.
+    # The same node leads again in a later term, and receives responses to its earlier term.
     rest = n.others(leader)
     await n.pause(*n.any_of(rest, largest_minority(len(n.members))))
     await n.until(lambda: n.leading() == leader, within=2)
@@ -385,7 +390,7 @@ async def old_messages(n: Nemesis) -> None:
 
 
 async def shapes(n: Nemesis) -> None:
-    """Partitions of all named shapes, one-way cuts of any node, with the clients on either side or on both."""
+    """Partitions of all named shapes, and one-way cuts of any node, with the clients on one side or on both."""
     leader = n.leading()
     members = n.others(leader) if leader is not None else n.others()
     if leader is not None:
@@ -406,7 +411,7 @@ async def shapes(n: Nemesis) -> None:
 
 
 async def halves(n: Nemesis) -> None:
-    """An even cluster falls apart in the middle: nobody may lead on either side, nothing commits."""
+    """An even cluster splits in the middle: neither half may elect a leader, and nothing commits."""
     half = len(n.members) // 2
     leader = await n.settle(within=4)
     order = n.others(leader) if leader is not None else n.others()
@@ -420,7 +425,7 @@ async def halves(n: Nemesis) -> None:
 
 
 async def lost_answers(n: Nemesis) -> None:
-    """Clients hear nothing of what was done, try again, and meet another leader (section 8)."""
+    """Clients lose responses, retry, and reach another leader (section 8)."""
     late = n.pick((0.5, 2)) * n.et * 1e3
     rules = [
         LinkRule(from_id=ANY_NODE, to_id=CLIENTS, messages="replies", drop=n.rng.uniform(0.3, 0.9)),
@@ -443,8 +448,10 @@ async def lost_answers(n: Nemesis) -> None:
 
 
 async def stale_candidate(n: Nemesis) -> None:
-    """A node whose log is behind stands for election sooner than all others, again and again: it must neither win
-    nor keep those from standing who could (sections 5.2, 5.4.1)."""
+    """A node with an old log keeps starting elections before all other nodes.
+
+    It must neither win nor prevent the election of eligible nodes (sections 5.2, 5.4.1).
+    """
     await n.settle()
     late = n.fastest()
     rest = n.others(late)
@@ -453,7 +460,7 @@ async def stale_candidate(n: Nemesis) -> None:
     core = n.core(leader) if leader is not None else None
     if leader is None or core is None:
         return
-    # All others have more than it has.
+    # Wait until all others have entries that it lacks.
     goal = core.commit_index + 1
     await n.until(lambda: all((c := n.core(node)) is not None and c.commit_index >= goal for node in rest), within=3)
     await n.sleep(0, 2)
@@ -467,7 +474,7 @@ async def stale_candidate(n: Nemesis) -> None:
 
 
 async def storm(n: Nemesis) -> None:
-    """A few faults of any kind, over one another."""
+    """A few faults of any kind at the same time."""
 
     async def after(delay: tuple[float, float], round_: Callable[[Nemesis], Awaitable[None]]) -> None:
         await n.sleep(*delay)
@@ -482,7 +489,7 @@ async def storm(n: Nemesis) -> None:
 
 
 async def flaky(n: Nemesis) -> None:
-    """Some links lose, double and delay what they carry."""
+    """Some links drop, duplicate and delay messages."""
     rules = [
         LinkRule(
             from_id=a,
@@ -506,7 +513,7 @@ async def flaky(n: Nemesis) -> None:
 
 
 def _quiet(draft: Draft, rng: random.Random) -> None:
-    """Mostly without faults by chance: they would spoil what a script has arranged."""
+    """Mostly disable random faults, because they would disturb the situation of a script."""
     if rng.random() < 0.7:
         draft["sim"] |= dict.fromkeys(CHANCES, 0.0)
 
@@ -548,7 +555,7 @@ def _for_retries(draft: Draft, rng: random.Random) -> None:
 
 
 def _in_sessions(draft: Draft, rng: random.Random) -> None:
-    """Where a request may come twice, one without a session takes effect twice: that is no bug."""
+    """Use sessions only: without a session a duplicated request takes effect twice, which is not a bug."""
     draft["load"]["anonymous"] = 0.0
 
 
@@ -609,4 +616,4 @@ PROFILES: dict[str, Profile] = {
     "flaky": Profile(flaky),
     "stale-candidate": Profile(lagging_follower, (3, 3, 5), _for_stale_candidates, stale_candidate),
 }
-"""Profiles by name."""
+"""All profiles by name."""

@@ -1,7 +1,7 @@
-"""What is seen of a cluster while a seed runs: what it reached, and the moments at which a script acts.
+"""Observers of a running seed: what it reached, and the moments at which a script acts.
 
-All here are observers of the simulation (see `Observer` in orchestration/sim_cluster), called synchronously.
-They only look, and change nothing.
+All classes are observers of the simulation (see `Observer` in orchestration/sim_cluster), called synchronously.
+They do not change anything.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ Point = Literal[
     "erased",
     "applied",
 ]
-"""A named moment in the life of a node:
+"""A named moment of a node:
 
-    append          entries were handed to its disk, which has not finished
-    candidate       its own vote was handed to the disk
-    vote            a vote for another was handed to the disk
-    synced entries  its disk has just finished entries; nobody has been told
-    synced vote     its disk has just finished a term or a vote; nobody has been told
+    append          it handed entries to its disk, which has not finished
+    candidate       it handed its own vote to the disk
+    vote            it handed a vote for another node to the disk
+    synced entries  its disk has just finished entries; no node was notified yet
+    synced vote     its disk has just finished a term or a vote; no node was notified yet
     granted         it has just sent a vote
     acknowledged    it has just sent the success of an append
     elected         it has just become leader
@@ -65,24 +65,25 @@ POINTS: tuple[Point, ...] = get_args(Point)
 
 
 class Coverage(Silent):
-    """Counts what a seed reached: the situations in which implementations of Raft are known to go wrong.
+    """Counts situations in which implementations of Raft are known to fail.
 
-    leader changes                  a leader was elected, and there had been one before
+    leader changes                  a leader was elected, not the first one
     suffixes erased                 a follower erased entries that conflict with its leader's
     old-term majorities             see holds_old_term_on_majority
     retries answered                a leader answered from the session table
-    reads refused                   a leader refused reads that it had taken and could not confirm, for it leads no more
+    reads refused                   a former leader refused reads that it had accepted and could no longer confirm
     pre-votes refused
-    votes asked again               another candidate asked for the vote of a term that a node gave in an earlier life
-    contested terms                 a second candidate stood in a term
-    longer logs refused             a vote was asked for a log that is longer, and of an older term at its end
-    shorter logs refused            a vote was asked for a log that is shorter, and of the same term at its end
-    reads at deposed leaders        a leader was asked while another one led already
-    reads before an own commit      a leader was asked before an entry of its own term was committed
-    commits before an own fsync     a leader committed what its own disk did not hold yet
+    votes asked again               a node gave its vote of a term in an earlier incarnation; another candidate
+                                    requested the same vote
+    contested terms                 a second candidate ran in a term
+    longer logs refused             a candidate's log was longer than the voter's, but its last term was older
+    shorter logs refused            a candidate's log was shorter than the voter's, with the same last term
+    reads at deposed leaders        a leader received reads while another node already led
+    reads before an own commit      a leader received reads before it had committed an entry of its own term
+    commits before an own fsync     a leader committed entries that were not durable on its own disk yet
     leaders yielded                 a leader stepped down because its own disk did not answer (raft.yield_after)
-    suffixes erased while written   a disk was still writing entries when some were erased
-    answers of earlier terms        a leader was answered what it had asked when it led an earlier term
+    suffixes erased while written   a node erased entries while its disk was still writing entries
+    answers of earlier terms        a leader received responses to requests of an earlier term
     lives                           starts of nodes
     """
 
@@ -90,7 +91,7 @@ class Coverage(Silent):
         self.counts: Counter[str] = Counter()
         self._nodes: dict[str, RaftNode] = {}
         self._voted_before: dict[str, int] = {}
-        """Node to the term of the vote that it found on its disk when it started."""
+        """Term of the vote that a node found on its disk when it started."""
         self._duplicates: dict[str, int] = {}
         self._old_terms: set[tuple[str, int, int]] = set()
         self._last_leader_term = 0
@@ -99,7 +100,7 @@ class Coverage(Silent):
         self._erased: dict[str, int] = {}
 
     def started(self, node: RaftNode, now: float) -> None:
-        """Remember the vote of an earlier life."""
+        """Remember the vote of an earlier incarnation."""
         self.counts["lives"] += 1
         self._writing.pop(node.node_id, None)
         self._erased[node.node_id] = 0
@@ -110,7 +111,7 @@ class Coverage(Silent):
             self._voted_before[node.node_id] = node.current_term
 
     def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
-        """Count what the step did."""
+        """Count the situations that the step reached."""
         for event in effects.trace:
             if event.kind == "became_leader":
                 self.counts["leader changes"] += self._last_leader_term > 0
@@ -151,7 +152,7 @@ class Coverage(Silent):
         self._duplicates[node_id] = duplicates
 
     def synced(self, node_id: str, persist: Persist, now: float) -> None:
-        """Nothing is under way on this disk."""
+        """Record that the disk has no write under way."""
         self._writing.pop(node_id, None)
 
     def sent(self, message: Message, now: float) -> None:
@@ -160,7 +161,7 @@ class Coverage(Silent):
             self.counts["pre-votes refused"] += 1
 
     def delivered(self, message: Message, now: float) -> None:
-        """Look at what is asked of voters, and at late answers."""
+        """Count vote requests and late responses of interest."""
         node = self._nodes[message.to_id]
         if isinstance(message, RequestVote) and message.term >= node.current_term and not message.pre_vote:
             if self._voted_before.get(node.node_id) == message.term == node.current_term:
@@ -173,8 +174,10 @@ class Coverage(Silent):
 
 
 def holds_old_term_on_majority(leader: RaftNode) -> bool:
-    """Whether a majority holds, durably, an uncommitted entry of an older term than the leader's, and nothing of
-    the leader's own: what must not be committed by counting (paper, section 5.4.2 and Figure 8)."""
+    """Whether a majority durably holds an uncommitted entry of an older term, and none of the leader's own term.
+
+    Such an entry must not be committed by counting copies (paper, section 5.4.2 and Figure 8).
+    """
     log, next_index = leader.log, leader.commit_index + 1
     if next_index > log.last_index or log.term_at(next_index) == leader.current_term:
         return False
@@ -183,15 +186,17 @@ def holds_old_term_on_majority(leader: RaftNode) -> bool:
 
 
 class Moments(Silent):
-    """Lets a script wait for a moment, and go on in the very instant in which it comes."""
+    """Lets a script wait for a moment, and continue at the same virtual instant."""
 
     def __init__(self) -> None:
         self._conditions: dict[asyncio.Future[None], Callable[[], bool]] = {}
         self._points: dict[asyncio.Future[str], tuple[frozenset[Point], Callable[[str], bool]]] = {}
 
     async def until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until a condition holds, which is looked at after each step of each node; False if it does not
-        in time. It must be cheap, and must change nothing."""
+        """Wait until a condition holds; False if it does not hold in time.
+
+        The condition is evaluated after each step of each node. It must be cheap and without side effects.
+        """
         if condition():
             return True
         return await self._wait(self._conditions, condition, timeout) is not _LATE
@@ -199,8 +204,7 @@ class Moments(Silent):
     async def reach(
         self, points: Sequence[Point], timeout: float | None, of: Callable[[str], bool] = lambda node_id: True
     ) -> str | None:
-        """Wait until a node for which `of` holds reaches one of these points; the node, or None if none does in
-        time."""
+        """Wait until a node for which `of` holds reaches one of these points; return it, or None after the timeout."""
         node_id = await self._wait(self._points, (frozenset(points), of), timeout)
         return None if node_id is _LATE else node_id
 
@@ -226,7 +230,7 @@ class Moments(Silent):
                 future.set_result(node_id)
 
     def stepped(self, node: RaftNode, before: Snapshot, events: Sequence[Event], effects: Effects, now: float) -> None:
-        """See which points the step reached."""
+        """Check which points the step reached."""
         if self._conditions:
             self._look()
         if not self._points:
@@ -245,7 +249,7 @@ class Moments(Silent):
             self._reached("erased", name)
 
     def synced(self, node_id: str, persist: Persist, now: float) -> None:
-        """A disk has finished."""
+        """Check the points of a disk that has finished a write."""
         if self._conditions:
             self._look()
         if self._points:
@@ -255,17 +259,17 @@ class Moments(Silent):
                 self._reached("synced vote", node_id)
 
     def crashed(self, node_id: str, now: float) -> None:
-        """A life is over."""
+        """Evaluate the conditions after a node has ended."""
         if self._conditions:
             self._look()
 
     def applied(self, node_id: str, first_index: int, results: Sequence[Result], store: Store, now: float) -> None:
-        """Entries were applied."""
+        """Check the point of applied entries."""
         if self._points:
             self._reached("applied", node_id)
 
     def sent(self, message: Message, now: float) -> None:
-        """A message leaves."""
+        """Check the points of a message that leaves."""
         if not self._points:
             return
         if isinstance(message, RequestVoteReply):

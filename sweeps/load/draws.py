@@ -11,7 +11,7 @@ _BLOCK = 8192
 
 
 class Choices:
-    """An endless, seeded series of kinds and keys, drawn in blocks."""
+    """An endless seeded series of operation kinds and keys, drawn in blocks."""
 
     def __init__(self, load: LoadSettings, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -24,7 +24,7 @@ class Choices:
         self._position = 0
 
     def take(self, count: int) -> list[tuple[int, int]]:
-        """The next `count` pairs of kind and number of the key."""
+        """Return the next `count` pairs of kind and key number."""
         while len(self._block) - self._position < count:
             self._block, self._position = self._block[self._position :] + self._draw(), 0
         self._position += count
@@ -40,7 +40,7 @@ class Choices:
 
 
 class Arrivals:
-    """When the operations of an open load are due: an endless series that grows."""
+    """The due times of the operations of an open load: an endless ascending series."""
 
     def __init__(self, load: LoadSettings, seed: int, begin_ns: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -51,13 +51,13 @@ class Arrivals:
         self._position = 0
 
     def next_ns(self) -> int:
-        """When the next operation is due."""
+        """Return when the next operation is due."""
         if self._position == len(self._due):
             self._draw()
         return self._due[self._position]
 
     def until(self, now_ns: int) -> list[int]:
-        """The times up to `now_ns` that were not taken yet."""
+        """Return the due times up to `now_ns` that were not taken yet."""
         taken: list[int] = []
         while self.next_ns() <= now_ns:
             end = int(np.searchsorted(self._due, now_ns, side="right"))

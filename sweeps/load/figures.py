@@ -1,4 +1,4 @@
-"""What nodes and load generators measure about themselves."""
+"""Measurements that nodes and load generators take of themselves."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sweeps.spec.metrics import MIN_ABOVE
 
 @dataclass(frozen=True)
 class NodeFigures:
-    """What a node, or the load generator, measured about itself during the measurement."""
+    """What a node or a load generator measured of itself during the measurement."""
 
     cpu_share: float | None = None
-    """CPU time per time; 1 is one core."""
+    """CPU time per elapsed time; 1 is one core."""
     resident_bytes: int | None = None
     fsync_us: Sequence[int] = ()
     loop_lag_us: Sequence[int] = ()
     round_trip_us: Sequence[int] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Medians, 99th percentiles and maxima, in microseconds."""
+        """Return medians, 99th percentiles and maxima, in microseconds."""
         return {
             "cpu_share": None if self.cpu_share is None else round(self.cpu_share, 3),
             "resident_bytes": self.resident_bytes,
@@ -37,7 +37,7 @@ class NodeFigures:
 
 
 def percentile(samples: Sequence[int] | Ints, q: float) -> int | None:
-    """A percentile by the nearest rank; None when fewer than 10 samples are above it, except for the maximum."""
+    """Return a percentile by nearest rank; None if fewer than 10 samples are above it, except for the maximum."""
     count = len(samples)
     if not count or (q < 1 and count * (1 - q) < MIN_ABOVE):
         return None

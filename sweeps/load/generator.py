@@ -1,11 +1,11 @@
 """The load generator: many client sessions in one event loop, every operation a row of numpy columns.
 
-It knows no Ray; orchestration hosts it in a process of its own. The hot path handles what completes in one
-tick of the loop as one batch: it is recorded column by column, and the operations that follow it are
-submitted together, so that they travel in one message.
+It does not depend on Ray; orchestration hosts it in its own process. Operations that complete in the same tick of the
+event loop are handled as one batch. They are recorded column by column. The operations that follow them are submitted
+together, so that they travel in one message.
 
-Two kinds of load. Closed: each client sends its next operation when the last one returned. Open: operations
-are due at a rate; one that finds no client free when it is due is dropped, and counted.
+There are two kinds of load. Closed: each client sends its next operation when the previous one returns. Open:
+operations are due at a rate; an operation that finds no client free when it is due is dropped, and counted.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from sweeps.load.recorder import Recorder, Snapshot
 from sweeps.load.values import CLIENT_SHIFT, ID_BYTES, Values
 from sweeps.spec.parameters import LoadSettings
 
-_PUT, _CAS, _APPEND = int(Kind.PUT), int(Kind.COMPARE_AND_SWAP), int(Kind.APPEND)  # plain, for the hot path
+_PUT, _CAS, _APPEND = int(Kind.PUT), int(Kind.COMPARE_AND_SWAP), int(Kind.APPEND)  # plain ints, for the hot path
 _MOST_APPENDED_BYTES = 128 * ID_BYTES
-"""A checker must know all of a value, and each read of a long one costs its whole length."""
+"""Most bytes appended to a value. The checker must know the whole value, and each read costs its whole length."""
 READ_TOGETHER = 1000
-"""At the end at most so many keys are read at once, each by a client of its own,"""
+"""Most keys that are read back at once, each by its own client."""
 _READ_BYTES = 1 << 20
-"""and of long values no more than this."""
+"""Most bytes of values that are read back at once."""
 _READ_BUDGET_S = 86_400.0
-"""The engine counts wall time. The reads end with the generator's patience, long before this."""
+"""Retry budget of these reads, in wall time: effectively unlimited. The generator's Patience ends them much earlier."""
 _TICK_S = 0.001
 _SAMPLE_S = 0.05
 
 
 class Engine(Protocol):
-    """What the generator needs from a client engine."""
+    """The methods of a client engine that the generator uses."""
 
     def start(self) -> None: ...
     async def close(self) -> None: ...
@@ -61,28 +61,28 @@ EngineFactory = Callable[..., Engine]
 
 @dataclass(frozen=True)
 class LoadResult:
-    """All that a load generator recorded."""
+    """Everything that a load generator recorded."""
 
     columns: dict[str, NDArray[Any]]
-    """As in operations.py."""
+    """The columns of operations.py."""
     composite_ids: NDArray[np.uint64]
     composite_end: Ints
     dropped_ns: Ints
     dropped_kind: NDArray[np.uint8]
     sample_ns: Ints
-    """When the two series below were sampled."""
+    """Times of the samples in the two series below."""
     cpu_ns: Ints
-    """CPU time of the process so far."""
+    """CPU time of the process up to each sample."""
     loop_lag_ns: Ints
-    """How late the event loop ran a timer."""
+    """Delay with which the event loop ran a timer."""
 
 
 class LoadGenerator:
     """Sends load to a cluster, and records every operation.
 
-    Usage: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`, `read_back`, `result`, `close`.
-    Values are unique (values.py), also among several generators whose clients have different numbers, from
-    `first_client` on. `clock` gives nanoseconds; the engine gets it too.
+    Call `connect`, `start`, `snapshot` any number of times, `stop`, `drain`, `read_back`, `result`, `close`.
+    Values are unique (values.py), also across generators if their clients have different numbers; these begin at
+    `first_client`. `clock` returns nanoseconds; the engine uses it too.
     """
 
     def __init__(
@@ -123,8 +123,10 @@ class LoadGenerator:
         self._seen = (0, 0, 0)
 
     async def connect(self, addresses: Mapping[str, str]) -> None:
-        """Open a session per client. Raises OperationError when the cluster grants none in time; then it may be called
-        again."""
+        """Open a session per client.
+
+        Raises OperationError if the cluster grants none in time; it may then be called again.
+        """
         if self._engine is not None:
             await self._engine.close()
         self._engine = await self._connected(addresses, self._client, self._done)
@@ -147,15 +149,17 @@ class LoadGenerator:
         return engine
 
     async def update_addresses(self, addresses: Mapping[str, str]) -> None:
-        """A node has a new address."""
+        """Use these addresses from now on."""
         if self._engine is not None:
             self._engine.update_addresses(dict(addresses))
 
     async def start(self, phase: float = 0.0) -> int:
-        """Begin; returns the moment on the monotonic clock in nanoseconds. `phase`, a share of the time between two
-        operations that are due at equal distances, shifts them, so that those of several generators do not fall
-        together."""
-        # What lives now lives on: the collector need not look at it while latencies are taken.
+        """Begin the load; return the time of the start on the monotonic clock, in nanoseconds.
+
+        `phase` shifts operations that are due at equal distances, as a share of that distance. So the operations of
+        several generators do not coincide.
+        """
+        # Objects allocated so far stay; frozen, they do not lengthen garbage collections during the measurement.
         gc.collect()
         gc.freeze()
         self._running = True
@@ -168,7 +172,7 @@ class LoadGenerator:
         else:
             clients, self._free = self._free, []
             if self._load.think:
-                # One after the other, else all would go on thinking, and asking, together.
+                # Stagger the clients; otherwise they would all pause and send together.
                 for position, client in enumerate(clients):
                     delay_s = self._load.think * (position + phase) / len(clients)
                     asyncio.get_running_loop().call_later(delay_s, self._next, [client])
@@ -177,17 +181,19 @@ class LoadGenerator:
         return now_ns
 
     async def stop(self) -> None:
-        """Take what is due until now, and nothing after that; what is outstanding goes on."""
+        """Submit what is due until now, and nothing after that. Outstanding operations continue."""
         if self._running and self._arrivals is not None:
-            # The loop may have been paused since the last tick: what came due meanwhile belongs to the load.
+            # The loop may have paused since the last tick; operations that came due meanwhile belong to the load.
             self._take_arrivals(self._arrivals)
         self._running = False
         if "tick" in self._timers:
             self._timers.pop("tick").cancel()
 
     async def drain(self, timeout_s: float) -> int:
-        """Send nothing new, and wait until everything outstanding is decided, at most `timeout_s` seconds. What
-        is not is given up and recorded as unknown (a read: failed); returns how many operations that were."""
+        """Send nothing new, and wait at most `timeout_s` seconds until all outstanding operations are decided.
+
+        The rest is given up and recorded as unknown (reads: as failed). Returns the number of these operations.
+        """
         await self.stop()
         try:
             async with Patience(timeout_s):
@@ -201,16 +207,18 @@ class LoadGenerator:
         return given_up
 
     async def written(self) -> NDArray[np.uint32]:
-        """The keys that an acknowledged write has changed, in ascending order."""
+        """Return the keys that an acknowledged write changed, in ascending order."""
         return written_keys({name: self._recorder.column(name) for name in ("kind", "outcome", "found", "key")})
 
     async def read_back(
         self, addresses: Mapping[str, str], keys: NDArray[np.uint32], first_client: int, timeout_s: float
     ) -> None:
-        """After `drain`: read each of these keys once, as far as it can be done within `timeout_s` seconds, and record
-        the reads as those of READ_TOGETHER clients with numbers from `first_client` on. A pause of this process
-        does not count."""
-        usual = ClientSettings()  # the load's may be such that nothing is answered
+        """Read each of these keys once, after `drain`, as far as `timeout_s` seconds allow.
+
+        The reads are recorded as those of READ_TOGETHER clients, numbered from `first_client`. Pauses of this process
+        do not count towards the timeout.
+        """
+        usual = ClientSettings()  # the settings of the load may be too strict for any response
         settings = usual.model_copy(
             update={"rpc_timeout": max(usual.rpc_timeout, self._client.rpc_timeout), "retry_budget": _READ_BUDGET_S}
         )
@@ -247,7 +255,7 @@ class LoadGenerator:
             await engine.close()
 
     async def close(self) -> None:
-        """End the connections, and whatever is still outstanding."""
+        """Close the connections, and end all outstanding operations."""
         await self.stop()
         for timer in self._timers.values():
             timer.cancel()
@@ -258,7 +266,7 @@ class LoadGenerator:
         gc.unfreeze()
 
     async def snapshot(self) -> Snapshot:
-        """How the load stands. Cheap: a look at the rows since the last time."""
+        """Return the progress of the load. Cheap: it inspects only the rows since the last snapshot."""
         rows, dropped, then_ns = self._seen
         now_ns = self._clock()
         self._seen = (self._recorder.rows, len(self._dropped), now_ns)
@@ -278,7 +286,7 @@ class LoadGenerator:
         )
 
     async def result(self) -> LoadResult:
-        """Everything that was recorded."""
+        """Return everything that was recorded."""
         samples = np.array(self._samples, np.int64).reshape(-1, 3)
         dropped = np.array(self._dropped, np.int64), np.array(self._dropped_kind, np.uint8)
         columns = self._recorder.columns()
@@ -304,7 +312,7 @@ class LoadGenerator:
             self._idle.set()
 
     def _next(self, clients: list[int]) -> None:
-        """The next operations of clients that have thought."""
+        """Submit the next operations of clients whose pause is over."""
         if self._running:
             self._submit(clients, [self._clock()] * len(clients))
 
@@ -341,7 +349,10 @@ class LoadGenerator:
         return [o.number or number for o, number in zip(operations, seen, strict=True)]
 
     def _learn(self, operations: list[Operation]) -> None:
-        """Remember what keys hold, as far as one can know with others about: a compare-and-swap expects it."""
+        """Record the content of keys, as far as this generator knows it; compare-and-swap expects this value.
+
+        Other clients may have changed it.
+        """
         for operation in operations:
             if operation.outcome != OK:
                 continue
@@ -353,7 +364,7 @@ class LoadGenerator:
             self._known[key] = value
 
     def _submit(self, clients: list[int], intended_ns: list[int], choices: list[tuple[int, int]] | None = None) -> None:
-        """Submit an operation of each of these clients; what they ask for is drawn, unless it was before."""
+        """Submit an operation of each of these clients. Its kind and key are drawn, unless `choices` gives them."""
         if self._engine is None or not clients:
             return
         choices = choices or self._choices.take(len(clients))
@@ -368,7 +379,7 @@ class LoadGenerator:
     def _operation(self, client: int, intended_ns: int, kind: int, key: int) -> Operation:
         written, value, expected = 0, b"", None
         if kind == _APPEND and key in self._full:
-            # The value has grown to half of what is allowed; a put makes it short again.
+            # The value has reached half of its limit; a put shortens it.
             self._full.discard(key)
             kind = _PUT
         if kind in (_PUT, _CAS, _APPEND):
@@ -391,14 +402,14 @@ class LoadGenerator:
         return b"%0*d" % (self._load.key_bytes, number)
 
     def _tick(self) -> None:
-        """Take what is due, and come back when more is."""
+        """Submit what is due, and schedule the next tick."""
         assert self._arrivals is not None
         self._take_arrivals(self._arrivals)
         wait_s = (self._arrivals.next_ns() - self._clock()) / 1e9
         self._timers["tick"] = asyncio.get_running_loop().call_later(max(wait_s, _TICK_S), self._tick)
 
     def _take_arrivals(self, arrivals: Arrivals) -> None:
-        """Submit what is due, as far as clients are free; the rest is dropped."""
+        """Submit the operations that are due, as far as clients are free; drop the rest."""
         due = arrivals.until(self._clock())
         choices = self._choices.take(len(due))
         ready = min(len(due), len(self._free))
@@ -408,7 +419,7 @@ class LoadGenerator:
         self._submit(clients, due[:ready], choices[:ready])
 
     def _sample(self, due_ns: int) -> None:
-        """Take a sample of the loop's lag and the CPU time, and come back."""
+        """Sample the lag of the event loop and the CPU time, and schedule the next sample."""
         now_ns = self._clock()
         self._samples.append((now_ns, time.process_time_ns(), max(0, now_ns - due_ns)))
         next_ns = now_ns + int(_SAMPLE_S * 1e9)

@@ -1,10 +1,10 @@
-"""Load from several hosts that looks like load from one.
+"""A load on several hosts, with the interface of a single generator.
 
-On each chosen host lives a load generator (generator.py), in an actor of its own. Clients and rate are divided among
-them. What they recorded comes back as arrays, is put on the driver's clock, and is merged.
+Each chosen host runs a load generator (generator.py) in its own actor. Clients and rate are divided among the
+generators. Their records return as arrays, which are converted to the driver's clock and merged.
 
-A host may be lost, and the operations of its generator with it. The others go on, and so does the measurement; but
-nobody knows what the lost clients wrote and saw, so that the history of the others proves nothing.
+If a host is lost, the operations of its generator are lost too. The other generators and the measurement continue. But
+the operations of the lost clients are unknown, so the history of the other clients proves nothing.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ from sweeps.spec.parameters import LoadSettings, Parameters
 T = TypeVar("T")
 
 MOST_GENERATORS = 256
-"""A byte of each operation's row names its generator."""
+"""Most generators: one byte of each operation's row identifies its generator."""
 _CALL_S, _RESULT_S = 30.0, 120.0
+# For calls that are repeated: a host that is cut off must not hold up the caller for long. The second value is for a
+# generator that missed the previous update of addresses.
 _LOOK_S, _HASTE_S = 2.0, 0.5
-"""For calls that come again: whoever waits for them must not wait for a host that was cut off. The second one is for
-what it could not be told the last time."""
 
 
 def generator_hosts(
     on: str | OnHosts, hosts: Sequence[Host], node_hosts: Sequence[Host], leader_host: Host
 ) -> tuple[Host | None, ...]:
-    """The host of each load generator; None: the driver's. `hosts` are all there are, `node_hosts` those of the nodes,
-    one after the other. Raises PlacementRefused."""
+    """Return the host of each load generator; None is the driver's.
+
+    `hosts` are all hosts, `node_hosts` those of the nodes, one entry per node. Raises PlacementRefused.
+    """
     if on == "driver":
         return (None,)
     with_node = {host.host_id: host for host in node_hosts}
@@ -68,8 +70,10 @@ def generator_hosts(
 
 
 def divided(load: LoadSettings, count: int) -> list[LoadSettings]:
-    """The load in `count` parts, or in as many as there are clients, if these are fewer. Clients are divided as evenly
-    as possible, the first parts have one more; the rate is divided in proportion to them."""
+    """Divide the load into `count` parts, or into as many as there are clients if these are fewer.
+
+    Clients are divided as evenly as possible; the first parts get one more. The rate is divided in proportion.
+    """
     count = min(count, load.clients)
     each, more = divmod(load.clients, count)
     shares = [each + 1] * more + [each] * (count - more)
@@ -80,31 +84,31 @@ def divided(load: LoadSettings, count: int) -> list[LoadSettings]:
 
 
 def seed_of(seed: int, number: int) -> int:
-    """The seed of a generator, from that of the cell; the first has the cell's own, as the only one does."""
+    """Derive the seed of a generator from that of the cell. The first generator uses the seed of the cell itself."""
     if not number:
         return seed
     return int.from_bytes(hashlib.sha256(f"{seed}:generator {number}".encode()).digest()[:6], "big")
 
 
 class _Member:
-    """A generator as the group sees it."""
+    """The group's view of one generator."""
 
     def __init__(self, number: int, load: LoadSettings, first_client: int, host: Host | None) -> None:
         self.number, self.load, self.first_client, self.host = number, load, first_client, host
         self.worker: Worker | None = None
         self.lost: str | None = None
         self.stale = False
-        """It could not be told the latest addresses."""
+        """Whether the last update of addresses did not reach it."""
         self.seen = Snapshot()
-        """How it stood when it was last asked."""
+        """Its last snapshot."""
 
     async def call(self, method: str, *args: Any, timeout_s: float = _CALL_S) -> Any:
-        """Raises InfrastructureError, and what the method raises."""
+        """Call a method of the generator. Raises InfrastructureError, and what the method raises."""
         assert self.worker is not None
         return await self.worker.call(method, *args, timeout_s=timeout_s)
 
     async def until_lost(self, work: Awaitable[T]) -> T | None:
-        """What comes of the work; None when the generator is, or now gets, lost."""
+        """Return the result of the work; None if the generator is lost. If the work fails, mark it as lost."""
         try:
             return await work
         except InfrastructureError as error:
@@ -113,15 +117,15 @@ class _Member:
 
 
 class LoadGroup:
-    """The load generators of a cell, with the face of one.
+    """The load generators of a cell, with the interface of a single generator.
 
-    Usage: `open`, then as a LoadGenerator: `connect`, `start`, `snapshot` as often as one likes, `stop`, `drain`,
-    `read_back`, `result`, `close`. Raises InfrastructureError until the load has begun; from then on a generator that
-    does not answer is left out, and is lost once its operations cannot be had.
+    Call `open`, then as with a LoadGenerator: `connect`, `start`, `snapshot` any number of times, `stop`, `drain`,
+    `read_back`, `result`, `close`. Until the load has begun, failures raise InfrastructureError. From then on a
+    generator that does not respond is left out; it counts as lost once its operations cannot be fetched.
     """
 
     def __init__(self, backend: Backend, parameters: Parameters, seed: int, hosts: Sequence[Host | None]) -> None:
-        """One generator on each of these hosts, of the backend's (None: the driver's)."""
+        """Plan one generator on each of these hosts of the backend; None is the driver's host."""
         self._backend, self._parameters, self._seed = backend, parameters, seed
         shares = divided(parameters.load, len(hosts))
         first = np.cumsum([0, *(share.clients for share in shares)]).tolist()
@@ -130,21 +134,21 @@ class LoadGroup:
             for number, (share, host) in enumerate(zip(shares, hosts, strict=False))
         ]
         self.left_out = len(hosts) - len(shares)
-        """Hosts without a generator, because there are not so many clients."""
+        """Number of hosts without a generator because there are fewer clients than hosts."""
         self._addresses: dict[str, str] = {}
 
     @property
     def workers(self) -> list[Worker]:
-        """That hold the generators, while they are open."""
+        """The workers that hold the generators, while they are open."""
         return [member.worker for member in self._members if member.worker is not None]
 
     @property
     def lost(self) -> list[str]:
-        """Why generators were lost, a line for each that was."""
+        """Why generators were lost, one line for each."""
         return [f"the load generator on {each.host} is lost: {each.lost}" for each in self._members if each.lost]
 
     async def open(self) -> None:
-        """Have the generators made."""
+        """Create the generators."""
         await self._each(self._make)
 
     async def _make(self, member: _Member) -> None:
@@ -163,13 +167,15 @@ class LoadGroup:
         member.host = member.worker.host
 
     async def connect(self, addresses: Mapping[str, str], timeout_s: float) -> None:
-        """Open a session per client. Raises OperationError when the cluster grants none in time; then it may be called
-        again."""
+        """Open a session per client.
+
+        Raises OperationError if the cluster grants none in time; it may then be called again.
+        """
         self._addresses = dict(addresses)
         await self._each(lambda member: member.call("connect", self._addresses, timeout_s=timeout_s))
 
     async def update_addresses(self, addresses: Mapping[str, str]) -> None:
-        """A node has a new address. Who cannot be told now is told at the next look."""
+        """Send new addresses to the generators. One that cannot be reached gets them at the next snapshot."""
         self._addresses = dict(addresses)
         await self._each(self._tell)
 
@@ -180,12 +186,12 @@ class LoadGroup:
             member.stale = False
 
     async def start(self) -> None:
-        """Begin, all at about the same time."""
+        """Begin on all generators, at about the same time."""
         count = len(self._members)
         await self._each(lambda member: member.call("start", member.number / count))
 
     async def snapshot(self) -> Snapshot:
-        """How the load stands; of those that do not answer, how it stood."""
+        """Return the progress of the load. A generator that does not respond contributes its last known state."""
 
         async def look(member: _Member) -> Snapshot:
             try:
@@ -199,7 +205,7 @@ class LoadGroup:
         return Snapshot.together(await self._each(look))
 
     async def stop(self) -> None:
-        """Send nothing new. Who cannot be told goes on until it is drained."""
+        """Stop new operations. A generator that cannot be reached continues until it is drained."""
 
         async def stop(member: _Member) -> None:
             with contextlib.suppress(InfrastructureError):
@@ -208,7 +214,7 @@ class LoadGroup:
         await self._each(stop)
 
     async def drain(self, timeout_s: float) -> int:
-        """As of a LoadGenerator; the sum."""
+        """Drain all generators, as LoadGenerator.drain; return the sum."""
 
         async def drain(member: _Member) -> int:
             return int(await member.call("drain", timeout_s, timeout_s=timeout_s + _CALL_S))
@@ -216,8 +222,10 @@ class LoadGroup:
         return sum(each or 0 for each in await self._each(lambda member: member.until_lost(drain(member))))
 
     async def read_back(self, timeout_s: float) -> None:
-        """After `drain`: have each key read once that an acknowledged write has changed, whoever wrote it, as far as it
-        can be done within `timeout_s` seconds."""
+        """Read each key once that an acknowledged write of any generator changed, as far as `timeout_s` seconds allow.
+
+        Call it after `drain`.
+        """
 
         async def written(member: _Member) -> Any:
             return await member.call("written")
@@ -236,8 +244,10 @@ class LoadGroup:
         await self._each(lambda member: member.until_lost(read(member)))
 
     async def result(self) -> GroupResult:
-        """Everything that was recorded, after `drain`. The clocks are compared a last time: rows that could be wrong by
-        nobody knows how much are lost."""
+        """Fetch everything that was recorded, after `drain`.
+
+        The clocks are compared a last time; rows without a known clock error are discarded.
+        """
 
         async def fetched(member: _Member) -> LoadResult:
             assert member.worker is not None
@@ -253,7 +263,7 @@ class LoadGroup:
         return GroupResult(tuple(await self._each(result)))
 
     async def close(self) -> None:
-        """End all of them."""
+        """Close all generators."""
 
         async def close(member: _Member) -> None:
             worker, member.worker = member.worker, None
@@ -263,7 +273,7 @@ class LoadGroup:
         await self._each(close)
 
     async def _each(self, work: Callable[[_Member], Awaitable[T]]) -> list[T]:
-        """The work of all members; when it fails for one, that is raised once all have ended."""
+        """Run the work for all members. If it fails for any, raise the first failure once all have ended."""
         outcomes = await asyncio.gather(*(work(member) for member in self._members), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):

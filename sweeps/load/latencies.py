@@ -1,4 +1,4 @@
-"""Latencies as arrays; some are known as lower bounds only."""
+"""Arrays of latencies, some of which are only lower bounds."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def no_times() -> Ints:
 
 
 def to_ms(nanoseconds: float) -> float:
-    """Return milliseconds, rounded to 0.1 us."""
+    """Convert nanoseconds to milliseconds, rounded to 0.1 us."""
     return round(float(nanoseconds) / 1e6, 4)
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """Latencies in nanoseconds, in no order; those marked in `at_least` are lower bounds."""
+    """Latencies in nanoseconds, unordered. Those marked in `at_least` are lower bounds."""
 
     ns: Ints = field(default_factory=no_times)
     at_least: Mask = field(default_factory=lambda: np.empty(0, np.bool_))
@@ -36,17 +36,19 @@ class Latencies:
 
     @classmethod
     def pooled(cls, parts: Iterable[Latencies]) -> Latencies:
-        """All of them together."""
+        """Return the latencies of all parts together."""
         some = [cls(), *parts]
         return cls(np.concatenate([each.ns for each in some]), np.concatenate([each.at_least for each in some]))
 
     def rank(self, thousandths: int) -> int:
-        """The rank, from 1, of a percentile: the nearest one."""
+        """Return the rank, from 1, of a percentile by nearest rank."""
         return nearest_rank(len(self), thousandths)
 
     def at_ranks(self, ranks: Sequence[int]) -> list[tuple[int, bool]]:
-        """The latency of each rank, and whether it is a lower bound: whether another one would have this rank if those
-        that are lower bounds took longer."""
+        """Return the latency at each rank, and whether it is a lower bound.
+
+        It is a lower bound if another latency would have this rank, were those marked in `at_least` longer.
+        """
         ordered = np.partition(self.ns, sorted({rank - 1 for rank in ranks})) if ranks else self.ns
         known = self.ns[~self.at_least]
         values = [int(ordered[rank - 1]) for rank in ranks]

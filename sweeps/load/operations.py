@@ -1,18 +1,18 @@
 """Operations as columns: one row per operation, one numpy array per property.
 
-`Recorder` grows the columns while load runs; `Operations` is what a cell ends with, and what
-`latency.npz` holds. All times are nanoseconds of the monotonic clock of the driver's host; those of a load generator on
-another host were put on it by the offset of its clock, which is known within an error (orchestration/ray_cluster/
-worker.py). Differences of the times of one row, or of one generator's, have no such error.
+`Recorder` grows the columns while load runs. `Operations` holds them after the cell, and in `latency.npz`. All times
+are nanoseconds on the monotonic clock of the driver's host. Times of a load generator on another host are corrected by
+the offset of its clock, which is known within an error (orchestration/ray_cluster/worker.py). Differences between
+times of one generator are free of that error.
 
 | array        | dtype  | meaning                                                                             |
 |--------------|--------|-------------------------------------------------------------------------------------|
 | intended_ns  | int64  | when the operation was due; in a closed loop the same as start_ns                   |
 | start_ns     | int64  | when it was handed to the client                                                    |
-| end_ns       | int64  | when it was decided, or given up                                                    |
+| end_ns       | int64  | when it was decided, or when the client gave up                                     |
 | kind         | uint8  | 1 put, 2 get, 3 delete, 4 cas, 5 append                                             |
 | outcome      | uint8  | 1 ok, 2 fail (no effect), 3 unknown (may have taken effect, now or later)           |
-| attempts     | uint16 | requests that were sent for it; 65535: so many or more                              |
+| attempts     | uint16 | number of requests sent for it; 65535: that many or more                            |
 | key          | uint32 | number of the key                                                                   |
 | client       | uint32 | number of the client, that is, of the session                                       |
 | written      | uint64 | id of the value it wrote, 0 for none: the first 8 bytes of the value, big-endian    |
@@ -20,26 +20,26 @@ worker.py). Differences of the times of one row, or of one generator's, have no 
 | expected     | uint64 | cas: the value it expected, 0 for none                                              |
 | found        | uint8  | 1 when a get saw a value, a delete had one to delete, a cas swapped                 |
 | generator    | uint8  | number of the load generator; with several, rows are in order of start_ns           |
-| dropped_ns   | int64  | when those operations were due that could not be started (open loop), ascending     |
-| dropped_kind | uint8  | the kind of each of them, as above; 0: not known, in a file of an earlier version   |
+| dropped_ns   | int64  | when the operations were due that could not be started (open loop), ascending       |
+| dropped_kind | uint8  | kind of each of these, as above; 0: not known, in a file of an earlier version      |
 | measure_ns   | int64  | [begin, end) of the measurement                                                     |
 | fault_ns     | int64  | one row [begin, end) per fault, shape (n, 2)                                        |
-| first_reader | int64  | the rows of clients from this number on are the reads at the end, one of each key   |
+| first_reader | int64  | rows of clients from this number on are the reads at the end, one per key           |
 |              |        | that was written; 2**32: there are none                                             |
-| composite_ids | uint64 | ids of the values that several writes made, one value after the other              |
+| composite_ids | uint64 | ids of the values that several writes made, concatenated                           |
 | composite_end | int64  | where the ids of each such value end                                               |
-| generator_error_ns | int64 | of each generator: by how much its times may be wrong, either way; -1: it was lost, |
+| generator_error_ns | int64 | error bound of each generator's times, either way; -1: the generator was lost,   |
 |              |        | and its operations with it                                                          |
 
-In a file without the last one, and without `generator`, there was one generator, on the driver's host. Without
-`first_reader` there were no reads at the end.
+A file without `generator` and `generator_error_ns` has one generator, on the driver's host. A file without
+`first_reader` has no reads at the end.
 
-The latency of an operation that succeeded is known. Of all others there is a lower bound. An operation that failed, or
-whose outcome is unknown, counts with the time until it was given up. One that was dropped is never served; it counts
-with the time from when it was due to the end of the measurement. Percentiles are of all of them (`percentiles`).
+The latency of an operation that succeeded is exact. All other operations have a lower bound. An operation that failed,
+or whose outcome is unknown, counts with the time until the client gave up. A dropped operation is never served; it
+counts with the time from when it was due to the end of the measurement. Percentiles include all of them.
 
-A value seen or expected is the id of the write that made it. One that appends have lengthened was made by several:
-it is a number below 2**40: 1 for the first composite, 2 for the second, and so on (values.py).
+A value seen or expected is represented by the id of the write that made it. A value that appends have lengthened was
+made by several writes. It is a number below 2**40: 1 for the first composite, 2 for the second, and so on (values.py).
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ from raft_actor_node.files import replacing
 from sweeps.load.latencies import Ints, Latencies, Mask, no_times
 
 ATTEMPTS = "attempts"
-"""The one column whose values have no bound elsewhere: a client counts retries for as long as its budget lasts."""
+"""The column that may overflow: a client counts retries for as long as its budget lasts."""
 MOST_ATTEMPTS = 65_535
-"""What the column has room for."""
+"""Maximum of the column `attempts`."""
 COLUMNS: dict[str, type[np.generic]] = {
     "intended_ns": np.int64,
     "start_ns": np.int64,
@@ -74,7 +74,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "found": np.uint8,
 }
 GENERATOR = "generator"
-"""The column that nobody records: a generator does not know its number."""
+"""The column that is added when results are merged: a generator does not know its own number."""
 KINDS = {"put": 1, "get": 2, "delete": 3, "cas": 4, "append": 5}
 OK, FAIL, UNKNOWN = 1, 2, 3
 NO_READER = 2**32
@@ -82,7 +82,7 @@ NO_READER = 2**32
 
 @dataclass(frozen=True)
 class Operations:
-    """Every operation of a cell, warm-up and reads at the end included."""
+    """All operations of a cell, including warm-up and reads at the end."""
 
     columns: Mapping[str, NDArray[Any]]
     measure_ns: tuple[int, int]
@@ -102,23 +102,23 @@ class Operations:
 
     @property
     def lost(self) -> int:
-        """Load generators of which there are no operations, though they sent some."""
+        """Number of load generators whose operations were lost."""
         return int(np.count_nonzero(self.generator_error_ns < 0))
 
     @property
     def error_ns(self) -> int:
-        """By how much any time may be wrong, either way."""
+        """Error bound of any time, either way, in nanoseconds."""
         return int(self.generator_error_ns.max(initial=0))
 
     @property
     def measured(self) -> Mask:
-        """Operations that were due in the measurement."""
+        """Mask of the operations that were due in the measurement."""
         due = self.columns["intended_ns"]
         return (due >= self.measure_ns[0]) & (due < self.measure_ns[1])
 
     @property
     def under_fault(self) -> Mask:
-        """Operations during any part of whose life a fault was in force."""
+        """Mask of the operations during which a fault was in force at any moment."""
         return self._touched(self.columns["intended_ns"], self.columns["end_ns"])
 
     def _touched(self, begin_ns: Ints, end_ns: Ints) -> Mask:
@@ -128,19 +128,21 @@ class Operations:
         return touched
 
     def of_kind(self, kind: str) -> Mask:
-        """Operations of one kind; `all` is every kind."""
+        """Return the mask of the operations of one kind; `all` is every kind."""
         return _of_kind(self.columns["kind"], kind)
 
     def _dropped(self, kind: str) -> Mask:
-        """Of what was dropped, what was due in the measurement."""
+        """Return the mask of the dropped operations that were due in the measurement."""
         begin, end = self.measure_ns
         return (self.dropped_ns >= begin) & (self.dropped_ns < end) & _of_kind(self.dropped_kind, kind)
 
     def latencies(self, kind: str = "all", *, under_fault: bool | None = None) -> Latencies:
-        """Latencies, from when operations were due, of all that were due in the measurement, or of those that were, or
-        were not, under a fault. Failed, unknown and dropped ones are among them with lower bounds, so that an outage
-        shows. A dropped operation counts with the time to the end of the measurement. It is under a fault when one was
-        in force at the moment it was due: later faults have no part in its being dropped."""
+        """Return the latencies, from when operations were due, of the operations due in the measurement.
+
+        `under_fault` selects those that were, or were not, under a fault. Failed, unknown and dropped operations are
+        included as lower bounds, so that an outage shows. A dropped operation counts with the time to the end of the
+        measurement. It is under a fault if one was in force when it was due; later faults did not cause the drop.
+        """
         chosen, dropped, end_ns = self.measured & self.of_kind(kind), self._dropped(kind), self.measure_ns[1]
         if under_fault is not None:
             chosen &= self.under_fault == under_fault
@@ -157,48 +159,48 @@ class Operations:
         )
 
     def count(self, outcome: int, kind: str = "all") -> int:
-        """Measured operations with one outcome."""
+        """Count the measured operations with an outcome."""
         return int(np.count_nonzero(self.measured & self.of_kind(kind) & (self.columns["outcome"] == outcome)))
 
     def dropped(self, kind: str = "all") -> int:
-        """Operations that were due in the measurement and could not be started."""
+        """Count the operations that were due in the measurement and could not be started."""
         return int(np.count_nonzero(self._dropped(kind)))
 
     def success_ns(self) -> Ints:
-        """When operations of the load succeeded, in ascending order."""
+        """Return when operations of the load succeeded, in ascending order."""
         of_load = self.columns["client"] < self.first_reader
         ends: Ints = np.sort(self.columns["end_ns"][of_load & (self.columns["outcome"] == OK)])
         return ends
 
     def read_back(self) -> tuple[int, int]:
-        """How many keys acknowledged writes have changed, and how many of them were read at the end."""
+        """Return the number of keys that acknowledged writes changed, and how many of these were read at the end."""
         at_end = self.columns["client"] >= self.first_reader
         read = self.columns["key"][at_end & (self.columns["outcome"] == OK)]
         keys = written_keys(self.columns)
         return len(keys), int(np.isin(keys, read).sum())
 
     def throughput(self) -> float:
-        """Operations per second that succeeded within the measurement."""
+        """Return the operations per second that succeeded within the measurement."""
         begin, end = self.measure_ns
         within = np.diff(np.searchsorted(self.success_ns(), (begin, end)))[0]
         return float(within) * 1e9 / (end - begin) if end > begin else 0.0
 
     def throughput_series(self, step_s: float = 1.0) -> list[float]:
-        """Operations per second that succeeded, for each whole step of the measurement."""
+        """Return the operations per second that succeeded, for each whole step of the measurement."""
         begin, end = self.measure_ns
         step_ns = int(step_s * 1e9)
         edges = np.arange(begin, end + 1, step_ns)
         return [round(float(count) / step_s, 1) for count in np.diff(np.searchsorted(self.success_ns(), edges))]
 
     def longest_gap_ns(self) -> int:
-        """Longest time within the measurement in which no operation succeeded."""
+        """Return the longest time within the measurement in which no operation succeeded."""
         begin, end = self.measure_ns
         ends = self.success_ns()
         inside = ends[(ends >= begin) & (ends < end)]
         return int(np.diff(np.concatenate(([begin], inside, [end]))).max())
 
     def save(self, path: Path) -> None:
-        """Write an uncompressed .npz that `numpy.load` alone can read; a file is replaced in one step."""
+        """Write an uncompressed .npz that `numpy.load` alone can read. An existing file is replaced atomically."""
         with replacing(path, "wb") as file:
             arrays: dict[str, Any] = {
                 **self.columns,
@@ -215,7 +217,7 @@ class Operations:
 
     @classmethod
     def load(cls, path: Path) -> Operations:
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         with np.load(path) as file:
             begin, end = file["measure_ns"]
             columns = {name: file[name] for name in COLUMNS}
@@ -231,7 +233,7 @@ class Operations:
 
 
 def written_keys(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
-    """The keys that an acknowledged write has changed, in ascending order."""
+    """Return the keys that an acknowledged write changed, in ascending order."""
     kind, swapped = columns["kind"], columns["found"] == 1
     changed = (kind != KINDS["get"]) & ((kind != KINDS["cas"]) | swapped) & (columns["outcome"] == OK)
     keys: NDArray[np.uint32] = np.unique(columns["key"][changed])
@@ -239,7 +241,7 @@ def written_keys(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.uint32]:
 
 
 def pool(cells: Iterable[Operations], kind: str = "all") -> Latencies:
-    """Latencies of several repeats together: percentiles are never averaged."""
+    """Pool the latencies of several repeats; percentiles must not be averaged."""
     return Latencies.pooled(cell.latencies(kind) for cell in cells)
 
 

@@ -1,4 +1,4 @@
-"""What a load generator records while it runs."""
+"""The records of a running load generator."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from sweeps.spec.metrics import PERCENTILES
 
 
 class Recorder:
-    """Columns that grow by doubling; rows come in batches. Attempts beyond the range of their column are stored as its
-    maximum."""
+    """Columns that grow by doubling; rows are added in batches.
+
+    Attempts beyond the range of their column are stored as its maximum.
+    """
 
     def __init__(self, capacity: int = 1 << 16) -> None:
         self._columns = {name: np.empty(capacity, dtype) for name, dtype in COLUMNS.items()}
         self.rows = 0
 
     def extend(self, *columns: Sequence[int] | int) -> None:
-        """Append a batch: one sequence per column, in the order of COLUMNS, all of one length; after the first
-        a single number may stand for many of it."""
+        """Append a batch: one sequence per column, in the order of COLUMNS, all of the same length.
+
+        Any column but the first may be a single number, which is repeated.
+        """
         assert not isinstance(columns[0], int)
         begin, end = self.rows, self.rows + len(columns[0])
         if end > len(self._columns["kind"]):
             self._grow(end)
         for name, values in zip(COLUMNS, columns, strict=True):
-            # Of counts only: the other columns have bounds elsewhere, and a changed identity would be another's.
+            # Only counts may be capped: the other columns are bounded elsewhere, and a capped id would be another id.
             self._columns[name][begin:end] = np.minimum(values, MOST_ATTEMPTS) if name == ATTEMPTS else values
         self.rows = end
 
@@ -40,17 +44,17 @@ class Recorder:
             self._columns[name] = np.resize(column, capacity)
 
     def column(self, name: str, begin: int = 0) -> NDArray[Any]:
-        """A view of the rows [begin, rows) of one column; it is valid until the next extend."""
+        """Return a view of the rows [begin, rows) of a column. It is valid until the next `extend`."""
         return self._columns[name][begin : self.rows]
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """A copy of every column."""
+        """Return a copy of every column."""
         return {name: column[: self.rows].copy() for name, column in self._columns.items()}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The load at one moment, for a person who watches; rates and percentiles are since the last snapshot."""
+    """The load at one moment, for display. Rates and percentiles cover the time since the last snapshot."""
 
     ok: int = 0
     failed: int = 0
@@ -59,17 +63,20 @@ class Snapshot:
     outstanding: int = 0
     per_second: float = 0.0
     recent: Latencies = field(default_factory=Latencies, compare=False, repr=False)
-    """Of what was decided or dropped since the last snapshot; of what was dropped, the time since it was due."""
+    """Latencies of operations decided since the last snapshot; for dropped operations, the time since they were due."""
 
     @classmethod
     def together(cls, parts: Sequence[Snapshot]) -> Snapshot:
-        """Of several generators: counts and rates add up, latencies are pooled."""
+        """Combine snapshots of several generators: add counts and rates, pool latencies."""
         names = ("ok", "failed", "unknown", "dropped", "outstanding", "per_second")
         sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}
         return cls(**sums, recent=Latencies.pooled(part.recent for part in parts))
 
     def recent_ms(self, percentile: str) -> tuple[float | None, bool]:
-        """A recent percentile in milliseconds, of however few, and whether it is a lower bound; None: of nothing."""
+        """Return a recent percentile in milliseconds, and whether it is a lower bound.
+
+        It is returned for any number of samples; without samples it is None.
+        """
         if not len(self.recent):
             return None, False
         [(value, at_least)] = self.recent.at_ranks([self.recent.rank(PERCENTILES[percentile])])

@@ -1,4 +1,4 @@
-"""Results of several load generators, merged into one."""
+"""Results of several load generators, and their merge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMES = ("intended_ns", "start_ns", "end_ns")
 
 @dataclass(frozen=True)
 class Merged:
-    """The rows of several generators, on the driver's clock; fields as in LoadResult."""
+    """The rows of several generators, on the driver's clock. The fields are those of LoadResult."""
 
     columns: dict[str, NDArray[Any]]
     composite_ids: NDArray[np.uint64]
@@ -31,10 +31,12 @@ class Merged:
 
 
 def merged(parts: Mapping[int, tuple[LoadResult, int]]) -> Merged:
-    """Number of each generator -> what it recorded, and by how many nanoseconds its clock is ahead of the driver's.
+    """Merge what the generators recorded.
 
-    Rows of several generators are in order of start_ns. Whole columns are shifted, so that latencies stay what one
-    clock measured. Composites, which rows mention by their position in a table, have new positions in a common table.
+    `parts` maps the number of a generator to its result, and to its clock's lead over the driver's in nanoseconds.
+
+    Rows of several generators are sorted by start_ns. Whole columns are shifted, so latencies remain differences on
+    one clock. Rows refer to composites by position; the positions are renumbered for the common table.
     """
     columns: dict[str, list[NDArray[Any]]] = {name: [np.empty(0, dtype)] for name, dtype in COLUMNS.items()}
     columns[GENERATOR] = [np.empty(0, np.uint8)]
@@ -42,7 +44,7 @@ def merged(parts: Mapping[int, tuple[LoadResult, int]]) -> Merged:
     dropped, dropped_kind = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
     for number, (result, offset_ns) in parts.items():
         before = sum(map(len, ends))
-        appended = result.columns["kind"] == KINDS["append"]  # what an append observed is a length
+        appended = result.columns["kind"] == KINDS["append"]  # an append observes a length, not a value
         for name, column in result.columns.items():
             if name in _TIMES and offset_ns:
                 column = column - offset_ns  # noqa: PLW2901
@@ -64,25 +66,25 @@ def merged(parts: Mapping[int, tuple[LoadResult, int]]) -> Merged:
 
 
 def _joined(pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """All in one; a single piece, beside an empty one, is not copied."""
+    """Concatenate the pieces. A single piece besides an empty one is not copied."""
     return pieces[-1] if len(pieces) <= 2 else np.concatenate(pieces)
 
 
 @dataclass(frozen=True)
 class Generator:
-    """One load generator when the load is over."""
+    """One load generator after the load."""
 
     host: Host
     clients: int
     clock: HostClock
-    """During the load."""
+    """Its host's clock during the load, against the driver's."""
     result: LoadResult | None
-    """What it recorded, on the clock of its host."""
+    """What it recorded, on the clock of its host; None if it was lost."""
     lost: str | None = None
-    """Why there is nothing, in one line."""
+    """Why the result is missing, in one line."""
 
     def figures(self, window_ns: tuple[int, int]) -> NodeFigures:
-        """What it measured about itself in a window on the driver's clock."""
+        """Return its measurements of itself within a window on the driver's clock."""
         if self.result is None:
             return NodeFigures()
         times = self.result.sample_ns - self.clock.offset_ns
@@ -92,7 +94,7 @@ class Generator:
         return NodeFigures(cpu_share=share, loop_lag_us=(self.result.loop_lag_ns[inside] // 1000).tolist())
 
     def as_json(self, window_ns: tuple[int, int]) -> dict[str, Any]:
-        """For result.json: where it was, its part of the load, its clock against the driver's, and its figures."""
+        """Return its entry in result.json: host, share of the load, clock against the driver's, and figures."""
         figures = self.figures(window_ns).as_json()
         return {
             "host": self.host.address,
@@ -112,7 +114,7 @@ class GroupResult:
     generators: tuple[Generator, ...]
 
     def merge(self) -> Merged:
-        """The rows of those that are left."""
+        """Merge the rows of the generators that were not lost."""
         return merged(
             {
                 number: (each.result, each.clock.offset_ns)
@@ -123,5 +125,5 @@ class GroupResult:
 
     @property
     def error_ns(self) -> Ints:
-        """Of each generator: by how much its times may be wrong; -1 when it is lost."""
+        """Error bound of each generator's times, in nanoseconds; -1 if the generator was lost."""
         return np.array([-1 if each.lost else each.clock.error_ns for each in self.generators], np.int64)

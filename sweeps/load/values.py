@@ -1,17 +1,17 @@
-"""Values that are unique, and what their bytes say: who wrote them, and what was appended to them.
+"""Unique values: their bytes identify the writes that made them.
 
-A value that is put is the 8 bytes of its id and a padding; what is appended is an id alone. So the bytes of any
-value tell the ids that made it, in order. A row of `latency.npz` has room for one number per value:
+A put value is the 8 bytes of its id, then padding. An append adds an id alone. So the bytes of any value yield the
+ids that made it, in order. A row of `latency.npz` has room for one number per value:
 
     0               no value: the key does not exist
-    2**40 and more  the id of the only write that made it; from 2**63 on it is none of ours: bytes nobody wrote
-    1 to 2**40 - 1  one more than the position of its ids in the table of composites
+    2**40 and more  the id of the only write that made it; from 2**63 on, bytes that no client wrote
+    1 to 2**40 - 1  one plus the position of its ids in the table of composites
 
-BARE (2**62) is added to the id that a value begins with when its padding is missing: an append to nothing leaves that
-behind, but a put whose value was cut does too. Who knows what wrote the id can tell (chaos/history.py).
+BARE (2**62) is added to the first id of a value that lacks its padding. An append to a missing key leaves such a
+value, but so does a put whose value was truncated. chaos/history.py tells them apart by what wrote the id.
 
-Values shorter than 8 bytes hold the end of their ids, and repeat; all of them are in the table of composites, for
-as numbers they could be taken for its rows.
+Values shorter than 8 bytes hold only the end of their ids, and repeat. They are all in the table of composites,
+because their numbers could be mistaken for its rows.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from chaos.history import BARE
 
 ID_BYTES = 8
 CLIENT_SHIFT = 40
-"""An id is the client's number plus one, and, in as many bits, the number of its value."""
+"""Width of the value's number in an id. The bits above it hold the client's number plus one."""
 FOREIGN = 1 << 63
-"""Set in what takes the place of an id in bytes that nobody can have written."""
+"""Flag of a substitute id, for bytes that no client can have written."""
 
 
 class Values:
-    """Makes values of one length, and tells from bytes which ids are in them."""
+    """Makes values of one length, and decodes bytes into the ids in them."""
 
     def __init__(self, value_bytes: int) -> None:
         self._length = value_bytes
@@ -48,16 +48,16 @@ class Values:
         self._ends = array("q")
 
     def make(self, written: int) -> bytes:
-        """The value to put under an id."""
+        """Return the value to put under an id."""
         return (written & self._mask).to_bytes(self._id_bytes, "big") + self._padding
 
     def piece(self, written: int) -> bytes:
-        """What to append under an id."""
+        """Return the bytes to append under an id."""
         return (written & self._mask).to_bytes(self._id_bytes, "big")
 
     def numbers(self, values: Iterable[bytes | None]) -> list[int]:
-        """The numbers that stand for values; see above."""
-        # In one expression: it sees every operation of a run.
+        """Return the numbers that represent values; see the module."""
+        # A single expression, because every operation of a run passes through here.
         length, padding, least, of = self._length, self._padding, self._least, int.from_bytes
         return [
             0
@@ -69,7 +69,7 @@ class Values:
         ]
 
     def composites(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        """The ids of all composites one after the other, and where those of each end."""
+        """Return the ids of all composites, concatenated, and the end of each composite."""
         return np.array(self._ids, np.uint64), np.array(self._ends, np.int64)
 
     def _rare(self, value: bytes) -> int:

@@ -1,4 +1,4 @@
-"""How far a run is: the state that the runner keeps and a display looks at. Nothing is drawn here."""
+"""Progress of a run: state that the runner updates and a display reads. Nothing is drawn here."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PHASES = ("boot", "elect", "warm up", "measure", "drain", "inspect", "collect", 
 
 @dataclass
 class CellProgress:
-    """The cell that runs."""
+    """Progress of the current cell."""
 
     cell: Cell
     position: int
-    """From 1."""
+    """Position in the sweep, from 1."""
     begin_s: float
     phase: str = PHASES[0]
     phase_begin_s: float = 0.0
     phase_length_s: float | None = None
-    """None: as long as it takes."""
+    """Planned length of the phase; None if it is open-ended."""
     leader: str | None = None
     term: int | None = None
     first_term: int | None = None
@@ -39,12 +39,12 @@ class CellProgress:
 
     @property
     def elections(self) -> int | None:
-        """Terms gone through since the first leader was seen."""
+        """Number of terms since the first leader was seen."""
         return None if self.term is None or self.first_term is None else self.term - self.first_term
 
 
 class Progress:
-    """A run under way. `clock` gives seconds; `cores` is how many the cells share."""
+    """Progress of a run. `clock` returns seconds; `cores` is the number of cores that a cell's processes share."""
 
     def __init__(
         self, name: str, cells: Sequence[Cell], *, cores: int = 2, clock: Callable[[], float] = time.monotonic
@@ -52,7 +52,7 @@ class Progress:
         self.name = name
         self.cells = cells
         self.where = ""
-        """The Ray cluster and the folder of the results."""
+        """The Ray cluster and the folder of the results, for display."""
         self.done: list[Repeat] = []
         self.current: CellProgress | None = None
         self.checking: int | None = None
@@ -64,12 +64,15 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        """Since the run began."""
+        """Seconds since the run began."""
         return self._clock() - self._begin_s
 
     @property
     def left_s(self) -> float:
-        """Until the last cell ends, by estimate; what cells took beyond their load so far corrects it."""
+        """Estimated seconds until the last cell ends.
+
+        The estimate is corrected by the time that earlier cells took outside their load.
+        """
         real, estimated = (sum(times) for times in zip(*self._overheads, strict=True)) if self._overheads else (1, 1)
         factor = min(5.0, max(0.2, real / estimated))
 
@@ -85,37 +88,37 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """Of the work that is done, from 0 to 1."""
+        """Estimated share of the work that is done, from 0 to 1."""
         total = self.elapsed_s + self.left_s
         return self.elapsed_s / total if total > 0 else 0.0
 
     def take_up(self, done: Sequence[Repeat]) -> None:
-        """The first cells were run before."""
+        """Record the cells that ran before this run was resumed."""
         self.done = list(done)
 
     def begin_cell(self, cell: Cell) -> None:
-        """The next cell begins."""
+        """Record that the next cell begins."""
         now = self._clock()
         self.current = CellProgress(cell, len(self.done) + 1, now, phase_begin_s=now)
 
     def enter(self, phase: str, length_s: float | None = None) -> None:
-        """The cell comes to a phase."""
+        """Record that the cell enters a phase."""
         if self.current is not None:
             self.current.phase, self.current.phase_begin_s = phase, self._clock()
             self.current.phase_length_s = length_s
 
     def phase_s(self) -> float:
-        """How long the phase has lasted."""
+        """Return the seconds since the current phase began."""
         return self._clock() - self.current.phase_begin_s if self.current is not None else 0.0
 
     def load(self, snapshot: Snapshot) -> None:
-        """The load was looked at."""
+        """Record a snapshot of the load."""
         if self.current is not None:
             self.current.snapshot = snapshot
             self.current.throughput.append(snapshot.per_second)
 
     def leads(self, leader: str | None, term: int | None) -> None:
-        """The cluster was asked for its leader."""
+        """Record the leader and the term that the cluster reported."""
         if self.current is not None:
             self.current.leader = leader
             if term is not None:
@@ -124,18 +127,18 @@ class Progress:
                     self.current.first_term = term
 
     def asks(self, faults: int) -> None:
-        """So many faults are planned."""
+        """Record the number of faults in the schedule."""
         if self.current is not None:
             self.current.faults_asked = faults
 
     def fault(self, what: str, *, counts: bool) -> None:
-        """The monkey did something."""
+        """Record an action of the monkey; `counts` if it put a fault in force."""
         if self.current is not None:
             self.current.faults += counts
             self.current.last_fault = what
 
     def end_cell(self, params: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """The cell is done."""
+        """Record the result of the cell."""
         if self.current is not None:
             took_s = self._clock() - self.current.begin_s
             cell = self.current.cell
@@ -146,11 +149,11 @@ class Progress:
         self.current = None
 
     def check_cell(self, position: int) -> None:
-        """The deferred check of a cell begins."""
+        """Record that the deferred check of a cell begins."""
         self.checking = position
 
     def end_check(self, position: int, result: Mapping[str, Any]) -> None:
-        """A cell that is done has got its verdict."""
+        """Record the verdict of a finished cell."""
         params, _ = self.done[position]
         self.done[position] = (params, result)
         self.checking = None

@@ -1,11 +1,13 @@
-"""Runs the cells of a sweep one after the other, and writes down what they show.
+"""Runs the cells of a sweep in order, and writes their results.
 
-A cell that fails is recorded with its reason, and the sweep goes on; with the hosts that are left, where it failed for
-what its nodes ran on. When there is no place for the nodes any more, or no Ray, it stops: the cells that are left can
-be run later. When the nodes of a cell have ended it is judged, or, where its checks are deferred, after the last cell.
-An interruption ends the cell that runs: its faults are healed, its nodes are stopped, what it has is written, and the
-run stays marked as incomplete. The write-ahead logs of a cell that failed, or was found wrong before the next one,
-stay where they are.
+A cell that fails is recorded with its reason, and the sweep continues. If the infrastructure of the cell failed, the
+sweep continues with the remaining hosts. Without a place for the nodes, or without Ray, it stops; `sweep resume` can
+run the remaining cells later.
+
+A cell is judged when its nodes have ended, or after the last cell if its checks are deferred. An interruption ends the
+current cell: faults are healed, nodes are stopped, results so far are written, and the run is marked as incomplete.
+
+The write-ahead logs of a cell are kept if it failed, or was found wrong before the next cell began.
 """
 
 from __future__ import annotations
@@ -30,21 +32,21 @@ from sweeps.store.writer import CellFiles, RunWriter, describe
 
 
 class Life(Protocol):
-    """One cell from its beginning to the end of its processes: CellRun, or what runs one in another time."""
+    """One cell from its beginning to the end of its processes, in real time (CellRun) or in virtual time."""
 
     @property
     def interrupted(self) -> Record | None:
-        """After a cancellation: what there was until then."""
+        """The record up to a cancellation; None without one."""
 
     async def run(self) -> Record:
-        """Live the cell. Only a cancellation is raised."""
+        """Run the cell. Raises only CancelledError; failures are in the record."""
 
     async def release(self, *, keep: bool) -> None:
-        """End what is left. With `keep` the files of the nodes stay on their hosts."""
+        """End what is left of the cell. With `keep` the files of the nodes stay on their hosts."""
 
 
 Begin = Callable[[Cell, Progress, str], Life]
-"""Makes the life of a cell of the run with this id."""
+"""Creates the Life of a cell; the text is the id of the run."""
 
 
 class Runner:
@@ -57,12 +59,14 @@ class Runner:
         self._thresholds = thresholds
         self._over: str | None = None
         self._results: dict[str, dict[str, Any]] = {}
-        """Cell to its result as far as it is known, whether or not it could be written."""
+        """The latest result of each cell, by cell id, even if it could not be written."""
 
     async def run(self, cells: Sequence[Cell], done: Sequence[Mapping[str, Any]] = ()) -> int:
-        """Run the cells, of which the first have these results already; returns the exit code of `sweep`. A
-        cancellation is raised after cleaning up. An error that ends the run has the worse exit code of its own and
-        that of the results."""
+        """Run the cells and return the exit code of `sweep`.
+
+        `done` are the existing results of the first cells, which do not run again. A cancellation is raised after
+        cleaning up. An error that ends the run has the worse exit code of its own and that of the results.
+        """
         self._results = {cell.id: dict(result) for cell, result in zip(cells, done, strict=False)}
         try:
             return await self._run(cells, len(done))
@@ -113,7 +117,7 @@ class Runner:
             raise
         if record.over is not None:
             self._over = record.over
-            self._writer.add_facts({"stopped": record.over})  # first: to judge the cell takes time
+            self._writer.add_facts({"stopped": record.over})  # before the judge, which takes time
         summary, reason = self._findings(record)
         status = "infrastructure" if record.lost else "failed" if reason else "ok"
         found: dict[str, Any] = {"status": status, "reason": record.lost or reason}
@@ -137,7 +141,7 @@ class Runner:
         return result
 
     async def _judge(self, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
-        """The result with its verdict, after its files were written and its nodes have ended."""
+        """Judge a cell whose files are written and whose nodes have ended; return its result with the verdict."""
         verdict = await judged(self._writer.folder(cell), cell.parameters.checks)
         result = self._results[cell.id] = with_verdict(result, verdict, cell.parameters.expect)
         self._writer.write_result(cell, result)
@@ -152,8 +156,10 @@ class Runner:
         return judged_result
 
     def _findings(self, record: Record) -> tuple[dict[str, Any], str | None]:
-        """What the cell shows, and why it failed, if it did. Raw data that cannot be understood fails it too,
-        and is written down as it is."""
+        """Return what the cell shows, and why it failed.
+
+        Raw data that cannot be summarised also fails the cell; the data is written unchanged.
+        """
         try:
             summary = summarise(record.evidence)
             return summary | record.facts, self._reason(record, summary)
@@ -168,8 +174,10 @@ class Runner:
         return (record.unavailable or reason) if reason is not None and record.evidence.operations is None else reason
 
     async def _release(self, run: Life, record: Record, *, keep: bool) -> list[str]:
-        """End what is left of the cell; returns where the logs of its nodes are kept. What fails here is written
-        down; the next cell has a new cluster anyway."""
+        """End what is left of the cell; return the folders in which the logs of its nodes are kept.
+
+        A failure here is only logged, because the next cell has a new cluster.
+        """
         try:
             await run.release(keep=keep)
         except Exception as error:
@@ -177,10 +185,10 @@ class Runner:
         return sorted(set(filter(None, record.storage.values()))) if keep else []
 
     def _write(self, cell: Cell, record: Record, found: Mapping[str, Any], why_pending: str) -> dict[str, Any]:
-        """Write the cell's folder, with a verdict that is to come; returns its result."""
+        """Write the cell's folder with a pending verdict; return its result."""
         evidence = record.evidence
         for folder in list(record.storage.values())[:1]:
-            if evidence.cores is not None:  # all on this host, so that its file systems are the nodes'
+            if evidence.cores is not None:  # all nodes are on this host, and use its file systems
                 self._writer.add_facts({"wal": {"folder": folder, "file_system": file_system(Path(folder))}})
         result = with_verdict({"cell": cell.id, **found}, pending(why_pending), cell.parameters.expect)
         files = CellFiles(
@@ -197,11 +205,11 @@ class Runner:
 
 
 def _is_wrong(result: Mapping[str, Any]) -> bool:
-    """Whether there is a violation that nobody expected, so that the logs of the nodes are worth keeping."""
+    """Whether there is an unexpected violation, so that the logs of the nodes are worth keeping."""
     verdict = result["verdict"]
     return verdict["verdict"] == "violated" and bool(verdict["unexpected"])
 
 
 def run_id(writer: RunWriter) -> str:
-    """Names the run on the hosts of its nodes: the name of the sweep and the time."""
+    """Return the name of the run on the hosts of its nodes: the name of the sweep and the time."""
     return f"{writer.path.parent.name}-{writer.path.name}"[:100]

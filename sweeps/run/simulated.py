@@ -1,7 +1,7 @@
-"""Cells in simulation: the same life of a cell, in virtual time, on a loop of its own and in a thread of its own.
+"""Cells in simulation: the phases of a real cell in virtual time, on a separate event loop in a separate thread.
 
-Each cell begins at the same virtual moment, so that it is a function of its parameters and its seed, whatever ran
-before it. What has no meaning in simulation, such as shares of a CPU, is absent from its result.
+Each cell begins at the same virtual moment. So its result depends only on its parameters and its seed, not on cells
+that ran before. Values without a meaning in simulation, such as CPU shares, are absent from the result.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from sweeps.spec.parameters import LoadSettings, PhaseSettings
 T = TypeVar("T")
 
 _SURE = 0.94
-"""Of them are aimed at: random arrivals may be more than expected."""
+"""Share of the limit to aim for: random arrivals may exceed the expected number."""
 
 
 class SimulatedCell:
-    """One cell in virtual time; it has the shape of a CellRun."""
+    """One cell in virtual time, with the interface of CellRun."""
 
     def __init__(self, cell: Cell, progress: Progress, run_id: str) -> None:
         self._cell, self._progress, self._run_id = cell, progress, run_id
         self.interrupted: Record | None = None
 
     async def run(self) -> Record:
-        """As CellRun.run, and release."""
+        """Run the cell and release it; see CellRun.run."""
         load, scaled = scale(self._cell.parameters.load, self._cell.parameters.phases)
         parameters = self._cell.parameters.model_copy(update={"load": load})
         return await in_virtual_time(lambda: self._live(replace(self._cell, parameters=parameters), scaled))
 
     async def release(self, *, keep: bool) -> None:
-        """Nothing is left."""
+        """Do nothing: `run` has released everything."""
 
     async def _live(self, cell: Cell, scaled: dict[str, Any] | None) -> Record:
         parameters = cell.parameters
@@ -69,8 +69,10 @@ class SimulatedCell:
 
 
 def scale(load: LoadSettings, phases: PhaseSettings) -> tuple[LoadSettings, dict[str, Any] | None]:
-    """The load with no more operations in its phases than can be simulated (5000, fewer of large values), and what
-    was changed; None: nothing had to be."""
+    """Reduce the load to the number of operations that can be simulated: 5000, fewer if values are large.
+
+    Returns the load and the changes; the changes are None if the load was small enough.
+    """
     lasts_s = phases.warmup + phases.measure
     most = _SURE * most_simulated(load)
     if load.mode == "open":
@@ -79,7 +81,7 @@ def scale(load: LoadSettings, phases: PhaseSettings) -> tuple[LoadSettings, dict
             return load, None
         rate = round(most / lasts_s, 3)
         return load.model_copy(update={"rate": rate}), {"load.rate": [load.rate, rate]}
-    # Each client begins an operation at most once in this time, and one more for the beginning.
+    # Each client begins at most one operation per pause, plus its first.
     clients = min(load.clients, int(most / 2))
     think = max(load.think, round(lasts_s * clients / (most - clients), 6))
     changed: dict[str, Any] = {}
@@ -91,8 +93,10 @@ def scale(load: LoadSettings, phases: PhaseSettings) -> tuple[LoadSettings, dict
 
 
 async def in_virtual_time(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end on a loop of virtual time, in a thread, while this loop goes on. A cancellation
-    is passed on, and takes effect when it is through there."""
+    """Run a coroutine to its end on an event loop in virtual time, in a thread, while this loop continues.
+
+    A cancellation is passed to the coroutine, and raised here once the coroutine has ended.
+    """
     inside: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     cancelled = False
 

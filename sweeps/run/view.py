@@ -1,4 +1,4 @@
-"""What a run tells of itself to whatever displays it."""
+"""The interface between a run and its display."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from sweeps.run.progress import Progress
 
 
 class View(Protocol):
-    """A display of a run: a context manager that is told of events."""
+    """A display of a run: a context manager that receives events."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
     def note(self, text: str) -> None:
-        """Something a person wants to know now."""
+        """Show a message that matters now."""
 
     def cell_done(self, progress: Progress) -> None:
-        """The last of `progress.done` is new."""
+        """Show the last result of `progress.done`, which is new."""
 
     def cell_judged(self, progress: Progress, position: int) -> None:
-        """The one at this position of `progress.done` has got the verdict it waited for."""
+        """Show the deferred verdict of the result at this position of `progress.done`."""

@@ -1,7 +1,7 @@
-"""`sweep doctor`: what an examination of the hosts means, and how it is shown.
+"""`sweep doctor`: interpretation and display of an examination of the hosts.
 
-A finding is *wrong* when a run would fail there, or mean something else than it says; else it is a *note*: a property
-of the machines that one should know when one reads their numbers. Findings are pure functions of an examination.
+A finding is *wrong* if a run would fail there, or would mean something else than it claims. Otherwise it is a *note*:
+a property of the machines that matters when reading their numbers. Findings are pure functions of an examination.
 """
 
 from __future__ import annotations
@@ -32,31 +32,30 @@ if TYPE_CHECKING:
 _RAFT = RaftSettings()
 
 SLOW_BROADCAST_MS = _RAFT.election_timeout.min_s * 1e3 / 10
-"""A broadcast, a round trip and an fsync, should be an order of magnitude below the election timeout (paper, section
-5.6), here the shortest of the default range: so should each part of it."""
+"""A broadcast, that is, a round trip and an fsync, should take a tenth of the election timeout (paper, section 5.6).
+The same bound applies to each part of it. The timeout is the shortest of the default range."""
 SLOW_FSYNC_MS = round((_RAFT.election_timeout.min_s - _RAFT.heartbeat_interval) * 1e3 / 2, 3)
-"""At the 99th percentile: half the gap between a heartbeat and the shortest timeout, where false elections begin. Cells
-are flagged from there on, too."""
+"""Limit for the 99th percentile: half the gap between a heartbeat and the shortest timeout. Above it false elections
+begin. Cells are flagged from the same limit on."""
 FASTEST_FSYNC_MS = 0.005
-"""Below it nothing is written: the way to the fastest flash memory and back through the kernel takes 10 us."""
+"""Below this an fsync writes nothing: a round trip to the fastest flash memory through the kernel takes 10 us."""
 CLOCK_ERROR_MS = _RAFT.heartbeat_interval * 1e3 / 10
-"""The stages of a failover are some tenths of heartbeats long; what is not known better than this mixes them up."""
+"""The stages of a failover take tenths of a heartbeat interval; a larger clock error makes their order uncertain."""
 LEAST_FREE_BYTES = 2**30
-"""The largest cell of the presets writes 0.3 GiB of logs to one host; cells that fail leave theirs there."""
+"""The largest cell of the presets writes 0.3 GiB of logs to one host; failed cells leave their logs there."""
 LEAST_OPEN_FILES = 1024
-"""A node among 15 has 54 files open (two connections to each of the others, its log and what the runtime has), and one
-more for each load generator; a worker of Ray has about 100. This is the usual limit of a shell: what is below it was
-lowered by somebody."""
+"""A node among 15 has 54 files open: two connections to each peer, its log, and those of the runtime. Each load
+generator adds one. A Ray worker has about 100. 1024 is the usual limit of a shell; a lower limit was configured."""
 BUSY = 1.0
-"""Processes per CPU that want to run before anything of ours does: from 1 on, each CPU has one without us."""
+"""Runnable processes per CPU before a run starts; from 1 on, every CPU is already busy."""
 
 
 class Finding(NamedTuple):
-    """Something that one should know, and what to do about it."""
+    """A property of a host that matters to a run, and what to do about it."""
 
     severity: Literal["wrong", "note"]
     host: str
-    """Address of a host, of two with an arrow between them, or `Ray`."""
+    """Address of a host, two addresses with an arrow between them, or `Ray`."""
     what: str
     todo: str
 
@@ -66,17 +65,17 @@ class Finding(NamedTuple):
 
 @runtime_checkable
 class Examined(Protocol):
-    """What has hosts."""
+    """A backend whose hosts can be examined."""
 
     async def examine(self, storage_dir: str = ..., *, quick: bool = ...) -> Examination:
-        """Ask all of them."""
+        """Examine all hosts."""
 
 
 # ---------------------------------------------------------------------------------- findings
 
 
 def findings(examination: Examination) -> list[Finding]:
-    """All of an examination, what is wrong first."""
+    """Return all findings of an examination, those that are wrong first."""
     found = [
         *ray_findings(examination.ray, examination.hosts),
         *(each for host in examination.hosts for each in host_findings(host, examination)),
@@ -86,29 +85,29 @@ def findings(examination: Examination) -> list[Finding]:
 
 
 def exit_code(found: list[Finding]) -> int:
-    """Of `sweep doctor`: 0 when all is well or there are only notes, else 1."""
+    """Return the exit code of `sweep doctor`: 0 without findings or with notes only, else 1."""
     return int(any(finding.severity == "wrong" for finding in found))
 
 
 def ray_findings(ray: RayFacts, hosts: Sequence[HostReport]) -> Iterator[Finding]:
-    """Of the Ray cluster as a whole."""
+    """Yield the findings about the Ray cluster as a whole."""
     if not any(host.cpus > 0 for host in hosts):
         yield Finding("wrong", "Ray", "no host offers a CPU for nodes", "add one: ray start --address=...")
     if ray.authentication == "none" and not ray.private:
         yield Finding(
             "note",
             "Ray",
-            "it runs without authentication: whoever reaches its ports can run any program on its hosts",
-            "make a token (ray get-auth-token --generate), set RAY_AUTH_MODE=token on all hosts, start Ray again",
+            "it runs without authentication: any process that can reach its ports can run programs on its hosts",
+            "create a token (ray get-auth-token --generate), set RAY_AUTH_MODE=token on all hosts, restart Ray",
         )
     for dead in ray.dead:
         why = f" ({dead.reason})" if dead.reason else ""
         what = f"{dead.hostname or 'this host'} was in the cluster and is dead{why}"
-        yield Finding("note", dead.address, what, f"if it should be there, ray start --address={ray.address} on it")
+        yield Finding("note", dead.address, what, f"to add it again, run there: ray start --address={ray.address}")
 
 
 def host_findings(host: HostReport, examination: Examination) -> Iterator[Finding]:
-    """Of one host."""
+    """Yield the findings about one host."""
 
     def finding(severity: Literal["wrong", "note"], what: str, todo: str) -> Finding:
         return Finding(severity, host.address, what, todo)
@@ -123,7 +122,7 @@ def host_findings(host: HostReport, examination: Examination) -> Iterator[Findin
         if others := [
             f"{name} {there.versions.get(name) or 'is missing'}, not {version}"
             for name, version in here.versions.items()
-            # Where the code is the same, it does not matter how it came there.
+            # With the same code it does not matter how the package was installed.
             if name != "raft-lab" and there.versions.get(name) != version
         ]:
             yield finding("wrong", f"other versions than the driver's: {'; '.join(others)}", "install the same there")
@@ -132,28 +131,28 @@ def host_findings(host: HostReport, examination: Examination) -> Iterator[Findin
     if host.storage is not None:
         yield from storage_findings(host.address, host.storage)
     if host.clock_error_ns is not None and host.clock_error_ns > CLOCK_ERROR_MS * 1e6:
-        what = f"what happens there is known to {duration(host.clock_error_ns / 1e6)} only, on the driver's clock"
-        yield finding("note", what, "run the driver nearer to it, or believe no shorter times between hosts")
+        what = f"the time of events there is known to {duration(host.clock_error_ns / 1e6)} only, on the driver's clock"
+        yield finding("note", what, "run the driver nearer to it, or do not trust shorter times between hosts")
 
 
 def machine_findings(address: str, machine: Machine) -> Iterator[Finding]:
-    """Of CPU and limits."""
+    """Yield the findings about CPU and limits."""
     if machine.open_files < LEAST_OPEN_FILES:
         what = f"a process may open {machine.open_files} files; 15 nodes want {LEAST_OPEN_FILES}"
         yield Finding("wrong", address, what, "ulimit -n 65536, and start Ray there again")
     if machine.cpus_available < machine.cores:
-        what = f"{machine.cpus_available:g} of {machine.cores} cores may be used, by a quota or an affinity"
+        what = f"{machine.cpus_available:g} of {machine.cores} cores may be used, because of a quota or an affinity"
         yield Finding("note", address, what, "raise it, or give Ray as many: ray start --num-cpus")
     if machine.load >= BUSY * machine.cpus_available:
         what = f"{machine.load:g} processes wanted its {machine.cpus_available:g} CPUs in the last minute"
-        yield Finding("note", address, what, "end what else runs there, or wait until the last run has faded")
+        yield Finding("note", address, what, "end what else runs there, or wait until the load of the last run is gone")
     if machine.niceness > 0:
-        what = f"what Ray starts runs with niceness {machine.niceness}, so nodes yield to everything else there"
+        what = f"each Ray worker runs with niceness {machine.niceness}, so nodes yield to everything else there"
         yield Finding("note", address, what, "ray start --head --system-config='{\"worker_niceness\": 0}'")
 
 
 def storage_findings(address: str, storage: Storage) -> Iterator[Finding]:
-    """Of the folder for the logs."""
+    """Yield the findings about the folder of the logs."""
     where = f"the logs' folder {storage.folder}"
     if storage.error is not None:
         yield Finding("wrong", address, f"{where}: {storage.error}", "make it writable, or set storage.dir")
@@ -172,14 +171,14 @@ def storage_findings(address: str, storage: Storage) -> Iterator[Finding]:
         yield Finding("note", address, what, "see whether fsync is switched off there, if power failures matter")
     if median is not None and median > SLOW_BROADCAST_MS:
         what = f"an fsync takes {duration(median)}, more than a tenth of the shortest election timeout"
-        yield Finding("note", address, what, "set storage.dir to a faster disk, or raft.election_timeout higher")
+        yield Finding("note", address, what, "set storage.dir to a faster disk, or raise raft.election_timeout")
     elif late is not None and late > SLOW_FSYNC_MS:
-        what = f"one fsync in a hundred takes {duration(late)} or more, long enough for elections without a cause"
-        yield Finding("note", address, what, "see what else uses this disk, or set raft.election_timeout higher")
+        what = f"one fsync in a hundred takes {duration(late)} or more, long enough to cause false elections"
+        yield Finding("note", address, what, "check what else uses this disk, or raise raft.election_timeout")
 
 
 def link_findings(examination: Examination) -> Iterator[Finding]:
-    """Of the ways between hosts; one for both directions where neither works."""
+    """Yield the findings about links between hosts; a link that is broken in both directions has one finding."""
     ports = {host.address: host.machine.ports for host in examination.hosts if host.machine is not None}
     broken = {(link.source, link.target): link.error for link in examination.links if link.error is not None}
     for (source, target), error in broken.items():
@@ -197,20 +196,20 @@ def link_findings(examination: Examination) -> Iterator[Finding]:
         median = link.round_trips.ms(0.5)
         if median is not None and median > SLOW_BROADCAST_MS and link.source < link.target:
             what = f"a round trip takes {duration(median)}, more than a tenth of the shortest election timeout"
-            yield Finding("note", f"{link.source} <-> {link.target}", what, "set raft.election_timeout higher")
+            yield Finding("note", f"{link.source} <-> {link.target}", what, "raise raft.election_timeout")
 
 
 def _repair(error: str) -> str:
     if any(sign in error for sign in ("No module named", "import", "has no attribute", "other code")):
         return "install the same wheel there as here, in the Python that runs Ray"
-    return "see that it is up, that Ray runs there and has a CPU free; else take it out of the cluster (ray stop)"
+    return "check that it is up and that Ray runs there with a free CPU; else remove it from the cluster (ray stop)"
 
 
 # ---------------------------------------------------------------------------------- what goes into a manifest
 
 
 def as_json(examination: Examination) -> dict[str, Any]:
-    """The examination with its findings."""
+    """Return the examination with its findings, for the manifest."""
     return examination.as_json() | {"findings": [finding._asdict() for finding in findings(examination)]}
 
 
@@ -218,7 +217,7 @@ def as_json(examination: Examination) -> dict[str, Any]:
 
 
 def hosts_table(examination: Examination) -> Table:
-    """A line for each host."""
+    """Return a table with a row for each host."""
     table = _table("host", "name", "cpus", "load", "clock", "fsync p50", "p99", "logs on", "free", "files", "code")
     for host in examination.hosts:
         table.add_row(*(Text(word) for word in _host_words(host)))
@@ -226,7 +225,7 @@ def hosts_table(examination: Examination) -> Table:
 
 
 def links_table(examination: Examination) -> Table:
-    """Medians of round trips, or why there are none: a row for who connects, a column for to whom."""
+    """Return the median round trips, or errors: rows are the hosts that connect, columns the hosts they connect to."""
     by_pair = {(link.source, link.target): link for link in examination.links}
     names = {host.address: host.hostname or host.address for host in examination.hosts}
     table = _table("round trip from, to", *names.values())
@@ -236,7 +235,7 @@ def links_table(examination: Examination) -> Table:
 
 
 def finding_lines(found: list[Finding]) -> list[Text]:
-    """What is wrong, what is to be noted, and what to do."""
+    """Return a line for each finding, with its remedy."""
     styles = {"wrong": "bold red", "note": "yellow"}
     lines = [
         Text.assemble((f"{severity:5}", styles[severity]), f"  {host}: {what}\n       -> {todo}")
@@ -246,7 +245,7 @@ def finding_lines(found: list[Finding]) -> list[Text]:
 
 
 def plain_lines(examination: Examination, found: list[Finding]) -> list[str]:
-    """The same as lines of text, one for each host, way and finding."""
+    """Return the same as plain text, a line for each host, link and finding."""
     names = ("name", "cpus", "load", "clock", "fsync p50", "fsync p99", "logs on", "free", "files", "code")
     lines = head_lines(examination)
     for host in examination.hosts:
@@ -261,7 +260,7 @@ def plain_lines(examination: Examination, found: list[Finding]) -> list[str]:
 
 
 def head_lines(examination: Examination) -> list[str]:
-    """Which Ray this is, and what the driver runs."""
+    """Return lines about the Ray cluster and the driver's code."""
     ray, here = examination.ray, examination.driver
     dead = f", {len(ray.dead)} dead" if ray.dead else ""
     versions = ", ".join(f"{name} {version or 'missing'}" for name, version in here.versions.items())
@@ -275,7 +274,7 @@ def doctor(
     *,
     plain: bool,
 ) -> int:
-    """Examine the hosts and show what was found; the exit code. Raises InfrastructureError."""
+    """Examine the hosts and show the findings; return the exit code. Raises InfrastructureError."""
 
     async def examine() -> Examination:
         async with connect() as backend:

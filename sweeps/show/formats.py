@@ -1,4 +1,4 @@
-"""Numbers and words as a person reads them."""
+"""Numbers and words formatted for people."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.judge.expectations import PENDING
 
 Percentiles = Mapping[str, Any]
-"""As `percentiles` gives them."""
+"""The value of `sweeps.analysis.latency.percentiles`."""
 _BADNESS = {"violated": 3, "unknown": 2, PENDING: 1}
 
 
 def percentile(found: Percentiles, name: str) -> str:
-    """One of the percentiles of a kind of operation."""
+    """Format one percentile of an operation kind."""
     return duration(found.get(name), name in found.get(LOWER_BOUNDS, ()))
 
 
 def faults(struck_of_asked: tuple[int, int]) -> str:
-    """`24`, or `12 of 24`: faults that were put in force, of those that were asked for."""
+    """Format the faults in force and in the schedule: `24` if all were put in force, else `12 of 24`."""
     struck, asked = struck_of_asked
     return str(struck) if struck == asked else f"{struck} of {asked}"
 
 
 def duration(milliseconds: float | None, at_least: bool = False) -> str:
-    """Milliseconds with three significant digits and a unit, `≥` before a lower bound; `-` for none."""
+    """Format milliseconds with three significant digits and a unit; `≥` marks a lower bound, `-` a missing value."""
     if milliseconds is None:
         return "-"
     if at_least:
@@ -38,7 +38,7 @@ def duration(milliseconds: float | None, at_least: bool = False) -> str:
 
 
 def status(statuses: Sequence[str]) -> Text:
-    """`ok`, or how many are not."""
+    """Return `ok`, or how many statuses are not ok."""
     bad = [each for each in statuses if each != "ok"]
     if not bad:
         return Text("ok", "green")
@@ -46,7 +46,7 @@ def status(statuses: Sequence[str]) -> Text:
 
 
 def verdict(verdicts: Sequence[tuple[str, bool]], not_checked: Sequence[str] = ()) -> Text:
-    """The verdict of all repeats, or the worst, and of how many; and what it does not speak of."""
+    """Return the worst verdict of all repeats, how many have it, and which checks were not made."""
     if not verdicts:
         return Text("-", "dim")
     worst, good = max(verdicts, key=lambda each: (not each[1], _BADNESS.get(each[0], 0)))
@@ -62,7 +62,7 @@ def count(count: int) -> Text:
 
 
 def clock(seconds: float) -> str:
-    """1:05, or 1:02:03."""
+    """Format seconds as 1:05 or 1:02:03."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

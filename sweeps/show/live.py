@@ -1,7 +1,7 @@
-"""What a person sees while a sweep runs: a live display on a terminal, plain lines elsewhere.
+"""Views of a running sweep: a live display on a terminal, plain lines elsewhere.
 
-The display only looks at Progress, a few times per second, from a thread of rich: it shares the machine with
-what it measures.
+The display only reads Progress, a few times per second, in a thread of rich. It shares the machine with the
+measurement.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from sweeps.show.tables import Row, failovers_in_a_line, rows, shown_kinds, summ
 REFRESH_PER_S = 3
 _BARS = " ▁▂▃▄▅▆▇█"
 _FIXED_LINES = 17
-"""Lines of the display that are not rows of the table of results."""
+"""Lines of the display besides the rows of the table of results."""
 
 
 class PlainView:
-    """A line for each cell, for logs and pipes."""
+    """A view that prints one line per cell, for logs and pipes."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress
@@ -41,22 +41,22 @@ class PlainView:
         pass
 
     def note(self, text: str) -> None:
-        """Print it."""
+        """Print a line."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def cell_done(self, progress: Progress) -> None:
-        """Print the cell's result."""
+        """Print the result of the last cell."""
         params, result = progress.done[-1]
         self.note(cell_line(len(progress.done), len(progress.cells), params, result))
 
     def cell_judged(self, progress: Progress, position: int) -> None:
-        """Print its verdict."""
+        """Print the verdict of a cell."""
         params, result = progress.done[position]
         self.note(f"[{position + 1}/{len(progress.cells)}] {params['label']}  {verdict_words(result)}")
 
 
 class LiveView:
-    """The whole run at a glance, redrawn in place."""
+    """A view that redraws the state of the whole run in place."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._live = Live(
@@ -74,18 +74,18 @@ class LiveView:
         self._live.stop()
 
     def note(self, text: str) -> None:
-        """Print it above the display."""
+        """Print a line above the display."""
         self._live.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def cell_done(self, progress: Progress) -> None:
-        """Nothing: the display sees it by itself."""
+        """Do nothing: the display reads the result from Progress."""
 
     def cell_judged(self, progress: Progress, position: int) -> None:
-        """Nothing either."""
+        """Do nothing: the display reads the verdict from Progress."""
 
 
 def cell_line(position: int, total: int, params: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The result of a cell in one line."""
+    """Return the result of a cell in one line."""
     [row] = rows([(params, result)])
     parts = [f"[{position}/{total}] {params['label']}"]
     parts.append(
@@ -113,7 +113,7 @@ def cell_line(position: int, total: int, params: Mapping[str, Any], result: Mapp
 
 
 def verdict_words(result: Mapping[str, Any]) -> str:
-    """`verdict ok`, or what is wrong, in one line."""
+    """Return `verdict ok`, or what is wrong, in one line."""
     verdict = result["verdict"]
     word = str(verdict["verdict"])
     if verdict.get("unexpected") and word != PENDING:
@@ -125,7 +125,7 @@ def verdict_words(result: Mapping[str, Any]) -> str:
 
 
 def screen(progress: Progress, height: int) -> RenderableType:
-    """The display at this moment, for a terminal of `height` lines."""
+    """Return the current display for a terminal of `height` lines."""
     parts: list[RenderableType] = [_header(progress)]
     if progress.current is not None:
         parts.append(_cell(progress, progress.current))
@@ -137,7 +137,7 @@ def screen(progress: Progress, height: int) -> RenderableType:
         parts.append(
             _results([row for each in progress.done[-room:] for row in rows([each])], len(progress.done), room)
         )
-    # An empty last line: where the cursor waits, so that the ^C of an interruption does not break a full line.
+    # The cursor waits on this empty line, so that the ^C of an interruption does not wrap a full line.
     return Group(*parts, Text())
 
 
@@ -193,7 +193,7 @@ def _figure(name: str, value: str, style: str = "") -> tuple[Text, Text]:
 
 
 def _phases(progress: Progress, current: CellProgress) -> Text:
-    """boot > elect > warm up > MEASURE 3/10 s > drain > collect"""
+    """Return a line such as: boot > elect > warm up > MEASURE 3/10 s > drain > collect"""
     line = Text(no_wrap=True)
     reached = PHASES.index(current.phase)
     for position, phase in enumerate(PHASES):
@@ -208,7 +208,7 @@ def _phases(progress: Progress, current: CellProgress) -> Text:
 
 
 class _Spark:
-    """The throughput of the last minutes as a row of bars, as wide as there is room."""
+    """The throughput of the last minutes as a row of bars that fills the available width."""
 
     def __init__(self, values: Iterable[float]) -> None:
         self._values = tuple(values)
@@ -218,7 +218,7 @@ class _Spark:
 
 
 def spark(values: Sequence[float], width: int) -> str:
-    """The last `width` values as bars; the highest of them fills its cell."""
+    """Return the last `width` values as bars; the highest value has a full bar."""
     shown = values[-width:]
     top = max(shown, default=0.0)
     if top <= 0:

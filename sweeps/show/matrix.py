@@ -1,7 +1,7 @@
-"""Results of sweeps with named cases (spec/cases.py) as tables: what was expected of each, beside what was found. Pure.
+"""Tables of sweeps with named cases (spec/cases.py): what was expected of each, beside what was found. Pure.
 
-A sweep whose cases vary over other parameters too becomes a matrix: a row per case and number of nodes, a column
-per combination of the rest. Otherwise each case has a row of its own, with its signature.
+If the cases also vary over other parameters, the table is a matrix: a row per case and number of nodes, a column
+per combination of the rest. Otherwise each case has its own row, with its signature.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sweeps.store.reader import Repeat
 
 _NODES = "cluster.nodes"
 _SWITCHES = ("raft.pre_vote", "raft.check_quorum")
-"""What a column is named by, whether it is an axis or fixed."""
+"""Parameters that name a column, whether they are axes or fixed."""
 _SURPRISES = {"unavailable": "UNAVAILABLE", "available": "available, not expected"}
 
 
@@ -34,12 +34,12 @@ class Found(NamedTuple):
 
     words: str
     good: bool
-    """It is what was expected."""
+    """Whether it is what was expected."""
     outage_ms: float | None = None
 
 
 def found(result: Mapping[str, Any], expected: str) -> Found:
-    """What a cell showed, against what was expected of it."""
+    """Compare what a cell showed with what was expected of it."""
     verdict = result.get("verdict", {})
     kind = str(verdict.get("verdict", "not judged"))
     good = result["status"] == "ok" and not verdict.get("unexpected")
@@ -60,7 +60,7 @@ def found(result: Mapping[str, Any], expected: str) -> Found:
 
 
 def served(result: Mapping[str, Any]) -> tuple[str | None, float | None]:
-    """Whether clients were served while a fault lasted, or, without faults, at all; and the longest outage."""
+    """Return whether operations succeeded while a fault lasted (without faults: at all), and the longest outage."""
     under = result.get("availability")
     if under is not None and under["state"] is not None:
         return under["state"], under["outage_ms"]
@@ -71,18 +71,18 @@ def served(result: Mapping[str, Any]) -> tuple[str | None, float | None]:
 
 
 def has_cases(cells: Sequence[Repeat]) -> bool:
-    """Whether these are the cells of a sweep with named cases."""
+    """Whether these cells belong to a sweep with named cases."""
     return any(CASE in params["axes"] for params, _ in cells)
 
 
 def view(cells: Sequence[Repeat], refused: Mapping[str, str] | None = None) -> Table:
-    """The table of a sweep with named cases. `refused`: case to error, of those that could not run."""
+    """Return the table of a sweep with named cases. `refused` maps the cases that could not run to their errors."""
     others = {name for params, _ in cells for name in params["axes"]} - {CASE}
     return matrix(cells) if others else cases_table(cells, refused or {})
 
 
 def matrix(cells: Sequence[Repeat]) -> Table:
-    """A row per case and number of nodes, a column per combination of the other parameters."""
+    """Return a row per case and number of nodes, and a column per combination of the other parameters."""
     fields: dict[tuple[str, str], dict[tuple[tuple[str, Any], ...], list[Found]]] = {}
     columns: dict[tuple[tuple[str, Any], ...], str] = {}
     for params, result in cells:
@@ -106,8 +106,10 @@ def matrix(cells: Sequence[Repeat]) -> Table:
 
 
 def _heading(column: Iterable[tuple[str, str]], parameters: Mapping[str, Any]) -> str:
-    """`pre vote + check quorum`: the switches that are on in these cells; names with values where other parameters
-    vary too."""
+    """Return the switches that are on in these cells: `pre vote + check quorum`.
+
+    If other parameters vary too, return names with values.
+    """
     effective = {name: show(parameters.get("raft", {}).get(name.partition(".")[2], "")) for name in _SWITCHES}
     varying = dict(column)
     named = [(name.rsplit(".", 1)[-1].replace("_", " "), value) for name, value in varying.items()]
@@ -118,7 +120,7 @@ def _heading(column: Iterable[tuple[str, str]], parameters: Mapping[str, Any]) -
 
 
 def _field(repeats: Sequence[Found], *, with_outage: bool = False) -> Text:
-    """What all repeats showed, or the worst of them, and how many it was."""
+    """Return what all repeats showed, or else the worst of them and how many showed it."""
     if not repeats:
         return Text("")
     worst = min(repeats, key=lambda each: each.good)
@@ -131,7 +133,7 @@ def _field(repeats: Sequence[Found], *, with_outage: bool = False) -> Text:
 
 
 def cases_table(cells: Sequence[Repeat], refused: Mapping[str, str]) -> Table:
-    """A row per case: what was expected, what was found, and its signature beside what was seen."""
+    """Return a row per case: what was expected, what was found, and its signature beside the results."""
     groups: dict[str, list[Repeat]] = {}
     for params, result in cells:
         groups.setdefault(str(params["axes"].get(CASE, "")), []).append((params, result))
@@ -158,7 +160,7 @@ def cases_table(cells: Sequence[Repeat], refused: Mapping[str, str]) -> Table:
 
 
 def _counts(results: Sequence[Mapping[str, Any]]) -> list[Text]:
-    """Elections and outcomes of all repeats together."""
+    """Return elections and outcomes of all repeats together."""
     won = [result["elections"]["won"] for result in results if result.get("elections")]
     counts = [result["operations"] for result in results if "operations" in result]
     sums = [sum(count[name] for count in counts) for name in ("ok", "failed", "unknown")]
@@ -166,14 +168,14 @@ def _counts(results: Sequence[Mapping[str, Any]]) -> list[Text]:
 
 
 def _signature(params: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> list[Text]:
-    """The conditions, and for each what was seen: green where it holds in all repeats."""
+    """Return the conditions, and the value for each: green if the condition holds in all repeats."""
     conditions, seen = Text(), Text()
     for metric, condition in params.get("signature", {}).items():
         separator = "\n" if conditions else ""
         conditions.append(f"{separator}{metric} {condition}")
         try:
             threshold = parse_threshold(metric, condition)
-        except ValueError as error:  # it was written for an earlier version
+        except ValueError as error:  # a condition written for an earlier version
             seen.append(f"{separator}{error}", "dim")
             continue
         values = [result.get("metrics", {}).get(metric) for result in results]
@@ -192,7 +194,7 @@ def _value(metric: str, value: float | None, at_least: bool) -> str:
 
 
 def notes(cells: Sequence[Repeat]) -> list[str]:
-    """What a reader of these tables must know: how to read a field, and why cells are not as expected."""
+    """Return the notes to these tables: how to read a field, and why cells are not as expected."""
     lines = [f"{params['label']}: {note}" for params, result in cells for note in _notes(params, result)]
     if any(result.get("availability") for _, result in cells):
         lines.append(
@@ -205,7 +207,7 @@ def notes(cells: Sequence[Repeat]) -> list[str]:
 
 
 def _notes(params: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """Why a cell is not as expected, which faults it lacks, and with how much less load it was simulated."""
+    """Return why a cell is not as expected, which faults were missing, and how its load was reduced."""
     good = found(result, params["parameters"]["expect"]).good
     reasons = () if good else dict.fromkeys((result.get("reason"), result.get("verdict", {}).get("reason")))
     struck = result.get("faults", 0), result.get("faults_asked", 0)

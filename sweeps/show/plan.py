@@ -1,4 +1,4 @@
-"""What `sweep plan` and `sweep presets` print."""
+"""Output of `sweep plan` and `sweep presets`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeps.spec.parameters import Spec
 
 
 def cells_table(spec: Spec, cells: Sequence[Cell]) -> Table:
-    """What would run, in order."""
+    """Return the cells that would run, in order."""
     table = Table(
         title=f"{spec.name}: {len(cells)} cells, seed {spec.seed}", title_justify="left", box=None, pad_edge=False
     )
@@ -38,7 +38,7 @@ def cells_table(spec: Spec, cells: Sequence[Cell]) -> Table:
 
 
 def needs_lines(cells: Sequence[Cell]) -> list[str]:
-    """What the machine must bear, a line each."""
+    """Return the resources that the sweep needs, one line each."""
     most = needs(cells)
     simulated = cells[0].parameters.kind.can.virtual_time
     total_s = (0.0 if simulated else RAY_START_S) + sum(cell_s(cell) for cell in cells)
@@ -58,7 +58,7 @@ def needs_lines(cells: Sequence[Cell]) -> list[str]:
 
 
 def presets_table(presets: Sequence[tuple[Spec, Sequence[Cell]]]) -> Table:
-    """The built-in sweeps."""
+    """Return the built-in sweeps, with their number of cells and their time."""
     table = Table(box=None, pad_edge=False)
     for name in ("preset", "cells", "time", "what it is for"):
         table.add_column(

@@ -1,4 +1,4 @@
-"""Results as tables. Pure: from stored results to rows, from rows to a table of rich; nothing is printed here."""
+"""Tables of results. Pure: stored results become rows, rows become a table of rich; nothing is printed here."""
 
 from __future__ import annotations
 
@@ -31,29 +31,31 @@ class Row:
     statuses: Sequence[str]
     throughputs: Sequence[float] = ()
     latency_ms: Mapping[str, Percentiles] = field(default_factory=dict)
-    """By kind of operation; of several repeats pooled, never averaged."""
+    """Percentiles by operation kind; repeats are pooled, never averaged."""
     failovers_ms: Sequence[float | None] = ()
-    """From the loss of a leader to the first success under the next; None: it did not come to that."""
+    """Times from the loss of a leader to the first success under the next; None if there was no success."""
     failed: int = 0
     unknown: int = 0
     dropped: int = 0
     faults: tuple[int, int] = (0, 0)
-    """Faults that were put in force, and those that were asked for."""
+    """Faults that were put in force, and faults in the schedule."""
     elections: int | None = None
     notes: Sequence[str] = ()
     """Reasons of failures, and flags."""
     open_loop: bool = False
     repeats: int = 1
     verdicts: Sequence[tuple[str, bool]] = ()
-    """Of each repeat, and whether it is what was hoped for."""
+    """Verdict of each repeat, and whether it was expected."""
     not_checked: Sequence[str] = ()
-    """Checks that were not made in every repeat."""
+    """Checks that were not made in at least one repeat."""
     simulated: bool = False
 
 
 def rows(cells: Sequence[Repeat], arrays: Callable[[str], Operations] | None = None) -> list[Row]:
-    """A row for each combination, in the order of their first cells. `arrays` gives the operations of a cell
-    by its id; it is asked only where repeats must be pooled."""
+    """Return a row for each combination, in the order of their first cells.
+
+    `arrays` returns the operations of a cell by its id. It is called only to pool repeats.
+    """
     groups: dict[str, list[Repeat]] = {}
     for params, result in cells:
         groups.setdefault(repr(params["parameters"]), []).append((params, result))
@@ -64,7 +66,7 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
     params, first = repeats[0]
     results = [result for _, result in repeats]
     some = [(p, r) for p, r in repeats if "operations" in r]
-    # What lost its host measures that; it counts where there is nothing else.
+    # A cell that lost its host measured the loss; it counts only if there is no other.
     measured = [(p, r) for p, r in some if r["status"] != "infrastructure"] or some
     counts = [result["operations"] for _, result in measured]
     told = [result for _, result in measured] or results
@@ -99,7 +101,7 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
 
 
 def _faults(results: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """Faults put in force and asked for; (0, 0) of a run of an earlier version, which does not tell the latter."""
+    """Return the faults in force and in the schedule; (0, 0) for runs of earlier versions, which lack the latter."""
     both = [(result["faults"], result["faults_asked"]) for result in results if "faults_asked" in result]
     return sum(struck for struck, _ in both), sum(asked for _, asked in both)
 
@@ -110,7 +112,7 @@ def _axis(name: str, value: Any, result: Mapping[str, Any]) -> str:
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
     dropped = result.get("operations", {}).get("dropped", 0)
-    earlier = f"{dropped} dropped operations are not in the percentiles, for an earlier version measured them"
+    earlier = f"{dropped} dropped operations are not in the percentiles: an earlier version measured this run"
     notes = (
         result.get("reason"),
         *verdict_notes(result),
@@ -122,19 +124,19 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
 
 
 def _shares(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where repeats ran on different numbers of hosts, or with other shares of the nodes: that."""
+    """Return a note if repeats ran on different numbers of hosts, or with different shares of the nodes per host."""
     counts = [Counter(place["host"] for place in each.get("placement", {}).values()).values() for each in results]
     shares = dict.fromkeys("+".join(map(str, sorted(each, reverse=True))) for each in counts if each)
     return [f"its repeats had different shares of nodes per host: {', '.join(shares)}"] if len(shares) > 1 else []
 
 
 def scaled_notes(result: Mapping[str, Any]) -> list[str]:
-    """With how much less load than was asked for a cell was simulated, a line for each parameter."""
+    """Return a line for each parameter of the load that was reduced for the simulation."""
     return [f"simulated with less load: {change}" for change in load_changes(result)]
 
 
 def summary(results: Sequence[Row], title: str | None = None) -> Table:
-    """The table of a run: what varied, throughput, latencies of the kinds that ran, what went wrong."""
+    """Return the table of a run: what varied, throughput, latencies of the used kinds, what went wrong."""
     table = Table(
         title=title,
         title_justify="left",
@@ -160,13 +162,13 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
         table.add_column("failover", justify="right", no_wrap=True)
     counts = ["faults"] * short + ["elections", "failed", "unknown"] + ["dropped"] * ("dropped" in extra)
     for name in counts:
-        table.add_column(name, justify="right", overflow="fold")  # where there is no room no digit is lost
+        table.add_column(name, justify="right", overflow="fold")  # fold, so that no digit is cut off
     table.add_column("", no_wrap=True)
     if "verdicts" in extra:
         table.add_column("verdict", no_wrap=not any(row.not_checked for row in results))
     for row in results:
         table.add_row(
-            *(Text(row.axes.get(name, "")) for name in axes),  # as Text: what users write is no markup
+            *(Text(row.axes.get(name, "")) for name in axes),  # as Text: values of users are not markup
             _spread(row.throughputs),
             *(percentile(row.latency_ms.get(kind, {}), name) for kind in kinds for name in ("p50", "p99")),
             *([_failovers(row.failovers_ms)] if "failovers_ms" in extra else []),
@@ -182,14 +184,14 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
 
 
 def shown_kinds(latencies: Iterable[Mapping[str, Percentiles]]) -> list[str]:
-    """The kinds of operation that get columns of their own; of more than two all together have one."""
+    """Return the operation kinds that get their own columns. More than two kinds share the columns of `all`."""
     used = {kind for latency in latencies for kind in latency}
     kinds = [kind for kind in KINDS if kind in used]
     return kinds if len(kinds) <= 2 else ["all"]
 
 
 def notes(results: Sequence[Row]) -> list[str]:
-    """What a reader of the table must know, one line each."""
+    """Return the notes to a table, one line each."""
     lines = [
         f"{' '.join(f'{name}={value}' for name, value in row.axes.items())}: {note}"
         for row in results
@@ -197,12 +199,12 @@ def notes(results: Sequence[Row]) -> list[str]:
     ]
     if any(each.get(LOWER_BOUNDS) for row in results for each in row.latency_ms.values()):
         lines.append(
-            "≥: at least so long; operations that failed, are of unknown outcome, or were dropped count with the time "
+            "≥: a lower bound; operations that failed, are of unknown outcome, or were dropped count with the time "
             "for which they are known to have waited"
         )
     if any(row.repeats > 1 for row in results):
         lines.append(
-            "repeats: op/s is the median (least-most); percentiles and failovers are of all repeats together; "
+            "repeats: op/s is the median (least-most); percentiles and failovers pool all repeats; "
             "the other numbers are sums"
         )
     if any(not row.open_loop for row in results):
@@ -215,7 +217,7 @@ def notes(results: Sequence[Row]) -> list[str]:
 
 
 def _spread(values: Sequence[float]) -> str:
-    """The value, or the median of several with their range."""
+    """Return the value, or the median of several values with their range."""
     if not values:
         return "-"
     middle = f"{statistics.median(values):,.0f}"
@@ -223,7 +225,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _failovers(times_ms: Sequence[float | None]) -> str:
-    """The time, or the median and the worst of several."""
+    """Return the time, or the median and the maximum of several times."""
     if not times_ms:
         return "-"
     known = [time for time in times_ms if time is not None]
@@ -234,7 +236,7 @@ def _failovers(times_ms: Sequence[float | None]) -> str:
 
 
 def failovers_in_a_line(times_ms: Sequence[float | None]) -> str:
-    """As the table's column; of several also how many they are, since a line stands alone."""
+    """Return the failovers as in the column of the table, and also their number, because a line has no context."""
     known = [time for time in times_ms if time is not None]
     if len(times_ms) < 2 or len(known) < len(times_ms):
         return _failovers(times_ms)

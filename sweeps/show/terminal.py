@@ -1,4 +1,4 @@
-"""What `sweep` prints: nothing of it can command the terminal but its own colours, and a reader may go at any time."""
+"""Output of `sweep`: foreign text cannot control the terminal, and the reader of a pipe may leave at any time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rich.segment import Segment
 from raft_actor_node.text import printable
 
 EXIT_PIPE = 128 + signal.SIGPIPE
-"""As a shell tells of a program that the signal ended."""
+"""The exit code that a shell reports for a program ended by this signal."""
 _WIDTH = 160
-"""A pipe or a file has no width of its own, so that nothing needs to be folded there."""
+"""Width of pipes and files, which have none of their own; wide enough that lines are not folded."""
 
 
 class SafeConsole(Console):
-    """A console on which foreign text shows as what it is."""
+    """A console that shows control characters in foreign text instead of executing them."""
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         return super()._render_buffer(
@@ -31,23 +31,23 @@ class SafeConsole(Console):
         )
 
     def on_broken_pipe(self) -> None:
-        """Let the error end what is going on, in order."""
+        """Raise the error, so that the program ends in order."""
         raise BrokenPipeError
 
 
 def console() -> Console:
-    """Standard output."""
+    """Return a console for standard output."""
     found = SafeConsole()
     return found if found.is_terminal else SafeConsole(width=_WIDTH)
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print lines of text."""
+    """Print text, with control characters made visible."""
     click.echo(printable(text, keep="\n"), err=err)
 
 
 class _Descriptor(io.FileIO):
-    """Standard output, which remembers why it could not be written: the error of a write says not of what."""
+    """Standard output that remembers why a write failed: the error of a write does not name the file."""
 
     problem: OSError | None = None
 
@@ -60,12 +60,14 @@ class _Descriptor(io.FileIO):
 
 
 class Output:
-    """Standard output for the time of a program. What does not reach it, for its reader has read enough, or its disk is
-    full, is told once, at the end."""
+    """Standard output during a program.
+
+    If it cannot be written, because its reader has left or its disk is full, this is reported once, at the end.
+    """
 
     def __init__(self) -> None:
         self._raw: _Descriptor | None = None
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or no file
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # standard output is closed, or is not a file
             sys.stdout.flush()
             self._raw = _Descriptor(sys.stdout.fileno(), "wb", closefd=False)
             sys.stdout = io.TextIOWrapper(
@@ -77,18 +79,18 @@ class Output:
 
     @property
     def problem(self) -> OSError | None:
-        """Why it could not be written; None when it could."""
+        """The error of the failed write, or None."""
         return None if self._raw is None else self._raw.problem
 
     def end(self, code: str | int | None) -> str | int | None:
-        """Print what is left of a program that would exit with `code`; what it exits with now."""
+        """Flush the output of a program that would exit with `code`; return the code to exit with instead."""
         if self._raw is None:
             return code
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         if self.problem is None:
             return code
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._raw.fileno())  # for what Python still tries to print
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._raw.fileno())  # Python still flushes stdout at exit
         if isinstance(self.problem, BrokenPipeError):
             return EXIT_PIPE
         echo(f"sweep: standard output: {self.problem.strerror}", err=True)

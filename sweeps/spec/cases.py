@@ -1,17 +1,17 @@
-"""Named cases of a sweep: several parameters set at once, and what is expected of that.
+"""Named cases of a sweep: a case sets several parameters at once, and states what they should lead to.
 
     cases:
       quorum loss:                                      # a name; `-o cases=NAME,NAME` runs only these
         chaos: {partition: quorum-loss, at: 2s}         # parameters, by name, as on the left side of an axis
         expect: available
-        signature: {elections: ">= 1"}                  # what is typical of it: shown beside what was seen
+        signature: {elections: ">= 1"}                  # typical results, shown beside the measured ones
       batch above the limit:
         raft: {max_batch_bytes: 64MiB}
-        refused: transport.message_bytes                # it must not run: this is part of the error
-    expectations:                                       # for combinations; the last one that matches counts
+        refused: transport.message_bytes                # it must be refused, with this text in the error
+    expectations:                                       # for combinations; the last match counts
       - {case: quorum loss, raft.pre_vote: true, raft.check_quorum: false, expect: unavailable}
 
-The cases are an axis of the name `case`, before all others. Pure functions.
+The cases form an axis named `case`, which comes before all others. Pure functions.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _SIGNATURE, _REFUSED, _EXPECT = "signature", "refused", "expect"
 
 @dataclass(frozen=True)
 class Case:
-    """One named case; without a name it is what a sweep without cases runs."""
+    """One named case. A sweep without cases runs a single case without a name."""
 
     name: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters by name, as they were written."""
+    """Parameters by name, as written in the spec."""
     signature: Mapping[str, str] = field(default_factory=dict)
-    """Conditions on metrics, as in thresholds."""
+    """Conditions on metrics, in the form of thresholds."""
     refused: str = ""
-    """Part of the error for which it cannot run; empty: it runs."""
+    """Text that the error must contain for which the case cannot run; empty if it runs."""
 
     @property
     def axis(self) -> dict[str, str]:
@@ -53,7 +53,7 @@ class Case:
 
 
 def read_cases(spec: Spec, source: Source) -> list[Case]:
-    """The cases of a spec, checked; a single one without a name when it has none. Raises ConfigError."""
+    """Return the validated cases of a spec, or a single case without a name if it has none. Raises ConfigError."""
     cases = [_read(spec, source, name, dict(written)) for name, written in spec.cases.items()]
     for position, rule in enumerate(spec.expectations):
         path = ("expectations", position)
@@ -75,7 +75,7 @@ def _read(spec: Spec, source: Source, name: str, values: dict[str, Any]) -> Case
         except ValueError as error:
             raise source.error((*path, _SIGNATURE), str(error)) from None
     if not isinstance(refused, str) or (refused and signature):
-        raise source.error((*path, _REFUSED), "must be part of the error, and what does not run has no signature")
+        raise source.error((*path, _REFUSED), "must be part of the error; a case that is refused has no signature")
     for key, value in values.items():
         if key in spec.axes:
             raise source.error((*path, key), "the spec has an axis over it")
@@ -85,7 +85,7 @@ def _read(spec: Spec, source: Source, name: str, values: dict[str, Any]) -> Case
 
 
 def refusals(spec: Spec, source: Source) -> dict[str, str]:
-    """Case to error, of the cases that cannot run. Raises ConfigError when one of them could."""
+    """Return the error of each case that must be refused. Raises ConfigError if such a case could run."""
     return {case.name: _refusal(source, case) for case in read_cases(spec, source) if case.refused}
 
 
@@ -106,7 +106,7 @@ def _refusal(source: Source, case: Case) -> str:
 
 
 def matches(source: Source, rule: Mapping[str, Any], path: tuple[str, int], case: Case, parameters: Parameters) -> bool:
-    """Whether a combination is one that a rule of `exclude` or `expectations` is about."""
+    """Whether a rule of `exclude` or `expectations` applies to a combination."""
     return all(
         normal_value(source, name, value, (*path, name)) == (case.name if name == CASE else parameter(parameters, name))
         for name, value in rule.items()
@@ -115,7 +115,7 @@ def matches(source: Source, rule: Mapping[str, Any], path: tuple[str, int], case
 
 
 def expecting(spec: Spec, source: Source, case: Case, parameters: Parameters) -> Parameters:
-    """The parameters with what is expected of this combination."""
+    """Return the parameters of a combination with the `expect` that the expectations give it."""
     for position, rule in reversed(list(enumerate(spec.expectations))):
         if matches(source, rule, ("expectations", position), case, parameters):
             return parameters.model_copy(update={_EXPECT: rule[_EXPECT]})

@@ -1,7 +1,7 @@
-"""YAML as people write it by hand, read strictly: every value knows its line, nothing is guessed.
+"""A strict YAML parser for specs written by hand: it records the line of every value and guesses nothing.
 
-Scalars follow YAML 1.2, so that `off` is a word and `1e3` a number; a key that stands twice, a key that is
-not text, and aliases are errors. What the values mean is decided in parameters.py.
+Scalars follow YAML 1.2: `off` is a word and `1e3` a number. Duplicate keys, keys that are not text, and aliases
+are errors. parameters.py decides what the values mean.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import yaml
 from raft_actor_node.errors import ConfigError
 
 _UNWRITABLE = re.compile("[\ud800-\udfff]")
-"""Half of a pair, which no file of text can hold."""
+"""Half of a surrogate pair, which no text file can hold."""
 Path = tuple[str | int, ...]
-"""Where a value stands: the keys and positions that lead to it."""
+"""The location of a value: the keys and positions that lead to it."""
 
 
 class Document(NamedTuple):
@@ -27,7 +27,7 @@ class Document(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with the scalars of YAML 1.2 and without aliases, which can multiply without end."""
+    """PyYAML's safe loader with the scalars of YAML 1.2, and without aliases: they can expand without bound."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - the base class declares it so
 
@@ -48,7 +48,10 @@ for _tag, _pattern, _first in (
 
 
 def parse_yaml(text: str, source: str) -> Document:
-    """Parse one YAML document. Raises ConfigError with one line that begins with `source` and the line number."""
+    """Parse one YAML document.
+
+    Raises ConfigError with one line that begins with `source` and the line number.
+    """
     try:
         loader = _Loader(text)
         try:
@@ -72,10 +75,10 @@ def parse_yaml(text: str, source: str) -> Document:
 
 
 def _scan(node: yaml.Node, path: Path, line: int, lines: dict[Path, int], source: str) -> None:
-    """Note the line of every value below `node`, and refuse keys that stand twice or are not text."""
+    """Record the line of every value below `node`; refuse duplicate keys and keys that are not text."""
     lines[path] = line
     if isinstance(node, yaml.ScalarNode) and (bad := _UNWRITABLE.search(node.value)):
-        raise ConfigError(f"{source}:{line}: {dotted(path)}: {bad[0]!r} is half a character")
+        raise ConfigError(f"{source}:{line}: {dotted(path)}: {bad[0]!r} is half of a surrogate pair, not a character")
     if isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             _scan(item, (*path, position), item.start_mark.line + 1, lines, source)
@@ -87,17 +90,17 @@ def _scan(node: yaml.Node, path: Path, line: int, lines: dict[Path, int], source
                 raise ConfigError(f"{source}:{key_line}: {dotted((*path, str(shown)))}: a key must be text")
             child = (*path, key.value)
             if child in lines:
-                raise ConfigError(f"{source}:{key_line}: {dotted(child)}: stands twice, first on line {lines[child]}")
+                raise ConfigError(f"{source}:{key_line}: {dotted(child)}: appears twice, first on line {lines[child]}")
             _scan(value, child, key_line, lines, source)
 
 
 def dotted(path: Path) -> str:
-    """A path as a person writes it: `axes.cluster.nodes[2]`."""
+    """Return a path as it is written in messages: `axes.cluster.nodes[2]`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def split_values(text: str) -> list[str]:
-    """Split at the commas that stand outside of brackets and quotes: `3,{a: 1, b: 2}` has two values."""
+    """Split at the commas outside brackets and quotes: `3,{a: 1, b: 2}` has two values."""
     parts, depth, quote, begin = [], 0, "", 0
     for position, character in enumerate(text):
         if quote:

@@ -1,4 +1,4 @@
-"""How long a sweep takes and what its machine must bear, before anything runs. Rules of thumb, on the safe side."""
+"""Estimates, before a sweep starts, of its duration and of the resources it needs. Rules of thumb that err high."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ from sweeps.spec.parameters import LoadSettings
 RAY_START_S = 6.0
 RAY_BYTES = 600 * 2**20
 ACTOR_BYTES = 90 * 2**20
-"""A Ray worker that supervises a node; it lives on from cell to cell."""
+"""Memory of a Ray worker that supervises a node; it is reused from cell to cell."""
 NODE_BYTES = 60 * 2**20
 LOAD_BYTES = 160 * 2**20
 ENTRY_BYTES = 160
-"""What an entry takes in memory and on disk beside its key and value."""
+"""Overhead of an entry, in memory and on disk, on top of its key and value."""
 ROW_BYTES = 62
 TRACE_BYTES = 8
-"""Of an operation on each node, compressed; under load several share a line."""
+"""Compressed trace of one operation on one node; under load several operations share a line."""
 MOST_SIMULATED = 5000
-"""Operations in a simulated cell: one costs a thousand times its share of a real one's time."""
+"""Most operations in a simulated cell: each takes a thousand times its share of the time of a real cell."""
 _MOST_SIMULATED_BYTES = 256 * 2**20
-"""Of values in a simulated cell, whose disks are in memory."""
+"""Most bytes of values in a simulated cell, whose disks are in memory."""
 _SIMULATED_OPERATION_S = 0.0002
-"""Of each node, to simulate an operation,"""
+"""Time to simulate one operation on one node."""
 _SIMULATED_SHARE = 0.02
-"""and, to simulate a second without any."""
+"""Time to simulate one idle second of one node."""
 _FASTEST_PER_S = 10_000.0
 _FASTEST_BYTES_PER_S = 40e6
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What the heaviest cell of a sweep takes."""
+    """The resources that the heaviest cell of a sweep needs."""
 
     processes: int
     hosts: tuple[int, int]
-    """So many at least, and so many at most are used."""
+    """Lower and upper bound on the number of hosts."""
     memory_bytes: int
     disk_bytes: int
-    """Write-ahead logs; they are removed after a good cell."""
+    """Size of the write-ahead logs, which are removed after a good cell."""
     results_bytes: int
-    """Of the whole sweep."""
+    """Size of the results of the whole sweep."""
 
 
 def overhead_s(cell: Cell, cores: int = 2) -> float:
-    """Time of a cell outside of warm-up and measurement: to start, elect, drain, collect and check; of a simulated
-    one all of its time, for the other passes in no time."""
+    """Estimate the time of a cell outside warm-up and measurement: start, election, drain, collection and check.
+
+    For a simulated cell this is its whole time: warm-up and measurement pass in virtual time.
+    """
     nodes = cell.parameters.cluster.nodes
     if cell.parameters.kind.can.virtual_time:
         return 1.5 + nodes * (_SIMULATED_SHARE * _load_s(cell) + _SIMULATED_OPERATION_S * _operations(cell))
@@ -57,12 +59,12 @@ def overhead_s(cell: Cell, cores: int = 2) -> float:
 
 
 def cell_s(cell: Cell, cores: int = 2) -> float:
-    """Time of a cell from beginning to end."""
+    """Estimate the whole time of a cell, in seconds."""
     return overhead_s(cell, cores) + (0.0 if cell.parameters.kind.can.virtual_time else _load_s(cell))
 
 
 def needs(cells: Sequence[Cell]) -> Needs:
-    """The most that any cell takes, and the results of all of them."""
+    """Return the most that any cell needs, and the size of the results of all cells."""
     most_nodes = max(cell.parameters.cluster.nodes for cell in cells)
     logs = max(_log_bytes(cell) for cell in cells)
     results = sum(int(_operations(cell) * (ROW_BYTES + TRACE_BYTES * cell.parameters.cluster.nodes)) for cell in cells)
@@ -80,7 +82,7 @@ def needs(cells: Sequence[Cell]) -> Needs:
 
 
 def most_simulated(load: LoadSettings) -> int:
-    """Operations that a simulated cell may have."""
+    """Return the number of operations that a simulated cell may have."""
     return min(MOST_SIMULATED, _MOST_SIMULATED_BYTES // max(1, load.value_bytes))
 
 
@@ -89,7 +91,10 @@ def _hosts(cell: Cell) -> tuple[int, int]:
 
 
 def _most_generators(cell: Cell) -> int:
-    """Load generators; of `own_host` as many as there are other hosts, which nobody knows yet."""
+    """Return the number of load generators.
+
+    With `own_host` it is the number of hosts without a node; that is not known here, and counts as 1.
+    """
     match cell.parameters.load.on:
         case OnHosts() as chosen:
             return len(chosen.hosts)
@@ -111,7 +116,7 @@ def _operations(cell: Cell) -> float:
 
 
 def _log_bytes(cell: Cell) -> int:
-    """Entries of all nodes: nothing is compacted, and a node holds its log in memory too."""
+    """Estimate the log bytes of all nodes. Logs are not compacted, and each node also holds its log in memory."""
     load = cell.parameters.load
     entry = ENTRY_BYTES + load.key_bytes + load.value_bytes
     return int(_operations(cell) * (1 - load.mix.get) * entry * cell.parameters.cluster.nodes)

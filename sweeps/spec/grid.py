@@ -1,6 +1,6 @@
-"""From a spec to its cells: the product of the cases and the axes, less the exclusions, times the repeats, in order.
+"""Expansion of a spec into cells: cases x axes, less the exclusions, times the repeats, in order.
 
-Pure: no clock and no global randomness, so that the same spec gives the same cells in the same order.
+Pure, without clock or global randomness: the same spec always gives the same cells in the same order.
 """
 
 from __future__ import annotations
@@ -33,46 +33,46 @@ class Cell:
     """One combination of the axes, in one repeat."""
 
     id: str
-    """Hash of the parameters and the repeat: the same cell has the same id in every run."""
+    """Hash of the parameters and the repeat; the same cell has the same id in every run."""
     parameters: Parameters
     repeat: int
     """From 1."""
     axes: dict[str, Any]
     """Values of the axes, as they were written."""
     seed: int
-    """Seed of its load and its faults, made from the seed of the sweep and the id."""
+    """Seed of the cell's load and faults, derived from the seed of the sweep and the id."""
     warnings: tuple[str, ...] = ()
     signature: Mapping[str, str] = field(default_factory=dict)
-    """Conditions that are typical of its case; they are shown, and decide nothing."""
+    """Conditions typical of the cell's case; they are shown and do not affect the verdict."""
 
     @property
     def label(self) -> str:
-        """What tells it from the other cells, in a few words."""
+        """A short text that distinguishes it from the other cells."""
         chaos = {"chaos": label(self.parameters.chaos)}
         values = [f"{name.rsplit('.', 1)[-1]}={chaos.get(name, show(value))}" for name, value in self.axes.items()]
         return " ".join(values) or f"nodes={self.parameters.cluster.nodes}"
 
 
 def show(value: Any) -> str:
-    """A value as it is written, on one line and without quotes."""
+    """Return a value as it is written in a spec, on one line and without quotes."""
     if isinstance(value, (dict, list)):
         return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip().replace("'", "")
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def cell_id(parameters: Parameters, repeat: int) -> str:
-    """Ten hexadecimal digits, from the resolved parameters and the repeat."""
+    """Return ten hexadecimal digits, a hash of the resolved parameters and the repeat."""
     text = json.dumps([parameters.model_dump(mode="json"), repeat], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def node_ids(parameters: Parameters) -> tuple[str, ...]:
-    """n1, n2, ..."""
+    """Return the names of the nodes: n1, n2, ..."""
     return node_names(parameters.cluster.nodes)
 
 
 def make_cells(spec: Spec, source: Source) -> list[Cell]:
-    """The cells in the order in which they run. Raises ConfigError, with one line that names the field."""
+    """Return the cells in the order in which they run. Raises ConfigError with one line that names the field."""
     cases = [case for case in read_cases(spec, source) if not case.refused]
     count = math.prod(len(values) for values in (cases, *spec.axes.values())) * spec.repeats
     if count > MAX_CELLS:
@@ -87,13 +87,13 @@ def make_cells(spec: Spec, source: Source) -> list[Cell]:
         _check(source, parameters, axes, case)
         combinations.append((parameters, {**case.axis, **axes}, tuple(cell_warnings(parameters)), case.signature))
     if not cases:
-        raise source.error(("cases",), "leaves no cell: each of them is one that is refused")
+        raise source.error(("cases",), "leaves no cell: all cases are `refused`")
     if not combinations:
         raise source.error(("exclude",), "leaves no cell")
     _refuse_twins(source, combinations)
     if len({parameters.target for parameters, *_ in combinations}) > 1:
         path = source.parameter_origin("target")
-        raise source.error(path, "a run is either on real processes (raft) or simulated (sim); make two runs of it")
+        raise source.error(path, "a run has one target, raft (real processes) or sim (simulated); make two runs of it")
     return [
         Cell(identity, parameters, repeat, axes, _seed(spec.seed, identity), warnings, signature)
         for repeat, (parameters, axes, warnings, signature) in _ordered(spec, combinations)
@@ -105,9 +105,8 @@ def _combine(source: Source, axes: dict[str, Any]) -> Parameters:
     raw = source.data.get("base") or {}
     for name, value in axes.items():
         raw = with_value(raw, name, value)
-    return Parameters.model_validate(
-        raw, context=WRITTEN
-    )  # each part was validated before; what is left is in cell_faults
+    # Each part was validated before; cell_faults() checks the whole.
+    return Parameters.model_validate(raw, context=WRITTEN)
 
 
 def _check(source: Source, parameters: Parameters, axes: dict[str, Any], case: Case) -> None:
@@ -123,7 +122,7 @@ def _check(source: Source, parameters: Parameters, axes: dict[str, Any], case: C
 
 
 def _refuse_twins(source: Source, combinations: Sequence[Any]) -> None:
-    """Cases that set the same parameters to the same values would be one cell."""
+    """Refuse cases that set the same parameters to the same values: they would be the same cell."""
     seen: dict[str, str] = {}
     for parameters, axes, *_ in combinations:
         case, twin = axes.get(CASE), seen.setdefault(cell_id(parameters, 1), axes.get(CASE, ""))

@@ -1,4 +1,4 @@
-"""Errors of validation in our own words."""
+"""Validation errors of pydantic, reworded for the author of a spec."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sweeps.spec.source import Source
 def translated(
     error: ValidationError, source: Source, raw: Any, prefix: Path, *, origin: Path | None = None, name: str = ""
 ) -> ConfigError:
-    """The first error of pydantic in our words: the field, what is allowed, what was given."""
+    """Return the first error of pydantic as one line: the field, what is allowed, and what was given."""
     first = error.errors(include_url=False)[0]
     path: list[str | int] = list(prefix)
     value: Any = raw
     for part in prefix:
         value = value[part]
-    for part in first["loc"]:  # pydantic puts the names of union members into the path; they are not in the data
+    for part in first["loc"]:  # pydantic adds the names of union members, which are not in the data
         inside = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
         if part in inside:
             path.append(part)
@@ -58,7 +58,7 @@ _MESSAGES = {
 
 
 def message_of(error: Any) -> str:
-    """What is allowed, and what was given, in our words where we have them."""
+    """Say what is allowed and what was given, with pydantic's text where `_MESSAGES` has none."""
     if error["type"] == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     template = _MESSAGES.get(error["type"], str(error["msg"]).replace("Input should be", "must be").replace("{", "{{"))
@@ -67,7 +67,7 @@ def message_of(error: Any) -> str:
 
 
 def _names_beside(path: tuple[str, ...]) -> list[str]:
-    """The names that could have been meant by an unknown one at `path`."""
+    """Return the known names that an unknown name at `path` may be a misspelling of."""
     if path[0] != "base":
         return [*Spec.model_fields, *(f"base.{name}" for name in Parameters.model_fields)]
     siblings = [name for name in PARAMETER_NAMES if name.split(".")[:-1] == list(path[1:-1])]

@@ -1,6 +1,6 @@
-"""The metrics of a cell: one registry for thresholds, for columns of results.csv, and for tables.
+"""The metrics of a cell: one registry for thresholds, columns of results.csv, and tables.
 
-To add a metric, add it to METRICS. Its value is computed from result.json, so that stored runs have it too.
+To add a metric, add it to METRICS. Values are computed from result.json, so stored runs have new metrics too.
 """
 
 from __future__ import annotations
@@ -14,49 +14,49 @@ from sweeps.spec.parameters import Mix
 
 Unit = Literal["", "ms", "per_s"]
 Result = Mapping[str, Any]
-"""result.json."""
+"""The content of result.json."""
 
 PERCENTILES = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
-"""Names of the percentiles of latencies, in thousandths."""
+"""Latency percentiles by name, in thousandths."""
 MIN_ABOVE = 10
-"""A percentile with fewer samples above it is not given."""
+"""Minimum number of samples above a percentile; with fewer, the percentile is not reported."""
 STAGES = ("detected", "elected", "heard", "committed", "succeeded")
 """The stages of a failover, in order; sweeps/analysis/failover.py defines them."""
 MIN_FAILOVERS = 10
-"""With fewer failovers the 90th percentile would be the maximum."""
+"""Minimum number of failovers for a 90th percentile; with fewer, it would be the maximum."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a cell has as a whole."""
+    """A number that describes a cell as a whole."""
 
     name: str
-    """Dotted, without its unit: `latency.put.p99`."""
+    """Dotted name without the unit: `latency.put.p99`."""
     unit: Unit
     meaning: str
-    """One line for the reference."""
+    """Description in the reference, one line."""
     value: Callable[[Result], float | None]
-    """From result.json; None where it was not measured."""
+    """Computes the value from result.json; None if it was not measured."""
 
     @property
     def is_time(self) -> bool:
-        """Whether it is a duration, which thresholds write with its unit."""
+        """Whether it is a duration; thresholds write durations with their unit."""
         return self.unit == "ms"
 
     @property
     def column(self) -> str:
-        """Its column of results.csv: the name ends with the unit."""
+        """Its column in results.csv: the name, then the unit."""
         return column(self.name, self.unit)
 
 
 def column(name: str, unit: Unit = "") -> str:
-    """Return the column of a metric; a run of an earlier version has names that no metric has now."""
+    """Return the column of a metric. The name may be one that only earlier versions had."""
     words = name.replace(".", "_").replace("p99_9", "p99.9")
     return f"{words}_{unit}" if unit else words
 
 
 def nearest_rank(count: int, thousandths: int) -> int:
-    """Return the rank, from 1, of a percentile of `count` samples: ceil(count * p); 0 where there are none."""
+    """Return the rank, from 1, of a percentile of `count` samples: ceil(count * p). It is 0 without samples."""
     return -(-count * thousandths // 1000)
 
 
@@ -89,7 +89,10 @@ def _reached(stage: str, result: Result) -> float:
 
 
 def _stage_time(stage: str, thousandths: int, result: Result) -> float | None:
-    """A failover that never reached the stage took longer than any other: a percentile that falls on it is None."""
+    """Return a percentile of the times to a stage, in milliseconds.
+
+    A failover that never reached the stage counts as longer than any other; a percentile that falls on it is None.
+    """
     times = _stage(stage, result)
     reached = sorted(time for time in times if time is not None)
     rank = nearest_rank(len(times), thousandths)
@@ -133,11 +136,11 @@ def _all() -> Iterator[Metric]:
 
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _all()}
-"""Every metric by its name, in the order of the columns of results.csv."""
+"""All metrics by name, in the order of the columns of results.csv."""
 
 
 def metrics(result: Result) -> dict[str, float | None]:
-    """Return the metrics of a result by name; those of kinds of operation that were not asked for are left out."""
+    """Return the metrics of a result by name, without those of operation kinds that the load did not use."""
     unasked = tuple(
         f"latency.{kind}." for kind in ("all", *Mix.model_fields) if kind not in result.get("latency_ms", ())
     )

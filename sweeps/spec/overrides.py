@@ -17,13 +17,13 @@ from sweeps.spec.source import Source
 
 
 def parse_option(option: str) -> tuple[str, Any]:
-    """`KEY=VALUE` or `KEY=A,B,C` as the key and one value, or a list of values: an axis."""
+    """Split `KEY=VALUE` or `KEY=A,B,C` into the key and a value; several values are a list, that is, an axis."""
     key, equals, text = option.partition("=")
     key = key.strip()
     if not equals or not key:
         raise ConfigError(f"-o {option}: must have the form KEY=VALUE or KEY=VALUE,VALUE")
     if key.startswith("thresholds."):
-        return key, text.strip()  # not YAML: there `>` begins a block of text
+        return key, text.strip()  # not YAML, in which `>` begins a block scalar
     values = [parse_yaml(part, f"-o {option}").data for part in split_values(text)]
     if any(value is None for value in values):
         raise ConfigError(f"-o {option}: {key}: a value is missing")
@@ -31,7 +31,7 @@ def parse_option(option: str) -> tuple[str, Any]:
 
 
 def override(source: Source, key: str, value: Any, origin: str) -> Source:
-    """The spec with one parameter set, or, when `value` is a list, with an axis over it."""
+    """Return the spec with one parameter set, or with an axis over it if `value` is a list."""
     data, origins = {**source.data}, {**source.origins}
     here = Source(data, {**origins, (key,): origin}, source.name)
     name = key.removeprefix("base.")
@@ -44,7 +44,7 @@ def override(source: Source, key: str, value: Any, origin: str) -> Source:
         return _only_cases(here, value)
     if name in Spec.model_fields and name not in ("base", "axes", "exclude", "expectations", "thresholds"):
         if isinstance(value, list):
-            raise here.error((key,), "takes one value, it cannot be an axis")
+            raise here.error((key,), "takes one value; it cannot be an axis")
         data[name] = value
         return Source(data, {**origins, (name,): origin}, source.name)
     if name not in PARAMETER_NAMES and not name.startswith(("load.mix.", "chaos.")):
@@ -68,7 +68,7 @@ def override(source: Source, key: str, value: Any, origin: str) -> Source:
 
 
 def _only_cases(source: Source, names: Any) -> Source:
-    """The spec with these of its cases."""
+    """Return the spec with only the named cases, and without the rules about the others."""
     wanted = [str(name) for name in (names if isinstance(names, list) else [names])]
     cases = source.data.get("cases")
     cases = cases if isinstance(cases, dict) else {}
@@ -89,7 +89,7 @@ def _without(origins: Mapping[Path, str], path: Path) -> dict[Path, str]:
 
 
 def check_bounds(time_limit: str | None, memory_limit: str | None) -> dict[str, Any]:
-    """Bounds of a check as on the command line, as fields of CheckSettings. Raises ConfigError."""
+    """Parse the bounds of a check from the command line into fields of CheckSettings. Raises ConfigError."""
     given = {"time_limit": time_limit, "memory_limit": memory_limit}
     found: dict[str, Any] = {}
     for name, value in given.items():

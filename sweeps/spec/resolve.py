@@ -1,4 +1,4 @@
-"""From a spec as it was written to a validated one."""
+"""Validation of a raw spec."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sweeps.spec.thresholds import parse_threshold
 
 
 def resolve(source: Source) -> Spec:
-    """The validated spec. Raises ConfigError with one line that names the field, and where it was written."""
+    """Validate a raw spec. Raises ConfigError with one line that names the field and where it was written."""
     try:
         spec = Spec.model_validate(source.data, context=WRITTEN)
     except ValidationError as error:
@@ -47,12 +47,12 @@ def _check_axis(source: Source, name: str, values: list[Any]) -> None:
     for position, value in enumerate(values):
         normal = normal_value(source, name, value, (*path, position))
         if normal in seen:
-            raise source.error((*path, position), f"{value!r} stands twice")
+            raise source.error((*path, position), f"{value!r} appears twice")
         seen.append(normal)
 
 
 def normal_value(source: Source, name: str, value: Any, path: Path) -> Any:
-    """The validated value of one parameter in its normal form. `path` says where it was written."""
+    """Validate the value of one parameter and return its normal form. `path` is where it was written."""
     if name == CASE and path[0] != "axes":
         cases = source.data.get("cases") or {}
         if value not in cases:

@@ -1,4 +1,4 @@
-"""What is wrong, or unwise, about the parameters of a cell as a whole."""
+"""Rules about the parameters of a cell as a whole: errors, and warnings about legal but unwise values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweeps.spec.parameters import Parameters
 
 
 def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str]:
-    """What is wrong with the parameters of a cell as a whole, each beginning with the field."""
+    """Yield what is wrong with the parameters of a cell as a whole. Each message begins with the field."""
     load, limits = parameters.load, parameters.limits
     can = parameters.kind.can
     if not can.real_processes and parameters.cluster.command != "default":
@@ -23,11 +23,11 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
     if not can.hosts and load.on != "driver":
         yield "load.on: must be driver in a simulation, which has no hosts"
     if load.mode == "open" and load.rate is None:
-        yield "load.rate: is needed in open mode"
+        yield "load.rate: is required in open mode"
     if load.value_bytes > limits.value_bytes:
-        yield f"load.value_bytes: at most limits.value_bytes, that is {limits.value_bytes}, not {load.value_bytes}"
+        yield f"load.value_bytes: at most limits.value_bytes ({limits.value_bytes}), not {load.value_bytes}"
     if load.key_bytes > limits.key_bytes:
-        yield f"load.key_bytes: at most limits.key_bytes, that is {limits.key_bytes}, not {load.key_bytes}"
+        yield f"load.key_bytes: at most limits.key_bytes ({limits.key_bytes}), not {load.key_bytes}"
     if len(str(load.keys - 1)) > load.key_bytes:
         yield f"load.key_bytes: {load.keys} keys need at least {len(str(load.keys - 1))} bytes"
     try:
@@ -41,12 +41,15 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
                 yield f"chaos: {kind} needs {needed}, and target {parameters.target} has none; leave it out"
     if not parameters.allow_bad_parameters:
         for fault in static_faults(parameters.raft, limits, parameters.transport):
-            yield f"{fault} (allow_bad_parameters: true runs it all the same)"
+            yield f"{fault} (allow_bad_parameters: true runs it anyway)"
 
 
 def longest_outage_s(parameters: Parameters) -> float:
-    """For about how long the faults of a cell may keep clients waiting: until another leader is found, and before that,
-    where a fault takes the quorum, until it is healed; but not longer than until clients give up. 0 without faults."""
+    """Estimate the longest time for which the faults of a cell may keep clients waiting; 0 without faults.
+
+    It lasts until a new leader is found. Where a fault takes the quorum, add the time until the fault is healed.
+    Clients give up after their retry budget, which bounds the estimate.
+    """
     lasts_s = [_takes_service_s(item, parameters) for item in parameters.chaos.root if isinstance(item, Fault)]
     election_s = 2 * parameters.raft.election_timeout.max_s + parameters.client.rpc_timeout
     give_up_s = parameters.client.rpc_timeout + parameters.client.retry_budget
@@ -54,7 +57,7 @@ def longest_outage_s(parameters: Parameters) -> float:
 
 
 def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
-    """How long no operation can succeed because of a fault, whoever leads."""
+    """Return how long a fault prevents every operation, in seconds, under any leader."""
     many = fault.where in ("majority", "all", "followers") or len(fault.ids) >= quorum_size(parameters.cluster.nodes)
     if parameters.expect != "unavailable" and not (fault.disables and many):
         return 0.0
@@ -63,7 +66,7 @@ def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
 
 
 def cell_warnings(parameters: Parameters) -> list[str]:
-    """What is legal about the parameters of a cell and rarely wanted."""
+    """Return warnings about parameters that are legal and rarely intended."""
     members = list(node_names(parameters.cluster.nodes))
     config = NodeConfig(
         cluster_id="cell",
@@ -85,8 +88,8 @@ def cell_warnings(parameters: Parameters) -> list[str]:
     waiting = round((parameters.load.rate or 0.0) * longest_outage_s(parameters))
     if parameters.load.mode == "open" and parameters.load.clients < waiting:
         warnings.append(
-            f"load.clients: about {waiting} operations are due in the longest outage that the faults may cause, and "
-            f"those that find none of {parameters.load.clients} clients free are dropped; raise it to {waiting}"
+            f"load.clients: about {waiting} operations are due in the longest outage that the faults may cause; with "
+            f"{parameters.load.clients} clients, those that find none free are dropped; raise it to {waiting}"
         )
     if parameters.load.mode == "open" and parameters.load.think:
         warnings.append("load.think: has no effect in open mode")

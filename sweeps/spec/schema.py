@@ -13,7 +13,7 @@ from sweeps.spec.parameters import PARAMETER_NAMES, Spec
 
 
 def json_schema() -> dict[str, Any]:
-    """The spec's JSON schema, for editors; every axis is known by its dotted name."""
+    """Return the JSON schema of a spec. It lists every axis by its dotted name."""
     schema = Spec.model_json_schema()
     definitions = schema["$defs"]
     _describe(definitions)
@@ -38,8 +38,10 @@ def json_schema() -> dict[str, Any]:
 
 
 def _describe(definitions: Mapping[str, Any]) -> None:
-    """Give the fields of the node's configuration their attribute docstrings as descriptions. A node does
-    without these docstrings, which take time to read whenever it starts."""
+    """Add the attribute docstrings of the node's configuration as descriptions.
+
+    They are read from the source, because a node skips these docstrings to start faster.
+    """
     for section in ast.parse(inspect.getsource(node_config)).body:
         if not isinstance(section, ast.ClassDef) or section.name not in definitions:
             continue

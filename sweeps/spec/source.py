@@ -1,4 +1,4 @@
-"""A spec as it was written: read from a preset or a file, with the place of each value."""
+"""A spec as it was written in a preset or a file, with the location of each value."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ PRESETS = FilePath(__file__).parent.parent / "presets"
 
 @dataclass(frozen=True)
 class Source:
-    """A spec as it was written, with the place of each of its values for the messages of errors."""
+    """A raw spec, with the location of each value for error messages."""
 
     data: dict[str, Any]
     origins: dict[Path, str] = field(default_factory=dict)
     name: str = "spec"
 
     def origin(self, path: Path) -> str:
-        """Where the value at `path` was written, or the nearest one around it."""
+        """Return where the value at `path` was written, or else the nearest value that encloses it."""
         return next((self.origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.origins), self.name)
 
     def error(self, path: Path, message: str, at: Path | None = None) -> ConfigError:
-        """The error that the value at `path` deserves, in one line; `at`: where else it was written."""
+        """Return an error about the value at `path`, in one line. `at` is the path to locate it by, if it differs."""
         shown = dotted(path[1:] if path[:1] == ("base",) and len(path) > 1 else path)
         parts = (self.origin(path if at is None else at), shown, " ".join(message.split()))
         return ConfigError(": ".join(part for part in parts if part))
 
     def parameter_origin(self, name: str) -> Path:
-        """The path from which a parameter got its value: the nearest axis, or the base."""
+        """Return the path that gave a parameter its value: the nearest axis, or the base."""
         for axis in self.data.get("axes", {}):
             if name == axis or name.startswith(f"{axis}."):
                 return ("axes", axis)
@@ -41,7 +41,7 @@ class Source:
 
 
 def read_source(text: str, source: str) -> Source:
-    """The raw spec in a YAML text."""
+    """Parse a YAML text into a raw spec."""
     document: Document = parse_yaml(text, source)
     if document.data is None:
         raise ConfigError(f"{source}: is empty; a spec is a mapping of parameters")
@@ -52,7 +52,7 @@ def read_source(text: str, source: str) -> Source:
 
 
 def open_source(preset_or_file: str) -> Source:
-    """The raw spec of a preset or of a file. Raises ConfigError when there is neither."""
+    """Read the raw spec of a preset or a file. Raises ConfigError if there is neither."""
     preset = PRESETS / f"{preset_or_file}.yaml"
     is_preset = re.fullmatch(r"[\w-]+", preset_or_file) is not None
     path = preset if is_preset and preset.is_file() else FilePath(preset_or_file)

@@ -1,9 +1,9 @@
 """Conditions on the result of a cell, such as `latency.put.p99: "< 100ms"`.
 
-Metrics are those of metrics.py; times are written with their unit.
+The metrics are those of metrics.py. Times are written with their unit.
 
-A percentile may be a lower bound (analysis/latency.py). Such a value meets `> 1s` and `>= 1s` when the bound does. It
-never meets `<` or `<=`: the true value may be above the limit, and a condition that is not known to be met is missed.
+A percentile may be a lower bound (analysis/latency.py). A lower bound meets `> 1s` and `>= 1s` if the bound does.
+It never meets `<` or `<=`, because the true value may be above the limit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Threshold:
-    """`metric` must compare as written with `limit`: milliseconds for times, else a number."""
+    """A comparison of `metric` with `limit`, in milliseconds for times, otherwise a plain number."""
 
     metric: str
     comparison: str
@@ -36,8 +36,11 @@ class Threshold:
     written: str
 
     def miss(self, metrics: Mapping[str, float | None], lower_bounds: Collection[str] = ()) -> str | None:
-        """Why the condition is not met, in one line, or None. What was not measured does not meet it, nor does what is
-        not known to. `lower_bounds`: metrics that are at least as large as they say."""
+        """Return why the condition is not met, in one line, or None if it is met.
+
+        A metric that was not measured misses it; so does a value that is not known to meet it. `lower_bounds` are
+        the metrics whose values are only lower bounds.
+        """
         value = metrics.get(self.metric)
         if value is None:
             return f"{self.metric}: was not measured, so it is not {self.written}"
@@ -51,7 +54,7 @@ class Threshold:
 
 
 def parse_threshold(metric: str, condition: Any) -> Threshold:
-    """A condition from its text. Raises ValueError with one line."""
+    """Parse a condition. Raises ValueError with one line."""
     if metric not in METRICS:
         longest = f"{metric}.max"
         raise ValueError(

@@ -10,21 +10,21 @@ from raft_actor_node.errors import ConfigError
 
 
 class RunLock:
-    """Held by whoever writes in a run directory, for as long as it lives: the kernel lets go of it then."""
+    """A lock held by the process that writes in a run directory. The kernel releases it when the process ends."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigError when somebody else holds it."""
+        """Acquire the lock. Raises ConfigError if another process holds it."""
         self._directory: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.release()
-            raise ConfigError(f"{path}: it still runs, or is being judged") from None
+            raise ConfigError(f"{path}: still runs, or is being judged; wait until that ends") from None
         except OSError:
-            pass  # a file system that knows no locks
+            pass  # the file system does not support locks
 
     def release(self) -> None:
-        """Let others write there."""
+        """Release the lock."""
         directory, self._directory = self._directory, None
         if directory is not None:
             os.close(directory)

@@ -714,7 +714,8 @@ def test_a_run_is_not_judged_while_it_runs(stored: StoredRun, tmp_path: Path) ->
         assert driver.stdout is not None
         driver.stdout.readline()
         done = command("check", str(path))
-        assert (done.exit_code, done.stderr) == (2, f"sweep: {path}: it still runs, or is being judged\n")
+        message = f"sweep: {path}: still runs, or is being judged; wait until that ends\n"
+        assert (done.exit_code, done.stderr) == (2, message)
         driver.kill()
         driver.wait()
     assert command("check", str(path)).exit_code == 0

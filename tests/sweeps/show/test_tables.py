@@ -147,7 +147,7 @@ def test_a_lower_bound_is_marked_in_tables_of_any_width(width: int) -> None:
     for words in ("2.91 ms", "≥2.27 s", "≥1.01 s", *(("12 of 24", "12,345") if width >= 120 else ())):
         assert words in shown, words
     assert "≥2.91" not in shown
-    assert any(note.startswith("≥: at least so long; ") for note in notes([OUTAGE]))
+    assert any(note.startswith("≥: a lower bound; ") for note in notes([OUTAGE]))
 
 
 def test_the_faults_have_a_column_where_not_all_were_put_in_force() -> None:

@@ -85,7 +85,10 @@ def test_a_violation_on_a_foreign_key_exits_with_3(tmp_path: Path, key: str) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('name: x\nbase: {cluster: {command: ["\\ud800"]}}', "f.yaml:2: base.cluster.command[0]: '\\ud800' is half a"),
+        (
+            'name: x\nbase: {cluster: {command: ["\\ud800"]}}',
+            "f.yaml:2: base.cluster.command[0]: '\\ud800' is half of a",
+        ),
         ("name: " + "7" * 5000, "f.yaml: not YAML: Exceeds the limit"),
     ],
 )
