@@ -283,3 +283,16 @@ def test_the_newest_section_of_the_changelog_is_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"(?m)^## (.*)$", changelog)[0] == version
+
+
+NO_PLAIN_ENGLISH = re.compile(
+    r"\b(?:nobody|somebody|whoever|everybody|in haste|(?:stood|stands?) still|heard of|c[ao]mes? about|as it should be)\b",
+    re.IGNORECASE,
+)
+
+
+def test_the_text_says_who_does_what() -> None:
+    """Name the client, the leader, the judge, the caller. Tests keep the words of their names."""
+    text = [(name, text) for name, text in committed_text() if not name.startswith("tests/")]
+    found = [f"{name}: {match[0]}" for name, text in text for match in NO_PLAIN_ENGLISH.finditer(text)]
+    assert found == []
