@@ -1,7 +1,6 @@
 """Limits on operations and answers.
 
-They bound the memory that these take on a node until the client has the answers, and their share of one turn of the
-event loop.
+They bound the memory that these take until the client has the answers, and their share of one turn of the event loop.
 """
 
 from __future__ import annotations
