@@ -1,7 +1,7 @@
 """Timeouts that do not run while this process is paused.
 
-A process that was stopped (SIGSTOP, a debugger, a suspended machine) finds its timers due as soon as it wakes, before
-it has read the answers that arrived meanwhile. `asyncio.timeout` would count that pause as silence of the peer.
+A process may be stopped (SIGSTOP, a debugger, a suspended machine). When it wakes, its timers are due before it has
+read the answers that arrived meanwhile. `asyncio.timeout` would count that pause as silence of the peer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Commands of the key-value store and their encoding in a log entry.
 
-This module has the kinds and error codes of kv.proto, the encoding of a command in the log, and the rules that a
-command must obey to be logged. store.py defines what a command does.
+This module has the kinds and error codes of kv.proto, the encoding of commands, and the rules for logging them.
+store.py defines what a command does.
 
 A command is a header of 29 bytes, little-endian, followed by key, condition and value:
 

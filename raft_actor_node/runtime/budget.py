@@ -1,5 +1,7 @@
-"""Limits on operations and answers: their memory on a node until the client has the answers, and their share of one
-turn of the event loop."""
+"""Limits on operations and answers.
+
+They bound the memory that these take until the client has the answers, and their share of one turn of the event loop.
+"""
 
 from __future__ import annotations
 

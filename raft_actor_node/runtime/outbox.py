@@ -134,7 +134,7 @@ class Outbox:
 def _supersedes(new: Request, old: Message) -> bool:
     """Return whether a request makes an older request to the same peer useless.
 
-    The sequence counts all requests of a sender, so a higher one is of a later time, and of the same or a later term.
+    The sequence counts all requests of a sender: a higher sequence means a later request, of the same or a later term.
     * Vote requests: the candidate counts only answers to its present ballot, to which `new` belongs.
     * AppendEntries without entries: `new` has at least the same commit index, its answer confirms at least the same
       reads, and it probes the index that matters to the leader now.

@@ -1,8 +1,8 @@
 """Transport of messages between nodes: two bidirectional streams per ordered pair of nodes, with batches.
 
-A node opens two streams to every peer, each on its own connection, so that votes and heartbeats do not wait behind
-entries that take long to cross the link. All replies of the peer return on the stream for votes and heartbeats. A
-message without a connection is lost, as on any network; the core resends what matters.
+A node opens two streams to every peer, each on its own connection. So votes and heartbeats do not wait behind entries
+that take long to cross the link. All replies of the peer return on the stream for votes and heartbeats. A message
+without a connection is lost, as on any network; the core resends what matters.
 
 The transport reopens channels after a failure, a new address, or silence (TransportSettings.silence_timeout). The
 backoff of gRPC and TCP (seconds, then minutes) would otherwise dominate every measured failover.
@@ -50,8 +50,8 @@ logger = logging.getLogger(__name__)
 
 REMEMBERED_PINGS = 256
 WINDOW = 64
-"""Maximum number of batches in flight on one stream. A resumed process finds at most these (20 ms of work), and what a
-slow link cannot take yet stays in the outbox, where it can be replaced."""
+"""Maximum number of batches in flight on one stream. A resumed process finds at most these (20 ms of work). What a slow
+link cannot take yet stays in the outbox, where it can be replaced."""
 TELL_AFTER = 16
 """Number of batches after which a receiver acknowledges them even without a reply to send."""
 _FLOWS: tuple[Flow, Flow] = ("requests", "entries")

@@ -5,8 +5,8 @@ disk certainly held at that moment. It checks what must never happen, not what a
 core's bookkeeping where it can observe: votes come from messages that left, durability from completed writes.
 
 Costs. All checks are incremental. A log is compared only when it changed, and an entry is examined once per node that
-takes it. Logs are compared by (index, term) pairs. If each pair always has the same payload and the same preceding
-term, two logs that share a pair are equal up to it (log matching, by induction), so no check rereads a whole log.
+takes it. Logs are compared by (index, term) pairs, so no check rereads a whole log. If each pair always has the same
+payload and the same preceding term, two logs that share a pair are equal up to it (log matching, by induction).
 """
 
 from __future__ import annotations
