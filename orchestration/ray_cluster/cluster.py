@@ -192,7 +192,7 @@ class RayCluster:
             for answer in asyncio.as_completed(asked):
                 if (told := await answer) is not None:
                     statuses |= told
-                # At least one node of a quorum knows every term that has a leader: no need to wait for all answers.
+                # In every quorum some node knows each term that has a leader, so silent nodes are not waited for.
                 if 2 * len(statuses) > len(self._nodes) and (leader := _leader_among(statuses, newest=True)):
                     return leader
         finally:

@@ -1,4 +1,4 @@
-"""A program with a cluster of its own, for tests to kill. Prints one JSON line when everything runs, then waits.
+"""A program with its own cluster, for tests to kill. Prints a JSON line when everything runs, then waits.
 
 python driver.py ADDRESS RUN_ID COMMAND...     ADDRESS as for RayBackend.connect
 """
@@ -36,6 +36,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    # Whoever runs the tests in the background may have SIGINT ignored, and a child inherits that.
+    # A shell that runs the tests in the background may ignore SIGINT, and a child inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""A program with a cluster of its own, started in a folder full of modules that are not the project's.
+"""A program with its own cluster, started in a folder full of foreign modules.
 
 python -P elsewhere.py private      on a Ray of its own; prints where a worker imports what, and a node's answer
 python -P elsewhere.py borrowed     with a connection that it made itself, by Ray's rules; prints why it is refused
@@ -20,7 +20,7 @@ from tests.ray_head import private_ray
 
 
 def where(names: tuple[str, ...]) -> dict[str, str]:
-    """The files of modules, as the process of a task imports them."""
+    """Return the files of modules as a task's process imports them."""
     return {name: str(__import__(name).__file__) for name in names}
 
 

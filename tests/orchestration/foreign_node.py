@@ -1,8 +1,8 @@
-"""A program that is not ours but keeps the contract of `cluster.command`: what a foreign system has to offer.
+"""A foreign program that implements the contract of `cluster.command`: what a foreign system must offer.
 
-No Raft: the node with the lowest id holds everything in memory and is the "leader", the others refer to it.
-It shows the contract in full: read `--config`, bind any port, serve KV and health, report the address on
-$RAFT_REPORT_FD, take address books from standard input, leave at its end-of-file and on SIGTERM.
+There is no Raft: the node with the lowest id holds everything in memory and is the "leader"; the others refer to it.
+It implements the whole contract: read `--config`, bind any port, serve KV and health, report the address on
+$RAFT_REPORT_FD, read address books from standard input, exit at its end-of-file and on SIGTERM.
 
     python foreign_node.py [--misbehave die|silent|stumble] --config FILE
 """
@@ -30,7 +30,7 @@ from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 
 
 class Store(kv_pb2_grpc.KVServicer):
-    """The key-value service, as far as sessions need not be remembered."""
+    """The key-value service, without memory of sessions."""
 
     def __init__(self, node_id: str, leader: str) -> None:
         self._node_id = node_id
@@ -63,14 +63,14 @@ class Store(kv_pb2_grpc.KVServicer):
 
 
 def obey_owner() -> None:
-    """Print every address book; leave when the owner is gone."""
+    """Print every address book; exit when the owner is gone."""
     for line in sys.stdin:
         print("addresses", json.dumps(json.loads(line)["addresses"]), flush=True)
     os._exit(0)
 
 
 async def serve(config: dict[str, Any], exit_code: int) -> None:
-    """Serve until SIGTERM; then end with this code."""
+    """Serve until SIGTERM; return the exit code."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     kv_pb2_grpc.add_KVServicer_to_server(Store(config["node_id"], min(config["members"])), server)
     checks = health.HealthServicer()
@@ -88,11 +88,11 @@ async def serve(config: dict[str, Any], exit_code: int) -> None:
     await stop.wait()
     await server.stop(0.1)
     print("stopped", flush=True)
-    os._exit(exit_code)  # the thread above may still be reading
+    os._exit(exit_code)  # the control thread may still be reading
 
 
 def main() -> None:
-    """Command line."""
+    """Parse the command line and serve."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--misbehave", choices=["die", "silent", "stumble"])

@@ -1,4 +1,4 @@
-"""A file system that lacks what a log needs, for what runs in this process."""
+"""Make the file system lack the calls that a log needs, for this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def without_locks_and_directory_fsync(patch: pytest.MonkeyPatch) -> None:
-    """What NFS answers to flock, and CIFS to fsync of a directory."""
+    """Fail as NFS does on flock, and CIFS on fsync of a directory."""
     fsync = os.fsync
 
     def no_lock(descriptor: int, operation: int) -> None:

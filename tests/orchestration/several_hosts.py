@@ -1,9 +1,9 @@
 """A program with a Ray cluster of three Ray nodes on this machine, so they share an address; the head offers no CPU.
 
-python several_hosts.py FOLDER      prints one JSON line about what came of it
+python several_hosts.py FOLDER      prints one JSON line with the results
 
-A program of its own: one can be connected to one Ray only. FOLDER is for Ray's files; whoever started the program
-cleans up there (guard.py), however it ends.
+It is a separate program, because a program can be connected to only one Ray. FOLDER is for Ray's files; the test that
+starts the program cleans up there (guard.py), however the program ends.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ async def sweep(address: str, folder: Path, *options: str) -> dict[str, Any]:
 
 
 async def main(folder: Path) -> None:
-    """Everything, one after the other."""
+    """Run all experiments, one after the other."""
     ray._private.utils.write_ray_address = lambda *_: None  # else a file of this user names this cluster
     common = {"object_store_memory": _MEMORY, "include_dashboard": False}
     head = {"num_cpus": 0, "temp_dir": str(folder / "ray"), **common}

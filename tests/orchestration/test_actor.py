@@ -52,7 +52,7 @@ def supervisor(folder: Path, *, storage: str = "auto", program: str = PROGRAM) -
 
 
 def default_node(folder: Path, code: Origin) -> NodeSupervisor:
-    """Of the project's own program, by a driver that has this code."""
+    """Return the spec of the project's own node, started by a driver with this code."""
     config = NodeConfig(cluster_id="c", node_id="n1", members=["n1"], storage={"dir": "auto"}).model_dump(mode="json")  # type: ignore[arg-type]
     return NodeSupervisor(
         NodeSpec("n1", "run", "cell", config, "default", str(folder), "127.0.0.1", "127.0.0.1", 30.0, code)
@@ -75,7 +75,7 @@ async def test_lives_of_a_node(temporary: Path) -> None:
     assert second.pid != first.pid
 
     files = await node.collect()
-    assert files.trace == ['{"number": 1}', '{"number": 1}']  # without the line that each life left torn
+    assert files.trace == ['{"number": 1}', '{"number": 1}']  # without the torn last line of each incarnation
     told = [json.loads(line) for line in files.log.splitlines()]
     cell = temporary / "scratch" / "run" / "cell"
     assert files.storage == str(cell)
@@ -92,7 +92,7 @@ async def test_lives_of_a_node(temporary: Path) -> None:
         }
         for bootstrap, seed, links in ((True, None, []), (False, 7, [rule]))
     ]
-    assert told[0]["ray"] == []  # a node has no business with Ray's token
+    assert told[0]["ray"] == []  # a node must not get Ray's token
 
     await node.close()
     assert gone(second.pid)
@@ -110,7 +110,7 @@ async def test_storage_where_the_user_wants_it(temporary: Path) -> None:
 
 
 async def test_a_node_runs_the_code_of_its_driver(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever lies in the folder that it is started in, or on the path of its host."""
+    """This holds for any files in its working folder, or on the path of its host."""
     for name in ("there/raft_actor_node/__init__", "here/raft_actor_node/__init__", "here/grpc", "here/asyncio"):
         file = temporary / f"{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ def test_exit_in_words(exit_code: int, words: str) -> None:
 
 
 def test_two_machines_have_two_clocks_whatever_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where there is no time namespace, as before Linux 5.6."""
+    """This also holds without time namespaces, as before Linux 5.6."""
     boots = iter(["one\n", "another\n"])
 
     def no_link(_: Path) -> Path:

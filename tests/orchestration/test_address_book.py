@@ -12,7 +12,7 @@ def test_epoch_grows_with_each_life() -> None:
     book = AddressBook()
     assert book.set("n1", "127.0.0.1:1") == Entry("127.0.0.1:1", 1)
     assert book.set("n2", "127.0.0.1:2").epoch == 1
-    assert book.set("n1", "127.0.0.1:1").epoch == 2  # the same port again is another life all the same
+    assert book.set("n1", "127.0.0.1:1").epoch == 2  # a new incarnation, even on the same port
     assert book.addresses() == {"n1": "127.0.0.1:1", "n2": "127.0.0.1:2"}
     assert book.to_json()["n1"] == {"address": "127.0.0.1:1", "epoch": 2}
     assert dict(book) == {"n1": Entry("127.0.0.1:1", 2), "n2": Entry("127.0.0.1:2", 1)}

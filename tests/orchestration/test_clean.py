@@ -1,4 +1,4 @@
-"""What is left over is found and removed, and nothing else. Without Ray."""
+"""Leftovers are found and removed, and nothing else. Without Ray."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLEEP = (sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)")
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The places that are cleaned are the test's own: others may run on this machine."""
+    """Clean only this test's own folders, because other tests may run on this machine."""
     folder = tmp_path / "raft-lab-0"
     monkeypatch.setattr(actor, "temporary_folder", lambda: folder)
     monkeypatch.setattr(leftovers, "temporary_folder", lambda: folder)
@@ -51,7 +51,7 @@ class Sleepers:
         self.running.append(subprocess.Popen(command, env=env))
         pid = self.running[-1].pid
         while not Path(f"/proc/{pid}/cmdline").read_bytes():
-            assert not gone(pid)  # it is about to become the command
+            assert not gone(pid)  # the shim has not executed the command yet
         return pid
 
 
@@ -244,7 +244,7 @@ asyncio.run(main())
 
 
 async def test_a_supervisor_in_the_place_of_one_that_was_killed_ends_what_that_left(base: Path) -> None:
-    """The node goes with its owner; what it had started in a session of its own does not."""
+    """The node ends with its owner; a process that it started in another session does not."""
     root = Path(__file__).parents[2]
     process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
         [sys.executable, "-c", OWNER, str(base)],

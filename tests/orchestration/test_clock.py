@@ -1,4 +1,4 @@
-"""What is known of a host's clock, beside what it really does."""
+"""The estimate of a host's clock, compared with its true time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from orchestration.ray_cluster.clock import FASTEST_DRIFT, Sample, TrackedClock
 MS, S = 10**6, 10**9
 WAYS = st.integers(0, 30 * MS)
 STEPS = st.tuples(st.integers(1, 10 * S), st.floats(-FASTEST_DRIFT, FASTEST_DRIFT), WAYS, WAYS)
-"""How long until the next question, how fast the clock drifts meanwhile, and the ways of question and answer."""
+"""The time until the next question, the drift of the clock meanwhile, and the delays of question and answer."""
 
 
 def sample(now_ns: int, offset_ns: int, there_ns: int, back_ns: int) -> Sample:
-    """Of a question that arrives now."""
+    """Return the sample of a question that arrives now."""
     return Sample(now_ns - there_ns, now_ns + offset_ns, now_ns + back_ns)
 
 

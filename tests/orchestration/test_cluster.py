@@ -254,7 +254,7 @@ async def test_sigkill_of_an_actor(
         await cluster.crash("n3")  # the others are not concerned
         await cluster.restart("n3")
         await cluster.halt()
-        os.kill(cluster.worker("n3").facts.pid, signal.SIGKILL)  # nobody watches it any more
+        os.kill(cluster.worker("n3").facts.pid, signal.SIGKILL)  # no task watches it: its node is down
         files = [await cluster.collect(node_id) for node_id in cluster.node_ids]
         assert all("foreign node n" in each.log for each in files), "another actor of the host has them"
     assert not (temporary_folder() / cluster.plan.run_id).exists()

@@ -1,4 +1,4 @@
-"""The code that drives is the code that runs: from whatever folder, beside whatever modules of a user."""
+"""Workers and nodes run the driver's code, from any folder and beside any modules of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking hosts: what they answer, and that nothing which does not answer holds anything up."""
+"""Examine hosts: the answers, and that a host without an answer delays nothing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
 async def asked(backend: FakeBackend, storage_dir: str = "auto") -> Examination:
     async with asyncio.timeout(20):
         found = await examine(backend, await backend.ray_facts(), storage_dir, quick=True)  # type: ignore[arg-type]
-    assert all(worker.closed for worker in backend.workers), "nobody stays"
+    assert all(worker.closed for worker in backend.workers), "all workers are closed"
     return found
 
 
@@ -207,14 +207,14 @@ async def test_a_disk_that_hangs_is_told_beside_everything_else() -> None:
 
 @pytest.fixture
 def mute() -> Iterator[int]:
-    """A port that takes connections and never says anything."""
+    """A port that accepts connections and never sends anything."""
     with socket.create_server(("0.0.0.0", 0)) as server:
         yield server.getsockname()[1]
 
 
 @pytest.fixture
 def stranger() -> Iterator[int]:
-    """A port that somebody else greets on."""
+    """A port on which another server sends its greeting."""
     with socket.create_server(("0.0.0.0", 0)) as server:
 
         def greet() -> None:
@@ -237,7 +237,7 @@ def stranger() -> Iterator[int]:
 
 @pytest.fixture
 def closed() -> Iterator[int]:
-    """A port where nobody listens; it is held, so that nobody else does."""
+    """A port without a listener; it is bound, so that no other process listens there."""
     with socket.socket() as bound:
         bound.bind(("0.0.0.0", 0))
         yield bound.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Every kind of cluster has the face that callers know: mypy checks the types (`make lint`), the tests the members."""
+"""Every kind of cluster satisfies face.py: mypy checks the types (`make lint`), these tests check the members."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORKERS = (RayWorker, SimWorker)
 
 
 def members(face: type) -> set[str]:
-    """What a protocol asks for."""
+    """Return the members that a protocol requires."""
     return {name for name in vars(face) if not name.startswith("_")}
 
 

@@ -1,4 +1,4 @@
-"""What a host tells of itself."""
+"""The facts that a host reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is left behind, however the program that had the cluster ends."""
+"""The program that runs a cluster leaves nothing behind, however it ends."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _title(pid: int) -> str:
 
 
 def test_a_guard_whose_machine_is_suspended_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gives up after a time in which it looked, not after one in which it could not."""
+    """Its time limit counts only time in which it could scan, not time in which it was suspended."""
     now_s, looks = 0.0, iter([3, 1, 0, 0])
 
     def sleep(seconds: float) -> None:
@@ -140,7 +140,7 @@ def test_a_guard_whose_machine_is_suspended_looks_again(tmp_path: Path, monkeypa
 
 
 def test_guard_leaves_others_alone(tmp_path: Path) -> None:
-    """A process that merely looks at the folder is nobody's business."""
+    """A process that only reads the folder is left alone."""
     log = tmp_path / "raylet.log"
     log.write_text("")
     reader: Any = subprocess.Popen(["tail", "-f", log], stdout=subprocess.DEVNULL, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What the driver asks Ray's head before it places anything, and what it makes of the answers; without Ray."""
+"""The driver's questions to Ray's head before it places anything, and the use of the answers; without Ray."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ async def test_a_ray_that_does_not_answer_at_its_start_says_what_to_look_at(
 def test_a_guard_that_is_slow_is_told_and_costs_nothing_else(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The results are stored by then; a traceback would hide them."""
+    """By then the results are stored, and a traceback would hide them."""
     sleeping = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE)
     monkeypatch.setattr(session, "_reread_authentication", lambda: None)
     monkeypatch.setattr(session, "_GUARD_TIMEOUT_S", 0.05)
@@ -188,7 +188,7 @@ def test_a_guard_that_is_slow_is_told_and_costs_nothing_else(
 
 
 def test_the_processes_of_a_private_ray_keep_their_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of them does not start without, and nothing answers then."""
+    """A part of Ray does not start without docstrings, and then Ray does not answer."""
     monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     # Ray in this process, which other tests use, must not look for another token.
     monkeypatch.setattr(session, "_reread_authentication", lambda: None)

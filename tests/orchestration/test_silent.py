@@ -1,4 +1,4 @@
-"""Actors that say nothing: nobody waits for them, and in the end they are given up."""
+"""Silent actors: no call waits for them beyond its limit, and finally they are given up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.orchestration.waiting import eventually, gone, state
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FAST_S = 2.0
-"""Less than any of the usual timeouts."""
+"""Time limit shorter than all usual timeouts."""
 CUT = LinkRule(from_id="n2", to_id="n3", cut=True)
 
 
@@ -76,7 +76,7 @@ def silenced() -> Iterator[Silenced]:
 
 
 class Stopwatch:
-    """How long a part of a test took."""
+    """Measure how long a part of a test takes."""
 
     def __enter__(self) -> Stopwatch:
         self._begin = time.monotonic()
@@ -115,7 +115,7 @@ async def test_faults_that_meet_a_silent_actor_end_and_the_rest_goes_on(
 async def test_a_node_that_could_not_be_told_an_address_is_told_later(
     backend: RayBackend, tmp_path: Path, silenced: Silenced
 ) -> None:
-    """Otherwise it would look for the others where they were, for ever."""
+    """Otherwise it would use the old addresses of its peers forever."""
     async with running(backend, "default", storage={"dir": str(tmp_path)}) as cluster:
         pid = await silenced.stop(cluster.worker("n1"))
         await cluster.crash("n2", "n3")
@@ -194,7 +194,7 @@ async def test_an_actor_that_is_silent_at_the_end_is_given_up_and_its_files_are_
         assert (end.node_id, end.cause, end.infrastructure) == ("n1", "infrastructure", True)
         assert f"node n1 on host {lost.host.address} ended (infrastructure): " in str(end)
         node = cluster.pid("n1")
-        assert not gone(node), "nobody has ended it yet"
+        assert not gone(node), "no call has ended it yet"
         assert "foreign node n1" in (await cluster.collect("n1")).log
         assert gone(node), "the actor that took the place of its own has"
         with Stopwatch() as took, pytest.raises(InfrastructureError):
@@ -221,7 +221,7 @@ async def test_an_actor_that_is_silent_for_long_is_lost(
 async def test_an_actor_that_goes_while_its_node_is_down_is_infrastructure(
     backend: RayBackend, foreign: tuple[str, ...]
 ) -> None:
-    """Nobody waits for the end of a node that is down."""
+    """No task waits for the end of a node that is down."""
     async with running(backend, foreign) as started:
         await started.crash("n2")
         os.kill(started.worker("n2").facts.pid, signal.SIGKILL)
@@ -237,7 +237,7 @@ async def test_an_actor_that_goes_while_its_node_is_down_is_infrastructure(
 async def test_a_node_that_is_told_to_end_with_its_host_is_no_failure_of_its_own(
     backend: RayBackend, foreign: tuple[str, ...]
 ) -> None:
-    """A host that is shut down in order ends all of its processes, one after the other."""
+    """A host that shuts down ends all of its processes, one after the other."""
     async with running(backend, foreign) as started:
         os.kill(started.pid("n2"), signal.SIGTERM)
         await eventually(lambda: gone(started.pid("n2")), "the node is gone")

@@ -1,4 +1,4 @@
-"""The disk in memory: to a process it is like any disk, and a power failure takes only what was not synced."""
+"""The disk in memory: a process sees an ordinary disk, and a power failure loses only unsynced changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CALLS = st.lists(
 
 
 def perform(disk: Disk, root: Path, calls: list[tuple[object, ...]]) -> list[object]:
-    """What each of these calls returns, or the error it raises."""
+    """Return the result of each call, or the error that it raises."""
     told: list[object] = []
     fds: list[int] = []
     for call in calls:

@@ -1,4 +1,4 @@
-"""The driver's end of an actor, without an actor."""
+"""The driver's side of an actor, without an actor."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def worker(answer: asyncio.Future[Any]) -> Worker:
 
 
 async def test_a_cancellation_that_comes_together_with_the_answer_is_not_lost() -> None:
-    """A watcher that asks again and again would otherwise never end, and the cell that waits for its end neither."""
+    """Otherwise a watcher that keeps asking would never end, nor would the cell that waits for it."""
     answer = asyncio.get_running_loop().create_future()
     call = asyncio.create_task(worker(answer).call("snapshot"))
     await asyncio.sleep(0)
@@ -78,7 +78,7 @@ async def test_a_cancellation_that_comes_together_with_the_answer_is_not_lost() 
 
 
 async def test_a_knock_asks_on_until_it_is_known_whether_the_actor_is_gone() -> None:
-    """Where Ray's head is late to tell of a death, the first answer is that the actor cannot be reached."""
+    """If Ray's head reports a death late, its first answer is that the actor is unreachable."""
     errors = [ActorUnavailableError("who knows", bytes(16)), RayActorError()]
 
     async def fail() -> None:

@@ -1,4 +1,4 @@
-"""Waiting for conditions, and looking at processes by id: never by name, others may run the same programs."""
+"""Wait for conditions, and inspect processes by pid; not by name, because other tests may run the same programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def eventually(condition: Callable[[], object], what: str, timeout_s: floa
 
 
 def state(pid: int) -> str:
-    """One letter as in proc(5); empty when there is no such process."""
+    """Return the state letter of proc(5); empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except OSError:
@@ -25,10 +25,10 @@ def state(pid: int) -> str:
 
 
 def gone(pid: int) -> bool:
-    """True when the process has ended; somebody may still have to reap it."""
+    """Return whether the process has ended; it may still be a zombie."""
     return state(pid) in ("", "Z", "X")
 
 
 def remaining(pids: Iterable[int]) -> list[int]:
-    """Those that have not ended."""
+    """Return the processes that have not ended."""
     return [pid for pid in pids if not gone(pid)]

@@ -1,4 +1,4 @@
-"""`sweep` on the head of a testbed, as tests run it."""
+"""Run `sweep` on the head of a testbed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestration.testbed.ray_hosts import RayHosts
 
 
 class Done(NamedTuple):
-    """How a `sweep` ended."""
+    """The exit code and output of a `sweep`."""
 
     code: int
     output: str
@@ -19,7 +19,7 @@ class Done(NamedTuple):
 
 
 def sweep(testbed: Testbed, ray: RayHosts, *words: str, timeout_s: float = 170.0) -> Done:
-    """`sweep` on the head, until it ends; its output is that of a program without a terminal."""
+    """Run `sweep` on the head until it ends, without a terminal."""
     command = (sys.executable, "-m", "sweeps.cli", *words, "--plain", "--address", ray.address)
     pipe = subprocess.PIPE
     with testbed.head.start(*command, env=ray.env, stdout=pipe, stderr=pipe) as process:
@@ -31,5 +31,5 @@ def sweep(testbed: Testbed, ray: RayHosts, *words: str, timeout_s: float = 170.0
 
 
 def options(*each: str) -> list[str]:
-    """As words of a command."""
+    """Return options as words of a command."""
     return [word for option in each for word in ("-o", option)]

@@ -1,4 +1,4 @@
-"""Tests on hosts out of namespaces: marked, skipped where none can be made, and nothing may be left of them."""
+"""Fixtures of tests on hosts made of namespaces: marks, skips where namespaces are missing, a check for leftovers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestration.testbed.ray_hosts import RayHosts, start_ray
 from tests.remains import at_last
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
+@pytest.hookimpl(tryfirst=True)  # before pytest reads the marks
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Mark all tests of this folder: `make testbed` runs them, `make test` does not."""
     for item in items:
@@ -20,17 +20,19 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
             item.add_marker(pytest.mark.testbed)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the fixtures, which would bring hosts up
+@pytest.hookimpl(tryfirst=True)  # before the fixtures, which would start hosts
 def pytest_runtest_setup() -> None:
-    """Skip, and say why."""
+    """Skip the test with the reason if no testbed can be created."""
     if reason := missing():
         pytest.skip(reason)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_testbed_remains() -> Iterator[None]:
-    """After all tests, those that failed too: no folder and no process, so no namespace and no interface, also not of
-    programs that they ran."""
+    """Check after all tests, also failed ones, that no folder and no process is left.
+
+    Then no namespace and no interface is left either. This includes the programs that the tests ran.
+    """
     reap()
     yield
     assert at_last(remains) == []
@@ -38,7 +40,7 @@ def no_testbed_remains() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    """As many hosts as the module says by HOSTS, or 4; they see the folders of tests."""
+    """Start as many hosts as HOSTS of the module says, or 4; they see the folders of tests."""
     hosts = getattr(request.module, "HOSTS", 4)
     with Testbed(hosts, shared=[tmp_path_factory.getbasetemp()]) as testbed:
         yield testbed
@@ -46,5 +48,5 @@ def bed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def ray(bed: Testbed) -> RayHosts:
-    """Ray on all of them."""
+    """Start Ray on all hosts."""
     return start_ray(bed)

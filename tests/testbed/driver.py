@@ -1,4 +1,4 @@
-"""A program on the head that has a cluster on the hosts. Prints one JSON line about it when it serves, and ends.
+"""A program on the head with a cluster on the hosts. Prints a JSON line about the cluster when it serves, then ends.
 
 python driver.py NODES      with RAY_ADDRESS in the environment
 """
@@ -13,7 +13,7 @@ from orchestration import RayCluster
 
 
 async def main() -> None:
-    """Where the nodes are, and how their clocks relate to the driver's."""
+    """Print the hosts of the nodes, and the offsets of their clocks from the driver's."""
     async with RayCluster.start(nodes=int(sys.argv[1])) as cluster:
         kv = cluster.client()
         await kv.put(b"k", b"v")

@@ -1,4 +1,4 @@
-"""Nodes on the hosts of a testbed without Ray: they find one another through a shared folder."""
+"""Nodes on the hosts of a testbed without Ray; they find each other through a shared folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENV = {"PYTHONPATH": str(ROOT)}
 
 
 def start_nodes(bed: Testbed, folder: Path, raft: RaftSettings) -> list[str]:
-    """Start a node on each host and wait until all serve; NODE=HOST:PORT of each."""
+    """Start a node on each host and wait until all serve; return NODE=HOST:PORT of each."""
     book = folder / "book"
     for host in bed.hosts:
         config = NodeConfig(
@@ -37,5 +37,5 @@ def start_nodes(bed: Testbed, folder: Path, raft: RaftSettings) -> list[str]:
 
 
 def trace_files(bed: Testbed, folder: Path) -> dict[str, Path]:
-    """The trace file of each node of `start_nodes`."""
+    """Return the trace file of each node of `start_nodes`."""
     return {host.name: folder / f"{host.name}.trace" for host in bed.hosts}

@@ -1,4 +1,4 @@
-"""A program on the head that chooses hosts, and has its actors made only when a file says so. Prints what comes of it.
+"""A program on the head that chooses hosts, but creates its actors only when a file appears. Prints the result.
 
 python placed_late.py NODES FILE      with RAY_ADDRESS in the environment
 """
@@ -14,7 +14,7 @@ from orchestration import InfrastructureError, RayBackend
 
 
 async def main(count: int, file: Path) -> None:
-    """One line when the hosts are chosen, one when the actors are there or are not."""
+    """Print a line when the hosts are chosen, and a line when the actors are created or refused."""
     async with RayBackend.connect() as backend:
         chosen = await backend.pool.choose(count, "spread")
         print(" ".join(host.address for host in chosen), flush=True)

@@ -1,4 +1,4 @@
-"""A program that puts so many values of one size at once, and ends when all are acknowledged.
+"""A program that puts COUNT values of BYTES bytes concurrently, and ends when all are acknowledged.
 
 python putter.py COUNT BYTES NODE=HOST:PORT ...    prints how many seconds it took
 """
@@ -14,7 +14,7 @@ from raft_actor_node.config import ClientSettings
 
 
 async def main() -> None:
-    """All values at once."""
+    """Put all values concurrently."""
     count, size = int(sys.argv[1]), int(sys.argv[2])
     addresses = dict(word.split("=", 1) for word in sys.argv[3:])
     async with KVClient(addresses, settings=ClientSettings(rpc_timeout=40.0, retry_budget=60.0)) as kv:

@@ -1,7 +1,6 @@
-"""What a sweep over several hosts must stand: all sizes, hosts that are lost, cables that are pulled, a driver killed.
+"""What a sweep over several hosts must survive: all sizes, lost hosts, unplugged cables, a killed driver.
 
-NIGHTLY=1 in the environment makes them as long as the bars say; without it they are what fits into a quarter of an
-hour.
+With NIGHTLY=1 in the environment the tests run the full lengths of the requirements; without it they take 15 minutes.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ NIGHTLY = bool(os.environ.get("NIGHTLY"))
 ROUNDS = 20 if NIGHTLY else 3
 HOSTS = 4
 LONGEST_S = 1.0
-"""Longest election timeout: long enough that the bar leaves a machine that stalls for a second its time."""
+"""Longest election timeout; long enough that a machine may stall for a second within the required limit."""
 GAP_S = 3 * LONGEST_S
-"""Clients may not be served for so long, at the 90th percentile."""
+"""Limit of the unavailability for clients, at the 90th percentile."""
 CLIENTS = 1024
-"""So many that one is free for each operation that comes while nobody is served. Each opens a session: an entry."""
+"""Enough clients for every operation that becomes due during an outage. Each client opens a session: one entry."""
 CUT_S = 5.0
 REJOIN_S = 3.0
 GONE_S = 10.0
 CELL_S = 90.0
-"""How long a cell may take to come to its load: far longer than it should."""
+"""Time limit for a cell to reach its load; far longer than needed."""
 SPEC = """
 name: bars
 base:
@@ -54,7 +53,7 @@ base:
 repeats: {repeats}
 """
 OURS = (b"raft_actor_node", b"ObjectHost", b"\0sweeps.")
-"""In the command lines of nodes, of actors, of drivers and judges."""
+"""Words in the command lines of nodes, of actors, of drivers and judges."""
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Sweeping:
     out: Path
     process: subprocess.Popen[str]
     over: set[str] = field(default_factory=set)
-    """Cells that were disturbed already, by the names of their folders."""
+    """Names of the folders of cells that were disturbed already."""
 
     def loaded(self, entries: int) -> dict[str, Path]:
         """Wait until the next cell has a leader and has committed so many entries of its load; the traces of its
@@ -158,7 +157,7 @@ def test_scalability_is_ok_with_an_even_share_for_each_host(tmp_path: Path) -> N
 
 @pytest.mark.timeout(60 + 90 * ROUNDS)
 def test_the_leaders_host_is_lost(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
-    """Without power from one moment to the next; a new machine takes its place for the next cell."""
+    """It loses power suddenly; a new machine takes its place for the next cell."""
     rng = random.Random(4)
     lost = []
     with sweeping(bed, ray, tmp_path, "run", spec(tmp_path, nodes=5, measure_s=8, repeats=ROUNDS)) as sweep:
@@ -210,7 +209,7 @@ def told(what: str, cells: list[CellResult]) -> None:
         found = check(history_of(cell.stored), time_limit_s=60)
         assert found.verdict == "ok", found
         columns = operations.columns
-        ends = np.append(operations.success_ns(), operations.measure_ns[1])  # a gap that never ends is one, too
+        ends = np.append(operations.success_ns(), operations.measure_ns[1])  # a gap that never ends counts too
         widest = int(np.diff(ends).argmax())
         gap = ends[widest : widest + 2]
         gaps_s.append(float(gap[1] - gap[0]) / 1e9)
@@ -250,7 +249,7 @@ def test_a_driver_that_is_killed_leaves_nothing_and_its_run_is_resumed(
 
 
 def ours(bed: Testbed) -> list[bytes]:
-    """Command lines of our processes on all hosts."""
+    """Return the command lines of this project's processes on all hosts."""
     found = []
     for pid in (pid for host in (bed.head, *bed.hosts) for pid in host.pids()):
         try:

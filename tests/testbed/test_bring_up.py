@@ -1,7 +1,7 @@
-"""The ways of orchestration/clusters/README.md, on machines that have nothing of this project but what it depends on.
+"""Test the procedures of orchestration/clusters/README.md, on machines that have only this project's dependencies.
 
-One testbed is brought up by `ray up` with the cluster file, and runs a sweep from a wheel; others are brought up by
-hand, and run a sweep from code that the job brings along. Commands that begin with `ray` are read from the page.
+One testbed is started by `ray up` with the cluster file, and runs a sweep from a wheel. Others are started by hand, and
+run a sweep from code that the job brings along. Commands that begin with `ray` are read from the page.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ CLUSTERS = ROOT / "orchestration/clusters"
 PAGE = (CLUSTERS / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("raft_actor_node", "chaos", "orchestration", "sweeps")
 HOME = "/tmp/home"
-"""On each host, its own."""
+"""The home folder; each host has its own."""
 STOPPED = "to-be-stopped"
-"""A job."""
+"""The id of a job."""
 OURS = ("raft_actor_node", "ObjectHost", "sweeps.")
-"""In the command lines of nodes, of actors, of drivers and judges."""
+"""Words in the command lines of nodes, of actors, of drivers and judges."""
 VERSIONS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 SWEEP = "-o cluster.nodes=3 -o chaos=none -o phases.measure=2s"
-"""One cell."""
+"""Options for a sweep of one cell."""
 SSH_SERVER = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 
 
 def lacking(*commands: str | None) -> str | None:
-    """Why the tests cannot run here, in one line."""
+    """Return why the tests cannot run here, in one line; None if they can."""
     if reason := missing():
         return reason
     if importlib.util.find_spec("aiohttp_cors") is None:
@@ -55,36 +55,36 @@ def lacking(*commands: str | None) -> str | None:
 
 
 def page(beginning: str) -> str:
-    """The one command of the page that begins so, less its comment."""
+    """Return the only command of the page with this beginning, without its comment."""
     lines = (re.sub(r"  +# .*", "", line).strip() for line in PAGE.splitlines())
     [command] = {line for line in lines if line.startswith(beginning)}
     return command
 
 
 def typed(command: str) -> tuple[str, ...]:
-    """Words that run what a user types who is logged in, in the folder `project` of the home."""
+    """Return the words that run a command as a logged-in user would, in the folder `project` of the home."""
     script = f"touch ~/.bashrc; source ~/.bashrc; export PATH=~/raft-lab/bin:$PATH RAY_AUTH_MODE=token; {command}"
     environment = (f"HOME={HOME}", "USER=root", "TERM=dumb", "PATH=/usr/local/bin:/usr/bin:/bin")
     return ("env", "-i", *environment, "bash", "-c", f"cd ~/project && {script}")
 
 
 def shell(host: NamespaceHost, command: str, timeout_s: float = 60.0) -> str:
-    """Run what a user types there; its output."""
+    """Run a command on a host as a logged-in user would; return its output."""
     return host.run(*typed(command), timeout_s=timeout_s)
 
 
 def inside(host: NamespaceHost, path: str) -> Path:
-    """A path below the host's /tmp, as this program sees it."""
+    """Return a path below the host's /tmp, as this program sees it."""
     return host.folder / path.lstrip("/")
 
 
 def furnish(host: NamespaceHost) -> None:
-    """A home of its own, what this project depends on in `~/raft-lab`, and no source of the project."""
+    """Give the host its own home, the project's dependencies in `~/raft-lab`, and no source of the project."""
     for package in PACKAGES:
         host.run("mount", "-t", "tmpfs", "tmpfs", str(ROOT / package))
     inside(host, f"{HOME}/project").mkdir(parents=True)
     host.run(sys.executable, "-m", "venv", "--without-pip", f"{HOME}/raft-lab", env={"PYTHONPATH": ""})
-    # Hosts have no way to a package index, so they share this environment's packages. To pip they are installed.
+    # Hosts cannot reach a package index, so they share this environment's packages; pip sees them as installed.
     there = inside(host, f"{HOME}/raft-lab/lib/python{VERSIONS}/site-packages")
     for entry in Path(site.getsitepackages()[0]).iterdir():
         if "raft_lab" not in entry.name and entry.name != "__pycache__":
@@ -99,11 +99,11 @@ def furnish(host: NamespaceHost) -> None:
 
 
 def serve_ssh(host: NamespaceHost, keys: Path) -> None:
-    """An ssh server for root, whose home is that of the host."""
+    """Start an ssh server for root, whose home is the host's."""
     accounts = Path("/etc/passwd").read_text(encoding="utf-8")
     inside(host, "/tmp/passwd").write_text(re.sub(r"(?m)^(root:.*:)[^:]+:[^:]+$", rf"\1{HOME}:/bin/bash", accounts))
     host.run("mount", "--bind", "/tmp/passwd", "/etc/passwd")
-    # It needs the first, and writes into the second who was there; both are the machine's.
+    # sshd needs the first and logs logins to the second; both would otherwise be the machine's own.
     for folder in ("/run", "/var/log"):
         host.run("mount", "-t", "tmpfs", "tmpfs", folder)
     host.run("mkdir", "/run/sshd")
@@ -151,7 +151,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 JOB = page("ray job submit --address http://127.0.0.1:8265 --working-dir")
-"""One that brings its code."""
+"""The command of a job that brings its own code."""
 
 
 def everywhere(bed: Testbed, do: Callable[[NamespaceHost], object]) -> None:
@@ -230,7 +230,7 @@ def opened() -> set[int]:
 
 
 def listening(host: NamespaceHost, *, loopback: bool = False) -> set[int]:
-    """Ports of the host on which somebody listens whom other hosts reach, or on loopback."""
+    """Return the ports of the host with a listener, either on interfaces that other hosts reach, or on loopback."""
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{host.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
@@ -312,7 +312,7 @@ def by_hand() -> Iterator[Testbed]:
 
 @pytest.mark.skipif(reason := lacking(), reason=str(reason))
 def test_by_hand_and_a_job_that_brings_its_code() -> None:
-    """Nobody listens on other ports than the page opens."""
+    """No process listens on ports that the page does not open."""
     with by_hand() as bed:
         results = inside(bed.head, f"{HOME}/project/results")
         results.mkdir()
@@ -340,7 +340,7 @@ def test_by_hand_and_a_job_that_brings_its_code() -> None:
 
 @pytest.mark.skipif(reason := lacking(), reason=str(reason))
 def test_a_job_that_is_stopped_ends_in_order_and_its_run_is_completed() -> None:
-    """Within the time that the page gives it; else Ray ends it by force, and nothing says that it was interrupted."""
+    """It ends within the time that the page allows; otherwise Ray kills it, and its results do not say so."""
     with by_hand() as bed:
         job = JOB.replace("submit", f"submit --no-wait --submission-id {STOPPED}")
         shell(bed.head, job.replace("scalability", f"quick {SWEEP} -o phases.measure=20s"))

@@ -1,4 +1,4 @@
-"""`sweep doctor` on hosts with addresses and clocks of their own: what is wrong between them, or with one, is found."""
+"""`sweep doctor` on hosts with their own addresses and clocks finds faults of hosts and of links between them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ asyncio.run(main(*sys.argv[1:]))
 """
 HOSTS = 3
 LONGEST_S = 60.0
-"""Of an examination in which a host never answers: every question has its timeout."""
+"""Time limit of an examination in which a host never answers; every question has a timeout."""
 GIVEN_UP_S = 150.0
-"""By default Ray believes in a host that is silent for about a minute."""
+"""By default Ray takes about a minute to declare a silent host dead."""
 
 
 def examine(bed: Testbed, ray: RayHosts, go: Path = Path("/"), spoil: Callable[[], None] | None = None) -> Any:
@@ -56,13 +56,13 @@ def examine(bed: Testbed, ray: RayHosts, go: Path = Path("/"), spoil: Callable[[
 
 
 def wrong(told: dict[str, Any]) -> list[tuple[str, str]]:
-    """Host and what is wrong with it."""
+    """Return the hosts with their problems."""
     return [(each["host"], each["what"]) for each in told["findings"] if each["severity"] == "wrong"]
 
 
 @contextlib.contextmanager
 def rule(host: NamespaceHost, *words: str) -> Iterator[None]:
-    """A rule of its routing, as a firewall would have it, for the ephemeral ports of TCP."""
+    """Block ephemeral TCP ports of a host by a routing rule, as a firewall would."""
     host.run("ip", "rule", "add", *words)
     try:
         yield
@@ -97,14 +97,14 @@ def test_ports_that_are_blocked_are_found(bed: Testbed, ray: RayHosts) -> None:
     first, second, _ = bed.hosts
     with rule(first, "to", second.address, "ipproto", "tcp", "dport", ports(), "prohibit"):
         [(hosts, what)] = wrong(examine(bed, ray))
-    # The first may not connect to the second, and its answers to the second go to ephemeral ports, too.
+    # The first host cannot connect to the second, and its answers to the second go to ephemeral ports too.
     assert hosts == f"{first.address} <-> {second.address}"
     assert what == "no connection to an ephemeral port, either way: Permission denied; timed out"
 
 
 def test_packets_that_vanish_are_found(bed: Testbed, ray: RayHosts) -> None:
     first, second, _ = bed.hosts
-    # All that comes from an ephemeral port of the one for the other: its questions, and its answers.
+    # All packets from an ephemeral port of one host to the other: requests and answers.
     with rule(second, "to", first.address, "ipproto", "tcp", "sport", ports(), "blackhole"):
         [(hosts, what)] = wrong(examine(bed, ray))
     assert hosts == f"{first.address} <-> {second.address}"
@@ -136,7 +136,7 @@ def test_the_command_says_that_all_is_well(bed: Testbed, ray: RayHosts) -> None:
 
 
 def test_a_host_that_is_cut_off_is_found_and_holds_nothing_up(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
-    """The last one: Ray does not take the host back."""
+    """Must be the last test, because Ray does not accept the host again."""
     lost = bed.hosts[2]
     begin = time.monotonic()
     told = examine(bed, ray, tmp_path / "go", lambda: bed.link_down(lost))

@@ -1,4 +1,4 @@
-"""Hosts out of namespaces: apart from one another, and gone without a trace."""
+"""Hosts made of namespaces are isolated from each other, and leave no trace."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ with Testbed(2) as testbed:
     signal.pause()
 """
 IDLE = 2
-"""Processes of a host on which nothing was started: process 1, and the unshare above it."""
+"""Number of processes of an idle host: process 1, and the unshare above it."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def python(host: NamespaceHost, program: str, *words: str, timeout_s: float = 30
 
 
 def connect(client: NamespaceHost, server: NamespaceHost, port: int, timeout_s: float = 10.0) -> str:
-    """The client's address, as the server sees it."""
+    """Return the client's address as the server sees it."""
     return python(client, CLIENT, server.address, str(port), str(timeout_s))
 
 
@@ -241,7 +241,7 @@ def test_a_host_that_is_killed_loses_every_process_and_no_other() -> None:
             assert daemon.stdout is not None
             assert [daemon.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
         lost, kept = first.pids(), second.pids()
-        assert len(lost) == len(kept) == IDLE + 3  # the one that stepped in, and two daemons
+        assert len(lost) == len(kept) == IDLE + 3  # the process that entered the host, and two daemons
         first.kill()
         assert first.pids() == {}
         assert daemons[0].wait(10) == 128 + signal.SIGKILL
@@ -255,7 +255,7 @@ def test_a_host_that_is_killed_loses_every_process_and_no_other() -> None:
 
 
 def test_a_lost_host_says_nothing_and_a_new_one_takes_its_place() -> None:
-    """Whoever is connected to it hears no end, as of a machine without power; its disk is gone with it."""
+    """Its peers are not told that connections end, as after a power failure; its disk is lost too."""
     with Testbed(2) as testbed:
         first, second = testbed.hosts
         first.run("touch", "/var/tmp/here")
@@ -295,7 +295,7 @@ def test_nothing_is_left(tmp_path: Path, request: pytest.FixtureRequest) -> None
                 pids.update(host.pids())
             made.update(namespaces(pids) - namespaces([os.getpid()]))
             for link in (link for pid in pids for link in Path(f"/proc/{pid}/ns").iterdir()):
-                # Until the test ends, so that nobody else's namespace gets its number.
+                # Kept until the test ends, so that no other namespace gets its number.
                 request.addfinalizer(functools.partial(os.close, os.open(link, os.O_RDONLY)))
             assert len(remains(testbed.folder.name)) > len(pids)
             raise ZeroDivisionError(str(testbed.folder))
@@ -346,7 +346,7 @@ def test_nothing_is_left_when_the_owner_ends(bed: Testbed, number: signal.Signal
         assert (told["folder"] in remains()) is (number is not signal.SIGINT)
         reap()
         assert not Path(told["folder"]).exists()
-        assert bed.folder.exists()  # its owner lives
+        assert bed.folder.exists()  # its owner runs
         assert python(bed.hosts[0], "print('here')") == "here"
     finally:
         owner.kill()
@@ -354,7 +354,7 @@ def test_nothing_is_left_when_the_owner_ends(bed: Testbed, number: signal.Signal
 
 
 def test_reap_kills_what_is_recorded_and_only_that() -> None:
-    """A process id that another process has by now is nobody's business."""
+    """A pid that now belongs to another process is left alone."""
     dead = subprocess.Popen(["true"])
     dead.wait()
     recorded, reused = (subprocess.Popen(["sleep", "1000"]) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Nodes and clients when a cable is pulled, and put back: TCP's own pauses must not keep a node away after that."""
+"""Unplug a host and plug it in again: TCP's backoff must not keep nodes and clients away afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.testbed.waiting import eventually
 
 RAFT = RaftSettings(election_timeout=Range(0.5, 1.0), heartbeat_interval=0.05, rpc_timeout=0.15)
 CUT_S = 8.0
-"""TCP sends again 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s after it was cut: left to itself it would be 4.6 s late."""
+"""TCP retransmits 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s after the cut; by itself it would be 4.6 s late."""
 REJOIN_S = 3.0
 
 
@@ -33,13 +33,13 @@ class Cluster:
     acknowledged: Path
 
     def times_ns(self) -> list[int]:
-        """When the writer was answered."""
+        """Return when each write of the writer was acknowledged."""
         return [int(line) for line in self.acknowledged.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 @contextmanager
 def running(bed: Testbed, folder: Path) -> Iterator[Cluster]:
-    """Without Ray."""
+    """Run nodes and a writer, without Ray."""
     acknowledged = folder / "acknowledged"
     words = start_nodes(bed, folder, RAFT)
     writer = str(Path(__file__).with_name("writer.py"))
@@ -73,7 +73,7 @@ def test_a_cable_that_is_put_back_brings_the_node_back(tmp_path: Path, whose: st
 
 
 def test_a_lost_host_is_given_up(tmp_path: Path) -> None:
-    """Nothing tells of its end. The others go on, and hold no connection to it for longer than they must."""
+    """Peers get no notice of its end. They continue, and drop their connections to it in time."""
     with Testbed(3, shared=[tmp_path]) as bed, running(bed, tmp_path) as cluster:
         leads = leader(cluster.traces.values())
         lost = next(host for host in bed.hosts if cluster.traces[host.name] == leads)
@@ -89,6 +89,6 @@ def test_a_lost_host_is_given_up(tmp_path: Path) -> None:
 
 
 def established(host: NamespaceHost, other: NamespaceHost) -> list[str]:
-    """Connections that a host believes to have to another, and on which it has sent something."""
+    """Return the connections of a host to another that it considers open, and on which it has sent data."""
     lines = host.run("ss", "-Htn", "state", "established", "dst", other.address).splitlines()
     return [line for line in lines if int(line.split()[1]) > 0]

@@ -1,4 +1,4 @@
-"""Load from hosts with clocks of their own."""
+"""Load from hosts with their own clocks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def cells(bed: Testbed, ray: RayHosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CellResult]:
-    """A cell of each way to place load, on three hosts of four."""
+    """Run a cell for each way to place load, on three of four hosts."""
     folder = tmp_path_factory.mktemp("loads")
     done = sweep(bed, ray, "run", "quick", *options(*OPTIONS), "--out", str(folder))
     assert done.code == 0, done.output + done.errors
@@ -110,7 +110,7 @@ def _clients(operations: Any, generator: int) -> list[int]:
 
 
 def _moved(history: History, clients: set[int], by_ns: int, error_ns: int | None) -> History:
-    """The history with the times of some clients moved, and with this error of theirs."""
+    """Return the history with shifted times of some clients, and with this clock error for them."""
     for operation in history:
         if operation.process in clients:
             operation.invoke_ns, operation.return_ns = operation.invoke_ns + by_ns, operation.return_ns + by_ns

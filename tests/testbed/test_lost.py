@@ -1,4 +1,4 @@
-"""Hosts that are lost in the middle of a sweep, and what is left on hosts."""
+"""Hosts that are lost during a sweep, and leftovers on hosts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def command(pid: int) -> bytes:
 
 
 def nodes(host: NamespaceHost) -> list[int]:
-    """The processes of Raft nodes on a host."""
+    """Return the processes of Raft nodes on a host."""
     return [pid for pid in host.pids() if b"\0raft_actor_node\0--config\0" in command(pid)]
 
 
@@ -79,7 +79,7 @@ def test_the_sweep_goes_on_with_the_hosts_that_are_left(bed: Testbed, ray: RayHo
     """A node goes with its host, and a part of the load."""
     lost = bed.hosts[2]
     out = ("--plain", "--out", str(tmp_path))
-    # In an open load the next operation is due however long those before it take.
+    # In an open load the next operation is due no matter how long earlier operations take.
     load = {"on": "every_host", "mode": "open", "rate": 200, "clients": 1024}
     process = start(bed, ray, "run", spec(tmp_path, {}, 3, load=load), *out)
     eventually(lambda: load_s(traces(bed)) > 2, "in the middle of the measurement", 60)
@@ -157,7 +157,7 @@ def test_what_breaks_on_a_host_that_stays_costs_one_cell_each(bed: Testbed, ray:
 
 
 def until_loaded(bed: Testbed, over: set[str]) -> None:
-    """Wait until the next cell, one that is not `over`, is in the middle of its measurement."""
+    """Wait until the next cell that is not `over` is in the middle of its measurement."""
 
     def loaded() -> bool:
         files = [file for file in traces(bed) if file.parent.name not in over]
@@ -186,7 +186,7 @@ def test_the_sweep_stops_where_there_is_no_place_any_more(bed: Testbed, ray: Ray
 def test_a_head_that_no_host_reaches_ends_the_sweep_and_nothing_runs_on(
     bed: Testbed, ray: RayHosts, tmp_path: Path
 ) -> None:
-    """Its cable is pulled: the driver, which runs there, has lost all hosts at once."""
+    """It is unplugged: the driver, which runs there, loses all hosts at once."""
     process = start(bed, ray, "run", spec(tmp_path, {}, 2), "--plain", "--out", str(tmp_path))
     eventually(lambda: load_s(traces(bed)) > 2, "in the middle of the measurement", 60)
     bed.link_down(bed.head)

@@ -80,7 +80,7 @@ def test_too_few_hosts_are_refused_before_anything_starts(bed: Testbed, ray: Ray
 def test_a_host_that_is_lost_after_it_was_chosen_is_told_within_a_minute(
     bed: Testbed, ray: RayHosts, tmp_path: Path
 ) -> None:
-    """Its processes end all at once, and Ray's head has yet to notice."""
+    """Its processes end at once, before Ray's head notices it."""
     go, lost = tmp_path / "go", bed.hosts[3]
     env = ray.env | {"RAY_ADDRESS": ray.address}
     process = bed.head.start(sys.executable, LATE, "4", str(go), env=env, stdout=subprocess.PIPE)

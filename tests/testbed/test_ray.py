@@ -20,7 +20,7 @@ DRIVER = str(Path(__file__).with_name("driver.py"))
 
 
 def test_a_sweep_over_hosts_is_ok_although_their_clocks_differ(tmp_path: Path) -> None:
-    """By the command; the leader is killed meanwhile, so that times of several hosts go into one failover."""
+    """Run by the command. The leader is killed during the sweep, so that a failover contains times of several hosts."""
     options = ("cluster.nodes=4", "phases.measure=3s", "chaos={crash: leader, at: 1/3, restart_after: 1s}")
     words = ["quick", *(word for option in options for word in ("-o", option)), "--plain", "--out", "results"]
     done = subprocess.run(
@@ -44,7 +44,7 @@ def test_a_sweep_over_hosts_is_ok_although_their_clocks_differ(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def placed(bed: Testbed, ray: RayHosts) -> dict[str, dict[str, Any]]:
-    """What a program on the head tells of its cluster of 4 nodes."""
+    """Return the report of a program on the head about its cluster of 4 nodes."""
     env = ray.env | {"RAY_ADDRESS": ray.address}
     facts: dict[str, dict[str, Any]] = json.loads(bed.head.run(sys.executable, DRIVER, "4", env=env, timeout_s=90))
     return facts

@@ -1,4 +1,4 @@
-"""What takes longer than an election timeout to cross a network that the kernel makes slow commits all the same."""
+"""Entries commit even if they take longer than an election timeout to cross a network that the kernel slows down."""
 
 from __future__ import annotations
 

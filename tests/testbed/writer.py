@@ -16,7 +16,7 @@ from raft_actor_node.errors import OperationError
 
 
 async def main() -> None:
-    """One value after the other."""
+    """Write one value after the other."""
     addresses = dict(word.split("=", 1) for word in sys.argv[1:])
     async with KVClient(addresses, settings=ClientSettings(rpc_timeout=0.5)) as kv:
         for number in itertools.count():

@@ -1,4 +1,4 @@
-"""A whole run in virtual time: a cluster, clients that never rest, a monkey, and at the end everything healed."""
+"""A whole run in virtual time: a cluster, clients under constant load, a monkey, and finally a healed cluster."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CLIENT = ClientSettings(rpc_timeout=0.3, retry_budget=3.0)
 
 @dataclass
 class Outcome:
-    """What a run shows."""
+    """The results of a run."""
 
     digest: str = ""
     story: str = ""
@@ -62,7 +62,7 @@ def simulate(
     parts: Parts | None = None,
     story: bool = False,
 ) -> Outcome:
-    """One run of a seed."""
+    """Run a seed; return the results."""
     return run_virtual(lambda: _live(seed, settings, nodes, operations, duration_s, observer, parts, story))
 
 

@@ -1,4 +1,4 @@
-"""What a client sees of a fault is the same in simulation as on real processes (behaviour.md, sections 1 and 2)."""
+"""A client sees the same effects of a fault in simulation and on real processes (behaviour.md, sections 1 and 2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raft_actor_node.links import LinkRule
 from tests.orchestration.sim.worlds import World, WorldName, eventually, live
 
 DEADLINE_S = 2.0
-"""Enough for an answer, also on a busy machine."""
+"""Time limit that suffices for an answer, even on a busy machine."""
 LATEST_S = 4.0
 """How late an answer at a deadline may be on a busy machine."""
 BOTH = pytest.mark.parametrize("world", ["real", "simulated"])

@@ -1,4 +1,4 @@
-"""The simulated cluster: lives, disks, clocks, faults, and the face that sweeps and chaos know."""
+"""The simulated cluster: incarnations, disks, clocks, faults, and the interface for sweeps and chaos."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def story(
     seed: int = 1,
     **options: Any,
 ) -> T:
-    """What a test has done with a cluster of three nodes that runs."""
+    """Run a test's coroutine on a started cluster of three nodes; return its result."""
 
     async def main() -> T:
         cluster = SimCluster(plan or ClusterPlan(nodes=3), settings, seed, **options)
@@ -67,14 +67,14 @@ async def put_many(cluster: SimCluster) -> None:
 
 
 async def converged(cluster: SimCluster) -> list[bytes]:
-    """The state hashes of all nodes once they have applied equally much."""
+    """Return the state hashes of all nodes once they have applied the same index."""
     async with asyncio.timeout(30.0):
         while len({node.store and node.store.last_applied for node in cluster.nodes.values()}) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return [node.store.state_hash() for node in cluster.nodes.values() if node.store is not None]
 
 
-# ------------------------------------------------------------------------------ lives
+# ------------------------------------------------------------------------------ incarnations
 
 
 def test_what_was_acknowledged_survives_crashes_of_all() -> None:
@@ -110,7 +110,7 @@ def test_a_power_loss_of_all_takes_nothing_that_was_acknowledged(seed: int) -> N
 
 
 def test_without_fsync_a_power_loss_takes_what_was_acknowledged() -> None:
-    """The control: a loss that nothing could notice would be no test."""
+    """The control experiment: the checks must notice the loss."""
 
     async def tell(cluster: SimCluster) -> bool:
         kv = cluster.client()
@@ -291,7 +291,7 @@ def test_a_disk_error_that_the_node_made_up_is_a_violation(monkeypatch: pytest.M
 
 
 def test_a_directory_that_is_locked_is_a_violation() -> None:
-    """The life before has ended, and with it its lock."""
+    """The previous incarnation has ended, and its lock with it."""
 
     async def tell(cluster: SimCluster) -> None:
         await cluster.crash("n1")
@@ -407,7 +407,7 @@ def test_a_start_may_be_interrupted_at_any_call_and_the_next_one_finds_all() -> 
 
 
 def test_a_node_that_steps_without_end_is_ended() -> None:
-    """Also where nobody else watches: time would never pass again."""
+    """Even without another observer: otherwise virtual time would never advance again."""
 
     class Restless(RaftNode):
         def next_deadline(self) -> float:
@@ -423,8 +423,10 @@ def test_a_node_that_steps_without_end_is_ended() -> None:
 
 @pytest.mark.parametrize("power", [False, True])
 def test_clients_hear_of_the_end_of_a_process_and_not_of_a_host_without_power(power: bool) -> None:
-    """Who asked it waits for an answer until its own deadline; who connects, for the time it gives itself to; and when
-    the host is back, it knows nothing of the connections it had."""
+    """A pending request ends by the client's deadline, a connection attempt by its timeout.
+
+    When the host is back, it does not know its old connections.
+    """
 
     async def tell(cluster: SimCluster) -> None:
         loop = asyncio.get_running_loop()
@@ -462,8 +464,7 @@ def test_a_status_tells_time_by_the_clocks_of_the_simulation() -> None:
 
 
 def test_stalls_begin_and_end_with_the_settings() -> None:
-    """In the lives that there are: a world that grows rough is so for them too, and in one that is well again what
-    was to come does not come."""
+    """New settings apply to running incarnations: stalls begin, and after the end of the stalls none is pending."""
 
     async def tell(cluster: SimCluster) -> list[bool]:
         def stalls() -> set[str]:
@@ -556,7 +557,7 @@ class Entries(Silent):
 
 
 def ballots(cluster: SimCluster) -> list[int]:
-    """How often each node stood for election, or asked whether it should."""
+    """Return the number of elections and pre-votes that each node began."""
     cores = [node.core for node in cluster.nodes.values()]
     return [core.counters.elections_started + core.counters.pre_votes_started for core in cores if core is not None]
 
@@ -687,11 +688,11 @@ def test_late_copies_are_messages_of_earlier_terms() -> None:
     assert watch.count > 20, "many came in a later term"
 
 
-# ------------------------------------------------------------------------------ what breaks is told
+# ------------------------------------------------------------------------------ violations are reported
 
 
 class _Boastful(RaftNode):
-    """Promises before its disk does."""
+    """Acknowledges before its disk is synced."""
 
     def _send(self, message: Any, durable_index: int = 0) -> None:
         self._effects.messages.append(message)
@@ -707,7 +708,7 @@ class _Forgetful(Store):
 
 
 class _Votes(Silent):
-    """Every vote that leaves is on the disk of who gave it."""
+    """Every vote that leaves is on the disk of the node that gave it."""
 
     def __init__(self) -> None:
         self.durable: dict[str, str | None] = {}
@@ -761,7 +762,7 @@ class _Hasty(Store):
 
 
 def test_a_state_that_is_ahead_of_what_is_committed_stops_its_node() -> None:
-    """As in real runs: no observer is needed for it."""
+    """It needs no observer, as in real runs."""
 
     async def tell(cluster: SimCluster) -> None:
         await asyncio.sleep(1.0)
@@ -865,7 +866,7 @@ def test_a_rough_run_gets_its_work_done() -> None:
 
 
 class _CrashAt(Silent):
-    """Crashes the leader at the n-th time that it is told of a point, once."""
+    """Crashes the leader once, at the n-th event of a given kind."""
 
     def __init__(self, point: str, after: int, power: bool) -> None:
         self.cluster: SimCluster | None = None

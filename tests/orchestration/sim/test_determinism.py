@@ -1,4 +1,4 @@
-"""The same seed, the same story: on any machine, in any process, whatever the hashes of strings are."""
+"""The same seed gives the same story: on any machine, in any process, with any string hashes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_seed_has_one_digest_for_any_hash_seed() -> None:
 
 
 def test_watching_and_telling_change_nothing() -> None:
-    """Neither an observer nor a kept story, so that a failure can be looked at."""
+    """Neither an observer nor a kept story changes the run, so a failure can be examined with them."""
     plain = simulate(SEED)
     watched = simulate(SEED, observer=Silent, story=True)
     assert watched.digest == plain.digest

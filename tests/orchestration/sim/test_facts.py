@@ -15,13 +15,13 @@ from raft_actor_node.errors import DataCorrupt, OperationFailed
 
 
 def configure(cluster: SimCluster, node_id: str, **changes: Any) -> None:
-    """Change the configuration of the lives to come of one node."""
+    """Change the configuration of a node's future incarnations."""
     node = cluster.nodes[node_id]
     node.config = node.config.model_copy(update=changes)
 
 
 def refused(cluster: SimCluster, node_id: str) -> int:
-    """Messages that the node refused in this life."""
+    """Return the number of messages that the node refused in this incarnation."""
     life = cluster.nodes[node_id].life
     assert life is not None
     return life.runtime.mail.counters.refused
@@ -89,7 +89,7 @@ def test_peers_refuse_a_new_node_with_other_members_and_ignore_its_term() -> Non
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nodes_with_different_limits_answer_alike(seed: int) -> None:
-    """Whoever leads and whoever applies: what the leader let through is judged by its limit on all nodes."""
+    """All nodes apply the limit of the leader that accepted an operation, not their own."""
     limits = {"n1": 16, "n2": 16, "n3": 64}
 
     async def main() -> None:

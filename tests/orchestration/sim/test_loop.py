@@ -1,4 +1,4 @@
-"""Virtual time: nothing waits, and what is due at one moment runs in the order in which it was asked for."""
+"""Virtual time: no call blocks, and calls due at the same time run in the order in which they were scheduled."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_waiting_for_what_never_happens_is_an_error() -> None:
     async def main() -> None:
         await asyncio.get_running_loop().create_future()
 
-    with pytest.raises(RuntimeError, match="never happen"):
+    with pytest.raises(RuntimeError, match="no call is due"):
         run_virtual(main)
 
 

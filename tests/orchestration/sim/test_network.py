@@ -17,7 +17,7 @@ MESSAGES = 4000
 
 
 def arrivals(**settings: Any) -> list[list[float]]:
-    """For each of many messages sent at one moment, after how many seconds its copies arrived."""
+    """Send many messages at the same time; return for each the seconds after which its copies arrived."""
 
     async def main() -> list[list[float]]:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""A simulated process: its clock, and what standing still and ending do to what it was about to do."""
+"""A simulated process: its clock, and the effects of a pause and of its end on pending calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tell(rate: float, story: Callable[[Process, list[Any]], Any]) -> list[Any]:
 
 @pytest.mark.parametrize("rate", [0.9, 1.0, 1.1, 1 / 3, 1.0000001])
 def test_a_clock_never_rings_early(rate: float) -> None:
-    """It would ring again at the same moment, for ever."""
+    """Otherwise it would fire again at the same time, forever."""
     rng = random.Random(1)
 
     async def story(process: Process, seen: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Whoever wakes from a pause does not take its own silence for that of others: in simulation and on real processes."""
+"""A resumed node does not mistake its own pause for silence of its peers, in simulation and on real processes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.orchestration.sim.worlds import World, WorldName, eventually, live
 BOTH = pytest.mark.parametrize("world", ["real", "simulated"])
 PRE_VOTE = pytest.mark.parametrize("pre_vote", [True, False])
 LONG = Range(1.0, 1.5)
-"""Longer than a busy machine lets a leader stand still,"""
+"""An election timeout longer than the stalls of a leader on a busy machine."""
 PAUSES_S = (1.2, 2.0, 4.0)
-"""and pauses around the election timeout and beyond it."""
+"""Pauses around the election timeout and beyond it."""
 
 
 async def ballots(world: World, node_id: str) -> tuple[int, int, int]:
-    """The term of a node, and how many elections and pre-votes it began in this life."""
+    """Return the term of a node, and the numbers of elections and pre-votes that it began in this incarnation."""
     status: Any = await eventually(lambda: world.status(node_id), "a status")
     return status.current_term, status.counters.elections_started, status.counters.pre_votes_started
 
@@ -29,7 +29,7 @@ async def ballots(world: World, node_id: str) -> tuple[int, int, int]:
 @BOTH
 @PRE_VOTE
 def test_a_woken_follower_hears_its_leader_before_it_stands(world: WorldName, pre_vote: bool, tmp_path: Path) -> None:
-    """No election, and no pre-vote: the leader lived, and what it sent was in the kernel."""
+    """No election and no pre-vote: the leader was alive, and its messages were waiting in the kernel."""
 
     async def story(cluster: World) -> None:
         leader = await cluster.leader()

@@ -1,4 +1,4 @@
-"""Two worlds with one face: real processes, and the simulation. What a test asks of one it can ask of the other."""
+"""Two worlds with the same interface, real processes and the simulation, so that a test can run in both."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def live(
     story: Callable[[World], Coroutine[Any, Any, None]],
     raft: RaftSettings = STEADY,
 ) -> None:
-    """Have a story told in one of the worlds."""
+    """Run a scenario in one of the worlds."""
 
     async def real() -> None:
         async with LocalCluster(directory, 3, raft=raft) as cluster:
