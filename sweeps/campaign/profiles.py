@@ -160,7 +160,7 @@ async def deposed_leader(n: Nemesis) -> None:
         await n.cut("out", touching([leader], n.members, "both" if way == "both" else "out"))
     second = await n.settle(rest, within=5)
     if second is not None:
-            await n.sleep(0.3, 1.5)  # clients write at the new leader, and read at the old one
+        await n.sleep(0.3, 1.5)  # clients write at the new leader, and read at the old one
     await n.resume(leader)
     if way == "pause" or core is None or n.rng.random() < 0.5:
         await n.sleep(0, 0.5)
