@@ -45,7 +45,7 @@ from sweeps.campaign.watch import Coverage, Moments
 
 CONVERGENCE_TIMEOUTS = 30
 LONGEST = 2.5
-"""Longest phase under faults, as a multiple of its planned length; it takes longer if clients wait long."""
+"""Limit of the phase under faults, as a multiple of its planned length; reached if clients wait for long."""
 CALM_OPERATIONS = 20
 """Operations that are begun only after all faults are healed."""
 CALM_TRIES = 3
