@@ -1,4 +1,4 @@
-"""Files of a run directory, each replaced as a whole."""
+"""Files of a run directory, each replaced atomically."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from orchestration.errors import remedy
 from raft_actor_node.errors import RaftLabError
 
 _COMPRESSION = 3
-"""Of traces: several times as fast as the usual level, and nearly as small."""
+"""Level for traces: several times as fast as the usual level, and nearly as small."""
 
 
 class WriteFailed(RaftLabError):
-    """A file of the results cannot be written. The message names it, says why, and what to do."""
+    """A file of the results cannot be written. The message says which file, why, and what to do."""
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around each change of a file or folder of the results: an OSError becomes a WriteFailed, which names the path.
-    The system's own errors name none once a file is open."""
+    """Wrap a change of a file or folder of the results: an OSError becomes a WriteFailed that names the path.
+
+    The system's own errors name no path once a file is open.
+    """
     try:
         yield
     except OSError as error:
@@ -34,8 +36,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def new_directory(path: Path) -> Path:
-    """Make a directory that nobody else has, and those above it: of this name, or with a number behind it. Raises
-    OSError."""
+    """Create a new directory and its parents: with this name, or with a number appended. Raises OSError."""
     for suffix in ("", *(f"-{attempt}" for attempt in range(2, 100))):
         with contextlib.suppress(FileExistsError):
             (made := path.with_name(path.name + suffix)).mkdir(parents=True)
@@ -44,7 +45,7 @@ def new_directory(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole."""
+    """Replace a file atomically."""
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         partial.write_text(text, encoding="utf-8")
@@ -52,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Replace a JSON file as a whole. What JSON cannot hold, such as NaN, is an error."""
+    """Replace a JSON file atomically. Raises ValueError for values that JSON does not have, such as NaN."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
@@ -65,13 +66,13 @@ def cut_torn_line(path: Path) -> None:
 
 def write_compressed(path: Path, lines: Iterable[str]) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    # No time in it: the same trace gives the same bytes.
+    # Without a time in it, the same trace gives the same bytes.
     partial.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), _COMPRESSION, mtime=0))
     partial.replace(path)
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symbolic link to `target`, in one step. Where that is impossible there is none."""
+    """Make `link` a relative symbolic link to `target`, atomically. Where that is impossible there is no link."""
     partial = link.with_name(f".{link.name}.{os.getpid()}")
     try:
         partial.unlink(missing_ok=True)

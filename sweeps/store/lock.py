@@ -10,10 +10,10 @@ from raft_actor_node.errors import ConfigError
 
 
 class RunLock:
-    """Held by whoever writes in a run directory, for as long as it lives: the kernel lets go of it then."""
+    """The lock of the process that writes in a run directory; the kernel releases it when the process ends."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigError when somebody else holds it."""
+        """Acquire the lock. Raises ConfigError when it is already held."""
         self._directory: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -21,10 +21,10 @@ class RunLock:
             self.release()
             raise ConfigError(f"{path}: it still runs, or is being judged") from None
         except OSError:
-            pass  # a file system that knows no locks
+            pass  # a file system without locks
 
     def release(self) -> None:
-        """Let others write there."""
+        """Let other processes write there."""
         directory, self._directory = self._directory, None
         if directory is not None:
             os.close(directory)

@@ -1,4 +1,4 @@
-"""manifest.json: what makes the numbers of a run repeatable."""
+"""manifest.json: what is needed to repeat the numbers of a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from orchestration import host
 from raft_actor_node.runtime import disk
 
 FORMAT = 2
-"""Version of what stands in a run directory: of `format` in the manifest. Manifests of version 1 have none. Runs of
-every version up to this one are shown and judged; only those of this version are resumed."""
+"""Version of the contents of a run directory: `format` in the manifest.
+
+Manifests of version 1 lack it. Runs of every version up to this one are shown and judged; only those of this version
+are resumed.
+"""
 
 
 def now() -> str:
@@ -23,7 +26,7 @@ def now() -> str:
 
 
 def manifest(*, seed: int, command_line: Sequence[str], spec_name: str, storage_dir: str) -> dict[str, Any]:
-    """What one needs to make the numbers again, besides the spec: versions, commit, machine, command line."""
+    """Return what is needed to repeat the numbers, besides the spec: versions, commit, machine, command line."""
     return {
         "format": FORMAT,
         "name": spec_name,
@@ -44,7 +47,7 @@ def manifest(*, seed: int, command_line: Sequence[str], spec_name: str, storage_
 
 
 def commit() -> str | None:
-    """The commit of the source tree this runs from, with `+` when it has changes; None outside of one."""
+    """Return the commit of the source tree this runs from, with `+` when it has changes; None outside of a tree."""
     root = Path(__file__).parents[2]
 
     def git(*words: str) -> str:
@@ -60,6 +63,6 @@ def commit() -> str | None:
 
 
 def file_system(path: Path) -> str | None:
-    """Type and device of the file system a path is, or was, on: `ext4 on /dev/sda1`. None where nobody tells."""
+    """Return type and device of the file system that holds a path, or held it: `ext4 on /dev/sda1`; None if unknown."""
     found = disk.file_system(path)
     return " on ".join(found) if found is not None else None

@@ -29,7 +29,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def csv_row(params: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of results.csv, from params.json and result.json; what was not measured is empty."""
+    """Return one row of results.csv, from params.json and result.json; fields without a measurement are empty."""
     verdict = result.get("verdict", {})
     row: dict[str, Any] = {"cell": params["cell"], "repeat": params["repeat"], "status": result["status"]}
     row["verdict"] = verdict.get("verdict", "")
@@ -49,12 +49,12 @@ def csv_row(params: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
 
 
 def nodes_by_host(result: Mapping[str, Any]) -> Counter[str]:
-    """Address of each host that had nodes of a cell, and how many."""
+    """Return the address of each host that had nodes of a cell, and how many."""
     return Counter(place["host"] for place in (result.get("placement") or {}).values())
 
 
 def load_changes(result: Mapping[str, Any]) -> list[str]:
-    """What a simulated cell had in place of the load that was asked for: `load.rate 391, not 1000`."""
+    """Return the load of a simulated cell where it differs from the requested one: `load.rate 391, not 1000`."""
     return [f"{name} {now}, not {asked}" for name, (asked, now) in (result.get("load_scaled") or {}).items()]
 
 
