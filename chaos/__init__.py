@@ -5,7 +5,7 @@
     events = await run(cluster, schedule)                                         # acts, and always heals
     ran(schedule, events).save("schedule.json")                                   # {replay: schedule.json}
 
-A cluster is known here only as a Target (chaos/target.py).
+This package knows a cluster only as a Target (chaos/target.py).
 """
 
 from chaos.events import FaultEvent, exit_cause, fault_windows, ran

@@ -1,4 +1,4 @@
-"""What really happened: the events of a run, the schedule that would repeat them, and the windows they span."""
+"""The events of a run, the schedule that repeats them, and the windows in which faults were in force."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from chaos.schedule import Schedule
 from raft_actor_node.config import Section
 
 NEVER_NS = 2**63 - 1
-"""The end of a fault that was not healed."""
+"""End of a fault that was never healed."""
 
 
 class FaultEvent(Section):
-    """One act: a fault was put in force, came to its second stage, was healed, or was skipped."""
+    """One action on a fault: it was injected, advanced to its second stage, healed, or skipped."""
 
     time_ns: int
-    """When the first node had it, on the monotonic clock."""
+    """When the action took effect on the first node, on the monotonic clock."""
     done_ns: int
-    """When the last node had it."""
+    """When the action took effect on the last node."""
     kind: str
-    """Kind of the fault; `links` for the final healing of all tables (links, and what is inside nodes)."""
+    """Kind of the fault; `links` for the final healing of all tables (link faults and faults inside nodes)."""
     action: Literal["inject", "advance", "heal", "skip"]
     nodes: tuple[str, ...]
-    """The nodes it is about."""
+    """The nodes the fault is about."""
     detail: str
-    """For a person: where and how; why it was skipped; who was chosen in place of a missing leader."""
+    """Text for a person: where and how, why the fault was skipped, or which node replaced a missing leader."""
     error: str = ""
-    """What failed; the fault, or the healing, may have taken effect in part or not at all."""
+    """What failed; the fault or its healing may have taken effect in part or not at all."""
     took_effect: bool | None = True
-    """Whether any node had it; None: nobody can tell, for the call failed, or was not answered."""
+    """Whether it took effect on any node; None: unknown, because the call failed or was not answered."""
     planned_at_s: float
     """When it was due, in seconds after the start."""
     index: int | None
-    """Position of the fault in the schedule; it ties a healing to its injection."""
+    """Position of the fault in the schedule; the same for its injection and its healing."""
     fault: AnyFault | None
-    """The fault with node ids in place of `leader` and the like."""
+    """The fault with node ids in place of selectors such as `leader`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types only, for a line of events.jsonl."""
+        """Return the event as JSON types, for a line of events.jsonl."""
         return self.model_dump(mode="json")
 
     @classmethod
     def read(cls, line: Mapping[str, object]) -> Self:
-        """Return the event of a line of events.jsonl, also of one that an older or a later version wrote.
+        """Return the event of a line of events.jsonl, written by this, an older or a later version.
 
-        Raises ValueError when it is no fault event. Unknown fields are left out.
+        Unknown fields are ignored. Raises ValueError when the line is no fault event.
         """
         absent = {"done_ns": line.get("time_ns"), "nodes": (), "detail": "", "planned_at_s": 0.0}
         known = {name: value for name, value in line.items() if name in cls.model_fields}
@@ -54,26 +54,27 @@ class FaultEvent(Section):
 
     @property
     def injects(self) -> bool:
-        """Whether it put a fault in force, or may have."""
+        """Whether this event injected a fault, or may have."""
         return self.action == "inject" and self.took_effect is not False
 
     @property
     def struck(self) -> bool:
-        """Whether it put a fault in force for certain."""
+        """Whether this event certainly injected a fault."""
         return self.action == "inject" and self.took_effect is True
 
 
 def ran(schedule: Schedule, events: Iterable[FaultEvent]) -> Schedule:
-    """The schedule that repeats what happened: the same faults on the same nodes, skipped ones left out."""
+    """Return the schedule that repeats what happened: the same faults on the same nodes, without the skipped ones."""
     done = [event.fault for event in events if event.action == "inject" and event.fault is not None]
     return schedule.model_copy(update={"faults": tuple(sorted(done, key=lambda fault: float(fault.at)))})
 
 
 def fault_windows(events: Iterable[FaultEvent]) -> list[tuple[int, int]]:
-    """The spans of time, in nanoseconds, in which at least one fault was in force: disjoint, in order.
+    """Return the spans of time, in nanoseconds, in which at least one fault was in force: disjoint, in order.
 
-    A span runs from when the first node had the fault to when the last one was rid of it; a fault whose
-    healing failed lasts until a healing that succeeds, or else to NEVER_NS. One that no node had opens none.
+    A span starts when the fault takes effect on its first node and ends when it is healed on its last. A fault whose
+    healing failed lasts until a later healing succeeds, or else to NEVER_NS. A fault that took effect on no node opens
+    no span.
     """
     opened: dict[int | None, int] = {}
     spans: list[tuple[int, int]] = []
@@ -93,10 +94,10 @@ def fault_windows(events: Iterable[FaultEvent]) -> list[tuple[int, int]]:
 
 
 def exit_cause(events: Iterable[FaultEvent], node_id: str, exit_code: int | None, time_ns: int) -> FaultEvent | None:
-    """Return the injection of the fault that explains why a node ended by itself; None: no fault explains it.
+    """Return the injection of the fault that explains why a node exited by itself; None: no fault explains it.
 
-    A fault explains that one of its nodes ends with `Fault.exit_code`, from its injection until it is healed. Such an
-    exit also proves that it struck: what the node had counted is gone with its process.
+    A fault explains an exit of one of its nodes with `Fault.exit_code`, from its injection until it is healed. Such an
+    exit also proves that the fault struck: the counters of the node are lost with its process.
     """
     causes: dict[int | None, FaultEvent] = {}
     for event in events:

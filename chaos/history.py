@@ -1,7 +1,7 @@
-"""Histories: what clients asked, what they were told, and when; as objects, as columns, and as JSON lines.
+"""Histories: what clients asked, what they were answered, and when; as objects, as columns, and as JSON lines.
 
-Nothing is judged here (chaos/linearizability). The form on disk is the field's: one JSON object a line, one line when
-an operation is invoked and one when it ends, paired by process.
+This module judges nothing (chaos/linearizability does). The format on disk is the usual one for such histories: JSON
+lines, one when an operation is invoked and one when it ends, paired by process.
 
     {"process": 3, "type": "invoke", "f": "put", "key": 7, "value": 41, "time": 1200, "bytes": 64}
     {"process": 3, "type": "ok",     "f": "put", "key": 7, "value": 41, "time": 5100}
@@ -9,29 +9,31 @@ an operation is invoked and one when it ends, paired by process.
 | field   | meaning                                                                                              |
 |---------|------------------------------------------------------------------------------------------------------|
 | process | a client, an integer; it has one operation at a time. Lines of the process `nemesis` are skipped     |
-| type    | `invoke`; then `ok` it happened, `fail` it had no effect, or `info` nobody knows, it may happen later  |
-| f       | `put`, `get`, `delete`, `cas`, `append`; `write` and `read` are other names of `put` and `get`          |
+| type    | `invoke`; then `ok`: it took effect, `fail`: it had no effect, or `info`: outcome unknown, it may    |
+|         | take effect at any later time                                                                        |
+| f       | `put`, `get`, `delete`, `cas`, `append`; `write` and `read` are other names of `put` and `get`       |
 | key     | text, number or null; missing: null, for a history of one register                                   |
-| value   | put, append: what is written. get: null, and in the `ok` line what was read. cas: [expected, new]      |
-| time    | nanoseconds on one clock for all; when no line has it, the order of the lines counts                 |
-| bytes   | put, append, cas (optional, `invoke`): how long what is written is, so that lengths can be judged;     |
-|         | of a value that is written with different lengths none is known                                        |
-| error   | (optional, `invoke`): by how many nanoseconds both times of the operation may be wrong, either way      |
+| value   | put, append: the value written. get: null, and in the `ok` line the value read. cas: [expected, new] |
+| time    | nanoseconds on one clock for all processes; if no line has it, the order of the lines counts         |
+| bytes   | put, append, cas (optional, `invoke`): length of the value written, so that lengths can be judged;   |
+|         | the length of a value written with different lengths is unknown                                      |
+| error   | (optional, `invoke`): error of both times of the operation in nanoseconds, in either direction       |
 | observed| (optional, last line) append: length of the value after it; delete: whether there was a value        |
 
-A value is null where the key does not exist, a single written value, or a list: what was written, and then appended,
-in order ([x] and x are the same). The empty list is a value, of a key that exists: a get of null after `put []` sees
-something else. Written values should be unique; others are judged rightly too, but more slowly.
+A value is null where the key does not exist, a single written value, or a list: the value put first, then each value
+appended, in order ([x] and x are the same). The empty list is the value of a key that exists: a get of null after `put
+[]` observes something else. Written values should be unique; others are judged correctly, but more slowly.
 
-A cas that did not swap ends with `fail`, for it had no effect; `observed` is then the value it saw in place of the
-expected one, and the operation is judged as a read of it. A `fail` without `observed` says nothing about the key.
-An operation without a last line is an `info`. After an `info` a client goes on under a process number of its own, as
-checkers of others demand. At equal times invocations count as earlier, but of one process each operation ends before
-the next begins. Fields with other names are ignored.
+A cas that did not swap ends with `fail`, because it had no effect. Its `observed` is the value it saw instead of the
+expected one, and the operation is judged as a read of that value. A `fail` without `observed` carries no information.
 
-A line is bad input, and told with FILE:LINE, when it is not such an object, when a name stands twice in an object, when
-a number is too large (an integer of more than 4300 digits, 1e999; of a process, a time, a length, 64 bits), and when it
-is nested more than 100 deep.
+An operation without a last line is an `info`. After an `info` a client continues under a new process number, because
+other checkers require that. At equal times invocations count as earlier, but each operation of a process ends before
+its next one begins. Fields with other names are ignored.
+
+A line is rejected, with FILE:LINE, if it is not such an object, if a name occurs twice in an object, if a number is too
+large (an integer of more than 4300 digits, 1e999; 64 bits for a process, a time, a length), or if it is nested more
+than 100 deep.
 """
 
 from __future__ import annotations
@@ -53,9 +55,9 @@ Function = Literal["put", "get", "delete", "cas", "append"]
 Outcome = Literal["ok", "fail", "info"]
 Key: TypeAlias = str | int | float | bool | None
 Atom: TypeAlias = Any
-"""A value as it was written: of any JSON type but a list."""
+"""A value as it was written: any JSON type except a list."""
 Value: TypeAlias = tuple[Atom, ...] | None
-"""What a key holds: what was written, and then appended, in order; None: it does not exist."""
+"""The value of a key: the value put first, then each value appended, in order; None: the key does not exist."""
 
 _FUNCTIONS: dict[str, Function] = {
     "put": "put", "write": "put", "get": "get", "read": "get", "delete": "delete", "cas": "cas", "append": "append",
@@ -64,9 +66,9 @@ _KINDS: dict[int, Function] = {1: "put", 2: "get", 3: "delete", 4: "cas", 5: "ap
 _OUTCOMES: dict[int, Outcome] = {1: "ok", 2: "fail", 3: "info"}
 _ID_BYTES = 8
 _FIRST_ID = 1 << 40
-"""In columns, smaller numbers are rows of the table of composites."""
+"""Smaller numbers in columns are rows of the table of composites."""
 BARE = 1 << 62
-"""Added to the id that a value begins with where it stands without the padding that a put writes behind its own."""
+"""Added to the first id of a value if that id is not followed by the padding that a put writes after it."""
 
 
 _MOST_DEEP = 100
@@ -74,7 +76,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 
 class BadHistory(ConfigError, ValueError):
-    """A file that is no history. The message is one line that begins with file and line."""
+    """A file that is not a valid history. The message is one line that begins with file and line."""
 
 
 @dataclass(slots=True)
@@ -85,32 +87,38 @@ class Operation:
     f: Function
     key: Key
     value: Any = None
-    """What is written: an atom, or a tuple of them; put, and cas: None makes the key not exist."""
+    """The value written: an atom, or a tuple of them. For put and cas, None makes the key not exist."""
     expected: Value = None
-    """cas only."""
+    """The expected value; cas only."""
     outcome: Outcome = "ok"
     observed: Any = None
-    """get, and cas that did not swap: the Value seen. delete: whether there was a value, None: not known. append:
-    length in bytes of the value after it, None: not known."""
+    """The result.
+
+    get, and cas that did not swap: the Value seen. delete: whether there was a value, None: unknown. append: length in
+    bytes of the value after it, None: unknown.
+    """
     swapped: bool = True
-    """cas that is ok: whether it swapped."""
+    """Whether a cas that is ok swapped."""
     size: int | None = None
-    """Length in bytes of what is written, when known."""
+    """Length in bytes of the value written, if known."""
     invoke_ns: int = 0
     return_ns: int | float = math.inf
-    """Infinite when the outcome is info: it may still happen."""
+    """When it ended; infinite if the outcome is info, because it may still take effect."""
     error_ns: int = 0
-    """Both times may be wrong by as much, either way, with respect to other processes: they were read from another
-    clock, whose offset is known so well. A process reads one clock: what it did first came first."""
+    """Error of both times relative to other processes, in either direction.
+
+    The times come from another clock, whose offset is known with this error. One process reads one clock, so the order
+    of its own operations is exact.
+    """
 
     @property
     def written(self) -> Value:
-        """What is written, as a Value."""
+        """The value written, as a Value."""
         return self.value if self.value is None or isinstance(self.value, tuple) else (self.value,)
 
 
 class History:
-    """The operations of one run on one clock, or as nearly so as their errors say."""
+    """The operations of one run, on one clock within the errors of their times."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -127,7 +135,7 @@ class History:
         return isinstance(other, History) and self.operations == other.operations
 
     def by_key(self) -> list[tuple[Key, list[Operation]]]:
-        """The operations of each key, keys in the order of their first appearance."""
+        """Return the operations of each key; keys in the order of their first appearance."""
         groups: dict[Any, list[Operation]] = {}
         for operation in self.operations:
             key = operation.key
@@ -137,33 +145,34 @@ class History:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, NDArray[Any]], *, value_bytes: int | None = None) -> History:
-        """The history in the columns of a `latency.npz`, where their meaning is documented.
+        """Return the history in the columns of a `latency.npz`; sweeps/load/operations.py documents them.
 
-        Used are start_ns, end_ns, kind, outcome, key, client, written, observed and, where present:
+        The columns start_ns, end_ns, kind, outcome, key, client, written and observed are required. Optional columns:
 
-        * expected: cas: id of the value expected, 0 for none. It must be there when there is any cas (ValueError).
-        * found: get: the key exists; delete: it existed; cas: it swapped. Without it a get with a 0 in `observed`
-          found nothing, what a delete found is not known, and a cas that saw a 0 has an unknown outcome.
+        * expected: cas: id of the expected value, 0 for none. Required if there is any cas (ValueError).
+        * found: get: the key exists; delete: it existed; cas: it swapped. Without it a get with 0 in `observed` found
+          nothing, what a delete found is unknown, and a cas that saw 0 has an unknown outcome.
         * composite_ids, composite_end: values longer than one id. A number n below 2**40 in `observed` of a get or
-          cas, or in `expected`, stands for composite_ids[composite_end[n - 2] : composite_end[n - 1]] (from 0 for
-          n = 1).
+          cas, or in `expected`, stands for composite_ids[composite_end[n - 2] : composite_end[n - 1]] (from 0 for n =
+          1).
         * generator, generator_error_ns: generator_error_ns[generator] is the error of a row's times.
 
-        A value may begin with an id to which BARE is added. An append to nothing leaves that behind; where a put wrote
-        the id, its padding was lost, and what was read is a value that nobody wrote.
+        BARE may be added to the first id of a value. An append to a key without a value leaves such an id. If a put
+        wrote the id, its padding was lost, and the value read is one that no client wrote.
 
-        `value_bytes` is the length of what a put writes (an append writes the id alone); without it lengths
-        are not judged. Values shorter than an id are cut from the left.
+        `value_bytes` is the length of the value of a put (an append writes the id alone); without it lengths are not
+        judged. Values shorter than an id are cut from the left.
         """
         return cls(_from_columns(columns, value_bytes))
 
     @classmethod
     def read_jsonl(cls, path: Path | str) -> History:
-        """Read JSON lines, ours or others'. Raises BadHistory with file, line and field, and OSError."""
+        """Read JSON lines, written by this project or by other tools. Raises BadHistory with file, line and field, and
+        OSError."""
         return cls(_Reader(str(path)).read(Path(path)))
 
     def write_jsonl(self, path: Path | str) -> None:
-        """Write JSON lines; a file is replaced in one step. Raises OSError."""
+        """Write JSON lines, replacing the file atomically. Raises OSError."""
         with replacing(path) as file:
             file.writelines(f"{json.dumps(line)}\n" for line in _lines(self.operations))
 
@@ -222,7 +231,7 @@ def _from_columns(columns: Mapping[str, NDArray[Any]], value_bytes: int | None) 
 
 
 def _first(number: int, appended: Set[int]) -> Atom:
-    """What a value begins with whose first number is not smaller than BARE."""
+    """Return the first atom of a value whose first number is BARE or more."""
     written = number - BARE
     if written >= BARE or written in appended:
         return number if written >= BARE else written
@@ -241,7 +250,7 @@ def _json_value(value: Value) -> Any:
 
 
 def _lines(operations: Sequence[Operation]) -> list[dict[str, Any]]:
-    """The lines of a history, by time. A process that goes on after an info is given a new number."""
+    """Return the lines of a history, by time. A process that continues after an info gets a new number."""
     stride = 1 + max((operation.process for operation in operations), default=0)
     life: dict[int, int] = {}
     lines: list[tuple[tuple[float, int, int, int], dict[str, Any]]] = []
@@ -254,7 +263,7 @@ def _lines(operations: Sequence[Operation]) -> list[dict[str, Any]]:
         begin, end = operation.invoke_ns, operation.return_ns
         more = {} if operation.size is None else {"bytes": operation.size}
         more |= {"error": operation.error_ns} if operation.error_ns else {}
-        # At equal times: first what ended, so that each process has one operation at a time.
+        # At equal times ends come first, so that each process has one operation at a time.
         lines.append(((begin, 1, number, 0), {**line, "time": begin, **more}))
         if operation.outcome == "info":
             life[operation.process] += stride
@@ -266,7 +275,7 @@ def _lines(operations: Sequence[Operation]) -> list[dict[str, Any]]:
 
 
 def _ending(operation: Operation) -> dict[str, Any]:
-    """What the last line of an operation has in place of, or beside, what its first one has."""
+    """Return the fields of the last line of an operation that replace, or are added to, those of its first line."""
     if operation.outcome != "ok":
         return {"type": operation.outcome}
     if operation.f == "get":
@@ -279,12 +288,12 @@ def _ending(operation: Operation) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads JSON lines, and knows where it is."""
+    """A parser of JSON lines that tracks its position in the file."""
 
     def __init__(self, name: str) -> None:
         self._where = name
         self._open: dict[int, tuple[Operation, int]] = {}
-        """The operation that a process has begun, and the number of its line."""
+        """By process: the operation it has begun, and the number of the line."""
         self._timed: bool | None = None
 
     def read(self, path: Path) -> list[Operation]:
@@ -332,7 +341,7 @@ class _Reader:
     def _parsed_int(self, text: str) -> int:
         try:
             return int(text)
-        except ValueError:  # Python has a limit here, and the error has no better words
+        except ValueError:  # the error of Python's limit on digits has no better words
             self._fail(f"{text[:10]}... is too large: an integer of {len(text.lstrip('-'))} digits")
 
     def _parsed_float(self, text: str) -> float:
@@ -349,7 +358,7 @@ class _Reader:
         return found
 
     def _take(self, line: dict[str, Any], number: int) -> Operation | None:
-        """The operation that a line begins, or None when it ends one."""
+        """Return the operation that a line begins, or None when it ends one."""
         process = self._integer(line, "process")
         what, f = line.get("type"), line.get("f")
         if what not in ("invoke", "ok", "fail", "info"):
@@ -448,7 +457,7 @@ def _shown(value: Any) -> str:
 
 
 def _deeper(value: Any, most: int) -> bool:
-    """Whether lists and objects are nested more than `most` deep."""
+    """Return whether lists and objects are nested more than `most` deep."""
     layer = [value]
     for _ in range(most):
         layer = [

@@ -1,10 +1,10 @@
-"""Carries out a schedule on a Target, records what happened, and always heals.
+"""Carry out a schedule on a Target, record what happened, and always heal.
 
-Acts never overlap: a slow one delays those after it, which their time stamps show. A fault that is due after another
-one is over waits until that one is really healed, and then lasts as long as it was to: a slow restart postpones the
-faults after it. One that would have less than half of its time left before the end of the schedule is skipped. Every
-call of the target is bounded by a timeout in the event loop's time; an error of the target is recorded and the schedule
-goes on. Healing takes place however the run ends, and a cancellation waits for it.
+Actions never overlap: a slow action delays the later ones, as their time stamps show. A fault that is due after the end
+of another one waits until that one is actually healed, and then lasts as long as planned: a slow restart postpones the
+faults after it. A fault is skipped if less than half of its time is left before the end of the schedule. Each call of
+the target has a timeout in the event loop's time. An error of the target is recorded and the schedule continues. The
+cluster is healed however the run ends, and a cancellation waits for it.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from raft_actor_node.patience import Patience
 log = logging.getLogger(__name__)
 
 _HEAL, _ADVANCE, _INJECT = range(3)
-"""What a schedule asks for; of what is due at the same moment, in this order."""
+"""What a schedule demands; at equal times, in this order."""
 LEAST_LEFT = 0.5
-"""Share of the time that a fault was to last: with less than this left before the end it is skipped."""
+"""A fault is skipped if less than this share of its planned time is left before the end."""
 _SAME_S = 1e-5
-"""Times of a schedule are rounded to the microsecond: what is as close as this is one moment."""
+"""Times closer than this are one moment, because the times of a schedule are rounded to the microsecond."""
 LEADER_POLL_S = 0.02
-"""Pause between two questions for the leader while there is none."""
+"""Interval at which the target is polled for a leader while there is none."""
 
 
 class ScheduleClock(Protocol):
-    """The time by which a schedule runs, so that it may be virtual."""
+    """The clock of a schedule; it may be virtual."""
 
     def now_ns(self) -> int:
-        """The time in nanoseconds; it never goes back."""
+        """Return the time in nanoseconds; it never goes back."""
 
     async def sleep(self, seconds: float) -> None:
         """Let this much time pass."""
@@ -57,7 +57,7 @@ class MonotonicClock:
     """Real time: the monotonic clock of this host."""
 
     def now_ns(self) -> int:
-        """CLOCK_MONOTONIC, the one the nodes of this host use too."""
+        """Return CLOCK_MONOTONIC, which the nodes of this host use too."""
         return time.monotonic_ns()
 
     async def sleep(self, seconds: float) -> None:
@@ -66,12 +66,12 @@ class MonotonicClock:
 
 
 class NotHealed(RaftLabError):
-    """Faults were left in force, although their healing was tried; what is measured from now on is worthless."""
+    """Faults remain in force although healing was tried; measurements from now on are worthless."""
 
     def __init__(self, message: str, events: Sequence[FaultEvent]) -> None:
         super().__init__(message)
         self.events = tuple(events)
-        """Everything that happened."""
+        """All events of the run."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class Timeouts:
     call_s: float = 5.0
     """For the answer to any call."""
     restart_s: float = 30.0
-    """For nodes to be back; they recover their log first."""
+    """For nodes to serve again; they recover their log first."""
     leader_s: float = 2.0
-    """For a leader, when a fault needs one; then the seed chooses a node in its place."""
+    """For a leader, when a fault needs one; after that the seed chooses a node instead."""
 
 
 async def run(
@@ -94,12 +94,12 @@ async def run(
     on_event: Callable[[FaultEvent], None] | None = None,
     timeouts: Timeouts = Timeouts(),
 ) -> list[FaultEvent]:
-    """Carry out the schedule, starting now, and return what happened; nothing is in force afterwards.
+    """Carry out the schedule, starting now, and return what happened; no fault is in force afterwards.
 
-    It returns when the last fault is healed, which may be before the end of the schedule.
-    `on_event` is told each event as it happens, and is the way to have them when the run is cancelled.
-    Raises NotHealed when the target cannot be healed; other failures of the target are in the events.
-    Raises BadChaos, before anything happens, for a schedule that is not for this cluster.
+    It returns when the last fault is healed, which may be before the end of the schedule. `on_event` receives each
+    event as it happens; after a cancellation this is the only way to get them. Raises NotHealed when the target cannot
+    be healed; other failures of the target are in the events. Raises BadChaos, before it acts, for a schedule that does
+    not fit this cluster.
     """
     for fault in schedule.faults:
         if reason := fault.refusal(target.node_ids):
@@ -111,11 +111,11 @@ async def run(
 
 @dataclass
 class _Active:
-    """A fault in force, or one that may be: it was tried and not healed since."""
+    """A fault that is in force, or may be: its injection was tried, and it has not been healed since."""
 
     fault: Fault
     nodes: tuple[str, ...]
-    """Its nodes, without those that another fault held when it struck, and those that were brought back."""
+    """Its nodes, without those that another fault held when it struck, and without those that were brought back."""
     effect: Effect
     heal_at_s: float
     ending: bool = False
@@ -192,26 +192,29 @@ class _Monkey:
         return (self.clock.now_ns() - self.start_ns) / 1e9
 
     def _held(self, but: _Active | None = None) -> set[str]:
-        """Return the nodes whose processes are, or may be, down or stopped because of a fault (`but` this one)."""
+        """Return the nodes whose processes a fault holds down or stopped, or may hold; `but`: leave out this fault."""
         faults = [active for active in self.active.values() if active is not but and active.effect.undo]
         return {node for active in faults for node in active.nodes}
 
     def _holders(self, nodes: Sequence[str]) -> str:
-        """Return in words which faults hold these nodes."""
+        """Return which faults hold these nodes, as text."""
         holding = [active for active in self.active.values() if active.effect.undo]
         faults = [active.fault for active in holding if set(active.nodes).intersection(nodes)]
         others = dict.fromkeys(fault.kind for fault in faults if not fault.silences)
         return f"down because of {' and '.join(others)}, or about to be" if others else "crashed or paused already"
 
     def _lasts_s(self, index: int) -> float:
-        """For how long a fault was to be in force, at most until the end of the schedule."""
+        """Return how long a fault was planned to be in force, at most until the end of the schedule."""
         fault, end_s = self.schedule.faults[index], self.schedule.duration_s
         left_s = end_s - float(fault.at)
         return left_s if fault.lasts is None else min(float(fault.lasts), left_s)
 
     def _waits_for(self, index: int) -> float | None:
-        """When the faults are healed that were to be over before this one, but are not: the first of them. None: there
-        is none, or this one has no time any more. What could not be healed is not waited for."""
+        """Return when to try again: when the first fault is healed that should have ended before this fault.
+
+        None: no such fault is in force, or too little time is left for this fault. Faults whose healing failed are not
+        waited for.
+        """
         at_s = float(self.schedule.faults[index].at)
         healed_s = [
             active.heal_at_s
@@ -221,7 +224,7 @@ class _Monkey:
         return min(healed_s) if healed_s and self._fits(index) else None
 
     def _fits(self, index: int) -> bool:
-        """Whether enough time is left for a fault."""
+        """Return whether enough time is left for a fault."""
         left_s = self.schedule.duration_s - self._elapsed_s()
         return left_s > 0 and left_s >= LEAST_LEFT * self._lasts_s(index)
 
@@ -234,7 +237,9 @@ class _Monkey:
         fault, note = await self._resolve(index)
         if not self._fits(index):
             return self._skip(index, fault, too_late)
-        fault = fault.timed(tidy_s(min(self._elapsed_s(), end_s - 1e-6)), lasts_s)  # what ran can be run again
+        fault = fault.timed(
+            tidy_s(min(self._elapsed_s(), end_s - 1e-6)), lasts_s
+        )  # so that a replay uses the actual time
         nodes = fault.ids
         if fault.effect(self.nodes).undo:
             held = self._held()
@@ -242,7 +247,7 @@ class _Monkey:
             if not nodes:
                 return self._skip(index, fault, self._holders(fault.ids))
             fault = fault.placed(nodes)
-        # In force from here on: a call that fails or is cancelled may still have had its effect.
+        # From here on it may be in force: a call that fails or is cancelled may still have taken effect.
         effect = fault.effect(self.nodes, preparing=fault.prepares_s > 0)
         active = self.active[index] = _Active(fault, nodes, effect, end_s)
         begin_ns = self.clock.now_ns()
@@ -283,7 +288,7 @@ class _Monkey:
         while (left_s := until_s - self._elapsed_s()) > 0:
             try:
                 leader = await _bounded(self.target.leader, left_s)
-            except Exception:  # a target that cannot say knows no leader
+            except Exception:  # a target that fails here has no known leader
                 leader = None
             if leader in self.nodes and leader not in self._held():
                 return leader
@@ -298,7 +303,7 @@ class _Monkey:
         return _together(outcomes)
 
     async def _set_tables(self, active: _Active) -> list[_Outcome]:
-        """Put the tables in force in which a fault has, or had, a part."""
+        """Set the tables to which a fault contributes, or contributed."""
         return [await self._set_table(table, active) for table in active.effect.tables]
 
     async def _set_table(self, table: Table, changed: _Active | None = None) -> _Outcome:
@@ -314,7 +319,7 @@ class _Monkey:
     async def _call_tables(
         self, tables: Sequence[Table], call: Callable[[], Awaitable[Applied | None]], changed: _Active | None = None
     ) -> _Outcome:
-        """Change tables. A node that another fault holds need not answer; nor one that this fault held until now."""
+        """Change tables. Nodes that another fault holds, or that this fault held until now, need not answer."""
         for table in tables:
             self.stale.setdefault(table, set())
         excused = self._held() if changed is None or changed.ending else self._held(but=changed)
@@ -326,7 +331,8 @@ class _Monkey:
     async def _call(
         self, call: Callable[[], Awaitable[Applied | None]], timeout_s: float, excused: Collection[str] = ()
     ) -> _Outcome:
-        """Never raises for what the target does; nodes that are excused may fail without an error."""
+        """Call the target and return the outcome; errors of the target are not raised. Excused nodes may fail without
+        an error."""
         begin_ns = self.clock.now_ns()
         try:
             applied = await _bounded(call, timeout_s)
@@ -352,13 +358,13 @@ class _Monkey:
             back = await self._bring_back(active, undo)
             for table, stale in list(self.stale.items()):
                 if stale & nodes:
-                    # They could not take the table while they stood still, and what they still cut, they cut for all.
+                    # They could not take the table while they were down, and what they still cut is cut for all nodes.
                     back.last_ns = max(back.last_ns, (await self._set_table(table)).last_ns)
             outcomes.append(back)
         self._healed(index, _together(outcomes))
 
     async def _bring_back(self, active: _Active, undo: Undo) -> _Outcome:
-        """Restart or resume nodes, each by a call of its own: one that fails must not keep the others down."""
+        """Restart or resume nodes, each by its own call, so that one failure does not keep the others down."""
         act = {"restart": self.target.restart, "resume": self.target.resume}[undo]
         timeout_s = {"restart": self.timeouts.restart_s, "resume": self.timeouts.call_s}[undo]
         outcomes = await asyncio.gather(*(self._call(partial(act, node), timeout_s) for node in active.nodes))
@@ -377,8 +383,8 @@ class _Monkey:
         self._record(index, "heal", active.fault, active.heal_at_s, outcome)
 
     async def _heal_everything(self) -> None:
-        # Paused nodes first: they cannot take a table. Tables before nodes that are down, which start with the
-        # tables in force. Once more for those that missed it.
+        # Paused nodes come first, because they cannot take a table. Tables come before nodes that are down, because
+        # those start with the tables in force. A second healing of the tables is for nodes that missed the first.
         await self._bring_all_back("resume")
         healed = await self._heal_tables()
         await self._bring_all_back("restart", healed)
@@ -391,7 +397,8 @@ class _Monkey:
         return any(self.stale.values())
 
     async def _bring_all_back(self, undo: Undo, tables: _Outcome | None = None) -> None:
-        """Bring back what each fault holds. `tables`: how their healing ended, which is the other half of some."""
+        """Bring back the nodes that each fault holds. `tables`: the outcome of healing the tables, the other half of
+        some faults."""
 
         async def bring_back(index: int) -> None:
             active = self.active[index]
@@ -402,7 +409,7 @@ class _Monkey:
         await asyncio.gather(*map(bring_back, held))
 
     async def _heal_tables(self) -> _Outcome | None:
-        """Empty all tables. Faults that hold nodes are not over yet."""
+        """Empty all tables. Faults that still hold nodes are not healed yet."""
         if not self.stale:
             return None
         outcome = await self._call_tables(tuple(self.stale), self.target.heal)
@@ -445,12 +452,12 @@ class _Monkey:
         if self.on_event:
             try:
                 self.on_event(event)
-            except Exception:  # a listener must not keep the cluster from being healed
+            except Exception:  # a failing listener must not prevent healing
                 log.exception("a listener to fault events failed")
 
 
 def _together(outcomes: Sequence[_Outcome]) -> _Outcome:
-    """Return how the calls ended that make one act: it took effect where one of them did."""
+    """Combine the outcomes of the calls of one action: it took effect where any of them did."""
     effects = {outcome.took_effect for outcome in outcomes}
     return _Outcome(
         min(outcome.first_ns for outcome in outcomes),
@@ -465,7 +472,7 @@ T = TypeVar("T")
 
 
 async def _bounded(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
-    """The result of a call, or TimeoutError; a call that ignores its cancellation is left behind."""
+    """Return the result of a call, or raise TimeoutError; a call that ignores its cancellation is abandoned."""
 
     async def attempt() -> T:
         return await call()
@@ -487,7 +494,7 @@ async def _bounded(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await work that no cancellation may interrupt; a cancellation takes effect afterwards."""
+    """Await work that must not be interrupted; a cancellation takes effect afterwards."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

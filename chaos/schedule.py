@@ -1,4 +1,4 @@
-"""Schedules: which fault strikes when. Made from a `chaos:` value and a seed, saved, loaded and replayed."""
+"""Schedules: which fault strikes when. They are made from a `chaos:` value and a seed, saved, loaded and replayed."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from raft_actor_node.files import replacing
 from raft_actor_node.units import format_duration, parse_duration
 
 MAX_INTERVALS = 10_000
-"""The most times that a fault is repeated; more is a slip of the pen."""
+"""Limit on the repetitions of one fault; a larger number is a typing error."""
 
 
 class Schedule(Section):
-    """Faults, each once and at a plain time after the start, in the order of these times.
+    """Faults in the order of their times; each strikes once, at a fixed time after the start.
 
-    Nodes may still be named by their part, such as `leader`: that is decided when the fault strikes.
+    A fault may still name nodes by a selector such as `leader`; it is resolved when the fault strikes.
     """
 
     duration_s: Annotated[float, Field(gt=0)]
-    """Everything is healed by then."""
+    """Every fault is healed by then."""
     seed: int
-    """Decides what is left open until a fault strikes."""
+    """Seed of the choices that are made when a fault strikes."""
     faults: tuple[AnyFault, ...] = ()
 
     @model_validator(mode="after")
@@ -45,7 +45,7 @@ class Schedule(Section):
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write the schedule as JSON; a file is replaced in one step. Raises OSError."""
+        """Write the schedule as JSON, replacing the file atomically. Raises OSError."""
         with replacing(path) as file:
             file.write(json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
 
@@ -61,14 +61,14 @@ class Schedule(Section):
 
 
 def plan(spec: ChaosSpec, *, duration_s: float, nodes: Sequence[str], seed: int) -> Schedule:
-    """The schedule of a `chaos:` value for a phase of `duration_s` seconds in a cluster of these nodes.
+    """Return the schedule of a `chaos:` value for a phase of `duration_s` seconds in a cluster of these nodes.
 
-    The same arguments give the same schedule, everywhere; the only thing read is the file of a replay.
-    Raises BadChaos with one line for what cannot happen in this phase or this cluster.
+    The same arguments give the same schedule on every host; the only file read is that of a replay. Raises BadChaos
+    with one line for what cannot happen in this phase or this cluster.
     """
     faults: list[Fault] = []
     for position, item in enumerate(spec.root):
-        # A generator for each item: to add one does not change what the others do.
+        # Each item has its own generator, so adding an item does not change the faults of the others.
         rng = Random(f"{seed}/{position}" if not isinstance(item, Monkey) or item.seed is None else str(item.seed))
         for fault in _strikes(item, duration_s, nodes, rng):
             if reason := fault.refusal(nodes):
@@ -84,7 +84,7 @@ def _strikes(item: Item, duration_s: float, nodes: Sequence[str], rng: Random) -
         for start_s in _intervals(0.0, item.every, duration_s, item.kind):
             lasts_s = tidy_s(rng.uniform(0.25, 0.75) * item.every)
             kind = fault_kind(rng.choice(item.monkey))
-            # A generator of its own: how much a kind draws does not change the times.
+            # Each fault has its own generator, so the number of draws of a kind does not change the times.
             fault = kind.drawn(nodes, Random(rng.getrandbits(64)))
             at_s = start_s + rng.uniform(0.0, item.every - lasts_s)
             yield fault.timed(_before(duration_s, at_s), lasts_s)
@@ -118,7 +118,7 @@ def _replayed(item: Replay, duration_s: float) -> Iterator[Fault]:
 
 
 def _intervals(first_s: float, every_s: float, duration_s: float, kind: str) -> list[float]:
-    # The tolerance lets three thirds of a phase be a whole.
+    # The tolerance makes three thirds of a phase a whole.
     count = int((duration_s - first_s) / every_s + 1e-9)
     if not 1 <= count <= MAX_INTERVALS:
         found = f"more than {MAX_INTERVALS} intervals" if count > 0 else "no interval"
@@ -139,7 +139,7 @@ def _before(end_s: float, time_s: float) -> float:
 
 
 def tidy_s(time_s: float) -> float:
-    """A time to the microsecond, and exactly what reading its written form gives back."""
+    """Round a time to the microsecond, so that writing and reading it gives the same number."""
     return parse_duration(format_duration(time_s))
 
 

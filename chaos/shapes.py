@@ -1,8 +1,8 @@
-"""Arithmetic of link faults: which links a fault is about, and which a partition cuts. Pure functions.
+"""Arithmetic of link faults: which links a fault affects, and which links a partition cuts. Pure functions.
 
-A partition is held as groups: two members see each other exactly when they share a group. Disjoint groups
-are an ordinary split; groups that overlap make a bridge, a ring or a star. `CLIENTS` may be a member;
-clients that are in no group see every node.
+A partition is a tuple of groups: two members reach each other exactly when they share a group. Disjoint groups are an
+ordinary split; overlapping groups make a bridge, a ring or a star. `CLIENTS` may be a member. Clients that are in no
+group reach every node.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Between = Literal["nodes", "clients", "all"]
 def touching(
     chosen: Iterable[str], nodes: Sequence[str], direction: Direction = "both", between: Between = "nodes"
 ) -> list[Link]:
-    """The links into, out of, or into and out of the chosen nodes, each once."""
+    """Return the links into, out of, or in both directions of the chosen nodes, each once."""
     of = set(chosen)
     return [
         (a, b) for a, b in _links(nodes, between) if (direction != "out" and b in of) or (direction != "in" and a in of)
@@ -35,22 +35,22 @@ def touching(
 
 
 def separated(groups: Groups, nodes: Sequence[str]) -> list[Link]:
-    """The links between members that share no group."""
+    """Return the links between members that share no group."""
     sees = {pair for group in groups for pair in permutations(group, 2)}
     with_clients = any(CLIENTS in group for group in groups)
     return [link for link in _links(nodes, "all" if with_clients else "nodes") if link not in sees]
 
 
 def cut(links: Iterable[Link]) -> list[LinkRule]:
-    """Rules that let nothing pass on these links."""
+    """Return rules that cut these links."""
     return [LinkRule(from_id=a, to_id=b, cut=True) for a, b in links]
 
 
 def compose(tables: Iterable[Sequence[LinkRule]]) -> list[LinkRule]:
-    """One table in which the faults of all tables are in force.
+    """Return one table in which the faults of all tables are in force.
 
-    Several rules on one link all take effect, so that two losses of one half lose three quarters; only
-    cuts are written once, because a link cannot be cut twice.
+    Several rules on one link all take effect: two losses of one half lose three quarters. Duplicate cuts are merged,
+    because a link cannot be cut twice.
     """
     rules = [rule for table in tables for rule in table]
     return list(dict.fromkeys(r for r in rules if r.cut)) + [r for r in rules if not r.cut]
@@ -62,19 +62,20 @@ def _links(nodes: Sequence[str], between: Between) -> list[Link]:
 
 
 class Shape(NamedTuple):
-    """A named partition: the groups it makes of members whose order says who plays which part."""
+    """A named partition: it makes groups of a list of members, whose order assigns the roles."""
 
     groups: Callable[[Sequence[str]], Groups]
     leader: Literal["first", "last"] | None
-    """Where the leader must stand among the members; None: anywhere."""
+    """Where the leader must be in the list of members; None: anywhere."""
     min_nodes: int
     """The smallest cluster in which the shape cuts what its name promises."""
     two_sided: bool = False
-    """The groups are (minority, majority); for `halves` of an even cluster, two halves."""
+    """Whether the groups are (minority, majority); for `halves` of an even cluster, two halves."""
     has_hub: bool = False
-    """One node is in every group but those of a single node; the others see each other only through it."""
+    """Whether one node, the hub, is in every group except those of a single node: the others communicate only through
+    it."""
     behind_s: float = 0.0
-    """For how long the hub is cut off beforehand, unless one says otherwise."""
+    """How long the hub is cut off beforehand, unless the fault sets `behind`."""
 
 
 def _halves(members: Sequence[str]) -> Groups:
@@ -90,8 +91,8 @@ def _split(members: Sequence[str], size: int) -> Groups:
 
 
 def _ring(members: Sequence[str]) -> Groups:
-    # A node sees `reach` neighbours on either side: a majority, and no other node sees the same one.
-    # Nodes that are at most `reach` apart share one of the n windows of reach + 1 nodes.
+    # Each node reaches `reach` neighbours on either side: a majority, and a different one for every node. Nodes that
+    # are at most `reach` apart share one of the n windows of reach + 1 nodes.
     n = len(members)
     reach = quorum_size(n) // 2
     return tuple(tuple(members[(start + i) % n] for i in range(reach + 1)) for start in range(n))
@@ -127,13 +128,16 @@ SHAPES: dict[str, Shape] = {
     "chained": Shape(_chained, "first", 3),
     "constrained-election": Shape(_constrained, "first", 4, has_hub=True, behind_s=1.0),
 }
-"""Partitions by name. The last three are the cases of partial connectivity of the literature (Ng, Haridi and
-Carbone: Omni-Paxos, EuroSys 2023, section 2): only one follower, the hub, sees a quorum, and all others see
-only the hub; the leader and one follower do not see each other; the leader sees nobody, and the only node
-that sees a quorum lacks committed entries."""
+"""Partitions by name.
+
+The last three are the partial connectivity cases of Ng, Haridi and Carbone (Omni-Paxos, EuroSys 2023, section 2). In
+the first, only one follower, the hub, reaches a quorum, and all others reach only the hub. In the second, the leader
+and one follower do not reach each other. In the third, the leader is isolated, and the only node that reaches a quorum
+lacks committed entries.
+"""
 
 
 def hubs(groups: Groups) -> tuple[str, ...]:
-    """The nodes in several groups, through which the others see each other."""
+    """Return the nodes in several groups, through which the other nodes communicate."""
     members = [node for group in groups for node in group]
     return tuple(dict.fromkeys(node for node in members if members.count(node) > 1 and node != CLIENTS))

@@ -1,4 +1,4 @@
-"""The `chaos:` value of a sweep: read, checked, written back and named. Its grammar: chaos/faults/."""
+"""The `chaos:` value of a sweep: parse, validate, write back and label it. Its grammar: chaos/faults/."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from raft_actor_node.units import WRITTEN
 
 
 class BadChaos(ConfigError, ValueError):
-    """A `chaos:` value, or a schedule, that is not allowed; a ValueError too, for validators that call us."""
+    """An invalid `chaos:` value or schedule. It is also a ValueError, so that pydantic validators may raise it."""
 
 
 def _as_list(value: Any) -> Any:
@@ -31,7 +31,7 @@ def _as_list(value: Any) -> Any:
 
 
 class ChaosSpec(RootModel[tuple[AnyItem, ...]]):
-    """Faults during the measuring phase: none, one, or a list of them. It is false when there are none."""
+    """The faults of the measuring phase, possibly none. A spec without faults is false."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,7 +42,7 @@ class ChaosSpec(RootModel[tuple[AnyItem, ...]]):
 
     @property
     def written(self) -> str | dict[str, Any] | list[dict[str, Any]]:
-        """The value one would write: `none`, a mapping, or a list of mappings, of JSON types only."""
+        """The shortest value that gives this spec: `none`, a mapping, or a list of mappings, of JSON types only."""
         items = [item.written for item in self.root]
         return "none" if not items else items[0] if len(items) == 1 else items
 
@@ -59,7 +59,7 @@ class ChaosSpec(RootModel[tuple[AnyItem, ...]]):
 
 
 def parse_chaos(value: Any) -> ChaosSpec:
-    """Read a `chaos:` value. Raises BadChaos with one line that names the field and what is allowed."""
+    """Parse a `chaos:` value. Raises BadChaos with one line that names the field and what is allowed."""
     if isinstance(value, ChaosSpec):
         return value
     try:
@@ -69,10 +69,13 @@ def parse_chaos(value: Any) -> ChaosSpec:
 
 
 def one_line(error: ValidationError, *, show_position: bool) -> str:
-    """The first fault that a validation found; the position in a list is shown where somebody wrote a list."""
+    """Return the first error of a validation in one line.
+
+    `show_position`: whether to name positions in lists, because the input was a list.
+    """
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"] if show_position or not isinstance(part, int)]
-    # The kind comes twice when its own value is wrong: once as the model's tag, once as its field.
+    # The path contains the kind twice when the kind's own value is wrong: as the model's tag and as its field.
     where = ".".join(part for i, part in enumerate(path) if part not in path[:i])
     message = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in ("value_error", "missing") else f", not {first['input']!r}"
@@ -80,5 +83,5 @@ def one_line(error: ValidationError, *, show_position: bool) -> str:
 
 
 def label(spec: ChaosSpec) -> str:
-    """A short name for tables: `none`, `crash leader`, `monkey crash+pause`; it leaves the times out."""
+    """Return a short name for tables, without times: `none`, `crash leader`, `monkey crash+pause`."""
     return " + ".join(item.label() for item in spec.root) or "none"

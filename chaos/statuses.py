@@ -1,8 +1,8 @@
-"""What nodes say of themselves when they are inspected, and what can be told from it. Pure functions of plain data.
+"""Statuses that nodes report when they are inspected, and what follows from them. Pure functions of plain data.
 
-A status is a consistent picture of one node at one moment; nobody knows what was between two of them. Link counters
-end with a process, so that they are noted before a table of link faults is replaced and before nodes are killed or
-stopped: see sweeps/run/cell.py.
+A status is a consistent snapshot of one node at one moment; what happened between two snapshots is unknown. Link
+counters are lost with the process. Therefore a cell reads them before it replaces a table of link faults and before it
+kills or stops nodes: see sweeps/run/faults.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Status:
 
     node_id: str
     life: int
-    """Tells its lives apart: the id of its process."""
+    """The incarnation of the node: the id of its process."""
     time_ns: int
     """On the clock of the fault events."""
     term: int = 0
@@ -37,11 +37,12 @@ class Status:
     peers: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Of a leader, by peer: match index and next index."""
     touched: Mapping[str, int] = field(default_factory=dict)
-    """Messages that link faults touched here in this life: cut, dropped (by chance), delayed, duplicated."""
+    """Messages that link faults affected on this node in this incarnation: cut, dropped (by chance), delayed,
+    duplicated."""
 
 
 def broken_rules(statuses: Iterable[Status]) -> Iterator[str]:
-    """What must not be seen of a node: rules within one status, and between two of one life (Figures 2 and 3)."""
+    """Yield each violated rule, within one status or between two of one incarnation (Figures 2 and 3)."""
     lives: dict[tuple[str, int], Status] = {}
     terms: dict[str, int] = {}
     for each in sorted(statuses, key=lambda each: each.time_ns):
@@ -69,11 +70,11 @@ def broken_rules(statuses: Iterable[Status]) -> Iterator[str]:
 def without_quorum(
     statuses: Iterable[Status], faults: Sequence[FaultEvent], nodes: Sequence[str], election_timeout_max_s: float
 ) -> Iterator[str]:
-    """Leaders that still led 2 of the longest election timeouts after a fault cut them off from every quorum.
+    """Yield the leaders that still led two longest election timeouts after a fault cut them off from every quorum.
 
-    Two statuses, a longest election timeout apart and with none between that says otherwise, must show it: the first
-    may have been told by a process that had just woken up, before its timers rang. Where the node was paused
-    meanwhile, nothing is said.
+    Two statuses at least one longest election timeout apart must show it, and no status in between may contradict it.
+    One is not enough: a process that has just resumed may report before its timers fire. Nodes that were paused
+    meanwhile are not judged.
     """
     timeout_ns = int(election_timeout_max_s * 1e9)
     patience_ns = QUORUM_PATIENCE * timeout_ns
@@ -81,7 +82,7 @@ def without_quorum(
     suspending = [kind for kind, fault in FAULTS.items() if fault.suspends()]
     pauses = [event for event in faults if event.kind in suspending and event.action in ("inject", "heal")]
     suspects: dict[str, tuple[int, int]] = {}
-    """By node: the term in which it leads alone, and when it was first seen so."""
+    """By node: the term that it leads without a quorum, and when this was first seen."""
     for each in sorted(statuses, key=lambda each: each.time_ns):
         who, since_ns = each.node_id, each.time_ns - patience_ns
         lost = {
@@ -102,7 +103,7 @@ def without_quorum(
 
 
 def _unheard(leader: str, rules: Iterable[LinkRule]) -> Iterator[str]:
-    """The peers that get no request of this node, or whose replies it does not get."""
+    """Yield the peers that receive no request of this node, or whose replies it does not receive."""
     for rule in rules:
         if rule.cut and rule.from_id == leader and rule.messages != "replies":
             yield rule.to_id
@@ -111,7 +112,7 @@ def _unheard(leader: str, rules: Iterable[LinkRule]) -> Iterator[str]:
 
 
 def _paused(node_id: str, begin_ns: int, end_ns: int, pauses: Iterable[FaultEvent]) -> bool:
-    """Whether a node stood still at any time from `begin_ns` to `end_ns`."""
+    """Return whether a node was paused at any time from `begin_ns` to `end_ns`."""
     stopped: set[int | None] = set()
     for event in pauses:
         if node_id not in event.nodes:
@@ -124,8 +125,10 @@ def _paused(node_id: str, begin_ns: int, end_ns: int, pauses: Iterable[FaultEven
 
 
 def _in_force(faults: Sequence[FaultEvent], nodes: Sequence[str]) -> Iterator[tuple[float, float, Sequence[LinkRule]]]:
-    """For each fault of links: from when on all nodes had it, until when, and its rules. A partition of two stages
-    counts from its second one; a fault that some node did not get does not count."""
+    """Yield for each link fault when it was in force on all nodes, when it ended, and its rules.
+
+    A partition of two stages counts from its second stage. A fault that failed on some node does not count.
+    """
     for event in faults:
         fault = event.fault
         if fault is None or event.action != ("advance" if fault.prepares_s else "inject") or event.error:
@@ -136,7 +139,7 @@ def _in_force(faults: Sequence[FaultEvent], nodes: Sequence[str]) -> Iterator[tu
 
 
 def healing(event: FaultEvent, faults: Iterable[FaultEvent]) -> FaultEvent | None:
-    """The event that ended the fault of this one; None when there was none."""
+    """Return the event that healed the fault of this event; None if it was not healed."""
     ends = (each for each in faults if each.action == "heal" and each.index == event.index)
     return next((each for each in ends if not each.error), None)
 
@@ -148,10 +151,10 @@ def touched(
     statuses: Iterable[Status],
     name: str,
 ) -> int | None:
-    """Messages that were cut, dropped, ... while a fault was in force, on the nodes that would have done it.
+    """Return how many messages were cut, dropped, ... while a fault was in force, on the nodes that apply it.
 
-    None when nobody told. Where none of those nodes told, all nodes are looked at. What another fault of the same
-    kind took meanwhile, on the same nodes, cannot be told apart.
+    None when no status has the counter. If none of those nodes reported it, all nodes count. The messages of another
+    fault of the same kind on the same nodes at the same time cannot be told apart and are included.
     """
     healed = healing(event, faults)
     end_ns = inf if healed is None else healed.done_ns
@@ -161,7 +164,7 @@ def touched(
         if name in each.touched and each.time_ns <= end_ns:
             times = before if each.time_ns <= event.time_ns else after
             times[each.node_id, each.life] = each.touched[name]
-    # A life that was not seen before began within the fault.
+    # An incarnation without an earlier status began while the fault was in force.
     gained = {life: count - before.get(life, 0) for life, count in after.items()}
     own = _acting(event, nodes)
     counts = [count for (node_id, _), count in gained.items() if node_id in own] or list(gained.values())
@@ -169,7 +172,9 @@ def touched(
 
 
 def _acting(event: FaultEvent, nodes: Sequence[str]) -> set[str]:
-    """The nodes that a fault of links has to do with: the sender decides, for clients the node; a cut is kept at
-    both ends, but what the sender cuts does not arrive."""
+    """Return the nodes that apply a link fault: the sender, or the node where the sender is a client.
+
+    A cut is enforced at both ends, but what the sender cuts never arrives.
+    """
     rules = (event.fault.effect(nodes).links if event.fault else None) or ()
     return {rule.from_id if rule.from_id != CLIENTS else rule.to_id for rule in rules} or set(event.nodes)

@@ -1,4 +1,4 @@
-"""What chaos needs from a cluster: the Target protocol. Every kind of cluster satisfies it by its shape alone."""
+"""The Target protocol: what chaos needs from a cluster. Clusters satisfy it structurally, without inheriting."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from raft_actor_node.node_faults import NodeFaults
 
 
 class Applied(Protocol):
-    """When a change took effect, in nanoseconds of the monotonic clock; 0 where no node took it."""
+    """When a change took effect, in nanoseconds of the monotonic clock; 0 if it took effect on no node."""
 
     @property
     def first_ns(self) -> int:
-        """When the first node had it."""
+        """When it took effect on the first node."""
 
     @property
     def last_ns(self) -> int:
-        """When the last node had it."""
+        """When it took effect on the last node."""
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The nodes that should have it and do not."""
+        """The nodes on which it should have taken effect and did not."""
 
 
 class Target(Protocol):
     """A cluster whose processes, links and disks can be disturbed.
 
-    A call acts on all the nodes it names, then raises if any of them failed. It returns an Applied where
-    the target knows when the change took effect; with None the begin and the end of the call stand for it.
-    To restart a node that runs, or to resume one that is not paused, does nothing.
+    A call acts on all nodes it names, then raises if any of them failed. It returns an Applied where the target knows
+    when the change took effect. With None, the caller uses the begin and the end of the call instead. Restarting a
+    running node does nothing, and neither does resuming a node that is not paused.
     """
 
     @property
@@ -38,27 +38,27 @@ class Target(Protocol):
         """Every node of the cluster, up or down, in a fixed order."""
 
     async def leader(self) -> str | None:
-        """The leader, or None while there is none."""
+        """Return the leader, or None while there is none."""
 
     async def crash(self, *node_ids: str) -> Applied | None:
         """Kill the processes (SIGKILL), all at once."""
 
     async def restart(self, *node_ids: str) -> Applied | None:
-        """Start crashed nodes again, on what their disks hold; returns when they serve."""
+        """Start crashed nodes again on what their disks hold; return when they serve."""
 
     async def pause(self, *node_ids: str) -> Applied | None:
         """Stop the processes (SIGSTOP) without ending them."""
 
     async def resume(self, *node_ids: str) -> Applied | None:
-        """Let paused processes go on (SIGCONT)."""
+        """Let paused processes continue (SIGCONT)."""
 
     async def set_links(self, rules: Sequence[LinkRule]) -> Applied | None:
-        """Put this whole table of link faults in force on every live node; a node that is down starts with it."""
+        """Replace the table of link faults on every running node; a node that is down starts with it."""
 
     async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied | None:
-        """Put this whole table of faults inside nodes in force on every live node; a node that is down starts with it.
+        """Replace the table of faults inside nodes on every running node; a node that is down starts with it.
 
-        A node that the table does not name has none.
+        A node that the table does not name has no faults.
         """
 
     async def heal(self) -> Applied | None:

@@ -1,4 +1,4 @@
-"""The lines of trace files, read back. runtime/tracer.py writes them."""
+"""Parse the lines of trace files. runtime/tracer.py writes them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _TYPES = (int, int, str, int, int, int, int, str, str)
 def parse_trace(lines: Iterable[str | bytes], node_id: str, offset_ns: int = 0) -> Iterator[TraceRecord]:
     """Return the events in the lines of a node's trace file, on the reader's clock.
 
-    `offset_ns`: how far the node's clock is ahead. Lines that hold no event are left out: a SIGKILL may tear a line,
-    so that the first line of the next incarnation is on its end, and a foreign program may write what it likes.
+    `offset_ns`: how far the node's clock is ahead. Lines without an event are skipped, because a foreign program may
+    write anything. A SIGKILL may tear a line; the first line of the next incarnation then follows on the same line and
+    is read.
     """
     for line in lines:
         try:
@@ -33,12 +34,12 @@ def parse_trace(lines: Iterable[str | bytes], node_id: str, offset_ns: int = 0) 
 
 
 def read_record(node_id: str, fields: Mapping[str, object], offset_ns: int = 0) -> TraceRecord:
-    """Return the event of one line. What is of another type than it should be is left out."""
+    """Return the event of one line. Fields of the wrong type are left out."""
     try:
         values: tuple[Any, ...] = _values(fields)
     except KeyError:
         return _partial(node_id, fields, offset_ns)
-    # There are hundreds of thousands of lines: the types are compared all at once, and bool is no int.
+    # With hundreds of thousands of lines, comparing all types at once saves time. It also excludes bool as int.
     if tuple(map(type, values)) != _TYPES:
         return _partial(node_id, fields, offset_ns)
     number, time_ns, *rest = values

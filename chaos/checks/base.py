@@ -18,16 +18,16 @@ class Check:
     """One check of a finished cell."""
 
     name: str
-    """As it stands in result.json."""
+    """Its name in result.json."""
     find: Callable[[StoredEvidence], Finding | None]
-    """Return what the check finds; None where it does not apply. What it needs, it takes from the evidence.
+    """Return what the check finds in the evidence; None where it does not apply.
 
-    It may raise anything: the check is unknown then, and costs no other check. It raises Missing where a part of the
-    evidence does not exist, and says which.
+    Any exception makes this check unknown and does not affect the others. It raises Missing, which names the part,
+    where a part of the evidence does not exist.
     """
     safety: bool
-    """Whether a violation means that something wrong happened. Otherwise something right did not happen."""
+    """Whether a violation means that something wrong happened. Otherwise something required did not happen."""
     decisive: bool = False
     """Whether it must be ok for a cell to be called safe."""
     switch: Switch | None = None
-    """The setting that switches it off; None: it is always made."""
+    """The setting that switches it off; None: it always runs."""

@@ -16,22 +16,22 @@ from chaos.statuses import Status, healing, touched
 from raft_actor_node.core.trace import TraceRecord
 
 FEWEST_OPERATIONS = 20
-"""Fewer operations than these prove nothing."""
+"""Fewer operations prove nothing."""
 MOST_UNKNOWN = 0.5
 """With a larger share of unknown outcomes, nearly every history would pass."""
 MOST_UNASKED = 0.1
-"""With a larger share of the time in which nobody asked, nobody can say that nobody would have been served."""
+"""If clients were idle for a larger share of the outage, unavailability cannot be concluded."""
 LEAST_INJECTED = 0.9
-"""With a smaller share of the faults of a kind put in force, other chaos took place than was asked for."""
+"""If a smaller share of the faults of a kind was put in force, the chaos was not the one requested."""
 MOST_NOT_STARTED = 0.05
-"""With a larger share of operations that could not be started, another load was offered than was asked for."""
+"""If a larger share of operations could not be started, the load was not the one requested."""
 _ROLES = ("became_", "started")
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What there is to tell whether a cell proves anything."""
+    """The evidence on whether a cell proves anything."""
 
     load: Load
     faults: Sequence[FaultEvent] = ()
@@ -39,32 +39,32 @@ class Observed:
     traces: Sequence[TraceRecord] = ()
     """Trace events of the nodes, on the clock of the fault events; empty when nothing is traced."""
     aims: Mapping[int, str] = field(default_factory=dict)
-    """By position in the schedule: who the planned fault named by its part (`leader`, `leader-in-minority`)."""
+    """By position in the schedule: the selector of the planned fault (`leader`, `leader-in-minority`)."""
     nodes: Sequence[str] = ()
     """All nodes of the cluster."""
     statuses: Sequence[Status] = ()
-    """What nodes said of themselves meanwhile: the counters of link faults are looked at here."""
+    """Statuses that nodes reported during the measurement, with the counters of faults."""
     fault_exits: Sequence[FaultExit] = ()
-    """Nodes that a fault inside them ended: what they had counted ended with them."""
+    """Nodes that a fault inside them ended; their counters were lost with them."""
     faults_planned: bool = False
-    """Whether there should have been any."""
+    """Whether the cell should have had faults."""
     faults_asked: Mapping[str, int] = field(default_factory=dict)
-    """Kind of fault -> how many the schedule has. One that is missing here was asked for as often as it was tried."""
+    """Kind of fault -> how many the schedule has. A missing kind was requested as often as it was tried."""
     outage: Outage | None = None
     """Where operations are expected not to succeed."""
     fewest_operations: int = FEWEST_OPERATIONS
-    """So many must succeed, where no outage is expected."""
+    """How many operations must succeed, where no outage is expected."""
     clock_doubt: str = ""
-    """Why nobody knows well enough in which order things happened."""
+    """Why the order of events is too uncertain; empty if it is not."""
     unread: str = ""
-    """Of how many keys the last value is not known, for they could not be read at the end."""
+    """How many keys could not be read at the end, so that their last values are unknown; empty if none."""
 
 
 def judge_coverage(seen: Observed) -> Finding:
-    """Whether the faults bit and the load was met: ok, or unknown with every reason why not.
+    """Judge whether the faults struck and the load was met: ok, or unknown with every reason why not.
 
-    Of each kind of fault that the schedule asks for, 0.9 must have been put in force, and at least half of those that
-    were tried must have bitten; with a single one, that one.
+    Of each kind of fault in the schedule, at least 0.9 must have been put in force, and at least half of those tried
+    must have struck. A single fault must have struck.
     """
     doubts = [*_load_doubts(seen)]
     roles = [event for event in seen.traces if event.kind.startswith(_ROLES)]
@@ -97,8 +97,10 @@ def judge_coverage(seen: Observed) -> Finding:
 
 
 def leader_at(traces: Iterable[TraceRecord], time_ns: int) -> str | None:
-    """Who led then, by the traces: the leader of the highest term that had not left its role, nor its life, before.
-    A life that ended is known to have ended when the next one starts."""
+    """Return the leader at a time, from the traces: that of the highest term which had not left its role before.
+
+    A later `started` of the node also ends its leadership; the exact end of an incarnation is not traced.
+    """
     leaders: dict[str, int] = {}
     for event in traces:
         if event.time_ns > time_ns:
@@ -135,13 +137,13 @@ def _outage_doubts(outage: Outage) -> Iterator[str]:
     if outage.asked < outage.fewest:
         yield f"only {outage.asked} operations waited while none should succeed, at least {outage.fewest} are needed"
     if outage.unasked > MOST_UNASKED:
-        yield f"nobody asked for {outage.unasked:.0%} of the time in which nobody should be served"
+        yield f"all clients were idle for {outage.unasked:.0%} of the time in which none should be served"
     if outage.after == 0:
         yield "no operation succeeded after the last fault was healed"
 
 
 def _not_in_force(event: FaultEvent, seen: Observed) -> str:
-    """Why it is doubtful that a fault was in force and did anything; empty when it was and did."""
+    """Return why it is doubtful that a fault was in force and had an effect; empty if it was and did."""
     if event.action == "skip":
         return f"was skipped: {event.detail.rpartition('; ')[2]}"
     last = _last_stage(event, seen.faults)
@@ -157,7 +159,7 @@ def _not_in_force(event: FaultEvent, seen: Observed) -> str:
 
 
 def _unproven(event: FaultEvent, proofs: Sequence[Proof], seen: Observed) -> str:
-    """Why no counter shows that a fault did anything; empty when one does."""
+    """Return why no counter shows an effect of the fault; empty if one does."""
     if _ended_by(event, seen):
         return ""
     told = seen.faults, seen.nodes, seen.statuses
@@ -171,7 +173,7 @@ def _unproven(event: FaultEvent, proofs: Sequence[Proof], seen: Observed) -> str
 
 
 def _ended_by(event: FaultEvent, seen: Observed) -> bool:
-    """Return whether a node ended as a fault inside it makes it end, while that fault was in force."""
+    """Return whether a node ended with the exit code of the fault while the fault was in force."""
     fault, healed = event.fault, healing(event, seen.faults)
     end_ns = inf if healed is None else healed.done_ns
     return fault is not None and any(
@@ -181,8 +183,10 @@ def _ended_by(event: FaultEvent, seen: Observed) -> bool:
 
 
 def _last_stage(event: FaultEvent, faults: Iterable[FaultEvent]) -> FaultEvent | None:
-    """The event that put a fault in force as a whole: of a partition of two stages its second one, None when it never
-    came."""
+    """Return the event that put a fault in force as a whole; None if it never was.
+
+    For a partition of two stages this is the event of its second stage.
+    """
     fault = event.fault
     if fault is None or not fault.prepares_s:
         return event
@@ -191,7 +195,7 @@ def _last_stage(event: FaultEvent, faults: Iterable[FaultEvent]) -> FaultEvent |
 
 
 def _missed(event: FaultEvent, seen: Observed, roles: Sequence[TraceRecord]) -> str:
-    """Why a fault that was aimed by where the leader is missed; empty when it hit, or nothing traces who led."""
+    """Return why a fault aimed by the leader's position missed; empty if it hit, or if no trace shows who led."""
     aim, kind = seen.aims.get(-1 if event.index is None else event.index, ""), fault_kind(event.kind)
     if not aim or not kind.seeks_leader(aim):
         return ""
@@ -201,12 +205,12 @@ def _missed(event: FaultEvent, seen: Observed, roles: Sequence[TraceRecord]) -> 
     fault = event.fault
     where = event.nodes if fault is None else fault.where
     if roles and (leader is None or not kind.found_leader(aim, where, leader)):
-        return f"was aimed at {aim}, and {leader or 'nobody'} led by then"
+        return f"was aimed at {aim}, and {leader or 'no node'} led by then"
     return ""
 
 
 def _named(event: FaultEvent) -> str:
-    # One that never began has no nodes yet where it names a part, such as the leader.
+    # A fault that names a selector, such as the leader, has no nodes if it never began.
     where = ",".join(event.nodes[:_SHOWN]) or event.detail.partition(";")[0]
     return f"{event.kind} {where}"
 

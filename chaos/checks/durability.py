@@ -1,17 +1,17 @@
 """Is every acknowledged write durable on a quorum at the end, in the logs?
 
 A node acknowledges a write after it has applied its entry, and traces a commit before any answer that relies on it. So
-every acknowledged write lies in the *acknowledged prefix*: the entries 1 to the highest index that any incarnation of
-any node had told to be committed before the nodes were asked at the end. Two things must hold:
+every acknowledged write is in the *acknowledged prefix*: entries 1 to the highest index that any incarnation of any
+node traced as committed before the nodes were inspected at the end. Two conditions must hold:
 
-    room          each acknowledged write has an entry of its own, and the first leader a no-op; a log with fewer
-                  entries lacks an acknowledged write
+    room          each acknowledged write has its own entry, and the first leader a no-op; a log with fewer entries
+                  lacks an acknowledged write
     durability    a quorum of nodes have the whole prefix on disk, and the same prefix: their durable_index reaches its
-                  end, and their hashes of the entries up to there, or further, are equal
+                  end, and their hashes of the entries up to its end, or further, are equal
 
-What it does not prove: nodes tell durable_index and hashes themselves, and the hash is that of the entries they
-applied; this check reads no disk. Nor do answers carry an index, so the check cannot tell which entry belongs to which
-write: a lost write whose index another write took is found by the reads at the end (linearizability).
+Limits: durable_index and the hashes are what nodes report, and the hash covers the entries they applied; this check
+reads no disk. Answers carry no index, so the check cannot tell which entry belongs to which write. If another write
+took the index of a lost write, only the reads at the end find the loss (linearizability).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def judge_durability(
     durable: Mapping[str, int],
     nodes: Collection[str],
 ) -> Finding:
-    """Hold the logs of the nodes against the acknowledged writes.
+    """Compare the logs of the nodes with the acknowledged writes.
 
-    `acknowledged`: the number of acknowledged writes. `prefix`: the last index of the acknowledged prefix. `states`,
-    `durable`: what each node told afterwards; durable_index by node. Unknown when the nodes that did not tell could
-    make up a quorum with those that did.
+    `acknowledged`: number of acknowledged writes. `prefix`: last index of the acknowledged prefix. `states`: what each
+    node reported afterwards. `durable`: durable_index by node. Unknown if the nodes that did not report could form a
+    quorum with those that did.
     """
     if not acknowledged:
         return Finding("durability", "ok", "no write was acknowledged")
@@ -61,7 +61,7 @@ def judge_durability(
 
 
 def _alike(states: Iterable[AppliedState], prefix: int, among: Collection[str]) -> list[set[str]]:
-    """Return the groups of nodes that have the same hash at the same index, of indexes that cover the prefix."""
+    """Return the groups of nodes that have the same hash at the same index, for indexes that cover the prefix."""
     groups: dict[tuple[int, bytes], set[str]] = {}
     for state in states:
         if state.node_id in among:

@@ -1,7 +1,7 @@
 """What a finished cell left behind, as the checks see it.
 
-The judge implements `StoredEvidence` over the files of a cell. It reads each part when a check first asks for it: a
-damaged file costs only the checks that need it.
+The judge implements `StoredEvidence` over the files of a cell. It reads each part when a check first needs it: a
+damaged file affects only the checks that need it.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ class Missing(RaftLabError):
 
 @dataclass(frozen=True)
 class AppliedState:
-    """What a node said of its replica; a hash is empty where the node was not asked for it."""
+    """What a node reported about its replica; a hash is empty if it was not requested."""
 
     node_id: str
     last_applied: int
     applied_hash: bytes = b""
     prefix_index: int = 0
     prefix_hash: bytes = b""
-    """Hash of the entries 1 to prefix_index: ask all nodes at the smallest last_applied."""
+    """Hash of the entries 1 to prefix_index, which is the smallest last_applied of all nodes."""
     state_hash: bytes = b""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """How the cell ended: faults healed, load drained, nodes asked until all had applied the same."""
+    """How the cell ended: faults healed, load drained, nodes inspected until all had applied the same entries."""
 
     begin_ns: int
     """When the search for a leader began."""
@@ -52,7 +52,7 @@ class Settled:
 
 @dataclass(frozen=True)
 class UnexpectedExit:
-    """A node process that ended although neither the sweep nor a fault asked for it."""
+    """A node process that ended although neither the sweep nor a fault ended it."""
 
     code: int | None
     text: str
@@ -70,31 +70,32 @@ class FaultExit:
 
 @dataclass(frozen=True)
 class Load:
-    """What the clients asked for within the measurement."""
+    """The operations that clients requested within the measurement."""
 
     operations: int
     """Operations with an outcome, whatever it was."""
     succeeded: int
     unknown: int = 0
     due: int = 0
-    """Operations that were due outside of faults, in an open loop; 0 in a closed one."""
+    """Operations that were due outside of faults, in an open loop; 0 in a closed loop."""
     not_started: int = 0
     """Those of them that could not be started."""
 
 
 @dataclass(frozen=True)
 class Outage:
-    """What shows that clients asked while they should not be served, and would have been served otherwise.
+    """The evidence that clients sent operations while none should succeed, and that they would have succeeded
+    otherwise.
 
-    They should not be served while faults last or, in a cell without faults, at any time.
+    No operation should succeed while faults last or, in a cell without faults, at any time.
     """
 
     asked: int
     """Operations that waited for an answer while none should come, under each fault."""
     fewest: int
-    """Fewest of them that prove anything."""
+    """The fewest of them that prove anything."""
     unasked: float = 0.0
-    """Share of that time in which no client asked."""
+    """Share of that time in which no client was waiting."""
     before: int | None = None
     """Operations that succeeded before the first fault; None without faults."""
     after: int | None = None
@@ -104,7 +105,7 @@ class Outage:
 class StoredEvidence(Protocol):
     """The files of a finished cell. Times are nanoseconds of the driver's clock.
 
-    Every part may raise what reading a damaged file raises, or Missing.
+    Every part may raise Missing, or an error of reading a damaged file.
     """
 
     # ------------------------------------------------------------------------------ what was asked for
@@ -115,7 +116,7 @@ class StoredEvidence(Protocol):
 
     @property
     def foreign(self) -> bool:
-        """Whether the nodes run another program, which may tell nothing of itself."""
+        """Whether the nodes run another program, which may report nothing about itself."""
 
     @property
     def check_quorum(self) -> bool:
@@ -143,17 +144,17 @@ class StoredEvidence(Protocol):
 
     @property
     def time_limit_s(self) -> float:
-        """Longest time that the search of a history may take."""
+        """Time limit of the search of a history, in seconds."""
 
     @property
     def memory_limit_bytes(self) -> int:
-        """Most memory that the search of a history may take."""
+        """Memory limit of the search of a history, in bytes."""
 
     # ------------------------------------------------------------------------------ what clients saw
 
     @property
     def history(self) -> History | None:
-        """Everything the clients did, warm-up included; None when no load could begin."""
+        """All operations of the clients, warm-up included; None when no load could begin."""
 
     @property
     def refused_sessions(self) -> int:
@@ -180,24 +181,24 @@ class StoredEvidence(Protocol):
 
     @property
     def outage(self) -> Outage:
-        """What the clients asked for where no answer is expected."""
+        """What the clients requested while no answer is expected."""
 
     @property
     def unread(self) -> str:
-        """How many keys could not be read at the end, so that a lost write may be unseen; or nothing."""
+        """How many keys could not be read at the end, so that a lost write may go unnoticed; empty if none."""
 
     @property
     def clock_doubt(self) -> str:
-        """Why the order in which several load generators saw things proves little; or nothing."""
+        """Why the order of operations of several load generators is too uncertain; empty if it is not."""
 
     # ------------------------------------------------------------------------------ what nodes told
 
     def traced(self, kind: str | None = None) -> Iterator[TraceRecord]:
-        """Return the trace events of all incarnations of all nodes, or those of one kind; of each node in its order."""
+        """Return the trace events of all incarnations of all nodes, or those of one kind; each node's in its order."""
 
     @property
     def committed_before_end(self) -> int:
-        """Highest index that any node had traced as committed before the nodes were asked at the end; 0 for none."""
+        """Highest index that any node traced as committed before the nodes were inspected at the end; 0 for none."""
 
     @property
     def traces_nothing(self) -> bool:
@@ -205,11 +206,11 @@ class StoredEvidence(Protocol):
 
     @property
     def statuses(self) -> Sequence[Status]:
-        """What nodes said of themselves, as often as they were asked."""
+        """All statuses that nodes reported."""
 
     @property
     def settled(self) -> Settled | None:
-        """How the cell ended; None when it ended before the nodes could be asked."""
+        """How the cell ended; None when it ended before the nodes could be inspected."""
 
     @property
     def exits(self) -> Sequence[UnexpectedExit]: ...
@@ -223,11 +224,11 @@ class StoredEvidence(Protocol):
 
     @property
     def broken_steps(self) -> Sequence[str]:
-        """Rules that a simulation found broken, step by step."""
+        """Rules that a simulation found violated, step by step."""
 
     @property
     def clock_error_ns(self) -> int:
-        """By how much the times of nodes and of operations may be wrong, either way."""
+        """Error of the times of nodes and of operations, in either direction."""
 
     # ------------------------------------------------------------------------------ what was done to them
 
@@ -237,27 +238,27 @@ class StoredEvidence(Protocol):
 
     @property
     def roles(self) -> Sequence[TraceRecord]:
-        """The trace events of events.jsonl: all but most commits, in order of time."""
+        """The trace events of events.jsonl, in order of time; most commits are left out."""
 
     @property
     def aims(self) -> Mapping[int, str]:
-        """By position in the schedule: where the planned fault was aimed, as a selector (`leader`)."""
+        """By position in the schedule: the selector of the planned fault (`leader`)."""
 
     @property
     def faults_asked(self) -> Mapping[str, int]:
-        """Kind of fault -> how many the schedule has. A kind that is missing was asked for as often as it was tried."""
+        """Kind of fault -> how many the schedule has. A missing kind was requested as often as it was tried."""
 
     # ------------------------------------------------------------------------------ what a check leaves behind
 
     def keep_violation(self, violation: Violation | None) -> str:
-        """Store what shows a violation beside the cell, in place of that of an earlier judgement.
+        """Store a violation beside the cell, replacing that of an earlier judgement; None removes it.
 
-        None removes that one. Return why it could not be stored, or nothing.
+        Return why it could not be stored, or an empty text.
         """
 
 
 def tells_of_itself(stored: StoredEvidence) -> bool:
-    """Return whether a node answered when it was asked: then it is one of ours, which traces too."""
+    """Return whether any node answered an inspection: then it runs our program, which also traces."""
     return bool(stored.statuses or (stored.settled and stored.settled.states))
 
 

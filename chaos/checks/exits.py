@@ -1,4 +1,4 @@
-"""Did a node end by itself?"""
+"""Did a node exit by itself?"""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from raft_actor_node.errors import DataCorrupt, InvariantViolated
 
 
 def judge_exits(exits: Sequence[tuple[int | None, str]]) -> Finding:
-    """What the ends of nodes say that nobody asked for, each an exit code and a line of text.
+    """Judge the unexpected exits of nodes, each an exit code and a line of text.
 
-    A node that ends because a rule is broken, or what its disk held is gone, says so itself (errors.py).
+    A node that exits because a rule is violated, or because data on its disk is lost, has its own exit code
+    (errors.py).
     """
     telling = (InvariantViolated.exit_code, DataCorrupt.exit_code)
     for code, text in exits:

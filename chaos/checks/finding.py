@@ -1,7 +1,7 @@
-"""What one check says, and which of several findings counts.
+"""What one check finds, and which of several findings counts.
 
 ok         everything that was checked holds, and enough happened to say so
-violated   a rule of the protocol, or a promise to clients, is broken
+violated   a rule of the protocol, or a promise to clients, is violated
 unknown    a check could not be made, or what happened proves nothing; unknown is not a pass
 """
 
@@ -25,11 +25,11 @@ class Finding:
     reason: str
     """One line."""
     detail: str = ""
-    """More lines, for a reader who wants to know."""
+    """More lines, with the details."""
 
 
 def worst(findings: Iterable[Finding]) -> Verdict:
-    """Return violated before unknown before ok; unknown when nothing was checked."""
+    """Return the worst verdict: violated before unknown before ok; unknown when nothing was checked."""
     found = {finding.verdict for finding in findings}
     return next((verdict for verdict in _WORST_FIRST if verdict in found), "unknown")
 

@@ -1,4 +1,4 @@
-"""Does what the nodes said of themselves agree with the rules: indexes, durable copies, check quorum?"""
+"""Do the statuses that nodes reported agree with the rules: indexes, durable copies, check quorum?"""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def judge_statuses(
     asked_ns: int = 0,
     check_quorum_s: float | None = None,
 ) -> Finding:
-    """The rules of Raft in what nodes said of themselves: indexes within a node, what leaders know of followers, what
-    is committed on the disks of a quorum, and check quorum.
+    """Judge the statuses of nodes by the rules of Raft.
 
-    `committed`: the highest index of which somebody told before `asked_ns` that it is committed; what nodes said from
-    then on is held against it. `check_quorum_s`: the longest election timeout; None without check quorum. Unknown
-    when nobody said anything, or when those who did not may be the quorum.
+    The rules concern indexes within a node, what leaders know about followers, committed entries on the disks of a
+    quorum, and check quorum. `committed`: the highest index that any node reported as committed before `asked_ns`;
+    later statuses must have it. `check_quorum_s`: the longest election timeout; None without check quorum. Unknown when
+    no node reported, or when the silent nodes could complete a quorum.
     """
     broken = [*broken_rules(statuses)]
     if check_quorum_s is not None:

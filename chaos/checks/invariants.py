@@ -20,11 +20,11 @@ def judge_traces(
     lives: Mapping[str, tuple[int, int | None]] | None = None,
     committed: Mapping[str, int] | None = None,
 ) -> Finding:
-    """The rules of Raft over the trace events of all lives of all nodes, those of each node in its order.
+    """Judge the trace events of all incarnations of all nodes, each node's in its order, by the rules of Raft.
 
-    Unknown when one of `nodes`, or everybody, told nothing, and when something is missing of what they told: a number,
-    a life, or a commit. `lives`: by node, the fewest and the most lives it had, where the most is known. `committed`:
-    by node, the highest index of which it said elsewhere that it is committed.
+    Unknown when any of `nodes`, or every node, traced nothing, and when the trace lacks a number, an incarnation, or a
+    commit. `lives`: by node, the fewest and the most incarnations, the latter where known. `committed`: by node, the
+    highest index that it reported elsewhere as committed.
     """
     history = History()
     history.take(events)
@@ -42,7 +42,7 @@ def judge_traces(
 
 
 def _missing(told: Summary, lives: Mapping[str, tuple[int, int | None]], committed: Mapping[str, int]) -> Iterator[str]:
-    """What traces lack: of each node, what shows it."""
+    """Yield what the traces lack: each node, and the evidence."""
     for node, gaps in told.gaps.items():
         yield f"{node} has {gaps} gap{'s' if gaps > 1 else ''}"
     for node, (fewest, most) in lives.items():
@@ -57,7 +57,7 @@ def _missing(told: Summary, lives: Mapping[str, tuple[int, int | None]], committ
 def incarnations(faults: Iterable[FaultEvent], nodes: Iterable[str]) -> dict[str, tuple[int, int | None]]:
     """Return for each node the fewest and the most incarnations that it had.
 
-    The most are not known where killing or starting a process failed.
+    The most are unknown where killing or starting a process failed.
     """
     begun = {kind: fault.begins_life for kind, fault in FAULTS.items() if fault.begins_life != "never"}
     ended = [event for event in faults if event.kind in begun and event.action != "skip"]
@@ -75,7 +75,7 @@ def incarnations(faults: Iterable[FaultEvent], nodes: Iterable[str]) -> dict[str
 
 
 def _find(stored: StoredEvidence) -> Finding | None:
-    """From what the simulation found broken, step by step, or from the traces of all nodes."""
+    """Judge the violations that the simulation found step by step, or else the traces of all nodes."""
     if own := stored.broken_steps:
         return Finding("invariants", "violated", own[0], "\n".join(own))
     if stored.foreign and stored.traces_nothing and not tells_of_itself(stored):

@@ -18,7 +18,7 @@ def _find(stored: StoredEvidence) -> Finding | None:
     detail = ""
     if found.violation is not None:
         detail = found.violation.as_text()
-        if not_kept := stored.keep_violation(found.violation):  # it is violated all the same
+        if not_kept := stored.keep_violation(found.violation):  # the verdict stays violated
             detail += f"\n{not_kept}"
     return unless_excused(Finding("linearizability", found.verdict, found.reason, detail), stored)
 

@@ -13,7 +13,7 @@ from raft_actor_node.core.trace import TraceRecord
 
 
 def leader_signs_ns(events: Iterable[TraceRecord]) -> list[int]:
-    """When trace events showed that there was a leader: it was elected, or something was committed."""
+    """Return when trace events showed a leader: it was elected, or an entry was committed."""
     return sorted(event.time_ns for event in events if event.time_ns and event.kind in ("became_leader", "commit"))
 
 
@@ -27,12 +27,14 @@ def judge_liveness(
     asked_ns: int | None = None,
     found_ns: int | None = None,
 ) -> Finding:
-    """Once faults are over, a connected majority has a leader within 10 of the longest election timeouts, and whoever
-    looks for one later finds it within the same time.
+    """Judge whether a leader was found in time after the faults, and at the end.
 
-    `signs_ns`: when it was seen that there was one (leader_signs_ns, a leader that answered); `calm_ns`: when the
-    last fault was healed, or the load began; `asked_ns`: from when on somebody looked for one at the end, and
-    `found_ns`: when it was found; `end_ns`: until when somebody looked. Unknown when that was too short.
+    Once faults are over, a connected majority has a leader within 10 of the longest election timeouts. A later search
+    for a leader finds it within the same time.
+
+    `signs_ns`: when there was evidence of a leader (leader_signs_ns, a leader that answered). `calm_ns`: when the last
+    fault was healed, or the load began. `asked_ns`: when the search for a leader at the end began. `found_ns`: when it
+    was found. `end_ns`: when the search ended. Unknown if the search was too short.
     """
     limit_s = LIVENESS_BOUND * election_timeout_max_s + 2 * clock_error_s
     first_ns = min((sign for sign in signs_ns if calm_ns <= sign <= end_ns), default=None)
@@ -51,14 +53,14 @@ def judge_liveness(
 
 
 def _find(stored: StoredEvidence) -> Finding | None:
-    """Only where a leader is to be expected."""
+    """Judge only where a leader is expected."""
     if not stored.leader_due:
         return None
     if (settled := stored.settled) is None:
         return Finding("liveness", "unknown", "the cell ended before it could be seen")
     signs = leader_signs_ns(stored.traced())
     signs += [settled.leader_ns] if settled.leader_ns is not None else []
-    signs += stored.answered_ns  # what was answered was answered by a leader
+    signs += stored.answered_ns  # only a leader answers operations
     found = judge_liveness(
         signs,
         calm_ns=_calm_ns(stored),
@@ -75,7 +77,7 @@ def _find(stored: StoredEvidence) -> Finding | None:
 
 
 def _calm_ns(stored: StoredEvidence) -> int:
-    """When the last fault was healed and the last node had started again, or the measurement began."""
+    """Return when the last fault was healed and the last node had started again, or when the measurement began."""
     healed = [event.done_ns for event in stored.faults if event.action == "heal"]
     # A process is started when its fault is healed; on a busy machine it runs some time later.
     started = [event.time_ns for event in stored.roles if event.kind == "started"]

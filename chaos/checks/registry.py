@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are made and reported."""
+"""All checks, in the order in which they run and are reported."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ CHECKS: tuple[Check, ...] = (
     coverage.CHECK,
 )
 SAFETY = tuple(check.name for check in CHECKS if check.safety)
-"""The checks that find that something wrong happened."""
+"""The checks whose violation means that something wrong happened."""
 DECISIVE = tuple(check.name for check in CHECKS if check.decisive)
 """The checks that must be ok for a cell to be called safe."""

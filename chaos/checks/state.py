@@ -1,4 +1,4 @@
-"""Did all nodes apply the same entries, and come to the same state? Hashes of prefixes of their logs tell."""
+"""Did all nodes apply the same entries and reach the same state? The evidence: hashes of log prefixes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from chaos.checks.finding import Finding
 
 
 def judge_hashes(states: Sequence[AppliedState], nodes: Collection[str]) -> Finding:
-    """Nodes that applied the same number of entries applied the same ones, and came to the same state.
+    """Judge whether nodes that applied the same number of entries applied the same ones and reached the same state.
 
-    Unknown unless all of `nodes` told what they applied, have applied the same number of entries, and told the hashes
-    of these entries and of their states: who is behind, after they were waited for, is not known to get there.
+    Unknown unless all of `nodes` reported what they applied, applied the same number of entries, and reported the
+    hashes of these entries and of their states. The cell has waited for nodes that are behind; they are not known to
+    catch up.
     """
     if differs := _difference(states):
         return differs
@@ -44,7 +45,7 @@ def _difference(states: Iterable[AppliedState]) -> Finding | None:
 
 
 def _incomparable(states: Sequence[AppliedState], nodes: Collection[str]) -> str:
-    """Why states that do not differ are not known to be the same; empty when they are."""
+    """Return why states that do not differ are not known to be equal; empty when they are."""
     silent = sorted(set(nodes) - {state.node_id for state in states})
     if silent or not states:
         return f"{', '.join(silent) or 'no node'} did not tell what it applied"

@@ -13,8 +13,8 @@ from chaos.checks.registry import DECISIVE
 def as_json(findings: Sequence[Finding], not_checked: Sequence[str] = ()) -> dict[str, Any]:
     """Return the verdict for result.json, of JSON types only.
 
-    It holds the verdict, its reason in one line (empty when ok), all findings, and the names of the checks that were
-    not made. Without any decisive check nothing shows that the system was correct: the verdict is unknown at best.
+    It holds the verdict, its reason in one line (empty when ok), all findings, and the names of the checks that did not
+    run. Without any decisive check nothing shows that the system was correct: the verdict is unknown at best.
     """
     if set(DECISIVE) <= set(not_checked):
         reason = f"neither {' nor '.join(DECISIVE)} were checked"

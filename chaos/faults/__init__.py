@@ -1,13 +1,13 @@
-"""Faults as values: what goes wrong, where, when and for how long. Nothing here acts.
+"""Faults as values: what goes wrong, where, when and for how long. This package does not act on clusters.
 
 One grammar serves the `chaos:` value of a sweep, a schedule written by hand and the record of what ran:
 
     chaos:  none | ITEM | [ITEM, ...]           ITEM:  a fault, a monkey or a replay
 
-`python -m chaos.faults` prints the whole of it; each kind of fault adds its own line.
+`python -m chaos.faults` prints the whole grammar; each kind of fault adds its own line.
 
-To add a kind, write its class (what it declares stands in base.py) in a file of this folder and name it in
-registry.py. Planning, the monkey that carries it out, verdicts and tables go by what the class declares.
+To add a kind, write its class in a file of this folder and add it to registry.py; base.py says what a class declares.
+Planning, the monkey, verdicts and tables use only what the class declares.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ def _one_item(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _ByKind:
-    """Read a mapping as the item that its key names, among the kinds that are registered when a model is built."""
+    """A pydantic annotation: read a mapping as the item that its key names, among the kinds registered at that time."""
 
     drawn: bool
-    """Whether a monkey and a replay are allowed too."""
+    """Whether monkeys and replays are allowed too."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         kinds: Mapping[str, type[Item]] = _items() if self.drawn else FAULTS
@@ -109,7 +109,7 @@ class _ByKind:
 
 
 AnyFault = Annotated[Fault, _ByKind(drawn=False)]
-"""A fault of any kind, told by its key."""
+"""A fault of any kind, identified by its key."""
 AnyItem = Annotated[Item, _ByKind(drawn=True)]
 """A fault, a monkey or a replay."""
 
@@ -131,7 +131,7 @@ _TERMS = {
 
 
 def grammar() -> str:
-    """Return the grammar of a `chaos:` value: a line for each kind, then the words that the lines use."""
+    """Return the grammar of a `chaos:` value: a line for each kind, then the terms that the lines use."""
     rows = [("item", "what happens", "own options", "ends with"), *map(_row, _items().values())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, tuple("-" * width for width in widths))

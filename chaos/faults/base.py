@@ -35,7 +35,7 @@ SELECTORS: dict[str, int] = {
     "majority": 1,
     "all": 1,
 }
-"""The selectors of nodes, and the smallest cluster in which each of them selects a node."""
+"""The selectors of nodes, and the smallest cluster in which each selects a node."""
 
 # ------------------------------------------------------------------------------ times and nodes as they are written
 
@@ -56,7 +56,7 @@ def _moment(value: Any) -> float | Fraction:
 
 
 def format_moment(moment: float | Fraction) -> str:
-    """Return a TIME of the grammar as it is written."""
+    """Return a TIME of the grammar as text."""
     if isinstance(moment, Fraction):
         return f"{moment.numerator}/{moment.denominator}"
     return format_duration(moment)
@@ -86,7 +86,7 @@ def _nodes(value: Any) -> str | tuple[str, ...]:
 
 
 def as_lists(value: Any) -> Any:
-    """Return nested tuples as nested lists, the way JSON and YAML have them."""
+    """Return nested tuples as nested lists, as in JSON and YAML."""
     return [as_lists(part) for part in value] if isinstance(value, tuple) else value
 
 
@@ -117,16 +117,16 @@ def drawn_nodes(nodes: Sequence[str], rng: Random) -> str:
 
 
 class Item(Section):
-    """Base of what a `chaos:` value is made of. It is written back as it is read, without defaults."""
+    """Base of the items of a `chaos:` value. It is serialised as it was written, without defaults."""
 
     kind: ClassVar[str]
     """Its key in a `chaos:` value."""
     takes: ClassVar[str]
-    """What is written after its key, in a word of the grammar such as NODES."""
+    """The value of its key, as a term of the grammar such as NODES."""
     happens: ClassVar[str]
     """What happens, in a few words; `grammar()` shows it."""
     terms: ClassVar[Mapping[str, str]] = {}
-    """The words of the grammar that only this item uses, and what they mean."""
+    """Terms of the grammar that only this item uses, and their meaning."""
 
     @model_validator(mode="before")
     @classmethod
@@ -163,7 +163,7 @@ Strike = Literal["crash", "pause"]
 Undo = Literal["restart", "resume"]
 """A call of a Target that brings processes back."""
 Table = Literal["links", "inside"]
-"""A table of faults that a Target puts in force as a whole: of links, or inside nodes."""
+"""A table of faults that a Target replaces as a whole: of links, or inside nodes."""
 
 
 Need = Literal["crashes", "pauses", "link_faults", "node_faults"]
@@ -186,13 +186,13 @@ class Effect:
     """What a fault does to a cluster while it is in force, in terms of the calls of a Target."""
 
     links: Sequence[LinkRule] | None = None
-    """Its part of the table of link faults. None: it is no fault of links."""
+    """Its part of the table of link faults. None: it is no link fault."""
     inside: Mapping[str, NodeFaults] | None = None
     """Its part of the table of faults inside nodes. None: it is no fault inside nodes."""
     strike: Strike | None = None
-    """What is done to the processes of its nodes when it strikes."""
+    """The call on the processes of its nodes when it strikes."""
     undo: Undo | None = None
-    """What brings back the processes of its nodes. Until then they are down or stopped, or may be."""
+    """The call that brings the processes of its nodes back. Until then they are, or may be, down or stopped."""
 
     def __post_init__(self) -> None:
         if self.links is None and self.inside is None and self.strike is None:
@@ -200,7 +200,7 @@ class Effect:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """The tables in which it has a part."""
+        """The tables to which it contributes."""
         parts: dict[Table, object] = {"links": self.links, "inside": self.inside}
         return tuple(table for table, part in parts.items() if part is not None)
 
@@ -212,29 +212,29 @@ _DECLARED = ("takes", "happens", "end_key", "nodes_key", "needs", "proof", "ends
 class Fault(Item):
     """Base of the faults.
 
-    A kind is a subclass with a `kind` of its own. It must declare the class attributes below and implement the abstract
-    methods; Python refuses the class otherwise. Nothing else in this project tells one kind from another.
+    A kind is a subclass with its own `kind`. It must declare the class attributes below and implement the abstract
+    methods; otherwise Python refuses the class. No other code in this project distinguishes kinds.
     """
 
     end_key: ClassVar[str]
-    """The field that says after which time it is healed."""
+    """The field with the time after which it is healed."""
     nodes_key: ClassVar[str]
     """The field that says where it strikes."""
     needs: ClassVar[Need]
-    """What a target must be able to do."""
+    """The capability that a target needs."""
     proof: ClassVar[tuple[Proof, ...]]
-    """Counters that grow when a fault of this kind strikes. None of them: the act itself is the proof."""
+    """Counters that grow when a fault of this kind strikes. If empty, the call on the target is the proof."""
     ends_leadership: ClassVar[Often]
     """Whether a leader that it strikes loses its leadership."""
     silences: ClassVar[bool]
-    """Whether its nodes neither hear nor say anything while it lasts."""
+    """Whether its nodes neither receive nor send anything while it lasts."""
     begins_life: ClassVar[Often]
     """Whether its healing begins a new incarnation of its nodes."""
 
     at: Moment = 0.0
     """When it strikes; with `every`, when the first interval begins."""
     every: Moment | None = None
-    """Length of the intervals in each of which it strikes once, at a random moment."""
+    """Length of the intervals, in each of which it strikes once, at a random moment."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -259,7 +259,8 @@ class Fault(Item):
     @property
     @abstractmethod
     def exit_code(self) -> int | None:
-        """The exit code with which its nodes may end while it lasts, which proves that it struck; None: they do not."""
+        """Exit code with which its nodes may end while it lasts; such an exit proves that it struck. None: they do not
+        end."""
 
     @classmethod
     @abstractmethod
@@ -296,30 +297,30 @@ class Fault(Item):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of the nodes it is about; none before it is resolved."""
+        """The ids of its nodes; empty before it is resolved."""
         return self.where if isinstance(self.where, tuple) else ()
 
     @property
     def prepares_s(self) -> float:
-        """How long it prepares, from its injection on, before it is in force as a whole."""
+        """Seconds from its injection until it is in force as a whole."""
         return 0.0
 
     @property
     def counters(self) -> tuple[Proof, ...]:
-        """Those counters of its kind that this fault makes grow."""
+        """The counters of its kind that this fault makes grow."""
         return self.proof
 
     @classmethod
     def suspends(cls) -> bool:
-        """Whether the processes of its nodes stop and go on later, with all that they had in memory."""
+        """Return whether the processes of its nodes stop and continue later, with their memory intact."""
         return cls.silences and cls.begins_life == "never"
 
     def timed(self, at_s: float, lasts_s: float | None) -> Self:
-        """Return the same fault, once, at a certain time."""
+        """Return the same fault, once, at a fixed time."""
         return self.model_copy(update={"at": at_s, "every": None, self.end_key: lasts_s})
 
     def placed(self, where: tuple[Any, ...]) -> Self:
-        """Return the same fault in a certain place."""
+        """Return the same fault in a fixed place."""
         return self.model_copy(update={self.nodes_key: where})
 
     # ------------------------------------------------------------------------------ where it strikes
@@ -336,18 +337,18 @@ class Fault(Item):
 
     @classmethod
     def found_leader(cls, aim: str, where: Sequence[Any], leader: str) -> bool:
-        """Return whether a fault aimed at `aim` met the leader as the aim says. `where`: its resolved place."""
+        """Return whether a fault aimed at `aim` hit the leader as its aim says. `where`: its resolved place."""
         return (leader in where) == (aim == "leader")
 
     def refusal(self, nodes: Sequence[str]) -> str:
-        """Return why it cannot happen in a cluster of these nodes, in one line that names the field; or nothing."""
+        """Return in one line why it cannot happen in a cluster of these nodes, naming the field; empty if it can."""
         where = self.where
         if isinstance(where, str) and len(nodes) < SELECTORS[where]:
             return f"{self.nodes_key}: {where} needs at least {SELECTORS[where]} nodes, the cluster has {len(nodes)}"
         return self.unknown_node(nodes, SELECTORS)
 
     def unknown_node(self, nodes: Sequence[str], selectors: Collection[str] = ()) -> str:
-        """Return which of its nodes the cluster does not have, in one line; or nothing."""
+        """Return which of its nodes the cluster does not have, in one line; empty if it has all."""
         unknown = [node for node in self.ids if node not in nodes]
         if not unknown:
             return ""
@@ -355,7 +356,7 @@ class Fault(Item):
         return f"{self.nodes_key}: the cluster has no node {unknown[0]!r}{hint} (nodes: {', '.join(nodes)})"
 
     def resolved(self, nodes: Sequence[str], leader: str | None, rng: Random) -> Self:
-        """Return the fault with node ids in place of a selector. One that was resolved before stays as it is.
+        """Return the fault with node ids instead of a selector; a resolved fault is returned as it is.
 
         `leader` may be None unless the fault needs the leader.
         """

@@ -43,9 +43,9 @@ class Disk(Fault):
     stall: bool = False
     """Whether each fsync hangs until the fault is healed."""
     error: Literal["ENOSPC", "EIO"] | None = None
-    """How the next write or fsync fails; the node exits then."""
+    """How the next write or fsync fails; the node then exits."""
     on: Literal["write", "fsync"] = "write"
-    """What fails with `error`."""
+    """The call that fails with `error`."""
     heal_after: Moment | None = None
 
     @model_validator(mode="after")
@@ -57,7 +57,7 @@ class Disk(Fault):
         return self
 
     def effect(self, nodes: Sequence[str], *, preparing: bool = False) -> Effect:
-        """Put the fault into the table of faults inside nodes. A node that an error ended is restarted."""
+        """Put the fault into the table of faults inside nodes. Healing restarts a node that exited on an error."""
         fault = DiskFault(
             fsync_latency_ms=round((self.fsync_latency or 0.0) * 1e3, 6),
             stall=self.stall,
@@ -73,17 +73,17 @@ class Disk(Fault):
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of a node whose disk fails."""
+        """Exit code of a node whose disk fails."""
         return DiskError.exit_code if self.error else None
 
     @property
     def counters(self) -> tuple[Proof, ...]:
-        """What counts fsyncs that were late, that hung, or calls that failed."""
+        """The counters of late fsyncs, of hanging fsyncs, or of failed calls."""
         return (DELAYED,) if self.fsync_latency is not None else (STALLED,) if self.stall else (FAILED,)
 
     @classmethod
     def drawn(cls, nodes: Sequence[str], rng: Random) -> Self:
-        """Mostly a slow disk of 20 to 500 ms; sometimes one that hangs or fails."""
+        """Draw mostly a slow disk, with 20 to 500 ms; sometimes one that hangs or fails."""
         where, ways = drawn_nodes(nodes, rng), ("fsync_latency", "stall", "error")
         way = rng.choices(ways, (0.7, 0.15, 0.15))[0]
         details: dict[str, dict[str, object]] = {
@@ -105,7 +105,7 @@ class Disk(Fault):
 
 
 def together(faults: Iterable[DiskFault]) -> DiskFault:
-    """Return one fault of a disk in which all of them are in force: latencies add up, and the first error counts."""
+    """Return one disk fault in which all of them are in force: latencies add up, and the first error counts."""
     faults = list(faults)
     failing = next((fault for fault in faults if fault.error), DiskFault())
     return DiskFault(

@@ -1,4 +1,4 @@
-"""The table of faults inside nodes: how the parts of several faults make one table."""
+"""The table of faults inside nodes: merge the parts of several faults into one table."""
 
 from __future__ import annotations
 

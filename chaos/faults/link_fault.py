@@ -1,4 +1,4 @@
-"""What all faults of links share."""
+"""What all link faults share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from chaos.faults.base import Effect, Fault, Moment, Proof
 from raft_actor_node.links import LinkRule
 
 CUT = (Proof("cut", "message", "cut"),)
-"""What proves that links were cut."""
+"""Proof that links were cut."""
 
 
 class LinkFault(Fault):
-    """Base of the faults of links."""
+    """Base of the link faults."""
 
     end_key = "heal_after"
     silences = False
@@ -30,7 +30,7 @@ class LinkFault(Fault):
 
     @property
     def among_nodes(self) -> bool:
-        """Whether it is only about links between nodes."""
+        """Whether it affects only links between nodes."""
         return True
 
     def effect(self, nodes: Sequence[str], *, preparing: bool = False) -> Effect:
@@ -43,5 +43,5 @@ class LinkFault(Fault):
         return self.misplaced(nodes) or (f"{self.kind}: a single node has no links to other nodes" if alone else "")
 
     def misplaced(self, nodes: Sequence[str]) -> str:
-        """Return what is wrong with where it should strike; or nothing."""
+        """Return what is wrong with the place where it should strike; empty if nothing is."""
         return super().refusal(nodes)

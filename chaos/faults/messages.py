@@ -1,4 +1,4 @@
-"""Faults of the messages of some nodes: cut, lost, late, slow or doubled."""
+"""Faults of the messages of some nodes: cut, lost, late, slow or duplicated."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from raft_actor_node.links import LinkRule, Probability
 from raft_actor_node.units import Duration, Size, format_size
 
 DELAYED = (Proof("delayed", "message", "delayed"),)
-"""What proves that messages were held back."""
+"""Proof that messages were held back."""
 
 
 class MessageFault(LinkFault):
-    """Base of what happens to the messages of some nodes."""
+    """Base of the faults that affect the messages of some nodes."""
 
     disables: ClassVar[bool] = False
 
@@ -29,7 +29,7 @@ class MessageFault(LinkFault):
     direction: Direction = "both"
     """Messages to the nodes, from them, or both."""
     messages: Literal["all", "requests", "replies"] = "all"
-    """Of calls in either direction, only the requests or only the replies."""
+    """Of calls in either direction, everything, only the requests, or only the replies."""
 
     @abstractmethod
     def touch(self) -> dict[str, Any]:
@@ -37,11 +37,11 @@ class MessageFault(LinkFault):
 
     @abstractmethod
     def how(self) -> list[str]:
-        """Return how it strikes, in words that stand before the nodes."""
+        """Return how it strikes, as words to put before the nodes."""
 
     @property
     def among_nodes(self) -> bool:
-        """Whether messages of clients are left alone."""
+        """Whether messages of clients are unaffected."""
         return self.between == "nodes"
 
     def rules(self, nodes: Sequence[str]) -> list[LinkRule]:
@@ -72,7 +72,7 @@ class _Cut(MessageFault):
         return {"cut": True}
 
     def how(self) -> list[str]:
-        """Return nothing: the kind says it."""
+        """Return nothing: the name of the kind is enough."""
         return []
 
 
@@ -92,7 +92,7 @@ class Isolate(_Cut):
 
 
 class OneWay(_Cut):
-    """Cut one direction: the nodes receive nothing (in), or nothing of theirs arrives (out)."""
+    """Cut one direction: the nodes receive nothing (in), or nothing they send arrives (out)."""
 
     kind = nodes_key = "one_way"
     happens = "the nodes receive nothing (in), or are not heard (out)"
@@ -110,7 +110,7 @@ class _OnNodes(MessageFault):
     nodes_key = "nodes"
 
     nodes: Nodes = "all"
-    """Whose messages."""
+    """The nodes whose messages are affected."""
 
 
 class Drop(_OnNodes):
@@ -134,12 +134,12 @@ class Drop(_OnNodes):
         return [f"{self.drop:g}"]
 
     def touch(self) -> dict[str, Any]:
-        """Lose it, decided for each message alone."""
+        """Lose messages, each independently."""
         return {"drop": self.drop}
 
 
 class Delay(_OnNodes):
-    """Hold messages back."""
+    """Delay messages."""
 
     kind = "delay"
     takes = "DURATION"
@@ -149,9 +149,9 @@ class Delay(_OnNodes):
 
     delay: Annotated[Duration, Field(le=3600)]
     jitter: Annotated[Duration, Field(le=3600)] = 0.0
-    """Uniform additional delay between none and this; it reorders messages."""
+    """Upper bound of a uniform additional delay; it reorders messages."""
     tail: Annotated[Duration, Field(le=360)] = 0.0
-    """Heavy tail: one message in a hundred is later by more than this, one in a thousand by ten times as much."""
+    """Heavy tail: one message in a hundred is delayed by more than this, one in a thousand by ten times as much."""
 
     @classmethod
     def drawn(cls, nodes: Sequence[str], rng: Random) -> Self:
@@ -165,7 +165,7 @@ class Delay(_OnNodes):
         return words + ([f"tail {format_moment(self.tail)}"] if self.tail else [])
 
     def touch(self) -> dict[str, Any]:
-        """Hold it back: constant delay, jitter and tail."""
+        """Hold messages back: constant delay, jitter and tail."""
         parts = {"delay": self.delay, "jitter": self.jitter, "tail": self.tail}
         return {f"{name}_ms": round(seconds * 1e3, 6) for name, seconds in parts.items()}
 
@@ -198,7 +198,7 @@ class Bandwidth(_OnNodes):
         return [str(format_size(self.bandwidth))]
 
     def touch(self) -> dict[str, Any]:
-        """Hold it back until the link is free for it."""
+        """Hold a message back until the link is free."""
         return {"bytes_per_s": self.bandwidth}
 
 
@@ -217,17 +217,19 @@ class Duplicate(_OnNodes):
 
     duplicate: Probability
     late: Annotated[Duration, Field(le=3600)] = 0.0
-    """Uniform additional delay of the copy between none and this."""
+    """Upper bound of a uniform additional delay of the copy."""
 
     @model_validator(mode="after")
     def _late_between_nodes(self) -> Duplicate:
         if self.late and self.between != "nodes":
-            raise ValueError(f"late: only with between: nodes, not {self.between}; clients would be told untruths")
+            raise ValueError(
+                f"late: only with between: nodes, not {self.between}; a late copy may take effect after a refusal"
+            )
         return self
 
     @classmethod
     def drawn(cls, nodes: Sequence[str], rng: Random) -> Self:
-        """Double between a twentieth and half of all messages, some with late copies."""
+        """Duplicate between a twentieth and half of all messages, some with late copies."""
         share = round(rng.uniform(0.05, 0.5), 2)
         return cls.model_validate({"duplicate": share, "late": f"{rng.choice([0, 0, 1, 5])}s"})
 
@@ -236,5 +238,5 @@ class Duplicate(_OnNodes):
         return [f"{self.duplicate:g}"] + ([f"late {format_moment(self.late)}"] if self.late else [])
 
     def touch(self) -> dict[str, Any]:
-        """Double it, decided for each message alone."""
+        """Duplicate messages, each independently."""
         return {"duplicate": self.duplicate, "late_ms": round(self.late * 1e3, 6)}

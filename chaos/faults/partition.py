@@ -55,7 +55,7 @@ class Partition(LinkFault):
     clients: Literal["minority", "majority"] | None = None
     """The only side that clients can reach; default: they reach every node."""
     behind: Annotated[Duration, Field(gt=0, le=3600)] | None = None
-    """How long the node that connects the groups is cut off before; default: as its shape wants it."""
+    """How long the node that connects the groups is cut off beforehand; default: that of the shape."""
 
     @model_validator(mode="after")
     def _sides(self) -> Partition:
@@ -70,7 +70,7 @@ class Partition(LinkFault):
 
     @classmethod
     def drawn(cls, nodes: Sequence[str], rng: Random) -> Self:
-        """Return a partition by one of the shapes that need no preparing: that may last longer than an interval."""
+        """Return a partition by a shape without preparation, because preparation may last longer than an interval."""
         shapes = [name for name, shape in SHAPES.items() if shape.min_nodes <= len(nodes) and not shape.behind_s]
         return cls(partition=rng.choice(shapes or ["halves"]))
 
@@ -90,7 +90,7 @@ class Partition(LinkFault):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The nodes of all groups; none before it is resolved."""
+        """The nodes of all groups; empty before it is resolved."""
         groups = self.partition if isinstance(self.partition, tuple) else ()
         return tuple(dict.fromkeys(node for group in groups for node in group if node != CLIENTS))
 
@@ -99,12 +99,12 @@ class Partition(LinkFault):
         return Effect(links=self.rules_before(nodes) if preparing else self.rules(nodes))
 
     def rules(self, nodes: Sequence[str]) -> list[LinkRule]:
-        """Return the links between the groups, cut."""
+        """Return rules that cut the links between the groups."""
         assert isinstance(self.partition, tuple), "a shape must be resolved before it has rules"
         return cut(separated(self.partition, nodes))
 
     def rules_before(self, nodes: Sequence[str]) -> list[LinkRule]:
-        """Return the rules for the time of preparing: the node that connects the groups is isolated."""
+        """Return the rules during preparation: the node that connects the groups is isolated."""
         assert isinstance(self.partition, tuple), "a shape must be resolved before it has rules"
         return cut(touching(hubs(self.partition), nodes))
 
@@ -117,7 +117,7 @@ class Partition(LinkFault):
 
     @classmethod
     def found_leader(cls, aim: str, where: Sequence[Any], leader: str) -> bool:
-        """Return whether the leader is in groups of the same sizes as the shape has it in."""
+        """Return whether the leader is in groups of the sizes that the shape prescribes for it."""
         groups = [[node for node in group if node != CLIENTS] for group in where]
         members = sorted({node for group in groups for node in group})
         shape = SHAPES[aim]
@@ -125,7 +125,7 @@ class Partition(LinkFault):
         return _sizes(groups, leader) == _sizes(shape.groups(members), members[place])
 
     def misplaced(self, nodes: Sequence[str]) -> str:
-        """Return what is wrong with the shape or the groups; or nothing."""
+        """Return what is wrong with the shape or the groups; empty if nothing is."""
         n, where = len(nodes), self.partition
         if isinstance(where, str) and n < SHAPES[where].min_nodes:
             return f"partition: {where} needs at least {SHAPES[where].min_nodes} nodes, the cluster has {n}"
@@ -139,7 +139,7 @@ class Partition(LinkFault):
         return ""
 
     def resolved(self, nodes: Sequence[str], leader: str | None, rng: Random) -> Self:
-        """Return the fault with groups in place of a shape."""
+        """Return the fault with groups instead of a shape."""
         if isinstance(self.partition, tuple):
             return self
         groups = self._groups(SHAPES[self.partition].leader, nodes, leader, rng)
@@ -160,5 +160,5 @@ class Partition(LinkFault):
 
 
 def _sizes(groups: Iterable[Sequence[str]], node: str) -> list[int]:
-    """Return the sizes of the groups that a node is in: its part in a partition, whatever the nodes are called."""
+    """Return the sizes of the groups that a node is in: its role in a partition, independent of node names."""
     return sorted(len(group) for group in groups if node in group)

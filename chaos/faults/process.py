@@ -21,11 +21,11 @@ class ProcessFault(Fault):
 
     @abstractmethod
     def effect(self, nodes: Sequence[str], *, preparing: bool = False) -> Effect:
-        """Return the act on the processes, and the act that undoes it."""
+        """Return the call on the processes, and the call that undoes it."""
 
     @classmethod
     def drawn(cls, nodes: Sequence[str], rng: Random) -> Self:
-        """Return one of the leader, a node, or a minority."""
+        """Draw the leader, a node, or a minority."""
         return cls.model_validate({cls.kind: drawn_nodes(nodes, rng)})
 
     def describe(self) -> str:
@@ -34,7 +34,7 @@ class ProcessFault(Fault):
 
 
 class Crash(ProcessFault):
-    """Kill processes, so that all they kept in memory is gone."""
+    """Kill processes, so that everything in their memory is lost."""
 
     kind = nodes_key = "crash"
     end_key = "restart_after"
@@ -52,7 +52,7 @@ class Crash(ProcessFault):
 
 
 class Pause(ProcessFault):
-    """Stop processes that, when they go on, do not know that time has passed."""
+    """Stop processes; when they continue, they do not know that time has passed."""
 
     kind = nodes_key = "pause"
     end_key = "resume_after"

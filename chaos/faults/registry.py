@@ -1,4 +1,4 @@
-"""The kinds of fault. A new kind gets its line here."""
+"""The kinds of fault. Add the line of a new kind here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAULTS: dict[str, type[Fault]] = {
 
 
 def fault_kind(name: object) -> type[Fault]:
-    """Return the kind of fault of this name. Raises ValueError that lists the kinds."""
+    """Return the kind of fault with this name. Raises a ValueError that lists the kinds."""
     if str(name) not in FAULTS:
         raise ValueError(f"{name!r} is no kind of fault{did_you_mean(name, FAULTS)} (allowed: {', '.join(FAULTS)})")
     return FAULTS[str(name)]

@@ -1,12 +1,12 @@
-"""Whether clients saw what a store of one copy would have shown them.
+"""Is a history linearizable: did clients see what a store with a single copy would have shown them?
 
     result = check(History.read_jsonl("history.jsonl"), time_limit_s=60)
     result.verdict                      # ok | violated | unknown
     result.violation.as_text()          # the few operations that contradict one another; as_svg() draws them
 
-`checker` walks over the keys. `pose` turns the operations on one into a problem; `problem` says what that is,
-`states` what a key can hold. `tighten` narrows down when each operation can have taken effect, and finds most of
-what is wrong; `search` looks for an order. `shrink` makes a violation small, and `violation` shows it.
+`checker` iterates over the keys. `pose` turns the operations on one key into a problem; `problem` defines it, and
+`states` the values of a key. `tighten` narrows the interval in which each operation can have taken effect, and finds
+most violations; `search` looks for an order. `shrink` reduces a violation, and `violation` shows it.
 """
 
 from chaos.linearizability.checker import Linearizability, Verdict, check

@@ -1,4 +1,4 @@
-"""How much time and memory a check may take."""
+"""Bounds on the time and memory of a check."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from typing import Literal
 
 PAUSE_S = 5.0
-"""From one look to the next; after more than that this process was stopped, which is none of the check's time."""
+"""A longer gap between two looks at the clock means that this process was stopped; it does not count as check time."""
 
 
 class OutOfBounds(Exception):
-    """There is no time left, or no room: nobody knows the verdict."""
+    """Time or memory ran out: the verdict is unknown."""
 
     def __init__(self, what: Literal["time", "memory"]) -> None:
         super().__init__(what)
@@ -19,7 +19,8 @@ class OutOfBounds(Exception):
 
 
 class Bounds:
-    """What is left of both. Whoever works looks here after each piece of work that may take 0.1 s, or some MB."""
+    """The time and memory that are left. Workers call `look` or `room` after each step that may take 0.1 s or some
+    MB."""
 
     def __init__(self, end: float = math.inf, most_bytes: float = math.inf) -> None:
         self.end = end
@@ -28,14 +29,14 @@ class Bounds:
         self._looked = time.monotonic()
 
     def room(self, occupied: float) -> float:
-        """Bytes that are left beside those that are occupied. Raises OutOfBounds."""
+        """Return the bytes left beside the occupied ones. Raises OutOfBounds."""
         self.look()
         if occupied >= self.most_bytes:
             raise OutOfBounds("memory")
         return self.most_bytes - occupied
 
     def look(self) -> None:
-        """Look at the clock. Raises OutOfBounds."""
+        """Check the clock. Raises OutOfBounds."""
         now = time.monotonic()
         if now - self._looked > PAUSE_S:
             self.end += now - self._looked

@@ -19,35 +19,34 @@ Verdict = Literal["ok", "violated", "unknown"]
 
 _FIRST_PORTION = 50_000
 _PORTION = 10_000
-"""Work between two looks at the clock and at the memory: about 0.1 s."""
+"""Work between two checks of time and memory: about 0.1 s."""
 _SHRINK_S = 2.0, 10.0
-"""A violation is made small in what is left of the time limit, but within these bounds."""
+"""A violation is shrunk in the rest of the time limit, but within these bounds."""
 
 
 @dataclass(frozen=True)
 class Linearizability:
-    """Whether some order of the operations explains what all clients saw."""
+    """The verdict: whether some order of the operations explains what all clients saw."""
 
     verdict: Verdict
     reason: str
     """One line."""
     keys: int
-    """Keys of the history."""
+    """Number of keys in the history."""
     checked_keys: int
-    """Keys that were decided."""
+    """Number of keys that were decided."""
     checked_operations: int
-    """Operations on them that said anything: failed ones, and reads without an answer, do not."""
+    """Operations on those keys that carry information: not failed ones, and not reads without an answer."""
     seconds: float
     violation: Violation | None = None
 
 
 def check(history: History, *, time_limit_s: float = 60.0, memory_limit_bytes: int = 2 << 30) -> Linearizability:
-    """Judge a history: is each key, taken alone, a linearizable store of one value, as kv/model.py has it?
+    """Judge a history: is each key, taken alone, a linearizable store of one value, as kv/model.py defines it?
 
-    `time_limit_s` and `memory_limit_bytes` bound the check (the latter as estimated; the history itself not
-    counted); what they cut off is unknown. To make a violation small, two seconds more may be taken. A piece of
-    work that is begun is ended: a pass over all operations on a key, or one step of the search.
-    Times are taken to be right within each operation's `error_ns`.
+    `time_limit_s` and `memory_limit_bytes` bound the check; what they cut off is unknown. Memory is estimated, without
+    the history itself. Shrinking a violation may take two seconds more. A started step is completed: a pass over all
+    operations on a key, or one step of the search. Times are assumed to be correct within each operation's `error_ns`.
 
     Keys are judged apart, because a history is linearizable when each of its objects is (Herlihy, Wing, 1990).
     """
@@ -72,7 +71,7 @@ class _Check:
         self._why_not = ""
 
     def run(self) -> Linearizability:
-        """Every key gets a portion of the work first; then those that need more share what is left."""
+        """Give every key a portion of work; then undecided keys share what is left."""
         undecided: list[_Open] = []
         for found in self._first_look(undecided):
             return found
@@ -94,7 +93,7 @@ class _Check:
         return self._result()
 
     def _first_look(self, undecided: list[_Open]) -> Iterator[Linearizability]:
-        """Cheap checks and a short search of every key; yields a violation as soon as there is one."""
+        """Do the cheap checks and a short search of every key; yield a violation as soon as one is found."""
         occupied = 0
         for key, operations in self._keys:
             try:
@@ -104,7 +103,7 @@ class _Check:
                 yield self._violated(key, operations, error.contradiction)
                 return
             except OutOfBounds as error:
-                # The largest keys come last: what has no room or time for this one has none for the others.
+                # The largest keys come last: if time or room is missing for this one, it is missing for the others.
                 self._why_not = error.what
                 return
             search = Search(problem)
@@ -119,7 +118,7 @@ class _Check:
                 self._decided(operations)
 
     def _search(self, search: Search, count: int, occupied: int) -> bool | None:
-        """Search for a while; None when it is not decided yet, perhaps because a limit is reached."""
+        """Search for a while; return None when undecided, perhaps because a limit is reached."""
         end = search.work + count
         while search.work < end:
             try:

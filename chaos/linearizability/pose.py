@@ -31,17 +31,19 @@ from chaos.linearizability.states import ABSENT, EMPTY, NONE, Atoms, States
 from chaos.linearizability.tighten import tighten
 
 _UNSEEN = (-2,)
-"""What is appended, when no value that anybody saw contains it."""
+"""Stands for an appended value that no observed value contains."""
 
 
 def pose(operations: Sequence[Operation], bounds: Bounds | None = None) -> Problem:
-    """The problem that the operations on one key pose. Raises Impossible when a contradiction is plain to see, and
-    OutOfBounds when there is no time for it, or no room."""
+    """Return the problem that the operations on one key pose.
+
+    Raises Impossible when a contradiction is obvious, and OutOfBounds when time or memory runs out.
+    """
     return _Builder(operations, bounds or Bounds()).build()
 
 
 class _Builder:
-    """Builds the problem of one key. Operations are known by their position in `self.operations`."""
+    """Builds the problem of one key. Operations are identified by their position in `self.operations`."""
 
     def __init__(self, operations: Sequence[Operation], bounds: Bounds) -> None:
         self.operations = [operation for operation in operations if matters(operation)]
@@ -52,14 +54,14 @@ class _Builder:
         self.writer = {
             wrote[-1]: at for at, wrote in enumerate(self.wrote) if wrote and self.atoms.writes[wrote[-1]] == 1
         }
-        """Who wrote an atom that was written once, last in what it wrote."""
+        """Atom that was written once, as the last of a write -> the operation that wrote it."""
         self.entry: dict[int, int] = {}
-        """State that was certainly reached, and entered once -> the operation that did."""
+        """State that was certainly reached, and entered once -> the operation that entered it."""
         self.entered: dict[int, int] = {}
         self.witness: dict[int, int] = {}
-        """State that certainly was, or that a state which was begins with -> an operation that proves it."""
+        """State that certainly existed, or that is a prefix of one that did -> an operation that proves it."""
         self.saw: dict[int, int] = {}
-        """The state that a get, or a cas that is ok, saw."""
+        """Get or ok cas -> the state that it saw."""
         self.has_empty = any(
             wrote == () and operation.f in {"put", "cas"}
             for wrote, operation in zip(self.wrote, self.operations, strict=True)
@@ -70,7 +72,7 @@ class _Builder:
         return None if written is None else self.atoms.written(written, operation.size)
 
     def build(self) -> Problem:
-        """Everything, in order; each pass takes time in proportion to the operations and to what they saw."""
+        """Build the problem in passes, each linear in the number of operations and in the size of what they saw."""
         look = self.bounds.look
         look()
         self._observe()
@@ -90,7 +92,7 @@ class _Builder:
     # What was seen, and what that proves
 
     def _observe(self) -> None:
-        """Take in every value that was seen; what it proves may prove more."""
+        """Register every value that was seen, and everything that it proves."""
         for at, operation in enumerate(self.operations):
             if operation.outcome == "ok" and operation.f in {"get", "cas"}:
                 state = self.saw[at] = self.states.add(seen(operation))
@@ -102,11 +104,14 @@ class _Builder:
             if state not in reachable:
                 operation = self.operations[at]
                 raise Impossible(
-                    f"{who(operation)} saw {shown_value(seen(operation))}, which nobody wrote", [operation]
+                    f"{who(operation)} saw {shown_value(seen(operation))}, which no client wrote", [operation]
                 )
 
     def _prove(self, state: int, by: int) -> None:
-        """An operation saw a state: it, and what it begins with, was written by whoever alone writes that."""
+        """Derive what follows from an operation having seen a state.
+
+        If only one operation writes the last atom of the state, or of a prefix of it, that operation entered it.
+        """
         todo = [(state, by)]
         while todo:
             state, by = todo.pop()
@@ -130,7 +135,7 @@ class _Builder:
         raise Impossible(reason + (f" and {who(by[2])}" if by[1] is not by[2] else ""), by)
 
     def _reachable(self) -> set[int]:
-        """The states that some order of some of the writes leads to, if one forgets what else was seen."""
+        """Return the states that some order of some of the writes reaches, ignoring all other observations."""
         reachable = {ABSENT, EMPTY} if self.has_empty else {ABSENT}
         appended: set[tuple[int, ...]] = set()
         for wrote, operation in zip(self.wrote, self.operations, strict=True):
@@ -147,7 +152,7 @@ class _Builder:
         return reachable
 
     def _stem(self, state: int, length: int) -> tuple[int, tuple[int, ...]]:
-        """A state without the last `length` atoms, and these."""
+        """Return a state without its last `length` atoms, and these atoms."""
         wrote: list[int] = []
         while len(wrote) < length and state > EMPTY:
             wrote.append(self.states.atom[state])
@@ -157,7 +162,7 @@ class _Builder:
     # Operations become steps
 
     def _classify(self) -> tuple[list[Step], list[Step]]:
-        """What certainly happened, and what may have."""
+        """Return the operations that certainly happened, and those that may have."""
         steps: list[Step] = []
         optional: list[Step] = []
         for at, operation in enumerate(self.operations):
@@ -171,7 +176,7 @@ class _Builder:
         return steps, optional
 
     def _effect(self, at: int) -> tuple[int, int, int]:
-        """Kind, before and after; what a put or a cas leads to is found later, when lengths are settled."""
+        """Return kind, before and after. The state after a put or a cas is found later, when lengths are known."""
         operation = self.operations[at]
         match operation.f:
             case "get":
@@ -216,7 +221,7 @@ class _Builder:
                          [self.operations[at], by])  # fmt: skip
 
     def _complete(self, steps: list[Step]) -> None:
-        """Find the states that puts and cas lead to, and number what steps do: what nobody can tell apart is one."""
+        """Find the states that puts and cas lead to, and give steps that cannot be distinguished the same group."""
         states, seen = self.states, set(self.states.atom)
         states.sized = any(step.kind == EXTEND and step.length is not None for step in steps)
         groups: dict[tuple[Any, ...], int] = {}
@@ -257,14 +262,14 @@ class _Builder:
                 hold.next = step
         return holds
 
-    # The order in which a process asked
+    # The order within a process
 
     def _previous(self) -> dict[int, Operation]:
-        """id() of an operation -> the one that its process had ended before.
+        """Return id() of an operation -> the previous ended operation of its process.
 
-        A process has one operation at a time: the next one begins after the last has ended, also where a coarse
-        clock shows one moment for both. What nobody knows the end of may take effect beside the next one, and where
-        another of the same moment took no time, nobody knows which of them came first.
+        A process has one operation at a time: the next one begins after the last has ended, even where a coarse clock
+        shows the same time for both. An operation with an unknown end may take effect beside the next one. Its order is
+        unknown also relative to an operation of the same moment that took no time.
         """
         previous: dict[int, Operation] = {}
         ended: dict[int, list[Operation]] = {}
@@ -289,8 +294,10 @@ def _returned(operation: Operation) -> float:
 
 
 def _in_turn(steps: list[Step], optional: list[Step], previous: dict[int, Operation]) -> None:
-    """Tell each step what it comes after, where its interval does not; an option gets a group of its own then. Raises
-    Impossible."""
+    """Record for each step the step it must follow, where the intervals do not imply it.
+
+    An option then gets its own group. Raises Impossible.
+    """
     by_operation = {id(step.operation): step for step in steps + optional}
     groups = len(by_operation)
     pairs: list[tuple[Step, Step]] = []
@@ -312,7 +319,7 @@ def _in_turn(steps: list[Step], optional: list[Step], previous: dict[int, Operat
 
 
 def _place(steps: list[Step]) -> None:
-    """Number steps, and give those whose intervals overlap different bits; they are in the order of deadlines."""
+    """Number steps, which are in the order of deadlines, and give steps with overlapping intervals different bits."""
     for number, step in enumerate(steps):
         step.number = number
     free: list[int] = []

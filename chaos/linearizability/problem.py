@@ -1,14 +1,18 @@
-"""What is searched for an order: the operations on one key as steps, and what is known of their states.
+"""The search problem: the operations on one key as steps, and what is known about their states.
 
-An operation becomes a *step* when it certainly happened: it is ok, or nobody knows, but something that only it
-writes was seen. A step has an interval in which it took effect, and says which states it is possible in and what
-state it leads to. Other operations of unknown outcome are *options*: they may happen after their invocation, or never.
+An operation becomes a *step* when it certainly happened: it is ok, or its outcome is unknown but a value that only it
+writes was seen. A step has an interval in which it took effect, the states in which it is possible, and the state it
+leads to. Other operations of unknown outcome are *options*: they may happen after their invocation, or never.
 
-A written value that no other operation writes is worth much. The state in which it was written last is entered once,
-by that operation, and left once; so (1) the writer took effect before the first return of an operation that needs
-the state, which also gives operations of unknown outcome a deadline; (2) nothing may leave the state before the last
-operation that saw it has begun; (3) if an operation replaces it (a cas that expected it, an append whose
-result was seen), that one leaves it.
+A written value that no other operation writes restricts the order most. The state in which it was written last is
+entered once, by that operation, and left once. Three rules follow:
+
+1. The writer took effect before the first return of an operation that needs the state. This also gives operations of
+unknown outcome a deadline.
+
+2. Nothing may leave the state before the last operation that saw it has begun.
+
+3. If an operation replaces it (a cas that expected it, an append whose result was seen), that one leaves it.
 """
 
 from __future__ import annotations
@@ -21,17 +25,17 @@ from typing import Any
 from chaos.history import Operation, Value
 from chaos.linearizability.states import ABSENT, NONE, States
 
-# Kinds of steps: in which states one is possible, and what it leads to.
+# Kinds of steps: the states in which a step is possible, and what it leads to.
 READ = 0
-"""In `before`, and stays there."""
+"""Possible in `before`; the state stays."""
 MOVE = 1
-"""In `before`, to `after`."""
+"""From `before` to `after`."""
 BLIND = 2
-"""In any state, to `after`."""
+"""From any state to `after`."""
 TAKE = 3
-"""In any state but ABSENT, to ABSENT."""
+"""From any state except ABSENT to ABSENT."""
 EXTEND = 4
-"""In any state, to a longer one, if that has the right length and is the one seen, where these are known."""
+"""From any state to a longer one, which must have the known length and be the state seen, where these are known."""
 
 _NEVER = math.inf
 
@@ -43,26 +47,26 @@ class Step:
     operation: Operation
     invoke: int | float
     deadline: int | float
-    """It took effect not later than this."""
+    """The latest time at which it took effect."""
     kind: int
     before: int = NONE
     after: int = NONE
     atoms: tuple[int, ...] | None = None
-    """EXTEND: what is appended."""
+    """EXTEND: the appended atoms."""
     size: int | None = None
-    """EXTEND: its length in bytes, None: not known."""
+    """EXTEND: their length in bytes; None: unknown."""
     length: int | None = None
-    """EXTEND: length in bytes of the value after it, None: not known."""
+    """EXTEND: length in bytes of the value afterwards; None: unknown."""
     group: int = 0
-    """Steps of one group do the same."""
+    """Steps of one group have the same effect."""
     number: int = 0
-    """Its place in the order of deadlines."""
+    """Its position in the order of deadlines."""
     bit: int = 0
-    """Its place in a set of steps, unique among those whose intervals overlap."""
+    """Its bit in a set of steps, unique among steps with overlapping intervals."""
     after_step: Step | None = None
-    """What its process did before, where the intervals do not tell that this came first."""
+    """The earlier step of its process that it must follow, where the intervals do not imply this order."""
     next_invoke: int | float = math.inf
-    """When that was invoked which comes after this step in the same sense."""
+    """When the next step of its process was invoked, where the intervals do not imply their order."""
 
 
 @dataclass(slots=True)
@@ -73,27 +77,27 @@ class Option:
     invokes: list[int | float]
     """When they were invoked, in ascending order."""
     after_step: Step | None = None
-    """As of a step; of all of them."""
+    """As in Step; the same for all of them."""
 
 
 @dataclass(slots=True)
 class Hold:
-    """What happens in a state that is entered once."""
+    """What is known about a state that is entered once."""
 
     writer: Step | None
-    """None: it is the state at the beginning."""
+    """The step that enters it; None: it is the initial state."""
     reads: list[Step] = field(default_factory=list)
     last_read: int | float = -_NEVER
-    """When the last of them was invoked."""
+    """When the last of these reads was invoked."""
     next: Step | None = None
     """The step that certainly leaves it."""
 
     def free(self, now: int | float) -> bool:
-        """Whether any step may leave it."""
+        """Return whether any step may leave the state."""
         return self.next is None and self.last_read <= now
 
     def replaced(self, now: int | float) -> bool:
-        """Whether the step that certainly leaves it may."""
+        """Return whether the step that certainly leaves the state may do so now."""
         return self.next is not None and self.last_read <= now and self.next.invoke <= now
 
 
@@ -103,7 +107,7 @@ class Contradiction:
 
     reason: str
     operations: tuple[Operation, ...]
-    """Those that contradict one another."""
+    """The operations that contradict one another."""
 
 
 class Impossible(Exception):
@@ -116,7 +120,7 @@ class Impossible(Exception):
 
 @dataclass(slots=True)
 class Problem:
-    """What must be put in order."""
+    """The operations to put in order."""
 
     steps: list[Step]
     """By deadline."""
@@ -126,7 +130,7 @@ class Problem:
     states: States
 
     def after(self, state: int, step: Step) -> int:
-        """The state after a step in `state`, or NONE when it is not possible there."""
+        """Return the state after a step in `state`, or NONE when the step is not possible there."""
         kind = step.kind
         if kind == BLIND:
             return step.after
@@ -141,17 +145,17 @@ class Problem:
 
 
 def matters(operation: Operation) -> bool:
-    """Whether an operation says anything: it had an effect or may have one, or it saw something."""
+    """Return whether an operation carries information: it had an effect, or may have one, or it saw something."""
     return operation.outcome == "ok" or (operation.outcome == "info" and operation.f != "get")
 
 
 def span_ns(operation: Operation) -> tuple[int, int | float]:
-    """From when to when an operation may have lasted: with the error of its clock on both sides."""
+    """Return the longest interval that an operation may have lasted, with the error of its clock on both sides."""
     return operation.invoke_ns - operation.error_ns, operation.return_ns + operation.error_ns
 
 
 def shown(value: Any) -> str:
-    """A written value in a few characters; numbers from 2**40 on as the number above and below bit 40."""
+    """Return a written value in a few characters; numbers from 2**40 on as the number above and below bit 40."""
     if type(value) is int and value >= 1 << 40:
         text = f"{value >> 40}:{value & (1 << 40) - 1}"
     else:
@@ -160,7 +164,7 @@ def shown(value: Any) -> str:
 
 
 def shown_value(value: Value) -> str:
-    """What a key holds, in a few words."""
+    """Return the value of a key in a few words."""
     if value is None:
         return "nothing"
     if len(value) == 1:
@@ -170,12 +174,12 @@ def shown_value(value: Value) -> str:
 
 
 def who(operation: Operation) -> str:
-    """An operation by its name and client."""
+    """Return the name and client of an operation."""
     return f"the {operation.f} of client {operation.process}"
 
 
 def seen(operation: Operation) -> Value:
-    """What a get, or a cas that is ok, saw."""
+    """Return what a get, or a cas that is ok, saw."""
     swapped = operation.f == "cas" and operation.swapped
     value: Value = operation.expected if swapped else operation.observed
     return value

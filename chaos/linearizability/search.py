@@ -1,21 +1,21 @@
-"""The search for an order: Wing and Gong's, with Lowe's memory of what was tried.
+"""The search for an order: that of Wing and Gong, with Lowe's memory of tried configurations.
 
-A *configuration* says what took effect so far and what state that led to. The steps are numbered by their
-deadlines. All before number `next` took effect; of the others only those can have that were invoked before the
-deadline of step `next`, so a set of few bits says which did, however long the history is. No configuration is
-tried twice.
+A *configuration* records which steps took effect and the resulting state. The steps are numbered by deadline. All steps
+before number `next` took effect. Of the others, only those invoked before the deadline of step `next` can have; so a
+small set of bits identifies them, however long the history is. No configuration is tried twice.
 
-Few choices remain, because
-* a read that is possible takes effect at once: later it could do no more;
-* of several steps that do the same, the one with the earliest deadline goes first: two of them can change places,
-  unless something that comes after one of them in its process may come before the other;
-* a state that is entered once is left when all that saw it have taken effect, and by the step that is
-  known to replace it, if there is one;
-* operations that may have happened (options) are thought of last, and only where a chain of them makes a
-  step possible that was not, or gives it another effect: all others could be left out.
+Few choices remain:
 
-Wing, Gong: Testing and Verifying Concurrent Objects, 1993. Lowe: Testing for Linearizability, 2016. Horn,
-Kroening: Faster linearizability checking via P-compositionality, 2015.
+* A possible read takes effect at once: waiting gains nothing.
+* Of several steps with the same effect, the one with the earliest deadline goes first: two of them can be exchanged,
+  unless a later operation of the first one's process may precede the other.
+* A state that is entered once is left when all reads of it have taken effect. If a step is known to replace it, only
+  that step leaves it.
+* Operations that may have happened (options) are tried last, and only where a chain of them makes a step possible or
+  changes its effect: all others could be left out.
+
+Wing, Gong: Testing and Verifying Concurrent Objects, 1993. Lowe: Testing for Linearizability, 2016. Horn, Kroening:
+Faster linearizability checking via P-compositionality, 2015.
 """
 
 from __future__ import annotations
@@ -31,21 +31,24 @@ from chaos.linearizability.states import ABSENT, NONE
 
 BYTES_PER_STEP = 1500
 _BYTES_PER_CONFIGURATION = 150
-"""And the bits that say which steps and options took effect."""
+"""Without the bits that say which steps and options took effect."""
 _ENTRIES_PER_WORK = 4
-"""So many entries of a layer or steps are copied or looked at in the time that a configuration takes, or less."""
+"""Entries of a layer, or steps, that are copied or inspected in at most the time of one configuration."""
 
 _STATE_BITS = 32
 
 _Configuration = tuple[int, int, int, int, bool]
-"""Number of the next step; bits of the later steps that took effect; state; how many operations of each option did,
-a few bits for each; whether it is the turn of the options."""
+"""A configuration.
+
+The number of the next step; the bits of later steps that took effect; the state; the count of used operations of each
+option, a few bits each; whether options are to be tried.
+"""
 
 _Found = _Configuration | tuple[()]
-"""A configuration, or nothing yet: to look for one that options lead to may take long."""
+"""A configuration, or () for none yet: the search for a configuration that options lead to may take long."""
 
 _Preference = Callable[[Step, int], Any]
-"""Sorts the steps that can go on from a state; the first is tried first."""
+"""Sort key of the steps possible in a state; the first is tried first."""
 
 _PREFERENCES: tuple[_Preference, ...] = (
     lambda step, _: step.deadline,
@@ -57,31 +60,31 @@ _TURN = 8_000
 
 
 class _Attempt:
-    """A search of one's own preference."""
+    """A search with its own preference."""
 
     def __init__(self, preference: _Preference) -> None:
         self.preference = preference
         self.stack: list[_Configuration | Iterator[_Found]] = [(0, 0, ABSENT, 0, False)]
         self.tried: defaultdict[int, set[int]] = defaultdict(set)
-        """Number of the next step -> configurations, each as one number."""
+        """Number of the next step -> configurations, each encoded as one number."""
 
 
 class _Layer(NamedTuple):
-    """The steps that can take effect before the deadline of one of them: those invoked by then, but earlier ones."""
+    """The pending steps that can take effect before the deadline of a certain step: those invoked by then."""
 
     deadline: int | float
     bit: int
     reads: dict[int, int]
     """State -> bits of the reads that are possible in it."""
     moves: dict[int, tuple[Step, ...]]
-    """State -> steps that are possible in it only, and leave it."""
+    """State -> steps that are possible only in it, and leave it."""
     free: tuple[Step, ...]
-    """All others, by deadline."""
+    """All other steps, by deadline."""
     waiting: tuple[tuple[int, int], ...]
-    """Bits of a step, and of the one that its process did before, for those where this may not have taken effect."""
+    """(bit of a step, bit of the earlier step of its process), where the earlier one may not have taken effect yet."""
 
     def blocked(self, done: int) -> int:
-        """Bits of the steps whose turn it is not yet, because their process has not done what comes before."""
+        """Return the bits of the steps that must wait for an earlier step of their process."""
         bits = 0
         for bit, before in self.waiting:
             if not done & before:
@@ -90,19 +93,19 @@ class _Layer(NamedTuple):
 
 
 class Search:
-    """One search, in portions.
+    """A search in portions.
 
-    An early choice that is wrong may cost any time to take back. Therefore several attempts that prefer
-    different choices take turns; the first that comes to an end knows.
+    A wrong early choice may take arbitrarily long to undo. Therefore several attempts with different preferences take
+    turns; the first to finish decides.
     """
 
     def __init__(self, problem: Problem) -> None:
         self.tried = 0
-        """Configurations tried."""
+        """Number of configurations tried."""
         self.work = 0
-        """Configurations tried, and what took as long: layers, and steps looked at."""
+        """Configurations tried, plus equivalent work on layers and steps."""
         self.furthest = 0
-        """Number of the first step that no order has reached beyond."""
+        """Number of the first step that no order has passed."""
         self._problem = problem
         self._steps = problem.steps
         self._width = max((step.bit for step in problem.steps), default=0).bit_length()
@@ -116,11 +119,11 @@ class Search:
         self._layer_bytes = 0
         bits = self._width + sum(mask.bit_length() for _, _, mask in self._options)
         self.bytes_per_work = _BYTES_PER_CONFIGURATION + bits // 4
-        """What a piece of work may leave behind."""
+        """Bytes that one unit of work may leave behind."""
 
     @property
     def bytes(self) -> int:
-        """About what it occupies."""
+        """Estimated memory of the search."""
         waiting = sum(len(attempt.stack) for attempt in self._attempts)
         steps = (BYTES_PER_STEP + self._width // 4) * len(self._steps)
         return self.bytes_per_work * (self.tried + waiting) + self._layer_bytes + steps
@@ -131,7 +134,7 @@ class Search:
         return self._steps[self.furthest].deadline
 
     def run(self, count: int) -> bool | None:
-        """Do about so much work. Returns whether there is an order, None: not known yet."""
+        """Do about `count` units of work; return whether there is an order, or None if not known yet."""
         if not self._steps:
             return True
         end = self.work + count
@@ -193,17 +196,17 @@ class Search:
         return False
 
     def _stuck(self, layer: _Layer, state: int, done: int) -> bool:
-        """Whether a read needs this state, which is entered once, and before it something that needs another one."""
+        """Return whether a read of this once-entered state must wait for a step that needs another state."""
         return state in self._problem.holds and bool(layer.reads.get(state, 0) & ~done)
 
     def _by_steps(
         self, preference: _Preference, at: int, done: int, state: int, used: int, layer: _Layer
     ) -> list[_Configuration]:
-        """The configurations that one more step leads to; what is most likely to go on comes first."""
+        """Return the configurations after one more step, the most promising first."""
         found: list[_Configuration] = []
         after, out = self._problem.after, done | layer.blocked(done)
         groups: dict[int, int | float] = {}
-        """To the deadline of the step of each that goes first."""
+        """Group -> deadline of its step that goes first."""
         possible = (*layer.moves.get(state, ()), *layer.free)
         self.work += len(possible) // _ENTRIES_PER_WORK
         for step in sorted(possible, key=lambda step: preference(step, state)):
@@ -218,7 +221,7 @@ class Search:
     # Options
 
     def _by_options(self, at: int, done: int, state: int, used: int, layer: _Layer) -> Iterator[_Found]:
-        """The configurations that a chain of options and one step lead to."""
+        """Yield the configurations that a chain of options and one step lead to."""
         after, out = self._problem.after, done | layer.blocked(done)
         for led_to, now_used in self._chains(at, done, state, used, layer.deadline):
             yield ()
@@ -236,8 +239,10 @@ class Search:
                     yield at, done | step.bit, then, now_used, False
 
     def _chains(self, at: int, done: int, state: int, used: int, deadline: int | float) -> Iterator[tuple[int, int]]:
-        """(state, counts of options used) after one option or several, each of which may matter to the next one;
-        state NONE: nothing yet."""
+        """Yield (state, counts of used options) after one or more options, each of which may enable the next.
+
+        State NONE means nothing yet.
+        """
         after = self._problem.after
         found = {(state, used)}
         ends = [(state, used)]
@@ -264,7 +269,7 @@ class Search:
                     yield end
 
     def _too_long(self, option: Option, state: int) -> bool:
-        """Whether it led to a value that is longer than any append left behind, and that nobody knows."""
+        """Return whether an option led to an unrecognised value that is longer than any append left behind."""
         states = self._problem.states
         size = states.size[state]
         return option.step.kind == EXTEND and states.atom[state] < 0 and size is not None and size > self._longest
@@ -272,7 +277,7 @@ class Search:
     # Layers
 
     def _layer(self, at: int) -> _Layer:
-        """The layer of a step; layers are made in order."""
+        """Return the layer of a step; layers are built in order."""
         while len(self._layers) <= at:
             layer = self._next_layer()
             self._layers.append(layer)
@@ -320,14 +325,14 @@ class Search:
         return _Layer(now.deadline, now.bit, reads, moves, free, waiting)
 
     def _arriving(self, deadline: int | float) -> Iterator[Step]:
-        """The steps that were invoked since the last layer."""
+        """Yield the steps that were invoked since the last layer."""
         while self._arrived < len(self._arrivals) and self._arrivals[self._arrived].invoke <= deadline:
             yield self._arrivals[self._arrived]
             self._arrived += 1
 
 
 def _seen(layer: _Layer, state: int, done: int) -> int:
-    """What is done after all reads that are possible in a state; one of them may have to wait for another."""
+    """Return the done steps after all reads possible in a state; one read may have to wait for another."""
     while (more := layer.reads.get(state, 0) & ~done & ~layer.blocked(done)) != 0:
         done |= more
     return done
@@ -338,7 +343,7 @@ def _deadline(step: Step) -> int | float:
 
 
 def _numbered(options: list[Option]) -> list[tuple[Option, int, int]]:
-    """(option, position, mask) of where the count of each stands in one number."""
+    """Return (option, shift, mask): where the count of each option is in one number."""
     numbered, shift = [], 0
     for option in options:
         bits = len(option.invokes).bit_length()

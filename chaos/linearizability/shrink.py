@@ -1,10 +1,10 @@
-"""From a violation among thousands of operations to the few that contradict one another.
+"""Reduce a violation among thousands of operations to the few that contradict one another.
 
-Nothing that is left out may be what makes the rest impossible. So it is not dropped but *loosened*: a read that
-is left out is gone, which can only help; a write that is left out may happen at any time after it was invoked, or
-never; what had returned before the rest began may have left any value behind; and what was invoked after the rest
-had returned does not matter. If what remains has no order even so, then the whole has none; and it has none when
-it is looked at alone either.
+An omitted operation must not be what makes the rest impossible. So it is not dropped but *loosened*. An omitted read is
+removed, which can only help. An omitted write may happen at any time after it was invoked, or never. Operations that
+returned before the rest began may have left any value behind. Operations invoked after the rest had returned do not
+matter. If the remaining operations have no order even so, then the whole history has none, and neither do the remaining
+operations alone.
 """
 
 from __future__ import annotations
@@ -23,20 +23,23 @@ from chaos.linearizability.states import Atoms
 from chaos.linearizability.violation import Violation
 
 _SOMETHING = {"some": "value"}
-"""Stands for whatever nobody recognises; its length is not known."""
+"""Stands for any value that no operation recognises; its length is unknown."""
 _PORTION = 2_000
 _PORTIONS = 20
-"""An attempt that needs more work than this counts as one that failed: nothing is lost but a smaller result."""
+"""An attempt that needs more work than this counts as failed; the result may only be larger than necessary."""
 
 
 def smallest(key: Key, operations: Sequence[Operation], why: Contradiction | Search, end: float) -> Violation:
-    """The smallest violation found until the monotonic clock shows `end`, in seconds."""
+    """Return the smallest violation found until the monotonic clock shows `end`, in seconds."""
     return _Shrink(operations, end).run(key, why)
 
 
 class _Shrink:
-    """Operations are known by their position in `self._all`, where each stands at its return, or its invocation
-    if it never returned."""
+    """Shrinks one violation.
+
+    Operations are identified by their position in `self._all`, which is sorted by return, or by invocation for those
+    that never returned.
+    """
 
     def __init__(self, operations: Sequence[Operation], end: float) -> None:
         self._all = sorted(filter(matters, operations), key=_ended)
@@ -49,7 +52,7 @@ class _Shrink:
         self._bounds = Bounds(end)
 
     def _numbers(self, value: Value) -> tuple[int, ...]:
-        """What a value consists of, told apart by type too."""
+        """Return the numbers of the atoms of a value; atoms of different types differ."""
         return tuple(map(self._atoms.number, value or ()))
 
     @property
@@ -57,9 +60,9 @@ class _Shrink:
         return time.monotonic() < self._bounds.end
 
     def run(self, key: Key, why: Contradiction | Search) -> Violation:
-        """First guess, then the shortest prefix, a short suffix of it, and less and less of that."""
+        """Make a first guess, then find the shortest prefix, a short suffix of it, and ever fewer operations."""
         kept = self._fewer(self._suffix(self._prefix(self._guess(why))))
-        # Without the last return there is an order: that is where it goes wrong.
+        # Without the last return there is an order, so it is the one marked.
         impossible = max((self._all[at] for at in kept), key=lambda o: (o.outcome == "ok", o.return_ns))
         kept = self._with_writers(kept)
         found = self._why(self._loosened(kept)[0])
@@ -68,7 +71,7 @@ class _Shrink:
         return Violation(key, tuple(operations), impossible, reason, len(self._all) - len(operations))
 
     def _guess(self, why: Contradiction | Search) -> list[int]:
-        """The operations that a contradiction names, or those up to where the search came; or else all."""
+        """Return the operations that a contradiction names, or those up to where the search came, or else all."""
         if isinstance(why, Contradiction):
             named = {id(operation) for operation in why.operations}
             guess = [at for at, operation in enumerate(self._all) if id(operation) in named]
@@ -78,7 +81,8 @@ class _Shrink:
         return guess if self._violated(guess) else list(range(len(self._all)))
 
     def _prefix(self, kept: list[int]) -> list[int]:
-        """The shortest prefix, by return, that is violated; what had not returned then is left out."""
+        """Return the shortest prefix, by return, that is violated; operations that had not returned by then are left
+        out."""
         low, high = 0, len(kept)
         while low < high:
             middle = (low + high) // 2
@@ -89,15 +93,17 @@ class _Shrink:
         return kept[:high]
 
     def _suffix(self, kept: list[int]) -> list[int]:
-        """A short suffix that is violated, whatever was there before: a longer one need not be, if it begins in
-        the midst of operations."""
+        """Return a short suffix that is violated, whatever happened before it.
+
+        A longer suffix may not be violated if it begins amid running operations.
+        """
         length = 1
         while length < len(kept) and not self._violated(kept[-length:]):
             length += 1 + length // 8
         return kept[-length:]
 
     def _fewer(self, kept: list[int]) -> list[int]:
-        """Leave out halves, quarters, ... and at last single operations, as long as it stays violated."""
+        """Leave out halves, quarters, ... and finally single operations, as long as the rest stays violated."""
         size = max(1, len(kept) // 2)
         while True:
             before, at = len(kept), 0
@@ -112,17 +118,17 @@ class _Shrink:
             size = max(1, size // 2)
 
     def _with_writers(self, kept: list[int]) -> list[int]:
-        """Add those who wrote last what was seen, for whoever wants to understand it."""
+        """Add the operations that wrote last what was seen, to help the reader."""
         values = [_read(self._all[at]) for at in kept]
         last = set().union(*(self._numbers(value[-1:]) for value in values if value))
         return sorted({*kept, *(at for at, wrote in enumerate(self._wrote) if not last.isdisjoint(wrote))})
 
     def _violated(self, kept: Sequence[int]) -> bool:
-        """Whether these have certainly no order, whatever the others did."""
+        """Return whether these operations certainly have no order, whatever the others did."""
         return self._time_left and all(self._why(operations) is not None for operations in self._loosened(kept))
 
     def _why(self, operations: Sequence[Operation]) -> Contradiction | Search | None:
-        """What shows that operations have no order; None when they have one or nobody knows."""
+        """Return the evidence that operations have no order; None if they have one, or if it is unknown."""
         try:
             search = Search(pose(operations, self._bounds))
             for _ in range(_PORTIONS):
@@ -137,7 +143,7 @@ class _Shrink:
         return None
 
     def _loosened(self, kept: Sequence[int]) -> list[list[Operation]]:
-        """The operations that are kept, with what the others may have done: each way that it may have begun."""
+        """Return the kept operations plus the possible effects of the others, once for each possible initial state."""
         keep, spans = set(kept), self._spans
         begin = min((spans[at][0] for at in kept), default=0)
         end = max((spans[at][1] for at in kept if self._all[at].outcome == "ok"), default=0)
@@ -146,7 +152,7 @@ class _Shrink:
         later = [at for at in others if spans[at][1] >= begin]
         mentioned = set().union(*(self._mentions[at] for at in (*kept, *later)))
         found = [self._all[at] for at in kept] + [_unknown(self._all[at]) for at in later]
-        # Of what was there before, only that needs a name which somebody recognises.
+        # Earlier values need a name only if a kept or later operation recognises them.
         named = [self._all[at] for at in earlier if not mentioned.isdisjoint(self._wrote[at])]
         found += [_unknown(replace(o, f="put") if o.f == "cas" else o) for o in named]
         if len(named) == len(earlier):
@@ -156,7 +162,7 @@ class _Shrink:
 
 
 def _read(operation: Operation) -> Value:
-    """What it saw, if it says which value."""
+    """Return the value that an operation saw, if it says which."""
     return seen(operation) if operation.f in {"get", "cas"} else None
 
 
@@ -165,7 +171,7 @@ def _unknown(operation: Operation) -> Operation:
 
 
 def _ended(operation: Operation) -> int | float:
-    """When it returned; when it was invoked, if it never did."""
+    """Return when an operation returned, or when it was invoked if it never returned."""
     return operation.invoke_ns if math.isinf(operation.return_ns) else operation.return_ns
 
 

@@ -1,8 +1,8 @@
 """The states of one key as small numbers.
 
-Only what somebody may recognise needs an identity: values that an operation saw or expected, and what they begin
-with. They form a tree, in which a state is its parent and what was appended. All other states are told apart by their
-length alone, if by anything; those are called opaque.
+Only values that an operation may recognise need an identity: those that an operation saw or expected, and their
+prefixes. They form a tree, in which a state is its parent plus an appended atom. All other states are called opaque;
+they are distinguished at most by length.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Atoms:
 
     def __init__(self) -> None:
         self.size: list[int | None] = []
-        """None: not known."""
+        """By number: length in bytes; None: unknown."""
         self.writes: list[int] = []
-        """How often it stands in what is written."""
+        """By number: how often it occurs in what is written."""
         self._numbers: dict[Any, int] = {}
 
     def number(self, atom: Any) -> int:
-        """The number of a value of any JSON type."""
+        """Return the number of a value of any JSON type."""
         if type(atom) not in {int, str}:
-            # As Python's dictionary would have it, True, 1 and 1.0 are one key.
+            # As keys of a dictionary True, 1 and 1.0 would be equal.
             atom = (json.dumps(atom, sort_keys=True),)
         number = self._numbers.setdefault(atom, len(self.size))
         if number == len(self.size):
@@ -41,12 +41,12 @@ class Atoms:
         return number
 
     def written(self, atoms: Iterable[Any], size: int | None) -> tuple[int, ...]:
-        """The numbers of what an operation writes, `size` bytes long."""
+        """Return the numbers of what an operation writes, `size` bytes long."""
         numbers = tuple(map(self.number, atoms))
         if len(numbers) != 1:
             size = None
         for number in numbers:
-            # The same value of two lengths: then nothing is known of its length.
+            # If one value was written with two lengths, its length is unknown.
             self.size[number] = size if not self.writes[number] or self.size[number] == size else None
             self.writes[number] += 1
         return numbers
@@ -58,11 +58,11 @@ class States:
     def __init__(self, atoms: Atoms) -> None:
         self.parent = [ABSENT, EMPTY]
         self.atom = [-1, -1]
-        """What was written last to get here; -1: nothing."""
+        """By state: the atom that was appended last; -1: none."""
         self.size: list[int | None] = [0, 0]
-        """In bytes, None: not known."""
+        """By state: length in bytes; None: unknown."""
         self.sized = False
-        """Whether opaque states are told apart by their lengths; to be set before there are any."""
+        """Whether opaque states are distinguished by length; must be set before the first opaque state exists."""
         self._atoms = atoms
         self._children: dict[tuple[int, int], int] = {}
         self._opaque: dict[int | None, int] = {}
@@ -72,11 +72,11 @@ class States:
         return len(self.parent)
 
     def add(self, value: Sequence[Any] | None) -> int:
-        """The state of a value that somebody may recognise."""
+        """Return the state of a value that an operation may recognise."""
         if value is None:
             return ABSENT
         atoms, state = tuple(map(self._atoms.number, value)), EMPTY
-        # What is read twice has mostly grown in between: go on from there.
+        # A value that is read again has usually grown, so continue from the last one.
         known, at = self._last
         if atoms[: len(known)] == known:
             state = at
@@ -94,7 +94,7 @@ class States:
         return state
 
     def extended(self, state: int, atoms: Sequence[int], size: int | None) -> int:
-        """The state after `atoms`, `size` bytes long, are appended to `state`."""
+        """Return the state after `atoms`, `size` bytes long, are appended to `state`."""
         at = EMPTY if state == ABSENT else state
         for atom in atoms:
             child = self._children.get((at, atom))
@@ -105,7 +105,7 @@ class States:
         return at
 
     def opaque(self, size: int | None) -> int:
-        """The state of a value that nobody recognises, `size` bytes long."""
+        """Return the state of a value that no operation recognises, `size` bytes long."""
         size = size if self.sized else None
         state = self._opaque.get(size)
         if state is None:

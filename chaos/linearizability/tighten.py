@@ -1,8 +1,8 @@
-"""Intervals are made smaller by what must hold of every order, until nothing changes or nothing is left.
+"""Shrink intervals by rules that hold in every order, until nothing changes or no interval is left.
 
-A state that is entered once is held without a break from the first deadline of a step that needs it to the last
-invocation of one. Two such *spans* must not overlap, and whatever else must take effect, does so before or after
-(Gibbons, Korach: Testing shared memories, 1997). All of it is sound: what is reported here has no order.
+A state that is entered once is held without interruption from the first deadline of a step that needs it to the last
+invocation of such a step. Two such *spans* must not overlap, and any other step takes effect before or after a span
+(Gibbons, Korach: Testing shared memories, 1997). The rules are sound: a reported contradiction excludes every order.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import NamedTuple
 from chaos.linearizability.problem import Hold, Impossible, Step, who
 
 _ROUNDS = 8
-"""More would be right, but hardly ever find more."""
+"""More rounds would be correct, but hardly ever find more."""
 
 
 class _Span(NamedTuple):
-    """From when to when a state is held for certain."""
+    """The time for which a state is certainly held."""
 
     first: int | float
     last: int | float
@@ -29,8 +29,10 @@ class _Span(NamedTuple):
 
 
 def tighten(steps: list[Step], holds: dict[int, Hold], look: Callable[[], None]) -> None:
-    """Make the intervals of the steps as small as these rules can. Raises Impossible when one has no moment left, and
-    whatever `look` raises, which is called once a round."""
+    """Shrink the intervals of the steps as far as these rules can.
+
+    `look` is called once a round. Raises Impossible when an interval becomes empty, and whatever `look` raises.
+    """
     for _ in range(_ROUNDS):
         look()
         _before_those_who_need_it(steps, holds)
@@ -44,7 +46,7 @@ def tighten(steps: list[Step], holds: dict[int, Hold], look: Callable[[], None])
 
 
 def _before_those_who_need_it(steps: list[Step], holds: dict[int, Hold]) -> None:
-    """Deadlines: a state is entered before it is seen, and seen before it is left."""
+    """Tighten deadlines: a state is entered before it is seen, and seen before it is left."""
     for hold in holds.values():
         if hold.next is not None:
             for read in hold.reads:
@@ -60,13 +62,13 @@ def _before_those_who_need_it(steps: list[Step], holds: dict[int, Hold]) -> None
 
 
 def _writer(holds: dict[int, Hold], step: Step) -> Step | None:
-    """Who wrote what a step needs, if that is known."""
+    """Return the step that wrote what a step needs, if it is known."""
     hold = holds.get(step.before)
     return None if hold is None else hold.writer
 
 
 def _after_what_they_need(steps: list[Step], holds: dict[int, Hold]) -> None:
-    """Invocations: likewise."""
+    """Tighten invocations by the same rule."""
     for step in sorted(steps, key=lambda step: step.invoke, reverse=True):
         writer: Step | None = step
         while writer is not None:
@@ -85,11 +87,11 @@ def _after_what_they_need(steps: list[Step], holds: dict[int, Hold]) -> None:
 
 
 def _out_of(spans: list[_Span], steps: list[Step]) -> bool:
-    """No step takes effect while a state is held that it has nothing to do with. Returns whether that told anything."""
+    """Move steps out of spans of states they have nothing to do with; return whether any interval changed."""
     begins, told = [span.first for span in spans], False
     for step in steps:
         if spans:
-            # With -1, when none begins before it, the condition fails too.
+            # With index -1, when no span begins before it, the condition fails too.
             span = spans[bisect_left(begins, step.deadline) - 1]
             if span.first < step.deadline < span.last and span.state not in {step.before, step.after}:
                 _end(step, span)
@@ -103,7 +105,7 @@ def _out_of(spans: list[_Span], steps: list[Step]) -> bool:
 
 
 def _end(step: Step, span: _Span) -> None:
-    """It took effect before the span."""
+    """Move the deadline of a step to the begin of a span: the step took effect before it."""
     if span.first < step.invoke:
         raise _replaced(span, step)
     step.deadline = span.first
@@ -126,7 +128,7 @@ def _members(hold: Hold) -> list[Step]:
 
 
 def _replaced(span: _Span, *by: Step) -> Impossible:
-    """The error: while a state was held, another was entered."""
+    """Return the error: while a state was held, another was entered."""
     steps = _members(span.hold)
     last = max(steps, key=lambda step: step.invoke).operation
     first = min(steps, key=lambda step: step.deadline).operation

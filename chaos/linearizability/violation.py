@@ -17,7 +17,7 @@ _LEFT_PX = 90
 _TOP_PX = 74
 _FOOT_PX = 84
 _CHARACTER_PX = 7.1
-"""Width of a character of the bars' text; a little too wide, for fonts differ."""
+"""Width of a character of the bars' text; slightly too wide, because fonts differ."""
 _MIN_GAP_PX, _MAX_GAP_PX = 14.0, 150.0
 _COLOURS = {"ok": ("#cfe3f7", "#2f6ea8"), "info": ("#f3ead2", "#a8883a"), "impossible": ("#f9d0cf", "#c22f2b")}
 _STYLE = """
@@ -36,14 +36,14 @@ class Violation:
     operations: tuple[Operation, ...]
     """By invocation."""
     impossible: Operation
-    """The one of them whose return made it impossible: without it there is an order."""
+    """The operation whose return made an order impossible: without it there is one."""
     reason: str
     """One line."""
     left_out: int
-    """Further operations on the key, which the violation does not need: see shrink.py."""
+    """Number of further operations on the key that the violation does not need: see shrink.py."""
 
     def as_text(self) -> str:
-        """A table for a person, one operation a line."""
+        """Return a table for a person, one operation a line."""
         begin, unit = self.operations[0].invoke_ns, _unit(self.operations)
         rows = [("", "client", f"from {unit}", f"to {unit}", "operation", "")]
         for operation in self.operations:
@@ -64,15 +64,15 @@ class Violation:
         return "\n".join([self.title(), self.foot(), "", *table, ""])
 
     def as_svg(self) -> str:
-        """A picture: operations as bars over time, a lane per client; unknown ones stay open to the right."""
+        """Return a picture: operations as bars over time, a lane per client; unknown ones are open to the right."""
         return _picture(self)
 
     def title(self) -> str:
-        """The key, and the reason."""
+        """Return the key and the reason."""
         return f"key {shown(self.key)}: {self.reason}"
 
     def foot(self) -> str:
-        """What is not shown, and how right the times are."""
+        """Return what is not shown, and how exact the times are."""
         error_ns = max(operation.error_ns for operation in self.operations)
         times = f" Times are of several clocks, right within {error_ns / 1e6:.3f} ms." if error_ns else ""
         if not self.left_out:
@@ -84,7 +84,7 @@ class Violation:
 
 
 def said(operation: Operation) -> str:
-    """What was asked, and what was answered."""
+    """Return an operation and its answer as text."""
     ok = operation.outcome == "ok"
     match operation.f:
         case "get":
@@ -102,7 +102,7 @@ def said(operation: Operation) -> str:
 
 
 def _unit(operations: Sequence[Operation]) -> str:
-    """In which times are shown: ns where a history counts in small numbers, as one without times does."""
+    """Return the unit of times: ns if the times are small numbers, as in a history without times."""
     last = max((o.return_ns for o in operations if not math.isinf(o.return_ns)), default=operations[-1].invoke_ns)
     return "ms" if last - operations[0].invoke_ns >= 10_000 else "ns"
 
@@ -112,7 +112,7 @@ def _time(nanoseconds: float, unit: str) -> str:
 
 
 _Lane = tuple[int, int]
-"""A client, and the how-manieth of its lanes: after an operation of unknown outcome it goes on in another."""
+"""A client, and the number of its lane: after an operation of unknown outcome it continues in another lane."""
 
 
 def _picture(violation: Violation) -> str:
@@ -149,8 +149,10 @@ def _picture(violation: Violation) -> str:
 
 
 def _axis(operations: Sequence[Operation]) -> dict[int | float, float]:
-    """Where each moment at which something began or ended is drawn. In scale, but no gap is too short or too long,
-    and each bar has room for its text."""
+    """Return the position of each moment at which an operation began or ended.
+
+    To scale, except that no gap is too short or too long, and that each bar has room for its text.
+    """
     times = {o.invoke_ns for o in operations} | {o.return_ns for o in operations if not math.isinf(o.return_ns)}
     ordered = sorted(times)
     gaps = [after - before for before, after in pairwise(ordered)]
@@ -167,7 +169,7 @@ def _text_px(text: str) -> float:
 
 
 def _lanes(operations: Sequence[Operation]) -> dict[int, _Lane]:
-    """The lane of each operation, by its id()."""
+    """Return the lane of each operation, by its id()."""
     ends: dict[_Lane, float] = {}
     lanes = {}
     for operation in operations:
@@ -181,7 +183,7 @@ def _lanes(operations: Sequence[Operation]) -> dict[int, _Lane]:
 
 
 def _bar(kind: str, begin: float, end: float, top: float, text: str) -> list[str]:
-    """One operation: open to the right when its outcome is unknown."""
+    """Return the parts of one bar, open to the right when the outcome is unknown."""
     fill, line = _COLOURS[kind]
     width, bottom = max(end - begin, 3.0), top + _BAR_PX
     if kind == "info":
@@ -196,7 +198,7 @@ def _bar(kind: str, begin: float, end: float, top: float, text: str) -> list[str
 
 
 def _ticks(x: dict[int | float, float], bottom: float, zero_ns: int, unit: str) -> list[str]:
-    """A line at each moment, and its time, slanted so that they do not run into one another."""
+    """Return a line at each moment, and its time, slanted so that the labels do not overlap."""
     parts = []
     for time_ns, at in x.items():
         parts.append(f'<line class="time" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP_PX - 8}" y2="{bottom}"/>')

@@ -1,4 +1,4 @@
-"""The story of a node, told by the node: one event per change that a reader or a checker cares about."""
+"""Trace events: one per change of a node that a reader or a checker needs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ class TraceEvent:
     """One event. The driver adds number and time.
 
     kind: started | became_follower | became_pre_candidate | became_candidate | became_leader |
-    vote_granted | leader_heard | log_truncated | commit
+        vote_granted | leader_heard | log_truncated | commit
 
-    With what these tell, checkers need no log: `started` its end and the vote that was found (peer_id),
-    `became_leader` its end before the no-op, `commit` the last entry committed, `log_truncated` the first erased.
+    With these fields checkers need no log. `started`: the end of the log and the vote found on disk (peer_id).
+    `became_leader`: the end of the log before the no-op. `commit`: the last entry committed. `log_truncated`: the first
+    entry erased.
     """
 
     kind: str
@@ -26,33 +27,33 @@ class TraceEvent:
     log_term: int = 0
     """Term of the entry at `index`."""
     durable_index: int = 0
-    """Up to where the log is on disk at that moment: a later life must find as much, or tell why not."""
+    """Up to where the log is on disk at that moment; a later incarnation must find as much, or trace why not."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceRecord:
-    """A trace event as it is read back (trace_lines.py): with its node, number and time."""
+    """A trace event read back from a file (trace_lines.py), with its node, number and time."""
 
     node: str
     number: int | None
-    """Its number within one incarnation, from 1; None: the line does not say."""
+    """Its number within one incarnation, from 1; None: missing in the line."""
     time_ns: int
-    """0: the line does not say."""
+    """0: missing in the line."""
     kind: str
-    """As of TraceEvent, or any other word of a foreign program. Empty: the line does not say."""
+    """As in TraceEvent, or any other word of a foreign program. Empty: missing in the line."""
     term: int
     index: int = 0
     log_term: int | None = None
-    """None: the line does not say."""
+    """None: missing in the line."""
     durable_index: int | None = None
-    """None: the line does not say."""
+    """None: missing in the line."""
     peer: str = ""
     detail: str = ""
     damaged: bool = False
-    """Whether a field is of another type than it should be, or term or index is missing."""
+    """Whether a field has the wrong type, or term or index is missing."""
 
     def as_json(self) -> dict[str, int | str]:
-        """Return the fields of a line, without those that it did not say."""
+        """Return the fields of a line, without those that were missing."""
         fields: dict[str, int | str | None] = {
             "node": self.node,
             "number": self.number,

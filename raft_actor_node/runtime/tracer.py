@@ -1,7 +1,7 @@
-"""Keeps the node's trace: in memory for the Trace RPC, and in a file that survives the process.
+"""The node's trace: in memory for the Trace RPC, and in a file that survives the process.
 
-The file is written without buffering before anything of the step leaves the node: after a SIGKILL the
-page cache still has every line, so no vote is missing from the record.
+The file is written without buffering before anything of the step leaves the node. After a SIGKILL the page cache still
+has every line, so no vote is missing from the record.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ REMEMBERED = 2048
 
 
 class Tracer:
-    """Numbers and stamps events. A line is a JSON object: node, number, time_ns, kind, term, index, log_term,
-    durable_index, peer, detail; what they mean stands in core/trace.py."""
+    """Numbers and time-stamps events, and writes them.
+
+    A line is a JSON object: node, number, time_ns, kind, term, index, log_term, durable_index, peer, detail.
+    core/trace.py says what they mean.
+    """
 
     def __init__(self, node_id: str, path: str | None, clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self._node_id = node_id
@@ -36,8 +39,10 @@ class Tracer:
         self._news = asyncio.Event()
 
     def record(self, events: Sequence[TraceEvent]) -> None:
-        """Take in what one step told. Raises DiskError when the file does not take it: what is not on record must
-        not leave the node."""
+        """Record the events of one step.
+
+        Raises DiskError when the file cannot be written: unrecorded effects must not leave the node.
+        """
         now_ns = self._clock_ns()
         lines = []
         for event in events:
@@ -56,7 +61,7 @@ class Tracer:
         self._news = asyncio.Event()
 
     def _line(self, now_ns: int, event: TraceEvent) -> str:
-        # By hand: there is a commit with every batch, and only the detail could need escaping.
+        # Formatted by hand, because there is a commit with every batch. Only the detail could need escaping.
         return (
             f'{{"node":"{self._node_id}","number":{self._number},"time_ns":{now_ns},"kind":"{event.kind}",'
             f'"term":{event.term},"index":{event.index},"log_term":{event.log_term},'
@@ -64,10 +69,11 @@ class Tracer:
         )
 
     async def events(self, after: int, *, follow: bool) -> AsyncIterator[tuple[int, int, TraceEvent]]:
-        """(number, time_ns, event) of everything remembered above `after`, then, to follow, of what comes."""
+        """Yield (number, time_ns, event) of every remembered event above `after`; with `follow`, continue with new
+        events."""
         while True:
             news = self._news
-            # Numbers follow one another: those that are new stand at the end.
+            # Numbers are consecutive, so the new events are the last ones.
             new = list(islice(reversed(self._events), max(self._number - after, 0)))
             for number, time_ns, event in reversed(new):
                 after = number

@@ -1,1 +1,1 @@
-"""What arrays and events of a cell say: pure functions, from latencies to failovers."""
+"""The analysis of a cell's arrays and events, from latencies to failovers. Pure functions."""

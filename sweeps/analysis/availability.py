@@ -1,10 +1,10 @@
 """Whether a cluster served its clients while a fault lasted. Pure functions of events and arrays.
 
-A cluster that loses its leader to a fault needs a moment to find another one. It is available under the fault
-when operations complete later than LIVENESS_BOUND longest election timeouts after the fault was in force
-everywhere, and before it began to be healed, at LEAST_SHARE of the rate before the first fault or more; it is
-unavailable when none does, and barely available in between. A fault that is over by then says nothing. A fault of two
-stages counts from its second one.
+A cluster that loses its leader to a fault needs time to elect another. Therefore only operations that complete after
+the bound count: later than LIVENESS_BOUND longest election timeouts after the fault took effect everywhere, and before
+its healing began. The cluster is available under the fault if their rate is at least LEAST_SHARE of the rate before the
+first fault. It is unavailable if there are none, and barely available in between. A fault that ends before the bound
+has no state. A fault of two stages counts from its second stage.
 """
 
 from __future__ import annotations
@@ -21,28 +21,30 @@ from sweeps.load.latencies import Ints
 from sweeps.load.operations import Operations
 
 LEAST_SHARE = 0.01
-"""Of the rate of operations before the first fault: below it a cluster is barely available. A closed loop slows down
-with its latency, so that much less than all of it is no outage."""
+"""Below this share of the rate before the first fault, a cluster is barely available.
+
+A closed loop slows down with its latency, so a rate far below the full one is no outage.
+"""
 
 State = Literal["available", "barely available", "unavailable"]
 
 
 @dataclass(frozen=True)
 class UnderFault:
-    """How the clients fared under one fault; times in milliseconds."""
+    """What clients experienced under one fault; times in milliseconds."""
 
     state: State | None
-    """None: the fault was over too soon to tell."""
+    """None: the fault ended too early to tell."""
     outage_ms: float
     """Longest time under the fault in which no operation completed."""
     completed: int
     """Operations that completed after the bound."""
     share: float | None
-    """Operations per second after the bound, as a share of those before the first fault."""
+    """Operations per second after the bound, as a share of the rate before the first fault."""
 
 
 def under_faults(events: Iterable[Event], operations: Operations, longest_timeout_s: float) -> list[UnderFault]:
-    """One for each fault that was in force, in order. `events` are those of events.jsonl."""
+    """Return one result for each fault that was in force, in order. `events` are those of events.jsonl."""
     windows = _windows(events, operations)
     ends = operations.success_ns()
     bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
@@ -51,21 +53,23 @@ def under_faults(events: Iterable[Event], operations: Operations, longest_timeou
 
 
 def late_windows(events: Iterable[Event], operations: Operations, longest_timeout_s: float) -> list[tuple[int, int]]:
-    """[begin, end) of each fault from the bound on, of those that lasted long enough: where its state is decided."""
+    """Return [begin, end) from the bound on, for each fault that lasted long enough: this decides its state."""
     bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
     windows = _windows(events, operations)
     return [(begin + bound_ns, end) for begin, end in windows if begin + bound_ns < end]
 
 
 def waiting(begin_ns: Ints, end_ns: Ints, windows: Sequence[tuple[int, int]]) -> tuple[int, float]:
-    """Of what waited for an answer from `begin_ns` to `end_ns`: the fewest that waited in one of these windows, and
-    the largest share of one of them in which nobody waited."""
+    """Return the least number of requests waiting in any window, and the largest share of a window without one.
+
+    Each request waits for an answer from `begin_ns` to `end_ns`.
+    """
     counts, shares = [], []
     order = np.argsort(begin_ns)
     for begin, end in windows:
         inside = order[(begin_ns[order] < end) & (end_ns[order] > begin)]
         since, until = np.maximum(begin_ns[inside], begin), np.minimum(end_ns[inside], end)
-        # Nobody waited from the latest end so far to the next begin.
+        # No request waited from the latest end so far to the next begin.
         covered = np.maximum.accumulate(np.concatenate(([begin], until)))
         gaps = np.concatenate((since, [end])) - covered
         counts.append(len(inside))
@@ -76,8 +80,10 @@ def waiting(begin_ns: Ints, end_ns: Ints, windows: Sequence[tuple[int, int]]) ->
 def availability(
     events: Iterable[Event], operations: Operations | None, longest_timeout_s: float
 ) -> dict[str, Any] | None:
-    """The faults of a cell together, for its result; None when it had none. Its `state` is that of all faults
-    that lasted long enough, or None when there is none or they differ."""
+    """Return the availability under all faults of a cell, for its result; None when it had no faults.
+
+    Its `state` is that of all faults that lasted long enough, or None when there are none or they differ.
+    """
     faults = under_faults(events, operations, longest_timeout_s) if operations is not None else []
     if not faults:
         return None
@@ -92,8 +98,11 @@ def availability(
 
 
 def _windows(events: Iterable[Event], operations: Operations) -> list[tuple[int, int]]:
-    """[begin, end) of each fault: from when the last node had it (its second stage, if there is one) to when the
-    first one was rid of it, less the time at both ends of which clocks do not tell whether it is inside."""
+    """Return [begin, end) of each fault, shortened at both ends by the clock error.
+
+    A window begins when the fault takes effect on the last node (in its second stage, if it has one) and ends when it
+    is healed on the first.
+    """
     end_ns, error_ns = operations.measure_ns[1], operations.error_ns
     opened: dict[int | None, int] = {}
     closed: dict[int | None, int] = {}
@@ -121,7 +130,7 @@ def _under_fault(ends: Ints, begin: int, end: int, late: int, before: float | No
 
 
 def _rate(ends: Ints, begin: int, end: int) -> float | None:
-    """Operations per second that completed in [begin, end)."""
+    """Return the operations per second that completed in [begin, end)."""
     if end <= begin:
         return None
     first, last = np.searchsorted(ends, (begin, end))
@@ -129,7 +138,7 @@ def _rate(ends: Ints, begin: int, end: int) -> float | None:
 
 
 def refutes(found: Mapping[str, Any] | None, expected: State) -> str | None:
-    """Why the availability that was found under faults is not the one that was expected, in one line, or None."""
+    """Return in one line why the availability under faults is not the expected one; None if it is."""
     state = found["state"] if found is not None else None
     if state is None:
         states: Sequence[Any] = [fault["state"] for fault in found["faults"]] if found is not None else []

@@ -20,18 +20,18 @@ class CellData:
     """None: no load could begin."""
     events: Sequence[Event]
     faults_asked: int = 0
-    """Faults in the schedule."""
+    """Number of faults in the schedule."""
     nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
     loads: Sequence[NodeFigures] = ()
     """Of each load generator."""
     notes: Sequence[str] = ()
-    """More flags."""
+    """Additional flags."""
     cores: int | None = None
-    """Cores that nodes and load generator share; None when they are on several hosts."""
+    """Cores that nodes and load generator share; None with several hosts."""
     host_busy: float | None = None
-    """Share of that host's CPU time which anything at all used."""
+    """Share of that host's CPU time used by all programs."""
     clock_error_ms: float = 0.0
-    """By how much times of different hosts may be off; 0 when all read one clock."""
+    """Error of times of different hosts; 0 when all read one clock."""
     phases_s: Mapping[str, float] = field(default_factory=dict)
     bring_up_s: Mapping[str, float] = field(default_factory=dict)
-    """place, spawn, serving, leader: each from the end of the one before."""
+    """place, spawn, serving, leader: each from the end of the previous one."""

@@ -1,4 +1,4 @@
-"""What happened in a cell: its phases, its faults, and what its nodes traced. All on the driver's clock."""
+"""The events of a cell: its phases, its faults, and the traces of its nodes. All on the driver's clock."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Event = PhaseEvent | FaultEvent | TraceRecord
 
 
 def faults_of(events: Iterable[Event]) -> list[FaultEvent]:
-    """Return the fault events among these, in their order."""
+    """Return the fault events, in their order."""
     return [event for event in events if isinstance(event, FaultEvent)]
 
 
 def traced_of(events: Iterable[Event]) -> list[TraceRecord]:
-    """Return the trace events among these, in their order."""
+    """Return the trace events, in their order."""
     return [event for event in events if isinstance(event, TraceRecord)]

@@ -1,7 +1,7 @@
 """How long a cluster was without a leader, phase by phase. Pure functions of events and arrays.
 
-The paper (extended version, section 9.3, Figure 16) measures from the crash of the leader until the other
-servers have received the new leader's first heartbeat. A failover has more phases than that:
+The paper (extended version, section 9.3, Figure 16) measures from the crash of the leader until the other servers have
+received the new leader's first heartbeat. A failover has more phases:
 
     crash -> detected (first election begins) -> elected (a new leader) -> heard (by the last survivor; the
     paper's end) -> committed (first entry of the new leader's own term) -> succeeded (first client operation)
@@ -24,8 +24,10 @@ from sweeps.spec.metrics import STAGES
 
 @dataclass(frozen=True)
 class Failover:
-    """One loss of a leader. Times are in nanoseconds of the shared monotonic clock; None: it did not come
-    to that before the next loss of a leader or the end, or nothing traced it."""
+    """One loss of a leader, with times in nanoseconds of the shared monotonic clock.
+
+    None: the stage was not reached before the next loss of a leader or the end, or it was not traced.
+    """
 
     lost_ns: int
     old_leader: str
@@ -38,13 +40,16 @@ class Failover:
     succeeded_ns: int | None = None
 
     def stages_ms(self) -> dict[str, float | None]:
-        """Milliseconds from the loss of the leader to each stage."""
+        """Return the milliseconds from the loss of the leader to each stage."""
         times = {stage: getattr(self, f"{stage}_ns") for stage in STAGES}
         return {stage: None if at is None else round((at - self.lost_ns) / 1e6, 3) for stage, at in times.items()}
 
 
 def failovers(events: Iterable[Event], success_ns: Ints) -> list[Failover]:
-    """The failovers in a cell's events and the ascending times of successful operations. Times must be of one clock."""
+    """Return the failovers in a cell's events.
+
+    `success_ns`: times of successful operations, ascending. All times must be of one clock.
+    """
     ordered = sorted(events, key=lambda event: event.time_ns)
     losses: list[tuple[int, str]] = []
     leader = ""
@@ -64,8 +69,11 @@ def failovers(events: Iterable[Event], success_ns: Ints) -> list[Failover]:
 
 
 def _ends_leadership(fault: FaultEvent, leader: str, events: Sequence[Event]) -> bool:
-    """Whether a fault ended the leadership of a node that it struck. One that sometimes does, or may not have taken
-    effect, did when another node came to lead before it was healed, and before the next fault that may end it."""
+    """Return whether a fault ended the leadership of a node that it struck.
+
+    If the fault does so only sometimes, or may not have taken effect, the events decide: another node must become
+    leader before the fault is healed, and before the next fault that may end the leadership.
+    """
     ends = fault_kind(fault.kind).ends_leadership
     if ends == "always" and fault.took_effect:
         return True
@@ -89,7 +97,7 @@ def _ends_leadership(fault: FaultEvent, leader: str, events: Sequence[Event]) ->
 
 
 def _held(faults: Sequence[FaultEvent], begin_ns: int, end_ns: int) -> set[str]:
-    """The nodes that a fault silenced at any time from `begin_ns` to `end_ns`."""
+    """Return the nodes that a fault silenced at any time from `begin_ns` to `end_ns`."""
     silencing = [kind for kind, fault in FAULTS.items() if fault.silences]
     held: set[str] = set()
     in_force: dict[tuple[str, int | None], Sequence[str]] = {}
@@ -114,7 +122,7 @@ def _follow(
     traced: Sequence[TraceRecord],
     success_ns: Ints,
 ) -> Failover:
-    """The failover that began at `lost_ns`, looked for until `end_ns`."""
+    """Return the failover that began at `lost_ns`, from events until `end_ns`."""
     after = [event for event in traced if lost_ns <= event.time_ns < end_ns]
     campaigns = ("became_pre_candidate", "became_candidate")
     detected_ns = _first_ns(event for event in after if event.kind in campaigns and event.node != old)

@@ -1,4 +1,4 @@
-"""Signs that the machine was measured and not the protocol."""
+"""Signs that the measurement shows the machine and not the protocol."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from sweeps.load.operations import FAIL, UNKNOWN, Operations
 _BUSY = 0.9
 """From this share of the CPU on, the machine may be what is measured."""
 _MOST_OF_TIMEOUT = 0.1
-"""The time of a broadcast should be an order of magnitude below the election timeout (paper, section 5.6)."""
+"""The broadcast time should be an order of magnitude below the election timeout (paper, section 5.6)."""
 _MOST_OF_HEARTBEAT = 0.1
-"""The stages of a failover are some tenths of heartbeats long; clocks that are not known better mix them up."""
+"""The stages of a failover last some tenths of a heartbeat interval; a larger clock error may reorder them."""
 
 
 def flags(evidence: CellData) -> list[str]:
-    """What a reader of the numbers must know, one short line each: operations that did not succeed though
-    nothing was done to the cluster, and signs that the machine was measured and not the protocol."""
+    """Return what a reader of the numbers must know, one short line each.
+
+    They name operations that did not succeed in a cell without chaos, and signs that the measurement shows the machine
+    and not the protocol.
+    """
     found = [*evidence.notes, *(f"fault: {problem}" for problem in _fault_problems(faults_of(evidence.events)))]
     raft, operations = evidence.parameters.raft, evidence.operations
     if operations is not None and not evidence.parameters.chaos:
@@ -37,7 +40,7 @@ def flags(evidence: CellData) -> list[str]:
     if busiest >= _BUSY:
         which = "" if len(evidence.loads) < 2 else f", the busiest of {len(evidence.loads)}"
         found.append(f"load generator: {busiest:.0%} of a core{which}")
-    # A stall of half the gap between a heartbeat and the shortest timeout is where false elections begin.
+    # False elections begin when a stall lasts half the gap between a heartbeat and the shortest timeout.
     bearable_us = max(raft.heartbeat_interval, raft.election_timeout[0] - raft.heartbeat_interval) * 1e6 / 2
     suspending = [kind for kind, fault in FAULTS.items() if fault.suspends()]
     paused = {node for event in faults_of(evidence.events) if event.kind in suspending for node in event.nodes}
@@ -45,7 +48,7 @@ def flags(evidence: CellData) -> list[str]:
     writes = {name: percentile(each.fsync_us, 0.99) for name, each in evidence.nodes.items()}
     for name, worst_us in sorted(stalls.items(), key=lambda item: -item[1])[:1]:
         if worst_us > bearable_us:
-            found.append(f"lag: the event loop of {name} stood still for up to {worst_us / 1e3:.0f} ms")
+            found.append(f"lag: the event loop of {name} was blocked for up to {worst_us / 1e3:.0f} ms")
     for name, p99_us in sorted(writes.items(), key=lambda item: -(item[1] or 0))[:1]:
         if p99_us is not None and p99_us > bearable_us:
             found.append(f"fsync: p99 on {name} was {p99_us / 1e3:.0f} ms")
@@ -55,7 +58,8 @@ def flags(evidence: CellData) -> list[str]:
 
 
 def _timing_problems(evidence: CellData) -> list[str]:
-    """Timeouts that are too short for what was measured; what they should be compared with is not known before."""
+    """Return the timeouts that are too short for what was measured; the proper values are unknown before a
+    measurement."""
     found, parameters, nodes = [], evidence.parameters, evidence.nodes.values()
     round_trip_us = max((percentile(each.round_trip_us, 0.5) or 0 for each in nodes), default=0)
     fsync_us = max((percentile(each.fsync_us, 0.5) or 0 for each in nodes), default=0)
@@ -72,8 +76,10 @@ def _timing_problems(evidence: CellData) -> list[str]:
 
 
 def _commit_s(operations: Operations) -> float | None:
-    """The median time from the start of a write to its end, outside of faults, or, where all were under one, under it;
-    what was given up counts with the time that it took. None when there were too few writes."""
+    """Return the median time from the start of a write to its end; None when there were too few writes.
+
+    Writes under faults are left out unless all were under one. A write that was given up counts with the time it took.
+    """
     writes = operations.measured & ~operations.of_kind("get")
     calm = writes & ~operations.under_fault
     chosen = calm if calm.any() else writes
@@ -82,7 +88,7 @@ def _commit_s(operations: Operations) -> float | None:
 
 
 def _fault_problems(faults: Iterable[FaultEvent]) -> list[str]:
-    """The faults that were not put in force as planned, and why."""
+    """Return the faults that were not put in force as planned, and why."""
     problems = []
     for event in faults:
         if event.action == "skip":

@@ -8,12 +8,15 @@ from sweeps.load.latencies import Latencies, to_ms
 from sweeps.spec.metrics import MIN_ABOVE, PERCENTILES
 
 LOWER_BOUNDS = "lower_bounds"
-"""Beside percentiles: the names of those that are only known to be at least as large as they say."""
+"""Key beside percentiles: the names of those that are only lower bounds."""
 
 
 def percentiles(latencies: Latencies) -> dict[str, Any]:
-    """p50, p90, p99, p99.9 and max in milliseconds, by the nearest rank; under LOWER_BOUNDS the names of those that are
-    lower bounds. One with fewer than 10 samples above it says nothing and is None; so is the maximum of nothing."""
+    """Return p50, p90, p99, p99.9 and max in milliseconds, by the nearest rank.
+
+    LOWER_BOUNDS lists the names of those that are lower bounds. A percentile with fewer than 10 samples above it is
+    meaningless and therefore None; so is the maximum of no samples.
+    """
     count = len(latencies)
     ranks = {name: latencies.rank(thousandths) for name, thousandths in PERCENTILES.items()}
     supported = {name: rank for name, rank in ranks.items() if count - rank >= MIN_ABOVE}

@@ -1,6 +1,6 @@
-"""What a cell's raw data says: counts, percentiles, elections, failovers, flags, and whether it is good.
+"""The result of a cell from its raw data: counts, percentiles, elections, failovers, flags, expectation.
 
-Pure functions from arrays, events and samples to the result that stands in result.json.
+Pure functions from arrays, events and samples to the result in result.json.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sweeps.spec.metrics import metrics
 
 
 def summarise(evidence: CellData) -> dict[str, Any]:
-    """The result of a cell, JSON types only, without `status` and `reason`."""
+    """Return the result of a cell, JSON types only, without `status` and `reason`."""
     operations = evidence.operations
     lost = failovers(evidence.events, operations.success_ns()) if operations is not None else []
     elections = count_elections(traced_of(evidence.events), operations.measure_ns if operations is not None else None)
@@ -47,7 +47,7 @@ def summarise(evidence: CellData) -> dict[str, Any]:
         "availability": availability(evidence.events, operations, longest_timeout_s),
         "flags": flags(evidence),
     }
-    if evidence.parameters.kind.can.real_processes:  # where there is no machine, there is nothing to tell of it
+    if evidence.parameters.kind.can.real_processes:  # a simulated cell has no machine to report
         result |= {
             "host_busy": evidence.host_busy,
             "nodes": {node_id: figures.as_json() for node_id, figures in evidence.nodes.items()},
@@ -93,7 +93,7 @@ def _of_operations(operations: Operations) -> dict[str, Any]:
 
 
 def count_elections(traced: Sequence[TraceRecord], window_ns: tuple[int, int] | None) -> dict[str, int | None]:
-    """Elections begun and won, and the terms seen, within the measurement; all None when nothing is traced."""
+    """Return elections begun and won, and the terms seen, within the measurement; all None without traces."""
     if not traced:
         return {"started": None, "won": None, "first_term": None, "last_term": None}
     begin, end = window_ns if window_ns is not None else (0, 2**63)
@@ -110,6 +110,6 @@ def count_elections(traced: Sequence[TraceRecord], window_ns: tuple[int, int] | 
 
 
 def _worst(loads: Sequence[NodeFigures]) -> dict[str, Any]:
-    """Of each figure of the load generators the largest."""
+    """Return the largest value of each figure over the load generators."""
     each = [figures.as_json() for figures in loads] or [NodeFigures().as_json()]
     return {name: max((one[name] for one in each if one[name] is not None), default=None) for name in each[0]}

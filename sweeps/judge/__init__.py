@@ -1,1 +1,1 @@
-"""Whether a cell was correct: the judging process, expectations, exit codes."""
+"""The judgement on cells: the judging process, expectations, exit codes."""

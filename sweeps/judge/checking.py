@@ -1,4 +1,4 @@
-"""Judge cells and histories, each in a process of its own (program.py), and store the verdicts."""
+"""Judge cells and histories, each in its own process (program.py), and store the verdicts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ from sweeps.store.reader import read_run
 from sweeps.store.results_csv import csv_row, write_rows
 
 _MARGIN_S = 60.0
-"""What reading the files and judging the traces may take beside the check of the history."""
+"""Time for reading the files and judging the traces, beyond that for the check of the history."""
 _TAIL = 300
 
 
 async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
-    """The verdict of the cell in a folder, or on the history in a file. A judge that fails, or takes too much, leaves
-    it unknown, unless it had found a violation by then."""
+    """Return the verdict on the cell in a folder, or on the history in a file.
+
+    If the judge fails or exceeds its limits, the verdict is unknown, unless it had found a violation by then.
+    """
     most_s = checks.time_limit + _MARGIN_S
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -42,7 +44,7 @@ async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
         str(path),
         str(checks.time_limit),
         str(checks.memory_limit),
-        stdin=subprocess.PIPE,  # its end is the end of the judge, however this program ends
+        stdin=subprocess.PIPE,  # the judge ends when this pipe closes, however this program ends
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         # The threads of numpy's libraries would reserve memory that the check may use.
@@ -72,7 +74,7 @@ async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
 
 
 async def _lines(stream: asyncio.StreamReader, told: list[dict[str, Any]]) -> None:
-    """The objects among the lines as they come; a torn one, of a judge that was killed, is left out."""
+    """Collect the JSON objects among the lines as they arrive; a torn line of a killed judge is skipped."""
     rest = b""
     while data := await stream.read(1 << 16):
         *lines, rest = (rest + data).split(b"\n")
@@ -84,9 +86,12 @@ async def _lines(stream: asyncio.StreamReader, told: list[dict[str, Any]]) -> No
 async def check_run(
     path: Path, bounds: Mapping[str, Any], note: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 ) -> int:
-    """Judge every cell of a stored run again, and rewrite its results; returns the exit code it deserves. `bounds`
-    replace those of `checks` that the cells have; `note` is told of each cell: its params and its result. A run that is
-    not complete, or has no cell, is unknown at best. Raises ConfigError when the run cannot be read, or still runs."""
+    """Judge every cell of a stored run again and rewrite its results; return the resulting exit code.
+
+    `bounds` replace the `checks` settings of the cells. `note` is called with the params and the result of each cell. A
+    run that is not complete, or has no cell, is unknown at best. Raises ConfigError when the run cannot be read, or
+    still runs.
+    """
     lock = RunLock(path)
     results: list[dict[str, Any]] = []
     try:
@@ -104,7 +109,7 @@ async def _check_run(
     note: Callable[[Mapping[str, Any], Mapping[str, Any]], None],
     results: list[dict[str, Any]],
 ) -> int:
-    """`results` grows by that of each cell, before it is written."""
+    """Append each cell's result to `results` before it is written."""
     run = read_run(path)
     rows = []
     for cell in run.cells:
@@ -126,13 +131,15 @@ async def _check_run(
 
 
 def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
-    """The verdict on a history in JSON lines, ours or another's, and the lines to print. What shows a violation is
-    written beside it, as NAME.violation.txt and NAME.violation.svg. Raises ConfigError with file and line when it is
-    no history, or no regular file."""
+    """Return the verdict on a history in JSON lines, ours or another tool's, and the text to print.
+
+    A violation is written beside the file, as NAME.violation.txt and NAME.violation.svg. Raises ConfigError, with file
+    and line, when the file is no history or no regular file.
+    """
     real = Path(os.path.realpath(path))
     if not real.is_file():
         raise ConfigError(f"--history: {path}: must be a regular file, which another process can read; write it to one")
-    # A descriptor of this process, such as /dev/stdin, is another file in the process that judges.
+    # A descriptor of this process, such as /dev/stdin, is a different file in the judging process.
     verdict = asyncio.run(judged(real if path.parts[:2] in (("/", "dev"), ("/", "proc")) else path, checks))
     if "bad_history" in verdict:
         raise BadHistory(verdict["bad_history"])
@@ -143,5 +150,5 @@ def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
 
 
 def _path() -> str:
-    """Where this project is imported from, for a program that starts anywhere."""
+    """Return the import path of this project, for a program that starts in any folder."""
     return os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))

@@ -1,9 +1,8 @@
-"""What a verdict means: against what the cell was expected to show, and for the exit code of a run. Pure.
+"""What a verdict means: compared with the expectation of the cell, and for the exit code of a run. Pure functions.
 
-A cell has a status, which says whether it ran and measured as it should (ok, failed, interrupted, or infrastructure:
-what the nodes ran on failed), and a verdict, which says whether the system was correct meanwhile: ok, violated or
-unknown, and pending until it is judged.
-What each expectation accepts stands at `Parameters.expect` in spec/parameters.py.
+The status of a cell says whether it ran and measured properly: ok, failed, interrupted, or infrastructure (what the
+nodes ran on failed). Its verdict says whether the system was correct meanwhile: ok, violated or unknown, and pending
+until it is judged. `Parameters.expect` in spec/parameters.py says what each expectation accepts.
 """
 
 from __future__ import annotations
@@ -23,8 +22,10 @@ from sweeps.spec.thresholds import parse_threshold
 
 
 def unmet_expectation(evidence: CellData, result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | None:
-    """Why the cell is not what was expected of it, in one line, or None when it is good. Whether it proves anything,
-    and whether its faults bit, is a matter of its verdict."""
+    """Return in one line why the cell does not meet its expectation; None if it does.
+
+    Whether it proves anything, and whether its faults struck, is up to its verdict.
+    """
     expected = evidence.parameters.expect
     if expected == "safe":
         return None
@@ -48,7 +49,8 @@ def _missed(result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | N
 
 
 def _available_after_all(evidence: CellData, result: Mapping[str, Any]) -> str | None:
-    """Why a cell was not as unavailable as expected: while faults last, or, without any, in the measurement."""
+    """Return why a cell was more available than expected: while faults last, or in the measurement if there are
+    none."""
     if evidence.operations is None:
         return None
     if evidence.parameters.chaos:
@@ -58,25 +60,25 @@ def _available_after_all(evidence: CellData, result: Mapping[str, Any]) -> str |
 
 PENDING = "pending"
 UNFINISHED = ("interrupted", "infrastructure")
-"""Statuses of cells that did not come to their end, or not undisturbed: whatever they measured is no result."""
+"""Statuses of cells that did not end normally; their measurements are no result."""
 JUDGE = "judge"
-"""The check of a verdict that was not reached, because the judge failed: it meets no expectation."""
+"""Name of the check in a verdict that was not reached because the judge failed: it meets no expectation."""
 _SPECIAL = ("safe", "unknown", "violated")
-"""The expectations that are met by other verdicts than ok."""
+"""Expectations that other verdicts than ok can meet."""
 
 
 def pending(reason: str) -> dict[str, Any]:
-    """The verdict of a cell that is not judged yet."""
+    """Return the verdict of a cell that is not judged yet."""
     return {"verdict": PENDING, "reason": reason, "findings": []}
 
 
 def unjudged(reason: str, found: Sequence[Finding] = ()) -> dict[str, Any]:
-    """The verdict of a cell whose judge failed after it had `found` this much: a violation stays one."""
+    """Return the verdict of a cell whose judge failed; violations in `found`, its findings until then, still count."""
     return as_json([*found, Finding(JUDGE, "unknown", reason)])
 
 
 def meets(verdict: Mapping[str, Any], expect: str) -> bool:
-    """Whether a verdict is what was expected; see `Parameters.expect`."""
+    """Return whether a verdict meets the expectation; see `Parameters.expect`."""
     word, found = verdict["verdict"], {each["check"]: each["verdict"] for each in verdict["findings"]}
     match expect:
         case "safe" if word == "unknown":
@@ -89,10 +91,12 @@ def meets(verdict: Mapping[str, Any], expect: str) -> bool:
 
 
 def with_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any], expect: str) -> dict[str, Any]:
-    """A cell's result with a verdict in place of the one it had. The status fails with a verdict that was expected
-    and not found; what was measured stays as it is."""
+    """Return a cell's result with this verdict instead of its previous one.
+
+    The status becomes failed if an expected verdict was not reached. The measurements stay the same.
+    """
     found, fine, reason = str(verdict["verdict"]), meets(verdict, expect), verdict.get("reason") or ""
-    # Where an unknown was expected another one is no failure, but it proves nothing either.
+    # An unexpected unknown is no failure where an unknown was expected, but it proves nothing either.
     missed = not fine and (expect, found) in (("violated", "ok"), ("violated", "unknown"), ("unknown", "ok"))
     if missed:
         reason = f"expected the verdict {expect}, and it is {found}" + (f" ({reason})" if reason else "")
@@ -101,14 +105,14 @@ def with_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any], expect: 
         reason = f"expected a {wanted}, and found {reason}"
     status = result["status"]
     if status not in UNFINISHED:
-        broken = fine and found == "violated"  # on purpose: then it may end however it ends
+        broken = fine and found == "violated"  # the violation was planted, so the status of the cell does not matter
         status = "failed" if (result.get("reason") and not broken) or missed else "ok"
     judged = {**verdict, "reason": reason, "expected": fine and expect in _SPECIAL, "unexpected": not fine}
     return {**result, "status": status, "verdict": judged}
 
 
 def exit_code(results: Iterable[Mapping[str, Any]]) -> int:
-    """The exit code that these results deserve: 3, 1, 4 and 0 in this order. Only what is unexpected counts."""
+    """Return the exit code for these results: 3, 1, 4 and 0 in this order. Only unexpected verdicts count."""
     codes = {_code(result) for result in results}
     return next((code for code in (EXIT_VIOLATED, EXIT_FAILED, EXIT_UNKNOWN) if code in codes), EXIT_OK)
 
@@ -126,11 +130,11 @@ def _code(result: Mapping[str, Any]) -> int:
 
 
 def not_checked(result: Mapping[str, Any]) -> Sequence[str]:
-    """The checks that were switched off, or for which the program under test tells too little, by name."""
+    """Return the names of checks that were switched off, or for which the program under test reports too little."""
     return list(result.get("verdict", {}).get("not_checked", ()))
 
 
 def verdict_notes(result: Mapping[str, Any]) -> Sequence[str]:
-    """What a reader must know of a cell's verdict: its reason, unless it is what was hoped for."""
+    """Return what a reader must know about a cell's verdict: its reason, if it has one."""
     verdict = result.get("verdict", {})
     return [f"{verdict['verdict']}: {verdict['reason']}"] if verdict.get("reason") else []

@@ -1,4 +1,4 @@
-"""The history of a cell, for checkers of ours and of others."""
+"""The history of a cell, for our checker and for those of other projects."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from sweeps.store.reader import StoredCell, find_run, read_run
 
 
 class IncompleteHistory(Missing):
-    """Of some clients nobody knows what they did."""
+    """The operations of some clients are lost."""
 
 
 def history_of(cell: StoredCell) -> History:
-    """Everything the clients of a stored cell did, warm-up included, with the error of their clocks. Raises
-    FileNotFoundError when the cell never came to load, and IncompleteHistory when operations are lost."""
+    """Return all operations of the clients of a stored cell, warm-up included, with the error of their clocks.
+
+    Raises FileNotFoundError when the cell never had any load, and IncompleteHistory when operations are lost.
+    """
     operations = cell.operations()
     if operations.lost:
         count = len(operations.generator_error_ns)
         raise IncompleteHistory(
-            f"the operations of {operations.lost} of {count} load generators are lost: nobody knows what they wrote"
+            f"the operations of {operations.lost} of {count} load generators are lost: what they wrote is unknown"
         )
     more = {name: getattr(operations, name) for name in ("composite_ids", "composite_end", "generator_error_ns")}
     if len(operations.generator_error_ns) == 1:
-        # All were on one clock. That it differs from the driver's, by nobody knows exactly how much, does not matter.
+        # All times come from one clock. Its unknown offset from the driver's clock does not matter.
         more["generator_error_ns"] = np.zeros(1, np.int64)
     value_bytes = Parameters.model_validate(cell.params["parameters"]).load.value_bytes
     return History.from_columns({**operations.columns, **more}, value_bytes=value_bytes)

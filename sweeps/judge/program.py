@@ -1,8 +1,9 @@
-"""Judges a cell from its folder alone: `judge` is a function of the files, and a program around it.
+"""Judge a cell from its folder alone: `judge` is a function of the files; the program wraps it.
 
-The program (`python -m sweeps.judge PATH SECONDS BYTES`) runs beside no measurement, in bounded memory, and prints
-each finding as a line of JSON as soon as it is made, then the verdict. It ends with its standard input, that is, with
-whoever started it. PATH may also be a file: a history in JSON lines, ours or another's.
+The program (`python -m sweeps.judge.program PATH SECONDS BYTES`) never runs during a measurement, and in bounded
+memory. It prints each finding as a line of JSON as soon as it is made, then the verdict. It ends when its standard
+input closes, so it does not outlive the process that started it. PATH may also be a file: a history in JSON lines, ours
+or another tool's.
 """
 
 from __future__ import annotations
@@ -33,17 +34,19 @@ from sweeps.store.files import WriteFailed
 from sweeps.store.reader import read_cell
 
 _ROOM_BYTES = 1 << 30
-"""Address space beside what the search may use: for the program, its libraries, and the history itself."""
+"""Address space for the program, its libraries and the history itself, beyond what the search may use."""
 OUT_OF_MEMORY = "it needs more memory than checks.memory_limit"
 
 
 def judge(
     folder: Path, checks: CheckSettings, tell: Callable[[Finding], None] = lambda finding: None
 ) -> dict[str, Any]:
-    """The verdict of the cell in a folder, for result.json; `tell` is told each finding as soon as it is made. Writes
-    violation.txt and violation.svg there when the history is not linearizable, and removes those of an earlier check
-    when it is. A check that fails is unknown, and costs no other one. Raises OSError and ValueError when there is no
-    cell in the folder."""
+    """Return the verdict on the cell in a folder, for result.json; `tell` receives each finding as soon as it is made.
+
+    Writes violation.txt and violation.svg there when the history is not linearizable; otherwise removes those of an
+    earlier judgement. A check that fails is unknown and does not affect the others. Raises OSError and ValueError when
+    there is no cell in the folder.
+    """
     begin = time.monotonic()
     stored = CellEvidence(folder, checks)
     switches = {"linearizable": checks.linearizable, "invariants": checks.invariants, None: True}
@@ -55,14 +58,16 @@ def judge(
         else:
             findings.append(finding)
             tell(finding)
-    with contextlib.suppress(Exception):  # a damaged file is a matter of the checks that need it
+    with contextlib.suppress(Exception):  # the checks that need a damaged file report it
         absent += stored.omitted
     return {**as_json(findings, absent), "seconds": round(time.monotonic() - begin, 3)}
 
 
 def judge_history(path: Path, checks: CheckSettings) -> dict[str, Any]:
-    """The verdict on a history in JSON lines, as on a cell of which there is nothing else. What shows a violation is
-    written beside it, and "written" says where. Raises BadHistory."""
+    """Return the verdict on a history in JSON lines, as for a cell without any other files.
+
+    A violation is written beside the file, and "written" says where. Raises BadHistory.
+    """
     found = check(History.read_jsonl(path), time_limit_s=checks.time_limit, memory_limit_bytes=checks.memory_limit)
     detail = "" if found.violation is None else found.violation.as_text()
     verdict = as_json([Finding("linearizability", found.verdict, found.reason, detail)])
@@ -71,13 +76,13 @@ def judge_history(path: Path, checks: CheckSettings) -> dict[str, Any]:
         try:
             write_violation(found.violation, files)
             verdict["written"] = "\n".join(map(str, files))
-        except WriteFailed as error:  # it is violated all the same
+        except WriteFailed as error:  # the verdict stays violated
             verdict["written"] = str(error)
     return {**verdict, "seconds": round(found.seconds, 3)}
 
 
 def _made(check: Check, stored: StoredEvidence) -> Finding | None:
-    """Return what a check finds. The files may hold anything; whatever they hold costs no other check."""
+    """Return what a check finds. Errors caused by the content of the files do not affect other checks."""
     try:
         return check.find(stored)
     except Missing as missing:
@@ -91,7 +96,7 @@ def _made(check: Check, stored: StoredEvidence) -> Finding | None:
 
 
 def main() -> None:
-    """Judge the cell in the folder, or the history in the file, named on the command line, within these bounds."""
+    """Judge the cell in the folder, or the history in the file, named on the command line, within the given bounds."""
     threading.Thread(target=_end_with_owner, daemon=True).start()
     path, seconds, size = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     resource.setrlimit(resource.RLIMIT_AS, (size + _ROOM_BYTES, size + _ROOM_BYTES))

@@ -1,6 +1,6 @@
-"""The files of a cell, as the checks see them: chaos/checks/evidence.py says what each part means.
+"""The files of a cell, as the checks see them; chaos/checks/evidence.py defines each part.
 
-Each part is read when a check first asks for it, and kept.
+Each part is read when a check first needs it, and kept.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sweeps.store.files import WriteFailed, writing
 from sweeps.store.reader import read_cell
 
 VIOLATION_FILES = ("violation.txt", "violation.svg")
-"""What shows a violation, as text and as a picture."""
+"""The files that show a violation, as text and as a picture."""
 
 
 def write_violation(violation: Violation, files: Iterable[Path]) -> None:
@@ -149,7 +149,7 @@ class CellEvidence:
         due_inside, dropped_inside = operations.measured, (dropped >= begin) & (dropped < end)
         if (calm_due & due_inside).any() or (calm_dropped & dropped_inside).any():
             calm_due, calm_dropped = calm_due & due_inside, calm_dropped & dropped_inside
-        # else faults lasted for the whole measurement, and the warm-up shows whether the load could be met.
+        # Otherwise faults lasted for the whole measurement, and the warm-up shows whether the load could be met.
         missed = int(np.count_nonzero(calm_dropped))
         return Load(*counts, due=int(np.count_nonzero(calm_due)) + missed, not_started=missed)
 
@@ -157,14 +157,14 @@ class CellEvidence:
     def outage(self) -> Outage:
         operations, chaos = self._operations, self._parameters.chaos
         clients = self._parameters.load.clients
-        fewest = min(self._checks.least_operations, clients)  # a client that waits in vain asks for little
+        fewest = min(self._checks.least_operations, clients)  # a client that waits in vain sends few requests
         if operations is None:
             asked = self._inspection.get("asked")
             if chaos or asked is None:
                 return Outage(0, fewest, unasked=1.0, before=0 if chaos else None, after=0 if chaos else None)
             begin, end = np.array(asked["attempts_ns"], np.int64).reshape(-1, 2).T
             attempts, unasked = waiting(begin, end, [tuple(asked["window_ns"])])
-            return Outage(attempts * clients, fewest, unasked)  # each time all of them ask for their sessions
+            return Outage(attempts * clients, fewest, unasked)  # in each attempt every client asks for its session
         windows = late_windows(self._events, operations, self.longest_timeout_s) if chaos else [operations.measure_ns]
         waited, unasked = waiting(operations["start_ns"], operations["end_ns"], windows)
         if not chaos:
@@ -185,7 +185,7 @@ class CellEvidence:
 
     @property
     def clock_doubt(self) -> str:
-        # A stale read is stale by about the time of an election, and within the bound any order will do.
+        # A stale read is stale by about an election timeout. Within the clock error the checker accepts any order.
         operations, shortest_s = self._operations, self._parameters.raft.election_timeout[0]
         if operations is None or (operations.generator_error_ns >= 0).sum() < 2:
             return ""
@@ -272,7 +272,7 @@ class CellEvidence:
         return Status(told["node"], time_ns=told["time_ns"] - self._offset_ns(told["node"]), **fields)
 
     def _offset_ns(self, node_id: str) -> int:
-        """How far the clock of a node's host is ahead of the driver's."""
+        """Return how far the clock of a node's host is ahead of the driver's."""
         return int(self._inspection.get("clocks", {}).get(node_id, {}).get("offset_ns", 0))
 
     # ------------------------------------------------------------------------------ what was done to them
@@ -299,7 +299,7 @@ class CellEvidence:
         files = [self._folder / name for name in VIOLATION_FILES]
         if violation is None:
             for file in files:
-                with contextlib.suppress(OSError):  # nothing of the verdict depends on it
+                with contextlib.suppress(OSError):  # the verdict does not depend on it
                     file.unlink(missing_ok=True)
             return ""
         try:

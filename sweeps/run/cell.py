@@ -1,14 +1,14 @@
 """The phases of one cell: boot, elect, warm up, measure under faults, drain, inspect, collect.
 
-A cell puts a cluster, load generators and a monkey together. It writes nothing and judges nothing: its result is a
-Record. It knows clusters by orchestration/face.py only. Time passes as the backend's clock and the event loop say: it
+A cell combines a cluster, load generators and a monkey. It writes nothing and judges nothing: its result is a Record.
+It uses clusters only through orchestration/face.py. Its time is that of the backend's clock and the event loop, which
 may be virtual.
 
-    inspector.py   asks the nodes about their state      machine.py   CPU, stalls, clocks; none in simulation
+    inspector.py   inspects the nodes                    machine.py   CPU, stalls, clocks; none in simulation
     faults.py      the schedule and what happened        collect.py   logs and traces of the nodes
 
-The infrastructure may fail: an actor, a host, a disk, Ray. That is no result of the cell, and it says what was lost.
-While the load generators live the measurement goes on to its end, so that the arrays hold what clients saw of the loss.
+The infrastructure may fail: an actor, a host, a disk, Ray. Such a cell has no result; it reports what was lost. As long
+as the load generators run, the measurement continues to its end, so that the arrays show the loss as clients saw it.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _SETTLE_LEAST_S, _SETTLE_MOST_S = 3.0, 60.0
 
 
 class CellRun:
-    """One run of one cell. `run` does everything up to the end of the processes; then `release`."""
+    """One run of one cell: `run` covers everything until the processes end, then `release` cleans up."""
 
     interrupted: Record | None = None
-    """After a cancellation: the record of what there was until then."""
+    """After a cancellation: the record of everything until then."""
 
     def __init__(self, cell: Cell, backend: Backend, machine: Machine, progress: Progress, run_id: str) -> None:
         self._cell, self._backend, self._machine = cell, backend, machine
@@ -70,14 +70,16 @@ class CellRun:
         self._first_reader = NO_READER
         self._measure_ns = (0, 0)
         self._unavailable: str | None = None
-        """Why no load could begin, although all nodes ran."""
+        """Why no load could begin although all nodes ran."""
         self._asked: dict[str, Any] | None = None
-        """When clients asked for sessions without success, where no load could begin."""
+        """When clients asked for sessions in vain, where no load could begin."""
         self._leader_moved = False
 
     async def run(self) -> Record:
-        """Run the cell. What goes wrong is in the record. Only a cancellation is raised, after its record is in
-        `interrupted`."""
+        """Run the cell; failures are in the record.
+
+        Raises only CancelledError; its record is then in `interrupted`.
+        """
         ending = Ending()
         try:
             await self._live()
@@ -88,7 +90,7 @@ class CellRun:
         except Exception as failure:
             ending = Ending.of(failure)
             await self._salvage()
-        # The record is completed even if a cancellation comes while it is made.
+        # The record is completed even if the cell is cancelled meanwhile.
         record = asyncio.ensure_future(self._record(ending))
         try:
             return await asyncio.shield(record)
@@ -97,7 +99,7 @@ class CellRun:
             raise
 
     async def release(self, *, keep: bool) -> None:
-        """End what is left. With `keep` the files of the nodes stay on their hosts."""
+        """End everything that is left. With `keep` the files of the nodes stay on their hosts."""
         load, self._load = self._load, None
         cluster, self._cluster = self._cluster, None
         try:
@@ -170,7 +172,7 @@ class CellRun:
         return self._load
 
     async def _generator_hosts(self, cluster: Cluster) -> Sequence[Host | None]:
-        """Return the hosts of the load generators; without a leader, the first node stands for it."""
+        """Return the hosts of the load generators; without a leader, that of the first node counts as the leader's."""
         hosts = {node_id: cluster.worker(node_id).host for node_id in cluster.node_ids}
         leader = await cluster.leader() or cluster.node_ids[0]
         return generator_hosts(self._parameters.load.on, self._backend.hosts, list(hosts.values()), hosts[leader])
@@ -201,8 +203,10 @@ class CellRun:
         return True
 
     async def _ask_in_vain(self, cluster: Cluster, load: LoadGroup) -> bool:
-        """Ask for sessions for as long as a measurement lasts, in a cell that is expected to be unavailable. Return
-        whether there are some after all."""
+        """Ask for sessions for as long as a measurement lasts, in a cell that is expected to be unavailable.
+
+        Return whether sessions could be opened after all.
+        """
         measure_s = self._parameters.phases.measure
         self._enter("measure", measure_s)
         begin_ns = self._now_ns()
@@ -240,7 +244,7 @@ class CellRun:
             except NotHealed:
                 if not losses(cluster):
                     raise
-                # What is lost cannot be healed. The loss is told; everything else is healed.
+                # Lost nodes cannot be healed. The loss is reported, and everything else is healed.
         finally:
             if not monkey.done():
                 monkey.cancel()
@@ -265,16 +269,17 @@ class CellRun:
         await inspector.settle(bound_s / self._parameters.slowest_clock, lambda: self._check(cluster))
 
     async def _read_back(self, load: LoadGroup) -> None:
-        """Read every key that was written, so that an acknowledged write that was lost shows up even if the load never
-        read its key again."""
+        """Read every written key, so that a lost acknowledged write shows even if the load never read its key again."""
         checks = self._parameters.checks
         if checks.linearizable and checks.read_back:
             self._first_reader = self._parameters.load.clients
             await load.read_back(checks.read_back)
 
     def _check(self, cluster: Cluster) -> None:
-        """Raise NodeDied when a node ended unexpectedly, and InfrastructureError when Ray is lost as a whole. Other
-        losses are looked at when the cell is over."""
+        """Raise NodeDied when a node ended unexpectedly, and InfrastructureError when Ray as a whole is lost.
+
+        Other losses are examined when the cell is over.
+        """
         lost = losses(cluster)
         for end in cluster.unexpected_exits:
             if end not in lost:
@@ -290,7 +295,7 @@ class CellRun:
 
     @contextlib.asynccontextmanager
     async def _watched(self, inspector: Inspector, cluster: Cluster, load: LoadGroup) -> AsyncIterator[None]:
-        """Keep the progress and the clocks up to date meanwhile. A watcher that fails must not cost the cell."""
+        """Keep the progress and the clocks up to date meanwhile. A failing watcher does not fail the cell."""
 
         def workers() -> Iterator[Worker]:
             return iter([*load.workers, *map(cluster.worker, cluster.node_ids)])
@@ -316,19 +321,19 @@ class CellRun:
     # ------------------------------------------------------------------------------ the record
 
     async def _salvage(self) -> None:
-        """Fetch what was measured so far by a cell that ends early."""
+        """Fetch what a cell that ends early has measured so far."""
         if self._load is None or self._loaded is not None or not self._loading:
             return
         begin_ns, end_ns = self._measure_ns
         now_ns = self._now_ns()
-        # Before the measurement its span is empty; the judge sees the operations of the warm-up all the same.
+        # If the measurement has not begun its span is empty; the judge still sees the operations of the warm-up.
         self._measure_ns = (begin_ns, min(end_ns, now_ns)) if end_ns else (now_ns, now_ns)
-        with contextlib.suppress(Exception):  # the reason to tell is what ended the cell early
+        with contextlib.suppress(Exception):  # the reason to report is what ended the cell early
             await self._load.drain(_SALVAGE_S)
             self._loaded = await self._load.result()
 
     async def _record(self, ending: Ending) -> Record:
-        """Make the record. An error meanwhile costs only the part that it hits."""
+        """Make the record. An error costs only the part in which it occurs."""
         record = Record(
             CellData(self._parameters, None, ()),
             error=ending.error,
@@ -351,7 +356,8 @@ class CellRun:
         return record
 
     def _tell_losses(self, record: Record, ending: Ending) -> None:
-        """Put into the record what was lost. A node that ended by itself stays the reason, for that may be a bug."""
+        """Put the losses into the record. A node that exited by itself remains the reason, because that may be a
+        bug."""
         lost = [] if self._cluster is None else list(map(str, losses(self._cluster)))
         if ending.node_died:
             record.lost = None
@@ -362,7 +368,7 @@ class CellRun:
             record.detail = "\n".join(filter(None, (*lost, record.detail)))
 
     def _inspected(self) -> dict[str, Any]:
-        """Return what a check needs beside arrays, events and traces: inspection.json."""
+        """Return what checks need beside arrays, events and traces: inspection.json."""
         cluster, inspector = self._cluster, self._inspector
         if cluster is None or inspector is None:
             return {}
@@ -437,5 +443,5 @@ class CellRun:
 
 
 def _durations(phases: Sequence[PhaseEvent]) -> dict[str, float]:
-    """Return how long each phase lasted, without the last one, which still runs."""
+    """Return how long each phase lasted, without the last one, which is still running."""
     return {event.phase: (after.time_ns - event.time_ns) / 1e9 for event, after in itertools.pairwise(phases)}

@@ -1,4 +1,4 @@
-"""The files of the nodes of a cell: their logs and traces, fetched when the cell is over."""
+"""Fetch the files of a cell's nodes, their logs and traces, when the cell is over."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from raft_actor_node.trace_lines import read_record
 from sweeps.run.record import Record
 
 _FORM = {"kind": str, "time_ns": int, "term": int}
-"""What every line of a trace has."""
+"""Fields that every line of a trace has, and their types."""
 
 
 async def collect(cluster: Cluster, record: Record) -> list[TraceRecord]:
     """Halt the nodes, put their logs and traces into the record, and return the trace events on the driver's clock.
 
-    A host that is gone costs the files of its own nodes only.
+    A lost host costs only the files of its own nodes.
     """
     events: list[TraceRecord] = []
     try:
@@ -37,7 +37,7 @@ async def collect(cluster: Cluster, record: Record) -> list[TraceRecord]:
             record.fails(failure, f"collecting the files of {node_id}")
             record.logs.setdefault(node_id, f"its log could not be had: {failure}\n")
 
-    # All at once, so that a silent host costs its timeout only once.
+    # All hosts at once, so that several silent ones cost only one timeout.
     await asyncio.gather(*map(fetch, cluster.node_ids))
     return events
 
@@ -45,8 +45,8 @@ async def collect(cluster: Cluster, record: Record) -> list[TraceRecord]:
 def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[TraceRecord]:
     """Return the trace events of a node on the driver's clock.
 
-    Of the commits only the first of each term in each incarnation is kept: there is one per step of the node, and no
-    reader of events.jsonl looks at the others. Lines of another form, which a foreign program may write, are left out.
+    Only the first commit of each term in each incarnation is kept: there is a commit per step of the node, and readers
+    of events.jsonl do not use the others. Lines of another form, which a foreign program may write, are skipped.
     """
     events = []
     committed = -math.inf

@@ -50,7 +50,7 @@ class CellFaults:
 
     @property
     def aims(self) -> dict[str, str]:
-        """Position in the schedule -> the part of the cluster that the planned fault named, such as `leader`."""
+        """Position in the schedule -> selector of the planned fault, such as `leader`."""
         faults = () if self._schedule is None else self._schedule.faults
         return {str(i): each.where for i, each in enumerate(faults) if isinstance(each.where, str)}
 
@@ -65,15 +65,15 @@ class CellFaults:
         return np.array(fault_windows(self.events), np.int64).reshape(-1, 2)
 
     def ran(self, nodes: Sequence[str]) -> dict[str, Any]:
-        """Return the schedule that would repeat what happened: schedule.json."""
+        """Return the schedule that repeats what happened: schedule.json."""
         return ran(self._schedule or self.plan(nodes), self.events).model_dump(mode="json")
 
 
 class WatchedCluster:
-    """A cluster as the monkey has it: nodes are asked for their counters before each act that ends or replaces them.
+    """A cluster as the monkey sees it: it reads the counters of nodes before each call that ends or replaces them.
 
-    Link counters end with a process. So nodes are asked before they are killed or stopped, and all nodes before a table
-    of faults replaces another: what each table did is the difference of the counts.
+    Link counters are lost with their process. So nodes are inspected before they are killed or stopped, and all nodes
+    before a table of faults is replaced: the effect of each table is the difference of the counts.
     """
 
     def __init__(self, cluster: Cluster, inspector: Inspector) -> None:
@@ -89,7 +89,7 @@ class WatchedCluster:
         return await self._cluster.leader()
 
     async def crash(self, *node_ids: str) -> Applied | None:
-        """Ask, then kill."""
+        """Inspect nodes, then kill them."""
         await self._inspector.note(node_ids)
         return await self._cluster.crash(*node_ids)
 
@@ -98,32 +98,32 @@ class WatchedCluster:
         return await self._cluster.restart(*node_ids)
 
     async def pause(self, *node_ids: str) -> Applied | None:
-        """Ask, then stop."""
+        """Inspect nodes, then stop them."""
         await self._inspector.note(node_ids)
         return await self._cluster.pause(*node_ids)
 
     async def resume(self, *node_ids: str) -> Applied | None:
-        """Let nodes go on."""
+        """Let nodes continue."""
         return await self._cluster.resume(*node_ids)
 
     async def set_links(self, rules: Sequence[LinkRule]) -> Applied | None:
-        """Ask all nodes, then replace the table of link faults."""
+        """Inspect all nodes, then replace the table of link faults."""
         await self._inspector.note(self.node_ids)
         return await self._cluster.set_links(rules)
 
     async def set_node_faults(self, faults: Mapping[str, NodeFaults]) -> Applied | None:
-        """Ask all nodes, then replace the table of faults inside nodes."""
+        """Inspect all nodes, then replace the table of faults inside nodes."""
         await self._inspector.note(self.node_ids)
         return await self._cluster.set_node_faults(faults)
 
     async def heal(self) -> Applied | None:
-        """Ask all nodes, then remove every link fault and every fault inside a node."""
+        """Inspect all nodes, then remove every link fault and every fault inside a node."""
         await self._inspector.note(self.node_ids)
         return await self._cluster.heal()
 
 
 class _LoopClock:
-    """The backend's time, and sleep on the event loop: both may be virtual."""
+    """The backend's time, with sleep on the event loop; both may be virtual."""
 
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self.now_ns = now_ns

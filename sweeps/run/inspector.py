@@ -1,4 +1,4 @@
-"""Questions to the nodes of a cell about their inner state; every answer is kept for the judge."""
+"""Inspection of the nodes of a cell; every answer is kept for the judge."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _INDEXES = ("durable_index", "commit_index", "last_applied")
 
 
 class Inspector:
-    """Asks the nodes of one cluster."""
+    """Inspects the nodes of one cluster."""
 
     def __init__(self, cluster: Cluster, now_ns: Callable[[], int]) -> None:
         self._cluster, self._now_ns = cluster, now_ns
@@ -50,14 +50,18 @@ class Inspector:
         return dict(zip(self._cluster.node_ids, answers, strict=True))
 
     async def note(self, node_ids: Sequence[str]) -> None:
-        """Ask these nodes before they are disturbed. Bounded to 200 ms, because a fault is waiting to be injected."""
+        """Inspect these nodes before they are disturbed. Bounded to 200 ms: a fault is waiting to be injected."""
         with contextlib.suppress(Exception):
             async with Patience(_NOTE_S):
                 await asyncio.gather(*map(self.status, node_ids))
 
     async def settle(self, bound_s: float, check: Callable[[], None]) -> None:
-        """Wait, for at most `bound_s`, until a leader leads and all nodes have applied the same entries; then ask for
-        their states at the highest index that all have applied. `check` raises if the cell cannot go on."""
+        """Wait until a leader leads and all nodes have applied the same entries, at most `bound_s`; then fetch their
+        states.
+
+        The states are those at the highest index that all nodes have applied. `check` raises if the cell cannot
+        continue.
+        """
         cluster = self._cluster
         begin_ns = self._now_ns()
         leader_ns = None
@@ -66,7 +70,7 @@ class Inspector:
                 leader = await cluster.leader()
                 if leader is not None and leader_ns is None:
                     leader_ns = self._now_ns()
-                    # While this program was paused it did not look for a leader.
+                    # This program did not look for a leader while it was paused.
                     begin_ns = min(begin_ns + int(patience.paused_s * 1e9), leader_ns)
                 statuses = await asyncio.gather(*map(cluster.status, cluster.node_ids))
                 applied = {int(status.last_applied) for status in statuses if status is not None}
@@ -100,14 +104,14 @@ class Inspector:
 
     async def _state(self, index: int, node_id: str) -> NodeStatus | None:
         status = await self.status(node_id, hash_index=index, with_state_hash=True)
-        # The hash over very many keys takes longer than the timeout of a question.
+        # With very many keys the hash takes longer than the timeout of a request.
         return status if status is not None else await self.status(node_id, hash_index=index)
 
     async def watch_leader(self, progress: Progress) -> None:
         """Keep the leader and its term in the progress up to date, until cancelled."""
         leader: str | None = None
         while True:
-            # Ask only the last known leader; ask all nodes when it does not lead any more.
+            # Ask only the last known leader; ask all nodes when it no longer leads.
             status = await self.status(leader) if leader is not None else None
             if status is None or status.role != LEADER:
                 leader = await self._cluster.leader()
@@ -117,7 +121,7 @@ class Inspector:
 
 
 def losses(cluster: Cluster) -> list[NodeExit]:
-    """Return the ends of nodes that the infrastructure caused."""
+    """Return the node exits caused by the infrastructure."""
     return [end for end in cluster.unexpected_exits if end.infrastructure]
 
 

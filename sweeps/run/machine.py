@@ -16,7 +16,7 @@ from sweeps.load.results import GroupResult
 from sweeps.run.inspector import Inspector
 
 CLOCK_POLL_S = 5.0
-"""The bound of a clock is wider by FASTEST_DRIFT times half of this: 1.25 ms."""
+"""Interval of clock comparisons; half of it times FASTEST_DRIFT widens the bound of a clock, by 1.25 ms."""
 _CLOCK_TIMEOUT_S = 2.0
 
 Window = tuple[int, int]
@@ -24,40 +24,40 @@ Window = tuple[int, int]
 
 
 class Machine(Protocol):
-    """The hosts of a cell, as far as they show in its numbers."""
+    """The hosts of a cell, as far as they affect its numbers."""
 
     nodes: dict[str, NodeFigures]
     """What each node measured about itself."""
     host_busy: float | None
-    """Share of the CPU time of the one host that anything used; None with several hosts."""
+    """Share of the CPU time of the only host that all programs used; None with several hosts."""
 
     @property
     def cores(self) -> int | None:
         """Cores that nodes and load share; None with several hosts."""
 
     def wall_s(self, seconds: float | None) -> float | None:
-        """Return how long a phase of `seconds` lasts for a person who watches; None: not known."""
+        """Return the real duration of a phase of `seconds`; None: unknown."""
 
     def begin_busy(self) -> None:
         """Begin to measure `host_busy`."""
 
     def end_busy(self) -> None:
-        """End it."""
+        """End the measurement of `host_busy`."""
 
     async def begin(self, inspector: Inspector) -> None:
-        """Note what nodes have used before the measurement."""
+        """Record what nodes have used before the measurement."""
 
     async def end(self, inspector: Inspector, cluster: Cluster, begin_ns: int) -> None:
         """Fetch what the running nodes measured about themselves since `begin_ns`."""
 
     async def watch_clocks(self, workers: Callable[[], Iterable[Worker]]) -> None:
-        """Compare the clocks of all hosts again and again, so that they have no time to drift far."""
+        """Compare the clocks of all hosts repeatedly, so that they have no time to drift far."""
 
     def load_figures(self, loaded: GroupResult, window_ns: Window) -> Sequence[NodeFigures]:
-        """What each load generator measured about itself."""
+        """Return what each load generator measured about itself."""
 
     def facts(self, cluster: Cluster | None, loaded: GroupResult | None, window_ns: Window) -> dict[str, Any]:
-        """Where nodes and load generators were, for result.json."""
+        """Return where nodes and load generators were, for result.json."""
 
 
 class Hosts:
@@ -84,7 +84,7 @@ class Hosts:
 
     def begin_busy(self) -> None:
         """As in Machine."""
-        psutil.cpu_percent()  # the next call is about the time since this one
+        psutil.cpu_percent()  # the next call covers the time since this one
 
     def end_busy(self) -> None:
         """As in Machine."""
@@ -120,7 +120,7 @@ class Hosts:
         while True:
             await asyncio.sleep(CLOCK_POLL_S)
             silent = set()
-            # One after the other: if many ask at once each waits for its answer, which widens the bound.
+            # One after the other: simultaneous requests wait for one another, which widens the bound.
             for worker in workers():
                 if worker.host not in silent:
                     try:
@@ -146,7 +146,7 @@ class Hosts:
 
 
 class NoMachine:
-    """A simulated cell: nothing is used, and nothing is measured about it."""
+    """The machine of a simulated cell: nothing is used, and nothing is measured."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeFigures] = {}

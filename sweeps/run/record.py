@@ -1,4 +1,4 @@
-"""All that is known of a cell when it is over."""
+"""Everything known about a cell when it is over."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from sweeps.analysis.cell_data import CellData
 
 
 class NodeDied(RaftLabError):
-    """A node ended though neither the sweep nor the chaos asked for it."""
+    """A node exited although neither the sweep nor the chaos caused it."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a cell ended early; empty when it did not."""
+    """Why a cell ended early; empty if it did not."""
 
     error: str | None = None
     """In one line."""
     detail: str = ""
-    """The whole of that error: the end of a node's log, or a traceback."""
+    """The full error: the end of a node's log, or a traceback."""
     lost: str | None = None
     """The same line, where the infrastructure failed and no node did."""
     refused: bool = False
-    """There is no place for the nodes."""
+    """Whether there was no place for the nodes."""
     node_died: bool = False
 
     @classmethod
     def of(cls, failure: Exception) -> Ending:
-        """Return the ending for an exception; a bug must not cost the cells to come, so every exception has one."""
+        """Return the ending for any exception, because a bug must not prevent the following cells."""
         line = next(iter(str(failure).splitlines()), "")
         if not isinstance(failure, RaftLabError):
             return cls(f"{type(failure).__name__}: {line}", "".join(traceback.format_exception(failure)))
@@ -44,7 +44,7 @@ class Ending:
 
 @dataclass
 class Record:
-    """All that is known of a cell when it is over."""
+    """Everything known about a cell when it is over."""
 
     evidence: CellData
     schedule: Mapping[str, Any] | None = None
@@ -53,23 +53,23 @@ class Record:
     inspection: dict[str, Any] = field(default_factory=dict)
     """Statuses, exits and clocks of the nodes, for the judge; see `CellRun._inspected`."""
     traces: dict[str, list[str]] = field(default_factory=dict)
-    """Node id to everything it traced, line by line, on its own clock."""
+    """Node id -> its whole trace, line by line, on its own clock."""
     logs: dict[str, str] = field(default_factory=dict)
     storage: dict[str, str] = field(default_factory=dict)
-    """Node id to the folder, on its host, below which it kept its log."""
+    """Node id -> the folder, on its host, below which it kept its log."""
     error: str | None = None
     """What ended it early, in one line."""
     detail: str = ""
-    """The whole of that error: the end of a node's log, or a traceback."""
+    """The full error: the end of a node's log, or a traceback."""
     unavailable: str | None = None
-    """Why no load could begin, although all nodes ran."""
+    """Why no load could begin although all nodes ran."""
     lost: str | None = None
     """What failed below the nodes, in one line: an actor, a host, a disk, Ray."""
     over: str | None = None
-    """Why no cell can run from now on: there is no place for the nodes any more, or no Ray."""
+    """Why no further cell can run: there is no place for the nodes any more, or no Ray."""
 
     def fails(self, failure: Exception, doing: str) -> None:
-        """Note what went wrong with the record itself, unless something did before."""
+        """Record a failure of making the record itself, unless an earlier error is recorded."""
         if self.lost is None and isinstance(failure, InfrastructureError):
             self.lost = f"{doing}: {next(iter(str(failure).splitlines()), '')}"
         if self.error is None:

@@ -2,7 +2,7 @@
 
 a phase began     {"time_ns": ..., "kind": "phase", "phase": "boot"}
 a fault           the fields of FaultEvent (chaos/events.py)
-a trace event     the fields of TraceRecord (raft_actor_node/core/trace.py); of the commits only some
+a trace event     the fields of TraceRecord (raft_actor_node/core/trace.py); only some of the commits
 """
 
 from __future__ import annotations

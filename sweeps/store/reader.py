@@ -1,4 +1,4 @@
-"""A run directory, read back."""
+"""Read a run directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweeps.store.events import read_events
 from sweeps.store.manifest import FORMAT
 
 _RESULT = ("status", "verdict")
-"""What every result.json has, whatever became of the cell."""
+"""What every result.json has, whatever happened to the cell."""
 
 Repeat = tuple[Mapping[str, Any], Mapping[str, Any]]
 """params.json and result.json of one cell."""
@@ -33,20 +33,20 @@ class StoredCell:
     result: dict[str, Any]
 
     def operations(self) -> Operations:
-        """Its operations as arrays. Raises FileNotFoundError when the cell never came to measure."""
+        """Return its operations as arrays. Raises FileNotFoundError when the cell never came to measure."""
         return Operations.load(self.path / "latency.npz")
 
     def inspection(self) -> dict[str, Any]:
-        """What the nodes told of themselves at the end; empty when they could not be asked."""
+        """Return what the nodes reported at the end; empty when they could not be inspected."""
         found: dict[str, Any] = json.loads((self.path / "inspection.json").read_text("utf-8"))
         return found
 
     def events(self) -> list[Event]:
-        """Phases, faults, and trace events (of the commits only some), on the driver's clock."""
+        """Return phases, faults, and trace events (only some of the commits), on the driver's clock."""
         return read_events((self.path / "events.jsonl").read_text("utf-8"))
 
     def traces(self) -> dict[str, list[str]]:
-        """Node id to all lines of its trace, on its own clock."""
+        """Return node id -> all lines of its trace, on its own clock."""
         files = sorted((self.path / "traces").glob("*.jsonl.gz"))
         return {
             file.name.removesuffix(".jsonl.gz"): gzip.decompress(file.read_bytes())
@@ -58,16 +58,16 @@ class StoredCell:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run directory, read back."""
+    """The contents of a run directory."""
 
     path: Path
     manifest: dict[str, Any]
     cells: list[StoredCell]
-    """Those that ended, in the order in which they ran."""
+    """The cells that ended, in the order in which they ran."""
 
 
 def find_run(out: Path, run: str | None) -> Path:
-    """The directory of a run: a path, `NAME`, `NAME/TIME`, or the newest. Raises ConfigError."""
+    """Return the directory of a run, given as a path, `NAME`, `NAME/TIME`, or the newest. Raises ConfigError."""
     candidates = [out / "latest"] if run is None else [Path(run), out / run, out / run / "latest", Path(run) / "latest"]
     for path in candidates:
         if (path / "manifest.json").is_file():
@@ -78,8 +78,10 @@ def find_run(out: Path, run: str | None) -> Path:
 
 
 def read_run(path: Path) -> StoredRun:
-    """Read a run directory, also one that is being written. Raises ConfigError when it is damaged, or of a later
-    format."""
+    """Read a run directory, possibly one that is being written.
+
+    Raises ConfigError when it is damaged, or of a later format.
+    """
     try:
         manifest = _read_manifest(path)
         with (path / "results.csv").open(encoding="utf-8", newline="") as file:
@@ -100,7 +102,7 @@ def check_resumable(path: Path) -> None:
 
 
 def not_resumable(manifest: Mapping[str, Any]) -> str | None:
-    """Why a run with this manifest cannot be resumed by this version, and what to do; None when it can."""
+    """Return why this version cannot resume a run with this manifest, and what to do; None when it can."""
     if (version := manifest.get("format", 1)) == FORMAT:
         return None
     began = manifest.get("commit") or "unknown"
@@ -111,7 +113,7 @@ def not_resumable(manifest: Mapping[str, Any]) -> str | None:
 
 
 def resume_command(path: Path) -> str:
-    """The command that resumes the run in a directory, as it is typed into a shell."""
+    """Return the shell command that resumes the run in a directory."""
     return f"sweep resume {shlex.quote(str(path))}"
 
 
@@ -128,7 +130,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def read_cell(folder: Path) -> StoredCell:
-    """One cell from its folder. Raises OSError and ValueError."""
+    """Return one cell from its folder. Raises OSError and ValueError."""
     params = _read_object(folder / "params.json", "cell", "axes", "repeat", "parameters")
     result = _read_object(path := folder / "result.json", *_RESULT)
     if not isinstance(result["verdict"], dict) or "verdict" not in result["verdict"]:
@@ -137,7 +139,8 @@ def read_cell(folder: Path) -> StoredCell:
 
 
 def _read_object(path: Path, *names: str) -> dict[str, Any]:
-    """The JSON object in a file, which has at least these names. Raises OSError and ValueError, which name the file."""
+    """Return the JSON object in a file, which must have these names. Raises OSError and ValueError, which name the
+    file."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The run directory: what a run has found, on disk, whole and readable at any moment.
+"""The run directory: the results of a run, on disk, consistent and readable at any moment.
 
     results/<name>/<time>/
       spec.yaml  manifest.json  journal.jsonl  results.csv
@@ -7,9 +7,9 @@
                   violation.txt  violation.svg                 a history that is not linearizable, where there is one
     results/<name>/latest, results/latest -> the newest
 
-Files are replaced as a whole (written beside, then renamed), and the folder of a cell comes as a whole; only the
-journal grows line by line. So a run that is killed at any moment can be read, and taken up again. A manifest says
-`complete: true` once the last cell is done; a run that was interrupted or killed never gets there.
+Files are replaced atomically (written beside, then renamed), and so is the folder of a cell; only the journal grows
+line by line. So a run that is killed at any moment can be read and resumed. The manifest says `complete: true` once the
+last cell is done, and never for a run that was interrupted or killed.
 """
 
 from __future__ import annotations
@@ -42,18 +42,21 @@ class CellFiles:
 
     operations: Operations | None
     events: Sequence[Event]
-    """Faults, phases and trace events; they are put in order of time."""
+    """Faults, phases and trace events; the writer sorts them by time."""
     schedule: Mapping[str, Any] | None
     logs: Mapping[str, str]
-    """Node id to log."""
+    """Node id -> log."""
     traces: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Node id to all lines of its trace, on its own clock."""
+    """Node id -> all lines of its trace, on its own clock."""
     inspection: Mapping[str, Any] = field(default_factory=dict)
-    """What the nodes told of themselves at the end."""
+    """What the nodes reported at the end."""
 
 
 class RunWriter:
-    """Writes a run directory, cell by cell. Nobody else may until it has finished. Made by `create` or `reopen`."""
+    """Writes a run directory, cell by cell, and excludes other writers until it has finished.
+
+    Created by `create` or `reopen`.
+    """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any], lock: RunLock) -> None:
         self.path = path
@@ -64,7 +67,7 @@ class RunWriter:
 
     @classmethod
     def create(cls, out: Path, name: str, spec_yaml: str, manifest: Mapping[str, Any]) -> RunWriter:
-        """Make the directory of a new run below `out`. Raises ConfigError when it cannot be written."""
+        """Create the directory of a new run below `out`. Raises ConfigError when it cannot be written."""
         stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         try:
             path = new_directory(out / name / stamp)
@@ -75,16 +78,19 @@ class RunWriter:
             (path / "cells").mkdir()
         write_text(path / "spec.yaml", spec_yaml)
         write_rows(path, ())
-        writer._write_manifest(complete=False)  # last: where there is a manifest there is a run
+        writer._write_manifest(complete=False)  # last: a directory with a manifest is a run
         for link in (path.parent / "latest", path.parent.parent / "latest"):
             point(link, path)
         return writer
 
     @classmethod
     def reopen(cls, path: Path, cells: Sequence[Cell], facts: Mapping[str, Any]) -> tuple[RunWriter, list[StoredCell]]:
-        """Take up a run that has stopped; also those of its `cells` that are done, in the order in which they ran. The
-        others are to be run again, or for the first time. `facts` stand in the manifest beside the time of this. Raises
-        ConfigError when the run is damaged, still runs, or has other cells."""
+        """Resume a run that has stopped; return also those of its `cells` that are done, in the order in which they
+        ran.
+
+        The other cells are to be run, or run again. The manifest stores `facts` with the time of this call. Raises
+        ConfigError when the run is damaged, still runs, or has other cells.
+        """
         lock = RunLock(path)
         run = read_run(path)
         identities = run.manifest.get("cells")
@@ -110,20 +116,23 @@ class RunWriter:
 
     @property
     def resumed(self) -> bool:
-        """Whether it was taken up again."""
+        """Whether the run was resumed."""
         return "resumed" in self._manifest
 
     def journal(self, event: str, **data: Any) -> None:
-        """Add a line to the journal: what happened, and when on the wall clock and on the monotonic one."""
+        """Add a line to the journal: what happened, and when on the wall clock and on the monotonic clock."""
         line = {"time": now(), "time_ns": time.monotonic_ns(), "event": event, **data}
         path = self.path / "journal.jsonl"
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def add_place(self, facts: Mapping[str, Any]) -> None:
-        """Put into the manifest what the cells to come run on; of a run that was taken up again, beside the time of
-        that: what stood there tells of the cells before. Raises ConfigError when those ran on a private Ray, and these
-        would not, or the other way round."""
+        """Store in the manifest what the following cells run on.
+
+        In a resumed run this goes beside the time of the resumption, because the existing facts describe the earlier
+        cells. Raises ConfigError when the earlier cells ran on a private Ray and the following ones would not, or vice
+        versa.
+        """
         private = self._manifest.setdefault("private_ray", facts["private_ray"])
         if private != facts["private_ray"]:
             began, now = ("a private Ray", "a Ray cluster") if private else ("a Ray cluster", "a private Ray")
@@ -133,12 +142,12 @@ class RunWriter:
         self._write_manifest(complete=False)
 
     def add_facts(self, facts: Mapping[str, Any]) -> None:
-        """Put more into the manifest."""
+        """Add facts to the manifest."""
         self._manifest |= facts
         self._write_manifest(complete=False)
 
     def write_cell(self, cell: Cell, result: Mapping[str, Any], files: CellFiles) -> Path:
-        """Write the folder of a cell, in the place of one of an earlier time, and its row."""
+        """Write the folder of a cell, replacing an earlier one, and its row."""
         folder = self.path / "cells" / f".{cell.id}.partial"
         shutil.rmtree(folder, ignore_errors=True)
         with writing(folder):
@@ -158,7 +167,7 @@ class RunWriter:
                 write_compressed(path, lines)
         write_json(folder / "result.json", result)
         if self.folder(cell).exists():
-            # No row without its folder, at any moment.
+            # A row without its folder must not exist at any moment.
             self._rows.pop(cell.id, None)
             write_rows(self.path, self._rows.values())
             with writing(self.folder(cell)):
@@ -169,7 +178,7 @@ class RunWriter:
         return self.folder(cell)
 
     def write_result(self, cell: Cell, result: Mapping[str, Any]) -> None:
-        """Write the result of a cell, and its row, anew."""
+        """Rewrite the result of a cell, and its row."""
         write_json(self.folder(cell) / "result.json", result)
         self._write_row(cell, result)
 
@@ -178,11 +187,11 @@ class RunWriter:
         write_rows(self.path, self._rows.values())
 
     def folder(self, cell: Cell) -> Path:
-        """The folder of a cell."""
+        """Return the folder of a cell."""
         return self.path / "cells" / cell.id
 
     def finish(self, *, complete: bool, exit_code: int) -> None:
-        """Say in the manifest how the run ended, and let others write there. What comes later changes nothing."""
+        """Record in the manifest how the run ended, and release the lock. Later calls change nothing."""
         if self._finished:
             return
         self._finished = True
@@ -196,7 +205,7 @@ class RunWriter:
 
 
 def _found_cells(run: StoredRun, cells: Sequence[Cell]) -> list[StoredCell]:
-    """Those of the cells that ended, also one whose folder came to be when its row did not yet."""
+    """Return the cells that ended, including a cell whose folder exists but whose CSV row was not written."""
     ended = {cell.params["cell"]: cell for cell in run.cells}
     for cell in cells:
         folder = run.path / "cells" / cell.id
@@ -204,19 +213,19 @@ def _found_cells(run: StoredRun, cells: Sequence[Cell]) -> list[StoredCell]:
             try:
                 ended[cell.id] = read_cell(folder)
             except OSError:
-                pass  # it was about to be replaced
+                pass  # the folder was about to be replaced
             except ValueError as error:
                 raise ConfigError(f"{run.path}: is not a run that can be read: {error}") from None
     return list(ended.values())
 
 
 def is_done(result: Mapping[str, Any]) -> bool:
-    """Whether a cell is not to be run again. However it ended: a violation that it found stands."""
+    """Return whether a cell must not be run again: it ended, or it found a violation, however it ended."""
     return result["status"] in ("ok", "failed") or result["verdict"]["verdict"] == "violated"
 
 
 def describe(cell: Cell) -> dict[str, Any]:
-    """A cell as JSON: params.json."""
+    """Return a cell as JSON: params.json."""
     return {
         "cell": cell.id,
         "label": cell.label,

@@ -354,7 +354,7 @@ def test_a_value_that_lost_its_padding_is_one_that_nobody_wrote(kind: int) -> No
         result = check(History.from_columns(columns(rows, **composites), value_bytes=64))
         assert result.verdict == "violated"
         assert saw in result.reason
-        assert result.reason.endswith("which nobody wrote")
+        assert result.reason.endswith("which no client wrote")
 
 
 def test_values_shorter_than_an_id_are_cut() -> None:

@@ -1,13 +1,13 @@
-"""What must hold of what real nodes told: their trace events, of all lives of all nodes.
+"""Invariants of real nodes, checked on the trace events of all incarnations of all nodes.
 
-A trace is told before what it tells of leaves the node, and survives a SIGKILL, so no vote and no leadership is
-missing from it. Logs are not in it: an entry is known by its index and its term, which by log matching stand for
-the whole log up to there.
+A trace event is written before its effects leave the node, and survives a SIGKILL. So no vote and no leadership is
+missing from it. Traces contain no logs: an entry is identified by its index and its term, which by log matching
+identify the whole log up to there.
 
-Events are the lines of trace files (core/trace.py). An event without a number, or of an unknown kind, is passed over:
-a foreign program may tell what it likes. Where a number is missing, or its event is damaged, rules that need all events
-are silent until the role of the node is known again, and the summary tells of the gap. Without `log_term`, rules that
-need terms of entries are silent.
+Events are the lines of trace files (core/trace.py). An event without a number, or of an unknown kind, is skipped: a
+foreign program may write anything. After a missing number or a damaged event, rules that need all events are suspended
+until the role of the node is known again, and the summary counts the gap. Without `log_term`, rules that need terms of
+entries are suspended.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from raft_actor_node.core.invariants.rules import Rule
 from raft_actor_node.core.trace import TraceRecord
 
 MOST_FINDINGS = 100
-"""More broken rules than these are not told: one bug breaks a rule again and again."""
+"""Limit on the violations kept, because one bug breaks a rule again and again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A rule that does not hold in a history."""
+    """A violation of a rule in a history."""
 
     rule: Rule
     node_id: str
@@ -44,13 +44,13 @@ class _Node:
     number: int = 0
     term: int = 0
     role: str = ""
-    """The last kind `became_...` of this life; empty while it is not known."""
+    """The last kind `became_...` of this incarnation; empty while unknown."""
     commit_index: int = 0
-    """The last one of this life; 0 while it is not known."""
+    """The last commit index of this incarnation; 0 while unknown."""
     committed: int = 0
-    """The highest of all lives."""
+    """The highest commit index of all incarnations."""
     durable_index: int = 0
-    """Up to where its log is on disk, as it has told; 0 while it is not known."""
+    """Up to where its log is on disk, according to its trace; 0 while unknown."""
     lives: int = 0
     gaps: int = 0
     votes: dict[int, str] = field(default_factory=dict)
@@ -58,22 +58,22 @@ class _Node:
 
 @dataclass(slots=True)
 class Summary:
-    """How much a history told."""
+    """How much a history contains."""
 
     events: int = 0
     lives: Mapping[str, int] = field(default_factory=dict)
-    """Node to the number of lives of which it told anything."""
+    """Node -> number of incarnations that traced anything."""
     gaps: Mapping[str, int] = field(default_factory=dict)
-    """Node to how often events of it are missing, or are not of the form; nodes without a gap are left out."""
+    """Node -> how often events are missing or malformed; nodes without a gap are left out."""
     committed: Mapping[str, int] = field(default_factory=dict)
-    """Node to the highest index that it told to be committed."""
+    """Node -> highest index that it traced as committed."""
     leaders: int = 0
     commits: int = 0
-    """Different indexes that were told to be committed."""
+    """Number of different indexes traced as committed."""
 
 
 class History:
-    """Takes in events, those of each node in its order; `broken` lists what does not hold."""
+    """Collects events, each node's in its order; `broken` lists the violations."""
 
     def __init__(self) -> None:
         self._found: list[Broken] = []
@@ -85,9 +85,9 @@ class History:
         self._erased: list[tuple[int, int, int, str, int]] = []
         """(term, index, term of the entry, node, time) of truncations."""
         self._committed: dict[int, int] = {}
-        """Term of the entry, by index."""
+        """Index -> term of the committed entry."""
         self._reached: dict[int, int] = {}
-        """Highest committed index, by the term in which a node told of it."""
+        """Term in which a node traced a commit -> highest committed index."""
         self._events = 0
 
     def take(self, events: Iterable[TraceRecord]) -> None:
@@ -133,14 +133,14 @@ class History:
         self._events += count
 
     def summary(self) -> Summary:
-        """What was taken in."""
+        """Return how much was taken in."""
         lives = {name: node.lives for name, node in sorted(self._nodes.items())}
         gaps = {name: node.gaps for name, node in sorted(self._nodes.items()) if node.gaps}
         committed = {name: node.committed for name, node in sorted(self._nodes.items())}
         return Summary(self._events, lives, gaps, committed, len(self._elections), len(self._committed))
 
     def broken(self) -> list[Broken]:
-        """Every rule that does not hold, the earliest first; at most MOST_FINDINGS."""
+        """Return every violation, the earliest first; at most MOST_FINDINGS."""
         found = [*self._found, *self._committed_in_order(), *self._completeness(), *self._erased_though_committed()]
         return sorted(found, key=lambda each: each.time_ns)[:MOST_FINDINGS]
 
@@ -153,14 +153,14 @@ class History:
 
     @staticmethod
     def _gap(node: _Node) -> None:
-        """Something is missing: it may be the end of this life, and the beginning of another."""
+        """Handle missing events, which may include the end of this incarnation and the beginning of another."""
         node.role, node.commit_index, node.durable_index = "", 0, 0
         node.gaps += 1
 
     def _started(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
         node.role = "became_follower"
         vote = event.peer
-        # What it erased since it told was not told either if it happened in a term or after a vote that was not.
+        # An untraced truncation may have lowered durable_index, if its term or a vote before it is not traced either.
         told = term <= node.term and (not vote or node.votes.get(term) == vote)
         if told and index < node.durable_index:
             text = f"starts with a log that ends at {index}, and had told that it is on disk up to {node.durable_index}"
@@ -249,7 +249,7 @@ class History:
     # ------------------------------------------------------------------------------ over all of them
 
     def _committed_in_order(self) -> Iterable[Broken]:
-        """Terms never decrease along a log, so neither do they along what is committed."""
+        """Check that terms never decrease along the committed entries, as they never do along a log."""
         before, term_before = 0, 0
         for index in sorted(self._committed):
             term = self._committed[index]
@@ -260,7 +260,7 @@ class History:
             before, term_before = index, term
 
     def _completeness(self) -> Iterable[Broken]:
-        """Whoever leads a term holds everything that was committed in older terms."""
+        """Check that the leader of a term holds everything that was committed in older terms."""
         terms = sorted(self._reached)
         at, index = 0, 0
         for term, last_index, last_term, node_id, time_ns in sorted(self._elections):
@@ -274,7 +274,7 @@ class History:
                 yield Broken(Rule.LEADER_COMPLETENESS, node_id, time_ns, text)
 
     def _erased_though_committed(self) -> Iterable[Broken]:
-        """An entry that was committed in some term is erased in no later one, whoever holds it."""
+        """Check that no node erases an entry that was committed in the same or an older term."""
         indexes = sorted(self._committed)
         terms = sorted(self._reached)
         at, reached = 0, 0
@@ -285,7 +285,7 @@ class History:
             position = bisect_left(indexes, index)
             if index > reached or position == len(indexes):
                 continue
-            # Between two commits that were told, an entry has the terms of both when they are the same.
+            # Entries between two traced commits of the same term have that term.
             above = self._committed[indexes[position]]
             exact = indexes[position] == index
             below = above if exact else self._committed[indexes[position - 1]] if position else -1
@@ -295,7 +295,7 @@ class History:
 
 
 def check_history(events: Iterable[TraceRecord]) -> list[Broken]:
-    """The rules that do not hold in these events of any number of nodes, those of each node in its order."""
+    """Return the violations in these events of any number of nodes, each node's in its order."""
     history = History()
     history.take(events)
     return history.broken()

@@ -53,7 +53,7 @@ def test_a_load_that_proves_nothing(load: Load, why: str) -> None:
         ({}, ""),
         ({"before": None, "after": None}, ""),
         ({"asked": 19}, "only 19 operations waited while none should succeed, at least 20 are needed"),
-        ({"unasked": 0.2}, "nobody asked for 20% of the time in which nobody should be served"),
+        ({"unasked": 0.2}, "all clients were idle for 20% of the time in which none should be served"),
         ({"before": 0}, "no operation succeeded before the first fault"),
         ({"after": 0}, "no operation succeeded after the last fault was healed"),
     ],

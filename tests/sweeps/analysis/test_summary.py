@@ -169,7 +169,7 @@ def test_figures_of_nodes_obey_the_rule_of_percentiles() -> None:
         ({"notes": ["load.on: so"]}, "load.on: so"),
         (
             {"nodes": {"n2": NodeFigures(loop_lag_us=[10, 60_000])}},
-            "lag: the event loop of n2 stood still for up to 60",
+            "lag: the event loop of n2 was blocked for up to 60",
         ),
         ({"nodes": {"n3": NodeFigures(fsync_us=[90_000] * 1000)}}, "fsync: p99 on n3 was 90 ms"),
     ],

@@ -77,7 +77,7 @@ def test_a_violation_on_a_foreign_key_exits_with_3(tmp_path: Path, key: str) -> 
     command = [sys.executable, "-m", "sweeps.cli", "check", "--history", str(tmp_path / "h.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (3, "")
-    assert done.stdout.startswith(f"violated: key {key!r}: the get of client 0 saw 5, which nobody wrote")
+    assert done.stdout.startswith(f"violated: key {key!r}: the get of client 0 saw 5, which no client wrote")
     for text in (done.stdout, (tmp_path / "h.violation.txt").read_text(), (tmp_path / "h.violation.svg").read_text()):
         assert all(line.isprintable() for line in text.split("\n"))
 
