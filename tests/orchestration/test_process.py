@@ -53,7 +53,7 @@ async def test_report_and_control_lines(tmp_path: Path) -> None:
     }
     end = await process.kill()
     assert (end.exit_code, process.running, gone(process.pid)) == (-signal.SIGKILL, False, True)
-    process.send({"addresses": {}})  # to nobody: no error
+    process.send({"addresses": {}})  # the process has ended: no error
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ async def test_pause_and_resume(tmp_path: Path) -> None:
     process.resume()
     await eventually(lambda: "got" in (tmp_path / "n1.log").read_text(), "it goes on where it was")
     await process.kill()
-    assert process.send_signal(signal.SIGSTOP) > 0  # to nobody: no error
+    assert process.send_signal(signal.SIGSTOP) > 0  # the process has ended: no error
 
 
 async def test_what_a_program_started_goes_with_it(tmp_path: Path) -> None:
