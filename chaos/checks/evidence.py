@@ -191,7 +191,7 @@ class StoredEvidence(Protocol):
     def clock_doubt(self) -> str:
         """Why the order of operations of several load generators is too uncertain; empty if it is not."""
 
-    # ------------------------------------------------------------------------------ what nodes told
+    # ------------------------------------------------------------------------------ what nodes reported
 
     def traced(self, kind: str | None = None) -> Iterator[TraceRecord]:
         """Return the trace events of all incarnations of all nodes, or those of one kind; each node's in its order."""

@@ -203,7 +203,7 @@ class CellEvidence:
             calm &= (times < begin) | (times - recovery_ns >= end)
         return calm
 
-    # ------------------------------------------------------------------------------ what nodes told
+    # ------------------------------------------------------------------------------ what nodes reported
 
     def traced(self, kind: str | None = None) -> Iterator[TraceRecord]:
         for node_id, lines in self._traces.items():
