@@ -12,6 +12,7 @@ import pytest
 from chaos.checks.finding import Finding
 from chaos.checks.registry import CHECKS
 from chaos.checks.verdict import as_json
+from chaos.faults import FAULTS
 from sweeps.analysis.events import faults_of
 from sweeps.judge.expectations import exit_code, pending, unjudged, with_verdict
 from sweeps.show.formats import verdict
@@ -211,7 +212,9 @@ def test_what_a_check_needs_is_kept(tmp_path: Path) -> None:
     [strike] = [event for event in faults_of(cell.events()) if event.action == "inject"]
     noted = [each for each in inspection["statuses"] if each["node"] == "n1" and each["leads"]][-1]
     assert strike.time_ns <= noted["time_ns"] <= strike.done_ns
-    assert noted["touched"] == {"cut": 0, "dropped": 5, "delayed": 0, "duplicated": 0}, "noted before it was killed"
+    assert {name: count for name, count in noted["touched"].items() if count} == {"dropped": 5}, "noted before its end"
+    proofs = {proof.counter for kind in FAULTS.values() for proof in kind.proof}
+    assert set(noted["touched"]) == proofs, "what proves that a fault struck"
     assert (noted["leads"], noted["term"], noted["commit_index"], noted["peers"]) == (True, 1, 7, {})
     assert inspection["clocks"]["n3"] == {"offset_ns": 0, "error_ns": 0}
     assert inspection["exits"] == []
