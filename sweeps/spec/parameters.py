@@ -216,11 +216,11 @@ class Parameters(_Described):
                  timeout. After that time, their rate is at least a hundredth of the rate before the first fault.
                  Without faults: operations succeed
     unavailable  the verdict ok, with this coverage: under each such fault no operation succeeds after that time.
-                 Meanwhile at least `checks.least_operations` operations wait (capped at the number of clients), and at least
-                 one client waits for 9 tenths of the time. An operation succeeds before the first fault, and another
-                 after the last fault is healed. Without faults: clients send operations during the whole measurement
-                 and none succeeds. Liveness is then not checked, and empty histories and states need not be
-                 compared. Violations count as always
+                 Meanwhile at least `checks.least_operations` operations wait (capped at the number of clients), and at
+                 least one client waits for 9 tenths of the time. An operation succeeds before the first fault, and
+                 another after the last fault is healed. Without faults: clients send operations during the whole
+                 measurement and none succeeds. Liveness is then not checked, and empty histories and states need not
+                 be compared. Violations count as always
     safe         ok, or an unknown verdict where linearizability and invariants are ok. No fault needs to take effect,
                  no operation needs to succeed, states need not be compared, and liveness is not checked
     unknown      an unknown verdict caused by lack of coverage alone; all other checks are ok
