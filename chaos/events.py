@@ -24,13 +24,13 @@ class FaultEvent(Section):
     """Kind of the fault; `links` for the final healing of all tables (link faults and faults inside nodes)."""
     action: Literal["inject", "advance", "heal", "skip"]
     nodes: tuple[str, ...]
-    """The nodes the fault is about."""
+    """The nodes that the fault targets."""
     detail: str
     """Text for a person: where and how, why the fault was skipped, or which node replaced a missing leader."""
     error: str = ""
     """What failed; the fault or its healing may have taken effect in part or not at all."""
     took_effect: bool | None = True
-    """Whether it took effect on any node; None: unknown, because the call failed or was not answered."""
+    """Whether the action took effect on any node; None: unknown, because the call failed or was not answered."""
     planned_at_s: float
     """When it was due, in seconds after the start."""
     index: int | None
@@ -44,9 +44,9 @@ class FaultEvent(Section):
 
     @classmethod
     def read(cls, line: Mapping[str, object]) -> Self:
-        """Return the event of a line of events.jsonl, written by this, an older or a later version.
+        """Return the event in a line of events.jsonl, written by this version, an older one or a later one.
 
-        Unknown fields are ignored. Raises ValueError when the line is no fault event.
+        Unknown fields are ignored. Raises ValueError when the line is not a fault event.
         """
         absent = {"done_ns": line.get("time_ns"), "nodes": (), "detail": "", "planned_at_s": 0.0}
         known = {name: value for name, value in line.items() if name in cls.model_fields}
@@ -96,8 +96,9 @@ def fault_windows(events: Iterable[FaultEvent]) -> list[tuple[int, int]]:
 def exit_cause(events: Iterable[FaultEvent], node_id: str, exit_code: int | None, time_ns: int) -> FaultEvent | None:
     """Return the injection of the fault that explains why a node exited by itself; None: no fault explains it.
 
-    A fault explains an exit of one of its nodes with `Fault.exit_code`, from its injection until it is healed. Such an
-    exit also proves that the fault struck: the counters of the node are lost with its process.
+    A fault explains an exit of one of its nodes if the exit code is `Fault.exit_code`, and the exit happens between
+    injection and healing. Such an exit also proves that the fault struck. This proof is needed because the counters of
+    the node are lost with its process.
     """
     causes: dict[int | None, FaultEvent] = {}
     for event in events:

@@ -1,7 +1,7 @@
-"""A connection from a client to a node that makes a unary call of each operation.
+"""A connection from a client to a node that makes a unary call for each operation.
 
-Like client_link.py, this module has effects only. Its functions translate between the operations of the stream and the
-requests, replies and errors of unary calls; a simulated connection uses them too.
+Like client_link.py, this module performs effects and makes no decisions. Its functions translate between the operations
+of the stream and the requests, replies and errors of unary calls. A simulated connection uses them too.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ KVClient (client.py) wraps the engine in awaitable calls; the load generator use
 client_link.py (streams) and client_calls.py (a unary call per operation).
 
 An operation is a series of *attempts*, each at one node and with its own deadline. An attempt is *ambiguous* if it was
-sent and ended in a way that does not exclude that the operation takes effect. An ambiguous attempt makes the outcome of
-the operation unknown, unless a later attempt is answered.
+sent, and the operation may take effect although the attempt has ended without a result. An ambiguous attempt makes the
+outcome of the operation unknown, unless a later attempt is answered.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _ERROR_NAMES = {int(code): code.name for code in ErrorCode}
 # Plain ints: looking up an enum member costs as much as half an operation.
 _PUT, _GET, _OPEN_SESSION = int(Kind.PUT), int(Kind.GET), int(Kind.OPEN_SESSION)
 _NO_EFFECT = frozenset({_GET, _OPEN_SESSION})
-"""Kinds that are safe to retry and whose failure is certain: no client uses a session that was not handed out."""
+"""Kinds that are safe to retry and whose failure is certain. A session that no client received is never used."""
 _OPERATION_OVERHEAD_BYTES = 64
 """Upper bound on what an operation adds to a message besides its key and values."""
 _TIMER_NS = 2_000_000
@@ -88,7 +88,7 @@ _TIMER_NS = 2_000_000
 
 
 class _Node:
-    """The engine's side of a link: attempts that wait to be sent to a node, and attempts that wait for its answer.
+    """The engine's side of a link to a node: attempts to send, and attempts that wait for an answer.
 
     Attempt ids are unique in the engine and grow in the order of sending.
     """
@@ -98,7 +98,7 @@ class _Node:
         self.node_id = node_id
         self.address = address
         self.down = False
-        """The last try to reach it failed. A node not tried yet is not down."""
+        """Whether the last attempt to connect failed, or the connection was lost. A node not tried yet is not down."""
         self.why = ""
         self.queue: deque[int] = deque()
         """Ids of attempts to send; those missing from `pending` have ended."""
@@ -109,7 +109,7 @@ class _Node:
         self.sent_id = 0
         """Id of the last attempt sent."""
         self.unanswered_since_ns: int | None = None
-        """Since when the node has owed an answer without sending anything; None if it owes nothing."""
+        """Start of the time during which the node has owed answers and sent none; None if it owes none."""
         self.timeout_s = engine._timeout_ns / 1e9
         self.link = engine._new_link(address, engine._transport, self)
 
@@ -233,14 +233,14 @@ class ClientEngine:
         self._done: list[Operation] = []
         self._outstanding = 0
         # (deadline, node, first, end) of the attempts [first, end). All timeouts are equal, so the oldest deadline is
-        # always the next, and an operation answered in time costs nothing here.
+        # always the next. An operation answered in time costs nothing here.
         self._deadlines: deque[tuple[int, _Node, int, int]] = deque()
         # Operations that pause between attempts: (due time, tie-breaker, operation).
         self._paused: list[tuple[int, int, Operation]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._home: Home | None = None
-        """The event loop that started it."""
+        """The event loop that started the engine."""
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -261,10 +261,10 @@ class ClientEngine:
         self.update_addresses(self._book)
 
     async def close(self) -> None:
-        """End every outstanding operation, deliver them to `on_done` and close all connections.
+        """End all outstanding operations, deliver them to `on_done` and close all connections.
 
-        A write that was sent and not answered ends UNKNOWN; all others end FAIL. Their error is CANCELLED. From then on
-        `submit` raises RuntimeError, also within this last `on_done`.
+        A write that was sent and not answered ends UNKNOWN; all others end FAIL. The error of all is CANCELLED. After
+        this call `submit` raises RuntimeError, even within the last `on_done`.
         """
         if self._home is not None:
             self._home.check()
@@ -328,10 +328,10 @@ class ClientEngine:
         for node_id, node in before.items():
             if self._nodes.get(node_id) is not node:
                 self._retire(node)
-                self._broken(node, "UNAVAILABLE", f"{node.address} is not its address any more")
+                self._broken(node, "UNAVAILABLE", f"{node.node_id} is no longer at {node.address}")
 
     async def open_sessions(self, count: int) -> list[Session]:
-        """Open sessions in one batch, with retries within the budget. `on_done` does not see these operations.
+        """Open sessions in one batch, with retries within the budget. `on_done` does not receive these operations.
 
         Raises OperationFailed if any session could not be opened.
         """
@@ -354,9 +354,9 @@ class ClientEngine:
     def _after(self, node_id: str) -> _Node | None:
         """Return the next node of the ring, preferably a node that is not down.
 
-        A client begins at a random node, and tries random nodes after its leader crashed (paper, section 8). Here each
-        engine draws a random ring for each address book. Any node may come first and any may follow, and one round
-        tries them all; independent draws would not guarantee that.
+        In the paper (section 8), a client begins at a random node, and tries random nodes after its leader crashed.
+        Here each engine draws a random ring for each address book: any node may come first, and any may follow. One
+        round of the ring tries all nodes; independent draws would not guarantee that.
         """
         ids = list(self._nodes)
         start = ids.index(node_id) + 1 if node_id in self._nodes else 0
@@ -419,7 +419,7 @@ class ClientEngine:
             self._guess = node.node_id
 
     def _failed(self, node: _Node, attempt_id: int, code: str, message: str) -> None:
-        """End an attempt whose unary call failed with a bare status: not even a late answer will come."""
+        """End an attempt whose unary call failed with a bare status. No late answer can follow."""
         node.late.pop(attempt_id, None)
         operation = node.pending.pop(attempt_id, None)
         if operation is not None:
@@ -460,10 +460,10 @@ class ClientEngine:
         self._refresh(node, now)
 
     def _silent(self, node: _Node, now: int) -> bool:
-        """Return whether a node was silent for a whole deadline.
+        """Return whether a node has owed answers for a whole deadline and sent none. The engine ignores hints at it.
 
-        A leader isolated with a minority may be such a node. A follower isolated with it would keep naming it as the
-        leader for ever.
+        Such a node may be a leader isolated with a minority: a follower on the same side would send it as the leader
+        hint for ever.
         """
         since = node.unanswered_since_ns
         return since is not None and now - since >= self._timeout_ns
@@ -494,7 +494,7 @@ class ClientEngine:
         rule = rule or _RULES.get(code, _LOST)
         trouble = _record(node, operation, code, now, ambiguous=rule.ambiguous and sent)
         operation.error, operation.message = code, message
-        # Before the decision, so that the next operation knows what this attempt revealed about the leader.
+        # Update the guess even if this operation is not retried: the next operation uses it.
         target = self._redirect(node, operation, code, hint, now) if rule.retry else None
         recognised = operation.sequence or operation.kind in _NO_EFFECT
         in_time = now - operation.start_ns < self._budget_ns
@@ -520,7 +520,7 @@ class ClientEngine:
         alive = code == "DEADLINE_EXCEEDED" and (since is None or since > operation.attempt_ns)
         other = self._after(node.node_id)
         if self._guess == node.node_id and other is not None and not alive:
-            # Not if the node is alive: it may have lost a single message and still lead.
+            # Keep the guess if the node is alive: a single message may have been lost, and the node may still lead.
             self._guess = other.node_id
         return other if self._guess == node.node_id else self._choose()
 
@@ -541,9 +541,9 @@ class ClientEngine:
         self._give_up(operation, now, ambiguous=False)
 
     def _give_up(self, operation: Operation, now: int, *, ambiguous: bool) -> None:
-        """Complete an unanswered operation. `ambiguous`: whether its last attempt was."""
+        """Complete an operation that has no result. `ambiguous`: whether its last attempt is ambiguous."""
         ambiguous = ambiguous or (operation.trouble is not None and operation.trouble.ambiguous)
-        # VALUE_TOO_LARGE is the result that the session keeps: whichever attempt was applied had no effect.
+        # The session stores VALUE_TOO_LARGE as the result, so the attempt that was applied had no effect.
         certain = not ambiguous or operation.error == "VALUE_TOO_LARGE" or operation.kind in _NO_EFFECT
         operation.outcome = FAIL if certain else UNKNOWN
         self._complete(operation, now)
@@ -578,7 +578,7 @@ class ClientEngine:
             self._timer.cancel()
         assert self._home is not None
         self._timer_ns = due_ns
-        # Rounded up: event loops count milliseconds, and a timer that fires too early would have to spin.
+        # Rounded up: event loops count milliseconds, and after a timer that fires too early the engine would spin.
         delay_s = max(0, due_ns - self._clock()) / 1e9 + 0.0005
         self._timer = self._home.loop.call_later(delay_s, self._on_time)
 

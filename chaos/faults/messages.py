@@ -29,7 +29,7 @@ class MessageFault(LinkFault):
     direction: Direction = "both"
     """Messages to the nodes, from them, or both."""
     messages: Literal["all", "requests", "replies"] = "all"
-    """Of calls in either direction, everything, only the requests, or only the replies."""
+    """Which messages are affected, of calls in either direction: all, only requests, or only replies."""
 
     @abstractmethod
     def touch(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class MessageFault(LinkFault):
 
     @abstractmethod
     def how(self) -> list[str]:
-        """Return how it strikes, as words to put before the nodes."""
+        """Return the effect in words; they come before the nodes in `describe`."""
 
     @property
     def among_nodes(self) -> bool:
@@ -53,7 +53,7 @@ class MessageFault(LinkFault):
         ]
 
     def describe(self) -> str:
-        """Return how, the nodes, and which of their messages."""
+        """Return in words the effect, the nodes, and which of their messages are affected."""
         where = self.where_in_words()
         words = self.how() + ([] if self.nodes_key == "nodes" and where == "all" else [where])
         words += [self.direction] if self.direction != "both" else []
@@ -92,10 +92,10 @@ class Isolate(_Cut):
 
 
 class OneWay(_Cut):
-    """Cut one direction: the nodes receive nothing (in), or nothing they send arrives (out)."""
+    """Cut one direction: the nodes receive nothing (in), or none of their messages arrive (out)."""
 
     kind = nodes_key = "one_way"
-    happens = "the nodes receive nothing (in), or are not heard (out)"
+    happens = "nothing reaches the nodes (in) or leaves them (out)"
 
     one_way: Nodes
     direction: Literal["in", "out"] = Field()
@@ -143,7 +143,7 @@ class Delay(_OnNodes):
 
     kind = "delay"
     takes = "DURATION"
-    happens = "messages are late; reordered with jitter or tail"
+    happens = "messages arrive late; jitter or tail reorders them"
     proof = DELAYED
     ends_leadership = "never"
 
@@ -171,16 +171,16 @@ class Delay(_OnNodes):
 
 
 class Bandwidth(_OnNodes):
-    """Let messages through one after the other."""
+    """Limit the bytes per second of each link in each direction."""
 
     kind = "bandwidth"
     takes = "SIZE"
     happens = "bytes per second; heartbeats and entries share them"
     terms: ClassVar = {
-        "SIZE": "bytes per second (64KiB) of each direction of each link; a message counts with its encoded bytes, "
-        "without what frames it. Between nodes heartbeats, replies and entries share them evenly; nothing is lost, it "
-        "waits at the sender. On a link with a client messages pass one after the other, and one that would wait for "
-        "more than 1 s is lost",
+        "SIZE": "bytes per second (64KiB) of each link in each direction; a message counts its encoded bytes without "
+        "framing. Between nodes, heartbeats, replies and entries share them evenly; messages wait at the sender and "
+        "none is lost. On a link with a client, messages pass one after the other; a message that would wait for more "
+        "than 1 s is lost",
     }
     proof = DELAYED
     ends_leadership = "never"
@@ -209,8 +209,8 @@ class Duplicate(_OnNodes):
     takes = "PROBABILITY"
     happens = "messages arrive twice"
     terms: ClassVar = {
-        "late": "a duration: the copy arrives up to so much later, as an old message, perhaps in a later term; "
-        "between nodes only, for a copy that comes late could take effect after a client was refused",
+        "late": "a duration: upper bound of the additional delay of the copy, which may arrive in a later term; "
+        "between nodes only, because a late copy of a client's request could take effect after the client was refused",
     }
     proof = (Proof("duplicated", "message", "duplicated"),)
     ends_leadership = "never"

@@ -52,7 +52,7 @@ class Crash(ProcessFault):
 
 
 class Pause(ProcessFault):
-    """Stop processes; when they continue, they do not know that time has passed."""
+    """Suspend processes. When they resume, they have not noticed that time has passed."""
 
     kind = nodes_key = "pause"
     end_key = "resume_after"

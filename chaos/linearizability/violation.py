@@ -30,15 +30,15 @@ _STYLE = """
 
 @dataclass(frozen=True)
 class Violation:
-    """A few operations on one key that no order explains."""
+    """A small set of operations on one key that no sequential order explains."""
 
     key: Key
     operations: tuple[Operation, ...]
-    """By invocation."""
+    """Sorted by invocation."""
     impossible: Operation
-    """The operation whose return made an order impossible: without it there is one."""
+    """The operation whose return made every order impossible. The others alone have a valid order."""
     reason: str
-    """One line."""
+    """Why no order is possible, in one line."""
     left_out: int
     """Number of further operations on the key that the violation does not need: see shrink.py."""
 
@@ -64,7 +64,7 @@ class Violation:
         return "\n".join([self.title(), self.foot(), "", *table, ""])
 
     def as_svg(self) -> str:
-        """Return a picture: operations as bars over time, a lane per client; unknown ones are open to the right."""
+        """Return a picture: bars over time, one lane per client. Bars of unknown outcome are open to the right."""
         return _picture(self)
 
     def title(self) -> str:
@@ -72,13 +72,13 @@ class Violation:
         return f"key {shown(self.key)}: {self.reason}"
 
     def foot(self) -> str:
-        """Return what is not shown, and how exact the times are."""
+        """Return which operations are left out, and how accurate the times are."""
         error_ns = max(operation.error_ns for operation in self.operations)
-        times = f" Times are of several clocks, right within {error_ns / 1e6:.3f} ms." if error_ns else ""
+        times = f" Times are from several clocks, accurate to {error_ns / 1e6:.3f} ms." if error_ns else ""
         if not self.left_out:
             return f"These are all operations on the key.{times}"
         return (
-            f"{self.left_out} more on the key left out: there is no order even if each of those took effect at any "
+            f"{self.left_out} more on the key left out: no order exists even if each of them took effect at any "
             f"moment after it began, or never.{times}"
         )
 
@@ -112,7 +112,7 @@ def _time(nanoseconds: float, unit: str) -> str:
 
 
 _Lane = tuple[int, int]
-"""A client, and the number of its lane: after an operation of unknown outcome it continues in another lane."""
+"""(client, lane number). After an operation of unknown outcome, a client continues in another lane."""
 
 
 def _picture(violation: Violation) -> str:
@@ -128,7 +128,7 @@ def _picture(violation: Violation) -> str:
         bars += _bar(kind, begin, end, y[lanes[id(operation)]], text)
         right = max(right, begin + _text_px(text))
     title, foot = violation.title(), violation.foot()
-    note = f"{_unit(violation.operations)} since the first invocation, not to scale; red: nothing explains it; "
+    note = f"{_unit(violation.operations)} since the first invocation, not to scale; red: no order explains it; "
     note += "open to the right: unknown outcome"
     width = max(right, *(16 + len(line) * 8.4 for line in (title, foot, note))) + 20
     parts = [
@@ -151,7 +151,7 @@ def _picture(violation: Violation) -> str:
 def _axis(operations: Sequence[Operation]) -> dict[int | float, float]:
     """Return the position of each moment at which an operation began or ended.
 
-    To scale, except that no gap is too short or too long, and that each bar has room for its text.
+    Positions are to scale, with two exceptions: the length of a gap is bounded, and each bar has room for its text.
     """
     times = {o.invoke_ns for o in operations} | {o.return_ns for o in operations if not math.isinf(o.return_ns)}
     ordered = sorted(times)
@@ -198,7 +198,7 @@ def _bar(kind: str, begin: float, end: float, top: float, text: str) -> list[str
 
 
 def _ticks(x: dict[int | float, float], bottom: float, zero_ns: int, unit: str) -> list[str]:
-    """Return a line at each moment, and its time, slanted so that the labels do not overlap."""
+    """Return a line and a time label for each moment. The labels are slanted so that they do not overlap."""
     parts = []
     for time_ns, at in x.items():
         parts.append(f'<line class="time" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP_PX - 8}" y2="{bottom}"/>')

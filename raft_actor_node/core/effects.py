@@ -1,14 +1,14 @@
 """Effects of a step: what the driver must do, and in which order.
 
     1. trace       record, before other nodes or clients can see any effect of this step
-    2. persist     hand to the disk; once durable, feed back Persisted(number). At most one write is in progress, and
-                   the next one covers everything that happens meanwhile: this batches fsyncs
-    3. messages    may leave at once. Whatever they promise is already durable: the core holds back a vote, a term or
-                   an append success until Persisted covers it
+    2. persist     write to disk; once durable, feed back Persisted(number). At most one write is in progress. The next
+                   one covers all changes made meanwhile, which batches fsyncs
+    3. messages    send at once. Everything they promise is already durable: the core holds back a vote, a term or an
+                   append success until Persisted covers it
     4. commit      apply entries up to commit_index, in order; then answer `accepted` proposals by their index
     5. reads       answer each ready read from a state that has applied its index
 
-The leader's AppendEntries leave (3) while its own write is in progress (2). The leader counts its own copy only after
+The leader sends AppendEntries (3) while its own write is in progress (2). The leader counts its own copy only after
 Persisted (dissertation, section 10.2.1).
 """
 
@@ -79,6 +79,6 @@ class Effects:
     """Proposals not appended because too many bytes wait for this node's disk (limits.unsynced_bytes)."""
     reads: list[ReadReady] = field(default_factory=list)
     reads_refused: list[int] = field(default_factory=list)
-    """Reads that this node cannot answer because it does not lead, or no longer."""
+    """Reads that this node cannot answer because it does not lead or no longer leads."""
     leadership_lost: bool = False
     """Whether the node lost its leadership in this step: uncommitted accepted proposals have an unknown outcome."""

@@ -231,11 +231,12 @@ class AddressDirectory:
     """Address book for manual runs without an owner: nodes of one host find each other by files in a directory.
 
     The name of a node's file is its id. It contains one line {"address": "host:port", "epoch": n}, with n one higher
-    than in the file it replaces. This node does not use these epochs for peers; it counts how often the file of a peer
-    changed while it watched. So the directory may be wiped at any time, because its present content is always newer.
+    than in the file it replaces. A node does not use the epochs in its peers' files. Instead it counts the changes that
+    it has seen in each file. So the directory may be wiped at any time: its present content always counts as newer.
 
-    A running node rewrites a missing file with the same line. Peers that know the address see no change, and peers that
-    start later find it. It never replaces an existing file, which may belong to a later incarnation.
+    A running node rewrites its own file with the same line if the file is missing. Peers that have the address see no
+    change, and peers that start later find it. While it runs, a node never replaces an existing file, which may belong
+    to a later incarnation.
     """
 
     INTERVAL_S = 0.2
@@ -252,11 +253,11 @@ class AddressDirectory:
         self._seen: dict[str, tuple[str, int]] = {}
         """Last address and epoch in the file of each peer."""
         self._changes: dict[str, int] = {}
-        """How often they changed, by peer."""
+        """Number of times they changed, by peer."""
 
     def announce(self, node_id: str, address: str) -> None:
-        """Write this node's address, then watch for those of peers. Raises RaftLabError if it cannot be written."""
-        # A counter and not a time: the wall clock may have gone back between two incarnations.
+        """Write this node's file, then watch the files of peers. Raises RaftLabError if the file cannot be written."""
+        # The epoch is a counter and not a time: the wall clock may go back between two incarnations.
         _, epoch = self._read(node_id) or ("", 0)
         self._line = json.dumps({"address": address, "epoch": epoch + 1}) + "\n"
         temporary = self._own.with_suffix(f".{os.getpid()}")
@@ -304,7 +305,7 @@ class AddressDirectory:
             except OSError:
                 self._own.unlink(missing_ok=True)
                 raise
-        logger.warning("--address-book: %s was missing; it is written again", self._own)
+        logger.warning("--address-book: %s was missing; this node has rewritten it", self._own)
         self._warned = False
 
     def _look(self) -> Iterator[tuple[str, tuple[str, int]]]:

@@ -1,7 +1,7 @@
 """The gRPC services of a node other than Raft: KV for clients, Inspection for observers, and Chaos.
 
-Only this module chooses status codes. A request that link faults drop is never answered; its caller notices by its
-deadline. Link faults do not affect Chaos and Inspection.
+Only this module chooses status codes. A request that link faults drop is never answered; the deadline of the
+client expires. Link faults do not affect Chaos and Inspection.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class Visitor(Caller):
     def __init__(self, respond: Respond, *, unary: bool = False) -> None:
         super().__init__(respond, unary=unary)
         self.client = CLIENTS
-        """Its name."""
+        """Id of the client, by which link faults select it."""
         self.delayed = 0
-        """Number of groups of copies of operations and answers that are still to arrive."""
+        """Number of deliveries still due. Each is a group of delayed copies of one operation or answer."""
         self.lost = 0
         """Number of operations and answers that never arrive."""
         self.changed: Callable[[], object] = lambda: None
@@ -116,13 +116,13 @@ class KVService(kv_pb2_grpc.KVServicer):
     def register(self, server: grpc.aio.Server) -> None:
         """Register the service with a server."""
         kv_pb2_grpc.add_KVServicer_to_server(self, server)
-        # Registered again without serializers: large messages are then parsed part by part here, and only the bytes of
-        # unread messages are kept.
+        # Register Execute again without serializers: this service then parses large messages part by part, and keeps
+        # only the bytes of unread messages.
         execute: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self.Execute)
         name = kv_pb2.DESCRIPTOR.services_by_name["KV"].full_name
         server.add_registered_method_handlers(name, {"Execute": execute})
 
-    async def Execute(  # noqa: N802 - the names of methods are the service's
+    async def Execute(  # noqa: N802 - the proto file defines the names of methods
         self,
         _: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext[bytes, bytes],
@@ -157,9 +157,9 @@ class KVService(kv_pb2_grpc.KVServicer):
     async def _take_in(self, context: Any, stream: _Stream, writer: asyncio.Task[None]) -> str:
         """Handle all messages of a stream, as long as its client reads the answers.
 
-        Return what was wrong with the last message, or an empty string.
+        Return the error in the last message, or an empty string.
         """
-        # Not with gRPC's iterator, which keeps each message in memory until the next one arrives.
+        # Do not use gRPC's iterator: it keeps each message in memory until the next one arrives.
         while (message := await context.read()) is not grpc.aio.EOF:
             try:
                 await self._take_message(message, stream, writer)
@@ -185,7 +185,7 @@ class KVService(kv_pb2_grpc.KVServicer):
                 more = True
 
     async def _abandon(self, stream: _Stream, writer: asyncio.Task[None], context: Any) -> None:
-        """Tell a client why its stream ended, once it has read the message being written.
+        """Send a client the reason why its stream ended, once it has read the message being written.
 
         gRPC can cancel neither that message nor the call.
         """
@@ -208,8 +208,8 @@ class KVService(kv_pb2_grpc.KVServicer):
     def _make_room(self) -> None:
         """Reclaim the budget of answers that clients have not read for UNREAD_S.
 
-        Abandon such answers to unary calls. End the stream whose client has not read for the longest time, if that is
-        at least UNREAD_S; otherwise check again then.
+        Abandon all such answers to unary calls. Of the streams, end only the one whose client has not read for the
+        longest time. If that is less than UNREAD_S and budget is wanted, check again when it reaches UNREAD_S.
         """
         self._looks_for_room = False
         now = time.monotonic()
@@ -236,7 +236,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         self._gate.close(caller)
 
     def _is_full(self) -> bool:
-        """Return whether unread messages outside the budget take so much that new streams and calls are refused."""
+        """Return whether new streams and calls are refused: unread messages outside the budget exceed the limit."""
         return self._given_up_bytes > self._config.limits.pending_bytes
 
     def caller(self, put: Respond, *, unary: bool = False) -> Visitor:
@@ -259,7 +259,7 @@ class KVService(kv_pb2_grpc.KVServicer):
             self._gate.take(operations, caller)
 
     def _leave(self, caller: Visitor, put: Respond, answers: list[Answer], size: int) -> None:
-        # Decided when the answer leaves, because the link may have been cut since the request arrived.
+        # Apply link faults when the answer leaves: the link may have been cut since the request arrived.
         if self._faults.active:
             late = functools.partial(self._put_late, caller, put)
             passed = self._pass(answers, self._faults.leaving, caller, "replies", late)
@@ -272,7 +272,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         put(answers, size)
 
     def _put_late(self, caller: Visitor, put: Respond, answers: list[Answer]) -> None:
-        """Deliver delayed answers, which take budget again until the client has read them."""
+        """Deliver delayed answers. They count in the budget again until the client has read them."""
         if answers and not caller.closed:
             size = sum([answer.ByteSize() for answer in answers])
             self._gate.keep(caller, size)
@@ -393,7 +393,7 @@ class _Stream:
     """Answers that wait for a client stream, or are being written to it."""
 
     def __init__(self, gate: Gate, turn_bytes: int, message_bytes: int) -> None:
-        """Answers of up to `turn_bytes` are sent together, in messages of `message_bytes` or a single larger answer."""
+        """One turn sends up to `turn_bytes`, in messages of up to `message_bytes`; a larger answer is sent alone."""
         self.caller: Visitor
         self._gate = gate
         self._turn_bytes = turn_bytes
@@ -432,7 +432,7 @@ class _Stream:
         self._news.set()
 
     async def room_for_more(self, message_bytes: int = 0) -> None:
-        """Wait while the client is behind with reading. `message_bytes` is the size of a message held meanwhile."""
+        """Wait until the client has read enough answers. `message_bytes` is the size of a message held meanwhile."""
         budget = self._gate.budget
         budget.messages += message_bytes
         try:
@@ -445,8 +445,8 @@ class _Stream:
     def _is_behind(self) -> bool:
         """Return whether the client must read before more is accepted.
 
-        It must if reads wait, or if more is unread than one turn makes. If the budget is exceeded, it must read
-        everything.
+        It must if confirmed reads wait to be looked up, or if more answers are unread than one turn can send. If the
+        budget is exceeded, the client must read all answers.
         """
         caller, budget = self.caller, self._gate.budget
         most = self._turn_bytes if budget.held <= budget.limit else 0
@@ -455,7 +455,7 @@ class _Stream:
     async def all_answered(self, writer: asyncio.Task[None]) -> None:
         """Wait until every operation is answered and every answer has left, or `writer` has ended."""
         caller = self.caller
-        # A request or answer that chaos drops is never answered: the client's own deadline ends its stream.
+        # If chaos drops a request or an answer, this waits until the client ends the stream at its own deadline.
         while (caller.waiting or caller.delayed or caller.lost or caller.unread) and not writer.done():
             self._changed.clear()
             await self._changed.wait()
@@ -556,7 +556,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def GetStatus(self, request: inspection_pb2.StatusRequest, context: Any) -> inspection_pb2.StatusReply:  # noqa: N802
         hashing = self._driver.store.hash_state() if request.with_state_hash else None
         if hashing is not None:
-            next(hashing)  # copies the state now, at the time of the rest of the reply
+            next(hashing)  # copies the state now, so that hash and reply describe the same moment
         reply = self._status(request)
         while hashing is not None:
             try:

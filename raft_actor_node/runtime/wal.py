@@ -7,14 +7,14 @@ One directory per node, locked while the Wal is open:
 
     segment-00000001.wal   the log: one checksummed unit per append, one fsync per unit
     hard-state-a, -b       term and vote, in two copies
-    durable-mark           up to where the log is on disk. Rewritten after each fsync of the log, but synced only at
-                           open and close: it may lag behind the log and is never ahead of it
+    durable-mark           end of the durable part of the log. Rewritten after each fsync of the log, but synced only
+                           at open and close: it may lag behind the log and is never ahead of it
 
-The log file is created last, so a directory belongs to a member if and only if it has one. Every file is created by
+The log file is created last, so a directory belongs to a member if and only if it has a log. Every file is created by
 write, fsync, rename and fsync of the directory. Recovery decides everything before it changes anything.
 
-An error of write or fsync ends the log. After a failed fsync the kernel may drop the dirty pages and report success the
-next time. So every later call raises DiskError, and nothing is retried.
+An error of write or fsync disables the log: every later call raises DiskError, and nothing is retried. After a failed
+fsync the kernel may drop the dirty pages and report success the next time.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Recovered:
     terms: array[int]
     payloads: list[bytes]
     commit_index: int
-    """Entries up to here are known to be committed: the largest commit index given to an append."""
+    """Largest commit index given to an append; all entries up to it are committed."""
     warnings: list[str]
     """Repairs, one line each: a torn tail, a bad copy of the hard state, a bad durable mark, a rewritten old log."""
 
@@ -108,7 +108,7 @@ class Wal:
 
         Raises ConfigError (a memory file system, or not a directory), DirectoryLocked, DataCorrupt and DiskError.
         DataCorrupt means damage that a torn write cannot explain, data of another node or of other members, or no data
-        without `bootstrap`; in all these cases nothing was changed.
+        without `bootstrap`. It is raised before anything is changed.
         """
         wal = cls(directory.absolute(), disk, fsync)
         try:
@@ -151,10 +151,10 @@ class Wal:
         self._hard_state = state
 
     def append(self, first_index: int, terms: Sequence[int], payloads: Sequence[bytes], commit_index: int) -> None:
-        """Make entries durable from `first_index` on with one fsync, replacing everything the log held from there.
+        """Replace the log from `first_index` on with these entries, and make them durable with one fsync.
 
-        If the process or the machine stops before the end, the append takes effect as a whole or not at all.
-        `commit_index` is that of the node: all entries up to it, possibly including these, are committed.
+        If the process or the machine stops during the append, it takes effect as a whole or not at all.
+        `commit_index` is the commit index of the node; it may cover some or all of these entries.
 
         Raises DiskError; ValueError if terms and payloads differ in number; InvariantViolated for a gap, for replacing
         a committed entry, or for a commit index or a term beyond what is stored.
@@ -184,7 +184,7 @@ class Wal:
         self._last_index, self._commit_index = last_index, commit_index
 
     def _room(self, end: int) -> bytes:
-        """Return what to write after a unit that ends at `end`: new room, if a small unit used up the last."""
+        """Return the zeros to write after a unit that ends at `end`: new room, if a small unit used up the old room."""
         if end <= self._file_bytes:
             return b""
         room_bytes = self._disk.room_bytes
@@ -193,7 +193,7 @@ class Wal:
         return room
 
     def close(self) -> None:
-        """Remove the room, sync the durable mark and release the directory. A second call does nothing."""
+        """Cut off the unused room, sync the durable mark and release the directory. A second call does nothing."""
         try:
             if self._failure is None:
                 with self._ends_at_error():
@@ -269,7 +269,7 @@ class Wal:
             # An interrupted bootstrap leaves at most initial hard states.
             if decoded is None or decoded[1] != INITIAL:
                 raise self._comes_back_empty(f"there is {name} but no log in it")
-        # Without a zero byte, so that not even the first byte of a unit can look like room.
+        # The nonce has no zero byte, so that not even the first byte of a unit can look like room.
         nonce = bytes(byte | 1 for byte in self._disk.random_bytes(NONCE_BYTES))
         for name in HARD_STATE_NAMES:
             self._create(name, encode_hard_state(nonce, INITIAL))
@@ -294,7 +294,8 @@ class Wal:
         self, path: Path, segment: Segment, log: Replay, members: Sequence[str]
     ) -> tuple[Segment, Replay, DurableMark, bytes]:
         """Replace a log of version 1 by a log with members. Return the new segment and log, and its mark."""
-        # The mark fits only the old log. Without a mark either log can be opened, wherever the process is interrupted.
+        # The mark fits only the old log, so empty it first: either log can be opened without a mark. An interruption at
+        # any point is then harmless.
         self._create(MARK_NAME, b"")
         data = rewrite(segment, log, members)
         self._create(path.name, data)
@@ -334,13 +335,13 @@ class Wal:
         self._durable_offset = known.offset
         if mark is None and (mark_bytes is not None or log.end > segment.header_bytes):
             damage = "missing" if mark_bytes is None else "damaged"
-            return [f"{path}: was {damage}; a loss of whole units at the end of the log would not have been noticed"]
+            return [f"{path}: was {damage}; a loss of whole units at the end of the log would not be detected"]
         return []
 
     def _comes_back_empty(self, what: str) -> DataCorrupt:
         return DataCorrupt(
-            f"{self.directory}: {what}; a member must not come back empty, it would forget its vote "
-            "(bootstrap is for a new member); nothing was changed"
+            f"{self.directory}: {what}; a member must not come back empty, because its vote would be "
+            "lost (bootstrap is for a new member); nothing was changed"
         )
 
     # ------------------------------------------------------------------------------ files
@@ -398,10 +399,10 @@ class Wal:
         self, first_index: int, last_index: int, terms: Sequence[int], payloads: Sequence[bytes], commit_index: int
     ) -> None:
         if len(terms) != len(payloads):
-            raise ValueError(f"terms: {len(terms)} of them for {len(payloads)} payloads")
+            raise ValueError(f"{len(terms)} terms for {len(payloads)} payloads")
         if not self._commit_index < first_index <= self._last_index + 1:
             raise InvariantViolated(
-                f"append: first index {first_index}, where the log ends at {self._last_index} "
+                f"append: first index {first_index} does not fit: the log ends at {self._last_index} "
                 f"and is committed up to {self._commit_index}"
             )
         if commit_index > last_index:

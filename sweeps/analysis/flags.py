@@ -1,4 +1,4 @@
-"""Signs that the measurement shows the machine and not the protocol."""
+"""Flags: signs that a measurement reflects the machine and not the protocol."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from sweeps.load.figures import percentile
 from sweeps.load.operations import FAIL, UNKNOWN, Operations
 
 _BUSY = 0.9
-"""From this share of the CPU on, the machine may be what is measured."""
+"""Share of the CPU from which the measurement may reflect the machine and not the protocol."""
 _MOST_OF_TIMEOUT = 0.1
-"""The broadcast time should be an order of magnitude below the election timeout (paper, section 5.6)."""
+"""Largest broadcast time, as a share of the election timeout: an order of magnitude less (paper, section 5.6)."""
 _MOST_OF_HEARTBEAT = 0.1
-"""The stages of a failover last some tenths of a heartbeat interval; a larger clock error may reorder them."""
+"""Largest clock error, as a share of the heartbeat interval. The stages of a failover last some tenths of an interval;
+a larger error may reorder them."""
 
 
 def flags(evidence: CellData) -> list[str]:
-    """Return what a reader of the numbers must know, one short line each.
+    """Return warnings about the figures of a cell, one short line each.
 
-    They name operations that did not succeed in a cell without chaos, and signs that the measurement shows the machine
-    and not the protocol.
+    They report faults that were not put in force, operations that did not succeed in a cell without chaos, and signs
+    that the measurement reflects the machine and not the protocol.
     """
     found = [*evidence.notes, *(f"fault: {problem}" for problem in _fault_problems(faults_of(evidence.events)))]
     raft, operations = evidence.parameters.raft, evidence.operations
@@ -53,13 +54,12 @@ def flags(evidence: CellData) -> list[str]:
         if p99_us is not None and p99_us > bearable_us:
             found.append(f"fsync: p99 on {name} was {p99_us / 1e3:.0f} ms")
     if evidence.clock_error_ms > _MOST_OF_HEARTBEAT * raft.heartbeat_interval * 1e3:
-        found.append(f"clock: times of different hosts are right within {evidence.clock_error_ms:.3g} ms only")
+        found.append(f"clock: times of different hosts are accurate only to {evidence.clock_error_ms:.3g} ms")
     return found + _timing_problems(evidence)
 
 
 def _timing_problems(evidence: CellData) -> list[str]:
-    """Return the timeouts that are too short for what was measured; the proper values are unknown before a
-    measurement."""
+    """Return which timeouts are too short for the measured times. Only a measurement can show this."""
     found, parameters, nodes = [], evidence.parameters, evidence.nodes.values()
     round_trip_us = max((percentile(each.round_trip_us, 0.5) or 0 for each in nodes), default=0)
     fsync_us = max((percentile(each.fsync_us, 0.5) or 0 for each in nodes), default=0)
@@ -78,7 +78,8 @@ def _timing_problems(evidence: CellData) -> list[str]:
 def _commit_s(operations: Operations) -> float | None:
     """Return the median time from the start of a write to its end; None when there were too few writes.
 
-    Writes under faults are left out unless all were under one. A write that was given up counts with the time it took.
+    Writes under faults are excluded, unless every write was under a fault. A write that the client gave up counts with
+    the time until then.
     """
     writes = operations.measured & ~operations.of_kind("get")
     calm = writes & ~operations.under_fault

@@ -30,7 +30,7 @@ class Load(Section):
     sessions: Annotated[int, Field(ge=1)] = 3
     """Sessions of each of these clients."""
     pinned: Annotated[int, Field(ge=0)] = 1
-    """Sessions per node that ask only this node, and only while it believes that it leads."""
+    """Sessions per node that send only to this node, and only while this node believes that it leads."""
     anonymous: Probability = 0.0
     """Share of operations without a session."""
     keys: Annotated[int, Field(ge=1)] = 2
@@ -72,7 +72,7 @@ def draw(seed: int, profile: str | None = None) -> Options:
     chosen = PROFILES[name]
     draft["nodes"] = rng.choice(chosen.nodes)
     chosen.tune(draft, rng)
-    # From its own random stream, so that all other options stay as they were before this one existed.
+    # Drawn from a separate random stream: the other options stay as they were before this option existed.
     draft["load"]["call"] = random.Random(f"call/{seed}").choice(("stream", "stream", "unary"))
     return Options.model_validate({"seed": seed, "profile": name, **draft})
 
@@ -119,7 +119,7 @@ def _draft(rng: random.Random) -> dict[str, Any]:
 
 
 def _world(rng: random.Random, low: float, high: float) -> dict[str, Any]:
-    """Draw network, disks and clocks. About half of the seeds omit each fault."""
+    """Draw network, disks and clocks. Each fault is omitted in about half of the seeds."""
 
     def sometimes(*values: float) -> float:
         return rng.choice(values) if rng.random() < 0.45 else 0.0

@@ -1,8 +1,8 @@
 """Scenario generators: each drives a cluster repeatedly into a situation in which Raft implementations often fail.
 
-Random faults alone rarely reach such situations: an entry of an old term on a majority that must not be counted, or a
-request to a deposed leader. A script aims with full knowledge of the cluster and draws its variants from the seed. It
-abandons a round whose situation is not reached in time. All faults are healed between two rounds.
+Random faults alone rarely reach such situations. Examples are an uncommitted entry of an old term on a majority, and a
+request to a deposed leader. A script sees the whole state of the cluster, aims its faults by it, and draws its variants
+from the seed. It abandons a round whose situation is not reached in time. All faults are healed between two rounds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Profile:
     tune: Callable[[Draft, random.Random], None] = lambda draft, rng: None
     """Changes the drawn options so that the situation becomes likely."""
     ending: Callable[[Nemesis], Awaitable[None]] | None = None
-    """The last faults before all is healed and liveness is judged; None: a crash of the leader, in some seeds."""
+    """Injects the last faults before the final healing and liveness check. None: crash the leader, in some seeds."""
 
 
 # ---------------------------------------------------------------------------------- logs that differ
@@ -64,13 +64,14 @@ async def figure_8(n: Nemesis) -> None:
     await n.cut("second", touching([second], n.members, between="all"))
     await n.until(lambda: _durable(n, second), within=1)
     await n.crash(second, power=False)
-    # (c) The first is back. Any leader elected now has its entry, and replicates it.
+    # (c) The first leader restarts. Any leader elected now has the first leader's entry, and replicates it.
     await n.links("second", [])
     await n.lift("few")
     await n.restart(*few)
     counted = await n.until(lambda: _counts_old_term(n), within=10)
     if counted and n.rng.random() < 0.8:
-        # (d) The leader ends before its own entry is on a majority; the second may overwrite what was on a majority.
+        # (d) The leader crashes before its own entry is on a majority. The second leader may return and overwrite the
+        # entry that was on a majority.
         third = n.leading()
         if third is not None:
             await n.crash(third)
@@ -79,7 +80,7 @@ async def figure_8(n: Nemesis) -> None:
 
 
 def _uncommitted(n: Nemesis, node_id: str) -> int:
-    """Return the number of entries that the node does not know to be committed."""
+    """Return the number of entries beyond the node's commit index; 0 while the node is down."""
     core = n.core(node_id)
     return core.log.last_index - core.commit_index if core is not None else 0
 
@@ -96,7 +97,7 @@ def _counts_old_term(n: Nemesis) -> bool:
 
 
 async def long_stale_log(n: Nemesis) -> None:
-    """A deposed leader has a longer log, others have a later term: the longer log must not win (section 5.4.1)."""
+    """A deposed leader has the longer log, others have a later last term: the longer log must lose (section 5.4.1)."""
     first = await n.settle()
     if first is None:
         return
@@ -106,7 +107,7 @@ async def long_stale_log(n: Nemesis) -> None:
     second = await n.settle(rest)
     if second is None:
         return
-    # Only nodes stay up that cannot elect a leader without the first.
+    # The nodes that stay up cannot elect a leader without the first.
     down = [second, *[node for node in rest if node != second][: largest_minority(len(n.members)) - 1]]
     await n.crash(*down)
     await n.lift("first")
@@ -139,7 +140,7 @@ async def lagging_follower(n: Nemesis) -> None:
 
 
 async def deposed_leader(n: Nemesis) -> None:
-    """A leader is isolated and does not know it; clients ask it while the others elect and write (section 8)."""
+    """Clients read from a leader that has not noticed its isolation; the others elect and write (section 8)."""
     leader = await n.settle()
     if leader is None:
         return
@@ -169,9 +170,9 @@ async def deposed_leader(n: Nemesis) -> None:
 
 
 async def unheard_commit(n: Nemesis) -> None:
-    """A leader commits, responds and fails before any follower learns of the commit.
+    """A leader commits, responds and fails before any follower receives the new commit index.
 
-    The next leader does not know what is committed until its own first entry is, and receives reads at once
+    The next leader receives reads at once. Its commit index is stale until its own first entry is committed
     (section 8).
     """
     leader = await n.settle()
@@ -287,7 +288,7 @@ async def sick_disks(n: Nemesis) -> None:
 
 
 async def replaced_while_written(n: Nemesis) -> None:
-    """A slow disk still writes entries of a deposed leader when the next leader replaces them.
+    """The slow disk of a deposed leader is still writing entries when the next leader replaces them.
 
     The completed write must not count for the entries that replaced them.
     """
@@ -295,7 +296,8 @@ async def replaced_while_written(n: Nemesis) -> None:
     if leader is None:
         return
     n.slow_down(leader, n.rng.uniform(3, 6))
-    # The leader still receives: refusals would wait for its disk, so only unsolicited messages reach it in time.
+    # Cut only what the leader sends. Its refusals would wait for its disk anyway, so the new entries arrive in time
+    # only if the next leader sends them without waiting for a reply.
     await n.cut("old", touching([leader], n.members, "out"))
     if await n.reach("append", within=2, of=lambda node: node == leader) is None:
         return
@@ -306,7 +308,7 @@ async def replaced_while_written(n: Nemesis) -> None:
 
 
 async def slow_disks(n: Nemesis) -> None:
-    """Some disks are slow, often the leader's: it must not count its own copy before its own fsync."""
+    """Some disks are slow, often the leader's. A leader must not count its own copy before its own fsync."""
     leader = n.leading()
     victims = n.any_of(n.members, max(1, largest_minority(len(n.members))))
     for node in [leader] if leader is not None and n.rng.random() < 0.6 else victims:
@@ -320,7 +322,7 @@ async def slow_disks(n: Nemesis) -> None:
 
 
 async def hanging_disks(n: Nemesis) -> None:
-    """The leader's disk hangs, and perhaps others: its followers commit without it, or nothing commits."""
+    """The leader's disk hangs, and perhaps others: entries commit without the leader's copy, or not at all."""
     leader = await n.settle()
     if leader is None:
         return
@@ -460,7 +462,7 @@ async def stale_candidate(n: Nemesis) -> None:
     core = n.core(leader) if leader is not None else None
     if leader is None or core is None:
         return
-    # Wait until all others have entries that it lacks.
+    # Wait until all other nodes have entries that the late node lacks.
     goal = core.commit_index + 1
     await n.until(lambda: all((c := n.core(node)) is not None and c.commit_index >= goal for node in rest), within=3)
     await n.sleep(0, 2)

@@ -1,4 +1,4 @@
-"""Observers of a running seed: what it reached, and the moments at which a script acts.
+"""Observers of a running seed: Coverage counts the situations it reached, Moments lets a script wait for a moment.
 
 All classes are observers of the simulation (see `Observer` in orchestration/sim_cluster), called synchronously.
 They do not change anything.
@@ -50,8 +50,8 @@ Point = Literal[
     append          it handed entries to its disk, which has not finished
     candidate       it handed its own vote to the disk
     vote            it handed a vote for another node to the disk
-    synced entries  its disk has just finished entries; no node was notified yet
-    synced vote     its disk has just finished a term or a vote; no node was notified yet
+    synced entries  its disk has just finished entries; the node is not notified yet
+    synced vote     its disk has just finished a term or a vote; the node is not notified yet
     granted         it has just sent a vote
     acknowledged    it has just sent the success of an append
     elected         it has just become leader
@@ -67,14 +67,14 @@ POINTS: tuple[Point, ...] = get_args(Point)
 class Coverage(Silent):
     """Counts situations in which implementations of Raft are known to fail.
 
-    leader changes                  a leader was elected, not the first one
+    leader changes                  a leader was elected, except the first leader
     suffixes erased                 a follower erased entries that conflict with its leader's
     old-term majorities             see holds_old_term_on_majority
-    retries answered                a leader answered from the session table
+    retries answered                a leader answered a retry from the session table
     reads refused                   a former leader refused reads that it had accepted and could no longer confirm
     pre-votes refused
-    votes asked again               a node gave its vote of a term in an earlier incarnation; another candidate
-                                    requested the same vote
+    votes asked again               a node voted in an earlier incarnation, and then received the request of another
+                                    candidate in the same term
     contested terms                 a second candidate ran in a term
     longer logs refused             a candidate's log was longer than the voter's, but its last term was older
     shorter logs refused            a candidate's log was shorter than the voter's, with the same last term
@@ -100,7 +100,7 @@ class Coverage(Silent):
         self._erased: dict[str, int] = {}
 
     def started(self, node: RaftNode, now: float) -> None:
-        """Remember the vote of an earlier incarnation."""
+        """Count the start, and record the vote of an earlier incarnation."""
         self.counts["lives"] += 1
         self._writing.pop(node.node_id, None)
         self._erased[node.node_id] = 0
@@ -193,7 +193,7 @@ class Moments(Silent):
         self._points: dict[asyncio.Future[str], tuple[frozenset[Point], Callable[[str], bool]]] = {}
 
     async def until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until a condition holds; False if it does not hold in time.
+        """Wait until a condition holds; return False if it does not hold in time.
 
         The condition is evaluated after each step of each node. It must be cheap and without side effects.
         """

@@ -115,11 +115,11 @@ class LoadSettings(_Described):
     """The load that the clients generate."""
 
     call: CallForm = "stream"
-    """stream: operations travel in batches on one stream per node. unary: each operation is its own call with its own
-    deadline, as simple clients do; this costs client and node several times as much."""
+    """stream: operations travel in batches on one stream per node. unary: one call with its own deadline per
+    operation, as in simple clients. This costs the client and the node several times as much."""
     mode: Literal["closed", "open"] = "closed"
     """closed: each client sends its next operation when the previous one returns; this hides outages. open:
-    operations are due at a rate, and latency counts from when they were due."""
+    operations become due at `rate`, and latency counts from the due time."""
     clients: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 16
     """Client sessions. In closed mode this many operations are always outstanding; in open mode, at most this many."""
     rate: Annotated[float, Field(gt=0, le=10_000_000)] | None = None
@@ -137,7 +137,7 @@ class LoadSettings(_Described):
     key_bytes: Annotated[Size, Field(ge=1)] = 16
     """Length of every key."""
     value_bytes: Size = 64
-    """Length of every value. From 8 bytes on, each written value is unique, which the checker needs."""
+    """Length of every value. At 8 bytes or more, each written value is unique, as the checker requires."""
     on: Annotated[Literal["driver", "leader", "every_host", "own_host"] | OnHosts, WrapValidator(_load_on)] = "driver"
     """Which hosts the clients run on. Clients and rate are divided evenly among them.
 
@@ -152,11 +152,11 @@ class PhaseSettings(_Described):
     """Durations of the phases of a cell."""
 
     boot: Annotated[Duration, Field(gt=0)] = 60.0
-    """Longest wait for the processes to start, and then again for a leader."""
+    """Time limit for the start of the processes, and again for the election of a leader."""
     warmup: Duration = 2.0
-    """Load before the measurement."""
+    """Time under load before the measurement."""
     measure: Annotated[Duration, Field(gt=0, le=86_400)] = 10.0
-    """Load that is measured. Faults are injected in this phase."""
+    """Length of the measurement. Faults are injected in this phase."""
 
 
 class CheckSettings(_Described):
@@ -165,24 +165,25 @@ class CheckSettings(_Described):
     linearizable: bool = True
     """Whether to check that the history of the clients is linearizable, key by key."""
     invariants: bool = True
-    """Whether to check the invariants of Raft in the traces and reports of all node incarnations, and that node states
-    agree. With both this and `linearizable` off, the verdict is unknown at best."""
+    """Whether to check the invariants of Raft in the traces and reports of all node incarnations, and whether node
+    states agree. If this and `linearizable` are both off, the verdict is unknown at best."""
     when: Literal["between-cells", "defer"] = "between-cells"
     """between-cells: check each cell before the next begins. defer: check all cells after the last. Checks never run
     during a measurement."""
     time_limit: Annotated[Duration, Field(gt=0, le=86_400)] = 60.0
-    """Longest check of a history; a check that takes longer is stopped, and its verdict is unknown."""
+    """Time limit for the check of a history. A check that exceeds it is stopped, and its verdict is unknown."""
     memory_limit: Annotated[Size, Field(ge=64 * 2**20)] = 2 * 2**30
-    """Most memory for a check; a check that needs more is stopped, and its verdict is unknown."""
+    """Memory limit for a check. A check that exceeds it is stopped, and its verdict is unknown."""
     read_back: Annotated[Duration, Field(le=86_400)] = 10.0
-    """Time limit for reading back, after all faults are healed, every key that an acknowledged write changed.
+    """Time limit for the final reads: after all faults are healed, every key changed by an acknowledged write is read.
 
     Each key is read once, through the leader, and these reads join the history. So a lost write is found even if
-    the load never read its key again. If the reads take longer, the verdict is unknown and says how many keys were
-    read. 0s: no such reads."""
+    the load never read its key again. If the reads exceed the limit, the verdict is unknown and gives the number of
+    keys that were read. 0s: no such reads."""
     least_operations: Annotated[int, Field(ge=0, strict=True)] = 100
-    """Minimum number of operations that succeed; with fewer the cell proves nothing, and its verdict is unknown. With
-    `expect: unavailable` this many must wait without success instead, but no more than there are clients."""
+    """Minimum number of successful operations. With fewer, the cell proves nothing and its verdict is unknown. With
+    `expect: unavailable`, it is the minimum number of operations that wait without success, and is capped at
+    the number of clients."""
 
 
 class Parameters(_Described):
@@ -190,7 +191,7 @@ class Parameters(_Described):
 
     target: Annotated[TargetName, BeforeValidator(_target)] = "raft"
     """The system under test. raft: real processes. sim: the same code in virtual time, in one process, from a seed.
-    A simulated cell has at most 5000 operations; its load is reduced to that."""
+    A simulated cell has at most 5000 operations; a larger load is reduced to that."""
     cluster: ClusterSettings = ClusterSettings()
     raft: RaftSettings = RaftSettings()
     storage: StorageSettings = StorageSettings()
@@ -211,20 +212,20 @@ class Parameters(_Described):
     codes of `sweep`. If the judge itself fails, no expectation is met.
 
     ok           the verdict ok: nothing is violated, all checks are ok, and enough happened to conclude that
-    available    as ok. Also, under each fault longer than 10 of the longest election timeouts, operations succeeded
-                 after that time, at a rate of at least a hundredth of the rate before. Without faults: operations
-                 succeeded
-    unavailable  the verdict ok, with this coverage: under each such fault no operation succeeded after that time.
-                 Meanwhile at least `checks.least_operations` (but no more than there are clients) waited, and at
-                 least one client waited for 9 tenths of the time. An operation succeeded before the first fault, and
-                 another after the last was healed. Without faults: nothing succeeded, though clients asked for the
-                 whole measurement; liveness is not checked, and empty histories and states need not be compared.
-                 Violations count as always
+    available    as ok. Also, operations succeed under each fault that lasts longer than 10 times the longest election
+                 timeout. After that time, their rate is at least a hundredth of the rate before the first fault.
+                 Without faults: operations succeed
+    unavailable  the verdict ok, with this coverage: under each such fault no operation succeeds after that time.
+                 Meanwhile at least `checks.least_operations` operations wait (capped at the number of clients), and at
+                 least one client waits for 9 tenths of the time. An operation succeeds before the first fault, and
+                 another after the last fault is healed. Without faults: clients send operations during the whole
+                 measurement and none succeeds. Liveness is then not checked, and empty histories and states need not
+                 be compared. Violations count as always
     safe         ok, or an unknown verdict where linearizability and invariants are ok. No fault needs to take effect,
                  no operation needs to succeed, states need not be compared, and liveness is not checked
-    unknown      an unknown verdict only for lack of coverage, with all other checks ok
-    violated     linearizability, invariants, inspection, state or exits violated (liveness does not count), and
-                 coverage ok. If the expected violation is not found, the cell fails"""
+    unknown      an unknown verdict caused by lack of coverage alone; all other checks are ok
+    violated     linearizability, invariants, inspection, exits, state or durability violated (liveness does not
+                 count), and coverage ok. If the expected violation is not found, the cell fails"""
 
     @property
     def kind(self) -> ClusterKind:
@@ -258,15 +259,15 @@ class Spec(_Described):
     only the keys that it contains."""
     cases: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Named sets of parameters that vary together, as an axis named `case`. A case may also have a `signature`:
-    conditions, in the form of thresholds, shown beside the results. Or it may state the error with which it must be
-    `refused`."""
+    conditions, in the form of thresholds, shown beside the results. A case with `refused` must instead be refused, with
+    the error given there."""
     exclude: list[dict[str, Any]] = Field(default_factory=list)
     """Combinations to leave out."""
     expectations: list[dict[str, Any]] = Field(default_factory=list)
-    """What combinations should show: parameters (or `case`) with their values, and `expect`. For each cell the last
-    match counts."""
+    """Expected outcomes of combinations: parameters (or `case`) with their values, and `expect`. For each cell the last
+    match applies."""
     thresholds: dict[str, str] = Field(default_factory=dict)
-    """Conditions on the result of a cell, such as `latency.put.p99: "< 100ms"`; a cell that misses any fails."""
+    """Conditions on the result of a cell, such as `latency.put.p99: "< 100ms"`; a cell that misses one fails."""
 
     def to_yaml(self) -> str:
         """Return the spec as YAML with every default written out; it parses to the same cells."""

@@ -23,7 +23,7 @@ def now() -> str:
 
 
 def manifest(*, seed: int, command_line: Sequence[str], spec_name: str, storage_dir: str) -> dict[str, Any]:
-    """Return what repeating the measurements needs besides the spec: versions, commit, machine, command line."""
+    """Return what is needed besides the spec to repeat the measurements: versions, commit, machine, command line."""
     return {
         "format": FORMAT,
         "name": spec_name,
@@ -60,7 +60,7 @@ def commit() -> str | None:
 
 
 def file_system(path: Path) -> str | None:
-    """Return type and device of the file system of a path, also if the path is gone: `ext4 on /dev/sda1`.
+    """Return type and device of the file system of a path, even if the path is gone: `ext4 on /dev/sda1`.
 
     None if it cannot be determined.
     """

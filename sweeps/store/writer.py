@@ -3,13 +3,13 @@
     results/<name>/<time>/
       spec.yaml  manifest.json  journal.jsonl  results.csv
       cells/<id>/ params.json  result.json  latency.npz  events.jsonl  schedule.json  nodes/<node id>.log
-                  inspection.json  traces/<node id>.jsonl.gz   what a check reads beside the arrays and events
-                  violation.txt  violation.svg                 a history that is not linearizable, where there is one
+                  inspection.json  traces/<node id>.jsonl.gz   further input of the checks
+                  violation.txt  violation.svg                 a history that is not linearizable, if there is one
     results/<name>/latest, results/latest -> the newest
 
-Files are replaced atomically (written beside, then renamed), and so is the folder of a cell; only the journal grows
-line by line. So a run that is killed at any moment can be read and resumed. The manifest says `complete: true` once the
-last cell is done, and never for a run that was interrupted or killed.
+Each file and each cell folder is written under a temporary name and renamed, which is atomic. Only the journal is
+appended to, line by line. So a run that is killed at any moment can be read and resumed. The manifest has
+`complete: true` once the last cell is done; the manifest of an interrupted or killed run has `complete: false`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sweeps.store.results_csv import csv_row, write_rows
 
 @dataclass(frozen=True)
 class CellFiles:
-    """Everything a cell leaves behind besides its result."""
+    """Everything that is stored of a cell besides its result."""
 
     operations: Operations | None
     events: Sequence[Event]
@@ -85,18 +85,17 @@ class RunWriter:
 
     @classmethod
     def reopen(cls, path: Path, cells: Sequence[Cell], facts: Mapping[str, Any]) -> tuple[RunWriter, list[StoredCell]]:
-        """Resume a run that has stopped; return also those of its `cells` that are done, in the order in which they
-        ran.
+        """Resume a stopped run. Return its writer, and the done cells among `cells` in the order in which they ran.
 
-        The other cells are to be run, or run again. The manifest stores `facts` with the time of this call. Raises
-        ConfigError when the run is damaged, still runs, or has other cells.
+        The caller runs the other cells, some of them again. The manifest stores `facts` with the time of this call.
+        Raises ConfigError when the run is damaged, still runs, or has other cells.
         """
         lock = RunLock(path)
         run = read_run(path)
         identities = run.manifest.get("cells")
         if identities is not None and sorted(identities) != sorted(cell.id for cell in cells):
             began = run.manifest.get("commit") or "another version"
-            raise ConfigError(f"{path}: its spec.yaml gives other cells than it did when the run began, with {began}")
+            raise ConfigError(f"{path}: its spec.yaml gives other cells than when the run began, with {began}")
         writer = cls(path, run.manifest, lock)
         for name in ("finished", "exit_code", "stopped"):
             writer._manifest.pop(name, None)
@@ -127,11 +126,10 @@ class RunWriter:
             file.write(json.dumps(line) + "\n")
 
     def add_place(self, facts: Mapping[str, Any]) -> None:
-        """Store in the manifest what the following cells run on.
+        """Store in the manifest the facts about the cluster that runs the following cells.
 
-        In a resumed run this goes beside the time of the resumption, because the existing facts describe the earlier
-        cells. Raises ConfigError when the earlier cells ran on a private Ray and the following ones would not, or vice
-        versa.
+        In a resumed run they go into the entry of the resumption, because the existing facts describe the earlier
+        cells. Raises ConfigError if the run changes between a private Ray and a Ray cluster.
         """
         private = self._manifest.setdefault("private_ray", facts["private_ray"])
         if private != facts["private_ray"]:
@@ -167,7 +165,7 @@ class RunWriter:
                 write_compressed(path, lines)
         write_json(folder / "result.json", result)
         if self.folder(cell).exists():
-            # A row without its folder must not exist at any moment.
+            # Remove the row first: a row must never exist without its folder.
             self._rows.pop(cell.id, None)
             write_rows(self.path, self._rows.values())
             with writing(self.folder(cell)):
@@ -220,7 +218,7 @@ def _found_cells(run: StoredRun, cells: Sequence[Cell]) -> list[StoredCell]:
 
 
 def is_done(result: Mapping[str, Any]) -> bool:
-    """Return whether a cell must not be run again: it ended, or it found a violation, however it ended."""
+    """Return whether a cell must not be run again: it ended normally, or a violation was found."""
     return result["status"] in ("ok", "failed") or result["verdict"]["verdict"] == "violated"
 
 

@@ -274,13 +274,13 @@ def test_a_failed_open_releases_the_lock(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((5, [2], [b""], 2), InvariantViolated, "first index 5, where the log ends at 3"),
+        ((5, [2], [b""], 2), InvariantViolated, "first index 5 does not fit: the log ends at 3"),
         ((0, [2], [b""], 2), InvariantViolated, "first index 0"),
         ((2, [2], [b""], 2), InvariantViolated, "committed up to 2"),
         ((4, [2], [b""], 5), InvariantViolated, "commit index 5 is beyond the last index 4"),
         ((3, [], [], 3), InvariantViolated, "commit index 3 is beyond the last index 2"),
         ((4, [3], [b""], 2), InvariantViolated, "term 3 is above the saved term 2"),
-        ((4, [2, 2], [b""], 2), ValueError, "2 of them for 1 payloads"),
+        ((4, [2, 2], [b""], 2), ValueError, "2 terms for 1 payloads"),
     ],
 )
 def test_append_refuses_what_would_break_the_log(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from raft_actor_node.core.progress import Progress
 
 QUORUM_PATIENCE = 2
-"""Time within which a leader that hears no quorum must step down, in longest election timeouts."""
+"""Number of longest election timeouts after which a leader without contact to a quorum must step down."""
 
 
 class Snapshot(NamedTuple):
@@ -75,7 +75,7 @@ def _broken(before: Snapshot, after: Snapshot) -> str:
 
 
 def _broken_while_late(before: Snapshot, after: Snapshot) -> str:
-    """Return the broken rule of `yield_after` while the disk does not answer; empty if none."""
+    """Return the rule of `yield_after` that is broken while the disk does not answer; empty if none."""
     if after.role == Role.LEADER:
         return "leads while its own disk does not answer (yield_after)"
     began = (after.role, after.current_term) != (before.role, before.current_term)
@@ -85,12 +85,12 @@ def _broken_while_late(before: Snapshot, after: Snapshot) -> str:
 
 
 class Leadership:
-    """Checks on a leader over all steps of its leadership, using its own records of the followers."""
+    """Checks on a leader over all steps of its leadership, based on its own records of the followers."""
 
     __slots__ = ("_match", "_patience_s", "_term")
 
     def __init__(self, patience_s: float) -> None:
-        """`patience_s` is how long the node may lead without hearing a quorum; inf without check quorum."""
+        """`patience_s` is how long the node may lead without contact to a quorum; inf without check quorum."""
         self._patience_s = patience_s
         self._term = 0
         self._match: dict[NodeId, int] = {}
@@ -118,11 +118,11 @@ class Leadership:
             if each.last_contact >= since:
                 heard += 1
         index = after.commit_index
-        # A node that led before and after the step committed by counting copies.
+        # The node led before and after the step, so it committed by counting copies.
         if index > before.commit_index and before.role == Role.LEADER and before.current_term == after.current_term:
             holders = (after.durable_index >= index) + sum(match >= index for match in seen.values())
             if holders < quorum_size(len(seen) + 1):
-                return "committed, and not durable on a quorum"
+                return "committed an entry that is not durable on a quorum"
         if heard < quorum_size(len(seen) + 1):
             return "leads without hearing a quorum (check quorum)"
         return ""

@@ -209,7 +209,7 @@ def test_an_election_timeout_near_the_time_of_a_broadcast_is_flagged() -> None:
 def test_clocks_that_are_known_badly_are_flagged() -> None:
     assert summarise(evidence(puts(), raft("150ms", "300ms"), clock_error_ms=2.0))["flags"] == []
     [flag] = summarise(evidence(puts(), raft("150ms", "300ms"), clock_error_ms=20.0))["flags"]
-    assert flag == "clock: times of different hosts are right within 20 ms only"
+    assert flag == "clock: times of different hosts are accurate only to 20 ms"
 
 
 def test_a_client_deadline_below_the_commit_latency_is_flagged() -> None:
