@@ -222,8 +222,8 @@ def test_the_order_of_a_process_holds_whatever_the_error_of_its_clock() -> None:
 
 def test_a_violation_says_how_right_its_times_are() -> None:
     stale = [replace(o, invoke_ns=o.invoke_ns * 10**9, return_ns=o.return_ns * 10**9) for o in VIOLATED["a stale read"]]
-    assert "right within" not in found(judge(*stale)).as_text()
-    assert "right within 0.400 ms" in found(judge(*(replace(o, error_ns=400_000) for o in stale))).as_text()
+    assert "accurate to" not in found(judge(*stale)).as_text()
+    assert "accurate to 0.400 ms" in found(judge(*(replace(o, error_ns=400_000) for o in stale))).as_text()
 
 
 def hard(operations: int) -> History:
