@@ -1,4 +1,4 @@
-"""The events of a run, the schedule that repeats them, and the windows in which faults were in force."""
+"""The fault events of a run, the schedule that repeats them, and the time windows in which faults were in force."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FaultEvent(Section):
     nodes: tuple[str, ...]
     """The nodes that the fault targets."""
     detail: str
-    """Text for a person: where and how, why the fault was skipped, or which node replaced a missing leader."""
+    """Text for display: where and how the fault strikes, why it was skipped, or which node replaced the leader."""
     error: str = ""
     """What failed; the fault or its healing may have taken effect in part or not at all."""
     took_effect: bool | None = True
@@ -64,17 +64,17 @@ class FaultEvent(Section):
 
 
 def ran(schedule: Schedule, events: Iterable[FaultEvent]) -> Schedule:
-    """Return the schedule that repeats what happened: the same faults on the same nodes, without the skipped ones."""
+    """Return the schedule that repeats a run: the faults that were injected, on the same nodes."""
     done = [event.fault for event in events if event.action == "inject" and event.fault is not None]
     return schedule.model_copy(update={"faults": tuple(sorted(done, key=lambda fault: float(fault.at)))})
 
 
 def fault_windows(events: Iterable[FaultEvent]) -> list[tuple[int, int]]:
-    """Return the spans of time, in nanoseconds, in which at least one fault was in force: disjoint, in order.
+    """Return disjoint, ascending [start, end) windows in nanoseconds in which at least one fault was in force.
 
-    A span starts when the fault takes effect on its first node and ends when it is healed on its last. A fault whose
-    healing failed lasts until a later healing succeeds, or else to NEVER_NS. A fault that took effect on no node opens
-    no span.
+    A fault is in force from when it takes effect on its first node until it is healed on its last. If healing failed,
+    the fault lasts until a later attempt succeeds; if none does, until NEVER_NS. A fault that took effect on no node is
+    ignored.
     """
     opened: dict[int | None, int] = {}
     spans: list[tuple[int, int]] = []
@@ -94,7 +94,7 @@ def fault_windows(events: Iterable[FaultEvent]) -> list[tuple[int, int]]:
 
 
 def exit_cause(events: Iterable[FaultEvent], node_id: str, exit_code: int | None, time_ns: int) -> FaultEvent | None:
-    """Return the injection of the fault that explains why a node exited by itself; None: no fault explains it.
+    """Return the injection event of the fault that made a node exit; None if no fault explains the exit.
 
     A fault explains an exit of one of its nodes if the exit code is `Fault.exit_code`, and the exit happens between
     injection and healing. Such an exit also proves that the fault struck. This proof is needed because the counters of

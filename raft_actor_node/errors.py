@@ -6,8 +6,8 @@ RaftLabError
 |-- StorageError
 |   |-- DirectoryLocked       another process holds the log directory           exit code 4
 |   |-- DataCorrupt           damage that is not a torn tail, or foreign data   exit code 5
-|   `-- DiskError             the disk failed; nothing more is promised         exit code 6
-|       `-- Unsupported       its file system lacks what a log needs            exit code 6
+|   `-- DiskError             the disk failed; the log accepts no more writes   exit code 6
+|       `-- Unsupported       the file system lacks what a log needs            exit code 6
 |-- InvariantViolated         a rule of Raft is broken: a bug; the node stops   exit code 7
 `-- OperationError            a client operation did not succeed
     |-- OperationFailed       it certainly had no effect
@@ -57,8 +57,8 @@ class DataCorrupt(StorageError):
 class DiskError(StorageError):
     """A write or an fsync failed.
 
-    The node must not acknowledge what it covered, nor retry the call. After a failed fsync the kernel may have dropped
-    the dirty pages, and would report success the next time.
+    The node must neither acknowledge the data of the failed call nor retry it. After a failed fsync the kernel may have
+    dropped the dirty pages, and the next fsync would report success.
     """
 
     exit_code = 6
@@ -84,7 +84,7 @@ class InvariantViolated(RaftLabError):
     def __init__(self, message: str, *, rule: str = "", node_id: str = "", time_s: float | None = None) -> None:
         super().__init__(message)
         self.rule = rule
-        """Name of the rule (a Rule of core/invariants), if an outside observer raised this; else empty."""
+        """Name of the rule (a Rule of core/invariants) if an external observer raised this; otherwise empty."""
         self.node_id = node_id
         self.time_s = time_s
 
@@ -106,12 +106,12 @@ class OperationError(RaftLabError):
     def __init__(self, message: str, code: str, attempts: tuple[Attempt, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
-        """Last status: name of an ErrorCode of kv.proto or a gRPC status."""
+        """Last status: the name of an ErrorCode of kv.proto or of a gRPC status."""
         self.attempts = attempts
         """All failed attempts, in order."""
 
     def __reduce__(self) -> tuple[type[OperationError], tuple[str, str, tuple[Attempt, ...]]]:
-        """Support pickling, so that the error can leave the process of a load generator."""
+        """Support pickling, so that a load generator can send the error to another process."""
         return type(self), (str(self), self.code, self.attempts)
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 ANY_NODE = "*"
-"""End of a link that stands for every node of the cluster."""
+"""Link end that matches every node of the cluster."""
 CLIENTS = "clients"
-"""End of a link that stands for every client."""
+"""Link end that matches every client."""
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Milliseconds = Annotated[float, Field(ge=0.0, le=3_600_000.0)]
@@ -23,8 +23,8 @@ BytesPerSecond = Annotated[int, Field(ge=0, le=10**12)]
 class LinkRule(BaseModel):
     """A fault on the messages from `from_id` to `to_id`.
 
-    Both ends enforce a cut. Loss, delay, bandwidth and duplication are decided once per message: by the sending node,
-    or, on a link with a client, by the node.
+    Both ends enforce a cut. The sending node alone decides loss, delay, bandwidth and duplication, once per message. On
+    a link with a client, the node decides them in both directions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -32,25 +32,28 @@ class LinkRule(BaseModel):
     from_id: str
     to_id: str
     messages: Literal["all", "requests", "replies"] = "all"
-    """Messages affected. A lost request never runs; the effects of a request stay even if its reply is lost."""
+    """Messages affected. If a request is lost, it never runs. If only its reply is lost, it still takes effect."""
     cut: bool = False
-    """Nothing passes."""
+    """Discard all messages."""
     drop: Probability = 0.0
     """Probability that a message is lost."""
     duplicate: Probability = 0.0
     """Probability that a message arrives twice."""
     late_ms: Milliseconds = 0.0
-    """Additional delay of the second copy, uniform in [0, late_ms): an old message, perhaps of an earlier term. Both
-    copies of a client's request arrive together regardless."""
+    """Additional delay of the second copy, uniform in [0, late_ms). By then its term may be over. It does not apply to
+    requests of clients, whose copies arrive together."""
     delay_ms: Milliseconds = 0.0
     """Constant delay."""
     jitter_ms: Milliseconds = 0.0
-    """Additional delay, uniform in [0, jitter_ms); it reorders messages."""
+    """Additional delay, uniform in [0, jitter_ms). It may reorder messages."""
     tail_ms: Milliseconds = 0.0
-    """Heavy-tailed additional delay (Pareto, index 1): above tail_ms for 1 message in 100; 1 in 1000 gets the maximum
-    of 10 tail_ms."""
+    """Heavy-tailed additional delay (Pareto, index 1). It exceeds tail_ms for 1 message in 100. For 1 in 1000 it has
+    its maximum, 10 x tail_ms."""
     bytes_per_s: BytesPerSecond = 0
-    """Bandwidth; 0 is no limit. Between nodes, three flows share it evenly, as TCP connections would: votes and
-    heartbeats, answers, and entries (large ones in parts). Messages beyond it are not lost; they wait at the sender
-    (transport.queue_bytes). To and from a client, messages pass in sequence; a message that would wait longer than
-    runtime.faults.QUEUE_S is lost. A message counts with its encoded bytes, without framing (batch, gRPC, TCP)."""
+    """Bandwidth; 0: unlimited. The size of a message is its encoded bytes, without framing (batch, gRPC, TCP).
+
+    Between nodes, three flows share the bandwidth evenly, as TCP connections would: votes and heartbeats, replies, and
+    entries (large ones in parts). Excess messages are not lost; they wait at the sender (transport.queue_bytes).
+
+    To and from a client, messages pass in sequence. A message that would wait longer than runtime.faults.QUEUE_S is
+    lost."""

@@ -1,4 +1,4 @@
-"""What all link faults share."""
+"""Base class of the link faults."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class LinkFault(Fault):
 
     @abstractmethod
     def rules(self, nodes: Sequence[str]) -> list[LinkRule]:
-        """Return its link rules in a cluster of these nodes. It must be resolved."""
+        """Return the link rules of this fault in a cluster of these nodes. Its selectors must be resolved."""
 
     @property
     def among_nodes(self) -> bool:
-        """Whether it affects only links between nodes."""
+        """Whether this fault affects only links between nodes."""
         return True
 
     def effect(self, nodes: Sequence[str], *, preparing: bool = False) -> Effect:
-        """Put its rules into the table of link faults."""
+        """Return the effect: the rules of this fault, for the table of link faults."""
         return Effect(links=self.rules(nodes))
 
     def refusal(self, nodes: Sequence[str]) -> str:
-        """Return why it cannot happen here: a wrong place, or no links to other nodes."""
+        """Return why this fault cannot be injected in a cluster of these nodes; empty if it can."""
         alone = len(nodes) < 2 and self.among_nodes
         return self.misplaced(nodes) or (f"{self.kind}: a single node has no links to other nodes" if alone else "")
 
     def misplaced(self, nodes: Sequence[str]) -> str:
-        """Return what is wrong with the place where it should strike; empty if nothing is."""
+        """Return what is wrong with the nodes that this fault names; empty if nothing is."""
         return super().refusal(nodes)

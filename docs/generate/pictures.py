@@ -1,8 +1,8 @@
-"""Draw the pictures of README and manual from one real run: `make pictures`, about two minutes.
+"""Draw the pictures of README and manual from one real run. `make pictures` takes about two minutes.
 
 docs/pictures/live.svg       the live display, soon after a failover
-docs/pictures/summary.svg    the table that the run ends with
-docs/pictures/failover.svg   the five stages of its last failover, drawn from result.json
+docs/pictures/summary.svg    the table of results at the end of the run
+docs/pictures/failover.svg   the five stages of the last failover of the run, from result.json
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sweeps.spec.metrics import STAGES
 
 FOLDER = Path(__file__).parents[1] / "pictures"
 WIDTH, HEIGHT = 106, 40
-"""Columns and lines of the terminal that is drawn."""
+"""Columns and lines of the terminal in the pictures."""
 NODES = [3, 5]
 
 
@@ -56,12 +56,12 @@ class Camera(PlainView):
             last = current is not None and current.position == len(self._shown.cells)
             # The second half of the measurement: the leader was killed, and clients are served again.
             if current is not None and last and current.phase == "measure" and 5 < self._shown.phase_s() < 8.5:
-                self._shown.where = ""  # it names folders and ports of one machine
+                self._shown.where = ""  # omit folders and ports of this machine
                 self.frame = as_svg(screen(self._shown, HEIGHT), "sweep run quick")
 
 
 def as_svg(shown: RenderableType, title: str) -> str:
-    """Return what a terminal shows as SVG, without fonts from other servers."""
+    """Return the terminal's display of `shown` as SVG, without web fonts."""
     console = Console(record=True, width=WIDTH, height=HEIGHT, file=io.StringIO(), force_terminal=True)
     console.print(shown)
     svg = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME, unique_id="terminal")
@@ -118,7 +118,7 @@ async def take(out: Path) -> tuple[str, Run]:
     code, path = await sweep.execute(out, ["make", "pictures"], Place(), view, announce=print)
     run = Run.read(path, code)
     if code:
-        sys.exit(f"the run ended with exit code {code}: no picture is drawn of it")
+        sys.exit(f"the run ended with exit code {code}; no pictures were drawn")
     return cameras[0].frame, run
 
 

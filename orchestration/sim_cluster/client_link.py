@@ -1,8 +1,8 @@
 """The connection of a client to a node over the simulated network; satisfies raft_actor_node's AnyLink.
 
-As on a real network, a client learns only two things: that a process to which it is connected has ended, and that no
-process runs at an address. Requests that are lost, or sent to a paused process or to a host without power, end by the
-client's own deadline.
+As on a real network, a client notices only two failures: its connection breaks when the process ends, and an address
+without a process refuses the connection. If a request is lost, or the process is paused, or its host has no power, the
+client gets no answer and must wait for its own timeout.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class SimLink:
         self._address = address
         self._owner = owner
         self._client = ""
-        """Name of the client, known after its first request."""
+        """Name of the client, set by its first request."""
         self._connect_timeout_s = transport.connect_timeout
         self._pauses_s = transport.reconnect_backoff
         self._pause_s = self._pauses_s.min_s
         self._told_broken = False
         self._life: Listener | None = None
-        """The process at the other end, until the client learns that it has ended."""
+        """The process at the other end, until the client notices that it has ended."""
         self._open = False
         self._closed = False
         self._pump: Call | None = None
@@ -55,7 +55,7 @@ class SimLink:
             self._life = None
 
     def lost(self, life: Listener) -> None:
-        """The process at the other end has ended; the client learns it after the network's delay."""
+        """Break the connection because its process has ended. The client notices this after the network's delay."""
         self._network.after(self._network.delay_s(), self._broken, life, "the node ended the stream")
 
     def answer(self, life: Listener, answers: list[kv_pb2.OperationResult]) -> None:
@@ -72,7 +72,7 @@ class SimLink:
         if self._closed:
             return
         if self._address in self._network.ports.dark:
-            self._network.after(self._connect_timeout_s, self._broken, None, "no answer to connecting")
+            self._network.after(self._connect_timeout_s, self._broken, None, "the connection timed out")
             return
         life = self._network.ports.listening.get(self._address)
         if life is None:
@@ -119,8 +119,8 @@ class SimLink:
 class SimUnaryLink(SimLink):
     """A link that makes a unary call for each operation.
 
-    As with gRPC, each end gives up a call by itself: the client at its deadline, the node after working on the call for
-    the same time.
+    As with gRPC, both ends abandon a call independently: the client at its deadline, and the node after working on the
+    call for the same time.
     """
 
     def _send(self) -> None:
@@ -139,7 +139,7 @@ class SimUnaryLink(SimLink):
         life.process.run(life.call, operation, self._client, self._owner.timeout_s, done)
 
     def _done(self, life: Listener, deadline_s: float, end: CallEnd) -> None:
-        """Send the end of a call from the node to the client."""
+        """Send the outcome of a call from the node to the client."""
         if not life.process.ended and not self._network.post(self._ended, life, deadline_s, end, once=True):
             life.tell(f"> {self._client} lost: {end}")
 

@@ -1,6 +1,6 @@
-"""Messages between peers as they leave and enter a node, where link faults act on them.
+"""Send and receive the messages between peers, and apply link faults to them.
 
-A subclass carries them from node to node: gRPC streams (transport.py), or a simulator.
+A subclass carries the messages from node to node: over gRPC streams (transport.py), or in a simulator.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Mail(ABC):
         self._clock = clock
         self._node_id = config.node_id
         self._warn_at: dict[str, float] = {}
-        """Time from which the next warning about a peer may be logged, by peer; "" stands for all other senders."""
+        """Earliest time of the next warning, by peer; "" stands for all senders that are not members."""
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send messages, subject to link faults."""
@@ -58,8 +58,9 @@ class Mail(ABC):
     def arrived_in_part(self, fragment: Fragment, assembler: Assembler) -> None:
         """Receive a part of a peer's AppendEntries, subject to link faults; deliver the message once complete.
 
-        Until then a part counts as a heartbeat: the same AppendEntries without entries. The answer shows the leader
-        that its entries make progress. A part that does not continue the message in `assembler` changes nothing.
+        Until then, deliver a heartbeat instead, at most once per CONTACT_S: the same AppendEntries without entries. The
+        reply shows the leader that its entries are arriving. A part that does not continue the message in `assembler`
+        is refused.
         """
         peer = fragment.head.from_id
         if self._faults.active and not self._faults.arriving(peer, "requests"):
@@ -86,19 +87,19 @@ class Mail(ABC):
             self._deliver(message)
 
     def other_members(self, peer: str, members: Sequence[str]) -> str:
-        """Return why a peer with these members must be refused; empty if they are the members of this node."""
+        """Return why a peer with these members must be refused; empty if this node has the same members."""
         if tuple(members) == self.members or set(members) == set(self.members):
             return ""
-        named = f"{peer} has {sorted(members)}" if members else f"{peer} names none (an older version)"
-        return f"members: {named}, {self._node_id} has {sorted(self.members)}; all nodes must have the same"
+        named = f"{peer} has {sorted(members)}" if members else f"{peer} sent none (older version)"
+        return f"members: {named}, {self._node_id} has {sorted(self.members)}; all nodes must have the same members"
 
     def refuse(self, peer: str, count: int, why: str) -> None:
-        """Count and warn about refused messages, which change nothing here, not even the term."""
+        """Count refused messages and log a warning. They change no state of this node, not even its term."""
         self.counters.refused += count
-        self.warn(peer, f"refused {count} messages of {peer!r}: {why}")
+        self.warn(peer, f"refused {count} messages from {peer!r}: {why}")
 
     def warn(self, peer: str, what: str) -> None:
-        """Log a warning about a peer, at most one per peer in WARN_EVERY_S."""
+        """Log a warning about a peer, at most once per peer in WARN_EVERY_S. All non-members count as one peer."""
         about = peer if peer in self.members else ""
         now = self._clock.now()
         if now >= self._warn_at.get(about, now):
@@ -107,7 +108,7 @@ class Mail(ABC):
 
     @abstractmethod
     def _carry(self, message: Message) -> None:
-        """Send a message, which may be lost."""
+        """Send a message; it may be lost."""
 
 
 def flow_of(message: Message) -> Flow:

@@ -1,20 +1,20 @@
 """The write-ahead log: the entries, the term and the vote of a node on its disk.
 
 This module handles files, the order of writes and disk errors. wal_format.py and hard_state.py define the formats and
-judge what is read; disk.py has the system calls.
+validate what was read; disk.py has the system calls.
 
 One directory per node, locked while the Wal is open:
 
     segment-00000001.wal   the log: one checksummed unit per append, one fsync per unit
     hard-state-a, -b       term and vote, in two copies
-    durable-mark           end of the durable part of the log. Rewritten after each fsync of the log, but synced only
-                           at open and close: it may lag behind the log and is never ahead of it
+    durable-mark           the offset up to which the log is on disk. Rewritten after each fsync of the log, but synced
+                           only at open and close. It may lag behind the log and is never ahead of it
 
-The log file is created last, so a directory belongs to a member if and only if it has a log. Every file is created by
-write, fsync, rename and fsync of the directory. Recovery decides everything before it changes anything.
+The log file is created last, so a directory without a log file does not belong to a member yet. Every file is created
+by write, fsync, rename and fsync of the directory. Recovery checks everything before it changes anything.
 
-An error of write or fsync disables the log: every later call raises DiskError, and nothing is retried. After a failed
-fsync the kernel may drop the dirty pages and report success the next time.
+After an error of a write or an fsync, every later call raises DiskError, and nothing is retried. After a failed fsync
+the kernel may drop the dirty pages, and the next fsync would report success.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MARK_NAME = "durable-mark"
 
 @dataclass(frozen=True)
 class Recovered:
-    """State that a node recovers from its disk at its start. Entry i of the log is at position i-1."""
+    """State that a node recovers from its disk when it starts. Entry i of the log is at position i-1."""
 
     current_term: int
     voted_for: str | None
@@ -99,16 +99,19 @@ class Wal:
         allow_memory_fs: bool = False,
         disk: Disk = REAL_DISK,
     ) -> tuple[Wal, Recovered]:
-        """Lock a node's directory, recover its content, and make that durable.
+        """Lock a node's directory, recover its content, and make the recovered content durable.
 
-        With `bootstrap`, a directory that is missing or has no log becomes that of a new member; existing data is
-        opened normally. `members` are bound to the log when it is created, or when a log of an older version without
-        members is first opened. Their order does not matter. With `fsync` off nothing is synced once the log is open;
-        this exists only as a control.
+        With `bootstrap`, initialize the directory for a new member if it is missing or has no log. Existing data is
+        opened normally.
+
+        The log is bound to `members` when it is created, or when a log of an older version without members is first
+        opened. Their order does not matter.
+
+        With `fsync` off, nothing is synced once the log is open. This exists only as a control experiment.
 
         Raises ConfigError (a memory file system, or not a directory), DirectoryLocked, DataCorrupt and DiskError.
-        DataCorrupt means damage that a torn write cannot explain, data of another node or of other members, or no data
-        without `bootstrap`. It is raised before anything is changed.
+        DataCorrupt means damage that a torn write cannot explain, data of another node or of other members, or missing
+        data without `bootstrap`. Nothing was changed then.
         """
         wal = cls(directory.absolute(), disk, fsync)
         try:
@@ -151,13 +154,14 @@ class Wal:
         self._hard_state = state
 
     def append(self, first_index: int, terms: Sequence[int], payloads: Sequence[bytes], commit_index: int) -> None:
-        """Replace the log from `first_index` on with these entries, and make them durable with one fsync.
+        """Replace all entries from `first_index` on by the given entries, durably, with one fsync.
 
-        If the process or the machine stops during the append, it takes effect as a whole or not at all.
-        `commit_index` is the commit index of the node; it may cover some or all of these entries.
+        If the process or the machine stops during the call, the append takes effect as a whole or not at all. All
+        entries up to `commit_index`, possibly including the new ones, are committed.
 
-        Raises DiskError; ValueError if terms and payloads differ in number; InvariantViolated for a gap, for replacing
-        a committed entry, or for a commit index or a term beyond what is stored.
+        Raises DiskError. Raises ValueError if terms and payloads differ in number. Raises InvariantViolated if the
+        append would leave a gap or replace a committed entry, if `commit_index` is beyond the last entry, or if a term
+        is above the saved term.
         """
         self._check_usable()
         last_index = first_index - 1 + len(terms)
@@ -184,7 +188,7 @@ class Wal:
         self._last_index, self._commit_index = last_index, commit_index
 
     def _room(self, end: int) -> bytes:
-        """Return the zeros to write after a unit that ends at `end`: new room, if a small unit used up the old room."""
+        """Return the zeros to write after a unit that ends at `end`; none unless a small unit used up the room."""
         if end <= self._file_bytes:
             return b""
         room_bytes = self._disk.room_bytes
@@ -193,7 +197,7 @@ class Wal:
         return room
 
     def close(self) -> None:
-        """Cut off the unused room, sync the durable mark and release the directory. A second call does nothing."""
+        """Cut off unused room, sync the durable mark and release the directory. A second call does nothing."""
         try:
             if self._failure is None:
                 with self._ends_at_error():
@@ -231,10 +235,10 @@ class Wal:
         log = replay(data, segment, mark, str(log_path))
         if log.terms and log.terms[-1] > state.term:
             raise DataCorrupt(
-                f"{log_path}: the last entry is of term {log.terms[-1]}, and the hard state says term {state.term}; "
+                f"{log_path}: the last entry has term {log.terms[-1]}, but the hard state has term {state.term}; "
                 "nothing was changed"
             )
-        # Everything is decided; changes begin here.
+        # All checks are done. Files are changed only from here on.
         self._nonce, self._hard_state = segment.nonce, state
         warnings = self._settle_log(log_path, log, data)
         if not segment.members:
@@ -260,16 +264,16 @@ class Wal:
         self._descriptors.callback(self._disk.close, self._disk.lock(self.directory))
 
     def _create_member(self, cluster_id: str, node_id: str, members: Sequence[str], bootstrap: bool) -> bytes:
-        """Write the files of a new member and return the log, which is written last and makes them valid."""
+        """Write the files of a new member, the log last; return the log. Without it, the other files do not count."""
         if not bootstrap:
-            raise self._comes_back_empty("there is no log in it")
+            raise self._comes_back_empty("it contains no log")
         found = {name: data for name in (*HARD_STATE_NAMES, MARK_NAME) if (data := self._read(name)) is not None}
         for name, data in found.items():
             decoded = decode_hard_state(data)
             # An interrupted bootstrap leaves at most initial hard states.
             if decoded is None or decoded[1] != INITIAL:
-                raise self._comes_back_empty(f"there is {name} but no log in it")
-        # The nonce has no zero byte, so that not even the first byte of a unit can look like room.
+                raise self._comes_back_empty(f"it contains {name} but no log")
+        # The nonce has no zero bytes, so that not even the first byte of a unit can look like room.
         nonce = bytes(byte | 1 for byte in self._disk.random_bytes(NONCE_BYTES))
         for name in HARD_STATE_NAMES:
             self._create(name, encode_hard_state(nonce, INITIAL))
@@ -278,7 +282,7 @@ class Wal:
         return header
 
     def _settle_log(self, path: Path, log: Replay, data: bytes) -> list[str]:
-        """Cut off a torn tail, and make the rest durable: it may exist only in the page cache."""
+        """Cut off a torn tail, and make the rest durable. After a crash, the rest may exist only in the page cache."""
         self._log_fd = self._open(path, os.O_RDWR)
         self._file_bytes = len(data)
         torn = bool(data[log.end :].strip(b"\0"))
@@ -293,9 +297,11 @@ class Wal:
     def _bind_members(
         self, path: Path, segment: Segment, log: Replay, members: Sequence[str]
     ) -> tuple[Segment, Replay, DurableMark, bytes]:
-        """Replace a log of version 1 by a log with members. Return the new segment and log, and its mark."""
-        # The mark fits only the old log, so empty it first: either log can be opened without a mark. An interruption at
-        # any point is then harmless.
+        """Replace a log of version 1 by a log with members.
+
+        Return its segment, its content, its durable mark, and the present bytes of the mark's file (none).
+        """
+        # The mark fits only the old log, so clear it first: wherever the process ends, the log opens without a mark.
         self._create(MARK_NAME, b"")
         data = rewrite(segment, log, members)
         self._create(path.name, data)
@@ -335,22 +341,22 @@ class Wal:
         self._durable_offset = known.offset
         if mark is None and (mark_bytes is not None or log.end > segment.header_bytes):
             damage = "missing" if mark_bytes is None else "damaged"
-            return [f"{path}: was {damage}; a loss of whole units at the end of the log would not be detected"]
+            return [f"{path}: was {damage}; this start could not detect a loss of whole units at the end of the log"]
         return []
 
     def _comes_back_empty(self, what: str) -> DataCorrupt:
         return DataCorrupt(
-            f"{self.directory}: {what}; a member must not come back empty, because its vote would be "
-            "lost (bootstrap is for a new member); nothing was changed"
+            f"{self.directory}: {what}; a member must not come back empty, because it would forget its vote; "
+            "set bootstrap only for a new member; nothing was changed"
         )
 
     # ------------------------------------------------------------------------------ files
 
     def _write_again(self, fd: int, data: bytes, offset: int) -> None:
-        """Make durable what was read from a file, by writing it again.
+        """Make data that was read from a file durable: write it again, and sync.
 
-        After a failed fsync of the previous process, the kernel may present unwritten data as clean, so an fsync alone
-        would do nothing. Overwriting bytes with the same bytes is safe even if the write is torn.
+        An fsync alone may do nothing: after a failed fsync of the previous process, the kernel may treat unwritten
+        pages as clean. Overwriting bytes with the same bytes is safe even if the write is torn.
         """
         write_all(self._disk, fd, (data,), offset)
         self._disk.fsync(fd)
@@ -377,7 +383,7 @@ class Wal:
 
     def _sync_entry(self, path: Path) -> None:
         """Make the directory entry of a file or directory durable."""
-        # A directory that this user cannot read was not created by a node of this user.
+        # If this user cannot read a directory, a node of this user did not create it.
         with suppress(PermissionError):
             sync_directory(self._disk, path.parent)
 
@@ -399,10 +405,10 @@ class Wal:
         self, first_index: int, last_index: int, terms: Sequence[int], payloads: Sequence[bytes], commit_index: int
     ) -> None:
         if len(terms) != len(payloads):
-            raise ValueError(f"{len(terms)} terms for {len(payloads)} payloads")
+            raise ValueError(f"append: {len(terms)} terms, but {len(payloads)} payloads")
         if not self._commit_index < first_index <= self._last_index + 1:
             raise InvariantViolated(
-                f"append: first index {first_index} does not fit: the log ends at {self._last_index} "
+                f"append: first index {first_index}, but the log ends at {self._last_index} "
                 f"and is committed up to {self._commit_index}"
             )
         if commit_index > last_index:
@@ -417,7 +423,7 @@ class Wal:
             yield
         except BaseException as error:
             what = (error.strerror if isinstance(error, OSError) else None) or repr(error)
-            self._failure = f"{self.directory}: the disk failed: {what}; nothing more is promised"
+            self._failure = f"{self.directory}: the disk failed: {what}; the log accepts no more writes"
             if isinstance(error, OSError):
                 raise DiskError(self._failure) from error
             raise

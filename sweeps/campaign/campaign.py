@@ -1,9 +1,10 @@
-"""A campaign of many seeds: run them here or as Ray tasks, add up what they reached, and judge the whole.
+"""A campaign of many seeds: run them here or as Ray tasks, count the situations that they reached, and judge them all.
 
-A campaign is *violated* if any seed is. Otherwise it is *unknown* if any seed is, or if a situation was rare: a
-campaign that never saw an old-term entry on a majority says nothing about Figure 8. A situation is rare if fewer seeds
-reached it than its bar. Bars are per 100 seeds and scale with the campaign, rounded down, so that a few seeds are not
-judged by situations that they cannot reach.
+A campaign is *violated* if any seed is violated. Otherwise it is *unknown* if any seed is unknown or has no result, or
+if a situation was rare. For example, a campaign proves nothing about Figure 8 if no old-term entry reached a majority.
+
+A situation is rare if fewer seeds reached it than its bar requires. Bars are per 100 seeds. They scale with the number
+of seeds and are rounded down, so a small campaign is not judged by situations that it is unlikely to reach.
 """
 
 from __future__ import annotations
@@ -37,19 +38,20 @@ BARS: dict[str, int] = {
     "pre-votes refused": 20,
     "votes asked again": 2,
 }
-"""Number of seeds of 100 that must reach a situation at least once: a third to a half of the usual number."""
+"""Minimum number of seeds per 100 that must reach each situation. Usually, two to three times as many do."""
 SEEDS_PER_TASK = 4
 SEED_TIMEOUT_S = 60.0
 STORIES = 5
 """Maximum number of failed seeds that are run again to write their stories."""
 LEGEND = """\
-    seconds since the beginning | who | what: `<` received from, `>` sent to and lost, `*` an event, `!` a broken rule.
-    The node `client` stands for all clients, `links` for the table of link faults that is put in force."""
+    seconds since the beginning | node | `<` received from, `>` sent to, `*` an event, `!` a broken rule.
+    Messages between nodes are listed when they arrive or are lost. `client` stands for all clients. The lines of
+    `links` and `inside` are the link faults and the faults inside nodes that are in force from then on."""
 EXIT_OK, EXIT_FAILED, EXIT_VIOLATED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 0, 1, 3, 4, 130
 
 
 class Campaign:
-    """The results so far of the seeds from `first` to `first + count - 1`."""
+    """The results so far of a campaign with the seeds from `first` to `first + count - 1`."""
 
     def __init__(
         self, first: int, count: int, profile: str | None = None, *, clock: Callable[[], float] = time.monotonic
@@ -111,13 +113,13 @@ class Campaign:
             self.failures.sort(key=lambda failure: failure.seed)
 
     def bar(self, name: str) -> int:
-        """Return how many of the seeds so far should have reached a situation."""
+        """Return the minimum number of the seeds so far that must have reached a situation."""
         return BARS.get(name, 0) * self.done // 100 if self.profile is None else 0
 
     def rare(self) -> list[str]:
         """Return the situations that too few seeds reached, one line each."""
         return [
-            f"{name}: reached by {self.reached[name]} of {self.done} seeds, less than {self.bar(name)}"
+            f"{name}: reached by {self.reached[name]} of {self.done} seeds, below the bar of {self.bar(name)}"
             for name in BARS
             if self.reached[name] < self.bar(name)
         ]
@@ -164,7 +166,7 @@ class Campaign:
 
 
 class View:
-    """A display of a campaign; this one shows nothing."""
+    """Display of a campaign. This base class shows nothing."""
 
     def __enter__(self) -> View:
         return self
@@ -176,18 +178,18 @@ class View:
         """Show that a seed ended."""
 
     def note(self, text: str) -> None:
-        """Show a message that matters now."""
+        """Show a message immediately."""
 
 
 def run_seeds(seeds: Sequence[int], profile: str | None = None) -> list[SeedResult | str]:
-    """Run seeds in order, as one Ray task. A seed without a result is represented by its error."""
+    """Run seeds in order, as one Ray task. Return a result per seed, or a one-line error if the seed has none."""
     return [_run(seed, profile) for seed in seeds]
 
 
 def _run(seed: int, profile: str | None) -> SeedResult | str:
     try:
         return run_seed(seed, profile=profile)
-    except Exception as error:  # a bug here must not lose the results of other seeds
+    except Exception as error:  # a crash in one seed must not lose the results of others
         return f"seed {seed}: {type(error).__name__}: {error}"
 
 
@@ -201,7 +203,7 @@ def _take(campaign: Campaign, view: View, outcome: SeedResult | str) -> None:
 
 
 def run_serial(campaign: Campaign, view: View) -> None:
-    """Run all seeds in this process. An interruption ends the campaign early, and is recorded."""
+    """Run all seeds in this process. A KeyboardInterrupt ends the campaign early and marks it as interrupted."""
     campaign.where = "in this process"
     try:
         for seed in range(campaign.first, campaign.first + campaign.count):
@@ -215,8 +217,8 @@ def run_serial(campaign: Campaign, view: View) -> None:
 async def run_on_ray(campaign: Campaign, view: View, address: str | None) -> None:
     """Run all seeds as Ray tasks, as many at a time as there are CPUs.
 
-    SIGINT, SIGTERM and SIGHUP end the campaign early, and are recorded. Raises InfrastructureError if Ray cannot be
-    reached.
+    SIGINT, SIGTERM and SIGHUP end the campaign early and mark it as interrupted. Raises InfrastructureError if Ray
+    cannot be reached.
     """
     work = asyncio.ensure_future(_on_ray(campaign, view, address))
     with on_ending_signal(work.cancel):
@@ -229,7 +231,7 @@ async def run_on_ray(campaign: Campaign, view: View, address: str | None) -> Non
 
 
 async def _on_ray(campaign: Campaign, view: View, address: str | None) -> None:
-    # Imported late: Ray takes a second to import.
+    # Imported here, because importing Ray takes a second.
     from orchestration import RayBackend  # noqa: PLC0415
     from orchestration.ray_cluster.tasks import run_tasks  # noqa: PLC0415
 
@@ -260,9 +262,10 @@ def _chunks(campaign: Campaign, cpus: int) -> Iterator[Sequence[int]]:
 
 
 class Report:
-    """The files of a campaign: DIRECTORY/campaign.json, and per story DIRECTORY/seed-N.txt.
+    """The directory with the files of a campaign.
 
-    A linearizability violation adds seed-N.svg.
+    campaign.json holds the summary, and seed-N.txt the story of seed N. If the history of seed N is not linearizable,
+    seed-N.svg shows why.
     """
 
     def __init__(self, out: Path) -> None:
@@ -270,10 +273,10 @@ class Report:
 
     @cached_property
     def path(self) -> Path:
-        """The directory, created on first access. A campaign that starts in the same second gets another one."""
+        """The directory, created on first access. Campaigns that start in the same second get different directories."""
         with writing(self._first_choice):
             made = new_directory(self._first_choice)
-        return made  # noqa: RET504 - to the type checker, the context manager could swallow the error
+        return made  # noqa: RET504 - the type checker assumes that `writing` may suppress an error
 
     def story(self, result: SeedResult) -> Path:
         """Write the story of a seed, and its picture if there is one; return the path of the story."""
@@ -286,13 +289,13 @@ class Report:
         return path
 
     def summary(self, campaign: Campaign) -> None:
-        """Write the findings of the campaign."""
+        """Write campaign.json."""
         text = json.dumps(campaign.as_json(), indent=1)
         write_text(self.path / "campaign.json", text + "\n")
 
 
 def story_of(result: SeedResult) -> str:
-    """Return the story of a seed, as it is written and printed."""
+    """Return the story of a seed as text, for its file and for display."""
     details = [finding.detail for finding in result.findings if finding.detail and finding.verdict != "ok"]
     return "\n".join((*describe(result), "", *details, LEGEND, "", *result.story, ""))
 
@@ -315,7 +318,7 @@ def replay_command(result: SeedResult) -> str:
 
 
 def program() -> str:
-    """Return the command that starts `sweep` from here."""
+    """Return the shell command that runs `sweep` from the current directory."""
     if shutil.which("sweep"):
         return "sweep"
     installed = Path(sys.executable).with_name("sweep")

@@ -1,11 +1,11 @@
-"""The load generator: many client sessions in one event loop, every operation a row of numpy columns.
+"""The load generator: many client sessions in one event loop, with one row of numpy columns per operation.
 
 It does not depend on Ray; orchestration hosts it in its own process. Operations that complete in the same tick of the
-event loop are handled as one batch. They are recorded column by column. The operations that follow them are submitted
-together, so that they travel in one message.
+event loop are one batch, recorded column by column. The next operations of their clients are submitted together, so
+that they travel in one message.
 
 There are two kinds of load. Closed: each client sends its next operation when the previous one returns. Open:
-operations are due at a rate; an operation that finds no client free when it is due is dropped, and counted.
+operations are due at a given rate. If no client is free when an operation is due, it is dropped and counted.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from sweeps.spec.parameters import LoadSettings
 
 _PUT, _CAS, _APPEND = int(Kind.PUT), int(Kind.COMPARE_AND_SWAP), int(Kind.APPEND)  # plain ints, for the hot path
 _MOST_APPENDED_BYTES = 128 * ID_BYTES
-"""Most bytes appended to a value. The checker must know the whole value, and each read costs its whole length."""
+"""Maximum bytes appended to a value. The checker must know the whole value, and each read transfers all of it."""
 READ_TOGETHER = 1000
-"""Most keys that are read back at once, each by its own client."""
+"""Maximum number of keys read back at once, each by its own client."""
 _READ_BYTES = 1 << 20
-"""Most bytes of values that are read back at once."""
+"""Maximum bytes of values read back at once."""
 _READ_BUDGET_S = 86_400.0
-"""Retry budget of these reads, in wall time: effectively unlimited. The generator's Patience ends them much earlier."""
+"""Retry budget of these reads: effectively unlimited. A Patience in `read_back` ends them much earlier."""
 _TICK_S = 0.001
 _SAMPLE_S = 0.05
 
@@ -81,8 +81,8 @@ class LoadGenerator:
     """Sends load to a cluster, and records every operation.
 
     Call `connect`, `start`, `snapshot` any number of times, `stop`, `drain`, `read_back`, `result`, `close`.
-    Values are unique (values.py), also across generators if their clients have different numbers; these begin at
-    `first_client`. `clock` returns nanoseconds; the engine uses it too.
+    The numbers of its clients begin at `first_client`. Values are unique (values.py). They are unique across generators
+    only if no two clients share a number. `clock` returns nanoseconds; the engine uses it too.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class LoadGenerator:
     async def connect(self, addresses: Mapping[str, str]) -> None:
         """Open a session per client.
 
-        Raises OperationError if the cluster grants none in time; it may then be called again.
+        Raises OperationError if the cluster opens no session in time; `connect` may then be called again.
         """
         if self._engine is not None:
             await self._engine.close()
@@ -156,10 +156,10 @@ class LoadGenerator:
     async def start(self, phase: float = 0.0) -> int:
         """Begin the load; return the time of the start on the monotonic clock, in nanoseconds.
 
-        `phase` shifts operations that are due at equal distances, as a share of that distance. So the operations of
-        several generators do not coincide.
+        If operations are due at equal intervals, `phase` shifts them by that share of an interval. Give each generator
+        its own phase, so that their operations do not coincide.
         """
-        # Objects allocated so far stay; frozen, they do not lengthen garbage collections during the measurement.
+        # Frozen, the objects allocated so far do not lengthen garbage collections during the measurement.
         gc.collect()
         gc.freeze()
         self._running = True
@@ -181,7 +181,7 @@ class LoadGenerator:
         return now_ns
 
     async def stop(self) -> None:
-        """Submit what is due until now, and nothing after that. Outstanding operations continue."""
+        """Submit the operations that are due by now, and no more after that. Outstanding operations continue."""
         if self._running and self._arrivals is not None:
             # The loop may have paused since the last tick; operations that came due meanwhile belong to the load.
             self._take_arrivals(self._arrivals)
@@ -190,9 +190,9 @@ class LoadGenerator:
             self._timers.pop("tick").cancel()
 
     async def drain(self, timeout_s: float) -> int:
-        """Send nothing new, and wait at most `timeout_s` seconds until all outstanding operations are decided.
+        """Stop, and wait at most `timeout_s` seconds until all outstanding operations are decided.
 
-        The rest is given up and recorded as unknown (reads: as failed). Returns the number of these operations.
+        The remaining operations are abandoned and recorded as unknown (reads as failed). Returns their number.
         """
         await self.stop()
         try:
@@ -213,12 +213,12 @@ class LoadGenerator:
     async def read_back(
         self, addresses: Mapping[str, str], keys: NDArray[np.uint32], first_client: int, timeout_s: float
     ) -> None:
-        """Read each of these keys once, after `drain`, as far as `timeout_s` seconds allow.
+        """Read each of these keys once, after `drain`; stop after `timeout_s` seconds.
 
-        The reads are recorded as those of READ_TOGETHER clients, numbered from `first_client`. Pauses of this process
-        do not count towards the timeout.
+        The reads are recorded as those of up to READ_TOGETHER clients, numbered from `first_client`. Pauses of this
+        process do not count towards the timeout.
         """
-        usual = ClientSettings()  # the settings of the load may be too strict for any response
+        usual = ClientSettings()  # the load's own timeouts may be too short for any reply
         settings = usual.model_copy(
             update={"rpc_timeout": max(usual.rpc_timeout, self._client.rpc_timeout), "retry_budget": _READ_BUDGET_S}
         )
@@ -349,9 +349,9 @@ class LoadGenerator:
         return [o.number or number for o, number in zip(operations, seen, strict=True)]
 
     def _learn(self, operations: list[Operation]) -> None:
-        """Record the content of keys, as far as this generator knows it; compare-and-swap expects this value.
+        """Record the last value of each key in these results, for later compare-and-swaps to expect.
 
-        Other clients may have changed it.
+        Other clients may have changed the key since.
         """
         for operation in operations:
             if operation.outcome != OK:
@@ -364,7 +364,7 @@ class LoadGenerator:
             self._known[key] = value
 
     def _submit(self, clients: list[int], intended_ns: list[int], choices: list[tuple[int, int]] | None = None) -> None:
-        """Submit an operation of each of these clients. Its kind and key are drawn, unless `choices` gives them."""
+        """Submit one operation for each client. `choices` gives kinds and keys; without it, they are drawn."""
         if self._engine is None or not clients:
             return
         choices = choices or self._choices.take(len(clients))
@@ -379,7 +379,7 @@ class LoadGenerator:
     def _operation(self, client: int, intended_ns: int, kind: int, key: int) -> Operation:
         written, value, expected = 0, b"", None
         if kind == _APPEND and key in self._full:
-            # The value has reached half of its limit; a put shortens it.
+            # The value has grown beyond _longest_appended; a put shortens it.
             self._full.discard(key)
             kind = _PUT
         if kind in (_PUT, _CAS, _APPEND):

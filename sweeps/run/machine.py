@@ -1,4 +1,7 @@
-"""What a cell runs on: CPU time, stalls of disk and event loop, clocks of hosts. A simulated cell has no machine."""
+"""Measurements of the hosts that a cell runs on: CPU time, stalls of disk and event loop, clocks.
+
+A simulated cell has no hosts and uses NoMachine.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from sweeps.load.results import GroupResult
 from sweeps.run.inspector import Inspector
 
 CLOCK_POLL_S = 5.0
-"""Interval of clock comparisons; half of it times FASTEST_DRIFT widens the bound of a clock, by 1.25 ms."""
+"""Interval of clock comparisons. It widens the error bound of a clock by half the interval x FASTEST_DRIFT: 1.25 ms."""
 _CLOCK_TIMEOUT_S = 2.0
 
 Window = tuple[int, int]
@@ -24,19 +27,19 @@ Window = tuple[int, int]
 
 
 class Machine(Protocol):
-    """The hosts of a cell, as far as they affect its numbers."""
+    """Measures the properties of a cell's hosts that affect its numbers."""
 
     nodes: dict[str, NodeFigures]
     """What each node measured about itself."""
     host_busy: float | None
-    """Share of the CPU time of the only host that all programs used; None with several hosts."""
+    """Share of the host's CPU time in use, by any program; None with several hosts."""
 
     @property
     def cores(self) -> int | None:
-        """Cores that nodes and load share; None with several hosts."""
+        """Number of cores that nodes and load generators share; None with several hosts."""
 
     def wall_s(self, seconds: float | None) -> float | None:
-        """Return the real duration of a phase of `seconds`; None: unknown."""
+        """Return the wall-clock duration of a phase of `seconds`; None if it is unknown."""
 
     def begin_busy(self) -> None:
         """Begin to measure `host_busy`."""
@@ -45,23 +48,23 @@ class Machine(Protocol):
         """End the measurement of `host_busy`."""
 
     async def begin(self, inspector: Inspector) -> None:
-        """Record what nodes have used before the measurement."""
+        """Record the CPU time that nodes have used before the measurement."""
 
     async def end(self, inspector: Inspector, cluster: Cluster, begin_ns: int) -> None:
         """Fetch what the running nodes measured about themselves since `begin_ns`."""
 
     async def watch_clocks(self, workers: Callable[[], Iterable[Worker]]) -> None:
-        """Compare the clocks of all hosts repeatedly, so that they have no time to drift far."""
+        """Compare the clocks of all hosts every CLOCK_POLL_S, to bound their drift. Runs until it is cancelled."""
 
     def load_figures(self, loaded: GroupResult, window_ns: Window) -> Sequence[NodeFigures]:
         """Return what each load generator measured about itself."""
 
     def facts(self, cluster: Cluster | None, loaded: GroupResult | None, window_ns: Window) -> dict[str, Any]:
-        """Return where nodes and load generators were, for result.json."""
+        """Return the hosts of nodes and load generators, for result.json."""
 
 
 class Hosts:
-    """The machine of real processes."""
+    """The hosts of a cell of real processes."""
 
     def __init__(self, backend: Backend) -> None:
         self.nodes: dict[str, NodeFigures] = {}
@@ -120,7 +123,7 @@ class Hosts:
         while True:
             await asyncio.sleep(CLOCK_POLL_S)
             silent = set()
-            # One after the other: simultaneous requests wait for one another, which widens the bound.
+            # In sequence: simultaneous requests delay each other, which widens the error bound.
             for worker in workers():
                 if worker.host not in silent:
                     try:
@@ -146,7 +149,7 @@ class Hosts:
 
 
 class NoMachine:
-    """The machine of a simulated cell: nothing is used, and nothing is measured."""
+    """Stands in for the hosts of a simulated cell, and measures nothing."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeFigures] = {}

@@ -16,7 +16,7 @@ from sweeps.spec.source import Source
 def translated(
     error: ValidationError, source: Source, raw: Any, prefix: Path, *, origin: Path | None = None, name: str = ""
 ) -> ConfigError:
-    """Return the first error of pydantic as one line: the field, what is allowed, and what was given."""
+    """Return the first error of a ValidationError as one line: the field, what is allowed, and what was given."""
     first = error.errors(include_url=False)[0]
     path: list[str | int] = list(prefix)
     value: Any = raw
@@ -58,7 +58,7 @@ _MESSAGES = {
 
 
 def message_of(error: Any) -> str:
-    """Say what is allowed and what was given, with pydantic's text where `_MESSAGES` has none."""
+    """Return what is allowed and what was given. If `_MESSAGES` lacks an error, use pydantic's text."""
     if error["type"] == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     template = _MESSAGES.get(error["type"], str(error["msg"]).replace("Input should be", "must be").replace("{", "{{"))
@@ -67,7 +67,7 @@ def message_of(error: Any) -> str:
 
 
 def _names_beside(path: tuple[str, ...]) -> list[str]:
-    """Return the known names that an unknown name at `path` may be a misspelling of."""
+    """Return the candidates for the correct spelling of an unknown name at `path`."""
     if path[0] != "base":
         return [*Spec.model_fields, *(f"base.{name}" for name in Parameters.model_fields)]
     siblings = [name for name in PARAMETER_NAMES if name.split(".")[:-1] == list(path[1:-1])]

@@ -1,4 +1,4 @@
-"""Rules about the parameters of a cell as a whole: errors, and warnings about legal but unwise values."""
+"""Checks of the parameters of a cell as a whole: errors, and warnings about legal but unwise values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweeps.spec.parameters import Parameters
 
 
 def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong with the parameters of a cell as a whole. Each message begins with the field."""
+    """Yield the errors in the parameters of a cell as a whole. Each message begins with the field."""
     load, limits = parameters.load, parameters.limits
     can = parameters.kind.can
     if not can.real_processes and parameters.cluster.command != "default":
@@ -38,7 +38,7 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
         drawn = [kind for item in parameters.chaos.root if isinstance(item, Monkey) for kind in item.monkey]
         for kind in dict.fromkeys([*(fault.kind for fault in schedule.faults), *drawn]):
             if not getattr(can, needed := FAULTS[kind].needs):
-                yield f"chaos: {kind} needs {needed}, and target {parameters.target} has none; leave it out"
+                yield f"chaos: {kind} needs {needed}, which target {parameters.target} lacks; remove the fault"
     if not parameters.allow_bad_parameters:
         for fault in static_faults(parameters.raft, limits, parameters.transport):
             yield f"{fault} (allow_bad_parameters: true runs it anyway)"
@@ -47,8 +47,8 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
 def longest_outage_s(parameters: Parameters) -> float:
     """Estimate the longest time for which the faults of a cell may keep clients waiting; 0 without faults.
 
-    It lasts until a new leader is found. Where a fault takes the quorum, add the time until the fault is healed.
-    Clients give up after their retry budget, which bounds the estimate.
+    An outage lasts until clients find a new leader. If a fault removes the quorum, the outage also includes the time
+    until the fault is healed. The estimate is at most the time after which clients give up.
     """
     lasts_s = [_takes_service_s(item, parameters) for item in parameters.chaos.root if isinstance(item, Fault)]
     election_s = 2 * parameters.raft.election_timeout.max_s + parameters.client.rpc_timeout
@@ -57,7 +57,7 @@ def longest_outage_s(parameters: Parameters) -> float:
 
 
 def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
-    """Return how long a fault prevents every operation, in seconds, under any leader."""
+    """Return for how many seconds a fault makes every operation impossible, whichever node leads."""
     many = fault.where in ("majority", "all", "followers") or len(fault.ids) >= quorum_size(parameters.cluster.nodes)
     if parameters.expect != "unavailable" and not (fault.disables and many):
         return 0.0
@@ -66,7 +66,7 @@ def _takes_service_s(fault: Fault, parameters: Parameters) -> float:
 
 
 def cell_warnings(parameters: Parameters) -> list[str]:
-    """Return warnings about parameters that are legal and rarely intended."""
+    """Return warnings about parameters that are legal but rarely intended."""
     members = list(node_names(parameters.cluster.nodes))
     config = NodeConfig(
         cluster_id="cell",
@@ -88,8 +88,9 @@ def cell_warnings(parameters: Parameters) -> list[str]:
     waiting = round((parameters.load.rate or 0.0) * longest_outage_s(parameters))
     if parameters.load.mode == "open" and parameters.load.clients < waiting:
         warnings.append(
-            f"load.clients: about {waiting} operations are due in the longest outage that the faults may cause; with "
-            f"{parameters.load.clients} clients, those that find none free are dropped; raise it to {waiting}"
+            f"load.clients: {parameters.load.clients} clients are too few for the longest outage that the faults may "
+            f"cause, in which about {waiting} operations come due; without a free client, an operation is dropped; "
+            f"raise it to {waiting}"
         )
     if parameters.load.mode == "open" and parameters.load.think:
         warnings.append("load.think: has no effect in open mode")

@@ -1,4 +1,4 @@
-"""Files of a run directory. Each write replaces a file atomically."""
+"""Files of a run directory. The write functions replace a file atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestration.errors import remedy
 from raft_actor_node.errors import RaftLabError
 
 _COMPRESSION = 3
-"""Gzip level of traces: several times as fast as the default level, and nearly as small."""
+"""Gzip level of traces: several times faster than the default level, for files that are hardly larger."""
 
 
 class WriteFailed(RaftLabError):
@@ -24,9 +24,9 @@ class WriteFailed(RaftLabError):
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Convert an OSError while changing `path`, a file or folder of the results, into a WriteFailed that names it.
+    """Convert an OSError in this block into a WriteFailed that names `path`, a file or folder of the results.
 
-    System errors of open files do not name them.
+    The OSError may not name a file: a failed write to an open file does not.
     """
     try:
         yield
@@ -36,7 +36,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def new_directory(path: Path) -> Path:
-    """Create a new directory and its parents; add a number to its name if that exists. Raises OSError."""
+    """Create a directory and its parents; if it exists, append -2, -3, ... to its name. Return its path.
+
+    Raises OSError.
+    """
     for suffix in ("", *(f"-{attempt}" for attempt in range(2, 100))):
         with contextlib.suppress(FileExistsError):
             (made := path.with_name(path.name + suffix)).mkdir(parents=True)
@@ -58,21 +61,22 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cut off the last line if a SIGKILL left it unfinished."""
+    """Cut off an incomplete last line, which a SIGKILL may have left."""
     if path.exists():
         written = path.read_bytes()
         os.truncate(path, written.rfind(b"\n") + 1)
 
 
 def write_compressed(path: Path, lines: Iterable[str]) -> None:
+    """Replace a gzip-compressed text file atomically. Raises OSError."""
     partial = path.with_name(f".{path.name}.partial")
-    # Without a time stamp: the same trace gives the same bytes.
+    # Without a time stamp, equal traces give equal files.
     partial.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), _COMPRESSION, mtime=0))
     partial.replace(path)
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symbolic link to `target`, atomically; leave no link where that is impossible."""
+    """Make `link` a relative symbolic link to `target`, atomically. On an OSError, `link` stays as it was."""
     partial = link.with_name(f".{link.name}.{os.getpid()}")
     try:
         partial.unlink(missing_ok=True)

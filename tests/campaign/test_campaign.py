@@ -79,7 +79,7 @@ def test_a_full_campaign_is_ok() -> None:
 def test_a_campaign_that_rarely_reached_something_is_unknown() -> None:
     campaign = full(100, torn_tails_cut=BARS["torn tails cut"] - 1)
     assert (campaign.verdict, campaign.exit_code) == ("unknown", 4)
-    assert campaign.rare() == ["torn tails cut: reached by 11 of 100 seeds, less than 12"]
+    assert campaign.rare() == ["torn tails cut: reached by 11 of 100 seeds, below the bar of 12"]
 
 
 def test_bars_scale_with_the_campaign_and_a_handful_is_not_judged() -> None:

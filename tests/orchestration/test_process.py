@@ -133,7 +133,8 @@ async def test_the_last_words_are_those_of_the_life_that_ended(tmp_path: Path) -
 
 
 WHY = (
-    "12:00:00.123 CRITICAL n1: DiskError: /logs/n1: the disk failed: No space left on device; nothing more is promised"
+    "12:00:00.123 CRITICAL n1: DiskError: /logs/n1: the disk failed: No space left on device; "
+    "the log accepts no more writes"
 )
 NOTICE = "I0000 00:00:1764.1 12 chttp2_transport.cc:1250] ipv4:127.0.0.1:1: Got goaway [0] err=UNAVAILABLE"
 

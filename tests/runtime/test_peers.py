@@ -203,7 +203,7 @@ async def test_the_members_are_told_once_and_asked_again_of_another_peer() -> No
         await call.write(raw(request, members=()))
         await until(lambda: len(node.arrived) == 2)
         await call.write(raw(request, members=(), from_id="n3"))
-        with pytest.raises(grpc.aio.AioRpcError, match="members: n3 names none"):
+        with pytest.raises(grpc.aio.AioRpcError, match="members: n3 sent none"):
             await _read_all(call.read)
     assert len(node.arrived) == 2
 
@@ -219,7 +219,7 @@ async def test_warnings_about_a_peer_are_rare(caplog: pytest.LogCaptureFixture) 
         await until(lambda: node.refused == 50)
     assert node.arrived == []
     [warning] = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert warning.startswith("n1: refused 1 messages of 'n2': AppendEntries: entries of terms 0 to 0")
+    assert warning.startswith("n1: refused 1 messages from 'n2': AppendEntries: entries of terms 0 to 0")
 
 
 async def test_a_stranger_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

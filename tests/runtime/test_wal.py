@@ -149,7 +149,7 @@ def test_a_member_that_lost_its_log_is_refused_even_with_bootstrap(tmp_path: Pat
         if path.name not in kept:
             path.unlink()
     before = contents(tmp_path / "n1")
-    with pytest.raises(DataCorrupt, match="no log in it"):
+    with pytest.raises(DataCorrupt, match="but no log"):
         open_wal(tmp_path / "n1", bootstrap=True)
     assert contents(tmp_path / "n1") == before
 
@@ -173,7 +173,7 @@ def test_a_log_with_a_term_above_the_hard_state_is_refused(tmp_path: Path) -> No
     for name in ("hard-state-a", "hard-state-b"):
         (tmp_path / "n1" / name).write_bytes(old[name])
     before = contents(tmp_path / "n1")
-    with pytest.raises(DataCorrupt, match="last entry is of term 2, and the hard state says term 1"):
+    with pytest.raises(DataCorrupt, match="last entry has term 2, but the hard state has term 1"):
         open_wal(tmp_path / "n1")
     assert contents(tmp_path / "n1") == before
 
@@ -274,13 +274,13 @@ def test_a_failed_open_releases_the_lock(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((5, [2], [b""], 2), InvariantViolated, "first index 5 does not fit: the log ends at 3"),
+        ((5, [2], [b""], 2), InvariantViolated, "first index 5, but the log ends at 3"),
         ((0, [2], [b""], 2), InvariantViolated, "first index 0"),
         ((2, [2], [b""], 2), InvariantViolated, "committed up to 2"),
         ((4, [2], [b""], 5), InvariantViolated, "commit index 5 is beyond the last index 4"),
         ((3, [], [], 3), InvariantViolated, "commit index 3 is beyond the last index 2"),
         ((4, [3], [b""], 2), InvariantViolated, "term 3 is above the saved term 2"),
-        ((4, [2, 2], [b""], 2), ValueError, "2 terms for 1 payloads"),
+        ((4, [2, 2], [b""], 2), ValueError, "2 terms, but 1 payloads"),
     ],
 )
 def test_append_refuses_what_would_break_the_log(

@@ -352,7 +352,7 @@ def test_an_older_copy_of_a_file_is_repaired_refused_or_indistinguishable(sample
         assert sample.contents() == sample.files
         OUTCOMES["repaired"] += 1
     both = dict.fromkeys(HARD_STATE_NAMES, older)
-    assert_refused(sample, sample.put(both), match="the last entry is of term 4, and the hard state says term 1")
+    assert_refused(sample, sample.put(both), match="the last entry has term 4, but the hard state has term 1")
     OUTCOMES["refused"] += 1
     first_unit = sample.files[LOG_NAME][: sample.ends[1]]
     sample.put({**both, LOG_NAME: first_unit, MARK_NAME: sample.mark(1)})

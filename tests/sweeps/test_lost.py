@@ -203,7 +203,7 @@ def test_a_node_whose_disk_is_full_says_so_and_its_cell_is_no_result(sweeping: S
     assert cell.result["status"] == "infrastructure"
     assert "node n2 on host " in cell.result["reason"]
     assert "exit code 6 (disk error)" in cell.result["reason"]
-    assert cell.result["reason"].endswith("No space left on device; nothing more is promised; make room")
+    assert cell.result["reason"].endswith("No space left on device; the log accepts no more writes; make room")
     operations = cell.operations()
     assert operations.success_ns().max() > operations.measure_ns[1] - 500_000_000, "the others went on to the end"
 

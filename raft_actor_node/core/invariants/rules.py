@@ -1,4 +1,4 @@
-"""Names of the rules, for findings to report."""
+"""Names of the rules of Raft, as findings report them."""
 
 from __future__ import annotations
 

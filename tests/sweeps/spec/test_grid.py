@@ -89,6 +89,6 @@ def test_a_fault_that_the_target_cannot_have_is_refused(chaos: str, monkeypatch:
     raft = TARGETS["raft"]
     without = replace(raft, can=replace(raft.can, node_faults=False))
     monkeypatch.setattr("sweeps.spec.parameters.TARGETS", {**TARGETS, "raft": without})
-    with pytest.raises(ConfigError, match="chaos: disk needs node_faults, and target raft has none; leave it out"):
+    with pytest.raises(ConfigError, match="chaos: disk needs node_faults, which target raft lacks; remove the fault"):
         cells(f"{{base: {{chaos: {chaos}}}}}")
     assert cells("{base: {chaos: {crash: leader}}}")
