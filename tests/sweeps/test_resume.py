@@ -220,7 +220,7 @@ async def test_a_disk_that_is_full_is_the_hosts_and_an_error_of_the_node_is_its_
 async def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     _, path, _ = await execute(sweep(), FakeBackend(), tmp_path)
     lock = RunLock(path)
-    with pytest.raises(ConfigError, match="it still runs"):
+    with pytest.raises(ConfigError, match="still runs"):
         await resume(path, FakeBackend())
     lock.release()
     manifest = json.loads((path / "manifest.json").read_text())

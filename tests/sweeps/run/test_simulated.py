@@ -723,7 +723,7 @@ def test_a_run_is_not_judged_while_it_runs(stored: StoredRun, tmp_path: Path) ->
 
 def test_the_writer_of_a_run_holds_it_until_it_has_finished(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path, "tiny", "", {})
-    with pytest.raises(ConfigError, match="it still runs"):
+    with pytest.raises(ConfigError, match="still runs"):
         RunLock(writer.path)
     writer.finish(complete=False, exit_code=1)
     RunLock(writer.path).release()
