@@ -90,6 +90,13 @@ def test_every_room_is_a_package_that_says_what_is_in_it() -> None:
     assert [room.relative_to(ROOT).as_posix() for room in silent if room.name != "pb"] == []
 
 
+def test_every_check_says_in_one_line_what_it_asks() -> None:
+    """The first line of its docstring stands in the reference."""
+    checks = [path for path in modules("chaos/checks/") if "CHECK = Check(" in path.read_text(encoding="utf-8")]
+    assert len(checks) > 5
+    assert [path.name for path in checks if not (doc_of(path) or "").splitlines()[:1]] == []
+
+
 def test_attributes_stand_at_the_top_of_their_class() -> None:
     late = []
     for path in modules():

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sweeps.load.latencies import Latencies, to_ms
-from sweeps.spec.metrics import MIN_ABOVE, PERCENTILES
-
-LOWER_BOUNDS = "lower_bounds"
-"""Key beside percentiles: the names of those that are only lower bounds."""
+from sweeps.spec.metrics import LOWER_BOUNDS, MIN_ABOVE, PERCENTILES
 
 
 def percentiles(latencies: Latencies) -> dict[str, Any]:

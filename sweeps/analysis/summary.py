@@ -15,10 +15,10 @@ from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.events import faults_of, traced_of
 from sweeps.analysis.failover import failovers
 from sweeps.analysis.flags import flags
-from sweeps.analysis.latency import LOWER_BOUNDS, percentiles
+from sweeps.analysis.latency import percentiles
 from sweeps.load.figures import NodeFigures
 from sweeps.load.operations import FAIL, KINDS, OK, UNKNOWN, Operations
-from sweeps.spec.metrics import metrics
+from sweeps.spec.metrics import LOWER_BOUNDS, lower_bounds, metrics
 
 
 def summarise(evidence: CellData) -> dict[str, Any]:
@@ -57,9 +57,7 @@ def summarise(evidence: CellData) -> dict[str, Any]:
     if operations is not None:
         result |= _of_operations(operations)
     result["metrics"] = metrics(result)
-    result[LOWER_BOUNDS] = [
-        f"latency.{kind}.{name}" for kind, found in result.get("latency_ms", {}).items() for name in found[LOWER_BOUNDS]
-    ]
+    result[LOWER_BOUNDS] = lower_bounds(result)
     return result
 
 

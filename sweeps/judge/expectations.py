@@ -15,9 +15,9 @@ from chaos.checks.registry import DECISIVE, SAFETY
 from chaos.checks.verdict import as_json
 from sweeps.analysis.availability import refutes
 from sweeps.analysis.cell_data import CellData
-from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.judge.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_UNKNOWN, EXIT_VIOLATED
 from sweeps.load.operations import OK
+from sweeps.spec.metrics import LOWER_BOUNDS
 from sweeps.spec.thresholds import parse_threshold
 
 

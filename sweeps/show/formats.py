@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.text import Text
 
-from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.judge.expectations import PENDING
+from sweeps.spec.metrics import LOWER_BOUNDS
 
 Percentiles = Mapping[str, Any]
 """The value of `sweeps.analysis.latency.percentiles`."""

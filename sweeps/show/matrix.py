@@ -14,11 +14,10 @@ from rich.text import Text
 
 from orchestration.targets import TARGETS
 from raft_actor_node.core.invariants.liveness import LIVENESS_BOUND
-from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.show.formats import duration, faults
 from sweeps.show.tables import SIMULATED, scaled_notes
 from sweeps.spec.grid import show
-from sweeps.spec.metrics import METRICS
+from sweeps.spec.metrics import LOWER_BOUNDS, METRICS
 from sweeps.spec.parameters import CASE
 from sweeps.spec.thresholds import parse_threshold
 from sweeps.store.reader import Repeat

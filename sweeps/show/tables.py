@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestration.targets import TARGETS
-from sweeps.analysis.latency import LOWER_BOUNDS, percentiles
+from sweeps.analysis.latency import percentiles
 from sweeps.judge.expectations import not_checked, verdict_notes
 from sweeps.load.operations import KINDS, Operations, pool
 from sweeps.show.formats import Percentiles, count, duration, faults, percentile, status, verdict
 from sweeps.spec.grid import show
+from sweeps.spec.metrics import LOWER_BOUNDS
 from sweeps.store.reader import Repeat
 from sweeps.store.results_csv import load_changes
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from chaos import label
+from orchestration.targets import TARGETS
 from raft_actor_node.errors import ConfigError
 from raft_actor_node.names import node_names
 from raft_actor_node.units import WRITTEN
@@ -93,7 +94,7 @@ def make_cells(spec: Spec, source: Source) -> list[Cell]:
     _refuse_twins(source, combinations)
     if len({parameters.target for parameters, *_ in combinations}) > 1:
         path = source.parameter_origin("target")
-        raise source.error(path, "a run has one target, raft (real processes) or sim (simulated); make two runs of it")
+        raise source.error(path, f"a run has one target ({', '.join(TARGETS)}); make one run for each")
     return [
         Cell(identity, parameters, repeat, axes, _seed(spec.seed, identity), warnings, signature)
         for repeat, (parameters, axes, warnings, signature) in _ordered(spec, combinations)

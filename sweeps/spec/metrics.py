@@ -1,6 +1,8 @@
 """The metrics of a cell: one registry for thresholds, columns of results.csv, and tables.
 
-To add a metric, add it to METRICS. Values are computed from result.json, so stored runs have new metrics too.
+To add a metric, add it to METRICS. Its value is computed when a cell ends, from what result.json holds. A stored run
+keeps the metrics of the version that made it. A value that is only a lower bound is an AtLeast. A metric that is
+derived from a latency takes it from `latency`, which returns such values.
 """
 
 from __future__ import annotations
@@ -75,9 +77,19 @@ def _elections(name: str, result: Result) -> float | None:
     return found
 
 
-def _latency(kind: str, name: str, result: Result) -> float | None:
-    found: float | None = result.get("latency_ms", {}).get(kind, {}).get(name)
-    return found
+class AtLeast(float):
+    """A value that is known only to be at least this large."""
+
+
+LOWER_BOUNDS = "lower_bounds"
+"""Key in result.json: the names of the values beside it that are only lower bounds."""
+
+
+def latency(kind: str, name: str, result: Result) -> float | None:
+    """Return a percentile, or `max`, of the latency of a kind of operation, in ms."""
+    of_kind = result.get("latency_ms", {}).get(kind, {})
+    found: float | None = of_kind.get(name)
+    return AtLeast(found) if found is not None and name in of_kind.get(LOWER_BOUNDS, ()) else found
 
 
 def _stage(stage: str, result: Result) -> list[float | None]:
@@ -132,7 +144,7 @@ def _all() -> Iterator[Metric]:
     for kind in ("all", *Mix.model_fields):
         for name in (*PERCENTILES, "max"):
             meaning = f"latency of {kind if kind != 'all' else 'all operations'}, {name}"
-            yield Metric(f"latency.{kind}.{name}", "ms", meaning, partial(_latency, kind, name))
+            yield Metric(f"latency.{kind}.{name}", "ms", meaning, partial(latency, kind, name))
 
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _all()}
@@ -145,3 +157,8 @@ def metrics(result: Result) -> dict[str, float | None]:
         f"latency.{kind}." for kind in ("all", *Mix.model_fields) if kind not in result.get("latency_ms", ())
     )
     return {name: metric.value(result) for name, metric in METRICS.items() if not name.startswith(unasked)}
+
+
+def lower_bounds(result: Result) -> list[str]:
+    """Return the names of the metrics whose values are only lower bounds."""
+    return [name for name, metric in METRICS.items() if isinstance(metric.value(result), AtLeast)]

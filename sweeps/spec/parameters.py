@@ -64,7 +64,7 @@ else:
 
 def _target(value: Any) -> Any:
     if value in ("etcd", "pysyncobj"):
-        raise ValueError(f"{value} is not available in this version; it must be raft or sim")
+        raise ValueError(f"{value} is not available in this version; it must be {' or '.join(TARGETS)}")
     return value
 
 
@@ -267,7 +267,8 @@ class Spec(_Described):
     """Expected outcomes of combinations: parameters (or `case`) with their values, and `expect`. For each cell the last
     match applies."""
     thresholds: dict[str, str] = Field(default_factory=dict)
-    """Conditions on the result of a cell, such as `latency.put.p99: "< 100ms"`; a cell that misses one fails."""
+    """Conditions on the result of a cell, such as `latency.put.p99: "< 100ms"`; a cell that misses one fails.
+    Cells with `expect: safe` or `expect: unavailable` are not held to them."""
 
     def to_yaml(self) -> str:
         """Return the spec as YAML with every default written out; it parses to the same cells."""

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.analysis.latency import LOWER_BOUNDS
 from sweeps.spec.grid import show
-from sweeps.spec.metrics import METRICS, column
+from sweeps.spec.metrics import LOWER_BOUNDS, METRICS, column
 from sweeps.store.files import write_text
 
 _CSV_FIRST = ("cell", "repeat", "status", "verdict", "not_checked", "reason", "target", "load_scaled")

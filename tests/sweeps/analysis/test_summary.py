@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sweeps.analysis.summary import summarise
 from sweeps.judge.expectations import unmet_expectation
 from sweeps.load.figures import NodeFigures
 from sweeps.load.operations import FAIL, KINDS, OK, UNKNOWN, Operations
-from sweeps.spec.metrics import METRICS, STAGES, metrics
+from sweeps.spec.metrics import METRICS, STAGES, AtLeast, Metric, latency, metrics
 from sweeps.spec.parameters import ClusterSettings, Parameters
 from sweeps.spec.thresholds import parse_threshold
 from tests.sweeps.analysis.test_latency import MS, S, operations
@@ -380,3 +381,12 @@ def test_every_metric_of_a_threshold_is_in_a_result() -> None:
 
 def test_a_small_cluster_is_described_by_its_parameters() -> None:
     assert summarise(evidence(puts(), Parameters(cluster=ClusterSettings(nodes=1))))["chaos"] == "none"
+
+
+def test_what_is_derived_from_a_lower_bound_is_one() -> None:
+    """A threshold must not take it for the true value."""
+    result = {"latency_ms": {"get": {"p50": 1.0, "max": 5.0, "lower_bounds": ["max"]}}, "failovers": []}
+    assert isinstance(latency("get", "max", result), AtLeast)
+    assert not isinstance(latency("get", "p50", result), AtLeast)
+    derived = Metric("longest_get", "ms", "longest get", partial(latency, "get", "max"))
+    assert isinstance(derived.value(result), AtLeast)

@@ -134,7 +134,7 @@ async def test_from_within_an_event_loop_it_runs_in_a_thread_and_only_there(tmp_
 
 
 def test_real_and_simulated_cells_in_one_run_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^file.yaml:1: axes.target: a run is either on real processes"):
+    with pytest.raises(ConfigError, match=r"^file.yaml:1: axes.target: a run has one target \(raft, sim\)"):
         sweep("axes: {target: [raft, sim]}")
 
 
