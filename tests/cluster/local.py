@@ -34,6 +34,7 @@ from raft_actor_node.config import (
 from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.links import LinkRule
 from raft_actor_node.names import node_names
+from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.origin import origin
 from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.trace_lines import parse_trace
@@ -65,6 +66,10 @@ async def eventually(condition: Callable[[], Awaitable[Any]], what: str, timeout
             return value
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
         await asyncio.sleep(0.02)
+
+
+WHOLE = NodeFaults()
+"""No faults inside a node."""
 
 
 class LocalCluster:
@@ -133,10 +138,11 @@ class LocalCluster:
 
     # ------------------------------------------------------------------------------ processes
 
-    async def restart(self, *node_ids: str, bootstrap: bool = False) -> None:
-        """Start these nodes, all at once, under the link faults in force."""
-        rules = [rule.model_dump() for rule in self._rules]
-        started = await asyncio.gather(*(self.supervisors[i].start(rules, bootstrap=bootstrap) for i in node_ids))
+    async def restart(self, *node_ids: str, bootstrap: bool = False, node_faults: NodeFaults = WHOLE) -> None:
+        """Start these nodes, all at once, under the link faults in force and with these faults inside them."""
+        rules, inside = [rule.model_dump() for rule in self._rules], node_faults.model_dump()
+        starts = (self.supervisors[i].start(rules, inside, bootstrap=bootstrap) for i in node_ids)
+        started = await asyncio.gather(*starts)
         for node_id, start in zip(node_ids, started, strict=True):
             self.book.set(node_id, start.address)
             self.live.add(node_id)

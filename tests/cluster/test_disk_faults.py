@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +185,7 @@ async def test_a_node_that_restarts_under_a_fault_recovers_and_starts_with_it(tm
         await kv.put(b"k", b"w")
         await eventually(at(cluster, follower, lambda s: s.counters.fsyncs_stalled == 1), "it is stalled")
         await cluster.kill(follower)
-        spec = cluster.supervisors[follower]._spec
-        faults = NodeFaults(disk=STALL).model_dump(mode="json")
-        cluster.supervisors[follower]._spec = replace(spec, config={**spec.config, "node_faults": faults})
-        await cluster.restart(follower)
+        await cluster.restart(follower, node_faults=NodeFaults(disk=STALL))
         assert (await cluster.status(follower)).last_log_index > 0, "recovered"
         await kv.put(b"k", b"x")
         await eventually(at(cluster, follower, lambda s: s.counters.fsyncs_stalled == 1), "it is stalled again")

@@ -58,7 +58,7 @@ async def test_the_trace_tells_ends_of_logs_and_terms_of_entries(one: LocalClust
     led = next(event for event in events if event.kind == "became_leader")
     assert (led.index, led.log_term) == (0, 0)
     assert second.peer == "n1"
-    assert (second["index"] > 0, second["log_term"]) == (True, led["term"])
+    assert (second.index > 0, second.log_term) == (True, led.term)
     streamed = await one.probe("n1").trace()
     assert streamed
-    assert streamed[0].log_term == second["log_term"]
+    assert streamed[0].log_term == second.log_term

@@ -88,6 +88,7 @@ async def test_lives_of_a_node(temporary: Path) -> None:
             "bootstrap": bootstrap,
             "seed": seed,
             "links": links,
+            "node_faults": {},
             "trace_file": str(cell / "n1.trace.jsonl"),
         }
         for bootstrap, seed, links in ((True, None, []), (False, 7, [rule]))

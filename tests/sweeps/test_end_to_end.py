@@ -86,7 +86,7 @@ def test_every_cell_was_checked(run: StoredRun, foreign: StoredCell) -> None:
         assert [(each["check"], each["verdict"]) for each in verdict["findings"]] == [(check, "ok") for check in checks]
     verdict = foreign.result["verdict"]
     assert verdict["verdict"] == "ok"
-    absent = ["invariants", "inspection", "state"]
+    absent = ["invariants", "inspection", "state", "durability"]
     assert verdict["not_checked"] == absent, "it traces nothing, and tells nothing of itself"
 
 

@@ -107,7 +107,7 @@ def test_a_violation_that_cannot_be_written_down_is_one(tmp_path: Path) -> None:
 
 
 def test_neither_does_a_cell_become_unknown_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "check", lambda history, **_: check(STALE))
+    monkeypatch.setattr("chaos.checks.linearizability.check", lambda history, **_: check(STALE))
     writer = RunWriter.create(tmp_path, "tiny", "name: tiny\n", FACTS)
     folder = write(writer, cells()[0])
     (folder / "violation.txt").mkdir()
