@@ -19,7 +19,7 @@ from tests.testbed.commands import sweep
 EXAMINE = """
 import asyncio, json, os, sys
 from orchestration import RayBackend
-from sweeps.doctor import as_json
+from sweeps.show.doctor import as_json
 
 async def main(address, go):
     async with RayBackend.connect(address) as backend:
