@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 
 from chaos.checks.base import Check
 from chaos.checks.evidence import FaultExit, Load, Outage, StoredEvidence
 from chaos.checks.finding import Finding, with_more
-from chaos.events import FaultEvent
+from chaos.events import FaultEvent, exit_cause
 from chaos.faults import Proof, fault_kind
-from chaos.statuses import Status, healing, touched
+from chaos.statuses import Status, touched
 from raft_actor_node.core.trace import TraceRecord
 
 FEWEST_OPERATIONS = 20
@@ -160,8 +159,9 @@ def _not_in_force(event: FaultEvent, seen: Observed) -> str:
 
 def _unproven(event: FaultEvent, proofs: Sequence[Proof], seen: Observed) -> str:
     """Return why no counter shows an effect of the fault; empty if one does."""
-    if _ended_by(event, seen):
-        return ""
+    causes = (exit_cause(seen.faults, end.node_id, end.code, end.time_ns) for end in seen.fault_exits)
+    if any(cause is not None and cause.index == event.index for cause in causes):
+        return ""  # the counters ended with the node
     told = seen.faults, seen.nodes, seen.statuses
     counts = {proof: touched(event, *told, proof.counter) for proof in proofs}
     if any(counts.values()):
@@ -170,16 +170,6 @@ def _unproven(event: FaultEvent, proofs: Sequence[Proof], seen: Observed) -> str
     if counts[proof] is None:
         return f"may have done nothing: no node told how many {proof.subject}s were {proof.touched}"
     return f"did nothing: no {proof.subject} was {proof.touched}"
-
-
-def _ended_by(event: FaultEvent, seen: Observed) -> bool:
-    """Return whether a node ended with the exit code of the fault while the fault was in force."""
-    fault, healed = event.fault, healing(event, seen.faults)
-    end_ns = inf if healed is None else healed.done_ns
-    return fault is not None and any(
-        end.code == fault.exit_code and end.node_id in event.nodes and event.time_ns <= end.time_ns <= end_ns
-        for end in seen.fault_exits
-    )
 
 
 def _last_stage(event: FaultEvent, faults: Iterable[FaultEvent]) -> FaultEvent | None:

@@ -180,6 +180,11 @@ class Proof(NamedTuple):
     touched: str
     """What the fault did to it: dropped, delayed."""
 
+    @property
+    def status_field(self) -> str:
+        """Its field in Counters of inspection.proto."""
+        return f"messages_{self.counter}" if self.subject == "message" else self.counter
+
 
 @dataclass(frozen=True)
 class Effect:

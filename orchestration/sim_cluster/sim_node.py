@@ -302,4 +302,4 @@ class SimNode:
 
 def _injected(life: Life, error: BaseException) -> bool:
     """Return whether a fault inside the node caused this disk error."""
-    return isinstance(error, DiskError | OSError) and life.runtime.disk_faults.raised
+    return isinstance(error, DiskError | OSError) and life.runtime.disk_faults.counters.errors > 0

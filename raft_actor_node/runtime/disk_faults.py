@@ -38,8 +38,6 @@ class DiskFaults:
         self.counters = DiskFaultCounters()
         self.ending = False
         """Whether the node stops: no fsync is held any more."""
-        self.raised = False
-        """Whether a fault has caused an error of the disk."""
         self.changed: Callable[[], None] = lambda: None
         """Called after each change, because the wait of a held fsync may have changed."""
 
@@ -62,7 +60,6 @@ class DiskFaults:
         fault = self.fault
         if fault.error and fault.on == call:
             self.counters.errors += 1
-            self.raised = True
             number = getattr(errno, fault.error)
             raise OSError(number, f"{os.strerror(number)} (injected on {call})")
 
@@ -85,7 +82,7 @@ class HeldFsync:
             counters.fsyncs_stalled += not self._stalled
             self._stalled = True
             if faults.ending:
-                faults.raised = True
+                counters.errors += 1
                 raise OSError(errno.EIO, "an fsync was stalled by a fault when the node stopped")
             return inf
         faults.fail("fsync")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from chaos.faults import FAULTS
 from orchestration.face import Cluster, NodeStatus
 from orchestration.plan import NodeExit
 from raft_actor_node.patience import Patience
@@ -20,10 +21,8 @@ _SETTLE_POLL_S = 0.05
 _NOTE_S = 0.2
 """Longest wait for the counters of nodes before a fault is injected."""
 _HASHES = ("applied_hash", "prefix_hash", "state_hash")
-_TOUCHED = {name: f"messages_{name}" for name in ("cut", "dropped", "delayed", "duplicated")} | {
-    name: name for name in ("fsyncs_delayed", "fsyncs_stalled", "disk_errors")
-}
-"""Counters that grow when a fault strikes (`proof` of each kind of fault), by their field of inspection.proto."""
+_TOUCHED = {proof.counter: proof.status_field for kind in FAULTS.values() for proof in kind.proof}
+"""Counters that grow when a fault strikes, and their fields of inspection.proto."""
 _INDEXES = ("durable_index", "commit_index", "last_applied")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chaos import BadChaos, exit_cause, label, parse_chaos, ran, run
+from chaos import BadChaos, exit_cause, label, parse_chaos, ran
 from chaos.faults import FAULTS, Disk
 from chaos.faults.disk import together
 from chaos.faults.inside import compose_inside
@@ -291,25 +291,6 @@ def test_a_disk_fault_that_its_node_did_not_take_did_not_strike(lab: Lab) -> Non
     assert [(event.error, event.took_effect) for event in lab.events if event.action == "inject"] == [
         ("not on n1", False)
     ]
-
-
-@pytest.mark.parametrize("cancel_at_s", [0.5, 1.5, 2.5])
-def test_cancellation_heals_before_it_takes_effect(lab: Lab, cancel_at_s: float) -> None:
-    faults = [{"disk": "n1", "error": "ENOSPC", "at": "1s"}, {"disk": "n2", "stall": True, "at": "2s"}]
-
-    async def act() -> None:
-        lab.target = lab.cluster()
-        task = asyncio.ensure_future(run(lab.target, planned(faults), clock=lab.clock, on_event=lab.events.append))
-        await asyncio.sleep(cancel_at_s)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    lab.virtual(act())
-    lab.target.assert_healed()
-    injected = [event.index for event in lab.events if event.action == "inject"]
-    assert injected == list(range(int(cancel_at_s - 0.5)))[: len(injected)]
-    assert sorted(event.index for event in lab.events if event.action == "heal") == injected  # type: ignore[type-var]
 
 
 def test_a_restart_that_failed_is_tried_again_at_the_end(lab: Lab) -> None:

@@ -245,9 +245,10 @@ def test_a_leader_that_was_crashed_is_not_the_leader(lab: Lab) -> None:
     assert second != ("n1",)
 
 
-@pytest.mark.parametrize("cancel_at_s", [0.5, 1.5, 2.5, 3.5])
+@pytest.mark.parametrize("cancel_at_s", [0.5, 1.5, 2.5, 3.5, 4.5])
 def test_cancellation_heals_before_it_takes_effect(lab: Lab, cancel_at_s: float) -> None:
     faults = [{"crash": "n1", "at": "1s"}, {"pause": "n2", "at": "2s"}, {"partition": "ring", "at": "3s"}]
+    faults.append({"disk": "n3", "error": "ENOSPC", "at": "4s"})
 
     async def act() -> None:
         lab.target = lab.cluster()

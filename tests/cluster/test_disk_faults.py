@@ -57,7 +57,8 @@ async def test_a_stalled_leader_commits_with_its_followers_and_refuses_what_exce
         status = await cluster.status(leader)
         assert limit - 9 * KB < status.unsynced_bytes <= limit
         waiting = asyncio.create_task(kv.put(b"l", b"y" * 9 * KB))
-        await asyncio.sleep(0.2)
+        refused = status.counters.operations_refused
+        await eventually(at(cluster, leader, lambda s: s.counters.operations_refused > refused), "it is refused")
         assert not waiting.done()
         await strike(cluster, leader, None)
         await asyncio.wait_for(waiting, PATIENCE_S)
@@ -77,7 +78,10 @@ async def test_with_two_nodes_or_fewer_a_stalled_leader_commits_nothing(tmp_path
         commit = (await cluster.status(leader)).commit_index
         waiting = asyncio.create_task(kv.put(b"k", b"w"))
         await eventually(at(cluster, leader, lambda s: s.last_log_index > commit), "the write is appended")
-        await asyncio.sleep(1.0)
+        if nodes == 2:  # the leader knows that its follower has the write on disk
+            await eventually(at(cluster, leader, lambda s: s.peers[0].match_index > commit), "a copy is durable")
+        else:
+            await eventually(at(cluster, leader, lambda s: s.counters.fsyncs_stalled == 1), "it waits for its disk")
         assert not waiting.done()
         assert (await cluster.status(leader)).commit_index == commit
         await strike(cluster, leader, None)

@@ -183,7 +183,7 @@ def test_a_follower_takes_no_more_entries_than_may_wait_for_its_disk() -> None:
     [answer] = solo.receive(append(1, prev=8, prev_term=1, terms=[1] * 8, commit=9, sequence=2))
     assert isinstance(answer, AppendEntriesReply)
     assert (answer.success, answer.match_index, answer.sequence) == (True, 0, 2)
-    assert (solo.node.log.last_index, solo.node.commit_index) == (8, 8), "it holds those, whoever committed them"
+    assert (solo.node.log.last_index, solo.node.commit_index) == (8, 8), "it holds them, committed"
     solo.fsync()
     assert solo.receive(append(1, prev=8, prev_term=1, terms=[1] * 8, sequence=3)) == []
     assert solo.node.log.last_index == 16

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chaos.checks.coverage import Observed, judge_coverage, leader_at
-from chaos.checks.evidence import Load, Outage
+from chaos.checks.evidence import FaultExit, Load, Outage
 from chaos.checks.finding import Finding
 from chaos.events import FaultEvent
 from chaos.faults import SELECTORS
@@ -147,6 +147,24 @@ def test_a_fault_that_was_not_in_force(more: dict[str, Any], why: str) -> None:
     finding = judged(fault("crash", "n1", **more))
     assert finding.verdict == "unknown"
     assert finding.reason.endswith(why)
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ([FaultExit("n1", 6, 25)], "ok"),
+        ([], "unknown"),
+        ([FaultExit("n1", 7, 25)], "unknown"),
+        ([FaultExit("n2", 6, 25)], "unknown"),
+        ([FaultExit("n1", 6, 19)], "unknown"),
+        ([FaultExit("n1", 6, 41)], "unknown"),
+    ],
+)
+def test_the_end_of_a_node_proves_the_fault_that_ended_it(ends: list[FaultExit], verdict: str) -> None:
+    """What it had counted ended with it. Another node, another exit code or another time proves nothing."""
+    disk = {"disk": ["n1"], "error": "ENOSPC"}
+    faults = fault("disk", "n1", fault=disk), fault("disk", "n1", action="heal", fault=disk, time_ns=40)
+    assert judged(*faults, nodes=NODES, fault_exits=ends).verdict == verdict
 
 
 def test_a_chaos_cell_without_any_fault() -> None:

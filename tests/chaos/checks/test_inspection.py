@@ -63,7 +63,7 @@ def test_what_is_committed_is_durable_on_a_quorum_at_the_end(durable: dict[str, 
 
 
 def cut_off(**more: Any) -> list[FaultEvent]:
-    """n1 sees nobody from 10 to 20 s."""
+    """n1 is isolated from 10 to 20 s."""
     event = {"kind": "isolate", "nodes": ["n1"], "index": 0, "detail": "n1", "fault": {"isolate": ["n1"]}, **more}
     return [
         FaultEvent.read({**event, "action": "inject", "time_ns": 10 * SECOND, "done_ns": 10 * SECOND}),
@@ -78,7 +78,7 @@ def led(faults: list[FaultEvent], *at_s: float, node: str = "n1", check_quorum_s
 
 
 def test_a_leader_that_was_cut_off_steps_down() -> None:
-    """Check quorum (dissertation, section 6.2), as far as somebody looked."""
+    """Check quorum (dissertation, section 6.2), as far as statuses show."""
     assert not led(cut_off(), 9, 10.5, 11.9)
     assert not led(cut_off(), 9, 11.9, 12.1), "once: it may have woken up just now"
     assert not led(cut_off(), 12.1, 12.2, 12.3), "nor were the others much later"
