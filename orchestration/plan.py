@@ -48,7 +48,7 @@ def _placement(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 Placement = Annotated[
     Literal["spread", "strict_spread", "pack", "majority"] | PerHost | OnHosts, WrapValidator(_placement)
 ]
-"""How nodes are assigned to hosts; implemented in `ray_cluster/placement.py`.
+"""How nodes are assigned to hosts; implemented in `placement.py`.
 
 spread         one node per host, round-robin when there are more nodes than hosts
 strict_spread  one node per host; refused if there are too few hosts

@@ -17,9 +17,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestration.errors import InfrastructureError, OtherCode, PlacementRefused
 from orchestration.face import Host
 from orchestration.host import PACKAGES
+from orchestration.placement import choose_hosts, cpus_of_actor, shortage
 from orchestration.plan import Placement
 from orchestration.ray_cluster.actor import ObjectHost
-from orchestration.ray_cluster.placement import choose_hosts, cpus_of_actor, shortage
 from orchestration.ray_cluster.session import Session, ask_head, live_hosts
 from orchestration.ray_cluster.tasks import on_each_host
 from orchestration.ray_cluster.worker import Worker

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sweeps.analysis.events import Event
-from sweeps.load.figures import NodeFigures
+from sweeps.load.node_stats import NodeStats
 from sweeps.load.operations import Operations
 from sweeps.spec.parameters import Parameters
 
@@ -21,8 +21,8 @@ class CellData:
     events: Sequence[Event]
     faults_asked: int = 0
     """Number of faults in the schedule."""
-    nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
-    loads: Sequence[NodeFigures] = ()
+    nodes: Mapping[str, NodeStats] = field(default_factory=dict)
+    loads: Sequence[NodeStats] = ()
     """Of each load generator."""
     notes: Sequence[str] = ()
     """Additional flags."""

@@ -9,7 +9,7 @@ from chaos.events import FaultEvent
 from chaos.faults import FAULTS
 from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.events import faults_of
-from sweeps.load.figures import percentile
+from sweeps.load.node_stats import percentile
 from sweeps.load.operations import FAIL, UNKNOWN, Operations
 
 _BUSY = 0.9

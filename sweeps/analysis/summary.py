@@ -16,7 +16,7 @@ from sweeps.analysis.events import faults_of, traced_of
 from sweeps.analysis.failover import failovers
 from sweeps.analysis.flags import flags
 from sweeps.analysis.latency import percentiles
-from sweeps.load.figures import NodeFigures
+from sweeps.load.node_stats import NodeStats
 from sweeps.load.operations import FAIL, KINDS, OK, UNKNOWN, Operations
 from sweeps.spec.metrics import LOWER_BOUNDS, lower_bounds, metrics
 
@@ -107,7 +107,7 @@ def count_elections(traced: Sequence[TraceRecord], window_ns: tuple[int, int] | 
     }
 
 
-def _worst(loads: Sequence[NodeFigures]) -> dict[str, Any]:
+def _worst(loads: Sequence[NodeStats]) -> dict[str, Any]:
     """Return the largest value of each figure over the load generators."""
-    each = [figures.as_json() for figures in loads] or [NodeFigures().as_json()]
+    each = [figures.as_json() for figures in loads] or [NodeStats().as_json()]
     return {name: max((one[name] for one in each if one[name] is not None), default=None) for name in each[0]}

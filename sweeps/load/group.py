@@ -20,8 +20,8 @@ import numpy as np
 
 from orchestration import InfrastructureError, PlacementRefused
 from orchestration.face import Backend, Host, Worker
+from orchestration.placement import host_named
 from orchestration.plan import OnHosts
-from orchestration.ray_cluster.placement import host_named
 from sweeps.load.generator import READ_TOGETHER, LoadGenerator, LoadResult
 from sweeps.load.recorder import Snapshot
 from sweeps.load.results import Generator, GroupResult

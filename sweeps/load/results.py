@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestration.face import Host, HostClock
-from sweeps.load.figures import NodeFigures
 from sweeps.load.generator import LoadResult
 from sweeps.load.latencies import Ints
+from sweeps.load.node_stats import NodeStats
 from sweeps.load.operations import COLUMNS, GENERATOR, KINDS
 from sweeps.load.values import CLIENT_SHIFT
 
@@ -83,15 +83,15 @@ class Generator:
     lost: str | None = None
     """Why the result is missing, in one line."""
 
-    def figures(self, window_ns: tuple[int, int]) -> NodeFigures:
+    def figures(self, window_ns: tuple[int, int]) -> NodeStats:
         """Return its measurements of itself within a window on the driver's clock."""
         if self.result is None:
-            return NodeFigures()
+            return NodeStats()
         times = self.result.sample_ns - self.clock.offset_ns
         inside = (times >= window_ns[0]) & (times < window_ns[1])
         cpu, times = self.result.cpu_ns[inside], times[inside]
         share = float(cpu[-1] - cpu[0]) / float(times[-1] - times[0]) if len(times) > 1 else None
-        return NodeFigures(cpu_share=share, loop_lag_us=(self.result.loop_lag_ns[inside] // 1000).tolist())
+        return NodeStats(cpu_share=share, loop_lag_us=(self.result.loop_lag_ns[inside] // 1000).tolist())
 
     def as_json(self, window_ns: tuple[int, int]) -> dict[str, Any]:
         """Return its entry in result.json: host, share of the load, clock against the driver's, and figures."""

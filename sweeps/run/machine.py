@@ -14,7 +14,7 @@ import psutil
 
 from orchestration.errors import InfrastructureError
 from orchestration.face import Backend, Cluster, Worker
-from sweeps.load.figures import NodeFigures
+from sweeps.load.node_stats import NodeStats
 from sweeps.load.results import GroupResult
 from sweeps.run.inspector import Inspector
 
@@ -29,7 +29,7 @@ Window = tuple[int, int]
 class Machine(Protocol):
     """Measures the properties of a cell's hosts that affect its numbers."""
 
-    nodes: dict[str, NodeFigures]
+    nodes: dict[str, NodeStats]
     """What each node measured about itself."""
     host_busy: float | None
     """Share of the host's CPU time in use, by any program; None with several hosts."""
@@ -56,7 +56,7 @@ class Machine(Protocol):
     async def watch_clocks(self, workers: Callable[[], Iterable[Worker]]) -> None:
         """Compare the clocks of all hosts every CLOCK_POLL_S, to bound their drift. Runs until it is cancelled."""
 
-    def load_figures(self, loaded: GroupResult, window_ns: Window) -> Sequence[NodeFigures]:
+    def load_figures(self, loaded: GroupResult, window_ns: Window) -> Sequence[NodeStats]:
         """Return what each load generator measured about itself."""
 
     def facts(self, cluster: Cluster | None, loaded: GroupResult | None, window_ns: Window) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Hosts:
     """The hosts of a cell of real processes."""
 
     def __init__(self, backend: Backend) -> None:
-        self.nodes: dict[str, NodeFigures] = {}
+        self.nodes: dict[str, NodeStats] = {}
         self.host_busy: float | None = None
         self._backend = backend
         self._cpu: dict[str, tuple[int, float, int]] = {}
@@ -110,7 +110,7 @@ class Hosts:
             pid, cpu_s, then_ns = self._cpu.get(node_id, (0, 0.0, 0))
             if status is not None and status.pid == pid and status.now_ns > then_ns:
                 share = (status.cpu_s - cpu_s) * 1e9 / (status.now_ns - then_ns)
-            self.nodes[node_id] = NodeFigures(
+            self.nodes[node_id] = NodeStats(
                 cpu_share=share,
                 resident_bytes=None if status is None else int(status.resident_bytes),
                 fsync_us=() if sample is None else tuple(sample.fsync_us),
@@ -131,7 +131,7 @@ class Hosts:
                     except InfrastructureError:
                         silent.add(worker.host)
 
-    def load_figures(self, loaded: GroupResult, window_ns: Window) -> Sequence[NodeFigures]:
+    def load_figures(self, loaded: GroupResult, window_ns: Window) -> Sequence[NodeStats]:
         """As in Machine."""
         return [each.figures(window_ns) for each in loaded.generators]
 
@@ -152,7 +152,7 @@ class NoMachine:
     """Stands in for the hosts of a simulated cell, and measures nothing."""
 
     def __init__(self) -> None:
-        self.nodes: dict[str, NodeFigures] = {}
+        self.nodes: dict[str, NodeStats] = {}
         self.host_busy: float | None = None
         self.cores: int | None = None
 
@@ -174,7 +174,7 @@ class NoMachine:
     async def watch_clocks(self, workers: Callable[[], Iterable[Worker]]) -> None:
         """As in Machine."""
 
-    def load_figures(self, loaded: GroupResult, window_ns: Window) -> Sequence[NodeFigures]:
+    def load_figures(self, loaded: GroupResult, window_ns: Window) -> Sequence[NodeStats]:
         """As in Machine."""
         return ()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestration.placement import hosts_needed
 from orchestration.plan import OnHosts
-from orchestration.ray_cluster.placement import hosts_needed
 from sweeps.spec.grid import Cell
 from sweeps.spec.parameters import LoadSettings
 

@@ -17,7 +17,7 @@ from docs.generate.stored import CSV_COLUMNS, FILES, RESULT_KEYS
 from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.summary import summarise
 from sweeps.api import Run, Sweep
-from sweeps.load.figures import NodeFigures
+from sweeps.load.node_stats import NodeStats
 from sweeps.load.operations import GENERATOR
 from sweeps.spec.metrics import METRICS, STAGES
 from sweeps.spec.parameters import PARAMETER_NAMES, Parameters
@@ -90,8 +90,8 @@ def found(run: Run) -> set[str]:
             parameters=Parameters(),
             operations=run.cells[0].operations(),
             events=(),
-            nodes={"n1": NodeFigures()},
-            loads=[NodeFigures()],
+            nodes={"n1": NodeStats()},
+            loads=[NodeStats()],
         )
     )
     return {key for result in (*(cell.result for cell in run.cells), real) for key in keys(result)}

@@ -290,7 +290,7 @@ async def test_placement_that_does_not_fit(
 ) -> None:
     with pytest.raises(PlacementRefused, match="strict_spread of 3 nodes needs 3 hosts, there is 1: "):
         await backend.start_cluster(ClusterPlan(nodes=3, command=foreign, placement="strict_spread"))
-    monkeypatch.setattr("orchestration.ray_cluster.placement.CPU_PER_ACTOR", 50.0)
+    monkeypatch.setattr("orchestration.placement.CPU_PER_ACTOR", 50.0)
     monkeypatch.setattr(pool_module, "_PLACEMENT_TIMEOUT_S", 0.1)
     with pytest.raises(PlacementRefused, match=r"not possible within 0.1 s: .* CPUs free, needed: [0-9]+"):
         await backend.start_cluster(ClusterPlan(nodes=99, command=foreign))

@@ -8,8 +8,7 @@ from pydantic import TypeAdapter
 
 from orchestration.errors import PlacementRefused
 from orchestration.face import Host
-from orchestration.plan import ClusterPlan, Placement
-from orchestration.ray_cluster.placement import (
+from orchestration.placement import (
     CPU_PER_ACTOR,
     choose_hosts,
     cpus_of_actor,
@@ -17,6 +16,7 @@ from orchestration.ray_cluster.placement import (
     hosts_needed,
     shortage,
 )
+from orchestration.plan import ClusterPlan, Placement
 from raft_actor_node.errors import RaftLabError
 
 HOSTS = [

@@ -16,7 +16,7 @@ from raft_actor_node.units import WRITTEN
 from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.summary import summarise
 from sweeps.judge.expectations import unmet_expectation
-from sweeps.load.figures import NodeFigures
+from sweeps.load.node_stats import NodeStats
 from sweeps.load.operations import FAIL, KINDS, OK, UNKNOWN, Operations
 from sweeps.spec.metrics import METRICS, STAGES, AtLeast, Metric, latency, metrics
 from sweeps.spec.parameters import ClusterSettings, Parameters
@@ -147,32 +147,32 @@ def test_the_figures_of_failovers(times_ms: list[float | None], expected: tuple[
 
 
 def test_figures_of_nodes_obey_the_rule_of_percentiles() -> None:
-    few = NodeFigures(fsync_us=[100] * 999, loop_lag_us=[7]).as_json()
+    few = NodeStats(fsync_us=[100] * 999, loop_lag_us=[7]).as_json()
     assert (few["fsync_p50_us"], few["fsync_p99_us"]) == (100, None)
     assert (few["loop_lag_p99_us"], few["loop_lag_max_us"]) == (None, 7)
-    assert NodeFigures(fsync_us=[100] * 1000).as_json()["fsync_p99_us"] == 100
-    assert NodeFigures(cpu_share=0.51234).as_json()["cpu_share"] == 0.512
+    assert NodeStats(fsync_us=[100] * 1000).as_json()["fsync_p99_us"] == 100
+    assert NodeStats(cpu_share=0.51234).as_json()["cpu_share"] == 0.512
 
 
 @pytest.mark.parametrize(
     ("more", "flag"),
     [
         (
-            {"nodes": {"n1": NodeFigures(cpu_share=1.0)}, "loads": [NodeFigures(cpu_share=0.85)], "cores": 2},
+            {"nodes": {"n1": NodeStats(cpu_share=1.0)}, "loads": [NodeStats(cpu_share=0.85)], "cores": 2},
             "cpu: 1.9 of 2 cores by this cell",
         ),
         ({"cores": 2, "host_busy": 0.98}, "cpu: the host was 98% busy, 0.0 of 2 cores by this cell"),
-        ({"loads": [NodeFigures(cpu_share=0.95)]}, "load generator: 95% of a core"),
+        ({"loads": [NodeStats(cpu_share=0.95)]}, "load generator: 95% of a core"),
         (
-            {"loads": [NodeFigures(cpu_share=0.95), NodeFigures(cpu_share=0.2)]},
+            {"loads": [NodeStats(cpu_share=0.95), NodeStats(cpu_share=0.2)]},
             "load generator: 95% of a core, the busiest of 2",
         ),
         ({"notes": ["load.on: so"]}, "load.on: so"),
         (
-            {"nodes": {"n2": NodeFigures(loop_lag_us=[10, 60_000])}},
+            {"nodes": {"n2": NodeStats(loop_lag_us=[10, 60_000])}},
             "lag: the event loop of n2 was blocked for up to 60",
         ),
-        ({"nodes": {"n3": NodeFigures(fsync_us=[90_000] * 1000)}}, "fsync: p99 on n3 was 90 ms"),
+        ({"nodes": {"n3": NodeStats(fsync_us=[90_000] * 1000)}}, "fsync: p99 on n3 was 90 ms"),
     ],
 )
 def test_signs_that_the_machine_was_measured_are_flagged(more: dict[str, Any], flag: str) -> None:
@@ -181,7 +181,7 @@ def test_signs_that_the_machine_was_measured_are_flagged(more: dict[str, Any], f
 
 
 def test_a_calm_machine_is_not_flagged() -> None:
-    calm = NodeFigures(cpu_share=0.2, fsync_us=[300] * 2000, loop_lag_us=[900] * 200)
+    calm = NodeStats(cpu_share=0.2, fsync_us=[300] * 2000, loop_lag_us=[900] * 200)
     assert (
         summarise(evidence(puts(), nodes={"n1": calm, "n2": calm}, loads=[calm], cores=2, host_busy=0.5))["flags"] == []
     )
@@ -194,8 +194,8 @@ def raft(shortest: str, longest: str) -> Parameters:
 def test_an_election_timeout_near_the_time_of_a_broadcast_is_flagged() -> None:
     """Broadcast time must be an order of magnitude below the election timeout (paper, section 5.6)."""
     led = {
-        "n1": NodeFigures(round_trip_us=[12_000] * 100, fsync_us=[1000] * 100),
-        "n2": NodeFigures(fsync_us=[4000] * 100),
+        "n1": NodeStats(round_trip_us=[12_000] * 100, fsync_us=[1000] * 100),
+        "n2": NodeStats(fsync_us=[4000] * 100),
     }
     [flag] = summarise(evidence(puts(), raft("150ms", "300ms"), nodes=led))["flags"]
     assert flag == (
@@ -203,7 +203,7 @@ def test_an_election_timeout_near_the_time_of_a_broadcast_is_flagged() -> None:
         "more than a tenth of it"
     )
     assert summarise(evidence(puts(), raft("161ms", "300ms"), nodes=led))["flags"] == []
-    few = {"n1": NodeFigures(round_trip_us=[12_000] * 10)}
+    few = {"n1": NodeStats(round_trip_us=[12_000] * 10)}
     assert summarise(evidence(puts(), raft("150ms", "300ms"), nodes=few))["flags"] == []
 
 
@@ -236,7 +236,7 @@ def test_writes_that_take_long_under_a_fault_alone_are_not_flagged() -> None:
 
 def test_a_node_that_chaos_paused_is_no_stalled_machine() -> None:
     paused = FaultEvent.read({"time_ns": 1, "kind": "pause", "action": "inject", "nodes": ["n1"]})
-    late = NodeFigures(loop_lag_us=[3_000_000])
+    late = NodeStats(loop_lag_us=[3_000_000])
     found = evidence(puts(), Parameters(chaos=CRASH), nodes={"n1": late}, events=[paused])
     assert summarise(found)["flags"] == []
 

@@ -13,7 +13,7 @@ from sweeps.spec.metrics import MIN_ABOVE
 
 
 @dataclass(frozen=True)
-class NodeFigures:
+class NodeStats:
     """What a node or a load generator measured of itself during the measurement."""
 
     cpu_share: float | None = None
