@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.spec.parameters import PARAMETER_NAMES
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("raft_actor_node", "chaos", "orchestration", "sweeps")
 CORE_MAY_IMPORT = {
@@ -95,6 +97,18 @@ def test_every_check_says_in_one_line_what_it_asks() -> None:
     checks = [path for path in modules("chaos/checks/") if "CHECK = Check(" in path.read_text(encoding="utf-8")]
     assert len(checks) > 5
     assert [path.name for path in checks if not (doc_of(path) or "").splitlines()[:1]] == []
+
+
+def test_every_parameter_is_read() -> None:
+    """A parameter that no code reads would be a promise without effect."""
+    read = {
+        node.attr
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    assert len(PARAMETER_NAMES) > 50
+    assert [name for name in PARAMETER_NAMES if name.rpartition(".")[2] not in read] == []
 
 
 def test_attributes_stand_at_the_top_of_their_class() -> None:

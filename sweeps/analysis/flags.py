@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from chaos.events import FaultEvent
-from chaos.faults import FAULTS
+from chaos.faults import FAULTS, Fault
 from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.events import faults_of
 from sweeps.load.node_stats import percentile
@@ -43,10 +43,9 @@ def flags(evidence: CellData) -> list[str]:
         found.append(f"load generator: {busiest:.0%} of a core{which}")
     # False elections begin when a stall lasts half the gap between a heartbeat and the shortest timeout.
     bearable_us = max(raft.heartbeat_interval, raft.election_timeout[0] - raft.heartbeat_interval) * 1e6 / 2
-    suspending = [kind for kind, fault in FAULTS.items() if fault.suspends()]
-    paused = {node for event in faults_of(evidence.events) if event.kind in suspending for node in event.nodes}
+    paused, slowed = _struck(evidence, lambda fault: fault.suspends()), _slowed(evidence)
     stalls = {name: max(each.loop_lag_us, default=0) for name, each in evidence.nodes.items() if name not in paused}
-    writes = {name: percentile(each.fsync_us, 0.99) for name, each in evidence.nodes.items()}
+    writes = {name: percentile(each.fsync_us, 0.99) for name, each in evidence.nodes.items() if name not in slowed}
     for name, worst_us in sorted(stalls.items(), key=lambda item: -item[1])[:1]:
         if worst_us > bearable_us:
             found.append(f"lag: the event loop of {name} was blocked for up to {worst_us / 1e3:.0f} ms")
@@ -60,8 +59,9 @@ def flags(evidence: CellData) -> list[str]:
 
 def _timing_problems(evidence: CellData) -> list[str]:
     """Return which timeouts are too short for the measured times. Only a measurement can show this."""
-    found, parameters, nodes = [], evidence.parameters, evidence.nodes.values()
-    round_trip_us = max((percentile(each.round_trip_us, 0.5) or 0 for each in nodes), default=0)
+    found, parameters, slowed = [], evidence.parameters, _slowed(evidence)
+    nodes = [each for name, each in evidence.nodes.items() if name not in slowed]
+    round_trip_us = max((percentile(each.round_trip_us, 0.5) or 0 for each in evidence.nodes.values()), default=0)
     fsync_us = max((percentile(each.fsync_us, 0.5) or 0 for each in nodes), default=0)
     shortest_s, broadcast_s = parameters.raft.election_timeout[0], (round_trip_us + fsync_us) / 1e6
     if round_trip_us and broadcast_s > _MOST_OF_TIMEOUT * shortest_s:
@@ -73,6 +73,17 @@ def _timing_problems(evidence: CellData) -> list[str]:
         text = f"client deadline: client.rpc_timeout is {limit_s * 1e3:g} ms"
         found.append(f"{text}, and half of the writes took {commit_s * 1e3:.3g} ms or more")
     return found
+
+
+def _struck(evidence: CellData, chosen: Callable[[type[Fault]], bool]) -> set[str]:
+    """Return the nodes that were struck by a fault of the chosen kinds."""
+    kinds = {kind for kind, fault in FAULTS.items() if chosen(fault)}
+    return {node for event in faults_of(evidence.events) if event.kind in kinds for node in event.nodes}
+
+
+def _slowed(evidence: CellData) -> set[str]:
+    """Return the nodes whose fsyncs a fault delayed; their fsync times do not describe the machine."""
+    return _struck(evidence, lambda fault: any(proof.subject == "fsync" for proof in fault.proof))
 
 
 def _commit_s(operations: Operations) -> float | None:

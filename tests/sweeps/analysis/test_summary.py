@@ -241,6 +241,17 @@ def test_a_node_that_chaos_paused_is_no_stalled_machine() -> None:
     assert summarise(found)["flags"] == []
 
 
+def test_a_disk_that_chaos_slowed_is_no_slow_machine() -> None:
+    slowed = FaultEvent.read({"time_ns": 1, "kind": "disk", "action": "inject", "nodes": ["n1"]})
+    late = NodeStats(fsync_us=[90_000] * 1000, round_trip_us=[100] * 100)
+    flags = summarise(evidence(puts(), Parameters(chaos=CRASH), nodes={"n1": late}, events=[slowed]))["flags"]
+    assert flags == []
+    flags = summarise(evidence(puts(), Parameters(chaos=CRASH), nodes={"n1": late, "n2": late}, events=[slowed]))[
+        "flags"
+    ]
+    assert [flag.partition(":")[0] for flag in flags] == ["fsync", "election timeout"]
+
+
 def test_operations_that_do_not_succeed_without_chaos_are_flagged() -> None:
     ops = operations({"outcome": OK}, {"outcome": UNKNOWN}, {"outcome": FAIL}, {"outcome": UNKNOWN})
     flags = summarise(evidence(ops))["flags"]
