@@ -416,7 +416,7 @@ async def test_an_order_of_clocks_that_nobody_knows_is_no_proof(
         found = judge(cell.path, Parameters().checks.model_copy(update={"least_operations": 1}))
         [finding] = [each for each in found["findings"] if each["check"] == "coverage"]
         assert finding["verdict"] == verdict, finding
-    assert finding["reason"].startswith("the clocks of load generators are known within 1 s only")
+    assert finding["reason"].startswith("the clocks of load generators are known only within 1 s")
     _, cell = await run_cell(f"name: tiny\nbase: {{phases: {BRIEF}, load: {{on: {{hosts: [host2]}}}}}}", tmp_path)
     found = judge(cell.path, Parameters().checks.model_copy(update={"least_operations": 1}))
     assert "known within" not in str(found), "a single one has an order of its own"
