@@ -23,7 +23,7 @@ times of one generator are free of that error.
 | dropped_ns   | int64  | due times of the operations that no client was free to start (open loop), ascending |
 | dropped_kind | uint8  | kind of each dropped operation, as above; 0: unknown (file of an earlier version)   |
 | measure_ns   | int64  | [begin, end) of the measurement                                                     |
-| fault_ns     | int64  | one row [begin, end) per fault, shape (n, 2)                                        |
+| fault_ns     | int64  | [begin, end) of each window with a fault in force: disjoint, ascending, shape (n, 2) |
 | first_reader | int64  | number of the first client that made reads at the end, one read per written key;    |
 |              |        | 2**32: there are no such reads                                                      |
 | composite_ids | uint64 | ids of the values that several writes made, concatenated                           |

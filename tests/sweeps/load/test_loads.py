@@ -431,7 +431,7 @@ async def test_what_one_clock_measured_is_not_widened(tmp_path: Path) -> None:
 async def test_hosts_without_a_client_are_left_out_and_the_cell_says_so(tmp_path: Path) -> None:
     _, cell = await run_cell(from_two(clients=1), tmp_path)
     assert len(cell.result["generators"]) == 1
-    assert "load.on: 1 of 2 hosts have a load generator, for there are 1 clients" in cell.result["flags"]
+    assert "load.on: 1 of 2 hosts have a load generator, because there are only 1 clients" in cell.result["flags"]
 
 
 async def test_a_leader_that_moves_away_from_the_load_is_told(tmp_path: Path) -> None:
