@@ -24,8 +24,8 @@ times of one generator are free of that error.
 | dropped_kind | uint8  | kind of each dropped operation, as above; 0: unknown (file of an earlier version)   |
 | measure_ns   | int64  | [begin, end) of the measurement                                                     |
 | fault_ns     | int64  | [begin, end) of each window with a fault in force: disjoint, ascending, shape (n, 2) |
-| first_reader | int64  | number of the first client that made reads at the end, one read per written key;    |
-|              |        | 2**32: there are no such reads                                                      |
+| first_reader | int64  | clients with this number or a higher one read every written key once, at the end;   |
+|              |        | 2**32: there are no reads at the end                                                |
 | composite_ids | uint64 | ids of the values that several writes made, concatenated                           |
 | composite_end | int64  | where the ids of each such value end                                               |
 | generator_error_ns | int64 | error bound of each generator's times, either way; -1: the generator was lost,   |

@@ -27,7 +27,7 @@ class CellFaults:
         self._cell, self._progress = cell, progress
         self._schedule: Schedule | None = None
         self.events: list[FaultEvent] = []
-        """Injections and heals so far, in order."""
+        """The events so far, in order."""
 
     def plan(self, nodes: Sequence[str]) -> Schedule:
         """Return the schedule for a cluster of these nodes."""
@@ -50,7 +50,7 @@ class CellFaults:
 
     @property
     def aims(self) -> dict[str, str]:
-        """Position in the schedule -> selector of the planned fault, such as `leader`; faults with node ids are absent."""
+        """Position in the schedule -> selector of the fault, such as `leader`. Faults with node ids are absent."""
         faults = () if self._schedule is None else self._schedule.faults
         return {str(i): each.where for i, each in enumerate(faults) if isinstance(each.where, str)}
 

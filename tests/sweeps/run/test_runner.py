@@ -404,7 +404,7 @@ async def test_a_backend_that_cannot_be_reached_ends_the_run(tmp_path: Path) -> 
     with pytest.raises(InfrastructureError, match="refused") as failed:
         await sweep().execute(tmp_path, ["sweep"], connect, lambda progress: PlainView(Console(quiet=True), progress))
     [run] = (tmp_path / "tiny").glob("2*")
-    assert failed.value.__notes__ == [f"`sweep resume {run}` then runs the cells that are left"]
+    assert failed.value.__notes__ == [f"`sweep resume {run}` then runs the remaining cells"]
     assert read_run((tmp_path / "latest").resolve()).manifest["complete"] is False
 
 
