@@ -1,7 +1,7 @@
 """Judge a cell from its folder alone: `judge` is a function of the files; the program wraps it.
 
-The program (`python -m sweeps.judge.program PATH SECONDS BYTES`) never runs during a measurement. Its memory is bounded.
-It prints each finding as a line of JSON as soon as the check has made it, then the verdict. It ends when its standard
+The program (`python -m sweeps.judge.program PATH SECONDS BYTES`) never runs during a measurement. It uses bounded
+memory. It prints each finding as a line of JSON as soon as it exists, then the verdict. It ends when its standard
 input closes, so it does not outlive the process that started it. PATH may also be a file: a history in JSON lines, ours
 or another tool's.
 """
