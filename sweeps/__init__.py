@@ -1,4 +1,4 @@
-"""The experiment: specs become cells, cells become clusters under load and faults, clusters yield arrays and tables.
+"""The experiment: a spec expands into cells; each cell runs a cluster under load and faults, and yields arrays.
 
 from sweeps import Sweep
 

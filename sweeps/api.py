@@ -53,11 +53,11 @@ class Sweep:
     spec: Spec
     cells: Sequence[Cell]
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Error of each case that must be refused, by case."""
+    """Case -> the error with which it is refused, for the cases that must be refused."""
 
     @classmethod
     def from_preset(cls, name: str, overrides: Mapping[str, Any] | None = None) -> Sweep:
-        """Read a built-in sweep. `overrides` maps dotted names to values, or to lists of values, that is, axes.
+        """Read a built-in sweep. `overrides` maps dotted names to values; a list of values becomes an axis.
 
         Raises ConfigError with one line.
         """
@@ -91,7 +91,7 @@ class Sweep:
 
     @property
     def kind(self) -> ClusterKind:
-        """The kind of its clusters; all cells have the same."""
+        """The kind of cluster, which is the same for all cells."""
         return self.cells[0].parameters.kind
 
     @property
@@ -102,9 +102,9 @@ class Sweep:
     def run(self, out: str | Path = "results", *, address: str | None = None, connect: Connect | None = None) -> Run:
         """Run the sweep without output. `address` is that of the Ray cluster.
 
-        Cells that fail do not raise; see `Run.exit_code`. Raises ConfigError; PlacementRefused if the hosts cannot
-        carry a cell; InfrastructureError if there is nothing to run on; and RuntimeError if an event loop runs, as in
-        a notebook: there, `await asyncio.to_thread(sweep.run)`.
+        A failed cell raises no error; see `Run.exit_code`. Raises ConfigError, PlacementRefused if the hosts cannot
+        carry a cell, and InfrastructureError if no infrastructure is available. Raises RuntimeError if an event loop
+        runs in this thread, as in a notebook: call `await asyncio.to_thread(sweep.run)` there.
         """
         from sweeps.show.live import PlainView  # noqa: PLC0415
 
@@ -132,8 +132,8 @@ class Sweep:
     ) -> tuple[int, Path]:
         """Run the sweep; return the exit code and the directory of the run.
 
-        An interruption (SIGINT, SIGTERM, SIGHUP) is not an error. It ends the run early and in order, with its own
-        exit code.
+        An interruption (SIGINT, SIGTERM, SIGHUP) raises no error: the run heals and stops its cluster, and returns the
+        exit code 130.
         """
         spec = self.spec
         facts = manifest(
@@ -154,9 +154,10 @@ class Sweep:
         view: Callable[[Progress], View],
         announce: Callable[[str], None] = lambda text: None,
     ) -> tuple[int, Path]:
-        """Complete the run in a directory, by its own spec; finished cells do not run again. See `execute`.
+        """Complete the run in a directory according to its own spec. Finished cells do not run again. See `execute`.
 
-        Raises ConfigError if it is not a run, still runs, has another format, or if its spec now gives other cells.
+        Raises ConfigError if the directory is not a run, if the run still runs or has another format, or if its spec
+        now gives other cells.
         """
         check_resumable(path)
         sweep = cls.from_file(path / "spec.yaml")
@@ -210,7 +211,7 @@ class Sweep:
                     writer.add_facts({"stopped": str(error)})
                     writer.finish(complete=False, exit_code=error.exit_code)
                 if not isinstance(error, ConfigError):
-                    error.add_note(f"`{resume_command(writer.path)}` then runs the cells that are left")
+                    error.add_note(f"`{resume_command(writer.path)}` then runs the remaining cells")
                 raise
             except OSError as error:
                 if interrupted:
@@ -254,7 +255,9 @@ class Sweep:
         chosen = {plan: await backend.check(ClusterPlan(nodes=plan[0], placement=plan[1])) for plan in plans}
         for cell, cluster in zip(cells, clusters, strict=True):
             hosts = chosen[cluster.nodes, cluster.placement]
-            generator_hosts(cell.parameters.load.on, backend.hosts, hosts, leader_host=hosts[0])  # any host would do
+            generator_hosts(
+                cell.parameters.load.on, backend.hosts, hosts, leader_host=hosts[0]
+            )  # no leader yet; any host will do
         if len(backend.hosts) > 1:
             counts = sorted({len(set(hosts)) for hosts in chosen.values()})
             span = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
@@ -263,7 +266,7 @@ class Sweep:
     async def _examine(
         self, backend: Examined, private: bool, writer: RunWriter, announce: Callable[[str], None]
     ) -> None:
-        """Write the examination of the hosts to the manifest, and announce what is wrong with them."""
+        """Write the examination of the hosts to the manifest, and announce the findings that are wrong."""
         examination = await backend.examine(self.spec.base.storage.dir, quick=True)
         writer.add_place({"private_ray": private, "hosts": as_json(examination)})
         for finding in findings(examination):
@@ -313,16 +316,16 @@ class CellResult:
     def latency(self, kind: str = "all") -> Ints:
         """Return latencies of completed operations of one kind in the measurement, in nanoseconds.
 
-        `kind` is put, get, delete, cas, append or all. The array is one-dimensional int64. Outages hardly show in it;
-        see `latencies`.
+        `kind` is put, get, delete, cas, append or all. The array is one-dimensional int64. Outages hardly show in it,
+        because failed and dropped operations are missing; see `latencies`.
         """
         latencies = self.latencies(kind)
         return latencies.ns[~latencies.at_least]
 
     def latencies(self, kind: str = "all") -> Latencies:
-        """Return latencies of all operations that were due in the measurement; percentiles are computed from these.
+        """Return the latencies of all operations that were due in the measurement, from which percentiles are computed.
 
-        `ns` are the latencies. `at_least` marks lower bounds: operations that failed, are of unknown outcome, or were
+        `ns` holds nanoseconds. `at_least` marks lower bounds: operations that failed, are of unknown outcome, or were
         dropped.
         """
         return self.operations().latencies(kind)
@@ -345,7 +348,7 @@ class Run:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """One record per cell: its parameters that vary, and its result."""
+        """One record per cell: `axes`, its varying parameters, and the fields of result.json."""
         return [{"axes": cell.stored.params["axes"], **cell.result} for cell in self.cells]
 
     def to_dataframe(self) -> Any:

@@ -33,14 +33,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
-    """The command group. It reports errors of this project in one line, with a traceback only for --debug."""
+    """The command group. It reports errors of this project in one line, with a traceback only under --debug."""
 
     output: Output | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a program: SIGTERM and SIGHUP end it as Ctrl-C does.
 
-        At exit it does not wait for a call into Ray that never returns, nor report a pipe closed by its reader.
+        The exit does not wait for a call into Ray that never returns. A pipe closed by its reader is not reported.
         """
         from sweeps.show.terminal import Output
 
@@ -113,9 +113,9 @@ _address = click.option("--address", help="Ray cluster to use; default: RAY_ADDR
 _target = click.option(
     "--target",
     type=click.Choice(list(TARGETS)),
-    help="; ".join(f"{kind.name}: {kind.about}" for kind in TARGETS.values()) + ". As -o target=...",
+    help="; ".join(f"{kind.name}: {kind.about}" for kind in TARGETS.values()) + ". Same as -o target=...",
 )
-_plain = click.option("--plain", is_flag=True, help="A line per cell in place of the live display.")
+_plain = click.option("--plain", is_flag=True, help="Print a line per cell instead of the live display.")
 
 
 @main.command()
@@ -180,7 +180,7 @@ def resume(ctx: click.Context, run_name: str | None, out: Path, address: str | N
 @click.option("--address", help="Ray cluster whose hosts are cleaned too; default: RAY_ADDRESS, else this host only.")
 @click.pass_context
 def clean(ctx: click.Context, dry_run: bool, address: str | None) -> None:
-    """Remove what killed programs of yours left on this host, or on all hosts of a Ray cluster: node processes, their
+    """Remove what your killed programs left on this host, or on all hosts of a Ray cluster: node processes, their
     folders (including kept logs), and private Ray instances. Anything that a running program uses stays."""
     from orchestration.ray_cluster.leftovers import clean_hosts
     from sweeps.show.terminal import echo
@@ -236,10 +236,10 @@ def show(run_name: str | None, out: Path) -> None:
 @click.option(
     "--history",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Check this history (JSON lines) in place of a run.",
+    help="Check this history (JSON lines) instead of a run.",
 )
-@click.option("--time-limit", metavar="DURATION", help="Longest check of one history, such as 60s.")
-@click.option("--memory-limit", metavar="SIZE", help="Most memory for one check, such as 2GiB.")
+@click.option("--time-limit", metavar="DURATION", help="Maximum time to check one history, such as 60s.")
+@click.option("--memory-limit", metavar="SIZE", help="Maximum memory for one check, such as 2GiB.")
 @_out
 @click.pass_context
 def check(
@@ -252,7 +252,7 @@ def check(
 ) -> None:
     """Judge a finished run, again or for the first time, and rewrite its results; or judge one history.
 
-    RUN is a directory, NAME, or NAME/TIME; default: the latest. Exits with 0 ok, 1 a cell failed, 3 a safety
+    RUN is a directory, NAME, or NAME/TIME; default: the latest. Exit codes: 0 ok, 1 a cell failed, 3 a safety
     violation, 4 unknown.
     """
     from sweeps.spec.overrides import check_bounds
@@ -260,7 +260,7 @@ def check(
     bounds = check_bounds(time_limit, memory_limit)
     if history is not None:
         if run_name is not None:
-            raise click.UsageError("either RUN or --history, not both")
+            raise click.UsageError("give either RUN or --history, not both")
         ctx.exit(_check_history(history, bounds))
     from sweeps.judge.checking import check_run
     from sweeps.show.live import verdict_words
@@ -279,7 +279,7 @@ def check(
 
 @main.command()
 @click.argument("run_name", metavar="[RUN]", required=False)
-@click.option("--cell", metavar="ID", help="The cell; needed where the run has several.")
+@click.option("--cell", metavar="ID", help="The cell; required if the run has several.")
 @click.option("--output", type=click.Path(path_type=Path), help="File to write; default: standard output.")
 @_out
 def history(run_name: str | None, cell: str | None, output: Path | None, out: Path) -> None:
@@ -294,7 +294,7 @@ def history(run_name: str | None, cell: str | None, output: Path | None, out: Pa
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="First seed.")
 @click.option(
     "--profile",
-    help="Run only this kind of scenario (an unknown name lists them); coverage is then not judged.",
+    help="Run only this kind of scenario; an unknown name lists all kinds. Coverage is then not judged.",
 )
 @click.option("--serial", is_flag=True, help="Run in this process, without Ray.")
 @click.option("--story", is_flag=True, help="Print the story of a single seed, line by line, and write it to a file.")
@@ -315,7 +315,7 @@ def simulate(
 ) -> None:
     """Run many simulated clusters under faults in virtual time, and check each of them.
 
-    Everything about a seed is drawn from it, so a failed seed can be run again, with its story.
+    Everything in a simulation is drawn from its seed, so a failed seed can be run again, with its story.
     """
     from sweeps.campaign.command import simulate as run_campaign
 
@@ -342,12 +342,12 @@ def simulate(
     show_default=True,
     help="Folder of the node logs on each host: storage.dir of the spec.",
 )
-@click.option("--plain", is_flag=True, help="Lines of text in place of tables.")
+@click.option("--plain", is_flag=True, help="Print lines of text instead of tables.")
 @click.pass_context
 def doctor(ctx: click.Context, address: str | None, storage_dir: str, plain: bool) -> None:
-    """Examine the hosts of the Ray cluster: versions, links, clocks, disks, limits; and say what to do.
+    """Examine versions, links, clocks, disks and limits of the hosts of the Ray cluster, and say what to do.
 
-    Exits with 0 if all is well or there are only notes, with 1 if something is wrong.
+    Exit codes: 0 if there are no findings or only notes, 1 if something is wrong.
     """
     from orchestration import RayBackend
     from sweeps.show.doctor import doctor as examine
@@ -357,7 +357,7 @@ def doctor(ctx: click.Context, address: str | None, storage_dir: str, plain: boo
 
 @main.command()
 def presets() -> None:
-    """Show the built-in sweeps and their purposes."""
+    """Show the built-in sweeps, with their sizes and purposes."""
     from sweeps.api import Sweep
     from sweeps.show.plan import presets_table
     from sweeps.spec.source import PRESETS
@@ -424,7 +424,7 @@ def _show(path: Path, console: Console) -> None:
         why = stored.manifest.get("stopped") or "the run was interrupted, or it still runs"
         problem, remedy = f"incomplete: {why}", f"`{resume_command(path)}` completes it"
     elif any(not is_done(result) for _, result in cells):
-        problem, remedy = "cells lost what they ran on", f"`{resume_command(path)}` runs them again"
+        problem, remedy = "cells lost their infrastructure", f"`{resume_command(path)}` runs them again"
     if problem is not None:
         words = f"{problem}; {not_resumable(stored.manifest) or remedy}"
         console.print(words, style="bold red", markup=False, highlight=False, soft_wrap=True)

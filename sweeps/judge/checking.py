@@ -26,14 +26,15 @@ from sweeps.store.reader import read_run
 from sweeps.store.results_csv import csv_row, write_rows
 
 _MARGIN_S = 60.0
-"""Time for reading the files and judging the traces, beyond that for the check of the history."""
+"""Time for reading the files and judging the traces, in addition to the time limit for checking the history."""
 _TAIL = 300
 
 
 async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
     """Return the verdict on the cell in a folder, or on the history in a file.
 
-    If the judge fails or exceeds its limits, the verdict is unknown, unless it had found a violation by then.
+    If the judge fails or exceeds its limits, the verdict is unknown, or violated if the judge had already reported a
+    violation.
     """
     most_s = checks.time_limit + _MARGIN_S
     process = await asyncio.create_subprocess_exec(
@@ -74,7 +75,7 @@ async def judged(path: Path, checks: CheckSettings) -> dict[str, Any]:
 
 
 async def _lines(stream: asyncio.StreamReader, told: list[dict[str, Any]]) -> None:
-    """Collect the JSON objects among the lines as they arrive; a torn line of a killed judge is skipped."""
+    """Collect the JSON objects among the lines as they arrive. Skip the torn last line of a killed judge."""
     rest = b""
     while data := await stream.read(1 << 16):
         *lines, rest = (rest + data).split(b"\n")
@@ -88,9 +89,9 @@ async def check_run(
 ) -> int:
     """Judge every cell of a stored run again and rewrite its results; return the resulting exit code.
 
-    `bounds` replace the `checks` settings of the cells. `note` is called with the params and the result of each cell. A
-    run that is not complete, or has no cell, is unknown at best. Raises ConfigError when the run cannot be read, or
-    still runs.
+    `bounds` override `checks` settings of the cells. `note` receives the params and the result of each judged cell. A
+    run that is incomplete or has no cell is unknown at best. Raises ConfigError if the run cannot be read or still
+    runs.
     """
     lock = RunLock(path)
     results: list[dict[str, Any]] = []
@@ -133,12 +134,14 @@ async def _check_run(
 def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
     """Return the verdict on a history in JSON lines, ours or another tool's, and the text to print.
 
-    A violation is written beside the file, as NAME.violation.txt and NAME.violation.svg. Raises ConfigError, with file
-    and line, when the file is no history or no regular file.
+    A violation is written beside the file, as NAME.violation.txt and NAME.violation.svg. Raises ConfigError if the file
+    is not regular, or, with file and line, if it is not a history.
     """
     real = Path(os.path.realpath(path))
     if not real.is_file():
-        raise ConfigError(f"--history: {path}: must be a regular file, which another process can read; write it to one")
+        raise ConfigError(
+            f"--history: {path}: must be a regular file, because another process reads it; save the history to a file"
+        )
     # A descriptor of this process, such as /dev/stdin, is a different file in the judging process.
     verdict = asyncio.run(judged(real if path.parts[:2] in (("/", "dev"), ("/", "proc")) else path, checks))
     if "bad_history" in verdict:
@@ -150,5 +153,5 @@ def check_history(path: Path, checks: CheckSettings) -> tuple[str, str]:
 
 
 def _path() -> str:
-    """Return the import path of this project, for a program that starts in any folder."""
+    """Return a PYTHONPATH with which a process in any folder can import this project."""
     return os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))

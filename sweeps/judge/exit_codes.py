@@ -13,9 +13,9 @@ def worse(*codes: int) -> int:
 
 
 def ends_with(error: Exception, found: int) -> None:
-    """Set the exit code of an error that ends the program: the worse of its own and `found`, that of the results so
-    far.
+    """Set the exit code of an error that ends the program: the worse of its own and `found`.
 
-    A violation keeps its exit code even if it cannot be written or printed.
+    `found` is the exit code of the results so far. A violation keeps its exit code even if it cannot be written or
+    printed.
     """
     error.exit_code = worse(found, getattr(error, "exit_code", EXIT_FAILED))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a verdict means: compared with the expectation of the cell, and for the exit code of a run. Pure functions.
+"""Compare verdicts with the expectations of cells, and derive the exit code of a run. Pure functions.
 
 The status of a cell says whether it ran and measured properly: ok, failed, interrupted, or infrastructure (what the
 nodes ran on failed). Its verdict says whether the system was correct meanwhile: ok, violated or unknown, and pending
@@ -24,7 +24,7 @@ from sweeps.spec.thresholds import parse_threshold
 def unmet_expectation(evidence: CellData, result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | None:
     """Return in one line why the cell does not meet its expectation; None if it does.
 
-    Whether it proves anything, and whether its faults struck, is up to its verdict.
+    The verdict, not this function, says whether the cell proves anything and whether its faults struck.
     """
     expected = evidence.parameters.expect
     if expected == "safe":
@@ -49,8 +49,10 @@ def _missed(result: Mapping[str, Any], thresholds: Mapping[str, str]) -> str | N
 
 
 def _available_after_all(evidence: CellData, result: Mapping[str, Any]) -> str | None:
-    """Return why a cell was more available than expected: while faults last, or in the measurement if there are
-    none."""
+    """Return why a cell was more available than expected; None if it was not.
+
+    With faults, only operations during the faults count; without faults, all of the measurement.
+    """
     if evidence.operations is None:
         return None
     if evidence.parameters.chaos:
@@ -60,11 +62,11 @@ def _available_after_all(evidence: CellData, result: Mapping[str, Any]) -> str |
 
 PENDING = "pending"
 UNFINISHED = ("interrupted", "infrastructure")
-"""Statuses of cells that did not end normally; their measurements are no result."""
+"""Statuses of cells that did not end normally. Their measurements are not results."""
 JUDGE = "judge"
-"""Name of the check in a verdict that was not reached because the judge failed: it meets no expectation."""
+"""Check name of the finding that the judge failed. An unknown verdict with this finding meets no expectation."""
 _SPECIAL = ("safe", "unknown", "violated")
-"""Expectations that other verdicts than ok can meet."""
+"""Expectations that a verdict other than ok can meet."""
 
 
 def pending(reason: str) -> dict[str, Any]:
@@ -73,7 +75,10 @@ def pending(reason: str) -> dict[str, Any]:
 
 
 def unjudged(reason: str, found: Sequence[Finding] = ()) -> dict[str, Any]:
-    """Return the verdict of a cell whose judge failed; violations in `found`, its findings until then, still count."""
+    """Return the verdict of a cell whose judge failed.
+
+    `found` are the findings before the failure. A violation among them makes the verdict violated.
+    """
     return as_json([*found, Finding(JUDGE, "unknown", reason)])
 
 
@@ -96,7 +101,7 @@ def with_verdict(result: Mapping[str, Any], verdict: Mapping[str, Any], expect: 
     The status becomes failed if an expected verdict was not reached. The measurements stay the same.
     """
     found, fine, reason = str(verdict["verdict"]), meets(verdict, expect), verdict.get("reason") or ""
-    # An unexpected unknown is no failure where an unknown was expected, but it proves nothing either.
+    # If `unknown` was expected but for another reason, the cell does not fail; its verdict remains unexpected.
     missed = not fine and (expect, found) in (("violated", "ok"), ("violated", "unknown"), ("unknown", "ok"))
     if missed:
         reason = f"expected the verdict {expect}, and it is {found}" + (f" ({reason})" if reason else "")

@@ -24,7 +24,7 @@ class IncompleteHistory(Missing):
 def history_of(cell: StoredCell) -> History:
     """Return all operations of the clients of a stored cell, warm-up included, with the error of their clocks.
 
-    Raises FileNotFoundError when the cell never had any load, and IncompleteHistory when operations are lost.
+    Raises FileNotFoundError if no load ran in the cell, and IncompleteHistory if operations are lost.
     """
     operations = cell.operations()
     if operations.lost:
@@ -51,7 +51,7 @@ def export(out: Path, run: str | None, cell_id: str | None, output: Path | None)
     try:
         history = history_of(chosen[0])
     except FileNotFoundError:
-        raise ConfigError(f"--cell: {chosen[0].params['cell']} never came to any load, it has no history") from None
+        raise ConfigError(f"--cell: {chosen[0].params['cell']}: no load ran, so there is no history") from None
     except IncompleteHistory as error:
         raise ConfigError(f"--cell: {chosen[0].params['cell']}: {error}") from None
     if output is not None:

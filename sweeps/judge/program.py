@@ -1,7 +1,7 @@
 """Judge a cell from its folder alone: `judge` is a function of the files; the program wraps it.
 
-The program (`python -m sweeps.judge.program PATH SECONDS BYTES`) never runs during a measurement, and in bounded
-memory. It prints each finding as a line of JSON as soon as it is made, then the verdict. It ends when its standard
+The program (`python -m sweeps.judge.program PATH SECONDS BYTES`) never runs during a measurement. It uses bounded
+memory. It prints each finding as a line of JSON as soon as it exists, then the verdict. It ends when its standard
 input closes, so it does not outlive the process that started it. PATH may also be a file: a history in JSON lines, ours
 or another tool's.
 """
@@ -35,7 +35,7 @@ from sweeps.store.reader import read_cell
 
 _ROOM_BYTES = 1 << 30
 """Address space for the program, its libraries and the history itself, beyond what the search may use."""
-OUT_OF_MEMORY = "it needs more memory than checks.memory_limit"
+OUT_OF_MEMORY = "the check needs more memory than checks.memory_limit"
 
 
 def judge(
@@ -43,9 +43,9 @@ def judge(
 ) -> dict[str, Any]:
     """Return the verdict on the cell in a folder, for result.json; `tell` receives each finding as soon as it is made.
 
-    Writes violation.txt and violation.svg there when the history is not linearizable; otherwise removes those of an
-    earlier judgement. A check that fails is unknown and does not affect the others. Raises OSError and ValueError when
-    there is no cell in the folder.
+    Writes violation.txt and violation.svg there if the history is not linearizable; otherwise removes those of an
+    earlier judgement. The finding of a check that raises is unknown, and the other checks continue. Raises OSError and
+    ValueError if there is no cell in the folder.
     """
     begin = time.monotonic()
     stored = CellEvidence(folder, checks)
@@ -58,13 +58,13 @@ def judge(
         else:
             findings.append(finding)
             tell(finding)
-    with contextlib.suppress(Exception):  # the checks that need a damaged file report it
+    with contextlib.suppress(Exception):  # checks that read a damaged file already report it
         absent += stored.omitted
     return {**as_json(findings, absent), "seconds": round(time.monotonic() - begin, 3)}
 
 
 def judge_history(path: Path, checks: CheckSettings) -> dict[str, Any]:
-    """Return the verdict on a history in JSON lines, as for a cell without any other files.
+    """Return the verdict on a history in JSON lines: that of the linearizability check alone.
 
     A violation is written beside the file, and "written" says where. Raises BadHistory.
     """
@@ -82,7 +82,7 @@ def judge_history(path: Path, checks: CheckSettings) -> dict[str, Any]:
 
 
 def _made(check: Check, stored: StoredEvidence) -> Finding | None:
-    """Return what a check finds. Errors caused by the content of the files do not affect other checks."""
+    """Return the finding of a check; None if the check does not apply. An error becomes an unknown finding."""
     try:
         return check.find(stored)
     except Missing as missing:

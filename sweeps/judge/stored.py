@@ -1,6 +1,6 @@
-"""The files of a cell, as the checks see them; chaos/checks/evidence.py defines each part.
+"""The files of a cell as evidence for the checks; chaos/checks/evidence.py defines each part.
 
-Each part is read when a check first needs it, and kept.
+Each part is read when a check first needs it, and then cached.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write_violation(violation: Violation, files: Iterable[Path]) -> None:
 
 
 class CellEvidence:
-    """One cell in its folder. Raises OSError and ValueError when there is no cell in the folder."""
+    """One cell in its folder. Raises OSError and ValueError if there is no cell in the folder."""
 
     def __init__(self, folder: Path, checks: CheckSettings) -> None:
         self._folder, self._checks = folder, checks
@@ -108,7 +108,7 @@ class CellEvidence:
         if self._operations is None:
             return None
         if not self._parameters.load.value_bytes:
-            raise Missing("values of 0 bytes do not tell who wrote them")
+            raise Missing("values of 0 bytes do not identify their writes")
         return history_of(self._cell)
 
     @property
@@ -191,11 +191,11 @@ class CellEvidence:
             return ""
         if operations.error_ns <= shortest_s * 1e9:
             return ""
-        bound = f"the clocks of load generators are known within {operations.error_ns / 1e9:.3g} s only"
-        return f"{bound}, longer than the shortest election timeout, so that their order proves little"
+        bound = f"the clocks of load generators are known only within {operations.error_ns / 1e9:.3g} s"
+        return f"{bound}, longer than the shortest election timeout: the order of operations proves little"
 
     def _undisturbed(self, times: Ints) -> Mask:
-        """Return whether moments lie outside of faults, and of the time in which a cluster may recover from them."""
+        """Return the mask of the times outside all faults and outside the recovery time after each fault."""
         assert self._operations is not None
         recovery_ns = int(LIVENESS_BOUND * self.longest_timeout_s * 1e9)
         calm = np.ones(len(times), np.bool_)
@@ -275,7 +275,7 @@ class CellEvidence:
         """Return how far the clock of a node's host is ahead of the driver's."""
         return int(self._inspection.get("clocks", {}).get(node_id, {}).get("offset_ns", 0))
 
-    # ------------------------------------------------------------------------------ what was done to them
+    # ------------------------------------------------------------------------------ the faults
 
     @cached_property
     def faults(self) -> Sequence[FaultEvent]:
@@ -293,13 +293,13 @@ class CellEvidence:
     def faults_asked(self) -> Mapping[str, int]:
         return dict(self._inspection.get("faults_asked", {}))
 
-    # ------------------------------------------------------------------------------ what a check leaves behind
+    # ------------------------------------------------------------------------------ what a check writes
 
     def keep_violation(self, violation: Violation | None) -> str:
         files = [self._folder / name for name in VIOLATION_FILES]
         if violation is None:
             for file in files:
-                with contextlib.suppress(OSError):  # the verdict does not depend on it
+                with contextlib.suppress(OSError):  # the verdict does not depend on these files
                     file.unlink(missing_ok=True)
             return ""
         try:

@@ -41,7 +41,7 @@ READ_TOGETHER = 1000
 _READ_BYTES = 1 << 20
 """Maximum bytes of values read back at once."""
 _READ_BUDGET_S = 86_400.0
-"""Retry budget of these reads: effectively unlimited. A Patience in `read_back` ends them much earlier."""
+"""Retry budget of the reads in `read_back`: effectively unlimited; its timeout ends them much earlier."""
 _TICK_S = 0.001
 _SAMPLE_S = 0.05
 
@@ -64,7 +64,7 @@ class LoadResult:
     """Everything that a load generator recorded."""
 
     columns: dict[str, NDArray[Any]]
-    """The columns of operations.py."""
+    """One array per name in COLUMNS (operations.py)."""
     composite_ids: NDArray[np.uint64]
     composite_end: Ints
     dropped_ns: Ints
@@ -80,9 +80,9 @@ class LoadResult:
 class LoadGenerator:
     """Sends load to a cluster, and records every operation.
 
-    Call `connect`, `start`, `snapshot` any number of times, `stop`, `drain`, `read_back`, `result`, `close`.
-    The numbers of its clients begin at `first_client`. Values are unique (values.py). They are unique across generators
-    only if no two clients share a number. `clock` returns nanoseconds; the engine uses it too.
+    Call its methods in this order: `connect`, `start`, `snapshot` any number of times, `stop`, `drain`, `read_back`,
+    `result`, `close`. Client numbers begin at `first_client`. Values (values.py) are unique across generators only if
+    no two clients share a number. `clock` returns nanoseconds; the engine uses the same clock.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class LoadGenerator:
         If operations are due at equal intervals, `phase` shifts them by that share of an interval. Give each generator
         its own phase, so that their operations do not coincide.
         """
-        # Frozen, the objects allocated so far do not lengthen garbage collections during the measurement.
+        # Garbage collections during the measurement skip frozen objects, and so take less time.
         gc.collect()
         gc.freeze()
         self._running = True
@@ -181,7 +181,7 @@ class LoadGenerator:
         return now_ns
 
     async def stop(self) -> None:
-        """Submit the operations that are due by now, and no more after that. Outstanding operations continue."""
+        """Submit the operations that are already due, then no new ones. Outstanding operations continue."""
         if self._running and self._arrivals is not None:
             # The loop may have paused since the last tick; operations that came due meanwhile belong to the load.
             self._take_arrivals(self._arrivals)
@@ -409,7 +409,7 @@ class LoadGenerator:
         self._timers["tick"] = asyncio.get_running_loop().call_later(max(wait_s, _TICK_S), self._tick)
 
     def _take_arrivals(self, arrivals: Arrivals) -> None:
-        """Submit the operations that are due, as far as clients are free; drop the rest."""
+        """Submit a due operation for each free client; drop the other due operations."""
         due = arrivals.until(self._clock())
         choices = self._choices.take(len(due))
         ready = min(len(due), len(self._free))

@@ -3,8 +3,8 @@
 Each chosen host runs a load generator (generator.py) in its own actor. Clients and rate are divided among the
 generators. Their records return as arrays, which are converted to the driver's clock and merged.
 
-If a host is lost, the operations of its generator are lost too. The other generators and the measurement continue. But
-the operations of the lost clients are unknown, so the history of the other clients proves nothing.
+If a host is lost, the operations of its generator are lost too. The other generators and the measurement continue.
+However, the history of the remaining clients proves nothing, because the operations of the lost clients are unknown.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from sweeps.spec.parameters import LoadSettings, Parameters
 T = TypeVar("T")
 
 MOST_GENERATORS = 256
-"""Most generators: one byte of each operation's row identifies its generator."""
+"""Maximum number of generators: one byte of each operation's row identifies its generator."""
 _CALL_S, _RESULT_S = 30.0, 120.0
-# For calls that are repeated: a host that is cut off must not hold up the caller for long. The second value is for a
+# Timeouts of repeated calls, short because an unreachable host must not delay the caller. _HASTE_S applies to a
 # generator that missed the previous update of addresses.
 _LOOK_S, _HASTE_S = 2.0, 0.5
 
@@ -70,7 +70,7 @@ def generator_hosts(
 
 
 def divided(load: LoadSettings, count: int) -> list[LoadSettings]:
-    """Divide the load into `count` parts, or into as many as there are clients if these are fewer.
+    """Divide the load into `count` parts, but at most one part per client.
 
     Clients are divided as evenly as possible; the first parts get one more. The rate is divided in proportion.
     """
@@ -84,7 +84,7 @@ def divided(load: LoadSettings, count: int) -> list[LoadSettings]:
 
 
 def seed_of(seed: int, number: int) -> int:
-    """Derive the seed of a generator from that of the cell. The first generator uses the seed of the cell itself."""
+    """Derive the seed of a generator from the seed of the cell. The first generator uses the cell's seed unchanged."""
     if not number:
         return seed
     return int.from_bytes(hashlib.sha256(f"{seed}:generator {number}".encode()).digest()[:6], "big")
@@ -98,17 +98,17 @@ class _Member:
         self.worker: Worker | None = None
         self.lost: str | None = None
         self.stale = False
-        """Whether the last update of addresses did not reach it."""
+        """Whether the generator missed the last update of addresses."""
         self.seen = Snapshot()
         """Its last snapshot."""
 
     async def call(self, method: str, *args: Any, timeout_s: float = _CALL_S) -> Any:
-        """Call a method of the generator. Raises InfrastructureError, and what the method raises."""
+        """Call a method of the generator. Raises InfrastructureError, and the errors of the method."""
         assert self.worker is not None
         return await self.worker.call(method, *args, timeout_s=timeout_s)
 
     async def until_lost(self, work: Awaitable[T]) -> T | None:
-        """Return the result of the work; None if the generator is lost. If the work fails, mark it as lost."""
+        """Await `work` and return its result. On an InfrastructureError, mark the generator as lost and return None."""
         try:
             return await work
         except InfrastructureError as error:
@@ -119,9 +119,9 @@ class _Member:
 class LoadGroup:
     """The load generators of a cell, with the interface of a single generator.
 
-    Call `open`, then as with a LoadGenerator: `connect`, `start`, `snapshot` any number of times, `stop`, `drain`,
-    `read_back`, `result`, `close`. Until the load has begun, failures raise InfrastructureError. From then on a
-    generator that does not respond is left out; it counts as lost once its operations cannot be fetched.
+    Call `open`, then the methods of a LoadGenerator in the same order. Until `start` has returned, failures raise
+    InfrastructureError. Afterwards the group skips a generator that does not respond. A generator that fails in
+    `drain`, `read_back` or `result` is lost.
     """
 
     def __init__(self, backend: Backend, parameters: Parameters, seed: int, hosts: Sequence[Host | None]) -> None:
@@ -139,7 +139,7 @@ class LoadGroup:
 
     @property
     def workers(self) -> list[Worker]:
-        """The workers that hold the generators, while they are open."""
+        """The workers that run the generators; empty unless the group is open."""
         return [member.worker for member in self._members if member.worker is not None]
 
     @property
@@ -169,13 +169,13 @@ class LoadGroup:
     async def connect(self, addresses: Mapping[str, str], timeout_s: float) -> None:
         """Open a session per client.
 
-        Raises OperationError if the cluster grants none in time; it may then be called again.
+        Raises OperationError if the cluster opens no session in time; `connect` may then be called again.
         """
         self._addresses = dict(addresses)
         await self._each(lambda member: member.call("connect", self._addresses, timeout_s=timeout_s))
 
     async def update_addresses(self, addresses: Mapping[str, str]) -> None:
-        """Send new addresses to the generators. One that cannot be reached gets them at the next snapshot."""
+        """Send new addresses to the generators. An unreachable generator gets them at the next snapshot."""
         self._addresses = dict(addresses)
         await self._each(self._tell)
 
@@ -186,7 +186,7 @@ class LoadGroup:
             member.stale = False
 
     async def start(self) -> None:
-        """Begin on all generators, at about the same time."""
+        """Begin the load on all generators, at about the same time."""
         count = len(self._members)
         await self._each(lambda member: member.call("start", member.number / count))
 
@@ -205,7 +205,7 @@ class LoadGroup:
         return Snapshot.together(await self._each(look))
 
     async def stop(self) -> None:
-        """Stop new operations. A generator that cannot be reached continues until it is drained."""
+        """Submit no new operations. An unreachable generator continues until `drain` reaches it."""
 
         async def stop(member: _Member) -> None:
             with contextlib.suppress(InfrastructureError):
@@ -214,7 +214,7 @@ class LoadGroup:
         await self._each(stop)
 
     async def drain(self, timeout_s: float) -> int:
-        """Drain all generators, as LoadGenerator.drain; return the sum."""
+        """Drain all generators; return the number of abandoned operations. See LoadGenerator.drain."""
 
         async def drain(member: _Member) -> int:
             return int(await member.call("drain", timeout_s, timeout_s=timeout_s + _CALL_S))
@@ -222,7 +222,7 @@ class LoadGroup:
         return sum(each or 0 for each in await self._each(lambda member: member.until_lost(drain(member))))
 
     async def read_back(self, timeout_s: float) -> None:
-        """Read each key once that an acknowledged write of any generator changed, as far as `timeout_s` seconds allow.
+        """Read once each key that an acknowledged write of any generator changed; stop after `timeout_s` seconds.
 
         Call it after `drain`.
         """
@@ -244,9 +244,10 @@ class LoadGroup:
         await self._each(lambda member: member.until_lost(read(member)))
 
     async def result(self) -> GroupResult:
-        """Fetch everything that was recorded, after `drain`.
+        """Fetch everything that the generators recorded. Call it after `drain`.
 
-        The clocks are compared a last time; rows without a known clock error are discarded.
+        Compares the clock of each host a last time. If that fails, the rows of its generator are discarded, because
+        their clock error is unknown.
         """
 
         async def fetched(member: _Member) -> LoadResult:
@@ -273,7 +274,7 @@ class LoadGroup:
         await self._each(close)
 
     async def _each(self, work: Callable[[_Member], Awaitable[T]]) -> list[T]:
-        """Run the work for all members. If it fails for any, raise the first failure once all have ended."""
+        """Run `work` for all members and return the results. Once all have ended, raise the first failure, if any."""
         outcomes = await asyncio.gather(*(work(member) for member in self._members), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):

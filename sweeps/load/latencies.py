@@ -47,7 +47,8 @@ class Latencies:
     def at_ranks(self, ranks: Sequence[int]) -> list[tuple[int, bool]]:
         """Return the latency at each rank, and whether it is a lower bound.
 
-        It is a lower bound if another latency would have this rank, were those marked in `at_least` longer.
+        A latency is a lower bound if fewer exact latencies than `rank` are at most that long. The true latency at this
+        rank is then longer if those marked in `at_least` are.
         """
         ordered = np.partition(self.ns, sorted({rank - 1 for rank in ranks})) if ranks else self.ns
         known = self.ns[~self.at_least]

@@ -1,4 +1,4 @@
-"""Measurements that nodes and load generators take of themselves."""
+"""What nodes and load generators measure about themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeps.spec.metrics import MIN_ABOVE
 
 @dataclass(frozen=True)
 class NodeStats:
-    """What a node or a load generator measured of itself during the measurement."""
+    """What a node or a load generator measured about itself during the measurement."""
 
     cpu_share: float | None = None
     """CPU time per elapsed time; 1 is one core."""
@@ -24,7 +24,7 @@ class NodeStats:
     round_trip_us: Sequence[int] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return medians, 99th percentiles and maxima, in microseconds."""
+        """Return the figures for result.json: medians, 99th percentiles and maxima, in microseconds."""
         return {
             "cpu_share": None if self.cpu_share is None else round(self.cpu_share, 3),
             "resident_bytes": self.resident_bytes,

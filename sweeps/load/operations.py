@@ -2,14 +2,14 @@
 
 `Recorder` grows the columns while load runs. `Operations` holds them after the cell, and in `latency.npz`. All times
 are nanoseconds on the monotonic clock of the driver's host. Times of a load generator on another host are corrected by
-the offset of its clock, which is known within an error (orchestration/ray_cluster/worker.py). Differences between
+the offset of its clock. That offset has a bounded error (orchestration/ray_cluster/worker.py). Differences between
 times of one generator are free of that error.
 
 | array        | dtype  | meaning                                                                             |
 |--------------|--------|-------------------------------------------------------------------------------------|
 | intended_ns  | int64  | when the operation was due; in a closed loop the same as start_ns                   |
 | start_ns     | int64  | when it was handed to the client                                                    |
-| end_ns       | int64  | when it was decided, or when the client gave up                                     |
+| end_ns       | int64  | when its outcome was known, or when the client gave up                              |
 | kind         | uint8  | 1 put, 2 get, 3 delete, 4 cas, 5 append                                             |
 | outcome      | uint8  | 1 ok, 2 fail (no effect), 3 unknown (may have taken effect, now or later)           |
 | attempts     | uint16 | number of requests sent for it; 65535: that many or more                            |
@@ -18,14 +18,14 @@ times of one generator are free of that error.
 | written      | uint64 | id of the value it wrote, 0 for none: the first 8 bytes of the value, big-endian    |
 | observed     | uint64 | get, and cas that did not swap: the value seen, 0 for none; append: the new length  |
 | expected     | uint64 | cas: the value it expected, 0 for none                                              |
-| found        | uint8  | 1 when a get saw a value, a delete had one to delete, a cas swapped                 |
+| found        | uint8  | 1 if a get saw a value, a delete removed one, or a cas swapped                      |
 | generator    | uint8  | number of the load generator; with several, rows are in order of start_ns           |
-| dropped_ns   | int64  | when the operations were due that could not be started (open loop), ascending       |
-| dropped_kind | uint8  | kind of each of these, as above; 0: not known, in a file of an earlier version      |
+| dropped_ns   | int64  | due times of the operations that no client was free to start (open loop), ascending |
+| dropped_kind | uint8  | kind of each dropped operation, as above; 0: unknown (file of an earlier version)   |
 | measure_ns   | int64  | [begin, end) of the measurement                                                     |
-| fault_ns     | int64  | one row [begin, end) per fault, shape (n, 2)                                        |
-| first_reader | int64  | rows of clients from this number on are the reads at the end, one per key           |
-|              |        | that was written; 2**32: there are none                                             |
+| fault_ns     | int64  | [begin, end) of each window with a fault in force: disjoint, ascending, shape (n, 2) |
+| first_reader | int64  | clients with this number or a higher one read every written key once, at the end;   |
+|              |        | 2**32: there are no reads at the end                                                |
 | composite_ids | uint64 | ids of the values that several writes made, concatenated                           |
 | composite_end | int64  | where the ids of each such value end                                               |
 | generator_error_ns | int64 | error bound of each generator's times, either way; -1: the generator was lost,   |
@@ -36,10 +36,11 @@ A file without `generator` and `generator_error_ns` has one generator, on the dr
 
 The latency of an operation that succeeded is exact. All other operations have a lower bound. An operation that failed,
 or whose outcome is unknown, counts with the time until the client gave up. A dropped operation is never served; it
-counts with the time from when it was due to the end of the measurement. Percentiles include all of them.
+counts with the time from when it was due to the end of the measurement. Percentiles include all operations.
 
-A value seen or expected is represented by the id of the write that made it. A value that appends have lengthened was
-made by several writes. It is a number below 2**40: 1 for the first composite, 2 for the second, and so on (values.py).
+A value seen or expected is represented by the id of the write that made it. If appends lengthened the value, several
+writes made it. Such a composite is represented by a number below 2**40: 1 for the first composite, 2 for the second,
+and so on (values.py).
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Snapshot:
     def recent_ms(self, percentile: str) -> tuple[float | None, bool]:
         """Return a recent percentile in milliseconds, and whether it is a lower bound.
 
-        It is returned for any number of samples; without samples it is None.
+        Any number of samples suffices. Without samples the percentile is None.
         """
         if not len(self.recent):
             return None, False

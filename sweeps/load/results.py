@@ -33,7 +33,7 @@ class Merged:
 def merged(parts: Mapping[int, tuple[LoadResult, int]]) -> Merged:
     """Merge what the generators recorded.
 
-    `parts` maps the number of a generator to its result, and to its clock's lead over the driver's in nanoseconds.
+    `parts` maps the number of a generator to its result and its clock offset: ahead of the driver's, in nanoseconds.
 
     Rows of several generators are sorted by start_ns. Whole columns are shifted, so latencies remain differences on
     one clock. Rows refer to composites by position; the positions are renumbered for the common table.
@@ -66,7 +66,7 @@ def merged(parts: Mapping[int, tuple[LoadResult, int]]) -> Merged:
 
 
 def _joined(pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Concatenate the pieces. A single piece besides an empty one is not copied."""
+    """Concatenate the pieces, of which the first is empty. If only one other piece exists, return it uncopied."""
     return pieces[-1] if len(pieces) <= 2 else np.concatenate(pieces)
 
 
@@ -77,14 +77,14 @@ class Generator:
     host: Host
     clients: int
     clock: HostClock
-    """Its host's clock during the load, against the driver's."""
+    """Clock of its host during the load, relative to the driver's."""
     result: LoadResult | None
-    """What it recorded, on the clock of its host; None if it was lost."""
+    """What the generator recorded, on the clock of its host; None if the generator was lost."""
     lost: str | None = None
     """Why the result is missing, in one line."""
 
     def figures(self, window_ns: tuple[int, int]) -> NodeStats:
-        """Return its measurements of itself within a window on the driver's clock."""
+        """Return what the generator measured about itself within a window on the driver's clock."""
         if self.result is None:
             return NodeStats()
         times = self.result.sample_ns - self.clock.offset_ns
@@ -94,7 +94,7 @@ class Generator:
         return NodeStats(cpu_share=share, loop_lag_us=(self.result.loop_lag_ns[inside] // 1000).tolist())
 
     def as_json(self, window_ns: tuple[int, int]) -> dict[str, Any]:
-        """Return its entry in result.json: host, share of the load, clock against the driver's, and figures."""
+        """Return its entry in result.json: host, clients, clock relative to the driver's, and figures."""
         figures = self.figures(window_ns).as_json()
         return {
             "host": self.host.address,

@@ -1,17 +1,17 @@
 """Unique values: their bytes identify the writes that made them.
 
-A put value is the 8 bytes of its id, then padding. An append adds an id alone. So the bytes of any value yield the
-ids that made it, in order. A row of `latency.npz` has room for one number per value:
+A put writes the 8 bytes of its id, then padding. An append adds its id alone. So the bytes of any value yield the ids
+of the writes that made it, in order. A row of `latency.npz` has room for one number per value:
 
     0               no value: the key does not exist
     2**40 and more  the id of the only write that made it; from 2**63 on, bytes that no client wrote
     1 to 2**40 - 1  one plus the position of its ids in the table of composites
 
-BARE (2**62) is added to the first id of a value that lacks its padding. An append to a missing key leaves such a
-value, but so does a put whose value was truncated. chaos/history.py tells them apart by what wrote the id.
+If a value lacks its padding, BARE (2**62) is added to its first id. An append to a missing key leaves such a value,
+but so does a put whose value was truncated. chaos/history.py looks up which kind of write has the id.
 
-Values shorter than 8 bytes hold only the end of their ids, and repeat. They are all in the table of composites,
-because their numbers could be mistaken for its rows.
+Values shorter than 8 bytes hold only the end of their ids, and repeat. All such values are in the table of composites,
+because their own numbers could be mistaken for rows of the table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from chaos.history import BARE
 
 ID_BYTES = 8
 CLIENT_SHIFT = 40
-"""Width of the value's number in an id. The bits above it hold the client's number plus one."""
+"""Number of low bits of an id that hold the number of the write. The bits above hold the client's number plus one."""
 FOREIGN = 1 << 63
 """Flag of a substitute id, for bytes that no client can have written."""
 
@@ -48,15 +48,15 @@ class Values:
         self._ends = array("q")
 
     def make(self, written: int) -> bytes:
-        """Return the value to put under an id."""
+        """Return the value of the put with this id."""
         return (written & self._mask).to_bytes(self._id_bytes, "big") + self._padding
 
     def piece(self, written: int) -> bytes:
-        """Return the bytes to append under an id."""
+        """Return the bytes of the append with this id."""
         return (written & self._mask).to_bytes(self._id_bytes, "big")
 
     def numbers(self, values: Iterable[bytes | None]) -> list[int]:
-        """Return the numbers that represent values; see the module."""
+        """Return the number that represents each value; see the module."""
         # A single expression, because every operation of a run passes through here.
         length, padding, least, of = self._length, self._padding, self._least, int.from_bytes
         return [

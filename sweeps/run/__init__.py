@@ -1,1 +1,1 @@
-"""A run under way: cells one after the other, each phase by phase."""
+"""Execution of a run: its cells in sequence, the phases of each cell in order."""

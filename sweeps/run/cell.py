@@ -1,14 +1,15 @@
 """The phases of one cell: boot, elect, warm up, measure under faults, drain, inspect, collect.
 
 A cell combines a cluster, load generators and a monkey. It writes nothing and judges nothing: its result is a Record.
-It uses clusters only through orchestration/face.py. Its time is that of the backend's clock and the event loop, which
-may be virtual.
+It uses clusters only through orchestration/face.py. It takes time from the backend's clock and the event loop; both may
+be virtual.
 
-    inspector.py   inspects the nodes                    machine.py   CPU, stalls, clocks; none in simulation
+    inspector.py   inspects the nodes                    machine.py   CPU, stalls, clocks; not in simulation
     faults.py      the schedule and what happened        collect.py   logs and traces of the nodes
 
-The infrastructure may fail: an actor, a host, a disk, Ray. Such a cell has no result; it reports what was lost. As long
-as the load generators run, the measurement continues to its end, so that the arrays show the loss as clients saw it.
+The infrastructure may fail: an actor, a host, a disk, Ray. A cell whose infrastructure failed has no result; it reports
+the loss. As long as the load generators run, the measurement continues to its end, so that the arrays show the loss as
+clients saw it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class CellRun:
     """One run of one cell: `run` covers everything until the processes end, then `release` cleans up."""
 
     interrupted: Record | None = None
-    """After a cancellation: the record of everything until then."""
+    """The record up to a cancellation; None if the cell was not cancelled."""
 
     def __init__(self, cell: Cell, backend: Backend, machine: Machine, progress: Progress, run_id: str) -> None:
         self._cell, self._backend, self._machine = cell, backend, machine
@@ -72,13 +73,13 @@ class CellRun:
         self._unavailable: str | None = None
         """Why no load could begin although all nodes ran."""
         self._asked: dict[str, Any] | None = None
-        """When clients asked for sessions in vain, where no load could begin."""
+        """When clients asked for sessions in vain; None if they did not, or if the load began after all."""
         self._leader_moved = False
 
     async def run(self) -> Record:
         """Run the cell; failures are in the record.
 
-        Raises only CancelledError; its record is then in `interrupted`.
+        Raises only CancelledError; the record is then in `interrupted`.
         """
         ending = Ending()
         try:
@@ -99,7 +100,7 @@ class CellRun:
             raise
 
     async def release(self, *, keep: bool) -> None:
-        """End everything that is left. With `keep` the files of the nodes stay on their hosts."""
+        """Close the load generators and stop the cluster. With `keep` the files of the nodes stay on their hosts."""
         load, self._load = self._load, None
         cluster, self._cluster = self._cluster, None
         try:
@@ -172,7 +173,7 @@ class CellRun:
         return self._load
 
     async def _generator_hosts(self, cluster: Cluster) -> Sequence[Host | None]:
-        """Return the hosts of the load generators; without a leader, that of the first node counts as the leader's."""
+        """Return the hosts of the load generators. Without a leader, the first node's host counts as the leader's."""
         hosts = {node_id: cluster.worker(node_id).host for node_id in cluster.node_ids}
         leader = await cluster.leader() or cluster.node_ids[0]
         return generator_hosts(self._parameters.load.on, self._backend.hosts, list(hosts.values()), hosts[leader])
@@ -257,7 +258,7 @@ class CellRun:
         return leader is not None and cluster.worker(leader).host not in [each.host for each in load.workers]
 
     async def _pass(self, cluster: Cluster, seconds: float, begin_ns: int | None = None) -> None:
-        """Let time pass, and check the nodes meanwhile."""
+        """Wait until `seconds` after `begin_ns`, by default now, and check the nodes repeatedly."""
         end_ns = (begin_ns or self._now_ns()) + int(seconds * 1e9)
         while (left_s := (end_ns - self._now_ns()) / 1e9) > 0:
             await asyncio.sleep(min(left_s, _CHECK_S))
@@ -278,7 +279,7 @@ class CellRun:
     def _check(self, cluster: Cluster) -> None:
         """Raise NodeDied when a node ended unexpectedly, and InfrastructureError when Ray as a whole is lost.
 
-        Other losses are examined when the cell is over.
+        All other losses are reported when the cell is over.
         """
         lost = losses(cluster)
         for end in cluster.unexpected_exits:
@@ -295,7 +296,7 @@ class CellRun:
 
     @contextlib.asynccontextmanager
     async def _watched(self, inspector: Inspector, cluster: Cluster, load: LoadGroup) -> AsyncIterator[None]:
-        """Keep the progress and the clocks up to date meanwhile. A failing watcher does not fail the cell."""
+        """Keep the progress and the clocks up to date within the block. A failing watcher does not fail the cell."""
 
         def workers() -> Iterator[Worker]:
             return iter([*load.workers, *map(cluster.worker, cluster.node_ids)])
@@ -326,14 +327,14 @@ class CellRun:
             return
         begin_ns, end_ns = self._measure_ns
         now_ns = self._now_ns()
-        # If the measurement has not begun its span is empty; the judge still sees the operations of the warm-up.
+        # If the measurement has not begun, its span is empty; the judge still sees the operations of the warm-up.
         self._measure_ns = (begin_ns, min(end_ns, now_ns)) if end_ns else (now_ns, now_ns)
-        with contextlib.suppress(Exception):  # the reason to report is what ended the cell early
+        with contextlib.suppress(Exception):  # the error that ended the cell early is the one to report
             await self._load.drain(_SALVAGE_S)
             self._loaded = await self._load.result()
 
     async def _record(self, ending: Ending) -> Record:
-        """Make the record. An error costs only the part in which it occurs."""
+        """Make the record. If a part cannot be made, record the error and keep the parts made before it."""
         record = Record(
             CellData(self._parameters, None, ()),
             error=ending.error,
@@ -356,8 +357,10 @@ class CellRun:
         return record
 
     def _tell_losses(self, record: Record, ending: Ending) -> None:
-        """Put the losses into the record. A node that exited by itself remains the reason, because that may be a
-        bug."""
+        """Put the losses into the record.
+
+        If a node exited unexpectedly, its exit remains the reason of the cell, because it may be a bug.
+        """
         lost = [] if self._cluster is None else list(map(str, losses(self._cluster)))
         if ending.node_died:
             record.lost = None
@@ -368,7 +371,7 @@ class CellRun:
             record.detail = "\n".join(filter(None, (*lost, record.detail)))
 
     def _inspected(self) -> dict[str, Any]:
-        """Return what checks need beside arrays, events and traces: inspection.json."""
+        """Return inspection.json: what the checks need in addition to arrays, events and traces."""
         cluster, inspector = self._cluster, self._inspector
         if cluster is None or inspector is None:
             return {}
@@ -429,9 +432,11 @@ class CellRun:
         notes = []
         if self._load is not None and self._load.left_out:
             clients, hosts = self._parameters.load.clients, self._parameters.load.clients + self._load.left_out
-            notes.append(f"load.on: {clients} of {hosts} hosts have a load generator, for there are {clients} clients")
+            notes.append(
+                f"load.on: {clients} of {hosts} hosts have a load generator, because there are only {clients} clients"
+            )
         if self._leader_moved:
-            notes.append("load.on: leader: when the measurement began the leader was on another host than the load")
+            notes.append("load.on: leader: when the measurement began, the leader was on another host than the load")
         return notes
 
     def _clock_error_ms(self) -> float:
@@ -443,5 +448,5 @@ class CellRun:
 
 
 def _durations(phases: Sequence[PhaseEvent]) -> dict[str, float]:
-    """Return how long each phase lasted, without the last one, which is still running."""
+    """Return the seconds that each phase lasted; the last one is still running and left out."""
     return {event.phase: (after.time_ns - event.time_ns) / 1e9 for event, after in itertools.pairwise(phases)}

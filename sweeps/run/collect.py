@@ -1,4 +1,4 @@
-"""Fetch the files of a cell's nodes, their logs and traces, when the cell is over."""
+"""Fetch the logs and traces of a cell's nodes when the cell is over."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def collect(cluster: Cluster, record: Record) -> list[TraceRecord]:
             record.traces[node_id] = list(files.trace)
         except Exception as failure:
             record.fails(failure, f"collecting the files of {node_id}")
-            record.logs.setdefault(node_id, f"its log could not be had: {failure}\n")
+            record.logs.setdefault(node_id, f"its log could not be fetched: {failure}\n")
 
     # All hosts at once, so that several silent ones cost only one timeout.
     await asyncio.gather(*map(fetch, cluster.node_ids))
@@ -45,8 +45,9 @@ async def collect(cluster: Cluster, record: Record) -> list[TraceRecord]:
 def read_trace(lines: Iterable[str], node_id: str, offset_ns: int) -> list[TraceRecord]:
     """Return the trace events of a node on the driver's clock.
 
-    Only the first commit of each term in each incarnation is kept: there is a commit per step of the node, and readers
-    of events.jsonl do not use the others. Lines of another form, which a foreign program may write, are skipped.
+    Of the commits, only the first of each term in each incarnation is kept: a node traces a commit per step, and
+    readers of events.jsonl do not use the others. Lines of another form, which a foreign program may write, are
+    skipped.
     """
     events = []
     committed = -math.inf

@@ -1,4 +1,4 @@
-"""The faults of a cell: its schedule, the monkey that carries it out, and what happened."""
+"""The faults of a cell: the schedule, the monkey that carries it out, and the events that result."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sweeps.spec.grid import Cell
 
 
 class CellFaults:
-    """Plans and runs the faults of one cell, and keeps what happened."""
+    """Plans and runs the faults of one cell, and keeps their events."""
 
     def __init__(self, cell: Cell, progress: Progress) -> None:
         self._cell, self._progress = cell, progress
         self._schedule: Schedule | None = None
         self.events: list[FaultEvent] = []
-        """What happened, in order."""
+        """The events so far, in order."""
 
     def plan(self, nodes: Sequence[str]) -> Schedule:
         """Return the schedule for a cluster of these nodes."""
@@ -50,18 +50,18 @@ class CellFaults:
 
     @property
     def aims(self) -> dict[str, str]:
-        """Position in the schedule -> selector of the planned fault, such as `leader`."""
+        """Position in the schedule -> selector of the fault, such as `leader`. Faults with node ids are absent."""
         faults = () if self._schedule is None else self._schedule.faults
         return {str(i): each.where for i, each in enumerate(faults) if isinstance(each.where, str)}
 
     @property
     def asked(self) -> Counter[str]:
-        """Kind -> how many faults the schedule has."""
+        """Kind -> number of faults of this kind in the schedule."""
         return Counter(each.kind for each in (() if self._schedule is None else self._schedule.faults))
 
     @property
     def windows_ns(self) -> Ints:
-        """[begin, end) of each fault, shape (n, 2)."""
+        """[begin, end) of each window with a fault in force, in nanoseconds: disjoint, ascending, shape (n, 2)."""
         return np.array(fault_windows(self.events), np.int64).reshape(-1, 2)
 
     def ran(self, nodes: Sequence[str]) -> dict[str, Any]:
@@ -70,10 +70,11 @@ class CellFaults:
 
 
 class WatchedCluster:
-    """A cluster as the monkey sees it: it reads the counters of nodes before each call that ends or replaces them.
+    """The cluster that the monkey acts on: it forwards each call, and inspects the affected nodes first.
 
-    Link counters are lost with their process. So nodes are inspected before they are killed or stopped, and all nodes
-    before a table of faults is replaced: the effect of each table is the difference of the counts.
+    A killed process loses its counters, and a paused one cannot be inspected. So nodes are inspected before they are
+    killed or paused. All nodes are inspected before a table of faults is replaced, because the effect of each table is
+    the difference of two counts.
     """
 
     def __init__(self, cluster: Cluster, inspector: Inspector) -> None:
@@ -98,12 +99,12 @@ class WatchedCluster:
         return await self._cluster.restart(*node_ids)
 
     async def pause(self, *node_ids: str) -> Applied | None:
-        """Inspect nodes, then stop them."""
+        """Inspect nodes, then pause them."""
         await self._inspector.note(node_ids)
         return await self._cluster.pause(*node_ids)
 
     async def resume(self, *node_ids: str) -> Applied | None:
-        """Let nodes continue."""
+        """Resume nodes."""
         return await self._cluster.resume(*node_ids)
 
     async def set_links(self, rules: Sequence[LinkRule]) -> Applied | None:

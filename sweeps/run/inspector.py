@@ -55,11 +55,10 @@ class Inspector:
                 await asyncio.gather(*map(self.status, node_ids))
 
     async def settle(self, bound_s: float, check: Callable[[], None]) -> None:
-        """Wait until a leader leads and all nodes have applied the same entries, at most `bound_s`; then fetch their
-        states.
+        """Wait until the cluster has settled, at most `bound_s` seconds; then fetch the states of all nodes.
 
-        The states are those at the highest index that all nodes have applied. `check` raises if the cell cannot
-        continue.
+        A cluster has settled when it has a leader and all nodes have applied the same entries. The states are those at
+        the highest index that all nodes have applied. `check` raises if the cell cannot continue.
         """
         cluster = self._cluster
         begin_ns = self._now_ns()
@@ -69,7 +68,7 @@ class Inspector:
                 leader = await cluster.leader()
                 if leader is not None and leader_ns is None:
                     leader_ns = self._now_ns()
-                    # This program did not look for a leader while it was paused.
+                    # A pause of this program does not count: it could not look for a leader meanwhile.
                     begin_ns = min(begin_ns + int(patience.paused_s * 1e9), leader_ns)
                 statuses = await asyncio.gather(*map(cluster.status, cluster.node_ids))
                 applied = {int(status.last_applied) for status in statuses if status is not None}
@@ -77,7 +76,7 @@ class Inspector:
                 silent = [
                     n for n, status in zip(cluster.node_ids, statuses, strict=True) if status is None and n not in gone
                 ]
-                told = not silent or not applied  # a program without inspection is not waited for
+                told = not silent or not applied  # do not wait if no node supports inspection
                 if (leader_ns is not None and told and len(applied) <= 1) or patience.over:
                     break
                 await asyncio.sleep(_SETTLE_POLL_S)
@@ -103,7 +102,7 @@ class Inspector:
 
     async def _state(self, index: int, node_id: str) -> NodeStatus | None:
         status = await self.status(node_id, hash_index=index, with_state_hash=True)
-        # With very many keys the hash takes longer than the timeout of a request.
+        # With very many keys the hash of the state takes longer than the timeout of a request.
         return status if status is not None else await self.status(node_id, hash_index=index)
 
     async def watch_leader(self, progress: Progress) -> None:

@@ -149,7 +149,7 @@ class Hosts:
 
 
 class NoMachine:
-    """Stands in for the hosts of a simulated cell, and measures nothing."""
+    """Replaces Hosts in a simulated cell, and measures nothing."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeStats] = {}

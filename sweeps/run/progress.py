@@ -71,7 +71,7 @@ class Progress:
     def left_s(self) -> float:
         """Estimated seconds until the last cell ends.
 
-        The estimate is corrected by the time that earlier cells took outside their load.
+        The estimate is scaled by the time that earlier cells needed outside their load.
         """
         real, estimated = (sum(times) for times in zip(*self._overheads, strict=True)) if self._overheads else (1, 1)
         factor = min(5.0, max(0.2, real / estimated))
@@ -118,7 +118,7 @@ class Progress:
             self.current.throughput.append(snapshot.per_second)
 
     def leads(self, leader: str | None, term: int | None) -> None:
-        """Record the leader and the term that the cluster reported."""
+        """Record the reported leader and term; the term shown never decreases."""
         if self.current is not None:
             self.current.leader = leader
             if term is not None:
@@ -132,7 +132,7 @@ class Progress:
             self.current.faults_asked = faults
 
     def fault(self, what: str, *, counts: bool) -> None:
-        """Record an action of the monkey; `counts` if it put a fault in force."""
+        """Record an action of the monkey. `counts` says whether it put a fault in force."""
         if self.current is not None:
             self.current.faults += counts
             self.current.last_fault = what

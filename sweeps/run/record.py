@@ -21,13 +21,13 @@ class Ending:
     """Why a cell ended early; empty if it did not."""
 
     error: str | None = None
-    """In one line."""
+    """The error, in one line."""
     detail: str = ""
     """The full error: the end of a node's log, or a traceback."""
     lost: str | None = None
-    """The same line, where the infrastructure failed and no node did."""
+    """The same line if the infrastructure failed; None otherwise."""
     refused: bool = False
-    """Whether there was no place for the nodes."""
+    """Whether no host could take the nodes."""
     node_died: bool = False
 
     @classmethod
@@ -49,16 +49,16 @@ class Record:
     evidence: CellData
     schedule: Mapping[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    """More for result.json: how the cell was run."""
+    """Further fields of result.json, which describe how the cell was run."""
     inspection: dict[str, Any] = field(default_factory=dict)
     """Statuses, exits and clocks of the nodes, for the judge; see `CellRun._inspected`."""
     traces: dict[str, list[str]] = field(default_factory=dict)
-    """Node id -> its whole trace, line by line, on its own clock."""
+    """Node id -> all lines of its trace, on its own clock."""
     logs: dict[str, str] = field(default_factory=dict)
     storage: dict[str, str] = field(default_factory=dict)
-    """Node id -> the folder, on its host, below which it kept its log."""
+    """Node id -> the folder on its host below which the node kept its write-ahead log."""
     error: str | None = None
-    """What ended it early, in one line."""
+    """What ended the cell early, in one line."""
     detail: str = ""
     """The full error: the end of a node's log, or a traceback."""
     unavailable: str | None = None
@@ -66,10 +66,10 @@ class Record:
     lost: str | None = None
     """What failed below the nodes, in one line: an actor, a host, a disk, Ray."""
     over: str | None = None
-    """Why no further cell can run: there is no place for the nodes any more, or no Ray."""
+    """Why no further cell can run: no host can take the nodes any more, or Ray is lost."""
 
     def fails(self, failure: Exception, doing: str) -> None:
-        """Record a failure of making the record itself, unless an earlier error is recorded."""
+        """Record an error that occurred while the record was made, unless an earlier error is recorded."""
         if self.lost is None and isinstance(failure, InfrastructureError):
             self.lost = f"{doing}: {next(iter(str(failure).splitlines()), '')}"
         if self.error is None:

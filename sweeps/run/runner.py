@@ -1,13 +1,14 @@
 """Runs the cells of a sweep in order, and writes their results.
 
 A cell that fails is recorded with its reason, and the sweep continues. If the infrastructure of the cell failed, the
-sweep continues with the remaining hosts. Without a place for the nodes, or without Ray, it stops; `sweep resume` can
-run the remaining cells later.
+sweep continues with the remaining hosts. If no host can take the nodes, or Ray is lost, the sweep stops; `sweep resume`
+can run the remaining cells later.
 
 A cell is judged when its nodes have ended, or after the last cell if its checks are deferred. An interruption ends the
 current cell: faults are healed, nodes are stopped, results so far are written, and the run is marked as incomplete.
 
-The write-ahead logs of a cell are kept if it failed, or was found wrong before the next cell began.
+The write-ahead logs of a cell are kept if it failed, or if the judge found an unexpected violation before the next cell
+began.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ class Life(Protocol):
 
     @property
     def interrupted(self) -> Record | None:
-        """The record up to a cancellation; None without one."""
+        """The record up to a cancellation; None if the cell was not cancelled."""
 
     async def run(self) -> Record:
         """Run the cell. Raises only CancelledError; failures are in the record."""
 
     async def release(self, *, keep: bool) -> None:
-        """End what is left of the cell. With `keep` the files of the nodes stay on their hosts."""
+        """Close the load generators and stop the cluster. With `keep` the files of the nodes stay on their hosts."""
 
 
 Begin = Callable[[Cell, Progress, str], Life]
@@ -64,8 +65,9 @@ class Runner:
     async def run(self, cells: Sequence[Cell], done: Sequence[Mapping[str, Any]] = ()) -> int:
         """Run the cells and return the exit code of `sweep`.
 
-        `done` are the existing results of the first cells, which do not run again. A cancellation is raised after
-        cleaning up. An error that ends the run has the worse exit code of its own and that of the results.
+        `done` are the existing results of the first cells, which do not run again. After a cancellation the run is
+        cleaned up, then CancelledError is raised. An error that ends the run gets the worse of its own exit code and
+        that of the results.
         """
         self._results = {cell.id: dict(result) for cell, result in zip(cells, done, strict=False)}
         try:
@@ -158,7 +160,7 @@ class Runner:
     def _findings(self, record: Record) -> tuple[dict[str, Any], str | None]:
         """Return what the cell shows, and why it failed.
 
-        Raw data that cannot be summarised also fails the cell; the data is written unchanged.
+        If the raw data cannot be summarised, the cell also fails; the data is written unchanged.
         """
         try:
             summary = summarise(record.evidence)
@@ -174,9 +176,9 @@ class Runner:
         return (record.unavailable or reason) if reason is not None and record.evidence.operations is None else reason
 
     async def _release(self, run: Life, record: Record, *, keep: bool) -> list[str]:
-        """End what is left of the cell; return the folders in which the logs of its nodes are kept.
+        """Release the cell; return the folders in which the logs of its nodes are kept.
 
-        A failure here is only logged, because the next cell has a new cluster.
+        A failure is only written to the journal, because the next cell has a new cluster.
         """
         try:
             await run.release(keep=keep)
@@ -185,10 +187,10 @@ class Runner:
         return sorted(set(filter(None, record.storage.values()))) if keep else []
 
     def _write(self, cell: Cell, record: Record, found: Mapping[str, Any], why_pending: str) -> dict[str, Any]:
-        """Write the cell's folder with a pending verdict; return its result."""
+        """Write the folder of a cell with a pending verdict; return the result of the cell."""
         evidence = record.evidence
         for folder in list(record.storage.values())[:1]:
-            if evidence.cores is not None:  # all nodes are on this host, and use its file systems
+            if evidence.cores is not None:  # set only if all nodes are on this host
                 self._writer.add_facts({"wal": {"folder": folder, "file_system": file_system(Path(folder))}})
         result = with_verdict({"cell": cell.id, **found}, pending(why_pending), cell.parameters.expect)
         files = CellFiles(
@@ -205,7 +207,7 @@ class Runner:
 
 
 def _is_wrong(result: Mapping[str, Any]) -> bool:
-    """Whether there is an unexpected violation, so that the logs of the nodes are worth keeping."""
+    """Return whether the judge found an unexpected violation, for which the logs of the nodes are kept."""
     verdict = result["verdict"]
     return verdict["verdict"] == "violated" and bool(verdict["unexpected"])
 

@@ -1,7 +1,7 @@
 """Cells in simulation: the phases of a real cell in virtual time, on a separate event loop in a separate thread.
 
-Each cell begins at the same virtual moment. So its result depends only on its parameters and its seed, not on cells
-that ran before. Values without a meaning in simulation, such as CPU shares, are absent from the result.
+Each cell begins at the same virtual time. So its result depends only on its parameters and its seed, not on earlier
+cells. Values without a meaning in simulation, such as CPU shares, are absent from the result.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def scale(load: LoadSettings, phases: PhaseSettings) -> tuple[LoadSettings, dict
 
 
 async def in_virtual_time(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end on an event loop in virtual time, in a thread, while this loop continues.
+    """Run a coroutine to its end on an event loop in virtual time, in a thread; the calling event loop continues.
 
-    A cancellation is passed to the coroutine, and raised here once the coroutine has ended.
+    A cancellation is passed to the coroutine, and CancelledError is raised here once the coroutine has ended.
     """
     inside: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     cancelled = False

@@ -16,7 +16,7 @@ class View(Protocol):
         """Show a message that matters now."""
 
     def cell_done(self, progress: Progress) -> None:
-        """Show the last result of `progress.done`, which is new."""
+        """Show the newest result, the last of `progress.done`."""
 
     def cell_judged(self, progress: Progress, position: int) -> None:
         """Show the deferred verdict of the result at this position of `progress.done`."""

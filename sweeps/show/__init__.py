@@ -1,1 +1,1 @@
-"""What a person sees: the live display, tables, plans, the doctor's report. Figures and reports belong here."""
+"""Output for people: the live display, tables, plans, the doctor's report. Figures and reports belong here."""

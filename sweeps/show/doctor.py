@@ -1,7 +1,7 @@
 """`sweep doctor`: interpretation and display of an examination of the hosts.
 
-A finding is *wrong* if a run would fail there, or would mean something else than it claims. Otherwise it is a *note*:
-a property of the machines that matters when reading their numbers. Findings are pure functions of an examination.
+A finding is *wrong* if a run on that host would fail or its results would be invalid. Otherwise it is a *note*: a
+property of the machines that matters when reading their numbers. Findings are pure functions of an examination.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _RAFT = RaftSettings()
 
 SLOW_BROADCAST_MS = _RAFT.election_timeout.min_s * 1e3 / 10
 """A broadcast, that is, a round trip and an fsync, should take a tenth of the election timeout (paper, section 5.6).
-The same bound applies to each part of it. The timeout is the shortest of the default range."""
+The same limit applies to each of the two alone. The timeout is the shortest of the default range."""
 SLOW_FSYNC_MS = round((_RAFT.election_timeout.min_s - _RAFT.heartbeat_interval) * 1e3 / 2, 3)
-"""Limit for the 99th percentile: half the gap between a heartbeat and the shortest timeout. Above it false elections
-begin. Cells are flagged from the same limit on."""
+"""Limit for the 99th percentile: half the gap between the heartbeat interval and the shortest timeout. Above this limit
+false elections begin, and cells get a flag."""
 FASTEST_FSYNC_MS = 0.005
 """Below this an fsync writes nothing: a round trip to the fastest flash memory through the kernel takes 10 us."""
 CLOCK_ERROR_MS = _RAFT.heartbeat_interval * 1e3 / 10
@@ -44,8 +44,8 @@ CLOCK_ERROR_MS = _RAFT.heartbeat_interval * 1e3 / 10
 LEAST_FREE_BYTES = 2**30
 """The largest cell of the presets writes 0.3 GiB of logs to one host; failed cells leave their logs there."""
 LEAST_OPEN_FILES = 1024
-"""A node among 15 has 54 files open: two connections to each peer, its log, and those of the runtime. Each load
-generator adds one. A Ray worker has about 100. 1024 is the usual limit of a shell; a lower limit was configured."""
+"""A node among 15 has 54 files open: two connections to each peer, its log, and the files of the runtime. Each load
+generator adds one. A Ray worker has about 100. A shell usually allows 1024; a lower limit is a configuration."""
 BUSY = 1.0
 """Runnable processes per CPU before a run starts; from 1 on, every CPU is already busy."""
 
@@ -131,21 +131,21 @@ def host_findings(host: HostReport, examination: Examination) -> Iterator[Findin
     if host.storage is not None:
         yield from storage_findings(host.address, host.storage)
     if host.clock_error_ns is not None and host.clock_error_ns > CLOCK_ERROR_MS * 1e6:
-        what = f"the time of events there is known to {duration(host.clock_error_ns / 1e6)} only, on the driver's clock"
-        yield finding("note", what, "run the driver nearer to it, or do not trust shorter times between hosts")
+        what = f"its clock's offset from the driver's is known only within {duration(host.clock_error_ns / 1e6)}"
+        yield finding("note", what, "run the driver closer to it, or ignore shorter time differences between hosts")
 
 
 def machine_findings(address: str, machine: Machine) -> Iterator[Finding]:
     """Yield the findings about CPU and limits."""
     if machine.open_files < LEAST_OPEN_FILES:
-        what = f"a process may open {machine.open_files} files; 15 nodes want {LEAST_OPEN_FILES}"
+        what = f"a process may open {machine.open_files} files; a run needs {LEAST_OPEN_FILES}"
         yield Finding("wrong", address, what, "ulimit -n 65536, and start Ray there again")
     if machine.cpus_available < machine.cores:
         what = f"{machine.cpus_available:g} of {machine.cores} cores may be used, because of a quota or an affinity"
-        yield Finding("note", address, what, "raise it, or give Ray as many: ray start --num-cpus")
+        yield Finding("note", address, what, "raise that limit, or start Ray with as many CPUs: ray start --num-cpus")
     if machine.load >= BUSY * machine.cpus_available:
-        what = f"{machine.load:g} processes wanted its {machine.cpus_available:g} CPUs in the last minute"
-        yield Finding("note", address, what, "end what else runs there, or wait until the load of the last run is gone")
+        what = f"on average {machine.load:g} processes shared its {machine.cpus_available:g} CPUs in the last minute"
+        yield Finding("note", address, what, "end other programs there, or wait a minute if a run has just ended")
     if machine.niceness > 0:
         what = f"each Ray worker runs with niceness {machine.niceness}, so nodes yield to everything else there"
         yield Finding("note", address, what, "ray start --head --system-config='{\"worker_niceness\": 0}'")
@@ -163,12 +163,12 @@ def storage_findings(address: str, storage: Storage) -> Iterator[Finding]:
         what = f"{where} is in memory ({storage.file_system}): an fsync proves nothing, nodes refuse it"
         yield Finding("wrong", address, what, "set storage.dir to a folder on a disk")
     if storage.free_bytes is not None and storage.free_bytes < LEAST_FREE_BYTES:
-        what = f"{where} has {_bytes(storage.free_bytes)} free; a run wants {_bytes(LEAST_FREE_BYTES)}"
+        what = f"{where} has {_bytes(storage.free_bytes)} free; a run needs {_bytes(LEAST_FREE_BYTES)}"
         yield Finding("wrong", address, what, "make room, or set storage.dir")
     median, late = storage.fsync.ms(0.5), storage.fsync.ms(0.99)
     if median is not None and median < FASTEST_FSYNC_MS and not storage.in_memory:
-        what = f"an fsync in {storage.folder} takes {duration(median)}, less than any disk"
-        yield Finding("note", address, what, "see whether fsync is switched off there, if power failures matter")
+        what = f"an fsync in {storage.folder} takes {duration(median)}, less than on any disk"
+        yield Finding("note", address, what, "if power failures matter, check whether fsync is switched off there")
     if median is not None and median > SLOW_BROADCAST_MS:
         what = f"an fsync takes {duration(median)}, more than a tenth of the shortest election timeout"
         yield Finding("note", address, what, "set storage.dir to a faster disk, or raise raft.election_timeout")
@@ -187,10 +187,10 @@ def link_findings(examination: Examination) -> Iterator[Finding]:
             continue
         arrow = "<->" if both else "->"
         first_last = ports.get(target)
-        which = "its ephemeral ones" if first_last is None else f"{first_last[0]} to {first_last[1]}"
+        which = "the ephemeral TCP ports" if first_last is None else f"TCP ports {first_last[0]} to {first_last[1]}"
         reasons = "; ".join(dict.fromkeys((error, broken.get((target, source), error))))
-        what = f"no connection to an ephemeral port{', either way' if both else ''}: {reasons}"
-        todo = f"let {source} through to TCP ports {which} of {target}{', and back' if both else ''} (firewall, routes)"
+        what = f"no connection to an ephemeral port{', in either direction' if both else ''}: {reasons}"
+        todo = f"allow {source} to reach {which} of {target}{', and the reverse' if both else ''} (firewall, routes)"
         yield Finding("wrong", f"{source} {arrow} {target}", what, todo)
     for link in examination.links:
         median = link.round_trips.ms(0.5)
@@ -202,10 +202,10 @@ def link_findings(examination: Examination) -> Iterator[Finding]:
 def _repair(error: str) -> str:
     if any(sign in error for sign in ("No module named", "import", "has no attribute", "other code")):
         return "install the same wheel there as here, in the Python that runs Ray"
-    return "check that it is up and that Ray runs there with a free CPU; else remove it from the cluster (ray stop)"
+    return "check that the host is up and Ray runs there with a free CPU; else remove it from the cluster (ray stop)"
 
 
-# ---------------------------------------------------------------------------------- what goes into a manifest
+# ---------------------------------------------------------------------------------- manifest
 
 
 def as_json(examination: Examination) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def as_json(examination: Examination) -> dict[str, Any]:
     return examination.as_json() | {"findings": [finding._asdict() for finding in findings(examination)]}
 
 
-# ---------------------------------------------------------------------------------- shown
+# ---------------------------------------------------------------------------------- output
 
 
 def hosts_table(examination: Examination) -> Table:
@@ -225,7 +225,7 @@ def hosts_table(examination: Examination) -> Table:
 
 
 def links_table(examination: Examination) -> Table:
-    """Return the median round trips, or errors: rows are the hosts that connect, columns the hosts they connect to."""
+    """Return a table of median round trips, or errors: rows are connecting hosts, columns are their targets."""
     by_pair = {(link.source, link.target): link for link in examination.links}
     names = {host.address: host.hostname or host.address for host in examination.hosts}
     table = _table("round trip from, to", *names.values())
@@ -245,7 +245,7 @@ def finding_lines(found: list[Finding]) -> list[Text]:
 
 
 def plain_lines(examination: Examination, found: list[Finding]) -> list[str]:
-    """Return the same as plain text, a line for each host, link and finding."""
+    """Return the whole report as plain text, a line for each host, link and finding."""
     names = ("name", "cpus", "load", "clock", "fsync p50", "fsync p99", "logs on", "free", "files", "code")
     lines = head_lines(examination)
     for host in examination.hosts:
@@ -264,7 +264,7 @@ def head_lines(examination: Examination) -> list[str]:
     ray, here = examination.ray, examination.driver
     dead = f", {len(ray.dead)} dead" if ray.dead else ""
     versions = ", ".join(f"{name} {version or 'missing'}" for name, version in here.versions.items())
-    return [f"{ray.description}{dead}; authentication: {ray.authentication}", f"Here: code {here.digest}, {versions}"]
+    return [f"{ray.description}{dead}; authentication: {ray.authentication}", f"driver: code {here.digest}, {versions}"]
 
 
 def doctor(

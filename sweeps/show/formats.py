@@ -21,7 +21,7 @@ def percentile(found: Percentiles, name: str) -> str:
 
 
 def faults(struck_of_asked: tuple[int, int]) -> str:
-    """Format the faults in force and in the schedule: `24` if all were put in force, else `12 of 24`."""
+    """Format how many faults of the schedule were put in force: `24` if all were, else `12 of 24`."""
     struck, asked = struck_of_asked
     return str(struck) if struck == asked else f"{struck} of {asked}"
 
@@ -38,7 +38,7 @@ def duration(milliseconds: float | None, at_least: bool = False) -> str:
 
 
 def status(statuses: Sequence[str]) -> Text:
-    """Return `ok`, or how many statuses are not ok."""
+    """Return `ok`, or the first other status and how many of all statuses are not ok."""
     bad = [each for each in statuses if each != "ok"]
     if not bad:
         return Text("ok", "green")
@@ -46,7 +46,7 @@ def status(statuses: Sequence[str]) -> Text:
 
 
 def verdict(verdicts: Sequence[tuple[str, bool]], not_checked: Sequence[str] = ()) -> Text:
-    """Return the worst verdict of all repeats, how many have it, and which checks were not made."""
+    """Return the worst verdict of all repeats, the number of repeats with it, and the checks that were not made."""
     if not verdicts:
         return Text("-", "dim")
     worst, good = max(verdicts, key=lambda each: (not each[1], _BADNESS.get(each[0], 0)))

@@ -1,6 +1,6 @@
 """Views of a running sweep: a live display on a terminal, plain lines elsewhere.
 
-The display only reads Progress, a few times per second, in a thread of rich. It shares the machine with the
+The display only reads Progress, a few times per second, in a thread of rich, because it shares the machine with the
 measurement.
 """
 
@@ -25,7 +25,7 @@ from sweeps.show.tables import Row, failovers_in_a_line, rows, shown_kinds, summ
 REFRESH_PER_S = 3
 _BARS = " ▁▂▃▄▅▆▇█"
 _FIXED_LINES = 17
-"""Lines of the display besides the rows of the table of results."""
+"""Lines of the display without the rows of the table of results."""
 
 
 class PlainView:
@@ -193,7 +193,7 @@ def _figure(name: str, value: str, style: str = "") -> tuple[Text, Text]:
 
 
 def _phases(progress: Progress, current: CellProgress) -> Text:
-    """Return a line such as: boot > elect > warm up > MEASURE 3/10 s > drain > collect"""
+    """Return a line such as: boot > elect > warm up > measure 3/10 s > drain > inspect > collect > check"""
     line = Text(no_wrap=True)
     reached = PHASES.index(current.phase)
     for position, phase in enumerate(PHASES):

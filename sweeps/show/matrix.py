@@ -1,4 +1,4 @@
-"""Tables of sweeps with named cases (spec/cases.py): what was expected of each, beside what was found. Pure.
+"""Tables of sweeps with named cases (spec/cases.py): the expectation of each case beside its results. Pure functions.
 
 If the cases also vary over other parameters, the table is a matrix: a row per case and number of nodes, a column
 per combination of the rest. Otherwise each case has its own row, with its signature.
@@ -29,16 +29,16 @@ _SURPRISES = {"unavailable": "UNAVAILABLE", "available": "available, not expecte
 
 
 class Found(NamedTuple):
-    """What a cell showed, in a few words."""
+    """The result of a cell in a few words."""
 
     words: str
     good: bool
-    """Whether it is what was expected."""
+    """Whether the result meets the expectation."""
     outage_ms: float | None = None
 
 
 def found(result: Mapping[str, Any], expected: str) -> Found:
-    """Compare what a cell showed with what was expected of it."""
+    """Compare the result of a cell with its expectation."""
     verdict = result.get("verdict", {})
     kind = str(verdict.get("verdict", "not judged"))
     good = result["status"] == "ok" and not verdict.get("unexpected")
@@ -59,7 +59,11 @@ def found(result: Mapping[str, Any], expected: str) -> Found:
 
 
 def served(result: Mapping[str, Any]) -> tuple[str | None, float | None]:
-    """Return whether operations succeeded while a fault lasted (without faults: at all), and the longest outage."""
+    """Return whether operations succeeded under faults, and the longest outage in milliseconds.
+
+    The first value is `available`, `barely available` or `unavailable`; None if the faults of the cell differ in it or
+    were too short. Without faults, one success in the measurement is `available`.
+    """
     under = result.get("availability")
     if under is not None and under["state"] is not None:
         return under["state"], under["outage_ms"]
@@ -105,9 +109,9 @@ def matrix(cells: Sequence[Repeat]) -> Table:
 
 
 def _heading(column: Iterable[tuple[str, str]], parameters: Mapping[str, Any]) -> str:
-    """Return the switches that are on in these cells: `pre vote + check quorum`.
+    """Return the switches that are on in these cells: `pre vote + check quorum`, or `neither`.
 
-    If other parameters vary too, return names with values.
+    If a parameter that is not a switch varies, return the varying names with their values.
     """
     effective = {name: show(parameters.get("raft", {}).get(name.partition(".")[2], "")) for name in _SWITCHES}
     varying = dict(column)
@@ -119,7 +123,7 @@ def _heading(column: Iterable[tuple[str, str]], parameters: Mapping[str, Any]) -
 
 
 def _field(repeats: Sequence[Found], *, with_outage: bool = False) -> Text:
-    """Return what all repeats showed, or else the worst of them and how many showed it."""
+    """Return the result of all repeats, or else the worst result and the number of repeats with it."""
     if not repeats:
         return Text("")
     worst = min(repeats, key=lambda each: each.good)
@@ -132,7 +136,7 @@ def _field(repeats: Sequence[Found], *, with_outage: bool = False) -> Text:
 
 
 def cases_table(cells: Sequence[Repeat], refused: Mapping[str, str]) -> Table:
-    """Return a row per case: what was expected, what was found, and its signature beside the results."""
+    """Return a row per case: its expectation, its result, and its signature beside the measured values."""
     groups: dict[str, list[Repeat]] = {}
     for params, result in cells:
         groups.setdefault(str(params["axes"].get(CASE, "")), []).append((params, result))
@@ -193,12 +197,12 @@ def _value(metric: str, value: float | None, at_least: bool) -> str:
 
 
 def notes(cells: Sequence[Repeat]) -> list[str]:
-    """Return the notes to these tables: how to read a field, and why cells are not as expected."""
+    """Return the notes to these tables: how to read a field, and why cells did not meet their expectation."""
     lines = [f"{params['label']}: {note}" for params, result in cells for note in _notes(params, result)]
     if any(result.get("availability") for _, result in cells):
         lines.append(
-            f"available: operations completed under the fault later than {LIVENESS_BOUND} election timeouts after it "
-            "began; the time is the longest outage until it was healed"
+            f"available: operations completed under the fault later than {LIVENESS_BOUND} election timeouts after the "
+            "fault began; the time is the longest outage until the fault was healed"
         )
     if any(TARGETS[params["parameters"]["target"]].can.virtual_time for params, _ in cells):
         lines.append(SIMULATED)
@@ -206,7 +210,7 @@ def notes(cells: Sequence[Repeat]) -> list[str]:
 
 
 def _notes(params: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """Return why a cell is not as expected, which faults were missing, and how its load was reduced."""
+    """Return why a cell missed its expectation, how many faults were put in force, and how its load was reduced."""
     good = found(result, params["parameters"]["expect"]).good
     reasons = () if good else dict.fromkeys((result.get("reason"), result.get("verdict", {}).get("reason")))
     struck = result.get("faults", 0), result.get("faults_asked", 0)

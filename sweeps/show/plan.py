@@ -52,7 +52,7 @@ def needs_lines(cells: Sequence[Cell]) -> list[str]:
         f"time       about {clock(total_s)}",
         f"hosts      at least {most.hosts[0]}, at most {most.hosts[1]} are used",
         f"processes  at most {most.processes} at a time, besides Ray's own",
-        f"memory     about {size(most.memory_bytes)} for all of them, when all nodes are on one host",
+        f"memory     about {size(most.memory_bytes)} for all these processes, if all nodes are on one host",
         f"disk       up to {size(most.disk_bytes)} of logs at a time, {size(most.results_bytes)} of results",
     ]
 

@@ -1,4 +1,4 @@
-"""Tables of results. Pure: stored results become rows, rows become a table of rich; nothing is printed here."""
+"""Tables of results. Pure functions: stored results become rows, and rows become a table of rich."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
     params, first = repeats[0]
     results = [result for _, result in repeats]
     some = [(p, r) for p, r in repeats if "operations" in r]
-    # A cell that lost its host measured the loss; it counts only if there is no other.
+    # Repeats whose infrastructure failed measured the loss. They count only if there are no other results.
     measured = [(p, r) for p, r in some if r["status"] != "infrastructure"] or some
     counts = [result["operations"] for _, result in measured]
     told = [result for _, result in measured] or results
@@ -102,7 +102,7 @@ def _row(repeats: Sequence[Repeat], arrays: Callable[[str], Operations] | None) 
 
 
 def _faults(results: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """Return the faults in force and in the schedule; (0, 0) for runs of earlier versions, which lack the latter."""
+    """Return the number of faults put in force and in the schedule; (0, 0) for old runs, which lack the latter."""
     both = [(result["faults"], result["faults_asked"]) for result in results if "faults_asked" in result]
     return sum(struck for struck, _ in both), sum(asked for _, asked in both)
 
@@ -125,7 +125,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
 
 
 def _shares(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a note if repeats ran on different numbers of hosts, or with different shares of the nodes per host."""
+    """Return a note if repeats had different numbers of nodes per host."""
     counts = [Counter(place["host"] for place in each.get("placement", {}).values()).values() for each in results]
     shares = dict.fromkeys("+".join(map(str, sorted(each, reverse=True))) for each in counts if each)
     return [f"its repeats had different shares of nodes per host: {', '.join(shares)}"] if len(shares) > 1 else []
@@ -185,7 +185,7 @@ def summary(results: Sequence[Row], title: str | None = None) -> Table:
 
 
 def shown_kinds(latencies: Iterable[Mapping[str, Percentiles]]) -> list[str]:
-    """Return the operation kinds that get their own columns. More than two kinds share the columns of `all`."""
+    """Return the operation kinds with columns of their own: the used kinds, or `all` if more than two are used."""
     used = {kind for latency in latencies for kind in latency}
     kinds = [kind for kind in KINDS if kind in used]
     return kinds if len(kinds) <= 2 else ["all"]
@@ -205,7 +205,7 @@ def notes(results: Sequence[Row]) -> list[str]:
         )
     if any(row.repeats > 1 for row in results):
         lines.append(
-            "repeats: op/s is the median (least-most); percentiles and failovers pool all repeats; "
+            "repeats: op/s is the median (lowest-highest); percentiles and failovers pool all repeats; "
             "the other numbers are sums"
         )
     if any(not row.open_loop for row in results):
@@ -226,7 +226,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _failovers(times_ms: Sequence[float | None]) -> str:
-    """Return the time, or the median and the maximum of several times."""
+    """Return the time, or the median and the maximum of several; if some failovers had no success, their number."""
     if not times_ms:
         return "-"
     known = [time for time in times_ms if time is not None]
@@ -237,7 +237,7 @@ def _failovers(times_ms: Sequence[float | None]) -> str:
 
 
 def failovers_in_a_line(times_ms: Sequence[float | None]) -> str:
-    """Return the failovers as in the column of the table, and also their number, because a line has no context."""
+    """Return the failovers in words, with their number: a line has no column header to explain them."""
     known = [time for time in times_ms if time is not None]
     if len(times_ms) < 2 or len(known) < len(times_ms):
         return _failovers(times_ms)

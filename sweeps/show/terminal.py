@@ -1,4 +1,4 @@
-"""Output of `sweep`: foreign text cannot control the terminal, and the reader of a pipe may leave at any time."""
+"""Output of `sweep`: foreign text cannot control the terminal, and the reader of a pipe may close it at any time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from raft_actor_node.text import printable
 EXIT_PIPE = 128 + signal.SIGPIPE
 """The exit code that a shell reports for a program ended by this signal."""
 _WIDTH = 160
-"""Width of pipes and files, which have none of their own; wide enough that lines are not folded."""
+"""Width of output to pipes and files; wide enough that lines are not folded."""
 
 
 class SafeConsole(Console):
@@ -31,7 +31,7 @@ class SafeConsole(Console):
         )
 
     def on_broken_pipe(self) -> None:
-        """Raise the error, so that the program ends in order."""
+        """Raise BrokenPipeError, so that the program cleans up before it ends."""
         raise BrokenPipeError
 
 
@@ -62,7 +62,8 @@ class _Descriptor(io.FileIO):
 class Output:
     """Standard output during a program.
 
-    If it cannot be written, because its reader has left or its disk is full, this is reported once, at the end.
+    If a write failed, because the disk was full for example, `end` reports the error once. If the reader closed the
+    pipe, `end` reports nothing and only changes the exit code.
     """
 
     def __init__(self) -> None:

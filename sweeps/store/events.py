@@ -2,7 +2,7 @@
 
 a phase began     {"time_ns": ..., "kind": "phase", "phase": "boot"}
 a fault           the fields of FaultEvent (chaos/events.py)
-a trace event     the fields of TraceRecord (raft_actor_node/core/trace.py); only some of the commits
+a trace event     the fields of TraceRecord (raft_actor_node/core/trace.py); of commits, the first of each term
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def write_events(events: Iterable[Event]) -> str:
 
 
 def read_events(text: str) -> list[Event]:
-    """Return the events of all lines, in their order. Raises ValueError for a line that is no event."""
+    """Return the events of all lines, in their order. Raises ValueError for a line that is not an event."""
     return [_event(json.loads(line)) for line in text.splitlines()]
 
 
@@ -45,4 +45,4 @@ def _event(line: object) -> Event:
             return PhaseEvent(int(line["time_ns"]), str(line["phase"]))
         if isinstance(node := line.get("node"), str):
             return read_record(node, line)
-    raise ValueError(f"{line!r} is no event of a cell")
+    raise ValueError(f"{line!r} is not an event of a cell")

@@ -14,11 +14,13 @@ from orchestration import host
 from raft_actor_node.runtime import disk
 
 FORMAT = 2
-"""Version of the run directory format, as `format` in the manifest; manifests of version 1 lack it. Runs of all
-versions up to this can be shown and judged; only runs of this version can be resumed."""
+"""Version of the run directory format: the field `format` of the manifest, which manifests of version 1 lack.
+
+This program shows and judges runs of all versions up to this. It resumes only runs of this version."""
 
 
 def now() -> str:
+    """Return the local time with its UTC offset, in ISO 8601 with milliseconds."""
     return datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 

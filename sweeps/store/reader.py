@@ -18,7 +18,7 @@ from sweeps.store.events import read_events
 from sweeps.store.manifest import FORMAT
 
 _RESULT = ("status", "verdict")
-"""What every result.json has, whatever happened to the cell."""
+"""Fields that every result.json has, whatever happened to the cell."""
 
 Repeat = tuple[Mapping[str, Any], Mapping[str, Any]]
 """params.json and result.json of one cell."""
@@ -33,11 +33,11 @@ class StoredCell:
     result: dict[str, Any]
 
     def operations(self) -> Operations:
-        """Return its operations as arrays. Raises FileNotFoundError when the cell never came to measure."""
+        """Return its operations as arrays. Raises FileNotFoundError if no load ran in the cell."""
         return Operations.load(self.path / "latency.npz")
 
     def inspection(self) -> dict[str, Any]:
-        """Return what the nodes reported at the end; empty when they could not be inspected."""
+        """Return what the nodes reported at the end; empty if the nodes could not be inspected."""
         found: dict[str, Any] = json.loads((self.path / "inspection.json").read_text("utf-8"))
         return found
 
@@ -74,7 +74,7 @@ def find_run(out: Path, run: str | None) -> Path:
             return path.resolve()
     if run is None:
         raise ConfigError(f"{out}: no run here; `sweep run` makes one")
-    raise ConfigError(f"{run}: no run here; name the directory of a run, or NAME or NAME/TIME of one below {out}")
+    raise ConfigError(f"{run}: no run here; give the directory of a run, or NAME or NAME/TIME below {out}")
 
 
 def read_run(path: Path) -> StoredRun:
@@ -102,7 +102,7 @@ def check_resumable(path: Path) -> None:
 
 
 def not_resumable(manifest: Mapping[str, Any]) -> str | None:
-    """Return why this version cannot resume a run with this manifest, and what to do; None when it can."""
+    """Return why this version cannot resume a run with this manifest, and what to do; None if it can."""
     if (version := manifest.get("format", 1)) == FORMAT:
         return None
     began = manifest.get("commit") or "unknown"
@@ -139,8 +139,10 @@ def read_cell(folder: Path) -> StoredCell:
 
 
 def _read_object(path: Path, *names: str) -> dict[str, Any]:
-    """Return the JSON object in a file, which must have these names. Raises OSError and ValueError, which name the
-    file."""
+    """Return the JSON object in a file.
+
+    Raises OSError, or ValueError if the file is not a JSON object with these names. Both errors name the file.
+    """
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -88,14 +88,17 @@ class RunWriter:
         """Resume a stopped run. Return its writer, and the done cells among `cells` in the order in which they ran.
 
         The caller runs the other cells, some of them again. The manifest stores `facts` with the time of this call.
-        Raises ConfigError when the run is damaged, still runs, or has other cells.
+        Raises ConfigError if the run is damaged, still runs, or has other cells.
         """
         lock = RunLock(path)
         run = read_run(path)
         identities = run.manifest.get("cells")
         if identities is not None and sorted(identities) != sorted(cell.id for cell in cells):
             began = run.manifest.get("commit") or "another version"
-            raise ConfigError(f"{path}: its spec.yaml gives other cells than when the run began, with {began}")
+            raise ConfigError(
+                f"{path}: its spec.yaml gives other cells than when the run began, with {began}: restore the file, or "
+                "resume with that version"
+            )
         writer = cls(path, run.manifest, lock)
         for name in ("finished", "exit_code", "stopped"):
             writer._manifest.pop(name, None)
@@ -145,7 +148,7 @@ class RunWriter:
         self._write_manifest(complete=False)
 
     def write_cell(self, cell: Cell, result: Mapping[str, Any], files: CellFiles) -> Path:
-        """Write the folder of a cell, replacing an earlier one, and its row."""
+        """Write the folder and the CSV row of a cell; both replace those of an earlier attempt."""
         folder = self.path / "cells" / f".{cell.id}.partial"
         shutil.rmtree(folder, ignore_errors=True)
         with writing(folder):
@@ -176,7 +179,7 @@ class RunWriter:
         return self.folder(cell)
 
     def write_result(self, cell: Cell, result: Mapping[str, Any]) -> None:
-        """Rewrite the result of a cell, and its row."""
+        """Rewrite the result and the CSV row of a cell."""
         write_json(self.folder(cell) / "result.json", result)
         self._write_row(cell, result)
 
@@ -203,7 +206,7 @@ class RunWriter:
 
 
 def _found_cells(run: StoredRun, cells: Sequence[Cell]) -> list[StoredCell]:
-    """Return the cells that ended, including a cell whose folder exists but whose CSV row was not written."""
+    """Return the cells that ended, including one whose folder exists but whose CSV row was not written."""
     ended = {cell.params["cell"]: cell for cell in run.cells}
     for cell in cells:
         folder = run.path / "cells" / cell.id

@@ -53,7 +53,7 @@ BAD = [
     (["rnu"], "sweep: No such command 'rnu'."),
     (
         ["show", "nothing", "--out", "nowhere"],
-        "sweep: nothing: no run here; name the directory of a run, or NAME or NAME/TIME of one below nowhere",
+        "sweep: nothing: no run here; give the directory of a run, or NAME or NAME/TIME below nowhere",
     ),
     (["show", "--out", "nowhere"], "sweep: nowhere: no run here; `sweep run` makes one"),
 ]

@@ -127,7 +127,7 @@ def test_no_leader_is_no_violation_when_what_a_quorum_ran_on_is_lost(
     assert finding["reason"].startswith("no leader within 1 s at the end")
     assert finding["verdict"] == verdict
     shown = command("show", "tiny", "--out", str(tmp_path)).stdout
-    assert f"cells lost what they ran on; `sweep resume {path}` runs them again" in shown
+    assert f"cells lost their infrastructure; `sweep resume {path}` runs them again" in shown
 
 
 async def test_a_violation_stands_however_its_cell_ended(tmp_path: Path, judge: FakeJudge) -> None:

@@ -99,7 +99,7 @@ def test_ports_that_are_blocked_are_found(bed: Testbed, ray: RayHosts) -> None:
         [(hosts, what)] = wrong(examine(bed, ray))
     # The first host cannot connect to the second, and its answers to the second go to ephemeral ports too.
     assert hosts == f"{first.address} <-> {second.address}"
-    assert what == "no connection to an ephemeral port, either way: Permission denied; timed out"
+    assert what == "no connection to an ephemeral port, in either direction: Permission denied; timed out"
 
 
 def test_packets_that_vanish_are_found(bed: Testbed, ray: RayHosts) -> None:
@@ -108,7 +108,7 @@ def test_packets_that_vanish_are_found(bed: Testbed, ray: RayHosts) -> None:
     with rule(second, "to", first.address, "ipproto", "tcp", "sport", ports(), "blackhole"):
         [(hosts, what)] = wrong(examine(bed, ray))
     assert hosts == f"{first.address} <-> {second.address}"
-    assert what.startswith("no connection to an ephemeral port, either way: ")
+    assert what.startswith("no connection to an ephemeral port, in either direction: ")
 
 
 def test_a_host_with_other_code_is_found(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:

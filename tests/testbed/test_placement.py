@@ -71,7 +71,7 @@ def test_too_few_hosts_are_refused_before_anything_starts(bed: Testbed, ray: Ray
     assert errors == (
         f"sweep: placement: strict_spread of 5 nodes needs 5 hosts, there are 4: {names} "
         f"(and without a CPU: {bed.head.address} ({bed.head.name})); "
-        f"`sweep resume {run_folder}` then runs the cells that are left\n"
+        f"`sweep resume {run_folder}` then runs the remaining cells\n"
     )
     manifest = json.loads((run_folder / "manifest.json").read_text())
     assert (manifest["exit_code"], manifest["complete"]) == (2, False)

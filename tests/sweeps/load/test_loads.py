@@ -416,7 +416,7 @@ async def test_an_order_of_clocks_that_nobody_knows_is_no_proof(
         found = judge(cell.path, Parameters().checks.model_copy(update={"least_operations": 1}))
         [finding] = [each for each in found["findings"] if each["check"] == "coverage"]
         assert finding["verdict"] == verdict, finding
-    assert finding["reason"].startswith("the clocks of load generators are known within 1 s only")
+    assert finding["reason"].startswith("the clocks of load generators are known only within 1 s")
     _, cell = await run_cell(f"name: tiny\nbase: {{phases: {BRIEF}, load: {{on: {{hosts: [host2]}}}}}}", tmp_path)
     found = judge(cell.path, Parameters().checks.model_copy(update={"least_operations": 1}))
     assert "known within" not in str(found), "a single one has an order of its own"
@@ -431,7 +431,7 @@ async def test_what_one_clock_measured_is_not_widened(tmp_path: Path) -> None:
 async def test_hosts_without_a_client_are_left_out_and_the_cell_says_so(tmp_path: Path) -> None:
     _, cell = await run_cell(from_two(clients=1), tmp_path)
     assert len(cell.result["generators"]) == 1
-    assert "load.on: 1 of 2 hosts have a load generator, for there are 1 clients" in cell.result["flags"]
+    assert "load.on: 1 of 2 hosts have a load generator, because there are only 1 clients" in cell.result["flags"]
 
 
 async def test_a_leader_that_moves_away_from_the_load_is_told(tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ async def test_one_node_whose_files_are_lost_fails_the_cell_and_the_others_logs_
     assert second.result["reason"] == "halting the nodes: OSError: cannot halt"
     logs = {file.name: file.read_text() for file in (first.path / "nodes").iterdir()}
     assert logs.keys() == {"n1.log", "n2.log", "n3.log"}
-    assert logs["n2.log"] == "its log could not be had: no such file\n"
+    assert logs["n2.log"] == "its log could not be fetched: no such file\n"
     assert len(first.operations()) > 0
     assert [cell.result["status"] for cell in (first, second)] == ["infrastructure", "failed"]
     assert [cluster.calls for cluster in backend.clusters] == [["stop keep=False"], ["stop keep=True"]]
@@ -404,7 +404,7 @@ async def test_a_backend_that_cannot_be_reached_ends_the_run(tmp_path: Path) -> 
     with pytest.raises(InfrastructureError, match="refused") as failed:
         await sweep().execute(tmp_path, ["sweep"], connect, lambda progress: PlainView(Console(quiet=True), progress))
     [run] = (tmp_path / "tiny").glob("2*")
-    assert failed.value.__notes__ == [f"`sweep resume {run}` then runs the cells that are left"]
+    assert failed.value.__notes__ == [f"`sweep resume {run}` then runs the remaining cells"]
     assert read_run((tmp_path / "latest").resolve()).manifest["complete"] is False
 
 

@@ -39,9 +39,9 @@ HOSTS: list[tuple[dict[str, Any], str, str, str]] = [
      "other code than the driver's: ba9876543210 in /old, not 0123456789ab in /code", "install the same wheel"),
     ({"code": replace(CODE, versions=CODE.versions | {"ray": "2.59.0", "numpy": None})}, "wrong",
      "other versions than the driver's: ray 2.59.0, not 2.60.0; numpy is missing, not 2.4.6", "install the same"),
-    ({"open_files": 256}, "wrong", "a process may open 256 files; 15 nodes want 1024", "ulimit -n"),
+    ({"open_files": 256}, "wrong", "a process may open 256 files; a run needs 1024", "ulimit -n"),
     ({"cpus_available": 1.5}, "note", "1.5 of 4 cores may be used", "ray start --num-cpus"),
-    ({"load": 4.2}, "note", "4.2 processes wanted its 4 CPUs", "end what else runs there"),
+    ({"load": 4.2}, "note", "4.2 processes shared its 4 CPUs", "end other programs there"),
     ({"niceness": 15}, "note", "runs with niceness 15", "worker_niceness"),
     ({"folder": "/data", "storage_error": "Permission denied"}, "wrong",
      "the logs' folder /data: Permission denied", "set storage.dir"),
@@ -49,11 +49,11 @@ HOSTS: list[tuple[dict[str, Any], str, str, str]] = [
      "is on a file system (nfs4) without locks on directories (flock): Bad file descriptor: nodes refuse it",
      "to a folder on a local disk"),
     ({"file_system": "tmpfs"}, "wrong", "/var/tmp/raft-lab-0 is in memory (tmpfs)", "to a folder on a disk"),
-    ({"free_bytes": 2**29}, "wrong", "has 512 MiB free; a run wants 1.0 GiB", "make room"),
-    ({"fsync": slow(0.002)}, "note", "takes 0.002 ms, less than any disk", "switched off"),
+    ({"free_bytes": 2**29}, "wrong", "has 512 MiB free; a run needs 1.0 GiB", "make room"),
+    ({"fsync": slow(0.002)}, "note", "takes 0.002 ms, less than on any disk", "switched off"),
     ({"fsync": slow(16)}, "note", "an fsync takes 16 ms", "a faster disk"),
     ({"fsync": slow(1, late=51)}, "note", "one fsync in a hundred takes 51 ms", "what else uses this disk"),
-    ({"same_clock": False, "clock_error_ns": 6 * MS}, "note", "is known to 6 ms only", "run the driver nearer"),
+    ({"same_clock": False, "clock_error_ns": 6 * MS}, "note", "is known only within 6 ms", "run the driver closer"),
 ]  # fmt: skip
 
 
@@ -107,19 +107,19 @@ def test_a_port_that_cannot_be_reached_names_both_hosts() -> None:
         "wrong",
         "10.0.0.2 -> 10.0.0.3",
         "no connection to an ephemeral port: timed out",
-        "let 10.0.0.2 through to TCP ports 32768 to 60999 of 10.0.0.3 (firewall, routes)",
+        "allow 10.0.0.2 to reach TCP ports 32768 to 60999 of 10.0.0.3 (firewall, routes)",
     )
 
 
 def test_what_is_cut_both_ways_is_one_finding() -> None:
     broken = ways((SECOND, THIRD), (THIRD, SECOND), (SECOND, FIRST))
     found = findings(examination(host(), host(SECOND), host(THIRD, machine=None), links=broken))
-    assert [(each.host, "either way" in each.what) for each in found] == [
+    assert [(each.host, "in either direction" in each.what) for each in found] == [
         ("10.0.0.2 -> 10.0.0.1", False),
         ("10.0.0.2 <-> 10.0.0.3", True),
     ]
-    assert found[1].what.endswith("either way: timed out")
-    assert "TCP ports its ephemeral ones of 10.0.0.3, and back" in found[1].todo
+    assert found[1].what.endswith("in either direction: timed out")
+    assert "the ephemeral TCP ports of 10.0.0.3, and the reverse" in found[1].todo
 
 
 def test_slow_ways_are_noted_once() -> None:
@@ -229,7 +229,7 @@ def test_the_command_says_what_to_do_and_exits_with_1(monkeypatch: pytest.Monkey
     assert all("wrong: " in line for line in result.stdout.splitlines()[-3:]) is plain
 
 
-@pytest.mark.parametrize(("load", "last"), [(0.0, "all is well"), (8.0, "end what else runs there")])
+@pytest.mark.parametrize(("load", "last"), [(0.0, "all is well"), (8.0, "end other programs there")])
 def test_notes_alone_are_exit_code_0(monkeypatch: pytest.MonkeyPatch, load: float, last: str) -> None:
     result, _ = command(monkeypatch, examination(host(load=load)))
     assert result.exit_code == 0
