@@ -201,7 +201,7 @@ class Store:
                 return digest
 
     def hash_state(self) -> Generator[None, None, bytes]:
-        """Compute `state_hash` in small steps. The first step copies the state; later entries do not change the hash."""
+        """Compute `state_hash` in small steps. The first copies the state; later entries do not change the hash."""
         values = self._values.copy()
         sessions = self._sessions.copy()
         yield
