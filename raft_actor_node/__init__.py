@@ -2,6 +2,6 @@
 
 import os
 
-# Otherwise gRPC reports every connection that a peer closes, on the terminal of the live display. It reads this once,
-# when it is imported; so it is set here, before any module imports it.
+# gRPC would otherwise report every connection that a peer closes, on the terminal of the live display. gRPC reads the
+# variable once, when it is imported; so this package sets it before any of its modules imports gRPC.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

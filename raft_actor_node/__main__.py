@@ -30,8 +30,8 @@ def main() -> int:
         "--address-book",
         metavar="DIR",
         type=Path,
-        help="find the other nodes through files in this directory; "
-        "default: JSON lines on stdin, whose end of file stops the node",
+        help="find the other nodes through files in this directory; default: read their addresses from stdin, as "
+        "JSON lines, and stop at the end of file",
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     arguments = parser.parse_args()
@@ -49,7 +49,7 @@ def main() -> int:
 class _Lines(logging.Formatter):
     """Formatter that keeps each message on one line, even when it quotes a peer or a client."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class calls it so
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is that of the base class
         record.message = printable(record.message)
         return super().formatMessage(record)
 

@@ -63,8 +63,11 @@ def checked_host(host: str) -> str:
 
 
 def every_interface(address: str) -> str:
-    """Return the wildcard host to listen on, so that other hosts reach this one at `address` (name or IP address)."""
-    return "::" if ":" in address else "0.0.0.0"  # noqa: S104 - nodes on other hosts must reach it
+    """Return the wildcard host to listen on: "::" if `address` is an IPv6 address, otherwise "0.0.0.0".
+
+    `address` is the name or IP address at which other hosts reach this host.
+    """
+    return "::" if ":" in address else "0.0.0.0"  # noqa: S104 - nodes on other hosts must reach this node
 
 
 def _is_ipv6(host: str) -> bool:

@@ -10,13 +10,13 @@ ERROR_DETAIL_KEY = "raft-error-bin"
 """Key in the trailing metadata of a failed unary call; the value is an ErrorDetail of kv.proto."""
 
 _NEVER_MS = 2**31 - 2
-"""Longest time that gRPC does not interpret as "off"."""
+"""Longest keepalive time, in milliseconds; gRPC interprets any longer time as "off"."""
 
 
 def channel_options(transport: TransportSettings) -> ChannelOptions:
     """Return the options of every outgoing channel.
 
-    gRPC's defaults (20 s to connect, pauses that grow to 120 s) would be longer than any failover.
+    gRPC's defaults (20 s to connect, pauses that grow to 120 s) are longer than any failover.
     """
     first, longest = transport.reconnect_backoff
     return [
@@ -42,9 +42,9 @@ def server_options(transport: TransportSettings) -> ChannelOptions:
 def silence(transport: TransportSettings) -> ChannelOptions:
     """Return the options that close a connection on which the peer acknowledges nothing.
 
-    Both ends send, so both ends need them. If keepalive is on, gRPC sets TCP_USER_TIMEOUT to the keepalive timeout.
-    Keepalive is on here, but its pings are never due. Pings would cost bandwidth on every idle link and would drop the
-    connections of a paused process; foreign servers disconnect clients that ping often.
+    Both ends send, so both ends need the options. If keepalive is on, gRPC sets TCP_USER_TIMEOUT to the keepalive
+    timeout. Keepalive is on here, but its pings are never due. Pings would cost bandwidth on every idle link and would
+    drop the connections of a paused process; foreign servers disconnect clients that ping often.
     """
     return [
         ("grpc.keepalive_time_ms", _NEVER_MS),

@@ -58,8 +58,8 @@ class KVClient:
         """Set up a client of the nodes in `addresses`: node id -> "host:port", or a list of "host:port".
 
         Without node ids, the client finds the leader by trying each address. `client_id` names this client in link
-        faults. `engine` makes its engine. Raises ConfigError for an address without host or port, and TypeError for a
-        string in place of a list.
+        faults. `engine` is the factory of its engine. Raises ConfigError for an address without host or port, and
+        TypeError for a string in place of a list.
         """
         settings = settings or ClientSettings()
         self._with_sessions = settings.retry_budget > 0
@@ -140,7 +140,7 @@ class KVClient:
 
     def _completed(self, operations: list[Operation]) -> None:
         for operation in operations:
-            # Returned here and not in `_call`, because the caller may have been cancelled.
+            # The session returns to the pool here and not in `_call`, because the caller may have been cancelled.
             if operation.session is not None and operation.error != "SESSION_UNKNOWN":
                 self._sessions.append(operation.session)
             if not operation.token.done():

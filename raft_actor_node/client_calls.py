@@ -1,7 +1,7 @@
 """A connection from a client to a node that makes a unary call for each operation.
 
 Like client_link.py, this module performs effects and makes no decisions. Its functions translate between the operations
-of the stream and the requests, replies and errors of unary calls. A simulated connection uses them too.
+of the stream and the requests, replies and errors of unary calls. A simulated connection uses these functions too.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def call_of(operation: kv_pb2.Operation, client_id: str) -> tuple[str, Any]:
 
 
 def result_of(operation_id: int, reply: Message) -> kv_pb2.OperationResult:
-    """Convert the reply of a unary call."""
+    """Convert the reply of a unary call to the result of its operation."""
     fields: dict[str, Any] = {_RESULT_FIELDS.get(field.name, field.name): value for field, value in reply.ListFields()}
     return kv_pb2.OperationResult(id=operation_id, **fields)
 
 
 def refusal_of(operation_id: int, detail: bytes | None) -> kv_pb2.OperationResult | None:
-    """Convert the ErrorDetail of a failed call; None if it is absent, malformed or without a code."""
+    """Convert the ErrorDetail of a failed call to a result; None if it is absent, malformed or without a code."""
     try:
         error = kv_pb2.ErrorDetail.FromString(detail or b"")
     except DecodeError:
@@ -75,7 +75,7 @@ class UnaryLink:
         self._task = asyncio.create_task(self._watch(), name=f"calls to {address}")
 
     def wake(self) -> None:
-        """As in AnyLink. Operations wait for the connection: an operation that was never sent had no effect."""
+        """As in AnyLink. Send only while connected: an operation that was never sent certainly had no effect."""
         if self._open and not self._due:
             self._due = True
             self._loop.call_soon(self._send)

@@ -6,8 +6,8 @@ KVClient (client.py) wraps the engine in awaitable calls; the load generator use
 client_link.py (streams) and client_calls.py (a unary call per operation).
 
 An operation is a series of *attempts*, each at one node and with its own deadline. An attempt is *ambiguous* if it was
-sent, and the operation may take effect although the attempt has ended without a result. An ambiguous attempt makes the
-outcome of the operation unknown, unless a later attempt is answered.
+sent and ended without a result, and the operation may still take effect. An ambiguous attempt makes the outcome of the
+operation unknown, unless a later attempt obtains the result.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _RULES = {
     "VALUE_TOO_LARGE": _Rule(ambiguous=False, retry=False),
 }
 _LOST = _Rule(ambiguous=True, retry=True)
-"""DEADLINE_EXCEEDED, UNAVAILABLE and every other status: the outcome of a write is unknown."""
+"""Rule for DEADLINE_EXCEEDED, UNAVAILABLE and every other status: the outcome of a write is unknown."""
 _REFUSED_CALLS = {
     "FAILED_PRECONDITION": _Rule(ambiguous=False, retry=True, pause=True),
     "INVALID_ARGUMENT": _Rule(ambiguous=False, retry=False),
@@ -80,7 +80,10 @@ _ERROR_NAMES = {int(code): code.name for code in ErrorCode}
 # Plain ints: looking up an enum member costs as much as half an operation.
 _PUT, _GET, _OPEN_SESSION = int(Kind.PUT), int(Kind.GET), int(Kind.OPEN_SESSION)
 _NO_EFFECT = frozenset({_GET, _OPEN_SESSION})
-"""Kinds that are safe to retry and whose failure is certain. A session that no client received is never used."""
+"""Kinds that change no value, so they are safe to retry and their failure is certain.
+
+Opening a session again is harmless: a session that no client received is never used.
+"""
 _OPERATION_OVERHEAD_BYTES = 64
 """Upper bound on what an operation adds to a message besides its key and values."""
 _TIMER_NS = 2_000_000
@@ -101,7 +104,7 @@ class _Node:
         """Whether the last attempt to connect failed, or the connection was lost. A node not tried yet is not down."""
         self.why = ""
         self.queue: deque[int] = deque()
-        """Ids of attempts to send; those missing from `pending` have ended."""
+        """Ids of attempts to send; attempts missing from `pending` have ended."""
         self.pending: dict[int, Operation] = {}
         """Open attempts, by id."""
         self.late: dict[int, Operation] = {}
@@ -109,7 +112,7 @@ class _Node:
         self.sent_id = 0
         """Id of the last attempt sent."""
         self.unanswered_since_ns: int | None = None
-        """Start of the time during which the node has owed answers and sent none; None if it owes none."""
+        """When the first attempt since the node's last answer began; None if none began."""
         self.timeout_s = engine._timeout_ns / 1e9
         self.link = engine._new_link(address, engine._transport, self)
 
@@ -389,7 +392,7 @@ class ClientEngine:
         self._call_at(deadline_ns)
 
     def _too_large(self, node: _Node, operation: Operation, size: int) -> None:
-        message = f"{size} bytes, more than the {self._room} that fit into a message"
+        message = f"operation: up to {size} bytes, at most {self._room} fit into a message (transport.message_bytes)"
         self._ended(node, operation, "BAD_ARGUMENT", message, self._clock(), sent=False)
 
     # ------------------------------------------------------------------------------ results and failures
@@ -427,7 +430,7 @@ class ClientEngine:
             self._ended(node, operation, code, message, self._clock(), sent=True, rule=rule)
 
     def _late(self, node: _Node, result: kv_pb2.OperationResult) -> Operation | None:
-        """Return the operation that a late result still completes, if any."""
+        """Return the open operation that a late result completes, if any, and drop its current attempt."""
         operation = node.late.pop(result.id, None)
         if operation is None or operation.outcome != OPEN or result.error:
             return None
@@ -460,16 +463,18 @@ class ClientEngine:
         self._refresh(node, now)
 
     def _silent(self, node: _Node, now: int) -> bool:
-        """Return whether a node has owed answers for a whole deadline and sent none. The engine ignores hints at it.
+        """Return whether a node has sent no answer for a whole deadline. The engine ignores hints that name this node.
 
-        Such a node may be a leader isolated with a minority: a follower on the same side would send it as the leader
-        hint for ever.
+        The node may be a leader isolated with a minority: a follower on its side would name it as the leader for ever.
         """
         since = node.unanswered_since_ns
         return since is not None and now - since >= self._timeout_ns
 
     def _refresh(self, node: _Node, now: int) -> None:
-        """Reconnect to a silent node: TCP alone would notice a healed network only after a long backoff."""
+        """Reconnect to a node that sent no answer for two deadlines and has no open attempts.
+
+        TCP alone would notice a healed network only after a long backoff.
+        """
         since = node.unanswered_since_ns
         silent = since is not None and now - since >= 2 * self._timeout_ns
         if silent and not node.pending and self._nodes.get(node.node_id) is node:
@@ -494,7 +499,7 @@ class ClientEngine:
         rule = rule or _RULES.get(code, _LOST)
         trouble = _record(node, operation, code, now, ambiguous=rule.ambiguous and sent)
         operation.error, operation.message = code, message
-        # Update the guess even if this operation is not retried: the next operation uses it.
+        # Update the guess even if this operation is not retried: the next operation starts at the guess.
         target = self._redirect(node, operation, code, hint, now) if rule.retry else None
         recognised = operation.sequence or operation.kind in _NO_EFFECT
         in_time = now - operation.start_ns < self._budget_ns
@@ -578,7 +583,7 @@ class ClientEngine:
             self._timer.cancel()
         assert self._home is not None
         self._timer_ns = due_ns
-        # Rounded up: event loops count milliseconds, and after a timer that fires too early the engine would spin.
+        # Round up: event loops count milliseconds, and a timer that fires too early would make the engine spin.
         delay_s = max(0, due_ns - self._clock()) / 1e9 + 0.0005
         self._timer = self._home.loop.call_later(delay_s, self._on_time)
 
@@ -600,7 +605,7 @@ class ClientEngine:
             self._call_at(max(min(ahead), now + _TIMER_NS))
 
     def _retire(self, node: _Node) -> None:
-        """Close a link in the background. The caller ends its pending attempts."""
+        """Close the link of a node in the background. The caller ends the pending attempts of the node."""
         task = asyncio.create_task(node.link.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -623,7 +628,7 @@ def _book(addresses: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
 
 
 def _renumber(operations: Iterable[Operation]) -> None:
-    """Give retries a new sequence, so that nodes do not recognise them: the control without at-most-once."""
+    """Give retries a new sequence, so that nodes do not recognise them (`client.dedupe: off`, a control)."""
     for operation in operations:
         if operation.attempts and operation.sequence and operation.session is not None:
             operation.session.sequence += 1

@@ -1,4 +1,4 @@
-"""The event loop and process that a client belongs to. Used from another one, it would hang or crash."""
+"""The event loop and process that a client belongs to. On another loop or after a fork it would hang or crash."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Home:
         except RuntimeError:
             pass
         if os.getpid() != self._pid:
-            raise RuntimeError(f"{self._what} does not survive a fork: make another one, in a process that was spawned")
+            raise RuntimeError(f"{self._what} does not survive a fork: make a new one, in a spawned process")
         raise RuntimeError(
-            f"{self._what} belongs to another event loop, the one on which it was started: use it and close it there, "
-            "or make another one for this loop (each asyncio.run is a loop of its own)"
+            f"{self._what} belongs to another event loop, on which it was started: use and close it there, "
+            "or make a new one on this loop (each asyncio.run starts a new loop)"
         )
 
 
@@ -43,6 +43,6 @@ def enter_grpc() -> None:
         _opened_in.append(os.getpid())
     if _opened_in != [os.getpid()]:
         raise RuntimeError(
-            "this process was forked from one that uses gRPC, which does not survive that: start it with subprocess, "
-            "or with the multiprocessing method 'spawn' or 'forkserver'"
+            "this process was forked from a process that uses gRPC, and gRPC does not survive a fork: start this "
+            "process with subprocess, or with the multiprocessing method 'spawn' or 'forkserver'"
         )

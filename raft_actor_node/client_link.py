@@ -27,7 +27,7 @@ class LinkOwner(Protocol):
 
     @property
     def timeout_s(self) -> float:
-        """Deadline of a unary call: how long the owner waits for the result of an operation."""
+        """Deadline of a unary call in seconds: how long the owner waits for the result of an operation."""
 
     def next_batch(self) -> kv_pb2.OperationBatch | None:
         """Return what to send next, now that the stream has room; None if there is nothing to send."""
@@ -73,9 +73,10 @@ class Link:
         self._wake = asyncio.Event()
         self._closed = False
         self._ends_with_channel = False
-        """Whether closing the channel ends what the task waits for.
+        """Whether closing the channel ends the wait of the task, so that `close` need not cancel the task.
 
-        After a cancellation gRPC would still deliver that end, perhaps to an event loop that is closed by then.
+        After a cancellation, gRPC would still report the end of the wait, perhaps to an event loop that is already
+        closed.
         """
         self._channel = grpc.aio.insecure_channel(address, options=channel_options(transport))
         self._stub = kv_pb2_grpc.KVStub(self._channel)

@@ -1,6 +1,6 @@
 """Operations with their outcomes, and sessions: the data that clients exchange with the engine.
 
-client_engine.py makes the decisions; client.py awaits them.
+client_engine.py sends operations and decides their outcomes; client.py awaits them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ OPEN = 0
 OK = 1
 """Applied and acknowledged; a read: answered."""
 FAIL = 2
-"""It certainly had no effect. A read that ended in any error is FAIL too."""
+"""Certainly without effect. A read that ended in any error is FAIL too."""
 UNKNOWN = 3
-"""It may or may not have taken effect, now or later."""
+"""The operation may have taken effect, or may take effect later, or never."""
 OUTCOME_NAMES = ("open", "ok", "fail", "unknown")
 
 
@@ -85,9 +85,9 @@ class Operation:
         self.session = session
         """If None, nodes cannot recognise a retry, so the engine does not retry a write after an ambiguous attempt."""
         self.intended_ns = intended_ns
-        """For the caller: when it should have started. The engine ignores it."""
+        """For the caller: when the operation should have started. The engine ignores this time."""
         self.token = token
-        """For the caller: any object to find again on completion. The engine ignores it."""
+        """For the caller: any object that helps to handle the completed operation. The engine ignores this object."""
         self.sequence = 0
         """Sequence number in the session, set by the engine; 0 for a read or without a session."""
         self.start_ns = 0

@@ -1,6 +1,6 @@
-"""Calls of an owner of nodes besides the key-value service: health, status, faults, traces.
+"""A client of the services of a node besides the key-value service: health, status, log, faults and traces.
 
-Link faults do not affect these calls. A node may not offer them; the reply is then None.
+Link faults do not affect these calls. If a node does not offer a service, the reply is None.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class NodeProbe:
 
     Usage: `async with NodeProbe("127.0.0.1:41233") as probe: await probe.status()`.
 
-    Every call takes a timeout in seconds (default: the transport's probe_timeout). It raises ProbeFailed if it ends
+    Every call takes a timeout in seconds (default: the transport's probe_timeout). A call raises ProbeFailed if it ends
     without a reply. It returns None if the node does not offer the service (UNIMPLEMENTED). A probe belongs to one
     event loop; on another loop, or after a fork, its calls raise RuntimeError.
     """
@@ -77,7 +77,7 @@ class NodeProbe:
         await self._channel.close()
 
     async def health(self, *, timeout: float | None = None) -> bool | None:
-        """Return whether the node serves; False also if it cannot be reached in time."""
+        """Return whether the node serves; False also if the call ends without a reply."""
         try:
             reply = await self._ask(self._health.Check, health_pb2.HealthCheckRequest(service=""), timeout)
         except ProbeFailed:
@@ -98,7 +98,7 @@ class NodeProbe:
     async def log(
         self, first: int = 0, end: int = 0, *, timeout: float | None = None
     ) -> inspection_pb2.LogReply | None:
-        """Return log entries [first, end), at most 1000. 0 means the beginning and the end of the log."""
+        """Return log entries [first, end), at most 1000. `first` 0 means the beginning of the log, `end` 0 its end."""
         request = inspection_pb2.LogRequest(first_index=first, end_index=end)
         return await self._ask(self._inspection.GetLog, request, timeout)
 
@@ -107,7 +107,7 @@ class NodeProbe:
         return await self._ask(self._inspection.GetSamples, inspection_pb2.SamplesRequest(since_ns=since_ns), timeout)
 
     async def set_links(self, rules: Iterable[LinkRule], *, timeout: float | None = None) -> int | None:
-        """Replace the node's table of link faults. Return when it took effect, in ns of the node's clock."""
+        """Replace the node's table of link faults. Return when the table took effect, in ns of the node's clock."""
         request = chaos_pb2.SetLinksRequest(rules=[encode_rule(rule) for rule in rules])
         reply = await self._ask(self._chaos.SetLinks, request, timeout)
         return None if reply is None else int(reply.applied_ns)
@@ -169,8 +169,8 @@ class NodeProbe:
     def _closed_meanwhile(self) -> Iterator[None]:
         """Convert the end of a call on a closed channel to ProbeFailed.
 
-        gRPC raises CancelledError there, although the task was not cancelled. The caller would take it for a request to
-        stop.
+        gRPC then raises CancelledError, although the task was not cancelled. The caller would mistake that error for a
+        request to stop.
         """
         try:
             yield

@@ -31,7 +31,7 @@ ANSWER_BYTES = 64
 VALUE_COPIES = 3
 """Copies of an answer in memory on its way to a client: the result, the message and its encoding."""
 OPERATION_BYTES = 64 + VALUE_COPIES * ANSWER_BYTES
-"""Share of a waiting operation in `limits.pending_bytes`, without its key and values; its answer is included."""
+"""Bytes that a waiting operation takes of `limits.pending_bytes` with its answer, but without its key and values."""
 
 CLIENT_ID_BYTES = 256
 """Longest client name, in bytes."""
@@ -56,8 +56,9 @@ class RaftSettings(Section):
     heartbeat_interval: Duration = 0.050
     """Time between two heartbeats of an idle leader."""
     rpc_timeout: Duration = 0.100
-    """A request to a peer that is unanswered for this long is sent again. For entries that take longer to cross the
-    link, the time counts from the last part that the peer acknowledged."""
+    """Time after which a node repeats an unanswered vote request, or asks a follower whether unanswered entries
+    arrived. For entries that take longer to cross the link, the time counts from the last part that the peer
+    acknowledged."""
     pre_vote: bool = True
     """Before raising its term, a node asks its peers whether it could win an election (dissertation, section 9.6)."""
     check_quorum: bool = True
@@ -70,7 +71,8 @@ class RaftSettings(Section):
     max_inflight: Annotated[int, Field(ge=1, le=4096)] = 64
     """Maximum number of unanswered AppendEntries requests with entries, per follower."""
     max_inflight_bytes: Size = 8 * 1024 * 1024
-    """Maximum payload bytes in these requests; one request is always allowed."""
+    """A leader sends a follower no more entries while its unanswered requests with entries hold this many bytes. The
+    last request may exceed the limit."""
     max_persist_bytes: Size = 4 * 1024 * 1024
     """Maximum payload bytes that one fsync makes durable, as one unit of the log; a single larger entry is written
     alone."""
@@ -112,7 +114,7 @@ class LimitSettings(Section):
     pending_bytes: Size = 64 * 1024 * 1024
     """Maximum bytes that operations take on one node: keys and values of waiting operations, the longest possible
     answers to writes and unary gets, and answers that clients have not read. Operations may take three quarters of it;
-    more are refused as OVERLOADED. One stream or call may take at most as much as it leaves for others."""
+    more are refused as OVERLOADED. One stream or call may take at most as many bytes as then stay free for others."""
     session_bytes: Size = 32 * 1024 * 1024
     """Maximum bytes of values in the session table, which keeps the value that a failed compare-and-swap saw, for its
     retry. A compare-and-swap that might exceed this limit is refused as OVERLOADED."""
@@ -121,8 +123,8 @@ class LimitSettings(Section):
     OVERLOADED before it appends them, and a follower accepts no entries until its disk has caught up. A single larger
     batch is accepted alone."""
     turn_answer_bytes: Annotated[Size, Field(ge=1024)] = 1024 * 1024
-    """Maximum bytes of get answers made in one turn of the event loop, and of those that wait for the client of one
-    stream; a single longer answer is made alone."""
+    """Maximum bytes of get answers that a node makes in one turn of the event loop, and of get answers that wait for
+    the client of one stream; a single longer answer is made alone."""
     turn_apply_bytes: Annotated[Size, Field(ge=1024)] = 2 * 1024 * 1024
     """Maximum bytes touched while applying entries in one turn of the event loop: payloads, and the values that appends
     and compare-and-swaps read and write. A single entry that needs more is applied alone."""
@@ -138,13 +140,13 @@ class TransportSettings(Section):
     reconnect_backoff: DurationRange = Range(0.1, 0.5)
     """First and longest pause before reconnecting."""
     silence_timeout: Annotated[Duration, Field(ge=0.1)] = 1.0
-    """A connection is closed and reopened if data was sent and the other end acknowledges nothing for this long
+    """If data was sent and the other end acknowledges nothing for this long, the connection is closed and reopened
     (TCP_USER_TIMEOUT, on Linux). TCP alone doubles its retry pauses, so a peer would stay unreachable for about as long
-    again as its network was down. Such silence comes from the host or the network only: the kernel of a paused process
-    acknowledges until its buffers are full, and messages that link faults drop were acknowledged."""
+    again as its network was down. Only a host or a network causes such silence: the kernel of a paused process
+    acknowledges until its buffers are full, and it also acknowledges messages that link faults drop."""
     queue_bytes: Annotated[Size, Field(ge=64 * 1024)] = 32 * 1024 * 1024
     """Maximum bytes that wait to be sent to one peer; the excess is lost, as on any network. A newer request replaces
-    the requests that it makes useless."""
+    waiting requests that it makes redundant."""
     probe_timeout: Annotated[Duration, Field(gt=0)] = 2.0
     """Deadline of health, inspection and chaos calls."""
 
@@ -173,7 +175,7 @@ class NodeConfig(Section):
     members: Annotated[list[NodeId], Field(min_length=1, max_length=99)]
     """All nodes of the cluster, this one included. Membership is static."""
     bind_host: Host = "127.0.0.1"
-    """Interface to listen on. The system always chooses the port."""
+    """Interface to listen on. The operating system chooses the port."""
     advertise_host: Host | None = None
     """Host at which peers and clients reach this node; default: bind_host."""
     bootstrap: bool = False
@@ -192,7 +194,8 @@ class NodeConfig(Section):
     node_faults: NodeFaults = NodeFaults()
     """Faults inside this node, in force once its log is recovered; need chaos_enabled."""
     trace_file: str | None = None
-    """File for trace events, one JSON object per line. An event is written before the messages it causes leave."""
+    """File for trace events, one JSON object per line. The node writes an event before it sends the messages that the
+    event causes."""
     log_file: str | None = None
     """File for the log of the process; default: stderr."""
     allow_bad_parameters: bool = False
@@ -203,7 +206,7 @@ class NodeConfig(Section):
         if self.node_id not in self.members:
             raise ValueError(f"node_id: {self.node_id!r} is not in members {self.members}")
         if len(set(self.members)) != len(self.members):
-            raise ValueError("members: the same node twice")
+            raise ValueError(f"members: each node must appear once, not {self.members}")
         if self.node_faults != NodeFaults() and not self.chaos_enabled:
             raise ValueError("node_faults: need chaos_enabled: true")
         if not self.allow_bad_parameters:
@@ -233,7 +236,7 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
     if raft.rpc_timeout <= 0:
         faults.append("raft.rpc_timeout: must be above 0s")
     if raft.yield_after is not None and raft.yield_after < low:
-        faults.append("raft.yield_after: off, or at least the shortest election_timeout: an election takes as long")
+        faults.append("raft.yield_after: off, or at least the shortest election_timeout: no election is quicker")
     room = transport.message_bytes - MESSAGE_OVERHEAD_BYTES
     if raft.max_batch_bytes > room:
         faults.append(
@@ -249,13 +252,13 @@ def static_faults(raft: RaftSettings, limits: LimitSettings, transport: Transpor
     if limits.pending_bytes < need:
         faults.append(
             "limits.pending_bytes: too small for a compare-and-swap of the largest key and values and for its answer; "
-            f"at least {need} B, or a smaller limits.value_bytes"
+            f"set at least {need} B, or a smaller limits.value_bytes"
         )
     window = raft.max_inflight_bytes + raft.max_batch_bytes
     if limits.unsynced_bytes < window:
         faults.append(
-            "limits.unsynced_bytes: at least raft.max_inflight_bytes and raft.max_batch_bytes together, that is "
-            f"{window} B: a leader may send that much before a follower's disk has any of it"
+            f"limits.unsynced_bytes: at least raft.max_inflight_bytes plus raft.max_batch_bytes, that is {window} B: "
+            "a leader may send that much before a follower's disk has stored any of it"
         )
     return faults
 
@@ -270,7 +273,7 @@ def least_pending_bytes(limits: LimitSettings) -> int:
 
 
 def unwise(config: NodeConfig) -> list[str]:
-    """Return warnings about settings that are legal and rarely wanted, one line each."""
+    """Return warnings about settings that are legal but rarely wanted, one line each."""
     warnings = []
     low, high = config.raft.election_timeout
     if len(config.members) % 2 == 0:
@@ -280,7 +283,7 @@ def unwise(config: NodeConfig) -> list[str]:
         warnings.append("raft.election_timeout: a range of 5ms or less leads to split votes")
     if config.raft.rpc_timeout >= low:
         warnings.append("raft.rpc_timeout: at or above the shortest election timeout; lost requests are resent late")
-    if config.advertised_host in ("0.0.0.0", "::"):  # noqa: S104 - that is what it warns of
+    if config.advertised_host in ("0.0.0.0", "::"):  # noqa: S104 - the warning is about this host
         warnings.append(
             f"advertise_host: {config.advertised_host} means every interface; set an address that other hosts can reach"
         )
@@ -308,7 +311,7 @@ def load_node_config(path: str | Path) -> NodeConfig:
     try:
         data = json.loads(text)
     except ValueError:
-        # The orchestrator writes JSON, which needs no YAML parser; importing that is slow.
+        # The import of the YAML parser is slow. The orchestrator writes JSON, which does not need it.
         import yaml  # noqa: PLC0415
 
         try:

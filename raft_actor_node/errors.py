@@ -84,14 +84,14 @@ class InvariantViolated(RaftLabError):
     def __init__(self, message: str, *, rule: str = "", node_id: str = "", time_s: float | None = None) -> None:
         super().__init__(message)
         self.rule = rule
-        """Name of the rule (a Rule of core/invariants) if an external observer raised this; otherwise empty."""
+        """Name of the rule (a Rule of core/invariants) if an observer outside the node found this; otherwise empty."""
         self.node_id = node_id
         self.time_s = time_s
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A failed attempt of a client operation at a node. Times are on the monotonic clock."""
+    """A failed attempt of a client operation at a node. Times are in ns on the monotonic clock."""
 
     node_id: str
     outcome: str
@@ -120,4 +120,4 @@ class OperationFailed(OperationError):
 
 
 class OperationUnknown(OperationError):
-    """The operation may or may not have taken effect, now or later."""
+    """The operation may have taken effect, or may take effect later, or never."""

@@ -1,4 +1,4 @@
-"""Writing a file that the user names: atomically if possible, and never replacing anything but a regular file."""
+"""Writing of files that the user names: a regular file is replaced atomically, anything else is written in place."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def _replaceable(path: Path) -> Path | None:
-    """Return the file that a rename may replace: `path` without symbolic links. None if it is no regular file."""
+    """Return the file that a rename may replace: `path` without symbolic links. None if `path` is no regular file."""
     target = Path(os.path.realpath(path))
     try:
         found = path.stat()
@@ -45,6 +45,6 @@ def _replaceable(path: Path) -> Path | None:
         return target
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    # A link in /proc may lead to a file that was deleted or renamed.
+    # A link in /proc may lead to a file whose name was deleted or has changed.
     named = stat.S_ISREG(found.st_mode) and target.exists() and target.samefile(path)
     return target if named else None

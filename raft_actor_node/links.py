@@ -40,15 +40,15 @@ class LinkRule(BaseModel):
     duplicate: Probability = 0.0
     """Probability that a message arrives twice."""
     late_ms: Milliseconds = 0.0
-    """Additional delay of the second copy, uniform in [0, late_ms). By then its term may be over. It does not apply to
-    requests of clients, whose copies arrive together."""
+    """Additional delay of the second copy of a duplicated message, uniform in [0, late_ms). The copy may thus arrive
+    after its term has ended. For requests of clients it has no effect: their copies arrive together."""
     delay_ms: Milliseconds = 0.0
     """Constant delay."""
     jitter_ms: Milliseconds = 0.0
-    """Additional delay, uniform in [0, jitter_ms). It may reorder messages."""
+    """Additional delay, uniform in [0, jitter_ms). Jitter may reorder messages."""
     tail_ms: Milliseconds = 0.0
-    """Heavy-tailed additional delay (Pareto, index 1). It exceeds tail_ms for 1 message in 100. For 1 in 1000 it has
-    its maximum, 10 x tail_ms."""
+    """Heavy-tailed additional delay (Pareto, index 1). The delay exceeds tail_ms for 1 message in 100. For 1 message in
+    1000, it has its maximum, 10 x tail_ms."""
     bytes_per_s: BytesPerSecond = 0
     """Bandwidth; 0: unlimited. The size of a message is its encoded bytes, without framing (batch, gRPC, TCP).
 

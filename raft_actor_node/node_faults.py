@@ -35,9 +35,9 @@ class NodeFaults(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     disk: DiskFault | None = None
-    """The fault of its disk."""
+    """Fault of the disk of the node; None: no fault."""
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code that these faults may cause, on their own or when the node is stopped under them; None if none."""
+        """Exit code of a node that these faults end, or that is stopped while they last; None: they cause no exit."""
         return DiskError.exit_code if self.disk is not None and (self.disk.error or self.disk.stall) else None

@@ -28,7 +28,7 @@ class Origin(NamedTuple):
 
 
 def origin(package: str) -> Origin:
-    """Return what this process has imported, or would import, under a name. The digest covers the present source."""
+    """Return what this process has imported, or would import, under a name. The digest is of the source on disk now."""
     module = sys.modules.get(package)
     spec = importlib.util.find_spec(package) if module is None else module.__spec__
     if spec is None:

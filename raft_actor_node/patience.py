@@ -15,15 +15,15 @@ from typing import AnyStr
 SLICE_S = 1.0
 """Longest slice in which time is counted."""
 LATE_S = 0.25
-"""If a slice ends later than this, the delay is a pause: only the part of the slice that exceeds the delay is counted,
-because no answer could be noticed in the rest."""
+"""A slice that ends later than this contained a pause. Then only the length of the slice less the delay is counted,
+because the process may not have noticed answers in the rest of the slice."""
 
 
 class Patience:
     """A timeout like `asyncio.timeout` that counts only the time in which this event loop ran.
 
-    It expires after `seconds` or, if the process was paused, up to SLICE_S later. It never expires at the moment in
-    which the process wakes.
+    It expires after `seconds` or, if the process was paused, up to SLICE_S later. It never expires at the moment when
+    the process wakes.
 
         async with Patience(5.0):  # raises TimeoutError
             await answer
@@ -32,7 +32,7 @@ class Patience:
     def __init__(self, seconds: float | None, *, interrupt: bool = True) -> None:
         """Set the timeout; None never expires. Without `interrupt` nothing is cancelled: check `over`."""
         self.over = False
-        """Whether it has expired."""
+        """Whether the timeout has expired."""
         self.paused_s = 0.0
         """Total length of the pauses noticed, in seconds."""
         self._left_s = seconds
@@ -83,7 +83,7 @@ def communicate(
 ) -> tuple[AnyStr | None, AnyStr | None]:
     """Call `Popen.communicate` with a timeout that does not run while this process is paused. Blocks.
 
-    Raises TimeoutExpired when it expires; `process` is still running then.
+    Raises TimeoutExpired after `seconds`; `process` then still runs.
     """
     left_s = seconds
     while True:
@@ -93,6 +93,6 @@ def communicate(
         except subprocess.TimeoutExpired:
             late_s = time.monotonic() - begin - slice_s
             left_s -= max(slice_s - late_s, 0.0) if late_s > LATE_S else slice_s
-            message = None  # the next call sends the rest of it
+            message = None  # the next call sends the rest of the message
             if left_s <= 0:
                 raise

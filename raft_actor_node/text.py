@@ -9,7 +9,7 @@ from collections.abc import Iterable
 def printable(text: str, *, keep: str = "") -> str:
     """Replace each unprintable character by its Python escape, except those in `keep`.
 
-    These are characters that a terminal obeys or that no file can hold: `\\x1b`, a line feed, a lone surrogate.
+    Unprintable are characters that a terminal obeys or that no file can hold: `\\x1b`, a line feed, a lone surrogate.
     """
     if text.isprintable():
         return text
@@ -24,8 +24,8 @@ def printable(text: str, *, keep: str = "") -> str:
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return `; did you mean X?` for a mistyped name, or "" if no known name is close.
 
-    Names may be dotted. A name in the same section with a similar last part is preferred; then one with the same last
-    part in another section (`nodes`: cluster.nodes); then any that is similar.
+    Names may be dotted. Order of preference: a similar last part in the same section; the same last part in another
+    section (`nodes`: cluster.nodes); a similar full name; a similar last part in another section.
     """
     text, names = str(name), list(known)
     section, leaf = _parts(text)
@@ -39,6 +39,6 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """The section of a dotted name, and its last part."""
+    """Return the section and the last part of a dotted name."""
     section, _, leaf = name.rpartition(".")
     return section, leaf

@@ -16,9 +16,9 @@ _TYPES = (int, int, str, int, int, int, int, str, str)
 def parse_trace(lines: Iterable[str | bytes], node_id: str, offset_ns: int = 0) -> Iterator[TraceRecord]:
     """Return the events in the lines of a node's trace file, on the reader's clock.
 
-    `offset_ns`: how far the node's clock is ahead. Lines without an event are skipped, because a foreign program may
-    write anything. A SIGKILL may tear a line; the first line of the next incarnation then follows on the same line and
-    is read.
+    `offset_ns`: how far the node's clock is ahead of the reader's. Lines without an event are skipped, because a
+    foreign program may write anything. A SIGKILL may tear a line. The first event of the next incarnation then follows
+    on the same line, and is returned.
     """
     for line in lines:
         try:
@@ -34,7 +34,7 @@ def parse_trace(lines: Iterable[str | bytes], node_id: str, offset_ns: int = 0) 
 
 
 def read_record(node_id: str, fields: Mapping[str, object], offset_ns: int = 0) -> TraceRecord:
-    """Return the event of one line. Fields of the wrong type are left out."""
+    """Return the event with the decoded fields of one line. Fields of the wrong type are left out."""
     try:
         values: tuple[Any, ...] = _values(fields)
     except KeyError:

@@ -1,8 +1,8 @@
 """Quantities with units in configuration files: durations and sizes.
 
 A duration is written ``150ms`` and held as a float in seconds; a range of durations is written ``150ms-300ms``. A size
-is written ``1KiB``, or as a plain number of bytes, and held as an int in bytes. They are written back in the same form,
-so a configuration survives a round trip through YAML or JSON.
+is written ``1KiB``, or as a plain number of bytes, and held as an int in bytes. Quantities are written back in the same
+form, so a configuration survives a round trip through YAML or JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 _SECONDS = {"us": (1, 1e6), "ms": (1, 1e3), "s": (1, 1), "m": (60, 1), "h": (3600, 1)}
-"""Each unit as a fraction (times, per): only a division gives the float nearest to 200us, so it round-trips."""
+"""Seconds per unit, as a fraction (times, per).
+
+200us round-trips only as 200 / 1e6, the nearest float; 200 * 1e-6 is another float.
+"""
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _NUMBER = r"\d+(?:\.\d+)?"
 _DURATION = re.compile(rf"({_NUMBER})\s*(us|ms|s|m|h)")
@@ -80,7 +83,7 @@ def parse_size(value: Any) -> int:
 
 
 def format_size(size: int) -> str | int:
-    """Return a size in the largest exact unit, or as plain bytes below 1 KiB; the inverse of parse_size."""
+    """Return a size in the largest unit that divides it, or as plain bytes if none does; the inverse of parse_size."""
     for unit in ("GiB", "MiB", "KiB"):
         if size and size % _BYTES[unit] == 0:
             return f"{size // _BYTES[unit]}{unit}"

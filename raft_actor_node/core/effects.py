@@ -3,8 +3,8 @@
     1. trace       record, before other nodes or clients can see any effect of this step
     2. persist     write to disk; once durable, feed back Persisted(number). At most one write is in progress. The next
                    one covers all changes made meanwhile, which batches fsyncs
-    3. messages    send at once. Everything they promise is already durable: the core holds back a vote, a term or an
-                   append success until Persisted covers it
+    3. messages    send at once. Everything they promise is already durable: the core defers a message that promises a
+                   vote, a term or an append success until Persisted covers the promise
     4. commit      apply entries up to commit_index, in order; then answer `accepted` proposals by their index
     5. reads       answer each ready read from a state that has applied its index
 

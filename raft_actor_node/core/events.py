@@ -17,7 +17,7 @@ class Receive:
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """A client batch to append if this node leads. The effects of the same step answer it."""
+    """A client batch to append if this node leads. The effects of the same step accept or refuse the batch."""
 
     proposal_id: int
     payloads: Sequence[bytes]
@@ -32,7 +32,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Persisted:
-    """Completion of the Persist with this number: it is on disk."""
+    """Completion of the Persist with this number: its content is on disk."""
 
     number: int
 

@@ -1,7 +1,7 @@
 """The replicated log in memory.
 
-It is two parallel sequences, because an object per entry would cost more than the entry. Indexes start at 1. Index 0,
-of term 0, precedes the first entry and matches every log.
+Terms and payloads are two parallel sequences, because an object per entry would cost more than the entry. Indexes start
+at 1. Index 0, of term 0, precedes the first entry and matches every log.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Log:
         self._terms = terms if isinstance(terms, array) else array("Q", terms)
         self._payloads = payloads if isinstance(payloads, list) else list(payloads)
         if len(self._terms) != len(self._payloads):
-            raise ValueError("as many terms as payloads")
+            raise ValueError(f"{len(self._terms)} terms, but {len(self._payloads)} payloads: give as many of each")
 
     @property
     def last_index(self) -> int:
@@ -83,8 +83,8 @@ class Log:
     def first_difference(self, first_index: int, terms: Sequence[int]) -> int:
         """Return the index of the first of these entries that is not in the log with the same term.
 
-        Return first_index + len(terms) if all of them are. The log may then be longer, and nothing may be erased: an
-        old AppendEntries implies nothing about later entries.
+        Return first_index + len(terms) if the log has all of them. The log may then be longer, and nothing may be
+        erased: an old AppendEntries implies nothing about later entries.
         """
         known = self._terms[first_index - 1 : first_index - 1 + len(terms)]
         if list(known) == list(terms[: len(known)]):

@@ -81,7 +81,7 @@ Reply = RequestVoteReply | AppendEntriesReply
 Message = Request | Reply
 
 MOST = 2**63 - 1
-"""Largest term, index and sequence: small sums with them fit into the 64 bits of logs and messages."""
+"""Largest term, index and sequence. Small sums of such numbers still fit into the 64 bits of logs and messages."""
 
 
 def fault(message: Message) -> str:
@@ -93,13 +93,13 @@ def fault(message: Message) -> str:
             # A candidate's term is above all terms of its log.
             if _fits(term, index, sequence) and _is_place(index, index_term) and index_term < term:
                 return ""
-            return f"vote asked for in term {term}, last entry {index} of term {index_term}"
+            return f"RequestVote: term {term}, last entry {index} of term {index_term}"
         case RequestVoteReply(_, _, term, asked, granted, pre_vote, sequence):
             # A pre-vote is granted for a term above the voter's own, a vote for the voter's own term.
             right = not granted or (term < asked if pre_vote else term == asked)
             if _fits(term, asked, sequence) and asked >= 1 and right:
                 return ""
-            return f"{'pre-vote' if pre_vote else 'vote'} in term {term} for term {asked}, granted: {granted}"
+            return f"RequestVoteReply: term {term}, request of term {asked}, pre-vote: {pre_vote}, granted: {granted}"
     return _append_reply_fault(message)
 
 
@@ -109,13 +109,13 @@ def _append_fault(request: AppendEntries) -> str:
     if len(terms) != len(request.entry_payloads):
         found = f"{len(terms)} terms and {len(request.entry_payloads)} payloads"
     elif not _fits(request.term, prev + len(terms), request.leader_commit, request.sequence):
-        found = f"a number of more than 63 bits: {request.term}, {prev}, {request.leader_commit}, {request.sequence}"
+        found = f"a number outside 63 bits: {request.term}, {prev}, {request.leader_commit}, {request.sequence}"
     elif not 1 <= request.term >= prev_term or not _is_place(prev, prev_term):
         found = f"term {request.term}, previous entry {prev} of term {prev_term}"
     elif list(terms) != sorted(terms):
         found = f"the terms of the entries from {prev + 1} on decrease"
     elif terms and not max(prev_term, 1) <= terms[0] <= terms[-1] <= request.term:
-        found = f"entries of terms {terms[0]} to {terms[-1]} behind term {prev_term}, in term {request.term}"
+        found = f"entries of terms {terms[0]} to {terms[-1]} after term {prev_term}, in term {request.term}"
     return found and f"AppendEntries: {found}"
 
 

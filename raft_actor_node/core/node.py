@@ -3,18 +3,19 @@
 Theory of operation. `step(events, now)` takes everything that happened since the last step and returns the effects to
 perform, in the order of effects.py. A step
   1. handles each event: messages may change term, role, log and commit index;
-  2. checks the time for due elections and heartbeats. This comes after the messages, and discounts pauses of this
-     process: a node that did not listen cannot know whether others were silent;
+  2. then checks the time for due elections and heartbeats. It discounts pauses of this process, because a node that
+     did not listen cannot know whether others were silent;
   3. if it leads, sends each follower the entries it lacks, in batches, and starts a heartbeat round for reads;
   4. hands new log entries and a new term or vote to the disk, if no write is in progress.
 
-Durability. `_held` holds back a message that promises something (a vote, an append success, a term) until that is on
-disk. A leader's own copy and a candidate's own vote also count only from then on.
+Durability. A message that promises a vote, an append success or a term waits in `_held` until the promised state is on
+disk. A leader's own copy and a candidate's own vote also count only once they are on disk.
 
 A disk that hangs. Heartbeats promise nothing new, so leaders and followers continue to send and answer them. With three
-nodes or more the followers commit without the leader's copy. `unsynced_bytes` bounds what waits for the disk: beyond it
-a leader refuses proposals, and a follower treats AppendEntries as heartbeats. With `yield_after`, a leader whose write
-takes longer steps down, and no node stands for election while its write is that late.
+nodes or more, a leader commits what a quorum of followers holds, without its own copy. `unsynced_bytes` bounds what
+waits for the disk: beyond it a leader refuses proposals, and a follower treats AppendEntries as heartbeats. With
+`yield_after`, a leader whose write takes longer steps down, and no node stands for election while its write is that
+late.
 
 Roles (paper, Figure 4, and the pre-vote of the dissertation, section 9.6):
 
@@ -51,13 +52,13 @@ from raft_actor_node.core.types import NodeId, Role
 from raft_actor_node.errors import InvariantViolated
 
 HEARTBEATS_AFTER_PAUSE = 2
-"""Heartbeat intervals in which a resumed node reads the messages that arrived meanwhile and hears a live leader."""
+"""Heartbeat intervals within which a resumed node reads the messages of its pause and hears a live leader."""
 NO_OP = b""
 """Payload of the entry with which a leader opens its term (section 8)."""
 PERSIST_ENTRIES = 16384
 """Maximum number of entries in one Persist."""
 DISK_IS_LATE = "own disk does not answer"
-"""Reason in the trace for a node that yields (yield_after)."""
+"""Reason that the trace gives when a node steps down because of yield_after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Counters:
 
 
 class RaftNode:
-    """A node of a cluster with static membership. Not thread-safe; reading attributes is free."""
+    """A node of a cluster with static membership. Not thread-safe; callers may read its attributes between steps."""
 
     def __init__(
         self,
@@ -141,7 +142,7 @@ class RaftNode:
         self._disk_due = inf
         """When the Persist in progress becomes late; inf if there is none, or without yield_after."""
         self._held: list[tuple[int, Message]] = []
-        """(index that must be durable first, message) of promises that the disk does not cover yet."""
+        """(index that must be durable first, message) of each message whose promise is not durable yet."""
 
         self._sequence = 0
         self._leader_heard_at = -inf
@@ -208,7 +209,7 @@ class RaftNode:
         return trace
 
     def next_deadline(self) -> float:
-        """Return the time at which `step` must be called even without events."""
+        """Return the time at which `step` must be called even without events; inf: only an event needs a step."""
         if self.role == Role.LEADER:
             return min(self._deadline, self._disk_due, *(p.resend_at for p in self.progress.values()))
         if self._stands():
@@ -288,8 +289,8 @@ class RaftNode:
     def _paused(self, for_s: float) -> None:
         """Postpone the deadlines that depend on the silence of peers by the time in which this node did not listen.
 
-        They are postponed only until this node has read its messages, so that a dead leader is replaced soon.
-        Heartbeats are not postponed, because the peers wait for them.
+        Each is postponed at most until this node has had time to read its messages, so that a dead leader is replaced
+        soon. Heartbeats are not postponed, because the peers wait for them.
         """
         parameters = self.parameters
         low, high = parameters.election_timeout_min, parameters.election_timeout_max
@@ -447,8 +448,8 @@ class RaftNode:
         if self.voted_for is None:
             self.voted_for = request.from_id
             self._trace("vote_granted", peer=request.from_id)
-            # Not when the request is repeated: a candidate that receives no answers repeats it for ever, and would keep
-            # all peers from standing for election.
+            # Reset only for a new vote. A candidate that receives no answers repeats its request for ever; a reset each
+            # time would keep all peers from standing for election.
             self._reset_election_timer()
         return True
 
@@ -747,7 +748,8 @@ class RaftNode:
     def _replaces(self, message: Message, index: int, older: Message) -> bool:
         """Return whether a newer message to the same peer makes a held message redundant.
 
-        Otherwise heartbeats and repeated vote requests would pile up answers while a disk hangs.
+        If held messages were never replaced, heartbeats and repeated vote requests would pile up answers while a disk
+        hangs.
         """
         if index > self.durable_index or message.to_id != older.to_id:
             return False
@@ -766,15 +768,15 @@ class RaftNode:
     def _tell_commit(self) -> None:
         """Trace the commit index if it advanced.
 
-        Call this before a term or a role ends, and at the end of a step. In a later term that is not durable yet, the
-        event would have to wait, although the entries are applied and clients are answered.
+        Call this before a term or a role ends, and at the end of a step. An event traced in the new term would wait
+        until that term is durable, while the entries are applied and clients are answered.
         """
         if self.commit_index > self._told_commit:
             self._told_commit = self.commit_index
             self._trace("commit", index=self.commit_index)
 
     def _trace(self, kind: TraceKind, *, index: int = 0, peer: NodeId = "", detail: str = "") -> None:
-        # Recorded in the step in which the term and the vote of the event become durable, and not earlier.
+        # The effects contain the event only once its term and vote are durable.
         told = self._effects.trace if self._hard_state_is_durable() else self._untold
         told.append(
             TraceEvent(kind, self.current_term, index, peer, detail, self.log.term_at(index), self.durable_index)

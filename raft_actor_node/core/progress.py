@@ -4,9 +4,9 @@
     PROBING      one empty AppendEntries at a time asks whether the logs agree just before next_index
 
 A new leader is optimistic: it starts to replicate after its own last entry. A refusal switches to probing at the index
-that it names. An unanswered batch also switches to probing, after the last entry sent. If the follower has everything
-and only its disk is slow, nothing is sent again; otherwise its refusal names the missing entries. A successful probe
-switches back to replicating.
+that the refusal names. An unanswered batch also switches to probing, after the last entry sent. If the follower has all
+entries and only its disk is slow, the leader sends none again; otherwise the follower's refusal names the missing
+entries. A successful probe switches back to replicating.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Progress:
     match_index: int = 0
     probing: bool = False
     probe_sequence: int = 0
-    """Sequence of the first request of this search step; answers to older requests do not end it."""
+    """Sequence of the first request of the present probe; answers to older requests do not end the probe."""
     acked_sequence: int = 0
     """Highest sequence of an answered request of this leadership."""
     inflight: deque[tuple[int, int, int]] = field(default_factory=deque)
     """(last index, bytes, sequence) of each batch that the follower has not acknowledged as durable."""
     inflight_bytes: int = 0
     resend_at: float = inf
-    """When to probe for the batches in flight; inf if there are none."""
+    """When to probe for the batches in flight, or to repeat the probe; inf: neither is needed."""
 
     def sent(self, last_index: int, size: int, sequence: int, resend_at: float) -> None:
         """Note that a batch ending at last_index was sent."""
@@ -59,13 +59,13 @@ class Progress:
         if not self.inflight:
             self.resend_at = inf
         elif news or any(sequence == batch for _, _, batch in self.inflight):
-            # The follower made progress, or a part of a batch arrived. The answer to a heartbeat would not show that: a
-            # batch may still be lost.
+            # The follower made progress, or a part of a batch arrived. The answer to a heartbeat shows neither: the
+            # batches may be lost.
             self.resend_at = resend_at
 
     def ask_after(self, sequence: int) -> None:
         """Probe, with requests numbered from `sequence` on, whether all sent entries arrived."""
-        if not self.probing:  # when the probe is repeated, any of the answers will do
+        if not self.probing:  # the answer to any repetition of a probe ends the probe
             self.probing, self.probe_sequence = True, sequence
 
     def search(self, next_index: int, sequence: int) -> None:

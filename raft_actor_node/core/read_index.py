@@ -32,9 +32,9 @@ class ReadQueue:
         self._round = sequence
 
     def wants_round(self, confirmed: float) -> bool:
-        """Return whether to start a heartbeat round: some read has none, and no earlier round is in progress.
+        """Return whether to start a heartbeat round: no round covers the last read, and no round is in progress.
 
-        With one round at a time, reads that arrive meanwhile share the next round.
+        With one round at a time, reads that arrive during a round share the next one.
         """
         return bool(self._waiting) and self._waiting[-1][1] >= self._round and confirmed >= self._round
 

@@ -1,4 +1,4 @@
-"""Trace events: one per change of a node that a reader or a checker needs."""
+"""Trace events: one per change of a node that a reader or a checker needs to know."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TraceEvent:
     log_term: int = 0
     """Term of the entry at `index`."""
     durable_index: int = 0
-    """Up to where the log is on disk at that moment; a later incarnation must find as much, or trace why not."""
+    """Highest index on disk at that moment. A later incarnation finds as much, unless a log_truncated lies between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class TraceRecord:
 
     node: str
     number: int | None
-    """Its number within one incarnation, from 1; None: missing in the line."""
+    """Number of the event within one incarnation, from 1; None: missing in the line."""
     time_ns: int
-    """0: missing in the line."""
+    """Time in nanoseconds, on the reader's clock; 0: missing in the line."""
     kind: str
     """As in TraceEvent, or any other word of a foreign program. Empty: missing in the line."""
     term: int

@@ -181,7 +181,7 @@ def decode(payload: bytes) -> Command:
 
 
 def fingerprint(payload: bytes) -> int:
-    """Return a CRC-32 over the client's request, which is equal for a retry logged by a leader with another limit."""
+    """Return a CRC-32 over the client's request. The limit that a leader adds to an append does not change it."""
     kind, key_length, condition_length, value_length, session_id, sequence = HEADER.unpack_from(payload)
     if kind != _APPEND or condition_length < 0:
         return crc32(payload)

@@ -1,4 +1,4 @@
-"""The specification run as a replica beside the real ones: the correct results and values.
+"""A replica that runs the specification, and thus has the correct results and values.
 
 Satisfies StateModel of core/invariants/cluster.py. It feeds log entries to Model (model.py), which shares no logic with
 store.py. A command that took effect twice, or not at all, is thus detected at once.
@@ -35,13 +35,13 @@ class Reference:
         return self._model.apply(index, command)
 
     def mismatch(self, state: Replica) -> str:
-        """Describe the first difference, among keys changed since the last call, of a store that applied as much.
+        """Describe how a store that applied as much differs from this replica; empty if it does not differ.
 
-        Empty if there is none.
+        Compares only keys changed since the last call, and describes the first key that differs.
         """
         touched, self._touched = self._touched, {}
         for key in touched:
             held, due = state.get(key), self._model.values.get(key)
             if held != due:
-                return f"key {key!r} holds {held!r}, and not {due!r}"
+                return f"key {key!r} holds {held!r} instead of {due!r}"
         return ""

@@ -30,7 +30,7 @@ class Result(NamedTuple):
 MARK_EVERY = 4096
 """Maximum number of entries between two marks of the rolling hash."""
 MARK_BYTES = 1 << 20
-"""Payload bytes between two marks, and bytes hashed at once: all else in the node waits meanwhile."""
+"""Payload bytes between two marks, and bytes hashed at once. The rest of the node waits while it hashes them."""
 _BUCKETS = 256
 """Number of buckets in which keys are sorted for the hash of the state."""
 _HASHED_KEYS = 4096
@@ -103,7 +103,7 @@ class Store:
         self.kept_bytes = 0
         """Bytes of values in the session table, kept for retries of failed compare-and-swaps."""
         self._value_bytes = value_bytes
-        # Of the current call of `apply`: the entry that is always applied, and the bytes that others may still touch.
+        # In the current call of `apply`: the entry that is always applied, and the bytes that others may still touch.
         self._first = self._left = 0
         self._values: dict[bytes, bytes] = {}
         self._sessions: dict[int, _Session] = {}
@@ -128,10 +128,10 @@ class Store:
         return self._values.get(key)
 
     def remembered(self, session_id: int, sequence: int, payload: bytes) -> Result | None:
-        """Return the result of this command if it is the last of its session: an applied command is committed.
+        """Return the result of this command if it is the last that its session applied; applied means committed.
 
-        Return None if the command must go through the log. That includes results with a value, which cost as much here
-        as there.
+        Return None if the command must go through the log. So must a command whose result has a value, because that
+        result costs as much here as through the log.
         """
         last, crc, result = self._sessions.get(session_id, _OPENED)
         if sequence != last or result.value or fingerprint(payload) != crc:
@@ -201,7 +201,7 @@ class Store:
                 return digest
 
     def hash_state(self) -> Generator[None, None, bytes]:
-        """Compute `state_hash` in small steps. The first step copies the state; later entries have no effect."""
+        """Compute `state_hash` in small steps. The first copies the state; later entries do not change the hash."""
         values = self._values.copy()
         sessions = self._sessions.copy()
         yield
@@ -301,7 +301,7 @@ class Store:
                 return Result(value=current)
             self._values[key] = value
             return _FOUND
-        assert kind is Kind.APPEND, "a put takes the short way, and there are no others"
+        assert kind is Kind.APPEND, "a put takes the fast path in `_apply`; no other kind exists"
         if length + len(value) > (self._value_bytes if command.longest is None else command.longest):
             return _VALUE_TOO_LARGE
         self._values[key] = (current or b"") + value

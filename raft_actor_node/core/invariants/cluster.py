@@ -62,7 +62,7 @@ class _Disk:
     voted_for: NodeId | None
     terms: array[int]
     writing: Persist | None = None
-    """The write in progress; after a crash it is on disk or not."""
+    """The write in progress; after a crash, it may or may not be on disk."""
 
 
 @dataclass(slots=True)
@@ -82,12 +82,12 @@ class _Life:
     accepted: deque[tuple[int, int, int]] = field(default_factory=deque)
     """(first index, end, term) of proposals accepted from clients."""
     verified: tuple[int, int] = (0, 0)
-    """(term, index): up to this index, messages of this term's leader showed that the logs agree."""
+    """(term, index): messages from the leader of this term showed that its log and this log agree up to this index."""
     pre_votes: dict[int, set[NodeId]] = field(default_factory=dict)
     """Nodes that would vote for this node, by term."""
     leads: int = 0
     """The term that this node leads, or led last."""
-    # The following are of this leadership, by peer.
+    # The following attributes belong to this leadership, by peer.
     heard: dict[NodeId, float] = field(default_factory=dict)
     """Time of the last answer."""
     acked: dict[NodeId, int] = field(default_factory=dict)
@@ -204,22 +204,22 @@ class ClusterInvariants:
             self._replace_on_disk(node_id, disk, persist.first_index, persist.terms)
 
     def crashed(self, node_id: NodeId, now: float) -> None:
-        """Note that a node ended; its write in progress is on disk or not."""
+        """Note that a node ended; its write in progress may or may not be on disk."""
         self._now = now
         life = self._lives.pop(node_id, None)
         if life is not None and self._leading.get(life.leads) is life:
             del self._leading[life.leads]
 
     def applied(self, node_id: NodeId, first_index: int, results: Sequence[object], store: State, now: float) -> None:
-        """Check applied entries from `first_index` on; the clients that wait for them are answered now."""
+        """Check applied entries from `first_index` on. The clients that wait for them count as answered from now on."""
         self._now = now
         life = self._lives[node_id]
         lo, hi = first_index - 1, first_index - 1 + len(results)
         if hi > life.node.commit_index or store.last_applied > life.node.commit_index:
-            text = f"applied {max(hi, store.last_applied)}, commit_index {life.node.commit_index}"
+            text = f"applied entry {max(hi, store.last_applied)}, but its commit_index is {life.node.commit_index}"
             self._fail(Rule.LAST_APPLIED, node_id, text)
         if lo != life.applied or hi != store.last_applied:
-            text = f"applied {first_index} to {hi} after {life.applied}; its store is at {store.last_applied}"
+            text = f"applied {first_index} to {hi} after {life.applied}; its store has applied {store.last_applied}"
             self._fail(Rule.STATE_MACHINE_SAFETY, node_id, text)
         life.applied = hi
         self._check_results(node_id, lo, hi, results, store)
@@ -237,7 +237,7 @@ class ClusterInvariants:
         """Check a read that is answered from a state which has applied `last_applied`."""
         self._now = now
         if last_applied < read_index:
-            text = f"a read of index {read_index} answered from a state at {last_applied}"
+            text = f"answered a read of index {read_index} from a state that had applied {last_applied}"
             self._fail(Rule.READ, node_id, text)
 
     def sent(self, message: Message, now: float) -> None:
@@ -299,13 +299,13 @@ class ClusterInvariants:
         told = max(told, before.current_term)
         if vote == node_id:
             if term > told + 1:
-                self._fail(Rule.PRE_VOTE, node_id, f"term {term}, though no message had a term above {told}")
+                self._fail(Rule.PRE_VOTE, node_id, f"stands in term {term}, though no message had a term above {told}")
             if node.parameters.pre_vote and len(life.pre_votes.get(term, (node_id,))) < self._quorum:
                 self._fail(Rule.PRE_VOTE, node_id, f"stands in term {term} without the pre-votes of a quorum")
             life.pre_votes.clear()
             return
         if term > told:
-            self._fail(Rule.PRE_VOTE, node_id, f"term {term}, though no message had a term above {told}")
+            self._fail(Rule.PRE_VOTE, node_id, f"is in term {term}, though no message had a term above {told}")
         if vote is None:
             return
         asked = [m for m in messages if isinstance(m, RequestVote) and m.from_id == vote and m.term == term]
@@ -317,7 +317,8 @@ class ClusterInvariants:
         earlier = messages[: len(messages) - messages[::-1].index(asked[-1])]
         changed = any(isinstance(m, AppendEntries) and len(m.entry_terms) for m in earlier)
         if ends < (before.last_term, before.last_index) and not changed:
-            text = f"voted for {vote}, whose log ends at {ends}, its own at {(before.last_term, before.last_index)}"
+            own = before.last_term, before.last_index
+            text = f"voted for {vote}, whose log ends at (term, index) {ends}; its own log ends at {own}"
             self._fail(Rule.ELECTION_RESTRICTION, node_id, text)
 
     def _vote(self, node_id: NodeId, term: int, candidate: NodeId) -> None:
@@ -338,15 +339,15 @@ class ClusterInvariants:
                 if match < seen.get(peer, 0):
                     self._fail(Rule.MATCH_INDEX, node_id, f"of {peer} went from {seen[peer]} back to {match}")
                 if match > promised.get(peer, 0):
-                    text = f"counts {peer} up to {match}, which promised {promised.get(peer, 0)}"
+                    text = f"counts {peer} up to {match}, but {peer} promised only {promised.get(peer, 0)}"
                     self._fail(Rule.DURABLE_QUORUM, node_id, text)
                 seen[peer] = match
             if progress.next_index <= match:
-                self._fail(Rule.NEXT_INDEX, node_id, f"{progress.next_index} for {peer}, which matches {match}")
+                self._fail(Rule.NEXT_INDEX, node_id, f"{progress.next_index} for {peer}, match_index {match}")
         if node.parameters.check_quorum:
             silent_s = self._now - reached_by_quorum([inf, *life.heard.values()])
             if silent_s * self._slowest_clock > QUORUM_PATIENCE * node.parameters.election_timeout_max:
-                self._fail(Rule.CHECK_QUORUM, node_id, f"leads term {term} and heard no quorum for {silent_s:.3f} s")
+                self._fail(Rule.CHECK_QUORUM, node_id, f"leads term {term}, but heard no quorum for {silent_s:.3f} s")
 
     def _check_passing_leader(self, life: _Life, effects: Effects) -> None:
         """Check a leader that was elected and stepped down within one step: only its trace shows it."""
@@ -359,7 +360,7 @@ class ClusterInvariants:
         node = life.node
         node_id = node.node_id
         if term in self.leaders:
-            self._fail(Rule.ELECTION_SAFETY, node_id, f"leads term {term}, which {self.leaders[term]} led")
+            self._fail(Rule.ELECTION_SAFETY, node_id, f"leads term {term}, but {self.leaders[term]} led it")
         self.leaders[term] = node_id
         voters = [voter for voter in self._members if self._votes.get((voter, term)) == node_id]
         if len(voters) < self._quorum:
@@ -367,7 +368,7 @@ class ClusterInvariants:
             self._fail(Rule.ELECTION_SAFETY, node_id, text)
         end = bisect_left(self._committed_in, term)  # what was committed in older terms
         if node.log.terms(1, end + 1) != self.committed_terms[:end]:
-            text = f"leads term {term} without all of the {end} entries committed before"
+            text = f"leads term {term}, but lacks some of the {end} entries committed before"
             self._fail(Rule.LEADER_COMPLETENESS, node_id, text)
         life.leads = term
         life.heard = dict.fromkeys(node.peers, self._now)
@@ -399,10 +400,10 @@ class ClusterInvariants:
             entry = (payload, previous)
             known = self._entries.setdefault((index, term), entry)
             if known is not entry and known != entry:
-                text = f"at {index} of term {term}: {entry}, and elsewhere {known} (payload, term before)"
+                text = f"entry {index} of term {term} is {entry} here, {known} elsewhere (payload, term before)"
                 self._fail(Rule.LOG_MATCHING, node.node_id, text)
             if term < previous:
-                self._fail(Rule.LOG_MATCHING, node.node_id, f"term {term} at {index} behind term {previous}")
+                self._fail(Rule.LOG_MATCHING, node.node_id, f"entry {index} of term {term} follows term {previous}")
             previous = term
         if previous > node.current_term:
             self._fail(Rule.TERM, node.node_id, f"log of term {previous} in term {node.current_term}")
@@ -414,10 +415,10 @@ class ClusterInvariants:
         if disk.writing is not None:
             self._fail(Rule.DISK, node.node_id, "two writes in progress")
         if first > len(disk.terms) + 1:
-            self._fail(Rule.DISK, node.node_id, f"a gap before {first}: the disk holds {len(disk.terms)} entries")
+            self._fail(Rule.DISK, node.node_id, f"writes from {first} on, but the disk ends at {len(disk.terms)}")
         end = first + len(persist.terms) if persist.terms else node.log.last_index + 1
         if list(persist.terms) != list(node.log.terms(first, end)):
-            self._fail(Rule.DISK, node.node_id, f"from {first} on, other entries go to the disk than are in the log")
+            self._fail(Rule.DISK, node.node_id, f"writes entries from {first} on that differ from its log")
         disk.writing = persist
 
     def _set_hard_state(self, node_id: NodeId, disk: _Disk, state: HardState) -> None:
@@ -443,12 +444,12 @@ class ClusterInvariants:
                 life = self._lives.get(node_id)
                 known = life is not None and life.commit_index >= index
                 if known or len(self._holders(index, self.committed_terms[index - 1])) <= self._quorum:
-                    self._fail(Rule.DURABLE_QUORUM, node_id, f"committed entry {index} is not on its disk any more")
+                    self._fail(Rule.DURABLE_QUORUM, node_id, f"committed entry {index} is no longer on its disk")
         if kept and terms:
             # With this, a pair (index, term) on a disk also identifies all entries before it.
             _, previous = self._entries.get((first_index, terms[0]), (b"", disk.terms[kept - 1]))
             if previous != disk.terms[kept - 1]:
-                text = f"on disk entry {kept} is of term {disk.terms[kept - 1]}, and {previous} before {first_index}"
+                text = f"entry {kept} on its disk has term {disk.terms[kept - 1]}; elsewhere it has {previous}"
                 self._fail(Rule.LOG_MATCHING, node_id, text)
         del disk.terms[kept:]
         disk.terms.extend(terms)
@@ -463,12 +464,12 @@ class ClusterInvariants:
             rule = Rule.TERM if state.current_term < synced.current_term else Rule.ONE_VOTE
             if state.current_term == synced.current_term and state.voted_for is None:
                 rule = Rule.DISK
-            self._fail(rule, node_id, f"starts with {state}, its disk was left with {synced}")
+            self._fail(rule, node_id, f"starts with {state}, but its disk held {synced}")
         if terms == disk.terms:
             return
         kept = len(disk.terms) if writing is None or not writing.terms else writing.first_index - 1
         if terms[:kept] != disk.terms[:kept]:
-            text = f"starts with {len(terms)} entries and not with the {len(disk.terms)} that were synced"
+            text = f"starts with {len(terms)} entries, which are not the {len(disk.terms)} that were synced"
             self._fail(Rule.DISK, node_id, text)
         whole = writing is not None and list(terms[kept:]) == list(writing.terms)
         if not whole or state != written:
@@ -504,7 +505,7 @@ class ClusterInvariants:
             log.terms(lo + 1, hi + 1) != self.committed_terms[lo:hi]
             or log.payloads(lo + 1, hi + 1) != self.committed_payloads[lo:hi]
         ):
-            text = f"commits other entries in {lo + 1} to {hi} than were committed there"
+            text = f"commits entries {lo + 1} to {hi}, which differ from those committed there before"
             self._fail(Rule.STATE_MACHINE_SAFETY, life.node.node_id, text)
 
     def _check_first_commit(self, life: _Life, hi: int, led: int) -> None:
@@ -546,12 +547,12 @@ class ClusterInvariants:
         if list(results) != known[lo:hi]:
             at = next(at for at in range(lo, hi) if results[at - lo] != known[at])
             rule = self._rule_of([at])
-            self._fail(rule, node_id, f"entry {at + 1} gave {results[at - lo]}, and not {known[at]}")
+            self._fail(rule, node_id, f"entry {at + 1} gave {results[at - lo]} instead of {known[at]}")
         if model is not None and news and (difference := model.mismatch(store)):
             self._fail(self._rule_of(range(lo, hi)), node_id, f"after entry {hi}: {difference}")
 
     def _rule_of(self, positions: Sequence[int]) -> Rule:
-        """Return the rule that a wrong effect of these entries breaks: it depends on whether they repeat a command."""
+        """Return the rule that a wrong effect of these entries breaks: ONCE if one of them repeats a command."""
         earlier = self.committed_payloads
         again = any(earlier[at] and earlier.index(earlier[at]) < at for at in positions)
         return Rule.ONCE if again else Rule.STATE_MACHINE_SAFETY
@@ -588,11 +589,11 @@ class ClusterInvariants:
         elif message.vote_granted and not message.pre_vote:
             self._check_vote_left(node_id, disk, message.request_term, message.to_id)
         if disk.current_term < term:
-            self._fail(Rule.PROMISE, node_id, f"shows term {term}, its disk is at {disk.current_term}: {message}")
+            self._fail(Rule.PROMISE, node_id, f"sends term {term}, but its disk holds {disk.current_term}: {message}")
 
     def _check_vote_left(self, node_id: NodeId, disk: _Disk, term: int, candidate: NodeId) -> None:
         if (disk.current_term, disk.voted_for) != (term, candidate):
-            text = f"votes for {candidate} in term {term}, on disk: {disk.voted_for} in {disk.current_term}"
+            text = f"votes for {candidate} in term {term}; on disk: for {disk.voted_for} in {disk.current_term}"
             self._fail(Rule.PROMISE, node_id, text)
         self._vote(node_id, term, candidate)
 
@@ -601,31 +602,31 @@ class ClusterInvariants:
         if len(disk.terms) < index or (
             node.current_term == reply.term and disk.terms[index - 1] != node.log.term_at(index)
         ):
-            text = f"promises {index} entries, its disk holds {len(disk.terms)}, or others: {reply}"
+            text = f"promises {index} entries, but its disk holds {len(disk.terms)}, or other ones: {reply}"
             self._fail(Rule.PROMISE, node.node_id, text)
         leader = self._leading.get(reply.request_term)
         if leader is not None and not leader.node.log.matches(index, disk.terms[index - 1]):
-            text = f"claims to match {reply.to_id} at {index}, which holds another entry there, or none"
+            text = f"claims to match {reply.to_id} at {index}, but {reply.to_id} has another entry or none there"
             self._fail(Rule.LOG_MATCHING, node.node_id, text)
 
     def _check_read(self, life: _Life, ready: ReadReady) -> None:
-        """Check a read that may be answered: with everything acknowledged before it arrived, by a confirmed leader."""
+        """Check a read that may be answered: its leader is confirmed, and it sees all that was acknowledged before."""
         node, index = life.node, ready.index
         arrival = life.reads.pop(ready.read_id, None)
         if arrival is None:
             self._fail(Rule.READ, node.node_id, f"read {ready.read_id} never arrived, or was answered already")
         commit_index, sequence, acknowledged = arrival
         if index < max(commit_index, acknowledged):
-            text = f"index {index} from before the read arrived: {commit_index} was committed, {acknowledged} answered"
+            text = f"index {index}, but {commit_index} was committed and {acknowledged} acknowledged when it arrived"
             self._fail(Rule.READ, node.node_id, text)
         if node.role != Role.LEADER or index > node.commit_index:
-            text = f"index {index} by a {node.role.name} whose commit_index is {node.commit_index}"
+            text = f"index {index} of a {node.role.name} whose commit_index is {node.commit_index}"
             self._fail(Rule.READ, node.node_id, text)
         if node.log.term_at(index) != node.current_term:
-            text = f"index {index} is of term {node.log.term_at(index)}: no entry of term {node.current_term} committed"
+            text = f"index {index} is of term {node.log.term_at(index)}; none of term {node.current_term} is committed"
             self._fail(Rule.READ, node.node_id, text)
         if reached_by_quorum([inf, *(life.acked.get(peer, 0) for peer in node.peers)]) <= sequence:
-            self._fail(Rule.READ, node.node_id, f"read {ready.read_id}: no quorum answered a request sent after it")
+            self._fail(Rule.READ, node.node_id, f"read {ready.read_id}: no quorum answered a request sent later")
         self.acknowledged = max(self.acknowledged, index)  # later reads must not fall behind it
         self.reads_checked += 1
 

@@ -1,13 +1,13 @@
 """Invariants of real nodes, checked on the trace events of all incarnations of all nodes.
 
-A trace event is written before its effects leave the node, and survives a SIGKILL. So no vote and no leadership is
-missing from it. Traces contain no logs: an entry is identified by its index and its term, which by log matching
-identify the whole log up to there.
+A node writes a trace event before the effects of the event leave the node, and the event survives a SIGKILL. So no vote
+and no leadership is missing from a trace. Traces contain no logs. Instead, the index and the term of an entry identify
+the entry and, by log matching, the whole log up to that entry.
 
 Events are the lines of trace files (core/trace.py). An event without a number, or of an unknown kind, is skipped: a
 foreign program may write anything. After a missing number or a damaged event, rules that need all events are suspended
-until the role of the node is known again, and the summary counts the gap. Without `log_term`, rules that need terms of
-entries are suspended.
+until the role of the node is known again, and the summary counts the gap. Rules that need the terms of entries skip
+events without `log_term`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from raft_actor_node.core.invariants.rules import Rule
 from raft_actor_node.core.trace import TraceRecord
 
 MOST_FINDINGS = 100
-"""Limit on the violations kept, because one bug breaks a rule again and again."""
+"""Maximum number of violations kept, because one bug breaks a rule again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class _Node:
     committed: int = 0
     """The highest commit index of all incarnations."""
     durable_index: int = 0
-    """Up to where its log is on disk, according to its trace; 0 while unknown."""
+    """Highest index on its disk, according to its trace; 0 while unknown."""
     lives: int = 0
     gaps: int = 0
     votes: dict[int, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Summary:
     lives: Mapping[str, int] = field(default_factory=dict)
     """Node -> number of incarnations that traced anything."""
     gaps: Mapping[str, int] = field(default_factory=dict)
-    """Node -> how often events are missing or malformed; nodes without a gap are left out."""
+    """Node -> number of gaps: places with missing or malformed events. Nodes without a gap are left out."""
     committed: Mapping[str, int] = field(default_factory=dict)
     """Node -> highest index that it traced as committed."""
     leaders: int = 0
@@ -160,10 +160,11 @@ class History:
     def _started(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
         node.role = "became_follower"
         vote = event.peer
-        # An untraced truncation may have lowered durable_index, if its term or a vote before it is not traced either.
+        # An untraced truncation may have lowered durable_index, but only if its term or an earlier vote is not traced
+        # either.
         told = term <= node.term and (not vote or node.votes.get(term) == vote)
         if told and index < node.durable_index:
-            text = f"starts with a log that ends at {index}, and had told that it is on disk up to {node.durable_index}"
+            text = f"starts with a log that ends at {index}, but traced that {node.durable_index} is on its disk"
             self._break(Rule.DISK, event, text)
         node.durable_index = index
         if vote:
@@ -181,7 +182,7 @@ class History:
         if node.role == "became_leader":
             self._break(Rule.ROLES, event, f"a leader stands for election in term {term}")
         if term == node.term and node.number > 1:
-            self._break(Rule.ROLES, event, f"stands in term {term}, which it knew already")
+            self._break(Rule.ROLES, event, f"stands in term {term}, but was in that term before")
         self._vote(node, term, node.node_id, event)
         node.role = "became_candidate"
 
@@ -195,9 +196,9 @@ class History:
 
     def _became_leader(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
         if node.role not in ("became_candidate", "") or (node.role and term != node.term):
-            self._break(Rule.ROLES, event, f"leads term {term} without having stood for it")
+            self._break(Rule.ROLES, event, f"leads term {term}, but was not a candidate in it")
         if self._led_by(term, node.node_id, event) and term in self._elected:
-            self._break(Rule.ELECTION_SAFETY, event, f"came to lead term {term} twice")
+            self._break(Rule.ELECTION_SAFETY, event, f"became leader of term {term} twice")
         self._elected.add(term)
         node.role = "became_leader"
         log_term = -1 if event.log_term is None else event.log_term
@@ -216,7 +217,7 @@ class History:
         if node.role == "became_leader":
             self._break(Rule.APPEND_ONLY, event, f"the leader of term {term} erased entries from {index} on")
         if index <= node.commit_index:
-            text = f"erased entries from {index} on, and had told that {node.commit_index} is committed"
+            text = f"erased entries from {index} on, but traced that {node.commit_index} is committed"
             self._break(Rule.STATE_MACHINE_SAFETY, event, text)
         node.durable_index = min(node.durable_index, index - 1)
         if event.log_term is not None:
@@ -224,7 +225,7 @@ class History:
 
     def _commit(self, node: _Node, term: int, index: int, event: TraceRecord) -> None:
         if index <= node.commit_index:
-            self._break(Rule.COMMIT_INDEX, event, f"from {node.commit_index} to {index} within one life")
+            self._break(Rule.COMMIT_INDEX, event, f"from {node.commit_index} to {index} within one incarnation")
         node.commit_index = index
         node.committed = max(node.committed, index)
         if event.durable_index is not None:
@@ -236,7 +237,7 @@ class History:
             return
         first = self._committed.setdefault(index, log_term)
         if first != log_term:
-            text = f"committed an entry of term {log_term} at {index}, where others have one of term {first}"
+            text = f"committed an entry of term {log_term} at {index}; another node committed one of term {first} there"
             self._break(Rule.STATE_MACHINE_SAFETY, event, text)
         if log_term != term and node.role == "became_leader":
             text = f"the leader of term {term} commits {index}, of term {log_term} (Figure 8)"
@@ -246,7 +247,7 @@ class History:
         if len(self._found) < MOST_FINDINGS:
             self._found.append(Broken(rule, event.node, event.time_ns, detail))
 
-    # ------------------------------------------------------------------------------ over all of them
+    # ------------------------------------------------------------------------------ over all events
 
     def _committed_in_order(self) -> Iterable[Broken]:
         """Check that terms never decrease along the committed entries, as they never do along a log."""
@@ -254,7 +255,7 @@ class History:
         for index in sorted(self._committed):
             term = self._committed[index]
             if term < term_before:
-                text = f"committed: entry {before} of term {term_before}, and behind it {index} of term {term}"
+                text = f"committed entry {before} has term {term_before}, but the later entry {index} has term {term}"
                 yield Broken(Rule.STATE_MACHINE_SAFETY, "", 0, text)
                 return
             before, term_before = index, term
@@ -269,8 +270,8 @@ class History:
                 at += 1
             short = last_index < index
             if last_term >= 0 and (short or last_term < self._committed.get(index, 0)):
-                text = f"leads term {term} with a log that ends at {last_index} of term {last_term}; before it,"
-                text += f" entry {index} of term {self._committed.get(index, 0)} was committed"
+                text = f"leads term {term} with a log that ends at {last_index} of term {last_term}, although"
+                text += f" entry {index} of term {self._committed.get(index, 0)} was committed in an older term"
                 yield Broken(Rule.LEADER_COMPLETENESS, node_id, time_ns, text)
 
     def _erased_though_committed(self) -> Iterable[Broken]:

@@ -3,7 +3,7 @@
 Liveness is judged only in this phase, because no protocol can guarantee a leader while faults change. The caller
 ensures that the members of a majority run and reach each other in both directions. Raft does not guarantee a leader if
 some node reaches a quorum but no majority is fully connected (constrained election). Without pre-vote, there is no
-guarantee either if some node is heard by others and hears no node itself.
+guarantee either if other nodes hear some node that hears none of them.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Leadership:
     __slots__ = ("_match", "_patience_s", "_term")
 
     def __init__(self, patience_s: float) -> None:
-        """`patience_s` is how long the node may lead without contact to a quorum; inf without check quorum."""
+        """`patience_s`: seconds that the node may lead without contact to a quorum; inf without check quorum."""
         self._patience_s = patience_s
         self._term = 0
         self._match: dict[NodeId, int] = {}
