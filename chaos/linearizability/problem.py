@@ -36,7 +36,7 @@ BLIND = 2
 TAKE = 3
 """From any state except ABSENT to ABSENT."""
 EXTEND = 4
-"""From any state to a longer one. If its length, or the state itself, was seen, it must be as seen."""
+"""From any state to a longer one. If the length or the state afterwards was seen, the result must match it."""
 
 _NEVER = math.inf
 

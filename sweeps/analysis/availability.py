@@ -146,5 +146,5 @@ def refutes(found: Mapping[str, Any] | None, expected: State) -> str | None:
         states: Sequence[Any] = [fault["state"] for fault in found["faults"]] if found is not None else []
         if not any(states):
             return f"expected to be {expected}, and no fault lasted more than {LIVENESS_BOUND} election timeouts"
-        return f"expected to be {expected}, and was not under every fault"
+        return f"expected to be {expected}, but was not under at least one fault"
     return None if state == expected else f"expected to be {expected}, and was {state}"

@@ -15,7 +15,7 @@ from sweeps.load.operations import FAIL, UNKNOWN, Operations
 _BUSY = 0.9
 """Share of the CPU from which the measurement may reflect the machine and not the protocol."""
 _MOST_OF_TIMEOUT = 0.1
-"""Largest broadcast time, as a share of the election timeout. The paper wants an order of magnitude (section 5.6)."""
+"""Largest broadcast time, as a share of the election timeout (an order of magnitude smaller: paper, section 5.6)."""
 _MOST_OF_HEARTBEAT = 0.1
 """Largest clock error, as a share of the heartbeat interval. The stages of a failover last some tenths of an interval;
 a larger error may reorder them."""

@@ -75,10 +75,12 @@ def _read(spec: Spec, source: Source, name: str, values: dict[str, Any]) -> Case
         except ValueError as error:
             raise source.error((*path, _SIGNATURE), str(error)) from None
     if not isinstance(refused, str) or (refused and signature):
-        raise source.error((*path, _REFUSED), "must be a part of the error text, in a case without a signature")
+        raise source.error(
+            (*path, _REFUSED), "must be text from the error; a case with `refused` cannot have a `signature`"
+        )
     for key, value in values.items():
         if key in spec.axes:
-            raise source.error((*path, key), "the spec has an axis over this parameter; remove one of the two")
+            raise source.error((*path, key), "the spec has an axis over this parameter; remove the axis or this value")
         if not refused:
             normal_value(source, key, value, (*path, key))
     return Case(name, values, signature, refused)

@@ -152,7 +152,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _all()}
 
 
 def metrics(result: Result) -> dict[str, float | None]:
-    """Return the metrics of a result by name, without the latencies of kinds of operations that the load did not use."""
+    """Return the metrics of a result by name, without the latencies of operation kinds that the load did not use."""
     unasked = tuple(
         f"latency.{kind}." for kind in ("all", *Mix.model_fields) if kind not in result.get("latency_ms", ())
     )

@@ -27,7 +27,7 @@ class Source:
         return next((self.origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.origins), self.name)
 
     def error(self, path: Path, message: str, at: Path | None = None) -> ConfigError:
-        """Return a one-line error about the value at `path`. `at`: where the error locates the value, if not at `path`."""
+        """Return a one-line error about the value at `path`. `at`: the path that locates the value, if not `path`."""
         shown = dotted(path[1:] if path[:1] == ("base",) and len(path) > 1 else path)
         parts = (self.origin(path if at is None else at), shown, " ".join(message.split()))
         return ConfigError(": ".join(part for part in parts if part))
