@@ -1,4 +1,4 @@
-"""What every check declares."""
+"""The declaration of a check."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Check:
     """One check of a finished cell."""
 
     name: str
-    """Its name in result.json."""
+    """The name of the check in result.json."""
     find: Callable[[StoredEvidence], Finding | None]
-    """Return what the check finds in the evidence; None where it does not apply.
+    """Return what the check finds in the evidence, or None if the check does not apply.
 
-    Any exception makes this check unknown and does not affect the others. It raises Missing, which names the part,
-    where a part of the evidence does not exist.
+    `find` raises Missing if a part of the evidence does not exist; the message names the part. Any exception makes this
+    check unknown and does not affect the others.
     """
     safety: bool
-    """Whether a violation means that something wrong happened. Otherwise something required did not happen."""
+    """True: a violation means that something wrong happened. False: it means that something required did not happen."""
     decisive: bool = False
-    """Whether it must be ok for a cell to be called safe."""
+    """Whether a cell is safe only if this check is ok."""
     switch: Switch | None = None
-    """The setting that switches it off; None: it always runs."""
+    """The setting that switches the check off; None: the check always runs."""

@@ -17,7 +17,7 @@ from raft_actor_node.core.trace import TraceRecord
 FEWEST_OPERATIONS = 20
 """Fewer operations prove nothing."""
 MOST_UNKNOWN = 0.5
-"""With a larger share of unknown outcomes, nearly every history would pass."""
+"""If a larger share of operations has an unknown outcome, nearly every history passes the check."""
 MOST_UNASKED = 0.1
 """If clients were idle for a larger share of the outage, unavailability cannot be concluded."""
 LEAST_INJECTED = 0.9
@@ -38,32 +38,32 @@ class Observed:
     traces: Sequence[TraceRecord] = ()
     """Trace events of the nodes, on the clock of the fault events; empty when nothing is traced."""
     aims: Mapping[int, str] = field(default_factory=dict)
-    """By position in the schedule: the selector of the planned fault (`leader`, `leader-in-minority`)."""
+    """Position in the schedule -> selector of the planned fault (`leader`, `leader-in-minority`)."""
     nodes: Sequence[str] = ()
     """All nodes of the cluster."""
     statuses: Sequence[Status] = ()
     """Statuses that nodes reported during the measurement, with the counters of faults."""
     fault_exits: Sequence[FaultExit] = ()
-    """Nodes that a fault inside them ended; their counters were lost with them."""
+    """Nodes that exited because of a fault inside them; the counters of each were lost with its process."""
     faults_planned: bool = False
-    """Whether the cell should have had faults."""
+    """Whether the cell was to have faults."""
     faults_asked: Mapping[str, int] = field(default_factory=dict)
     """Kind of fault -> how many the schedule has. A missing kind was requested as often as it was tried."""
     outage: Outage | None = None
-    """Where operations are expected not to succeed."""
+    """The evidence of an outage; None where operations are expected to succeed."""
     fewest_operations: int = FEWEST_OPERATIONS
     """How many operations must succeed, where no outage is expected."""
     clock_doubt: str = ""
-    """Why the order of events is too uncertain; empty if it is not."""
+    """Why the order of events is too uncertain to judge; empty if the order is certain enough."""
     unread: str = ""
-    """How many keys could not be read at the end, so that their last values are unknown; empty if none."""
+    """Why the last values of some keys are unknown: how many keys could be read at the end. Empty if all were read."""
 
 
 def judge_coverage(seen: Observed) -> Finding:
-    """Judge whether the faults struck and the load was met: ok, or unknown with every reason why not.
+    """Judge whether the faults struck and the load was met: ok, or unknown with every reason for doubt.
 
-    Of each kind of fault in the schedule, at least 0.9 must have been put in force, and at least half of those tried
-    must have struck. A single fault must have struck.
+    For each kind of fault in the schedule, at least 0.9 of the faults must have been put in force. At least half of
+    those tried must have struck; if only one was tried, it must have struck.
     """
     doubts = [*_load_doubts(seen)]
     roles = [event for event in seen.traces if event.kind.startswith(_ROLES)]
@@ -84,7 +84,7 @@ def judge_coverage(seen: Observed) -> Finding:
             why = "; ".join((f"{injected[kind]} of {count} {kind} faults were put in force", *failed[:1]))
             doubts.append(why)
         elif 2 * len(failed) > len(outcomes):
-            doubts.append(failed[0] + (f", as {len(failed)} of {len(outcomes)}" if len(failed) > 1 else ""))
+            doubts.append(failed[0] + (f"; {len(failed)} of {len(outcomes)} are in doubt" if len(failed) > 1 else ""))
     if seen.faults_planned and not tried:
         doubts.append("no fault was put in force")
     detail = "\n".join([*doubts, *proofs])
@@ -96,9 +96,10 @@ def judge_coverage(seen: Observed) -> Finding:
 
 
 def leader_at(traces: Iterable[TraceRecord], time_ns: int) -> str | None:
-    """Return the leader at a time, from the traces: that of the highest term which had not left its role before.
+    """Return the leader at a time, according to the traces; None if there was none.
 
-    A later `started` of the node also ends its leadership; the exact end of an incarnation is not traced.
+    If several nodes had been elected and had not left the role, the leader is the one with the highest term. A
+    leadership also ends when the node traces its next `started`, because the end of an incarnation is not traced.
     """
     leaders: dict[str, int] = {}
     for event in traces:
@@ -125,7 +126,7 @@ def _load_doubts(seen: Observed) -> Iterator[str]:
         elif not load.succeeded:
             yield "no operation succeeded"
         if load.unknown > MOST_UNKNOWN * load.operations:
-            yield f"{load.unknown} of {load.operations} operations are of unknown outcome"
+            yield f"{load.unknown} of {load.operations} operations have an unknown outcome"
     if load.due and load.not_started > MOST_NOT_STARTED * load.due:
         yield f"the offered load was not met: {load.not_started} of {load.due} operations could not be started"
 
@@ -134,15 +135,15 @@ def _outage_doubts(outage: Outage) -> Iterator[str]:
     if outage.before == 0:
         yield "no operation succeeded before the first fault"
     if outage.asked < outage.fewest:
-        yield f"only {outage.asked} operations waited while none should succeed, at least {outage.fewest} are needed"
+        yield f"only {outage.asked} operations waited while none was to succeed, at least {outage.fewest} are needed"
     if outage.unasked > MOST_UNASKED:
-        yield f"all clients were idle for {outage.unasked:.0%} of the time in which none should be served"
+        yield f"all clients were idle for {outage.unasked:.0%} of the time in which no operation was to succeed"
     if outage.after == 0:
         yield "no operation succeeded after the last fault was healed"
 
 
 def _not_in_force(event: FaultEvent, seen: Observed) -> str:
-    """Return why it is doubtful that a fault was in force and had an effect; empty if it was and did."""
+    """Return why a fault may not have been in force or may have had no effect; empty if it was in force and struck."""
     if event.action == "skip":
         return f"was skipped: {event.detail.rpartition('; ')[2]}"
     last = _last_stage(event, seen.faults)
@@ -168,14 +169,14 @@ def _unproven(event: FaultEvent, proofs: Sequence[Proof], seen: Observed) -> str
         return ""
     [proof, *_] = [proof for proof, count in counts.items() if count is not None] or proofs
     if counts[proof] is None:
-        return f"may have done nothing: no node told how many {proof.subject}s were {proof.touched}"
+        return f"may have done nothing: no node reported how many {proof.subject}s were {proof.touched}"
     return f"did nothing: no {proof.subject} was {proof.touched}"
 
 
 def _last_stage(event: FaultEvent, faults: Iterable[FaultEvent]) -> FaultEvent | None:
-    """Return the event that put a fault in force as a whole; None if it never was.
+    """Return the event that put a fault fully in force, or None if the fault never was.
 
-    For a partition of two stages this is the event of its second stage.
+    For a partition of two stages, the event is that of the second stage.
     """
     fault = event.fault
     if fault is None or not fault.prepares_s:
@@ -185,22 +186,22 @@ def _last_stage(event: FaultEvent, faults: Iterable[FaultEvent]) -> FaultEvent |
 
 
 def _missed(event: FaultEvent, seen: Observed, roles: Sequence[TraceRecord]) -> str:
-    """Return why a fault aimed by the leader's position missed; empty if it hit, or if no trace shows who led."""
+    """Return why a fault aimed relative to the leader missed; empty if it hit, or if no trace shows who led."""
     aim, kind = seen.aims.get(-1 if event.index is None else event.index, ""), fault_kind(event.kind)
     if not aim or not kind.seeks_leader(aim):
         return ""
     if "there was no leader" in event.detail:
-        return f"was aimed at {aim}, and there was no leader"
+        return f"was aimed at {aim}, but there was no leader"
     leader = leader_at(roles, (_last_stage(event, seen.faults) or event).time_ns)
     fault = event.fault
     where = event.nodes if fault is None else fault.where
     if roles and (leader is None or not kind.found_leader(aim, where, leader)):
-        return f"was aimed at {aim}, and {leader or 'no node'} led by then"
+        return f"was aimed at {aim}, but {leader or 'no node'} led when it struck"
     return ""
 
 
 def _named(event: FaultEvent) -> str:
-    # A fault that names a selector, such as the leader, has no nodes if it never began.
+    # A fault with a selector, such as `leader`, has no nodes if it never began. Its detail begins with the selector.
     where = ",".join(event.nodes[:_SHOWN]) or event.detail.partition(";")[0]
     return f"{event.kind} {where}"
 

@@ -1,17 +1,17 @@
-"""Is every acknowledged write durable on a quorum at the end, in the logs?
+"""Is every acknowledged write in the logs of a quorum, on disk, at the end?
 
-A node acknowledges a write after it has applied its entry, and traces a commit before any answer that relies on it. So
-every acknowledged write is in the *acknowledged prefix*: entries 1 to the highest index that any incarnation of any
-node traced as committed before the nodes were inspected at the end. Two conditions must hold:
+A node acknowledges a write after it has applied the entry of that write. It traces a commit before any answer that
+relies on the commit. So every acknowledged write is in the *acknowledged prefix*: entries 1 to the highest index that
+any incarnation of any node traced as committed before the nodes were inspected at the end. Two conditions must hold:
 
-    room          each acknowledged write has its own entry, and the first leader a no-op; a log with fewer entries
-                  lacks an acknowledged write
-    durability    a quorum of nodes have the whole prefix on disk, and the same prefix: their durable_index reaches its
-                  end, and their hashes of the entries up to its end, or further, are equal
+    room          the log has an entry for each acknowledged write, plus the no-op of the first leader; a log with fewer
+                  entries lacks an acknowledged write
+    durability    a quorum of nodes have the same whole prefix on disk: the durable_index of each is at or after the end
+                  of the prefix, and their hashes of the entries up to that end, or to one later index, are equal
 
-Limits: durable_index and the hashes are what nodes report, and the hash covers the entries they applied; this check
-reads no disk. Answers carry no index, so the check cannot tell which entry belongs to which write. If another write
-took the index of a lost write, only the reads at the end find the loss (linearizability).
+Limits: this check reads no disk. Nodes report durable_index and the hashes, and a hash covers only applied entries.
+Answers carry no index, so the check cannot find out which entry belongs to which write. If another write took the index
+of a lost write, only the reads at the end reveal the loss (linearizability).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def judge_durability(
     """Compare the logs of the nodes with the acknowledged writes.
 
     `acknowledged`: number of acknowledged writes. `prefix`: last index of the acknowledged prefix. `states`: what each
-    node reported afterwards. `durable`: durable_index by node. Unknown if the nodes that did not report could form a
-    quorum with those that did.
+    node reported at the end. `durable`: durable_index by node. Unknown if the nodes known to have the prefix are no
+    quorum, but would be one together with the nodes that reported too little.
     """
     if not acknowledged:
         return Finding("durability", "ok", "no write was acknowledged")
     entries = max([prefix, *(state.last_applied for state in states)])
     if not entries:
-        reason = f"{acknowledged} writes were acknowledged, and no node told of an entry"
+        reason = f"{acknowledged} writes were acknowledged, but no node reported an entry"
         return Finding("durability", "unknown", reason)
     if acknowledged >= entries:
-        reason = f"{acknowledged} writes were acknowledged, and the log has {entries} entries, a no-op among them"
+        reason = f"{acknowledged} writes were acknowledged, but the log has only {entries} entries, including a no-op"
         return Finding("durability", "violated", reason)
     reaching = {node for node in nodes if durable.get(node, -1) >= prefix}
     alike = _alike(states, prefix, reaching)
@@ -56,12 +56,12 @@ def judge_durability(
         return Finding("durability", "violated", f"{what} are durable on {where} only")
     if len(holders) < quorum_size(len(nodes)):
         silent = ", ".join(sorted(unclear))
-        return Finding("durability", "unknown", f"{what}: {silent} did not tell whether they have them")
+        return Finding("durability", "unknown", f"{what}: {silent} did not report whether they have them")
     return Finding("durability", "ok", f"{what} are durable on {len(holders)} nodes")
 
 
 def _alike(states: Iterable[AppliedState], prefix: int, among: Collection[str]) -> list[set[str]]:
-    """Return the groups of nodes that have the same hash at the same index, for indexes that cover the prefix."""
+    """Return the groups of nodes that have the same hash at the same index, at or after the end of the prefix."""
     groups: dict[tuple[int, bytes], set[str]] = {}
     for state in states:
         if state.node_id in among:
@@ -76,7 +76,7 @@ def _find(stored: StoredEvidence) -> Finding | None:
     if stored.foreign and not tells_of_itself(stored):
         return None
     if (settled := stored.settled) is None:
-        return Finding("durability", "unknown", "the cell ended before the nodes could be asked")
+        return Finding("durability", "unknown", "the cell ended before the nodes could be inspected")
     last = sorted((each for each in stored.statuses if each.time_ns >= settled.begin_ns), key=lambda each: each.time_ns)
     finding = judge_durability(
         stored.acknowledged_writes,

@@ -1,7 +1,7 @@
-"""What a finished cell left behind, as the checks see it.
+"""The evidence that a finished cell leaves for the checks.
 
-The judge implements `StoredEvidence` over the files of a cell. It reads each part when a check first needs it: a
-damaged file affects only the checks that need it.
+The judge implements `StoredEvidence` over the files of a cell. It reads each part when a check first needs that part,
+so a damaged file affects only the checks that need it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from raft_actor_node.errors import RaftLabError
 
 
 class Missing(RaftLabError):
-    """A part of the evidence does not exist. The message says which part, and what follows."""
+    """A part of the evidence does not exist. The message names the part and the consequence."""
 
 
 @dataclass(frozen=True)
 class AppliedState:
-    """What a node reported about its replica; a hash is empty if it was not requested."""
+    """The state of a node's replica, as the node reported it. A hash that was not requested is empty."""
 
     node_id: str
     last_applied: int
@@ -38,16 +38,19 @@ class AppliedState:
 
 @dataclass(frozen=True)
 class Settled:
-    """How the cell ended: faults healed, load drained, nodes inspected until all had applied the same entries."""
+    """How the cell ended.
+
+    The cell heals the faults and drains the load. Then it inspects the nodes until all have applied the same entries.
+    """
 
     begin_ns: int
     """When the search for a leader began."""
     end_ns: int
     """When the last node had answered."""
     leader_ns: int | None
-    """When a leader was found; None: never."""
+    """When a leader was found; None: none was found."""
     states: Sequence[AppliedState]
-    """Of each node that answered."""
+    """The state of each node that answered."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +82,23 @@ class Load:
     due: int = 0
     """Operations that were due outside of faults, in an open loop; 0 in a closed loop."""
     not_started: int = 0
-    """Those of them that could not be started."""
+    """Number of due operations that could not be started."""
 
 
 @dataclass(frozen=True)
 class Outage:
-    """The evidence that clients sent operations while none should succeed, and that they would have succeeded
-    otherwise.
+    """The evidence that an expected outage was put to the test.
 
-    No operation should succeed while faults last or, in a cell without faults, at any time.
+    In the outage no operation is to succeed. It lasts as long as the faults do, or in a cell without faults all the
+    time. Clients must have sent operations during the outage, and operations must have succeeded outside of it.
     """
 
     asked: int
-    """Operations that waited for an answer while none should come, under each fault."""
+    """Operations that waited for an answer in the outage; with several faults, the fewest under any of them."""
     fewest: int
-    """The fewest of them that prove anything."""
+    """How many operations must have waited; fewer prove nothing."""
     unasked: float = 0.0
-    """Share of that time in which no client was waiting."""
+    """Share of the outage in which no client was waiting; with several faults, the largest share."""
     before: int | None = None
     """Operations that succeeded before the first fault; None without faults."""
     after: int | None = None
@@ -105,7 +108,7 @@ class Outage:
 class StoredEvidence(Protocol):
     """The files of a finished cell. Times are nanoseconds of the driver's clock.
 
-    Every part may raise Missing, or an error of reading a damaged file.
+    Reading any part may raise Missing. If its file is damaged, other errors are possible too.
     """
 
     # ------------------------------------------------------------------------------ what was asked for
@@ -124,7 +127,7 @@ class StoredEvidence(Protocol):
 
     @property
     def longest_timeout_s(self) -> float:
-        """Longest election timeout, in true time: a simulated clock may be slow."""
+        """Longest election timeout in seconds of true time; on a slow simulated clock it is longer than configured."""
 
     @property
     def leader_due(self) -> bool:
@@ -132,15 +135,15 @@ class StoredEvidence(Protocol):
 
     @property
     def faults_planned(self) -> bool:
-        """Whether the cell should have had faults."""
+        """Whether the cell was to have faults."""
 
     @property
     def outage_expected(self) -> bool:
-        """Whether operations are expected not to succeed, while faults last or at any time."""
+        """Whether operations are expected not to succeed while faults last, or at any time in a cell without faults."""
 
     @property
     def least_operations(self) -> int:
-        """Fewest successful operations that prove anything."""
+        """How many operations must succeed; fewer prove nothing."""
 
     @property
     def time_limit_s(self) -> float:
@@ -154,11 +157,11 @@ class StoredEvidence(Protocol):
 
     @property
     def history(self) -> History | None:
-        """All operations of the clients, warm-up included; None when no load could begin."""
+        """All operations of the clients, including the warm-up; None when no load could begin."""
 
     @property
     def refused_sessions(self) -> int:
-        """How often all clients asked for their sessions in vain, in a cell without any load."""
+        """In a cell without any load: number of rounds in which every client requested its session and none got it."""
 
     @property
     def answered_ns(self) -> Sequence[int]:
@@ -181,20 +184,23 @@ class StoredEvidence(Protocol):
 
     @property
     def outage(self) -> Outage:
-        """What the clients requested while no answer is expected."""
+        """The evidence of what clients requested during an expected outage."""
 
     @property
     def unread(self) -> str:
-        """How many keys could not be read at the end, so that a lost write may go unnoticed; empty if none."""
+        """Why a lost write may go unnoticed: how many keys could be read at the end. Empty if all were read."""
 
     @property
     def clock_doubt(self) -> str:
-        """Why the order of operations of several load generators is too uncertain; empty if it is not."""
+        """Why the order of operations of several load generators is too uncertain to judge; empty if it is not."""
 
     # ------------------------------------------------------------------------------ what nodes reported
 
     def traced(self, kind: str | None = None) -> Iterator[TraceRecord]:
-        """Return the trace events of all incarnations of all nodes, or those of one kind; each node's in its order."""
+        """Return the trace events of all incarnations of all nodes, or only those of one kind.
+
+        The events of each node are in their order.
+        """
 
     @property
     def committed_before_end(self) -> int:
@@ -228,7 +234,7 @@ class StoredEvidence(Protocol):
 
     @property
     def clock_error_ns(self) -> int:
-        """Error of the times of nodes and of operations, in either direction."""
+        """Largest error of the times of nodes and operations, in either direction."""
 
     # ------------------------------------------------------------------------------ what was done to them
 
@@ -238,11 +244,11 @@ class StoredEvidence(Protocol):
 
     @property
     def roles(self) -> Sequence[TraceRecord]:
-        """The trace events of events.jsonl, in order of time; most commits are left out."""
+        """The trace events of events.jsonl, in order of time. events.jsonl leaves out most commits."""
 
     @property
     def aims(self) -> Mapping[int, str]:
-        """By position in the schedule: the selector of the planned fault (`leader`)."""
+        """Position in the schedule -> selector of the planned fault (`leader`)."""
 
     @property
     def faults_asked(self) -> Mapping[str, int]:
@@ -251,19 +257,22 @@ class StoredEvidence(Protocol):
     # ------------------------------------------------------------------------------ what a check leaves behind
 
     def keep_violation(self, violation: Violation | None) -> str:
-        """Store a violation beside the cell, replacing that of an earlier judgement; None removes it.
+        """Store a violation beside the cell. It replaces the one of an earlier judgement; None removes that one.
 
-        Return why it could not be stored, or an empty text.
+        Return why the violation could not be stored, or an empty text.
         """
 
 
 def tells_of_itself(stored: StoredEvidence) -> bool:
-    """Return whether any node answered an inspection: then it runs our program, which also traces."""
+    """Return whether any node answered an inspection. Such a node runs our program, so it also traces."""
     return bool(stored.statuses or (stored.settled and stored.settled.states))
 
 
 def unless_excused(finding: Finding, stored: StoredEvidence) -> Finding | None:
-    """Return None for an unknown finding of a cell in which nothing should succeed, and nothing did."""
+    """Return the finding, or None if it is unknown only because no operation was to succeed, and none did.
+
+    This applies only to cells without faults.
+    """
     if finding.verdict != "unknown" or not stored.outage_expected or stored.faults_planned:
         return finding
     return None if stored.nothing_answered else finding

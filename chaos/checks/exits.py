@@ -11,10 +11,10 @@ from raft_actor_node.errors import DataCorrupt, InvariantViolated
 
 
 def judge_exits(exits: Sequence[tuple[int | None, str]]) -> Finding:
-    """Judge the unexpected exits of nodes, each an exit code and a line of text.
+    """Judge the unexpected exits of nodes, each given as an exit code and a line of text.
 
-    A node that exits because a rule is violated, or because data on its disk is lost, has its own exit code
-    (errors.py).
+    Two exit codes (errors.py) show a violation: a node uses one when a rule is violated, the other when data on its
+    disk is lost. Any other unexpected exit is unknown.
     """
     telling = (InvariantViolated.exit_code, DataCorrupt.exit_code)
     for code, text in exits:

@@ -1,8 +1,8 @@
-"""What one check finds, and which of several findings counts.
+"""The finding of one check, and the worst verdict of several findings.
 
-ok         everything that was checked holds, and enough happened to say so
+ok         everything that was checked holds, and enough happened to conclude so
 violated   a rule of the protocol, or a promise to clients, is violated
-unknown    a check could not be made, or what happened proves nothing; unknown is not a pass
+unknown    a check could not be made, or the events of the cell prove nothing; unknown is not a pass
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ def worst(findings: Iterable[Finding]) -> Verdict:
 
 
 def with_more(reasons: Sequence[object]) -> str:
-    """Return the first of several reasons, and how many more there are, in one line."""
+    """Return the first reason and the number of further reasons, in one line."""
     return f"{reasons[0]} (and {len(reasons) - 1} more)" if len(reasons) > 1 else str(reasons[0])

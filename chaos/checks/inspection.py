@@ -1,4 +1,4 @@
-"""Do the statuses that nodes reported agree with the rules: indexes, durable copies, check quorum?"""
+"""Do the statuses that nodes reported obey the rules about indexes, durable copies and check quorum?"""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def judge_statuses(
 ) -> Finding:
     """Judge the statuses of nodes by the rules of Raft.
 
-    The rules concern indexes within a node, what leaders know about followers, committed entries on the disks of a
-    quorum, and check quorum. `committed`: the highest index that any node reported as committed before `asked_ns`;
-    later statuses must have it. `check_quorum_s`: the longest election timeout; None without check quorum. Unknown when
-    no node reported, or when the silent nodes could complete a quorum.
+    The rules concern the indexes within a node, what a leader knows about its followers, committed entries on the disks
+    of a quorum, and check quorum. `committed`: the highest index that any node traced as committed before `asked_ns`;
+    the later statuses of a quorum must report it as durable. `check_quorum_s`: the longest election timeout, in
+    seconds; None without check quorum. Unknown when no node reported, or when the silent nodes could complete a quorum.
     """
     broken = [*broken_rules(statuses)]
     if check_quorum_s is not None:
@@ -36,12 +36,12 @@ def judge_statuses(
     silent = [node for node in nodes if node not in last]
     if len(holders) + len(silent) < quorum_size(len(nodes)):
         broken.append(
-            f"entry {committed} was committed, and is durable on {', '.join(sorted(holders)) or 'no node'} only"
+            f"entry {committed} was committed, but is durable on {', '.join(sorted(holders)) or 'no node'} only"
         )
     if broken:
         return Finding("inspection", "violated", with_more(broken), "\n".join(broken))
     if len(holders) < quorum_size(len(nodes)):
-        return Finding("inspection", "unknown", f"{', '.join(silent)} did not tell what is durable")
+        return Finding("inspection", "unknown", f"{', '.join(silent)} did not report what is durable")
     return Finding(
         "inspection", "ok", f"{len(statuses)} statuses; entry {committed} is durable on {len(holders)} nodes"
     )
@@ -51,7 +51,7 @@ def _find(stored: StoredEvidence) -> Finding | None:
     if stored.foreign and not tells_of_itself(stored):
         return None
     if (settled := stored.settled) is None:
-        return Finding("inspection", "unknown", "the cell ended before the nodes could be asked")
+        return Finding("inspection", "unknown", "the cell ended before the nodes could be inspected")
     return judge_statuses(
         stored.statuses,
         stored.nodes,

@@ -1,4 +1,4 @@
-"""Do the rules of Raft hold in what all incarnations of all nodes wrote to their trace files?"""
+"""Do the trace files of all incarnations of all nodes obey the rules of Raft?"""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ def judge_traces(
     lives: Mapping[str, tuple[int, int | None]] | None = None,
     committed: Mapping[str, int] | None = None,
 ) -> Finding:
-    """Judge the trace events of all incarnations of all nodes, each node's in its order, by the rules of Raft.
+    """Judge the trace events of all incarnations of all nodes by the rules of Raft.
 
-    Unknown when any of `nodes`, or every node, traced nothing, and when the trace lacks a number, an incarnation, or a
-    commit. `lives`: by node, the fewest and the most incarnations, the latter where known. `committed`: by node, the
-    highest index that it reported elsewhere as committed.
+    `events`: those of each node in their order. `lives`: node -> fewest and most incarnations; None: the most are not
+    known. `committed`: node -> highest index that the node reported as committed outside its trace.
+
+    Unknown when any of `nodes` traced nothing, or when there is no trace at all. Also unknown when a trace lacks a
+    sequence number, an incarnation, or a commit.
     """
     history = History()
     history.take(events)
@@ -37,27 +39,27 @@ def judge_traces(
         return Finding("invariants", "unknown", f"no trace of {', '.join(silent) or 'any node'}")
     if missing := [*_missing(told, lives or {}, committed or {})]:
         return Finding("invariants", "unknown", f"the trace of {with_more(missing)}", "\n".join(missing))
-    counts = f"{told.events} events of {sum(told.lives.values())} lives of {len(told.lives)} nodes"
+    counts = f"{told.events} events of {sum(told.lives.values())} incarnations of {len(told.lives)} nodes"
     return Finding("invariants", "ok", f"{counts}: {told.leaders} leaders, {told.commits} commits")
 
 
 def _missing(told: Summary, lives: Mapping[str, tuple[int, int | None]], committed: Mapping[str, int]) -> Iterator[str]:
-    """Yield what the traces lack: each node, and the evidence."""
+    """Yield each lack of the traces: the node, and what is missing in its trace."""
     for node, gaps in told.gaps.items():
         yield f"{node} has {gaps} gap{'s' if gaps > 1 else ''}"
     for node, (fewest, most) in lives.items():
         found = told.lives.get(node, 0)
         if found < fewest or (most is not None and found > most):
-            yield f"{node} tells of {found} of {fewest} lives"
+            yield f"{node} has {found} of {fewest} incarnations"
     for node, index in committed.items():
         if told.committed.get(node, 0) < index:
-            yield f"{node} ends at commit index {told.committed.get(node, 0)}, and it had said {index}"
+            yield f"{node} ends at commit index {told.committed.get(node, 0)}, but {node} reported {index}"
 
 
 def incarnations(faults: Iterable[FaultEvent], nodes: Iterable[str]) -> dict[str, tuple[int, int | None]]:
-    """Return for each node the fewest and the most incarnations that it had.
+    """Return for each node the fewest and the most incarnations that it can have had.
 
-    The most are unknown where killing or starting a process failed.
+    If killing or starting any process failed, the bounds are (1, None) for every node: the most are unknown.
     """
     begun = {kind: fault.begins_life for kind, fault in FAULTS.items() if fault.begins_life != "never"}
     ended = [event for event in faults if event.kind in begun and event.action != "skip"]
@@ -75,7 +77,7 @@ def incarnations(faults: Iterable[FaultEvent], nodes: Iterable[str]) -> dict[str
 
 
 def _find(stored: StoredEvidence) -> Finding | None:
-    """Judge the violations that the simulation found step by step, or else the traces of all nodes."""
+    """Report the violations that the simulation found step by step, or else judge the traces of all nodes."""
     if own := stored.broken_steps:
         return Finding("invariants", "violated", own[0], "\n".join(own))
     if stored.foreign and stored.traces_nothing and not tells_of_itself(stored):

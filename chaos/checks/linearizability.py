@@ -12,7 +12,7 @@ def _find(stored: StoredEvidence) -> Finding | None:
     stored.keep_violation(None)
     if (history := stored.history) is None:
         asked = stored.refused_sessions
-        reason = f"there is no history: all clients asked {asked} times for their sessions, and got none"
+        reason = f"there is no history: all clients requested sessions {asked} times and got none"
         return Finding("linearizability", "ok", reason) if asked else None
     found = check(history, time_limit_s=stored.time_limit_s, memory_limit_bytes=stored.memory_limit_bytes)
     detail = ""

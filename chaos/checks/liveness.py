@@ -29,12 +29,13 @@ def judge_liveness(
 ) -> Finding:
     """Judge whether a leader was found in time after the faults, and at the end.
 
-    Once faults are over, a connected majority has a leader within 10 of the longest election timeouts. A later search
-    for a leader finds it within the same time.
+    The bound is 10 times the longest election timeout, plus twice the clock error. Once faults are over, a connected
+    majority must have a leader within it. A later search must find a leader within the same time.
 
     `signs_ns`: when there was evidence of a leader (leader_signs_ns, a leader that answered). `calm_ns`: when the last
-    fault was healed, or the load began. `asked_ns`: when the search for a leader at the end began. `found_ns`: when it
-    was found. `end_ns`: when the search ended. Unknown if the search was too short.
+    fault was healed, or the measurement began. `asked_ns`: when the search for a leader at the end began; None: there
+    was no search. `found_ns`: when this search found a leader; None: it found none. `end_ns`: when the search ended.
+    Unknown if the search was too short.
     """
     limit_s = LIVENESS_BOUND * election_timeout_max_s + 2 * clock_error_s
     first_ns = min((sign for sign in signs_ns if calm_ns <= sign <= end_ns), default=None)
@@ -45,7 +46,7 @@ def judge_liveness(
     for since_ns, seen_ns, when in looks:
         took_s.append(((end_ns if seen_ns is None else seen_ns) - since_ns) / 1e9)
         if seen_ns is None and took_s[-1] < limit_s:
-            return Finding("liveness", "unknown", f"no leader in {took_s[-1]:.3f} s {when}, {limit_s:g} s are due")
+            return Finding("liveness", "unknown", f"no leader in {took_s[-1]:.3f} s {when}; the limit is {limit_s:g} s")
         if took_s[-1] > limit_s or seen_ns is None:
             return Finding("liveness", "violated", f"no leader within {limit_s:g} s {when}")
     at_end = "" if asked_ns is None else ", and one at the end"
@@ -53,11 +54,11 @@ def judge_liveness(
 
 
 def _find(stored: StoredEvidence) -> Finding | None:
-    """Judge only where a leader is expected."""
+    """Judge the cell, or return None where no leader is expected."""
     if not stored.leader_due:
         return None
     if (settled := stored.settled) is None:
-        return Finding("liveness", "unknown", "the cell ended before it could be seen")
+        return Finding("liveness", "unknown", "the cell ended before the nodes could be inspected")
     signs = leader_signs_ns(stored.traced())
     signs += [settled.leader_ns] if settled.leader_ns is not None else []
     signs += stored.answered_ns  # only a leader answers operations
@@ -71,7 +72,7 @@ def _find(stored: StoredEvidence) -> Finding | None:
         clock_error_s=stored.clock_error_ns / 1e9,
     )
     if found.verdict == "violated" and 2 * (len(stored.nodes) - len(stored.lost)) <= len(stored.nodes):
-        reason = f"{found.reason}; what {', '.join(stored.lost)} ran on was lost, and the others are no quorum"
+        reason = f"{found.reason}; {', '.join(stored.lost)} lost host, actor or disk, and the others are no quorum"
         return replace(found, verdict="unknown", reason=reason)
     return found
 
@@ -79,7 +80,7 @@ def _find(stored: StoredEvidence) -> Finding | None:
 def _calm_ns(stored: StoredEvidence) -> int:
     """Return when the last fault was healed and the last node had started again, or when the measurement began."""
     healed = [event.done_ns for event in stored.faults if event.action == "heal"]
-    # A process is started when its fault is healed; on a busy machine it runs some time later.
+    # Healing a fault starts the process; on a busy machine the node runs only some time later.
     started = [event.time_ns for event in stored.roles if event.kind == "started"]
     return max([stored.measure_begin_ns, *healed, *started])
 

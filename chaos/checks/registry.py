@@ -18,4 +18,4 @@ CHECKS: tuple[Check, ...] = (
 SAFETY = tuple(check.name for check in CHECKS if check.safety)
 """The checks whose violation means that something wrong happened."""
 DECISIVE = tuple(check.name for check in CHECKS if check.decisive)
-"""The checks that must be ok for a cell to be called safe."""
+"""The checks that must be ok in a safe cell."""

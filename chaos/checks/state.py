@@ -1,4 +1,4 @@
-"""Did all nodes apply the same entries and reach the same state? The evidence: hashes of log prefixes."""
+"""Did all nodes apply the same entries and reach the same state? The evidence: hashes of log prefixes and of states."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from chaos.checks.finding import Finding
 
 
 def judge_hashes(states: Sequence[AppliedState], nodes: Collection[str]) -> Finding:
-    """Judge whether nodes that applied the same number of entries applied the same ones and reached the same state.
+    """Judge whether nodes that applied the same number of entries applied the same entries and reached the same state.
 
-    Unknown unless all of `nodes` reported what they applied, applied the same number of entries, and reported the
-    hashes of these entries and of their states. The cell has waited for nodes that are behind; they are not known to
-    catch up.
+    Unknown unless all of `nodes` applied the same number of entries, and reported the hashes of these entries and of
+    their states. If a node is still behind, the finding is unknown: the cell has waited for the node in vain.
     """
     if differs := _difference(states):
         return differs
@@ -22,7 +21,7 @@ def judge_hashes(states: Sequence[AppliedState], nodes: Collection[str]) -> Find
     if reason:
         return Finding("state", "unknown", reason)
     count = states[0].last_applied
-    return Finding("state", "ok", f"{len(states)} nodes applied the same {count} entries, and came to the same state")
+    return Finding("state", "ok", f"{len(states)} nodes applied the same {count} entries, and reached the same state")
 
 
 def _difference(states: Iterable[AppliedState]) -> Finding | None:
@@ -37,26 +36,30 @@ def _difference(states: Iterable[AppliedState]) -> Finding | None:
             by_entries.setdefault(state.applied_hash, {}).setdefault(state.state_hash, []).append(state.node_id)
     for index, held in sorted(by_prefix.items()):
         if len(held) > 1:
-            return Finding("state", "violated", f"{_sides(held)} applied other entries up to {index}", _hashes(held))
+            return Finding(
+                "state", "violated", f"{_sides(held)} applied different entries up to {index}", _hashes(held)
+            )
     for same in by_entries.values():
         if len(same) > 1:
-            return Finding("state", "violated", f"{_sides(same)} differ after the same entries", _hashes(same))
+            return Finding(
+                "state", "violated", f"{_sides(same)} have different states after the same entries", _hashes(same)
+            )
     return None
 
 
 def _incomparable(states: Sequence[AppliedState], nodes: Collection[str]) -> str:
-    """Return why states that do not differ are not known to be equal; empty when they are."""
+    """Return why states without a known difference may still differ; empty when they are equal."""
     silent = sorted(set(nodes) - {state.node_id for state in states})
     if silent or not states:
-        return f"{', '.join(silent) or 'no node'} did not tell what it applied"
+        return f"{', '.join(silent) or 'no node'} did not report what it applied"
     applied = {state.last_applied for state in states}
     if 0 in applied:
         return "a node has applied nothing"
     if len(applied) > 1:
         behind = ", ".join(state.node_id for state in states if state.last_applied < max(applied))
-        return f"{behind} applied {min(applied)} entries at least, others {max(applied)}"
+        return f"{behind} applied at least {min(applied)} entries, others {max(applied)}"
     mute = [state.node_id for state in states if not (state.applied_hash and state.state_hash)]
-    return f"{', '.join(mute)} did not tell the hashes of entries and state" if mute else ""
+    return f"{', '.join(mute)} did not report the hashes of entries and state" if mute else ""
 
 
 def _sides(held: Mapping[bytes, Sequence[str]]) -> str:

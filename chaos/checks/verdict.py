@@ -13,11 +13,11 @@ from chaos.checks.registry import DECISIVE
 def as_json(findings: Sequence[Finding], not_checked: Sequence[str] = ()) -> dict[str, Any]:
     """Return the verdict for result.json, of JSON types only.
 
-    It holds the verdict, its reason in one line (empty when ok), all findings, and the names of the checks that did not
-    run. Without any decisive check nothing shows that the system was correct: the verdict is unknown at best.
+    The verdict has its reason in one line (empty when ok), all findings, and the names of the checks that did not run.
+    If no decisive check ran, nothing shows that the system was correct: the verdict is unknown at best.
     """
     if set(DECISIVE) <= set(not_checked):
-        reason = f"neither {' nor '.join(DECISIVE)} were checked"
+        reason = f"neither {' nor '.join(DECISIVE)} was checked"
         findings = [*findings, Finding("checks", "unknown", reason)]
     verdict = worst(findings)
     causes = [f"{finding.check}: {finding.reason}" for finding in findings if finding.verdict == verdict]

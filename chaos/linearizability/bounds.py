@@ -19,8 +19,10 @@ class OutOfBounds(Exception):
 
 
 class Bounds:
-    """The time and memory that are left. Workers call `look` or `room` after each step that may take 0.1 s or some
-    MB."""
+    """The time and memory that a check may still use.
+
+    The check calls `look` or `room` after each step that may take 0.1 s or some MB.
+    """
 
     def __init__(self, end: float = math.inf, most_bytes: float = math.inf) -> None:
         self.end = end
@@ -29,7 +31,7 @@ class Bounds:
         self._looked = time.monotonic()
 
     def room(self, occupied: float) -> float:
-        """Return the bytes left beside the occupied ones. Raises OutOfBounds."""
+        """Check the clock; return how many bytes are free when `occupied` bytes are in use. Raises OutOfBounds."""
         self.look()
         if occupied >= self.most_bytes:
             raise OutOfBounds("memory")

@@ -34,9 +34,9 @@ class Linearizability:
     keys: int
     """Number of keys in the history."""
     checked_keys: int
-    """Number of keys that were decided."""
+    """Number of keys on which the check reached a decision."""
     checked_operations: int
-    """Operations on those keys that carry information: not failed ones, and not reads without an answer."""
+    """Number of operations on those keys that carry information: neither failed ones, nor reads without an answer."""
     seconds: float
     violation: Violation | None = None
 
@@ -44,18 +44,19 @@ class Linearizability:
 def check(history: History, *, time_limit_s: float = 60.0, memory_limit_bytes: int = 2 << 30) -> Linearizability:
     """Judge a history: is each key, taken alone, a linearizable store of one value, as kv/model.py defines it?
 
-    `time_limit_s` and `memory_limit_bytes` bound the check; what they cut off is unknown. Memory is estimated, without
-    the history itself. Shrinking a violation may take two seconds more. A started step is completed: a pass over all
-    operations on a key, or one step of the search. Times are assumed to be correct within each operation's `error_ns`.
+    `time_limit_s` and `memory_limit_bytes` bound the check; at a limit the verdict is unknown. The memory in use is an
+    estimate and excludes the history itself. A check can exceed its time limit: it completes a started pass over all
+    operations on a key, or a started step of the search. Shrinking a violation may take two seconds more. Times are
+    assumed to be correct within each operation's `error_ns`.
 
-    Keys are judged apart, because a history is linearizable when each of its objects is (Herlihy, Wing, 1990).
+    Keys are judged separately, because a history is linearizable when each of its objects is (Herlihy, Wing, 1990).
     """
     return _Check(history, time_limit_s, memory_limit_bytes).run()
 
 
 @dataclass
 class _Open:
-    """A key that is not decided yet."""
+    """A key without a decision yet."""
 
     key: Key
     operations: list[Operation]
@@ -71,7 +72,7 @@ class _Check:
         self._why_not = ""
 
     def run(self) -> Linearizability:
-        """Give every key a portion of work; then undecided keys share what is left."""
+        """Give every key a portion of work; then the undecided keys share the remaining time."""
         undecided: list[_Open] = []
         for found in self._first_look(undecided):
             return found
@@ -103,7 +104,7 @@ class _Check:
                 yield self._violated(key, operations, error.contradiction)
                 return
             except OutOfBounds as error:
-                # The largest keys come last: if time or room is missing for this one, it is missing for the others.
+                # Keys are sorted by size, so time or room that is too little for this key is too little for the others.
                 self._why_not = error.what
                 return
             search = Search(problem)
@@ -118,7 +119,7 @@ class _Check:
                 self._decided(operations)
 
     def _search(self, search: Search, count: int, occupied: int) -> bool | None:
-        """Search for a while; return None when undecided, perhaps because a limit is reached."""
+        """Do `count` units of work; return whether there is an order. None: undecided, or `_why_not` names a limit."""
         end = search.work + count
         while search.work < end:
             try:

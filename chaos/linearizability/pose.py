@@ -1,4 +1,4 @@
-"""From the operations on one key to a problem that can be searched, or to a contradiction that needs no search."""
+"""Turn the operations on one key into a problem that can be searched, or a contradiction that needs no search."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from chaos.linearizability.states import ABSENT, EMPTY, NONE, Atoms, States
 from chaos.linearizability.tighten import tighten
 
 _UNSEEN = (-2,)
-"""Stands for an appended value that no observed value contains."""
+"""A placeholder for an appended value that no observed value contains."""
 
 
 def pose(operations: Sequence[Operation], bounds: Bounds | None = None) -> Problem:
-    """Return the problem that the operations on one key pose.
+    """Return the search problem that the operations on one key pose.
 
     Raises Impossible when a contradiction is obvious, and OutOfBounds when time or memory runs out.
     """
@@ -54,10 +54,11 @@ class _Builder:
         self.writer = {
             wrote[-1]: at for at, wrote in enumerate(self.wrote) if wrote and self.atoms.writes[wrote[-1]] == 1
         }
-        """Atom that was written once, as the last of a write -> the operation that wrote it."""
+        """Atom that only one operation wrote, as the last of its atoms -> that operation."""
         self.entry: dict[int, int] = {}
         """State that was certainly reached, and entered once -> the operation that entered it."""
         self.entered: dict[int, int] = {}
+        """The reverse of `entry`: operation -> the state that it entered."""
         self.witness: dict[int, int] = {}
         """State that certainly existed, or that is a prefix of one that did -> an operation that proves it."""
         self.saw: dict[int, int] = {}
@@ -92,7 +93,7 @@ class _Builder:
     # What was seen, and what that proves
 
     def _observe(self) -> None:
-        """Register every value that was seen, and everything that it proves."""
+        """Register every value that was seen or expected, and derive what the seen values prove."""
         for at, operation in enumerate(self.operations):
             if operation.outcome == "ok" and operation.f in {"get", "cas"}:
                 state = self.saw[at] = self.states.add(seen(operation))
@@ -108,7 +109,7 @@ class _Builder:
                 )
 
     def _prove(self, state: int, by: int) -> None:
-        """Derive what follows from an operation having seen a state.
+        """Derive what the fact proves that an operation saw a state.
 
         If only one operation writes the last atom of the state, or of a prefix of it, that operation entered it.
         """
@@ -162,7 +163,7 @@ class _Builder:
     # Operations become steps
 
     def _classify(self) -> tuple[list[Step], list[Step]]:
-        """Return the operations that certainly happened, and those that may have."""
+        """Return the operations that certainly happened, and those that may have happened."""
         steps: list[Step] = []
         optional: list[Step] = []
         for at, operation in enumerate(self.operations):
@@ -221,7 +222,7 @@ class _Builder:
                          [self.operations[at], by])  # fmt: skip
 
     def _complete(self, steps: list[Step]) -> None:
-        """Find the states that puts and cas lead to, and give steps that cannot be distinguished the same group."""
+        """Find the states that puts and cas lead to, and group the steps with the same effect."""
         states, seen = self.states, set(self.states.atom)
         states.sized = any(step.kind == EXTEND and step.length is not None for step in steps)
         groups: dict[tuple[Any, ...], int] = {}
@@ -294,9 +295,9 @@ def _returned(operation: Operation) -> float:
 
 
 def _in_turn(steps: list[Step], optional: list[Step], previous: dict[int, Operation]) -> None:
-    """Record for each step the step it must follow, where the intervals do not imply it.
+    """Record for each step the step that it must follow, where the intervals do not imply this order.
 
-    An option then gets its own group. Raises Impossible.
+    An option with such an order gets its own group. Raises Impossible if an interval becomes empty.
     """
     by_operation = {id(step.operation): step for step in steps + optional}
     groups = len(by_operation)

@@ -4,15 +4,16 @@ An operation becomes a *step* when it certainly happened: it is ok, or its outco
 writes was seen. A step has an interval in which it took effect, the states in which it is possible, and the state it
 leads to. Other operations of unknown outcome are *options*: they may happen after their invocation, or never.
 
-A written value that no other operation writes restricts the order most. The state in which it was written last is
-entered once, by that operation, and left once. Three rules follow:
+A written value that no other operation writes restricts the order most. A state that ends with such a value is entered
+once, by the operation that writes the value, and is left once. Three rules follow:
 
-1. The writer took effect before the first return of an operation that needs the state. This also gives operations of
-unknown outcome a deadline.
+1. The writer took effect before the first return of an operation that needs the state. This rule also gives a deadline
+to operations of unknown outcome.
 
-2. Nothing may leave the state before the last operation that saw it has begun.
+2. No operation leaves the state before the last operation that saw the state has begun.
 
-3. If an operation replaces it (a cas that expected it, an append whose result was seen), that one leaves it.
+3. If an operation replaces the state (a cas that expected it, an append whose result was seen), only that operation
+leaves the state.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ BLIND = 2
 TAKE = 3
 """From any state except ABSENT to ABSENT."""
 EXTEND = 4
-"""From any state to a longer one, which must have the known length and be the state seen, where these are known."""
+"""From any state to a longer one. If the length or the state afterwards was seen, the result must match it."""
 
 _NEVER = math.inf
 
@@ -54,15 +55,15 @@ class Step:
     atoms: tuple[int, ...] | None = None
     """EXTEND: the appended atoms."""
     size: int | None = None
-    """EXTEND: their length in bytes; None: unknown."""
+    """EXTEND: length of the atoms in bytes; None: unknown."""
     length: int | None = None
     """EXTEND: length in bytes of the value afterwards; None: unknown."""
     group: int = 0
     """Steps of one group have the same effect."""
     number: int = 0
-    """Its position in the order of deadlines."""
+    """Position of the step in the order of deadlines."""
     bit: int = 0
-    """Its bit in a set of steps, unique among steps with overlapping intervals."""
+    """Bit of the step in a set of steps, unique among steps with overlapping intervals."""
     after_step: Step | None = None
     """The earlier step of its process that it must follow, where the intervals do not imply this order."""
     next_invoke: int | float = math.inf
@@ -88,7 +89,7 @@ class Hold:
     """The step that enters it; None: it is the initial state."""
     reads: list[Step] = field(default_factory=list)
     last_read: int | float = -_NEVER
-    """When the last of these reads was invoked."""
+    """When the last of `reads` was invoked."""
     next: Step | None = None
     """The step that certainly leaves it."""
 
@@ -155,7 +156,7 @@ def span_ns(operation: Operation) -> tuple[int, int | float]:
 
 
 def shown(value: Any) -> str:
-    """Return a written value in a few characters; numbers from 2**40 on as the number above and below bit 40."""
+    """Return a written value in at most 24 characters. Numbers from 2**40 on are shown as HIGH:LOW, split at bit 40."""
     if type(value) is int and value >= 1 << 40:
         text = f"{value >> 40}:{value & (1 << 40) - 1}"
     else:

@@ -1,18 +1,18 @@
 """The search for an order: that of Wing and Gong, with Lowe's memory of tried configurations.
 
 A *configuration* records which steps took effect and the resulting state. The steps are numbered by deadline. All steps
-before number `next` took effect. Of the others, only those invoked before the deadline of step `next` can have; so a
-small set of bits identifies them, however long the history is. No configuration is tried twice.
+before number `next` took effect. Of the other steps, only those invoked before the deadline of step `next` can have
+taken effect. So a small set of bits suffices for them, however long the history is. No configuration is tried twice.
 
 Few choices remain:
 
 * A possible read takes effect at once: waiting gains nothing.
-* Of several steps with the same effect, the one with the earliest deadline goes first: two of them can be exchanged,
-  unless a later operation of the first one's process may precede the other.
-* A state that is entered once is left when all reads of it have taken effect. If a step is known to replace it, only
-  that step leaves it.
-* Operations that may have happened (options) are tried last, and only where a chain of them makes a step possible or
-  changes its effect: all others could be left out.
+* Of several steps with the same effect, the one with the earliest deadline goes first. If an order begins with another
+  of them, the two can be exchanged, unless the next operation of that other's process may take effect between them.
+* A state that is entered once is left only after all reads of it have taken effect. If a step is known to replace the
+  state, only that step leaves it.
+* Operations that may have happened (options) are tried last, and only if a chain of them makes a step possible or
+  changes its effect. Any order with other options is still an order without them.
 
 Wing, Gong: Testing and Verifying Concurrent Objects, 1993. Lowe: Testing for Linearizability, 2016. Horn, Kroening:
 Faster linearizability checking via P-compositionality, 2015.
@@ -30,10 +30,11 @@ from chaos.linearizability.problem import BLIND, EXTEND, MOVE, READ, Option, Pro
 from chaos.linearizability.states import ABSENT, NONE
 
 BYTES_PER_STEP = 1500
+"""Estimated memory of a step, in bytes, without its bits."""
 _BYTES_PER_CONFIGURATION = 150
-"""Without the bits that say which steps and options took effect."""
+"""Estimated memory of a configuration, without the bits of the steps and options that took effect."""
 _ENTRIES_PER_WORK = 4
-"""Entries of a layer, or steps, that are copied or inspected in at most the time of one configuration."""
+"""Number of layer entries, or steps, that are copied or inspected in the time that one configuration takes."""
 
 _STATE_BITS = 32
 
@@ -45,7 +46,7 @@ option, a few bits each; whether options are to be tried.
 """
 
 _Found = _Configuration | tuple[()]
-"""A configuration, or () for none yet: the search for a configuration that options lead to may take long."""
+"""A configuration, or () for none yet. Finding one through options may take long, and () lets the caller stop."""
 
 _Preference = Callable[[Step, int], Any]
 """Sort key of the steps possible in a state; the first is tried first."""
@@ -57,6 +58,7 @@ _PREFERENCES: tuple[_Preference, ...] = (
     lambda step, _: (step.kind in {EXTEND, MOVE}, step.deadline),
 )
 _TURN = 8_000
+"""Units of work in one turn of an attempt."""
 
 
 class _Attempt:
@@ -134,7 +136,7 @@ class Search:
         return self._steps[self.furthest].deadline
 
     def run(self, count: int) -> bool | None:
-        """Do about `count` units of work; return whether there is an order, or None if not known yet."""
+        """Do about `count` units of work; return whether there is an order, or None while this is unknown."""
         if not self._steps:
             return True
         end = self.work + count
@@ -325,7 +327,7 @@ class Search:
         return _Layer(now.deadline, now.bit, reads, moves, free, waiting)
 
     def _arriving(self, deadline: int | float) -> Iterator[Step]:
-        """Yield the steps that were invoked since the last layer."""
+        """Yield the steps invoked by `deadline` that no earlier layer contains."""
         while self._arrived < len(self._arrivals) and self._arrivals[self._arrived].invoke <= deadline:
             yield self._arrivals[self._arrived]
             self._arrived += 1
@@ -343,7 +345,7 @@ def _deadline(step: Step) -> int | float:
 
 
 def _numbered(options: list[Option]) -> list[tuple[Option, int, int]]:
-    """Return (option, shift, mask): where the count of each option is in one number."""
+    """Return (option, shift, mask) for each option: the position of its count in one number for all options."""
     numbered, shift = [], 0
     for option in options:
         bits = len(option.invokes).bit_length()

@@ -1,10 +1,10 @@
 """Reduce a violation among thousands of operations to the few that contradict one another.
 
-An omitted operation must not be what makes the rest impossible. So it is not dropped but *loosened*. An omitted read is
-removed, which can only help. An omitted write may happen at any time after it was invoked, or never. Operations that
-returned before the rest began may have left any value behind. Operations invoked after the rest had returned do not
-matter. If the remaining operations have no order even so, then the whole history has none, and neither do the remaining
-operations alone.
+The remaining operations must be impossible whatever the omitted ones did. So each omitted operation is *loosened*. An
+omitted read is removed, which can only make more orders possible. An omitted write may take effect at any time after
+its invocation, or never. Omitted operations that returned before the remaining ones began may have left any value
+behind. Omitted operations invoked after the remaining ones had returned do not matter. If the remaining operations have
+no order even so, then the whole history has none, and neither do the remaining operations alone.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from chaos.linearizability.states import Atoms
 from chaos.linearizability.violation import Violation
 
 _SOMETHING = {"some": "value"}
-"""Stands for any value that no operation recognises; its length is unknown."""
+"""A placeholder for any value that no operation recognises; its length is unknown."""
 _PORTION = 2_000
 _PORTIONS = 20
-"""An attempt that needs more work than this counts as failed; the result may only be larger than necessary."""
+"""Portions of work per attempt. An attempt that needs more counts as failed; the result may then be too large."""
 
 
 def smallest(key: Key, operations: Sequence[Operation], why: Contradiction | Search, end: float) -> Violation:
@@ -60,9 +60,9 @@ class _Shrink:
         return time.monotonic() < self._bounds.end
 
     def run(self, key: Key, why: Contradiction | Search) -> Violation:
-        """Make a first guess, then find the shortest prefix, a short suffix of it, and ever fewer operations."""
+        """Start from a guess; find its shortest violated prefix, a short suffix of that, and a subset of the suffix."""
         kept = self._fewer(self._suffix(self._prefix(self._guess(why))))
-        # Without the last return there is an order, so it is the one marked.
+        # Without the operation that returned last there is an order, so that operation is the impossible one.
         impossible = max((self._all[at] for at in kept), key=lambda o: (o.outcome == "ok", o.return_ns))
         kept = self._with_writers(kept)
         found = self._why(self._loosened(kept)[0])
@@ -71,7 +71,10 @@ class _Shrink:
         return Violation(key, tuple(operations), impossible, reason, len(self._all) - len(operations))
 
     def _guess(self, why: Contradiction | Search) -> list[int]:
-        """Return the operations that a contradiction names, or those up to where the search came, or else all."""
+        """Return the operations that a contradiction names, or those that returned by the deadline that no order met.
+
+        If these are not certainly violated, return all operations.
+        """
         if isinstance(why, Contradiction):
             named = {id(operation) for operation in why.operations}
             guess = [at for at, operation in enumerate(self._all) if id(operation) in named]
@@ -81,8 +84,10 @@ class _Shrink:
         return guess if self._violated(guess) else list(range(len(self._all)))
 
     def _prefix(self, kept: list[int]) -> list[int]:
-        """Return the shortest prefix, by return, that is violated; operations that had not returned by then are left
-        out."""
+        """Return the shortest prefix, in order of return, that is violated.
+
+        It leaves out operations that had not returned by its end.
+        """
         low, high = 0, len(kept)
         while low < high:
             middle = (low + high) // 2
@@ -95,7 +100,7 @@ class _Shrink:
     def _suffix(self, kept: list[int]) -> list[int]:
         """Return a short suffix that is violated, whatever happened before it.
 
-        A longer suffix may not be violated if it begins amid running operations.
+        Not every longer suffix is violated: one that begins amid running operations may not be.
         """
         length = 1
         while length < len(kept) and not self._violated(kept[-length:]):
@@ -118,13 +123,13 @@ class _Shrink:
             size = max(1, size // 2)
 
     def _with_writers(self, kept: list[int]) -> list[int]:
-        """Add the operations that wrote last what was seen, to help the reader."""
+        """Add, for the reader, the operations that wrote the last part of a value that was seen."""
         values = [_read(self._all[at]) for at in kept]
         last = set().union(*(self._numbers(value[-1:]) for value in values if value))
         return sorted({*kept, *(at for at, wrote in enumerate(self._wrote) if not last.isdisjoint(wrote))})
 
     def _violated(self, kept: Sequence[int]) -> bool:
-        """Return whether these operations certainly have no order, whatever the others did."""
+        """Return whether these operations certainly have no order, whatever the omitted operations did."""
         return self._time_left and all(self._why(operations) is not None for operations in self._loosened(kept))
 
     def _why(self, operations: Sequence[Operation]) -> Contradiction | Search | None:
@@ -162,7 +167,7 @@ class _Shrink:
 
 
 def _read(operation: Operation) -> Value:
-    """Return the value that an operation saw, if it says which."""
+    """Return the value that a get or a cas saw; None if there is none, or for other operations."""
     return seen(operation) if operation.f in {"get", "cas"} else None
 
 

@@ -1,8 +1,8 @@
 """The states of one key as small numbers.
 
-Only values that an operation may recognise need an identity: those that an operation saw or expected, and their
-prefixes. They form a tree, in which a state is its parent plus an appended atom. All other states are called opaque;
-they are distinguished at most by length.
+Only values that an operation may recognise need an identity: values that an operation saw or expected, and their
+prefixes. The states of these values form a tree, in which a state is its parent plus an appended atom. All other states
+are called opaque; they are distinguished at most by length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Atoms:
         self.size: list[int | None] = []
         """By number: length in bytes; None: unknown."""
         self.writes: list[int] = []
-        """By number: how often it occurs in what is written."""
+        """By number: how often operations write the value."""
         self._numbers: dict[Any, int] = {}
 
     def number(self, atom: Any) -> int:
@@ -41,7 +41,7 @@ class Atoms:
         return number
 
     def written(self, atoms: Iterable[Any], size: int | None) -> tuple[int, ...]:
-        """Return the numbers of what an operation writes, `size` bytes long."""
+        """Record a write of `size` bytes (None: unknown), and return the numbers of its atoms."""
         numbers = tuple(map(self.number, atoms))
         if len(numbers) != 1:
             size = None

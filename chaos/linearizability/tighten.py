@@ -1,8 +1,9 @@
 """Shrink intervals by rules that hold in every order, until nothing changes or no interval is left.
 
-A state that is entered once is held without interruption from the first deadline of a step that needs it to the last
-invocation of such a step. Two such *spans* must not overlap, and any other step takes effect before or after a span
-(Gibbons, Korach: Testing shared memories, 1997). The rules are sound: a reported contradiction excludes every order.
+A step needs a state if it enters, reads or leaves the state. A state that is entered once is held without interruption
+from the earliest deadline of the steps that need it to their latest invocation. Two such *spans* must not overlap, and
+any other step takes effect before or after a span (Gibbons, Korach: Testing shared memories, 1997). The rules are
+sound: a reported contradiction excludes every order.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class _Span(NamedTuple):
 
 
 def tighten(steps: list[Step], holds: dict[int, Hold], look: Callable[[], None]) -> None:
-    """Shrink the intervals of the steps as far as these rules can.
+    """Shrink the intervals of the steps as far as these rules can, in at most 8 rounds.
 
-    `look` is called once a round. Raises Impossible when an interval becomes empty, and whatever `look` raises.
+    Each round calls `look` first. Raises Impossible when an interval becomes empty, and whatever `look` raises.
     """
     for _ in range(_ROUNDS):
         look()
@@ -56,19 +57,19 @@ def _before_those_who_need_it(steps: list[Step], holds: dict[int, Hold]) -> None
         while writer is not None and writer.deadline > step.deadline:
             writer.deadline = step.deadline
             if writer.deadline < writer.invoke:
-                reason = f"{who(step.operation)} depends on {who(writer.operation)}, but had ended before that began"
+                reason = f"{who(step.operation)} depends on {who(writer.operation)}, but ended before the latter began"
                 raise Impossible(reason, [writer.operation, via.operation, step.operation])
             via, writer = writer, _writer(holds, writer)
 
 
 def _writer(holds: dict[int, Hold], step: Step) -> Step | None:
-    """Return the step that wrote what a step needs, if it is known."""
+    """Return the step that entered the state that a step needs, if that step is known."""
     hold = holds.get(step.before)
     return None if hold is None else hold.writer
 
 
 def _after_what_they_need(steps: list[Step], holds: dict[int, Hold]) -> None:
-    """Tighten invocations by the same rule."""
+    """Tighten invocations: a state is seen after it is entered, and left after it is seen."""
     for step in sorted(steps, key=lambda step: step.invoke, reverse=True):
         writer: Step | None = step
         while writer is not None:
@@ -87,7 +88,7 @@ def _after_what_they_need(steps: list[Step], holds: dict[int, Hold]) -> None:
 
 
 def _out_of(spans: list[_Span], steps: list[Step]) -> bool:
-    """Move steps out of spans of states they have nothing to do with; return whether any interval changed."""
+    """Move steps out of the spans of states that they do not need; return whether any interval changed."""
     begins, told = [span.first for span in spans], False
     for step in steps:
         if spans:
@@ -105,7 +106,7 @@ def _out_of(spans: list[_Span], steps: list[Step]) -> bool:
 
 
 def _end(step: Step, span: _Span) -> None:
-    """Move the deadline of a step to the begin of a span: the step took effect before it."""
+    """Move the deadline of a step to the begin of a span, because the step took effect before the span."""
     if span.first < step.invoke:
         raise _replaced(span, step)
     step.deadline = span.first
@@ -128,7 +129,7 @@ def _members(hold: Hold) -> list[Step]:
 
 
 def _replaced(span: _Span, *by: Step) -> Impossible:
-    """Return the error: while a state was held, another was entered."""
+    """Return the error that another state was entered while a state was held."""
     steps = _members(span.hold)
     last = max(steps, key=lambda step: step.invoke).operation
     first = min(steps, key=lambda step: step.deadline).operation

@@ -43,7 +43,7 @@ class Violation:
     """Number of further operations on the key that the violation does not need: see shrink.py."""
 
     def as_text(self) -> str:
-        """Return a table for a person, one operation a line."""
+        """Return the title, the foot and a table for a person, with one operation per line."""
         begin, unit = self.operations[0].invoke_ns, _unit(self.operations)
         rows = [("", "client", f"from {unit}", f"to {unit}", "operation", "")]
         for operation in self.operations:
@@ -68,18 +68,18 @@ class Violation:
         return _picture(self)
 
     def title(self) -> str:
-        """Return the key and the reason."""
+        """Return the key and the reason, in one line."""
         return f"key {shown(self.key)}: {self.reason}"
 
     def foot(self) -> str:
-        """Return which operations are left out, and how accurate the times are."""
+        """Return how many operations are left out, and how accurate the times are, in one line."""
         error_ns = max(operation.error_ns for operation in self.operations)
         times = f" Times are from several clocks, accurate to {error_ns / 1e6:.3f} ms." if error_ns else ""
         if not self.left_out:
             return f"These are all operations on the key.{times}"
         return (
-            f"{self.left_out} more on the key left out: no order exists even if each of them took effect at any "
-            f"moment after it began, or never.{times}"
+            f"Other operations on the key, left out: {self.left_out}. No order exists even if each of them took effect "
+            f"at any moment after it began, or never.{times}"
         )
 
 

@@ -1,10 +1,11 @@
 """Whether a cluster served its clients while a fault lasted. Pure functions of events and arrays.
 
-A cluster that loses its leader to a fault needs time to elect another. Therefore only operations that complete after
-the bound count: later than LIVENESS_BOUND longest election timeouts after the fault took effect everywhere, and before
-its healing began. The cluster is available under the fault if their rate is at least LEAST_SHARE of the rate before the
-first fault. It is unavailable if there are none, and barely available in between. A fault that ends before the bound
-has no state. A fault of two stages counts from its second stage.
+A cluster that loses its leader to a fault needs time to elect another. The *bound* allows for this time: it is
+LIVENESS_BOUND times the longest election timeout after the fault took effect on its last node. Only those operations
+count that complete after the bound and before the healing of the fault began. The cluster is available under the fault
+if the rate of these operations is at least LEAST_SHARE of the rate before the first fault. It is unavailable if there
+are none, and barely available in between. A fault that ends before the bound has no state. A fault of two stages counts
+from its second stage.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class UnderFault:
 
 
 def under_faults(events: Iterable[Event], operations: Operations, longest_timeout_s: float) -> list[UnderFault]:
-    """Return one result for each fault that was in force, in order. `events` are those of events.jsonl."""
+    """Return one result for each fault that was in force, in order of time. `events`: those of events.jsonl."""
     windows = _windows(events, operations)
     ends = operations.success_ns()
     bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
@@ -53,23 +54,23 @@ def under_faults(events: Iterable[Event], operations: Operations, longest_timeou
 
 
 def late_windows(events: Iterable[Event], operations: Operations, longest_timeout_s: float) -> list[tuple[int, int]]:
-    """Return [begin, end) from the bound on, for each fault that lasted long enough: this decides its state."""
+    """Return [begin, end) of each fault that lasted beyond the bound, from the bound on, in nanoseconds."""
     bound_ns = int(LIVENESS_BOUND * longest_timeout_s * 1e9)
     windows = _windows(events, operations)
     return [(begin + bound_ns, end) for begin, end in windows if begin + bound_ns < end]
 
 
 def waiting(begin_ns: Ints, end_ns: Ints, windows: Sequence[tuple[int, int]]) -> tuple[int, float]:
-    """Return the least number of requests waiting in any window, and the largest share of a window without one.
+    """Return the least number of waiting requests in any window, and the largest share of a window without any.
 
-    Each request waits for an answer from `begin_ns` to `end_ns`.
+    Each request waits for an answer from `begin_ns` to `end_ns`. Without windows the result is (0, 1.0).
     """
     counts, shares = [], []
     order = np.argsort(begin_ns)
     for begin, end in windows:
         inside = order[(begin_ns[order] < end) & (end_ns[order] > begin)]
         since, until = np.maximum(begin_ns[inside], begin), np.minimum(end_ns[inside], end)
-        # No request waited from the latest end so far to the next begin.
+        # Between the latest end so far and the next begin, no request waited.
         covered = np.maximum.accumulate(np.concatenate(([begin], until)))
         gaps = np.concatenate((since, [end])) - covered
         counts.append(len(inside))
@@ -82,7 +83,8 @@ def availability(
 ) -> dict[str, Any] | None:
     """Return the availability under all faults of a cell, for its result; None when it had no faults.
 
-    Its `state` is that of all faults that lasted long enough, or None when there are none or they differ.
+    Its `state` is the one that all faults beyond the bound have in common. It is None if these faults differ, or if no
+    fault lasted that long.
     """
     faults = under_faults(events, operations, longest_timeout_s) if operations is not None else []
     if not faults:
@@ -138,11 +140,11 @@ def _rate(ends: Ints, begin: int, end: int) -> float | None:
 
 
 def refutes(found: Mapping[str, Any] | None, expected: State) -> str | None:
-    """Return in one line why the availability under faults is not the expected one; None if it is."""
+    """Return in one line why the availability under faults is not `expected`, or None if it is."""
     state = found["state"] if found is not None else None
     if state is None:
         states: Sequence[Any] = [fault["state"] for fault in found["faults"]] if found is not None else []
         if not any(states):
             return f"expected to be {expected}, and no fault lasted more than {LIVENESS_BOUND} election timeouts"
-        return f"expected to be {expected}, and it was not so under every fault"
+        return f"expected to be {expected}, but was not under at least one fault"
     return None if state == expected else f"expected to be {expected}, and was {state}"

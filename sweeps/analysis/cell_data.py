@@ -23,15 +23,15 @@ class CellData:
     """Number of faults in the schedule."""
     nodes: Mapping[str, NodeStats] = field(default_factory=dict)
     loads: Sequence[NodeStats] = ()
-    """Of each load generator."""
+    """The figures of each load generator."""
     notes: Sequence[str] = ()
     """Additional flags."""
     cores: int | None = None
-    """Cores that nodes and load generator share; None with several hosts."""
+    """Number of cores that the nodes and the load generator share; None with several hosts."""
     host_busy: float | None = None
-    """Share of that host's CPU time used by all programs."""
+    """Share of the host's CPU time used by all programs; None with several hosts."""
     clock_error_ms: float = 0.0
-    """Error of times of different hosts; 0 when all read one clock."""
+    """Error of times relative to other hosts; 0 when all hosts read one clock."""
     phases_s: Mapping[str, float] = field(default_factory=dict)
     bring_up_s: Mapping[str, float] = field(default_factory=dict)
-    """place, spawn, serving, leader: each from the end of the previous one."""
+    """Seconds of each step: place, spawn, serving, leader. A step begins when the previous one ends."""

@@ -1,4 +1,4 @@
-"""The events of a cell: its phases, its faults, and the traces of its nodes. All on the driver's clock."""
+"""The events of a cell, all on the driver's clock: its phases, its faults, and the traces of its nodes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How long a cluster was without a leader, phase by phase. Pure functions of events and arrays.
+"""How long a cluster was without a leader, stage by stage. Pure functions of events and arrays.
 
 The paper (extended version, section 9.3, Figure 16) measures from the crash of the leader until the other servers have
-received the new leader's first heartbeat. A failover has more phases:
+received the new leader's first heartbeat. A failover has more stages:
 
     crash -> detected (first election begins) -> elected (a new leader) -> heard (by the last survivor; the
     paper's end) -> committed (first entry of the new leader's own term) -> succeeded (first client operation)
@@ -26,7 +26,8 @@ from sweeps.spec.metrics import STAGES
 class Failover:
     """One loss of a leader, with times in nanoseconds of the shared monotonic clock.
 
-    None: the stage was not reached before the next loss of a leader or the end, or it was not traced.
+    A time is None if the stage was not reached before the next loss of a leader or the end of the events, or was not
+    traced.
     """
 
     lost_ns: int
@@ -48,7 +49,7 @@ class Failover:
 def failovers(events: Iterable[Event], success_ns: Ints) -> list[Failover]:
     """Return the failovers in a cell's events.
 
-    `success_ns`: times of successful operations, ascending. All times must be of one clock.
+    `success_ns`: the times at which operations succeeded, ascending. All times must be from one clock.
     """
     ordered = sorted(events, key=lambda event: event.time_ns)
     losses: list[tuple[int, str]] = []
@@ -71,8 +72,8 @@ def failovers(events: Iterable[Event], success_ns: Ints) -> list[Failover]:
 def _ends_leadership(fault: FaultEvent, leader: str, events: Sequence[Event]) -> bool:
     """Return whether a fault ended the leadership of a node that it struck.
 
-    If the fault does so only sometimes, or may not have taken effect, the events decide: another node must become
-    leader before the fault is healed, and before the next fault that may end the leadership.
+    If the fault ends leaderships only sometimes, or may not have taken effect, the events decide: another node must
+    become leader before the fault is healed, and before the next fault that may end the leadership.
     """
     ends = fault_kind(fault.kind).ends_leadership
     if ends == "always" and fault.took_effect:

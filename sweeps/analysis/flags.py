@@ -15,7 +15,7 @@ from sweeps.load.operations import FAIL, UNKNOWN, Operations
 _BUSY = 0.9
 """Share of the CPU from which the measurement may reflect the machine and not the protocol."""
 _MOST_OF_TIMEOUT = 0.1
-"""Largest broadcast time, as a share of the election timeout: an order of magnitude less (paper, section 5.6)."""
+"""Largest broadcast time, as a share of the election timeout (an order of magnitude smaller: paper, section 5.6)."""
 _MOST_OF_HEARTBEAT = 0.1
 """Largest clock error, as a share of the heartbeat interval. The stages of a failover last some tenths of an interval;
 a larger error may reorder them."""
@@ -24,7 +24,7 @@ a larger error may reorder them."""
 def flags(evidence: CellData) -> list[str]:
     """Return warnings about the figures of a cell, one short line each.
 
-    They report faults that were not put in force, operations that did not succeed in a cell without chaos, and signs
+    A flag reports a fault that was not put in force, operations that did not succeed in a cell without chaos, or a sign
     that the measurement reflects the machine and not the protocol.
     """
     found = [*evidence.notes, *(f"fault: {problem}" for problem in _fault_problems(faults_of(evidence.events)))]
@@ -35,8 +35,8 @@ def flags(evidence: CellData) -> list[str]:
     figures = [*evidence.nodes.values(), *evidence.loads]
     used = sum(each.cpu_share or 0.0 for each in figures)
     if evidence.cores is not None and max(used / evidence.cores, evidence.host_busy or 0.0) >= _BUSY:
-        busy = "" if evidence.host_busy is None else f"the host was {evidence.host_busy:.0%} busy, "
-        found.append(f"cpu: {busy}{used:.1f} of {evidence.cores} cores by this cell")
+        busy = "" if evidence.host_busy is None else f"the host was {evidence.host_busy:.0%} busy; "
+        found.append(f"cpu: {busy}this cell used {used:.1f} of {evidence.cores} cores")
     busiest = max((each.cpu_share or 0.0 for each in evidence.loads), default=0.0)
     if busiest >= _BUSY:
         which = "" if len(evidence.loads) < 2 else f", the busiest of {len(evidence.loads)}"
@@ -65,7 +65,7 @@ def _timing_problems(evidence: CellData) -> list[str]:
     fsync_us = max((percentile(each.fsync_us, 0.5) or 0 for each in nodes), default=0)
     shortest_s, broadcast_s = parameters.raft.election_timeout[0], (round_trip_us + fsync_us) / 1e6
     if round_trip_us and broadcast_s > _MOST_OF_TIMEOUT * shortest_s:
-        text = f"election timeout: the shortest is {shortest_s * 1e3:g} ms, and a broadcast, round trip and fsync,"
+        text = f"election timeout: the shortest is {shortest_s * 1e3:g} ms, and a broadcast (round trip and fsync)"
         found.append(f"{text} took {broadcast_s * 1e3:.3g} ms, more than a tenth of it")
     limit_s = parameters.client.rpc_timeout
     commit_s = _commit_s(evidence.operations) if evidence.operations is not None else None
@@ -90,7 +90,7 @@ def _commit_s(operations: Operations) -> float | None:
     """Return the median time from the start of a write to its end; None when there were too few writes.
 
     Writes under faults are excluded, unless every write was under a fault. A write that the client gave up counts with
-    the time until then.
+    the time until the client gave up.
     """
     writes = operations.measured & ~operations.of_kind("get")
     calm = writes & ~operations.under_fault

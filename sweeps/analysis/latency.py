@@ -11,8 +11,8 @@ from sweeps.spec.metrics import LOWER_BOUNDS, MIN_ABOVE, PERCENTILES
 def percentiles(latencies: Latencies) -> dict[str, Any]:
     """Return p50, p90, p99, p99.9 and max in milliseconds, by the nearest rank.
 
-    LOWER_BOUNDS lists the names of those that are lower bounds. A percentile with fewer than 10 samples above it is
-    meaningless and therefore None; so is the maximum of no samples.
+    The key LOWER_BOUNDS lists the names of the values that are lower bounds. A percentile with fewer than 10 samples
+    above it is meaningless and therefore None. The maximum is None without samples.
     """
     count = len(latencies)
     ranks = {name: latencies.rank(thousandths) for name, thousandths in PERCENTILES.items()}

@@ -1,6 +1,6 @@
 """The result of a cell from its raw data: counts, percentiles, elections, failovers, flags, expectation.
 
-Pure functions from arrays, events and samples to the result in result.json.
+Pure functions turn arrays, events and samples into the content of result.json.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sweeps.spec.metrics import LOWER_BOUNDS, lower_bounds, metrics
 
 
 def summarise(evidence: CellData) -> dict[str, Any]:
-    """Return the result of a cell, JSON types only, without `status` and `reason`."""
+    """Return the result of a cell, of JSON types only, without `status` and `reason`."""
     operations = evidence.operations
     lost = failovers(evidence.events, operations.success_ns()) if operations is not None else []
     elections = count_elections(traced_of(evidence.events), operations.measure_ns if operations is not None else None)
@@ -91,7 +91,7 @@ def _of_operations(operations: Operations) -> dict[str, Any]:
 
 
 def count_elections(traced: Sequence[TraceRecord], window_ns: tuple[int, int] | None) -> dict[str, int | None]:
-    """Return elections begun and won, and the terms seen, within the measurement; all None without traces."""
+    """Return the elections begun and won, and the first and last term, in `window_ns`; all None without traces."""
     if not traced:
         return {"started": None, "won": None, "first_term": None, "last_term": None}
     begin, end = window_ns if window_ns is not None else (0, 2**63)

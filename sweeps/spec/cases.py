@@ -1,4 +1,4 @@
-"""Named cases of a sweep: a case sets several parameters at once, and states what they should lead to.
+"""Named cases of a sweep: a case sets several parameters at once, and states the expected outcome.
 
     cases:
       quorum loss:                                      # a name; `-o cases=NAME,NAME` runs only these
@@ -7,11 +7,11 @@
         signature: {elections: ">= 1"}                  # typical results, shown beside the measured ones
       batch above the limit:
         raft: {max_batch_bytes: 64MiB}
-        refused: transport.message_bytes                # it must be refused, with this text in the error
-    expectations:                                       # for combinations; the last match counts
+        refused: transport.message_bytes                # the case must be refused, with this text in the error
+    expectations:                                       # for combinations of parameters; the last match counts
       - {case: quorum loss, raft.pre_vote: true, raft.check_quorum: false, expect: unavailable}
 
-The cases form an axis named `case`, which comes before all others. Pure functions.
+The cases form an axis named `case`, which comes before all other axes. The functions are pure.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Case:
     signature: Mapping[str, str] = field(default_factory=dict)
     """Conditions on metrics, in the form of thresholds."""
     refused: str = ""
-    """Text that the error must contain for which the case cannot run; empty if it runs."""
+    """Text that the error of the refused case must contain; empty for a case that runs."""
 
     @property
     def axis(self) -> dict[str, str]:
@@ -58,7 +58,7 @@ def read_cases(spec: Spec, source: Source) -> list[Case]:
     for position, rule in enumerate(spec.expectations):
         path = ("expectations", position)
         if _EXPECT not in rule or len(rule) < 2:
-            raise source.error(path, "must have `expect`, and at least one parameter (or `case`) that it is about")
+            raise source.error(path, "must have `expect`, and at least one parameter (or `case`) that selects cells")
         for name, value in rule.items():
             normal_value(source, name, value, (*path, name))
     return cases or [Case()]
@@ -75,10 +75,12 @@ def _read(spec: Spec, source: Source, name: str, values: dict[str, Any]) -> Case
         except ValueError as error:
             raise source.error((*path, _SIGNATURE), str(error)) from None
     if not isinstance(refused, str) or (refused and signature):
-        raise source.error((*path, _REFUSED), "must be part of the error; a case that is refused has no signature")
+        raise source.error(
+            (*path, _REFUSED), "must be text from the error; a case with `refused` cannot have a `signature`"
+        )
     for key, value in values.items():
         if key in spec.axes:
-            raise source.error((*path, key), "the spec has an axis over it")
+            raise source.error((*path, key), "the spec has an axis over this parameter; remove the axis or this value")
         if not refused:
             normal_value(source, key, value, (*path, key))
     return Case(name, values, signature, refused)
@@ -100,13 +102,15 @@ def _refusal(source: Source, case: Case) -> str:
     except ValidationError as invalid:
         error = describe(invalid)
     if case.refused not in error:
-        found = f"refused for another reason: {error}" if error else "it is not"
-        raise source.error(("cases", case.name, _REFUSED), f"should be refused ({case.refused}), and {found}")
+        found = f"but the error is: {error}" if error else "but it can run"
+        raise source.error(
+            ("cases", case.name, _REFUSED), f"must be refused with {case.refused!r} in the error, {found}"
+        )
     return error
 
 
 def matches(source: Source, rule: Mapping[str, Any], path: tuple[str, int], case: Case, parameters: Parameters) -> bool:
-    """Whether a rule of `exclude` or `expectations` applies to a combination."""
+    """Return whether a rule of `exclude` or `expectations` applies to a combination."""
     return all(
         normal_value(source, name, value, (*path, name)) == (case.name if name == CASE else parameter(parameters, name))
         for name, value in rule.items()

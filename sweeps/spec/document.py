@@ -1,6 +1,6 @@
 """A strict YAML parser for specs written by hand: it records the line of every value and guesses nothing.
 
-Scalars follow YAML 1.2: `off` is a word and `1e3` a number. Duplicate keys, keys that are not text, and aliases
+Scalars follow YAML 1.2: `off` is text and `1e3` is a number. Duplicate keys, keys that are not text, and aliases
 are errors. parameters.py decides what the values mean.
 """
 
@@ -14,7 +14,7 @@ import yaml
 from raft_actor_node.errors import ConfigError
 
 _UNWRITABLE = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair, which no text file can hold."""
+"""Half of a surrogate pair, which UTF-8 cannot encode."""
 Path = tuple[str | int, ...]
 """The location of a value: the keys and positions that lead to it."""
 
@@ -29,7 +29,7 @@ class Document(NamedTuple):
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2, and without aliases: they can expand without bound."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - the base class declares it so
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as the base class declares it
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

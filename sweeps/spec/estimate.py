@@ -1,4 +1,4 @@
-"""Estimates, before a sweep starts, of its duration and of the resources it needs. Rules of thumb that err high."""
+"""Estimates of the duration and the resources of a sweep, made before its start by rules of thumb that err high."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ from sweeps.spec.parameters import LoadSettings
 
 RAY_START_S = 6.0
 RAY_BYTES = 600 * 2**20
+"""Memory of Ray itself."""
 ACTOR_BYTES = 90 * 2**20
-"""Memory of a Ray worker that supervises a node; it is reused from cell to cell."""
+"""Memory of a Ray worker that supervises a node; later cells reuse the worker."""
 NODE_BYTES = 60 * 2**20
+"""Memory of a node process without its log."""
 LOAD_BYTES = 160 * 2**20
+"""Memory of a load generator."""
 ENTRY_BYTES = 160
 """Overhead of an entry, in memory and on disk, on top of its key and value."""
 ROW_BYTES = 62
+"""Size of an operation in the results of a cell."""
 TRACE_BYTES = 8
-"""Compressed trace of one operation on one node; under load several operations share a line."""
+"""Size of the compressed trace of one operation on one node; under load several operations share a line."""
 MOST_SIMULATED = 5000
-"""Most operations in a simulated cell: each takes a thousand times its share of the time of a real cell."""
+"""Maximum number of operations in a simulated cell, because simulating one is much slower than executing it."""
 _MOST_SIMULATED_BYTES = 256 * 2**20
-"""Most bytes of values in a simulated cell, whose disks are in memory."""
+"""Maximum number of bytes of values in a simulated cell, because its disks are in memory."""
 _SIMULATED_OPERATION_S = 0.0002
-"""Time to simulate one operation on one node."""
+"""Seconds that simulating one operation on one node takes."""
 _SIMULATED_SHARE = 0.02
-"""Time to simulate one idle second of one node."""
+"""Seconds that simulating one second of one idle node takes."""
 _FASTEST_PER_S = 10_000.0
+"""Highest throughput of a cluster, in operations per second."""
 _FASTEST_BYTES_PER_S = 40e6
+"""Highest throughput of a cluster, in bytes of values per second."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,9 @@ class Needs:
 
 
 def overhead_s(cell: Cell, cores: int = 2) -> float:
-    """Estimate the time of a cell outside warm-up and measurement: start, election, drain, collection and check.
+    """Estimate the seconds of a cell outside warm-up and measurement: start, election, drain, collection and check.
 
-    For a simulated cell this is its whole time: warm-up and measurement pass in virtual time.
+    For a simulated cell this is the whole time, because its warm-up and measurement pass in virtual time.
     """
     nodes = cell.parameters.cluster.nodes
     if cell.parameters.kind.can.virtual_time:
@@ -93,7 +99,7 @@ def _hosts(cell: Cell) -> tuple[int, int]:
 def _most_generators(cell: Cell) -> int:
     """Return the number of load generators.
 
-    With `own_host` it is the number of hosts without a node; that is not known here, and counts as 1.
+    With `own_host` the number is that of the hosts without a node. It is unknown here, and counts as 1.
     """
     match cell.parameters.load.on:
         case OnHosts() as chosen:

@@ -1,6 +1,6 @@
-"""Expansion of a spec into cells: cases x axes, less the exclusions, times the repeats, in order.
+"""Expansion of a spec into cells: cases x axes, minus the exclusions, times the repeats, in order.
 
-Pure, without clock or global randomness: the same spec always gives the same cells in the same order.
+The functions are pure and use no clock or global randomness: a spec always gives the same cells in the same order.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """A short text that distinguishes it from the other cells."""
+        """A short text that distinguishes the cell from the others."""
         chaos = {"chaos": label(self.parameters.chaos)}
         values = [f"{name.rsplit('.', 1)[-1]}={chaos.get(name, show(value))}" for name, value in self.axes.items()]
         return " ".join(values) or f"nodes={self.parameters.cluster.nodes}"
@@ -123,7 +123,7 @@ def _check(source: Source, parameters: Parameters, axes: dict[str, Any], case: C
 
 
 def _refuse_twins(source: Source, combinations: Sequence[Any]) -> None:
-    """Refuse cases that set the same parameters to the same values: they would be the same cell."""
+    """Refuse two cases with the same value of every parameter: they would be the same cell."""
     seen: dict[str, str] = {}
     for parameters, axes, *_ in combinations:
         case, twin = axes.get(CASE), seen.setdefault(cell_id(parameters, 1), axes.get(CASE, ""))

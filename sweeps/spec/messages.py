@@ -16,7 +16,11 @@ from sweeps.spec.source import Source
 def translated(
     error: ValidationError, source: Source, raw: Any, prefix: Path, *, origin: Path | None = None, name: str = ""
 ) -> ConfigError:
-    """Return the first error of a ValidationError as one line: the field, what is allowed, and what was given."""
+    """Return the first error of a ValidationError as one line: the field, what is allowed, and what was given.
+
+    `prefix`: path in `raw` of the validated data. `origin`: where the value was written, if not at the path of the
+    error. `name`: dotted name of the parameter, for an error that pydantic reports without a location.
+    """
     first = error.errors(include_url=False)[0]
     path: list[str | int] = list(prefix)
     value: Any = raw
@@ -58,7 +62,7 @@ _MESSAGES = {
 
 
 def message_of(error: Any) -> str:
-    """Return what is allowed and what was given. If `_MESSAGES` lacks an error, use pydantic's text."""
+    """Return what is allowed and what was given. An error that `_MESSAGES` lacks keeps the text of pydantic."""
     if error["type"] == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     template = _MESSAGES.get(error["type"], str(error["msg"]).replace("Input should be", "must be").replace("{", "{{"))

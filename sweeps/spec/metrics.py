@@ -1,8 +1,8 @@
 """The metrics of a cell: one registry for thresholds, columns of results.csv, and tables.
 
-To add a metric, add it to METRICS. Its value is computed when a cell ends, from what result.json holds. A stored run
-keeps the metrics of the version that made it. A value that is only a lower bound is an AtLeast. A metric that is
-derived from a latency takes it from `latency`, which returns such values.
+To add a metric, yield it in `_all`. When a cell ends, the value of each metric is computed from the content of
+result.json. A stored run keeps the metrics of the version that made it. A value that is only a lower bound is an
+AtLeast. A metric derived from a latency must read the latency with `latency`, which returns an AtLeast where needed.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ class Metric:
     meaning: str
     """Description in the reference, one line."""
     value: Callable[[Result], float | None]
-    """Computes the value from result.json; None if it was not measured."""
+    """Computes the value from result.json; None if the metric was not measured."""
 
     @property
     def is_time(self) -> bool:
-        """Whether it is a duration; thresholds write durations with their unit."""
+        """Whether the metric is a duration; thresholds write durations with their unit."""
         return self.unit == "ms"
 
     @property
     def column(self) -> str:
-        """Its column in results.csv: the name, then the unit."""
+        """The column in results.csv: the name, then the unit."""
         return column(self.name, self.unit)
 
 
 def column(name: str, unit: Unit = "") -> str:
-    """Return the column of a metric. The name may be one that only earlier versions had."""
+    """Return the column of a metric. `name` may be a metric that only earlier versions had."""
     words = name.replace(".", "_").replace("p99_9", "p99.9")
     return f"{words}_{unit}" if unit else words
 
@@ -78,11 +78,11 @@ def _elections(name: str, result: Result) -> float | None:
 
 
 class AtLeast(float):
-    """A value that is known only to be at least this large."""
+    """A lower bound on a value whose true size is unknown."""
 
 
 LOWER_BOUNDS = "lower_bounds"
-"""Key in result.json: the names of the values beside it that are only lower bounds."""
+"""Key in result.json; it lists the names of the values in the same mapping that are only lower bounds."""
 
 
 def latency(kind: str, name: str, result: Result) -> float | None:
@@ -127,12 +127,12 @@ def _all() -> Iterator[Metric]:
         yield Metric(name, "", meaning, partial(_operations, name))
     yield Metric("elections", "", "elections won", partial(_elections, "won"))
     yield Metric("campaigns", "", "elections begun", partial(_elections, "started"))
-    yield Metric("busy", "", "share of the host's CPU time that was used, by anything", partial(_field, "host_busy"))
+    yield Metric("busy", "", "share of the host's CPU time used by all programs", partial(_field, "host_busy"))
     yield Metric("faults", "", "faults put in force", partial(_field, "faults"))
     yield Metric("faults_asked", "", "faults in the schedule", partial(_field, "faults_asked"))
     yield Metric("failovers", "", "losses of a leader", lambda result: len(result["failovers"]))
     yield Metric(
-        "outage", "ms", "longest time within the measurement without success", partial(_field, "longest_gap_ms")
+        "outage", "ms", "longest time within the measurement without a success", partial(_field, "longest_gap_ms")
     )
     for stage in STAGES:
         since = f"time from the loss of the leader to `{stage}`, over all failovers of the cell"
@@ -152,7 +152,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _all()}
 
 
 def metrics(result: Result) -> dict[str, float | None]:
-    """Return the metrics of a result by name, without those of operation kinds that the load did not use."""
+    """Return the metrics of a result by name, without the latencies of operation kinds that the load did not use."""
     unasked = tuple(
         f"latency.{kind}." for kind in ("all", *Mix.model_fields) if kind not in result.get("latency_ms", ())
     )

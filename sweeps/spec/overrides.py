@@ -17,7 +17,7 @@ from sweeps.spec.source import Source
 
 
 def parse_option(option: str) -> tuple[str, Any]:
-    """Split `KEY=VALUE` or `KEY=A,B,C` into the key and a value; several values are a list, that is, an axis."""
+    """Split `KEY=VALUE` or `KEY=A,B,C` into the key and a value; a list of values is an axis. Raises ConfigError."""
     key, equals, text = option.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -31,7 +31,10 @@ def parse_option(option: str) -> tuple[str, Any]:
 
 
 def override(source: Source, key: str, value: Any, origin: str) -> Source:
-    """Return the spec with one parameter set, or with an axis over it if `value` is a list."""
+    """Return the spec with one parameter set, or with an axis over it if `value` is a list.
+
+    `origin`: where the option was written, for error messages. Raises ConfigError.
+    """
     data, origins = {**source.data}, {**source.origins}
     here = Source(data, {**origins, (key,): origin}, source.name)
     name = key.removeprefix("base.")
@@ -53,7 +56,7 @@ def override(source: Source, key: str, value: Any, origin: str) -> Source:
     axes = data.get("axes") or {}
     around = [axis for axis in axes if name.startswith(f"{axis}.")] if isinstance(axes, dict) else []
     if around:
-        raise here.error((key,), f"the spec has an axis over {around[0]}; override that one")
+        raise here.error((key,), f"the spec has an axis over {around[0]}; override that axis")
     is_axis = isinstance(value, list) and name != "cluster.command"
     if isinstance(axes, dict):
         kept = {axis: values for axis, values in axes.items() if not axis.startswith(f"{name}.")}
@@ -68,7 +71,7 @@ def override(source: Source, key: str, value: Any, origin: str) -> Source:
 
 
 def _only_cases(source: Source, names: Any) -> Source:
-    """Return the spec with only the named cases, and without the rules about the others."""
+    """Return the spec with only the named cases, and without the rules about other cases."""
     wanted = [str(name) for name in (names if isinstance(names, list) else [names])]
     cases = source.data.get("cases")
     cases = cases if isinstance(cases, dict) else {}

@@ -211,13 +211,13 @@ class Parameters(_Described):
     """What the cell should show. If it shows something else, it fails or its verdict counts as unexpected; see the exit
     codes of `sweep`. If the judge itself fails, no expectation is met.
 
-    ok           the verdict ok: nothing is violated, all checks are ok, and enough happened to conclude that
+    ok           the verdict ok: nothing is violated, all checks are ok, and enough happened to prove it
     available    as ok. Also, operations succeed under each fault that lasts longer than 10 times the longest election
                  timeout. After that time, their rate is at least a hundredth of the rate before the first fault.
                  Without faults: operations succeed
     unavailable  the verdict ok, with this coverage: under each such fault no operation succeeds after that time.
-                 Meanwhile at least `checks.least_operations` operations wait (capped at the number of clients), and at
-                 least one client waits for 9 tenths of the time. An operation succeeds before the first fault, and
+                 Meanwhile at least `checks.least_operations` operations wait (capped at the number of clients). For 9
+                 tenths of the time at least one client waits. An operation succeeds before the first fault, and
                  another after the last fault is healed. Without faults: clients send operations during the whole
                  measurement and none succeeds. Liveness is then not checked, and empty histories and states need not
                  be compared. Violations count as always
@@ -268,10 +268,10 @@ class Spec(_Described):
     match applies."""
     thresholds: dict[str, str] = Field(default_factory=dict)
     """Conditions on the result of a cell, such as `latency.put.p99: "< 100ms"`; a cell that misses one fails.
-    Cells with `expect: safe` or `expect: unavailable` are not held to them."""
+    Thresholds do not apply to cells with `expect: safe` or `expect: unavailable`."""
 
     def to_yaml(self) -> str:
-        """Return the spec as YAML with every default written out; it parses to the same cells."""
+        """Return the spec as YAML with every default written out; the YAML parses to the same cells."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

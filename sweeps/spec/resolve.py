@@ -16,7 +16,7 @@ from sweeps.spec.thresholds import parse_threshold
 
 
 def resolve(source: Source) -> Spec:
-    """Validate a raw spec. Raises ConfigError with one line that names the field and where it was written."""
+    """Validate a raw spec. Raises ConfigError with one line that names the field, and where the value was written."""
     try:
         spec = Spec.model_validate(source.data, context=WRITTEN)
     except ValidationError as error:
@@ -52,7 +52,7 @@ def _check_axis(source: Source, name: str, values: list[Any]) -> None:
 
 
 def normal_value(source: Source, name: str, value: Any, path: Path) -> Any:
-    """Validate the value of one parameter and return its normal form. `path` is where it was written."""
+    """Return the normal form of the value of one parameter, written at `path`. Raises ConfigError if it is invalid."""
     if name == CASE and path[0] != "axes":
         cases = source.data.get("cases") or {}
         if value not in cases:

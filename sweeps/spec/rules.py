@@ -25,9 +25,9 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
     if load.mode == "open" and load.rate is None:
         yield "load.rate: is required in open mode"
     if load.value_bytes > limits.value_bytes:
-        yield f"load.value_bytes: at most limits.value_bytes ({limits.value_bytes}), not {load.value_bytes}"
+        yield f"load.value_bytes: must be at most limits.value_bytes ({limits.value_bytes}), not {load.value_bytes}"
     if load.key_bytes > limits.key_bytes:
-        yield f"load.key_bytes: at most limits.key_bytes ({limits.key_bytes}), not {load.key_bytes}"
+        yield f"load.key_bytes: must be at most limits.key_bytes ({limits.key_bytes}), not {load.key_bytes}"
     if len(str(load.keys - 1)) > load.key_bytes:
         yield f"load.key_bytes: {load.keys} keys need at least {len(str(load.keys - 1))} bytes"
     try:
@@ -45,7 +45,7 @@ def cell_faults(parameters: Parameters, node_ids: Sequence[str]) -> Iterator[str
 
 
 def longest_outage_s(parameters: Parameters) -> float:
-    """Estimate the longest time for which the faults of a cell may keep clients waiting; 0 without faults.
+    """Estimate the longest time, in seconds, for which the faults of a cell may keep clients waiting; 0 without faults.
 
     An outage lasts until clients find a new leader. If a fault removes the quorum, the outage also includes the time
     until the fault is healed. The estimate is at most the time after which clients give up.

@@ -27,13 +27,13 @@ class Source:
         return next((self.origins[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.origins), self.name)
 
     def error(self, path: Path, message: str, at: Path | None = None) -> ConfigError:
-        """Return an error about the value at `path`, in one line. `at` is the path to locate it by, if it differs."""
+        """Return a one-line error about the value at `path`. `at`: the path that locates the value, if not `path`."""
         shown = dotted(path[1:] if path[:1] == ("base",) and len(path) > 1 else path)
         parts = (self.origin(path if at is None else at), shown, " ".join(message.split()))
         return ConfigError(": ".join(part for part in parts if part))
 
     def parameter_origin(self, name: str) -> Path:
-        """Return the path that gave a parameter its value: the nearest axis, or the base."""
+        """Return the path that gives a parameter its value: the axis over it or over its section, or else the base."""
         for axis in self.data.get("axes", {}):
             if name == axis or name.startswith(f"{axis}."):
                 return ("axes", axis)
@@ -41,7 +41,7 @@ class Source:
 
 
 def read_source(text: str, source: str) -> Source:
-    """Parse a YAML text into a raw spec."""
+    """Parse a YAML text into a raw spec. `source` names the text in errors. Raises ConfigError."""
     document: Document = parse_yaml(text, source)
     if document.data is None:
         raise ConfigError(f"{source}: is empty; a spec is a mapping of parameters")
@@ -52,7 +52,7 @@ def read_source(text: str, source: str) -> Source:
 
 
 def open_source(preset_or_file: str) -> Source:
-    """Read the raw spec of a preset or a file. Raises ConfigError if there is neither."""
+    """Read the raw spec of a preset or a file. Raises ConfigError if there is neither, or if it cannot be read."""
     preset = PRESETS / f"{preset_or_file}.yaml"
     is_preset = re.fullmatch(r"[\w-]+", preset_or_file) is not None
     path = preset if is_preset and preset.is_file() else FilePath(preset_or_file)

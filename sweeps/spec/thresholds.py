@@ -2,8 +2,8 @@
 
 The metrics are those of metrics.py. Times are written with their unit.
 
-A percentile may be a lower bound (analysis/latency.py). A lower bound meets `> 1s` and `>= 1s` if the bound does.
-It never meets `<` or `<=`, because the true value may be above the limit.
+A percentile may be a lower bound (analysis/latency.py). A lower bound meets `> 1s` or `>= 1s` if the bound itself is
+large enough. It never meets `<` or `<=`, because the true value may be above the limit.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Threshold:
     def miss(self, metrics: Mapping[str, float | None], lower_bounds: Collection[str] = ()) -> str | None:
         """Return why the condition is not met, in one line, or None if it is met.
 
-        A metric that was not measured misses it; so does a value that is not known to meet it. `lower_bounds` are
-        the metrics whose values are only lower bounds.
+        A metric that was not measured misses the condition. So does a value that is not known to meet the condition.
+        `lower_bounds`: the metrics whose values are only lower bounds.
         """
         value = metrics.get(self.metric)
         if value is None:

@@ -211,7 +211,7 @@ def test_a_new_kind_is_judged_by_what_it_declares() -> None:
 
     assert judged(chilled=3).startswith("100 operations")
     assert judged(chilled=0) == "freeze n1 did nothing: no message was chilled"
-    assert judged(cut=3) == "freeze n1 may have done nothing: no node told how many messages were chilled"
+    assert judged(cut=3) == "freeze n1 may have done nothing: no node reported how many messages were chilled"
     led = TraceRecord("n1", 1, 10, "became_leader", 1)
     assert [each.old_leader for each in failovers([led, FaultEvent.read(struck)], np.array([], np.int64))] == ["n1"]
     parameters = Parameters.model_validate({"cluster": {"nodes": 3}, "phases": {"measure": 30.0}})

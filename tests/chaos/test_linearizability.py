@@ -304,8 +304,8 @@ def test_the_text_shows_who_did_what_when() -> None:
     assert violation.as_text() == (
         "key 'k': the get of client 12 found what had been replaced before it began:"
         " the put of client 0 took effect in between\n"
-        "1 more on the key left out: no order exists even if each of them took effect at any moment after it began,"
-        " or never.\n"
+        "Other operations on the key, left out: 1. No order exists even if each of them took effect at any moment after"
+        " it began, or never.\n"
         "\n"
         "    client  from ms  to ms  operation\n"
         "         0    0.000  1.000  put 4:17\n"

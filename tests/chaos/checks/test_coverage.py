@@ -37,7 +37,7 @@ def test_a_quiet_cell_with_enough_operations() -> None:
         (Load(19, 19), "only 19 of 19 operations succeeded"),
         (Load(1000, 19), "only 19 of 1000 operations succeeded"),
         (Load(100, 0), "only 0 of 100 operations succeeded"),
-        (Load(100, 40, unknown=51), "51 of 100 operations are of unknown outcome"),
+        (Load(100, 40, unknown=51), "51 of 100 operations have an unknown outcome"),
         (Load(100, 90, due=1000, not_started=51), "51 of 1000 operations could not be started"),
     ],
 )
@@ -52,8 +52,8 @@ def test_a_load_that_proves_nothing(load: Load, why: str) -> None:
     [
         ({}, ""),
         ({"before": None, "after": None}, ""),
-        ({"asked": 19}, "only 19 operations waited while none should succeed, at least 20 are needed"),
-        ({"unasked": 0.2}, "all clients were idle for 20% of the time in which none should be served"),
+        ({"asked": 19}, "only 19 operations waited while none was to succeed, at least 20 are needed"),
+        ({"unasked": 0.2}, "all clients were idle for 20% of the time in which no operation was to succeed"),
         ({"before": 0}, "no operation succeeded before the first fault"),
         ({"after": 0}, "no operation succeeded after the last fault was healed"),
     ],
@@ -95,7 +95,7 @@ def test_a_fault_of_links_bit_when_it_touched_messages(kind: str, counted: dict[
 def test_a_fault_of_links_of_which_nobody_tells_is_unknown() -> None:
     for silent in ([], [told("n1", 10, dropped=7)], [Status("n1", 1, 10), Status("n1", 1, 30)]):
         reason = judged(fault("drop", "n1"), statuses=silent).reason
-        assert reason == "drop n1 may have done nothing: no node told how many messages were dropped"
+        assert reason == "drop n1 may have done nothing: no node reported how many messages were dropped"
 
 
 SPLIT = fault("partition", *NODES, index=1, time_ns=100, fault={"partition": [["n1"], ["n2", "n3"]]})
@@ -289,7 +289,7 @@ def test_a_partition_named_for_its_leader_has_it_on_that_side(aim: str, groups: 
 def test_a_node_chosen_in_place_of_a_missing_leader_is_no_leader() -> None:
     instead = fault("isolate", "n1", detail="n1; there was no leader, n1 was chosen in its place")
     finding = judged(instead, aims={0: "leader"}, traces=LED, statuses=BITTEN)
-    assert (finding.verdict, finding.reason) == ("unknown", "isolate n1 was aimed at leader, and there was no leader")
+    assert (finding.verdict, finding.reason) == ("unknown", "isolate n1 was aimed at leader, but there was no leader")
 
 
 @pytest.mark.parametrize("aim", ["follower", "followers", "chained", "bridge", "quorum-loss", "constrained-election"])
@@ -308,7 +308,7 @@ BEHIND = {"partition": [["n1"], ["n2", "n3"], ["n2", "n4"]], "behind": "1s"}
         ({"took_effect": True}, ""),
         (None, "had no second stage"),
         ({"took_effect": False, "error": "not on n1"}, "did not take effect in its second stage: not on n1"),
-        ({"time_ns": 40}, "may have done nothing: no node told how many messages were cut"),
+        ({"time_ns": 40}, "may have done nothing: no node reported how many messages were cut"),
     ],
 )
 def test_a_fault_of_two_stages_is_in_force_with_the_second(advance: dict[str, Any] | None, why: str) -> None:

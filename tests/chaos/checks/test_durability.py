@@ -56,7 +56,7 @@ def test_a_node_that_has_not_applied_the_prefix_yet_is_unclear() -> None:
     finding = judge_durability(7, 8, late, dict.fromkeys(NODES, 9), NODES)
     assert (finding.verdict, finding.reason) == (
         "unknown",
-        "7 writes were acknowledged, and entries 1 to 8: n2, n3 did not tell whether they have them",
+        "7 writes were acknowledged, and entries 1 to 8: n2, n3 did not report whether they have them",
     )
     shared = [state("n1", 11, b"11", 9, b"9"), state("n2", 12, b"12", 9, b"9"), state("n3", 5, b"5")]
     assert judge_durability(7, 8, shared, dict.fromkeys(NODES, 12), NODES).verdict == "ok"

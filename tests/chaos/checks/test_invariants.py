@@ -16,7 +16,7 @@ from tests.chaos.checks.told import LED, event
 def test_traces_in_order_are_ok_and_say_how_much_was_judged() -> None:
     finding = judge_traces(LED, ["n1", "n2"])
     assert (finding.check, finding.verdict) == ("invariants", "ok")
-    assert finding.reason == "6 events of 2 lives of 2 nodes: 1 leaders, 1 commits"
+    assert finding.reason == "6 events of 2 incarnations of 2 nodes: 1 leaders, 1 commits"
 
 
 def test_a_broken_rule_is_violated_whatever_is_missing() -> None:
@@ -44,10 +44,10 @@ TAIL = [event("n1", 5, "became_follower", 2, 15), event("n1", 6, "became_candida
         ([*LED[1:], *TAIL[1:]], {}, "the trace of n1 has 2 gaps"),
         ([*LED, event("n1", 5, "became_follower", 2, 15, log_term="?"), TAIL[1]], {}, "the trace of n1 has 1 gap"),
         (LED, {"lives": {"n1": (1, 1), "n2": (1, None)}}, ""),
-        (LED, {"lives": {"n1": (2, 2)}}, "the trace of n1 tells of 1 of 2 lives"),
-        (LED, {"lives": {"n1": (2, None), "n2": (0, 0)}}, "the trace of n1 tells of 1 of 2 lives (and 1 more)"),
+        (LED, {"lives": {"n1": (2, 2)}}, "the trace of n1 has 1 of 2 incarnations"),
+        (LED, {"lives": {"n1": (2, None), "n2": (0, 0)}}, "the trace of n1 has 1 of 2 incarnations (and 1 more)"),
         (LED, {"committed": {"n1": 1, "n2": 0}}, ""),
-        (LED, {"committed": {"n2": 1}}, "the trace of n2 ends at commit index 0, and it had said 1"),
+        (LED, {"committed": {"n2": 1}}, "the trace of n2 ends at commit index 0, but n2 reported 1"),
     ],
 )
 def test_traces_of_which_something_is_missing_are_unknown(

@@ -35,5 +35,5 @@ def test_what_was_not_checked_is_told_and_without_history_and_traces_nothing_is_
         assert (found["verdict"], found["not_checked"]) == ("ok", absent)
     found = as_json([GOOD], ["linearizability", "invariants"])
     assert found["verdict"] == "unknown"
-    assert found["reason"] == "checks: neither linearizability nor invariants were checked"
+    assert found["reason"] == "checks: neither linearizability nor invariants was checked"
     assert as_json([GOOD, BAD], ["linearizability", "invariants"])["verdict"] == "violated"

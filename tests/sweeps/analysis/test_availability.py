@@ -110,7 +110,7 @@ def test_faults_that_differ_have_no_common_state() -> None:
     assert found is not None
     assert found["state"] is None
     assert [each["state"] for each in found["faults"]] == ["available", "unavailable"]
-    assert refutes(found, "available") == "expected to be available, and it was not so under every fault"
+    assert refutes(found, "available") == "expected to be available, but was not under at least one fault"
 
 
 def test_the_outage_is_the_longest_time_without_success_under_the_fault() -> None:

@@ -159,9 +159,9 @@ def test_figures_of_nodes_obey_the_rule_of_percentiles() -> None:
     [
         (
             {"nodes": {"n1": NodeStats(cpu_share=1.0)}, "loads": [NodeStats(cpu_share=0.85)], "cores": 2},
-            "cpu: 1.9 of 2 cores by this cell",
+            "cpu: this cell used 1.9 of 2 cores",
         ),
-        ({"cores": 2, "host_busy": 0.98}, "cpu: the host was 98% busy, 0.0 of 2 cores by this cell"),
+        ({"cores": 2, "host_busy": 0.98}, "cpu: the host was 98% busy; this cell used 0.0 of 2 cores"),
         ({"loads": [NodeStats(cpu_share=0.95)]}, "load generator: 95% of a core"),
         (
             {"loads": [NodeStats(cpu_share=0.95), NodeStats(cpu_share=0.2)]},
@@ -199,7 +199,7 @@ def test_an_election_timeout_near_the_time_of_a_broadcast_is_flagged() -> None:
     }
     [flag] = summarise(evidence(puts(), raft("150ms", "300ms"), nodes=led))["flags"]
     assert flag == (
-        "election timeout: the shortest is 150 ms, and a broadcast, round trip and fsync, took 16 ms, "
+        "election timeout: the shortest is 150 ms, and a broadcast (round trip and fsync) took 16 ms, "
         "more than a tenth of it"
     )
     assert summarise(evidence(puts(), raft("161ms", "300ms"), nodes=led))["flags"] == []

@@ -371,7 +371,7 @@ def test_a_check_that_was_switched_off_is_told_and_without_any_nothing_is_shown(
     assert (verdict["verdict"], verdict["not_checked"]) == ("ok", ["linearizability"])
     verdict = judge_folder(cell.path, CheckSettings(linearizable=False, invariants=False))
     assert verdict["verdict"] == "unknown"
-    assert verdict["reason"] == "checks: neither linearizability nor invariants were checked"
+    assert verdict["reason"] == "checks: neither linearizability nor invariants was checked"
 
 
 @pytest.mark.parametrize(("exit_code", "verdict"), [(7, "violated"), (5, "violated"), (6, "unknown")])

@@ -219,7 +219,7 @@ BAD = [
     ("base: {load: {mix: {put: 1.5}}}", [], "file.yaml:1: load.mix.put: must be at most 1, not 1.5"),
     ("base: {load: {mix: {put: 0.5, gte: 0.5}}}", [], "file.yaml:1: load.mix.gte: unknown parameter"),
     ("base: {load: {mix: {put: 0.7}}}", [], "file.yaml:1: load.mix: the shares must sum to 1, not 0.7"),
-    ("base: {load: {value_bytes: 2MiB}}", [], "file.yaml:1: load.value_bytes: at most limits.value_bytes"),
+    ("base: {load: {value_bytes: 2MiB}}", [], "file.yaml:1: load.value_bytes: must be at most limits.value_bytes"),
     ("base: {load: {key_bytes: 2, keys: 1000}}", [], "file.yaml:1: load.key_bytes: 1000 keys need at least 3 bytes"),
     ("base: {load: {clients: 0}}", [], "file.yaml:1: load.clients: must be at least 1, not 0"),
     ("base: {phases: {measure: 0s}}", [], "file.yaml:1: phases.measure: must be above 0, not '0s'"),
