@@ -208,7 +208,7 @@ def test_no_wall_clock_decides_anything() -> None:
 WALL_TIME = re.compile(r"\basyncio\.timeout\(|\bwait_for\(|\btimeout=")
 VIRTUAL_TIME = ("orchestration/sim_cluster/", "sweeps/campaign/")
 MAY_COUNT_PAUSES = {
-    "orchestration/ray_cluster/calls.py": 1,  # after the timeout it checks once more for an answer
+    "orchestration/ray_cluster/calls.py": 1,  # it checks its condition once more after the timeout
     "orchestration/ray_cluster/session.py": 1,  # the kernel, which was not paused, answers the connection
     "orchestration/ray_cluster/supervised.py": 2,  # one of many attempts, which are repeated as long as Patience lasts
     "orchestration/testbed/hosts.py": 2,  # commands that set up a network; they were not paused
