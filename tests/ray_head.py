@@ -1,4 +1,4 @@
-"""A Ray cluster that is started by hand, for tests that attach to one; and a private one on a machine that is busy."""
+"""Ray clusters for tests: one started by hand to attach to, and a private one that starts even on a busy machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE_S = 150.0
 
 @contextmanager
 def ray_head() -> Iterator[tuple[str, str]]:
-    """Its address and its folder; it ends with the context."""
+    """Start a Ray cluster by hand; yield its address and its folder. It ends with the context."""
     folder = str(short_folder())
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     words = ["start", "--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={folder}"]
@@ -32,14 +32,16 @@ def ray_head() -> Iterator[tuple[str, str]]:
         )
         yield Path(folder, "ray_current_cluster").read_text().strip(), folder
     finally:
-        # Not `ray stop`: it would end the Ray of everybody on this machine.
+        # Not `ray stop`: it would end every Ray on this machine.
         guard.clean_up(folder)
 
 
 @asynccontextmanager
 async def private_ray() -> AsyncIterator[RayBackend]:
-    """A private Ray. Ray gives its own processes 30 s to start, which no setting changes, and a machine that does much
-    else may need longer; likewise for what we give Ray."""
+    """Start a private Ray, with several tries and a long connection timeout.
+
+    Ray allows its own processes 30 s to start, which no setting changes. A busy machine may need longer.
+    """
     session._CONNECT_TIMEOUT_S = PATIENCE_S
     async with AsyncExitStack() as stack:
         for left in reversed(range(TRIES)):

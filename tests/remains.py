@@ -1,7 +1,7 @@
-"""What a session of tests leaves on this machine: nothing, when it ends (conftest.py).
+"""Find the processes and folders that a session of tests left on this machine; conftest.py asserts there are none.
 
-Other programs may run here, and other tests. So of processes only those count that this session has started, of folders
-only those that nobody uses and that were not there before.
+Other programs and other tests may run at the same time. So only processes that this session started count, and only
+folders that are unused and did not exist before.
 """
 
 from __future__ import annotations
@@ -19,33 +19,35 @@ from orchestration.ray_cluster.leftovers import clean
 from orchestration.ray_cluster.owner import owner, start_ticks
 
 MARK = "RAFT_LAB_TESTS"
-"""In the environment of what a session starts: which session it is, as `owner` says it."""
+"""Variable in the environment of every process that a session starts; its value names the session (see `owner`)."""
 _PATIENCE_S = 60.0
-"""Processes of a Ray that was shut down take some seconds to end; other tests that run beside these may leave folders
-for a while."""
+"""How long to wait for processes and folders to disappear. The processes of a Ray end some seconds after its shutdown,
+and other tests that run at the same time may leave folders for a while."""
 _PLACE = Path("/tmp")
 _PREFIX = f"raft-tests-{os.getpid()}-"
 
 
 def short_folder() -> Path:
-    """A folder with a short path, which its user removes: Ray puts Unix sockets far below it."""
+    """Create a folder with a short path, because Ray creates Unix sockets deep below it. The caller removes it."""
     return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PLACE))
 
 
 def leftovers() -> set[str]:
-    """Folders and Rays that are left over, whoever made them, as `sweep clean` tells them, and folders of tests. Of
-    processes the mark says more: another session of tests may be leaving some at this moment."""
+    """Return the leftover folders and Rays of any program, as `sweep clean` reports them, and the folders of tests.
+
+    Processes are excluded, because another session of tests may be ending some now; `left` finds ours by the mark.
+    """
     told = {str(each) for each in clean(dry_run=True) if each.kind != "process"}
     return told | {str(folder) for folder in _PLACE.glob(f"{_PREFIX}*")}
 
 
 def left(before: set[str]) -> list[str]:
-    """What there is of this session, in words; `before` is what was left over when it began."""
+    """Return what this session left, one line each. `before`: the leftovers when it began."""
     return [*_processes(), *sorted(leftovers() - before)]
 
 
 def at_last(find: Callable[[], list[str]]) -> list[str]:
-    """What it still finds after a while: processes of a Ray that was shut down take some seconds to end."""
+    """Return what `find` finds, once it finds nothing or _PATIENCE_S has passed."""
     deadline = time.monotonic() + _PATIENCE_S
     while (found := find()) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -53,14 +55,14 @@ def at_last(find: Callable[[], list[str]]) -> list[str]:
 
 
 def _processes() -> list[str]:
-    """Descendants of this process, and the daemons among them, which have another parent by now but carry the mark."""
+    """Return the descendants of this process, including daemons: they have another parent now, but carry the mark."""
     mark = f"{MARK}={owner()}".encode()
     found = {child.pid for child in psutil.Process().children(recursive=True)}
     for environment in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
+        with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
             if mark in environment.read_bytes().split(b"\0"):
                 found.add(int(environment.parent.name))
-    # One that has ended, and that nobody has waited for, is no process any more.
+    # A zombie, which has ended but has not been reaped, does not count.
     return [f"process {pid}: {_command(pid)}" for pid in sorted(found) if start_ticks(pid)]
 
 

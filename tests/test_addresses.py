@@ -1,4 +1,4 @@
-"""Host and port: joined and split in one place, and refused where they could mean something else."""
+"""Host and port are joined and split in one module, which refuses ambiguous forms."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_host_of_ipv6_listens_on_ipv6() -> None:
 
 
 def test_no_other_module_joins_or_splits_an_address() -> None:
-    """A colon between a host and a port without the brackets of IPv6 is right in tests only."""
+    """Only tests may join a host and a port by a colon alone, because IPv6 needs brackets."""
     by_hand = re.compile(r"\}:\{[^}]*port|(?:host|address|interface)[^{}\n]*\}:0|address\w*\.r?(?:split|partition)\(")
     found = [
         f"{path.relative_to(ROOT)}:{number}"

@@ -1,4 +1,4 @@
-"""The house rules that a reader relies on: who imports whom, that generated code is fresh, and what is on paper."""
+"""Rules of this project: which package imports which, fresh generated code, and conventions of the text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALLOWED = {
 """Project packages that a package may import: chaos and orchestration are siblings."""
 
 ROOMS_OF_SWEEPS = ("spec", "load", "analysis", "store", "judge", "run", "show")
-"""Each imports only itself and those before it. Above them stand campaign, api and cli."""
+"""Each imports only itself and those before it. Campaign, api and cli are above them."""
 
 GRPC_ROOMS = ("raft_actor_node/runtime/", "raft_actor_node/client", "raft_actor_node/pb/")
 
@@ -42,7 +42,7 @@ def modules(folder: str = "") -> list[Path]:
 
 
 def imports(path: Path) -> list[tuple[int, str]]:
-    """(line, dotted name) of everything a module imports, anywhere in it."""
+    """Return the line and dotted name of each import anywhere in a module."""
     found = []
     for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(statement, ast.Import):
@@ -93,7 +93,7 @@ def test_every_room_is_a_package_that_says_what_is_in_it() -> None:
 
 
 def test_every_check_says_in_one_line_what_it_asks() -> None:
-    """The first line of its docstring stands in the reference."""
+    """The reference contains the first line of its docstring."""
     checks = [path for path in modules("chaos/checks/") if "CHECK = Check(" in path.read_text(encoding="utf-8")]
     assert len(checks) > 5
     assert [path.name for path in checks if not (doc_of(path) or "").splitlines()[:1]] == []
@@ -163,12 +163,12 @@ def test_the_testbed_is_imported_by_no_other_room() -> None:
 
 
 def dotted(path: Path) -> str:
-    """The name under which a module is imported."""
+    """Return the name under which a module is imported."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Every product module, and those that it imports, also inside functions and under TYPE_CHECKING."""
+    """Return the product modules that each product module imports, even inside functions or under TYPE_CHECKING."""
     known = {dotted(path) for path in modules()}
     graph: dict[str, set[str]] = {name: set() for name in known}
     for path in modules():
@@ -185,7 +185,7 @@ def import_graph() -> dict[str, set[str]]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The groups of modules each of which comes back to itself through the others (strongly connected components)."""
+    """Return the groups of modules that import each other in a circle (strongly connected components)."""
     reach: dict[str, set[str]] = {}
     for start in graph:
         reach[start], left = set(), [start]
@@ -208,12 +208,11 @@ WALL_CLOCK = re.compile(
     r"|CLOCK_REALTIME\w*|\w*datetime\w*|st_[acm]time\w*|get[acm]time|asctime"
 )
 LABELS_FOR_PEOPLE = {"raft_actor_node/__main__.py": {"asctime"}}
-"""Where the time of day stands beside something that a person reads, and decides nothing. (Those of sweeps, the names
-and the journals of runs, are left out.)"""
+"""Uses of the time of day that only label output for people. Sweeps is excluded: names and journals of runs use it."""
 
 
 def test_no_wall_clock_decides_anything() -> None:
-    """A wall clock that jumps has no effect: whatever is timed goes by a monotonic clock."""
+    """A wall clock that jumps has no effect, because all timing uses a monotonic clock."""
     rooms = [each for room in ("raft_actor_node/", "chaos/", "orchestration/") for each in modules(room)]
     text = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in rooms}
     found = {name: set(WALL_CLOCK.findall(code)) for name, code in text.items() if "/pb/" not in name}
@@ -223,17 +222,17 @@ def test_no_wall_clock_decides_anything() -> None:
 WALL_TIME = re.compile(r"\basyncio\.timeout\(|\bwait_for\(|\btimeout=")
 VIRTUAL_TIME = ("orchestration/sim_cluster/", "sweeps/campaign/")
 MAY_COUNT_PAUSES = {
-    "orchestration/ray_cluster/calls.py": 1,  # after its time it looks at the answer once more
-    "orchestration/ray_cluster/session.py": 1,  # the kernel answers a knock, and it was not paused
-    "orchestration/ray_cluster/supervised.py": 2,  # questions of many: they are repeated as long as Patience lasts
-    "orchestration/testbed/hosts.py": 2,  # commands that set up a network, and were not paused
-    "sweeps/store/manifest.py": 1,  # a commit that git does not tell in time is recorded as not known
+    "orchestration/ray_cluster/calls.py": 1,  # it checks its condition once more after the timeout
+    "orchestration/ray_cluster/session.py": 1,  # the kernel, which was not paused, answers the connection
+    "orchestration/ray_cluster/supervised.py": 2,  # one of many attempts, which are repeated as long as Patience lasts
+    "orchestration/testbed/hosts.py": 2,  # commands that set up a network; they were not paused
+    "sweeps/store/manifest.py": 1,  # if git does not report the commit in time, it is recorded as unknown
 }
-"""Lines with timeouts of wall time, by file."""
+"""Number of uses of wall-time timeouts by file, with the reason why each is harmless."""
 
 
 def test_a_pause_of_the_driver_is_no_silence_of_others() -> None:
-    """A driver that was stopped or suspended finds timeouts over when it wakes; Patience counts its running time."""
+    """When a stopped or suspended driver wakes, wall-time timeouts have expired; Patience counts running time only."""
     rooms = [each for room in ("sweeps/", "chaos/", "orchestration/") for each in modules(room)]
     text = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in rooms}
     found = {name: len(WALL_TIME.findall(code)) for name, code in text.items() if not name.startswith(VIRTUAL_TIME)}
@@ -272,15 +271,17 @@ def test_every_field_of_every_message_is_commented() -> None:
 
 
 def committed_text() -> list[tuple[str, str]]:
-    """(name, text) of every file under version control but generated ones."""
+    """Return the name and text of every file under version control, except generated ones."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     files = [(name, ROOT / name) for name in listed if not name.startswith("raft_actor_node/pb/")]
     return [(name, path.read_text(encoding="utf-8", errors="replace")) for name, path in files if path.is_file()]
 
 
 def test_no_port_number_stands_in_any_file() -> None:
-    """Every server binds port 0. Examples in documentation use 4123x; tests invent addresses that nobody opens. 8265 is
-    Ray's, for jobs."""
+    """Every server binds port 0.
+
+    Examples in documentation use 4123x. Port 8265 is Ray's, for jobs. Tests are excluded: no server opens theirs.
+    """
     port = re.compile(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0):(?!(?:4123\d|8265)\b)[1-9]\d{1,4}\b")
     text = [(name, text) for name, text in committed_text() if not name.startswith("tests/")]
     assert text

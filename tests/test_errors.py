@@ -1,4 +1,4 @@
-"""Errors travel from process to process."""
+"""Errors survive the transfer between processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raft_actor_node.errors import Attempt, InvariantViolated, OperationError, O
 
 @pytest.mark.parametrize("kind", [OperationFailed, OperationUnknown])
 def test_what_became_of_an_operation_survives_pickling(kind: type[OperationError]) -> None:
-    """The session that a load generator could not open is told in the process of the sweep."""
+    """The process of the sweep reports that a load generator could not open its session."""
     attempts = (Attempt("n1", "NOT_LEADER", 1, 2), Attempt("n2", "DEADLINE_EXCEEDED", 3, 4))
     again = pickle.loads(pickle.dumps(kind("open session: nobody leads", "NOT_LEADER", attempts)))
     assert type(again) is kind

@@ -1,4 +1,4 @@
-"""Files that the user names: a file is replaced as a whole, and nothing else is replaced."""
+"""Output files that the user names: a regular file is replaced in one step; links, pipes and devices stay."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("there", [True, False], ids=["file", "nothing"])
 def test_a_symbolic_link_stays(tmp_path: Path, there: bool) -> None:
-    """What it points to is replaced, or made."""
+    """The target of the link is replaced, or created."""
     (tmp_path / "folder").mkdir()
     target, link = tmp_path / "folder" / "target", tmp_path / "link"
     if there:
@@ -78,7 +78,7 @@ def test_a_pipe_of_this_process_is_written_to() -> None:
 
 
 def test_a_device_stays() -> None:
-    """A device of this process alone: the terminal of a pair."""
+    """The device is a pseudoterminal that only this process uses."""
     ours, theirs = os.openpty()
     try:
         device = Path(os.ttyname(theirs))
@@ -92,7 +92,7 @@ def test_a_device_stays() -> None:
 
 
 def test_a_file_without_a_name_is_written_to(tmp_path: Path) -> None:
-    """It was deleted while it was open: a file of that name would be another one."""
+    """The file was deleted while open; a new file of the same name would be a different file."""
     file = tmp_path / "file"
     with file.open("w+") as deleted:
         file.unlink()
@@ -102,7 +102,7 @@ def test_a_file_without_a_name_is_written_to(tmp_path: Path) -> None:
 
 
 def test_a_history_on_a_pipe_is_refused(tmp_path: Path) -> None:
-    """The process that judges cannot read it."""
+    """The judge is another process, which cannot read this pipe."""
     os.mkfifo(pipe := tmp_path / "pipe")
     read_fd, write_fd = os.pipe()
     try:
@@ -116,7 +116,7 @@ def test_a_history_on_a_pipe_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_history_on_a_descriptor_of_a_file_is_judged(tmp_path: Path) -> None:
-    """What shows the violation is written beside the file."""
+    """The description of the violation is written next to the real file."""
     HISTORY.write_jsonl(tmp_path / "h.jsonl")
     with (tmp_path / "h.jsonl").open() as file:
         done = CliRunner().invoke(cli.main, ["check", "--history", f"/proc/self/fd/{file.fileno()}"])

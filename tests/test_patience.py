@@ -1,4 +1,4 @@
-"""Patience with others: what runs it out, and that a pause of this process itself does not."""
+"""Patience expires when other processes are silent, but not because this process was paused."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from orchestration.sim_cluster import run_virtual
 from raft_actor_node.patience import LATE_S, SLICE_S, Patience, communicate
 
 PAUSE_S = 0.8
-"""The event loop is blocked for so long; what was due meanwhile is due at once when it goes on,"""
+"""How long the event loop is blocked. Afterwards all timers that became due meanwhile fire at once."""
 ANSWER_S = 0.4
-"""and so is the answer that came in the meantime,"""
+"""When the answer arrives: during the pause."""
 PATIENCE_S = 0.3
-"""though after the end of a patience that counts the pause."""
+"""When a timeout that counts the pause would expire: before the answer."""
 assert ANSWER_S > PATIENCE_S
 assert PAUSE_S - PATIENCE_S > LATE_S
 
 
 def answered_during_a_pause() -> asyncio.Future[str]:
-    """An answer that comes while this process stands still."""
+    """Return an answer that arrives while this process is paused."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[str] = loop.create_future()
     loop.call_later(ANSWER_S, answer.set_result, "well")
@@ -49,7 +49,7 @@ def test_a_pause_of_this_process_is_no_silence_of_others() -> None:
 
 
 def test_a_timeout_of_asyncio_takes_it_for_that() -> None:
-    """The control: else there would be nothing to mend."""
+    """The control: asyncio's timeout counts the pause."""
 
     async def main() -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -61,7 +61,7 @@ def test_a_timeout_of_asyncio_takes_it_for_that() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.3, SLICE_S, 2.5, 21.0])
 def test_it_runs_out_after_its_time(seconds: float) -> None:
-    """However many slices that are; nothing takes longer than it was told to."""
+    """It expires after its exact time, however many slices that takes."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -113,7 +113,7 @@ def test_errors_and_cancellations_pass() -> None:
 
 
 def answering(seconds: float) -> subprocess.Popen[str]:
-    """A process that sends back what it is told, after so long."""
+    """Start a process that echoes its input after `seconds`."""
     program = f"import sys, time; text = sys.stdin.read(); time.sleep({seconds}); print(text, end='')"
     return subprocess.Popen(
         [sys.executable, "-S", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -121,7 +121,7 @@ def answering(seconds: float) -> subprocess.Popen[str]:
 
 
 def test_a_process_that_ended_during_a_pause_was_not_silent() -> None:
-    """Its end is noticed after the whole patience has passed on the clock."""
+    """The process ends during the pause. Its end is noticed although more than the timeout has passed on the clock."""
     with answering(2 * PATIENCE_S) as process:
         pause = threading.Timer(PATIENCE_S / 3, os.kill, (os.getpid(), signal.SIGUSR1))
         before = signal.signal(signal.SIGUSR1, lambda *_: time.sleep(4 * PATIENCE_S + LATE_S))
@@ -172,7 +172,7 @@ def test_ray_is_not_silent_because_this_program_was_paused() -> None:
     async def story(watched: Pulse) -> None:
         for _ in range(2):
             await asyncio.sleep(0.1)
-            time.sleep(PAUSE_S)  # noqa: ASYNC251 - that is the pause
+            time.sleep(PAUSE_S)  # noqa: ASYNC251 - this is the pause
             await asyncio.sleep(0)
             assert not watched.silent
         await asyncio.sleep(0.1)

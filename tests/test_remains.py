@@ -1,4 +1,4 @@
-"""That something is left when tests end is noticed."""
+"""remains.py finds the processes and folders that tests leave."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_daemon_is_left_although_its_parent_is_gone(before: set[str]) -> None:
     pid = int(subprocess.run([sys.executable, "-c", DAEMON, *SLEEP], stdout=subprocess.PIPE, check=True).stdout)
     ticks = start_ticks(pid)
     try:
-        # Between exec and the first instruction of its program it has no environment.
+        # Between exec and its first instruction, the new program has no environment.
         while start_ticks(pid) and not Path(f"/proc/{pid}/environ").read_bytes():
             time.sleep(0.01)
         assert pid in processes(before)
@@ -62,7 +62,7 @@ def test_a_process_that_others_started_is_not_left(before: set[str]) -> None:
 
 @pytest.fixture
 def cell() -> Iterator[Path]:
-    """As a killed cluster leaves it."""
+    """Create a folder such as a killed cluster leaves."""
     folder = temporary_folder() / f"test-{uuid.uuid4().hex[:8]}" / "cell"
     folder.mkdir(parents=True)
     yield folder
@@ -72,7 +72,7 @@ def cell() -> Iterator[Path]:
 def test_a_folder_is_left_when_it_is_new_and_nobody_holds_it(before: set[str], cell: Path) -> None:
     told = f"folder {cell}"
     assert told in left(before)
-    assert told not in left(leftovers()), "it was there before"
+    assert told not in left(leftovers()), "it existed before"
     held = hold(cell)
     assert told not in left(before)
     os.close(held)
@@ -86,7 +86,7 @@ def test_a_folder_of_tests_is_left_until_it_is_removed(before: set[str]) -> None
 
 
 def test_folders_that_others_remove_meanwhile_are_no_matter() -> None:
-    """Other programs come and go beside the one that looks."""
+    """Other programs may create and remove folders during the search."""
     base, ended = temporary_folder(), threading.Event()
 
     def come_and_go() -> None:

@@ -1,4 +1,4 @@
-"""What messages of several packages share: names that were mistyped, names of nodes."""
+"""Text that several packages share: hints for mistyped names, and names of nodes."""
 
 from __future__ import annotations
 

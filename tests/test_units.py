@@ -1,4 +1,4 @@
-"""Durations and sizes: what is written, what is held, and that both are the same thing."""
+"""Durations and sizes: the written form and the held value are equivalent."""
 
 from __future__ import annotations
 

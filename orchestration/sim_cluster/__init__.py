@@ -48,7 +48,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily: a spec needs the settings, and must not import gRPC for them.
+    # Import lazily: a spec needs only the settings, and must not import gRPC.
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

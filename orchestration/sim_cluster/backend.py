@@ -63,11 +63,14 @@ class SimBackend:
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """The digest of all that happened in the last started cluster; None if no cluster was started."""
+        """The digest of the cluster that was started last; None if no cluster was started."""
         return {"digest": self._cluster and self._cluster.digest()}
 
     async def start_cluster(self, plan: ClusterPlan) -> SimCluster:
-        """Start a cluster. Raises ConfigError and NodeFailed."""
+        """Start a cluster.
+
+        Raises ConfigError if the plan has another node program, NodeFailed if a node does not start.
+        """
         if plan.command != "default":
             raise ConfigError("cluster.command: only this project's own node can be simulated")
         seed = self._seed if plan.seed is None else plan.seed
@@ -84,10 +87,13 @@ class SimBackend:
     async def host(
         self, factory: Callable[..., object], *args: Any, on: Host | None = None, **kwargs: Any
     ) -> SimWorker:
-        """Create an object with `factory`, as if in its own process; `on` is ignored: there is only one host."""
+        """Create an object with `factory`, as if in its own process.
+
+        `on` is ignored, because there is only one host.
+        """
         return SimWorker(factory(*args, **kwargs))
 
     def _engine(self, *args: Any, **kwargs: Any) -> ClientEngine:
         if self._cluster is None:
-            raise RuntimeError("there is no cluster yet")
+            raise RuntimeError("no cluster was started: call start_cluster first")
         return self._cluster.engine_factory(*args, **kwargs)

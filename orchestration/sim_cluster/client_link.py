@@ -2,7 +2,7 @@
 
 As on a real network, a client notices only two failures: its connection breaks when the process ends, and an address
 without a process refuses the connection. If a request is lost, or the process is paused, or its host has no power, the
-client gets no answer and must wait for its own timeout.
+client gets no answer until its own timeout expires.
 """
 
 from __future__ import annotations

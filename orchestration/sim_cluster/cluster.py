@@ -62,7 +62,7 @@ class SimCluster:
         self.plan = plan
         self.cluster_id = plan.cluster_id
         self.addresses = AddressBook()
-        """Where the nodes are; subscribe to it to learn of restarts."""
+        """Addresses of the nodes; it notifies its subscribers of restarts."""
         self.exits: list[NodeExit] = []
         """All exits of nodes so far, in order."""
         self.bring_up_times = BringUp(0.0, 0.0, 0.0, None)
@@ -95,9 +95,9 @@ class SimCluster:
     # ------------------------------------------------------------------------------ starting and stopping
 
     async def start(self) -> None:
-        """Boot all nodes; wait until they serve, and then for a leader, for at most the plan's leader_timeout_s.
+        """Boot all nodes. When they serve, wait for a leader, for at most the plan's leader_timeout_s.
 
-        Raises NodeFailed.
+        Raises NodeFailed if a node does not start. If no leader is elected in time, it returns without an error.
         """
         begin = self.loop.time()
         await asyncio.gather(*(self._boot(node_id, bootstrap=True) for node_id in self.node_ids))
@@ -109,11 +109,11 @@ class SimCluster:
         self.bring_up_times = BringUp(0.0, serving - begin, 0.0, self.loop.time() - serving if leader else None)
 
     async def halt(self) -> None:
-        """Shut down all nodes (SIGTERM). What they have written remains, for `collect`."""
+        """Shut down all nodes (SIGTERM). Their files remain for `collect`."""
         await asyncio.gather(*(node.halt() for node in self.nodes.values()))
 
     async def stop(self, keep: bool = False) -> None:
-        """End everything."""
+        """Close all clients and shut down all nodes; `keep` has no effect, because all files are in memory."""
         for client in self._clients:
             await client.close()
         await self.halt()
@@ -142,7 +142,10 @@ class SimCluster:
 
     @property
     def settings(self) -> SimSettings:
-        """The simulated world; may be replaced at any time. Clock rates and disk capacities do not change."""
+        """The simulated world; may be replaced at any time.
+
+        `clock_rate`, `disk_capacity` and `whole_sectors` are read only when the cluster is created.
+        """
         return self._world.network.settings
 
     @settings.setter
@@ -223,7 +226,7 @@ class SimCluster:
             return None
         request = inspection_pb2.StatusRequest(hash_index=hash_index, with_state_hash=with_state_hash)
         status = await node.life.runtime.inspection.GetStatus(request, None)
-        # The cost of the simulator's process says nothing about the node.
+        # The CPU time and memory of the simulator's process are not those of the node.
         status.pid, status.now_ns, status.cpu_s, status.resident_bytes = node.lives, self.loop.now_ns(), 0.0, 0
         return status
 
@@ -273,7 +276,7 @@ class SimCluster:
         return self._applied([True] * len(down))
 
     async def pause(self, *node_ids: str) -> Applied:
-        """Stop processes without ending them."""
+        """Pause processes, as SIGSTOP does."""
         applied = self._applied([self.nodes[node_id].pause() for node_id in node_ids])
         return applied._replace(failed=tuple(each for each in node_ids if self.nodes[each].state == "down"))
 

@@ -1,6 +1,6 @@
 """The network between nodes, and between clients and nodes: it delays, loses, duplicates and replays messages.
 
-Cuts and other faults of chaos are not implemented here: they are the nodes' own link faults.
+The link faults of chaos are not implemented here: each node applies them itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A simulated process: its clock, its pauses and its end.
 
-All code of a node is called through it. So a paused process does nothing and its messages wait, and an ended process
-is never called again. When a process is resumed, its overdue timers fire at once. Messages that arrived meanwhile
-follow later, because the process must first read them from the kernel.
+All code of a node is called through its process. So a paused process does nothing and its messages wait, and an ended
+process is never called again. When a process is resumed, its overdue timers fire at once. Messages that arrived
+meanwhile follow later, because the process must first read them from the kernel.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Process:
         """As in Clock; never early."""
         call = _ProcessCall(self, callback, ())
         at = when / self._rate
-        while at * self._rate < when:  # if rounded down, the callback would find it is early, and retry forever
+        while at * self._rate < when:  # if rounded down, the callback would run early and schedule itself forever
             at = nextafter(at, inf)
         self._loop.at(at, call)
         return call
@@ -81,7 +81,7 @@ class Process:
     # ------------------------------------------------------------------------------ pausing, ending
 
     def hold(self) -> None:
-        """Pause until there was a `release` for each `hold`."""
+        """Pause the process until each `hold` has been matched by a `release`."""
         self._holds += 1
 
     def release(self) -> None:

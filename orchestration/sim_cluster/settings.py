@@ -65,5 +65,5 @@ class SimSettings(Section):
     @model_validator(mode="after")
     def _ordered(self) -> SimSettings:
         if self.clock_rate[0] > self.clock_rate[1]:
-            raise ValueError(f"clock_rate: {self.clock_rate} is reversed")
+            raise ValueError(f"clock_rate: {self.clock_rate} is reversed; the first rate must not exceed the second")
         return self

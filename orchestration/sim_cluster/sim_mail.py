@@ -24,6 +24,7 @@ from raft_actor_node.runtime.mail import Mail, flow_of
 from raft_actor_node.runtime.outbox import Assembler, Outbox
 
 REMEMBERED_PINGS = 256
+"""Empty AppendEntries whose send times are kept to measure round trips; when there are more, all are forgotten."""
 
 
 class SimMail(Mail):
@@ -108,9 +109,9 @@ class SimMail(Mail):
 class Lane:
     """One flow of messages to one peer.
 
-    The parts of a large message leave separately, and each part counts as a heartbeat when it arrives. The message
-    arrives with its last part. The network loses, delays and duplicates only whole messages, because a stream cannot
-    lose a single part.
+    The parts of a large message leave separately. If they wait for bandwidth, each part counts as a heartbeat when it
+    arrives. The message arrives with its last part. The network loses, delays and duplicates only whole messages,
+    because a stream cannot lose a single part.
     """
 
     def __init__(self, mail: SimMail, transport: TransportSettings, peer: str, flow: Flow) -> None:

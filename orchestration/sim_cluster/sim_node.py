@@ -65,7 +65,7 @@ class SimNode:
         self._next_stall: Call | None = None
         self._boots = world.stream("boots", node_id)
         self._dark: Life | None = None
-        """The last incarnation, if its host lost power with it and is not back yet."""
+        """The last incarnation, if it ended because its host lost power, and the host is not back yet."""
         self._failures = 0
         """Failures of the disk before this incarnation."""
 
@@ -130,9 +130,10 @@ class SimNode:
         self.stall_later()
 
     def crash(self, *, power: bool, silent: bool = False) -> bool:
-        """Kill the process, or with `power` cut the power, which may lose unsynced writes. False when it is down.
+        """Kill the process, or with `power` cut the power, which may lose unsynced writes.
 
-        `silent`: the host is gone too, so clients get no notice of the end until the host is back.
+        Return False if the node is down. `silent`: the host is unreachable too, so clients do not notice the end of the
+        process until the host is back.
         """
         life = self.life
         if life is None:
@@ -146,7 +147,7 @@ class SimNode:
         return True
 
     def pause(self) -> bool:
-        """Pause the process. False when it is not up."""
+        """Pause the process; return False if it is not up."""
         if self.life is None or self.state == "paused":
             return False
         self.state = "paused"
@@ -155,7 +156,7 @@ class SimNode:
         return True
 
     def resume(self) -> bool:
-        """Resume the process, under the faults in force. False when it is not paused."""
+        """Resume the process, under the faults in force; return False if it is not paused."""
         if self.life is None or self.state != "paused":
             return False
         self.state = "up"
@@ -165,7 +166,7 @@ class SimNode:
         return True
 
     def take_faults(self) -> bool:
-        """Put both tables of faults in force on this node. False when it is not up."""
+        """Apply the link faults and the faults inside this node; return False if the node is not up."""
         if self.life is None or self.state != "up":
             return False
         self.life.runtime.faults.replace(self.world.links)
@@ -246,7 +247,7 @@ class SimNode:
             await life.runtime.driver.stop(grace_s)
         except Exception as error:
             self.fail(life, error)
-        if self.life is life:  # it was not killed meanwhile
+        if self.life is life:  # not killed meanwhile
             self._end(life)
             self.disk.kill()
             if life.failure is None:
@@ -266,7 +267,7 @@ class SimNode:
         self.life, self.state = None, "down"
 
     def _power_returns(self) -> None:
-        """Power the host on again, if it was off; it now resets its old connections, so clients learn their end."""
+        """Power the host on again, if it was off. It resets its old connections, so clients notice that they ended."""
         life, self._dark = self._dark, None
         if life is not None:
             self.world.network.ports.dark.discard(self.address)

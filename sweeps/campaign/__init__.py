@@ -1,11 +1,11 @@
 """Campaigns of simulated clusters: many seeds, each a whole cluster with clients, faults and a verdict.
 
     result = run_seed(17)                      # options drawn from the seed; result.verdict, result.findings
-    result = run_seed(17, story=True)          # also a line for every event
-    `sweep simulate --seeds 1000`              # many of them, as Ray tasks (campaign.py)
+    result = run_seed(17, story=True)          # result.story has a line for every event
+    `sweep simulate --seeds 1000`              # many seeds, as Ray tasks (campaign.py)
 
-options.py draws the configuration of a seed, profiles.py drives it into situations in which implementations of Raft
-are known to fail, life.py runs and judges it.
+options.py draws the options of a seed. profiles.py drives its cluster into situations in which implementations of Raft
+are known to fail. life.py runs the seed and judges it.
 """
 
 from sweeps.campaign.life import SeedResult, run_seed

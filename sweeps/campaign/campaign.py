@@ -62,7 +62,7 @@ class Campaign:
         self.failures: list[SeedResult] = []
         """Results whose verdict is not ok."""
         self.broken: list[str] = []
-        """Seeds without a result, one line each."""
+        """Errors of seeds or tasks that gave no result, one line each."""
         self.reached: Counter[str] = Counter()
         """Number of seeds that reached each situation."""
         self.times: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """The clients of a seed: sessions that put, get, delete, compare-and-swap and append on few keys, and their history.
 
-There are two kinds. Some know all nodes and look for the leader, as usual. Others are pinned to a single node, and ask
-only while it believes that it leads: a deposed leader could give these a stale answer.
+There are two kinds of clients. Some know all nodes and look for the leader, as usual. Others are pinned to a single
+node and send only while this node believes that it leads, because a deposed leader could give a stale answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OUTCOMES: dict[int, Any] = {OK: "ok", FAIL: "fail", UNKNOWN: "info"}
 PACE = 0.7
 """Pauses of the clients, as a share of the time; operations take the rest."""
 _IDLE_SHARE = 0.25
-"""Share of the usual pause after which a client checks again whether its node leads."""
+"""Mean wait before a client that may not send checks again, as a share of the usual pause."""
 
 
 @dataclass(eq=False)
@@ -119,7 +119,7 @@ class Clients:
     def start(self, operations: int, length_s: float) -> None:
         """Begin this many operations, spread over about `length_s` seconds, as far as the cluster responds."""
         self._running, self._left = True, operations
-        # Only the pinned clients of one node, the leader, ask at a time.
+        # Of the pinned clients, only those of the leader send at any one time.
         asking = self._load.engines * self._load.sessions + self._load.pinned
         self._pause_s = PACE * length_s * asking / max(1, operations)
         for client in self._clients:
@@ -136,7 +136,7 @@ class Clients:
         self._look()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` seconds until all outstanding operations are decided; then give up the rest."""
+        """Wait at most `timeout_s` seconds until all outstanding operations are decided; then abandon the rest."""
         self.stop()
         try:
             async with asyncio.timeout(timeout_s):
@@ -149,7 +149,7 @@ class Clients:
     async def read_all(self, addresses: Mapping[str, str], timeout_s: float) -> int:
         """Read each key once, each with its own client; return how many reads succeeded in time.
 
-        A lost acknowledged write shows here, even if no earlier read saw it.
+        These reads reveal a lost acknowledged write, even if no earlier read did.
         """
         settings = self._settings.model_copy(update={"retry_budget": timeout_s})
         engine = await self._engine("last", addresses, settings)

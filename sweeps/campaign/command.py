@@ -30,12 +30,13 @@ def simulate(
 ) -> int:
     """Run a campaign, show it, and write its report; return the exit code of `sweep`.
 
-    Raises ConfigError for options that do not fit together, InfrastructureError if Ray cannot be reached.
+    Raises ConfigError for an unknown profile or conflicting options, InfrastructureError if Ray cannot be reached, and
+    WriteFailed if the report cannot be written.
     """
     if profile is not None and profile not in PROFILES:
-        raise ConfigError(f"--profile: {profile!r} is none of {', '.join(PROFILES)}")
+        raise ConfigError(f"--profile: must be one of {', '.join(PROFILES)}, not {profile!r}")
     if story and count != 1:
-        raise ConfigError(f"--story: tells of one seed; use --seeds 1, not {count}")
+        raise ConfigError(f"--story: prints the story of one seed only; use --seeds 1, not {count}")
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -2,8 +2,8 @@
 
     under faults    rounds of the profile's script, under load
     calm            no new faults; network and disks are healthy. Sometimes a minority is isolated at first.
-                    A connected majority must elect a leader within 10 of the longest election timeouts; then
-                    clients must be served
+                    A connected majority must elect a leader within 10 times the longest election timeout.
+                    Then the cluster must serve the clients
     judged          all nodes reach the same state, each key is read once more, and the history of all clients
                     is checked for linearizability
 
@@ -199,9 +199,7 @@ class _Life:
         await self._converge()
         answered = await clients.read_all(cluster.addresses.addresses(), self._patience_s)
         if answered < options.load.keys:
-            self._find(
-                "liveness", f"with nothing in the way, only {answered} of {options.load.keys} reads were answered"
-            )
+            self._find("liveness", f"without faults, only {answered} of {options.load.keys} reads were answered")
         self.history = clients.history
         self._judge_history()
 
@@ -249,7 +247,7 @@ class _Life:
             await nemesis.sleep(0.1, 0.8)
 
     async def _freeze(self) -> None:
-        """Inject the last faults, then none; a connected majority must elect a leader."""
+        """Inject the last faults and stop; check that a connected majority elects a leader."""
         nemesis = self._nemesis
         self._world(calm=True)
         await nemesis.heal()
@@ -273,7 +271,7 @@ class _Life:
                 await nemesis.cut("away", touching(away, nemesis.members, direction))
             await self._need_leader(rest, f"with {len(away)} nodes {how}")
         await nemesis.heal()
-        await self._need_leader(nemesis.members, "after all was healed")
+        await self._need_leader(nemesis.members, "after all faults were healed")
 
     async def _serve(self, clients: Clients) -> None:
         """Check that clients are served without faults, even if some give up early."""
@@ -283,7 +281,7 @@ class _Life:
             await self._nemesis.until(lambda: clients.completed >= goal or clients.finished.is_set(), self._catching_up)
             if clients.completed >= goal:
                 return
-        self._find("liveness", "after all was healed, clients are not served")
+        self._find("liveness", "after all faults were healed, clients are not served")
 
     async def _converge(self) -> None:
         """Check that all nodes hold and apply the same entries once there are no faults."""
@@ -300,7 +298,8 @@ class _Life:
         if not await nemesis.until(same, self._catching_up):
             applied = {name: node.store and node.store.last_applied for name, node in cluster.nodes.items()}
             self._find(
-                "convergence", f"not at the same entry within {self._catching_up:.3g} election timeouts: {applied}"
+                "convergence",
+                f"not all nodes applied the leader's log within {self._catching_up:.3g} election timeouts: {applied}",
             )
             return
         stores = {name: node.store for name, node in cluster.nodes.items() if node.store is not None}
@@ -312,7 +311,8 @@ class _Life:
     def _judge_history(self) -> None:
         done = sum(entry.outcome == "ok" for entry in self.history)
         if done < FEW_OPERATIONS:
-            self.findings.append(Finding("history", "unknown", f"only {done} operations were completed"))
+            few = f"only {done} operations were completed, at least {FEW_OPERATIONS} are needed"
+            self.findings.append(Finding("history", "unknown", few))
         judged = check(History(self.history), time_limit_s=CHECK_LIMIT_S)
         detail = judged.violation.as_text() if judged.violation is not None else ""
         if judged.violation is not None and self._keep_story:
@@ -347,7 +347,7 @@ class _Life:
         self.findings.append(Finding(kind, "violated", reason))
 
     def _world(self, *, calm: bool) -> None:
-        """Make network and disks healthy, or as the options say. Clocks do not change."""
+        """With `calm`, make network and disks healthy; otherwise apply the options. Clocks do not change."""
         world = self._options.sim
         well = {**dict.fromkeys(CHANCES, 0.0), "delay": QUICK, "fsync": QUICK}
         self._cluster.settings = world.model_copy(update=well) if calm else world

@@ -49,9 +49,9 @@ class Nemesis:
         self.unnoticed: list[str] = []
         """Damage to files at rest that a node did not detect."""
         self._rotten: list[tuple[str, float, float]] = []
-        """(node, begin, end): when a node was to start from a damaged log."""
+        """Attempts to start a node from a damaged log: (node, begin, end), in seconds of virtual time."""
 
-    # ------------------------------------------------------------------------------ what is so
+    # ------------------------------------------------------------------------------ observing
 
     def core(self, node_id: str) -> RaftNode | None:
         """Return the core of a node; None while it is down."""
@@ -99,17 +99,23 @@ class Nemesis:
         await asyncio.sleep(self.rng.uniform(shortest, longest) * self.et)
 
     async def until(self, condition: Callable[[], bool], within: float) -> bool:
-        """Wait until a condition holds, and continue at the same virtual instant; False if it does not in time."""
+        """Wait until a condition holds, and continue at the same virtual instant.
+
+        Return False if the condition does not hold in time.
+        """
         return await self._moments.until(condition, within * self.et)
 
     async def reach(
         self, *points: Point, within: float, of: Callable[[str], bool] = lambda node_id: True
     ) -> str | None:
-        """Wait until a node reaches one of these points, and continue at that virtual instant; None if none does."""
+        """Wait until a node reaches one of these points, and continue at that virtual instant.
+
+        Return the node; None if no node does in time.
+        """
         return await self._moments.reach(points, within * self.et, of)
 
     async def settle(self, among: Collection[str] | None = None, within: float = 8.0) -> str | None:
-        """Wait for a leader that has committed an entry of its term; None if there is none in time."""
+        """Wait for a leader that has committed an entry of its term; return None if there is none in time."""
         await self.until(lambda: self.settled(among) is not None, within)
         return self.settled(among)
 
@@ -145,11 +151,11 @@ class Nemesis:
             await self.cluster.resume(*running)
 
     async def keep_up(self) -> None:
-        """Restart every node that goes down, forever: faults that are over may still end nodes."""
+        """Restart every node that goes down, forever: a fault may end a node even after it was healed."""
         while True:
             await self._moments.until(lambda: len(self.up()) < len(self.members), None)
             await self.restart(*self.members)
-            await self.sleep(0.1, 0.1)  # another task may be starting it
+            await self.sleep(0.1, 0.1)  # another task may be starting the same node
 
     # ------------------------------------------------------------------------------ links
 
@@ -221,8 +227,8 @@ class Nemesis:
             return
         damaged = bytearray(files[path])
         if path in logs:
-            # The last unit may be torn. After a power loss the durable mark may also lack the unit before it. A bit
-            # further ahead is followed by an intact unit.
+            # The last unit may be torn, and after a power loss the durable mark may not cover the unit before it. A
+            # bit before these two units is followed by an intact unit, so the node can detect it.
             nonce = decode_segment_header(files[path], str(path)).nonce
             used = damaged.rfind(nonce, 0, damaged.rfind(nonce))
         at = self.rng.randrange(used)
@@ -234,7 +240,7 @@ class Nemesis:
         try:
             await self.cluster.restart(node_id)
             if path in logs:
-                self.unnoticed.append(f"{node_id} started, with a bit flipped at offset {at} of {path}")
+                self.unnoticed.append(f"{node_id} started, although a bit was flipped at offset {at} of {path}")
         except NodeFailed:
             pass
         finally:

@@ -25,6 +25,7 @@ class Load(Section):
     call: CallForm = "stream"
     """Form of the calls: a stream of batches, or unary calls."""
     operations: Annotated[int, Field(ge=40)] = 200
+    """Planned operations, including those of the calm phase."""
     engines: Annotated[int, Field(ge=1)] = 2
     """Number of clients that know all nodes."""
     sessions: Annotated[int, Field(ge=1)] = 3
@@ -64,8 +65,11 @@ class Options(Section):
 
 
 def draw(seed: int, profile: str | None = None) -> Options:
-    """Draw the options of a seed; they are the same for ever. `profile` replaces the profile that would be drawn."""
-    rng = random.Random(f"campaign/{seed}")  # seeded with text, which does not depend on PYTHONHASHSEED
+    """Draw the options of a seed; the same seed always gets the same options.
+
+    `profile` replaces the profile that would be drawn.
+    """
+    rng = random.Random(f"campaign/{seed}")  # a seed of text does not depend on PYTHONHASHSEED
     drawn = _profile(seed)
     name = profile if profile is not None else drawn
     draft = _draft(rng)

@@ -32,7 +32,7 @@ class Profile:
     """A kind of scenario for a seed."""
 
     script: Callable[[Nemesis], Awaitable[None]]
-    """Runs one round. It may leave faults behind: they are healed before the next round."""
+    """Runs one round. All faults that it leaves in force are healed before the next round."""
     nodes: tuple[int, ...] = (3, 3, 5, 5, 4, 7)
     """Cluster sizes to draw from."""
     tune: Callable[[Draft, random.Random], None] = lambda draft, rng: None
@@ -64,7 +64,7 @@ async def figure_8(n: Nemesis) -> None:
     await n.cut("second", touching([second], n.members, between="all"))
     await n.until(lambda: _durable(n, second), within=1)
     await n.crash(second, power=False)
-    # (c) The first leader restarts. Any leader elected now has the first leader's entry, and replicates it.
+    # (c) The first leader restarts. Every node that can win now has the first leader's entry, and replicates it.
     await n.links("second", [])
     await n.lift("few")
     await n.restart(*few)
@@ -147,7 +147,7 @@ async def deposed_leader(n: Nemesis) -> None:
     core, rest = n.core(leader), n.others(leader)
     way = n.pick(("both", "both", "out", "late answers", "pause", "delay"))
     if way == "late answers":
-        # All responses to the leader are stale: they arrive when another node already leads.
+        # All responses reach the leader late, when another node already leads.
         wait_ms = n.rng.uniform(1.2, 3) * n.et * 1e3
         late = LinkRule(from_id=ANY_NODE, to_id=leader, messages="replies", delay_ms=wait_ms)
         await n.links("late", [late])
@@ -296,8 +296,8 @@ async def replaced_while_written(n: Nemesis) -> None:
     if leader is None:
         return
     n.slow_down(leader, n.rng.uniform(3, 6))
-    # Cut only what the leader sends. Its refusals would wait for its disk anyway, so the new entries arrive in time
-    # only if the next leader sends them without waiting for a reply.
+    # Cut only what the old leader sends. Its refusals would wait for its slow disk anyway, so it gets the new entries
+    # in time only if the next leader sends them without waiting for a reply.
     await n.cut("old", touching([leader], n.members, "out"))
     if await n.reach("append", within=2, of=lambda node: node == leader) is None:
         return

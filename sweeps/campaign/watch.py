@@ -1,7 +1,6 @@
 """Observers of a running seed: Coverage counts the situations it reached, Moments lets a script wait for a moment.
 
-All classes are observers of the simulation (see `Observer` in orchestration/sim_cluster), called synchronously.
-They do not change anything.
+The simulation calls them synchronously (see `Observer` in orchestration/sim_cluster). They do not change its state.
 """
 
 from __future__ import annotations
@@ -152,7 +151,7 @@ class Coverage(Silent):
         self._duplicates[node_id] = duplicates
 
     def synced(self, node_id: str, persist: Persist, now: float) -> None:
-        """Record that the disk has no write under way."""
+        """Record that the disk has finished its write."""
         self._writing.pop(node_id, None)
 
     def sent(self, message: Message, now: float) -> None:
@@ -174,7 +173,7 @@ class Coverage(Silent):
 
 
 def holds_old_term_on_majority(leader: RaftNode) -> bool:
-    """Whether a majority durably holds an uncommitted entry of an older term, and none of the leader's own term.
+    """Return whether a majority durably holds uncommitted entries of older terms, but none of the leader's own term.
 
     Such an entry must not be committed by counting copies (paper, section 5.4.2 and Figure 8).
     """

@@ -1,11 +1,11 @@
-"""`make bench`: how fast, against what this machine allows; exits 1 when a bar is missed.
+"""`make bench`: measure speed and memory, and compare them with bars; exits 1 if a bar is missed.
 
-First what runs in this process alone, in time of one core: recovery, simulation, checker. Then real clusters.
+The parts that need only one core come first: recovery, checker, simulation, campaign. Real clusters follow.
 
-The machine may be shared and noisy, so only ratios taken in one run count: each figure is measured in
-several short rounds that alternate with those of the echo (echo.py), and the medians are compared.
+The machine may be shared and noisy, so the throughput of a cluster is compared with that of an echo server (echo.py) in
+the same run. Both are measured in several short, alternating rounds, and the bar applies to the median of the ratios.
 
-The load generator runs in this process; nodes and echo in processes of their own.
+The load generator runs in this process; each node and the echo server run in their own processes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ BAR_IDLE_BYTES = 60_000_000
 
 
 async def load(addresses: Mapping[str, str], sessions: int, kind: str) -> tuple[float, float, float]:
-    """(operations per second, p50, p99 in ms) of a closed loop."""
+    """Run a closed loop; return its operations per second, p50 and p99, both in ms."""
     settings = LoadSettings(clients=sessions, mix=Mix(**{kind: 1.0}))
     generator = LoadGenerator(settings, ClientSettings(), TransportSettings(), seed=1, longest_value=1 << 20)
     try:
@@ -73,13 +73,13 @@ async def load(addresses: Mapping[str, str], sessions: int, kind: str) -> tuple[
 
 
 def start_echo() -> subprocess.Popen[str]:
-    """The echo server; its first line of output is its address."""
+    """Start the echo server; the first line of its output is its address."""
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-m", "tests.bench.echo"], stdin=pipe, stdout=pipe, text=True)
 
 
 async def throughput(directory: Path) -> tuple[Table, float]:
-    """The table of operations per second, and the share of the echo at 64 sessions of puts."""
+    """Return the table of operations per second, and the throughput of puts at 64 sessions as a share of the echo's."""
     raft = RaftSettings(election_timeout=Range(1.0, 2.0), heartbeat_interval=0.1, rpc_timeout=0.5)
     columns = ("sessions", "echo/s", "put/s", "share", "p50 ms", "p99 ms", "get/s", "share", "p50 ms", "p99 ms")
     setting = "closed loop, 3 nodes, fsync on, 64-byte values"
@@ -90,7 +90,7 @@ async def throughput(directory: Path) -> tuple[Table, float]:
         echo_address = {"echo": echo.stdout.readline().strip()}
         try:
             for sessions in SESSIONS:
-                # A fresh cluster for each row: a longer log must not be what is compared.
+                # A fresh cluster for each row: otherwise later rows would have longer logs.
                 async with LocalCluster(directory, 3, raft) as cluster:
                     await cluster.leader()
                     nodes = cluster.book.addresses()
@@ -117,7 +117,7 @@ async def throughput(directory: Path) -> tuple[Table, float]:
 
 
 async def idle_bytes(directory: Path) -> int:
-    """Resident memory of the largest of three idle nodes, a while after the election."""
+    """Return the resident memory of the largest of three idle nodes, after some heartbeats."""
     async with LocalCluster(directory, 3) as cluster:
         await cluster.leader()
 
@@ -129,7 +129,7 @@ async def idle_bytes(directory: Path) -> int:
 
 
 def recovery(directory: Path) -> tuple[float, float]:
-    """(entries recovered and applied per second, bytes of memory per entry) for puts of 64 bytes."""
+    """Return the entries recovered and applied per second, and the bytes of memory per entry, for puts of 64 bytes."""
     open_wal = partial(Wal.open, directory, cluster_id="bench", node_id="n1", members=["n1"])
     wal, _ = open_wal(bootstrap=True)
     wal.save_hard_state(1, "n1")
@@ -148,8 +148,11 @@ def recovery(directory: Path) -> tuple[float, float]:
 
 
 def in_one_process() -> list[tuple[str, bool]]:
-    """Simulation and checker: what was measured beside its bar, and whether it is met. It blocks, for a minute."""
-    # In a process of its own: a simulation has a loop of its own, and memory is told of a whole process.
+    """Measure simulation, campaign and checker; return for each its result with its bar, and whether it met the bar.
+
+    This blocks for about a minute.
+    """
+    # In a separate process: a simulation needs its own event loop, and memory is measured for a whole process.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as one:
         checker = one.submit(checker_speed).result()
         elections = one.submit(elections_per_10_s).result()
@@ -177,7 +180,7 @@ def _resident_bytes() -> int:
 
 
 async def main() -> int:
-    """Measure, print, compare with the bars."""
+    """Measure, compare with the bars, and print; return the exit code."""
     console = Console(width=120)
     with tempfile.TemporaryDirectory(prefix="raft-lab-bench-", dir="/var/tmp") as name:
         directory = Path(name)

@@ -1,4 +1,4 @@
-"""Speed of a simulation campaign: whole seeds with all checks, in time of one core."""
+"""Speed of a simulation campaign: whole seeds with all checks, in CPU time of one core."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ ROUNDS = 3
 NODES = 5
 OPERATIONS = 200
 ASKED = 230
-"""Some are not begun before the faults are over, in a seed whose clients wait for long."""
+"""Planned operations per seed. It exceeds OPERATIONS because a seed whose clients wait for long does not begin all."""
 BAR_SEEDS_PER_MINUTE = 100
 
 
 def seeds_per_minute() -> float:
-    """Seeds of five nodes, 200 operations and more on average, and faults of all kinds throughout, per minute of one
-    core; median of several rounds."""
+    """Return the seeds per minute of CPU time on one core, as the median of several rounds.
+
+    Each seed has five nodes, and faults of all kinds throughout. Seeds run at least 200 operations on average.
+    """
     return statistics.median(_round(range(number * SEEDS, (number + 1) * SEEDS)) for number in range(ROUNDS))
 
 
 def chaos(seed: int) -> Options:
-    """The options of a seed with a storm over five nodes."""
+    """Draw the options of a seed with the profile `storm` and five nodes."""
     drawn = draw(seed, "storm")
     load = drawn.load.model_copy(update={"operations": ASKED})
     return drawn.model_copy(update={"nodes": NODES, "load": load})

@@ -1,4 +1,4 @@
-"""How fast the linearizability checker is, on one core, and how much memory it takes."""
+"""Speed of the linearizability checker on one core, and its memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chaos.linearizability import check
 from tests.chaos.histories import executed
 
 BAR_MANY_KEYS_S = 30.0  # 100 000 operations over 1000 keys
-BAR_UNKNOWN_S = 60.0  # 20 000 operations over 5 keys by 16 sessions, 5 % of unknown outcome
+BAR_UNKNOWN_S = 60.0  # 20 000 operations over 5 keys by 16 sessions, 5 % with unknown outcome
 BAR_BYTES = 2 << 30
 
 
@@ -30,7 +30,7 @@ class CheckerSpeed(NamedTuple):
 
 
 def checker_speed() -> CheckerSpeed:
-    """Judge two histories of puts, gets, deletes, compare-and-swaps and appends, which are linearizable."""
+    """Measure the check of two linearizable histories of puts, gets, deletes, compare-and-swaps and appends."""
     many_keys = _seconds(100_000, keys=1000, unknown=0.01)
     unknown = _seconds(20_000, keys=5, unknown=0.05)
     return CheckerSpeed(many_keys, unknown, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -1,7 +1,7 @@
-"""The other side of the benchmark: the KV stream without Raft, in a process of its own.
+"""The reference of the benchmark: a server of the KV stream without Raft, in a separate process.
 
-Answers every operation at once, with the messages that a node would answer with. What it reaches is what
-gRPC, the client and the machine allow; a cluster is measured as a share of it.
+It answers every operation at once, with the same messages as a node. Its throughput is the limit that gRPC, the client
+and the machine allow. The throughput of a cluster is measured as a share of this limit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 
 
 class Echo(kv_pb2_grpc.KVServicer):
-    """KV.Execute that does nothing but answer."""
+    """A KV service that answers each operation without performing it."""
 
     async def Execute(self, request_iterator: AsyncIterator[kv_pb2.OperationBatch], context: Any) -> None:  # noqa: N802
         value = bytes(64)

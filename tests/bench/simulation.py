@@ -1,7 +1,7 @@
-"""Speed of the simulation: elections after a crash, in time of one core.
+"""Speed of the simulation: elections after a crash, in CPU time of one core.
 
-Each round kills the leader of five nodes, waits for the next one and starts the old one again, on the log that its
-disk holds: detection, pre-vote, vote, recovery and every message and fsync in between. The invariants of the
+Each election kills the leader of five nodes, waits for the next leader, and restarts the old one from its disk. This
+includes failure detection, pre-vote, vote, recovery, and every message and fsync in between. The invariants of the
 cluster are checked after every step of every node.
 """
 
@@ -22,7 +22,7 @@ BAR_ELECTIONS_PER_10_S = 1000
 
 
 def elections_per_10_s() -> float:
-    """Crash-to-new-leader elections of five nodes per 10 s of one core, median of several rounds."""
+    """Return the elections of five nodes per 10 s of CPU time on one core, as the median of several rounds."""
     return statistics.median(_round(seed) for seed in range(ROUNDS))
 
 

@@ -1,7 +1,7 @@
-"""The longest turn of a node's event loop, in CPU time, under what greedy clients ask (tests/cluster/greedy.py).
+"""The longest turn of a node's event loop, in CPU time, under the requests of greedy clients (tests/cluster/greedy.py).
 
-`python -m tests.bench.turns --config FILE` is a node on asyncio's own loop, which lets its turns be measured. At
-SIGUSR1 it writes the longest turn since the last one, in seconds, into a file that its parent knows.
+`python -m tests.bench.turns --config FILE` runs a node on asyncio's own loop, whose turns can be measured. At each
+SIGUSR1 the node writes its longest turn since the previous SIGUSR1, in seconds, to a file that its parent reads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RAFT = RaftSettings(election_timeout=Range(1.0, 2.0), heartbeat_interval=0.1, rp
 
 
 class _Turns(asyncio.SelectorEventLoop):
-    """A loop that knows its longest turn."""
+    """An event loop that records its longest turn."""
 
     longest_s = 0.0
 
@@ -42,7 +42,7 @@ class _Turns(asyncio.SelectorEventLoop):
         self.longest_s = max(self.longest_s, time.thread_time() - begin)
 
     def report(self) -> None:
-        """Write the longest turn down, and begin anew."""
+        """Write the longest turn to the file, and start over."""
         target = _file(os.getpid())
         temporary = target.with_suffix(".new")
         temporary.write_text(str(self.longest_s))
@@ -62,14 +62,14 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 
 
 async def _longest_turn_s(pids: list[int]) -> float:
-    """The longest turn of these nodes since they were last asked."""
+    """Return the longest turn of these nodes since the previous call."""
     for pid in pids:
         os.kill(pid, signal.SIGUSR1)
 
     async def told() -> bool:
         return all(_file(pid).exists() for pid in pids)
 
-    await local.eventually(told, "every node tells its longest turn")
+    await local.eventually(told, "every node reports its longest turn")
     turns = [float(_file(pid).read_text()) for pid in pids]
     for pid in pids:
         _file(pid).unlink()
@@ -77,8 +77,8 @@ async def _longest_turn_s(pids: list[int]) -> float:
 
 
 async def turns(directory: Path) -> tuple[Table, float]:
-    """(table, longest turn of all in seconds)."""
-    table = Table("what a greedy client asks", "leader ms", "followers ms", title="longest turn of the loop, CPU time")
+    """Return the table of the longest turns in each case, and the longest turn of all in seconds."""
+    table = Table("request of a greedy client", "leader ms", "followers ms", title="longest turn of the loop, CPU time")
     worst = 0.0
     command, local.COMMAND = local.COMMAND, f"{sys.executable} -m tests.bench.turns"
     try:
@@ -89,7 +89,7 @@ async def turns(directory: Path) -> tuple[Table, float]:
                 leader = await cluster.leader()
                 pids = {node_id: status.pid for node_id, status in (await cluster.statuses()).items()}
                 followers = [pid for node_id, pid in pids.items() if node_id != leader]
-                await _longest_turn_s(list(pids.values()))  # of the start
+                await _longest_turn_s(list(pids.values()))  # discard the turns of the start
                 async with grpc.aio.insecure_channel(cluster.address(leader), options=UNLIMITED) as channel:
                     await attack(Attack(kv_pb2_grpc.KVStub(channel)))
                 longest = await _longest_turn_s([pids[leader]]), await _longest_turn_s(followers)

@@ -240,8 +240,8 @@ def test_the_story_of_a_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--profile", "calm"), "--profile: 'calm' is none of storm,"),
-        (("--story",), "--story: tells of one seed; use --seeds 1, not 100"),
+        (("--profile", "calm"), "--profile: must be one of storm,"),
+        (("--story",), "--story: prints the story of one seed only; use --seeds 1, not 100"),
         (("--seeds", "0"), "0 is not in the range"),
     ],
 )

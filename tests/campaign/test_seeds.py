@@ -155,7 +155,7 @@ def test_reads_at_the_end_that_nobody_answers_are_noticed(monkeypatch: pytest.Mo
     result = run_seed(0)
     assert result.verdict == "violated"
     [finding] = [each for each in result.findings if each.verdict == "violated"]
-    assert (finding.check, finding.reason.partition(",")[0]) == ("liveness", "with nothing in the way")
+    assert (finding.check, finding.reason.partition(",")[0]) == ("liveness", "without faults")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Every planted bug against the seeds of a simulation campaign: `python -m tests.mutants [NAME ...]`.
+"""Run the seeds of a simulation campaign on every planted bug: `python -m tests.mutants [NAME ...]`.
 
-The product itself must pass the same seeds. Exit code 0: it does, every bug was caught, and of all bugs enough by
-generic means; 1 otherwise.
+The product itself must pass the same seeds. Exit code 0: the product passed, every bug was caught, and generic checks
+caught enough of them. Exit code 1 otherwise.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tests.mutants.hunt import PRODUCT, Outcome, search
 
 SEEDS = 80
 LEAST_GENERIC = 20
-"""So many of all bugs must be caught by what is checked on any seed, and not by a test written for them."""
+"""Minimum number of bugs that the generic checks must catch, those of every seed; a bug's own test does not count."""
 PRODUCT_SEEDS_AT_A_TIME = 10
 ROW = "{:39} {:18} {:40} {:18} {:>5} {:>6}"
 
 
 def work(names: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, Sequence[int]]]:
-    """What is to be searched; that of the product in portions."""
+    """Return the names and their seeds; the seeds of the product in several portions, to run them in parallel."""
     for at in range(0, len(seeds), PRODUCT_SEEDS_AT_A_TIME):
         yield PRODUCT, seeds[at : at + PRODUCT_SEEDS_AT_A_TIME]
     for name in names:
@@ -43,8 +43,10 @@ def run(
     least_generic: int,
     details: bool,
 ) -> bool:
-    """Search all of them and print the table. True when the product passed and every bug was caught, at least so
-    many by generic means."""
+    """Search for all bugs and print the table.
+
+    Return whether the product passed, every bug was caught, and generic checks caught at least `least_generic` of them.
+    """
     begin = time.perf_counter()
     tell(ROW.format("planted bug", "caught by", "rule", "profile", "seeds", "s"))
     outcomes: list[Outcome] = []
@@ -72,21 +74,21 @@ def summarise(
     seconds: float,
     tell: Callable[[str], object],
 ) -> bool:
-    """Print what became of the bugs, and of the product. True when that is as it should be."""
+    """Print the outcomes of the bugs and of the product; return whether the run passed, as `run` does."""
     caught = [outcome for outcome in outcomes if outcome.caught]
     generic = [outcome for outcome in caught if outcome.generic]
     by = ", ".join(f"{by} {count}" for by, count in Counter(outcome.by for outcome in caught).most_common())
     tell("")
-    tell(f"{len(caught)} of {len(outcomes)} planted bugs caught, {len(generic)} by generic means, in {seconds:.0f} s")
+    tell(f"{len(caught)} of {len(outcomes)} planted bugs caught, {len(generic)} by generic checks, in {seconds:.0f} s")
     tell(by)
     if len(generic) < least_generic:
-        tell(f"too few by generic means: {len(generic)}, not {least_generic}")
+        tell(f"generic checks caught too few: {len(generic)}, at least {least_generic} are required")
     for outcome in outcomes:
         if not outcome.caught:
             tell(f"{outcome.name}: not caught in {outcome.seeds} seeds. {outcome.detail}")
     wrong = [outcome for outcome in product if outcome.caught or outcome.detail]
     seeds = sum(outcome.seeds for outcome in product)
-    tell(f"without any of them: {'VIOLATED' if wrong else 'ok'}, {seeds} seeds")
+    tell(f"product without a bug: {'VIOLATED' if wrong else 'ok'}, {seeds} seeds")
     for outcome in wrong:
         tell(f"  {outcome.by} {outcome.rule} {outcome.detail}")
     return len(caught) == len(outcomes) and len(generic) >= least_generic and not wrong
@@ -95,15 +97,15 @@ def summarise(
 def main() -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="mutants; all of them by default")
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="at most so many for each (%(default)s)")
-    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (%(default)s)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="planted bugs; all by default")
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="maximum seeds per bug (%(default)s)")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="first seed (%(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
-    parser.add_argument("--details", action="store_true", help="say what was seen, and on which seed")
+    parser.add_argument("--details", action="store_true", help="also print the finding and its seed")
     arguments = parser.parse_args()
     known = mutants()
     if unknown := [name for name in arguments.names if name not in known]:
-        parser.error(f"no such mutant: {', '.join(unknown)}")
+        parser.error(f"no such planted bug: {', '.join(unknown)}; see tests/mutants/planted")
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     names = arguments.names or list(known)
     passed = run(

@@ -1,15 +1,15 @@
-"""The planted bugs, as they stand in planted/*.diff: what somebody might really have written.
+"""Read the planted bugs, which are mistakes that a programmer might really make, from planted/*.diff.
 
 ## name
-What the program then does, in a sentence.
-breaks: section of the paper, or what else it breaks
-known: item of the list of known mistakes that it stands for (if any; KNOWN)
-test: a test below tests/ that finds it, where no campaign does (if any)
-real: the same where no campaign can, because the simulation has something else in its place
+What the program does with the bug, in one paragraph.
+breaks: section of the paper, or another promise that the bug breaks
+known: the item of KNOWN that it implements (if any)
+test: the test below tests/ that finds it, if campaigns rarely or never do
+real: the same, if no campaign can find it because the simulation replaces the changed code
 @ module:function
- a line of it that stays       (indentation as if the function stood alone)
--a line that goes
-+a line that comes
+ a line that stays       (indented as if the function stood alone)
+-a line to remove
++a line to add
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ KNOWN = (
     "another candidate granted in the same term after a restart",
     "a stale address epoch that sends to the wrong node",
 )
-"""Known ways to get it wrong: each must be among the mutants."""
+"""Known mistakes in implementations of Raft: at least one mutant must implement each."""
 
 
 @dataclass
@@ -65,17 +65,17 @@ class Mutant:
     breaks: str = ""
     known: list[str] = field(default_factory=list)
     test: str = ""
-    """The test that finds it where no campaign does: a pytest id below tests/."""
+    """The test that finds it if no campaign does: a pytest id below tests/."""
     simulated: bool = True
-    """Whether what is changed takes part in a simulation: otherwise no seed needs to be asked."""
+    """Whether a simulation runs the changed code; if not, no seeds are run."""
     edits: list[Edit] = field(default_factory=list)
 
 
 def mutants() -> dict[str, Mutant]:
-    """All of them, by name."""
+    """Return all planted bugs by name."""
     found = [mutant for path in sorted((HERE / "planted").glob("*.diff")) for mutant in _read(path)]
     by_name = {mutant.name: mutant for mutant in found}
-    assert len(by_name) == len(found), "two mutants of one name"
+    assert len(by_name) == len(found), "two mutants have the same name"
     return by_name
 
 

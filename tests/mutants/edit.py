@@ -1,7 +1,7 @@
-"""Planting a bug: a function of the product is compiled anew from its own source with some of its lines changed.
+"""Plant a bug: recompile a function of the product from its own source with some lines changed.
 
-So a mutant reads like a diff, goes through everything that calls the function, however it was imported, and
-fails loudly when its lines are not there (any more). Only the function's code is exchanged, and put back.
+So a mutant reads like a diff. It affects every caller of the function, however the caller imported it. If its lines are
+not in the product (any more), it raises an error. Only the function's `__code__` is replaced, and restored afterwards.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 
 
 class Edit(NamedTuple):
-    """Lines of one function to be replaced by others. Indentation counts from the function's own `def`."""
+    """Lines of one function and their replacement. Indentation is relative to the function's `def`."""
 
     where: str
-    """Module and name, as in "raft_actor_node.core.node:RaftNode._vote"."""
+    """Module and qualified name, such as "raft_actor_node.core.node:RaftNode._vote"."""
     old: tuple[str, ...]
-    """They stand there one after the other, exactly once."""
+    """Consecutive lines that occur exactly once in the function."""
     new: tuple[str, ...]
 
 
 class Rewritten(NamedTuple):
-    """A function of the product, its own code, and the code to be planted."""
+    """A function of the product, its original code, and the code to plant."""
 
     function: FunctionType
     own: CodeType
@@ -36,7 +36,7 @@ class Rewritten(NamedTuple):
 
 @contextmanager
 def planted(edits: Iterable[Edit]) -> Iterator[None]:
-    """The product with these changes, within the context and in this process only."""
+    """Apply these changes to the product, within the context and in this process only."""
     rewritten = rewrite(edits)
     for function, _, code in rewritten:
         function.__code__ = code
@@ -48,7 +48,10 @@ def planted(edits: Iterable[Edit]) -> Iterator[None]:
 
 
 def rewrite(edits: Iterable[Edit]) -> list[Rewritten]:
-    """What is to be exchanged. Raises ValueError when lines are not there exactly once."""
+    """Compile the changed functions without planting them.
+
+    Raises ValueError if the old lines of an edit do not occur exactly once.
+    """
     texts: dict[str, tuple[FunctionType, list[str]]] = {}
     for edit in edits:
         function, lines = texts.get(edit.where) or _source(edit.where)
@@ -60,7 +63,7 @@ def _replaced(edit: Edit, lines: Sequence[str]) -> list[str]:
     count = len(edit.old)
     found = [at for at in range(len(lines) - count + 1) if tuple(lines[at : at + count]) == edit.old]
     if len(found) != 1:
-        raise ValueError(f"{edit.where}: {len(found)} times, not once:\n" + "\n".join(edit.old))
+        raise ValueError(f"{edit.where}: these lines occur {len(found)} times, not once:\n" + "\n".join(edit.old))
     return [*lines[: found[0]], *edit.new, *lines[found[0] + count :]]
 
 
@@ -75,8 +78,8 @@ def _source(where: str) -> tuple[FunctionType, list[str]]:
 
 
 def _compiled(function: FunctionType, lines: Sequence[str]) -> CodeType:
-    """The code of the changed text, in place of the function's own."""
-    first = function.__code__.co_firstlineno  # tracebacks point to about the right place
+    """Compile the changed text; return the code of the function in it."""
+    first = function.__code__.co_firstlineno  # so that tracebacks point to about the right line
     text = "\n" * (first - 1) + "\n".join(lines)
     flags = __future__.annotations.compiler_flag
     module = compile(text, function.__code__.co_filename, "exec", dont_inherit=True, flags=flags)

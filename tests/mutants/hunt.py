@@ -1,7 +1,7 @@
-"""Runs seeds of the simulation campaign on the product with a planted bug, until something notices it.
+"""Run seeds of the simulation campaign on the product with a planted bug, until a check fails.
 
-The generic means come first: all that a campaign checks on any seed. Only where they do not find a bug within the
-seeds they are given, its own test is asked, in a process of its own; a bug that has one is given a few seeds only.
+The generic checks, which a campaign applies to every seed, come first. If they do not find the bug within the given
+seeds, the bug's own test runs in a separate process. A bug with its own test gets only a few seeds.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from tests.mutants.edit import planted
 
 TESTS = Path(__file__).parent.parent
 FEW_SEEDS = 6
-"""Of a bug that has a test of its own, because campaigns rarely find it or never."""
+"""Number of seeds for a bug that has its own test, because campaigns rarely or never find it."""
 SEED_LIMIT_S = 120.0
 TEST_LIMIT_S = 180.0
 PRODUCT = "(no bug)"
 DIRECTED = "its own test"
 MISPRINTS = ("TypeError", "AttributeError", "NameError", "UnboundLocalError")
-"""A bug that shows itself so is no bug of a protocol."""
+"""Errors that show a mistake in the diff itself, not a bug of the protocol."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant, or of the product itself."""
+    """The result for a mutant, or for the product itself."""
 
     name: str
     caught: bool
     by: str = ""
-    """Who noticed it: a cluster invariant, the node itself, linearizability, liveness, ..., or `DIRECTED`."""
+    """The check that caught it: a cluster invariant, the node itself, linearizability, liveness, ..., or `DIRECTED`."""
     rule: str = ""
-    """What exactly was noticed."""
+    """The broken rule or the error; for `DIRECTED` the test."""
     profile: str = ""
-    """Of the seed that found it."""
+    """Profile of the seed that caught it."""
     seeds: int = 0
-    """How many were run."""
+    """Number of seeds that were run."""
     seconds: float = 0.0
     detail: str = ""
 
     @property
     def generic(self) -> bool:
-        """Caught by what is checked on any seed."""
+        """Whether a check that applies to every seed caught it."""
         return self.caught and self.by != DIRECTED
 
 
 def search(name: str, seeds: Sequence[int]) -> Outcome:
-    """The outcome of one mutant, or of the product itself."""
+    """Return the outcome of one mutant, or of the product itself; an error is an outcome too."""
     try:
         return run_until_violated(name, seeds) if name == PRODUCT else hunt(mutants()[name], seeds)
     except Exception as error:
@@ -67,7 +67,7 @@ def search(name: str, seeds: Sequence[int]) -> Outcome:
 
 
 def hunt(mutant: Mutant, seeds: Sequence[int]) -> Outcome:
-    """Run the seeds with this bug until one is violated, then, if none is, the bug's own test."""
+    """Run seeds with this bug until one is violated. If none is, run the bug's own test."""
     begin = time.perf_counter()
     if not mutant.simulated:
         seeds = ()
@@ -83,28 +83,31 @@ def hunt(mutant: Mutant, seeds: Sequence[int]) -> Outcome:
 
 
 def run_until_violated(name: str, seeds: Sequence[int]) -> Outcome:
-    """Run seeds on whatever is planted now; with nothing planted, none should be violated."""
+    """Run seeds on the product with the bugs that are planted now, until one is violated.
+
+    Without a planted bug, none should be violated. Raises RuntimeError if the diff has a mistake (MISPRINTS).
+    """
     begin = time.perf_counter()
     for count, seed in enumerate(seeds, 1):
         with _time_limit(SEED_LIMIT_S):
             result = run_seed(seed)
         if result.verdict == "violated":
             bad = [finding for finding in result.findings if finding.verdict == "violated"]
-            # A node that stops at a broken invariant may leave a cluster without a leader: that is the lesser news.
+            # A node that exits at a broken invariant may leave a cluster without a leader: report the cause.
             finding = next((each for each in bad if each.check == "invariants"), bad[0])
             by, rule = who_and_what(finding)
             if any(misprint in rule for misprint in MISPRINTS):
-                raise RuntimeError(f"{name}: not a bug but a misprint: {finding.reason}")
+                raise RuntimeError(f"{name}: the diff has a mistake, correct it: {finding.reason}")
             seconds = time.perf_counter() - begin
             return Outcome(name, True, by, rule, result.profile, count, seconds, f"seed {seed}: {finding.reason}")
     return Outcome(name, False, seeds=len(seeds), seconds=time.perf_counter() - begin)
 
 
 def who_and_what(finding: Finding) -> tuple[str, str]:
-    """Who noticed a violation, and which rule or error it was."""
+    """Return which check found a violation, and which rule or error it was."""
     if finding.check != "invariants":
         return finding.check, ""
-    # "1.5 s: n1: InvariantViolated: rule: what was seen", another error, or "rule: n1: what the trace files tell"
+    # "1.5 s: n1: InvariantViolated: rule: observation", another error, or "rule: n1: observation in the trace files"
     told = re.match(r"[\d.]+ s: \w+: (\w+): (?:n\d+: )?(.*)", finding.reason, re.DOTALL)
     if told is None:
         return "traces", finding.reason.partition(": ")[0]
@@ -131,8 +134,10 @@ def _directed_test_fails(mutant: Mutant) -> tuple[bool, str]:
 
 @contextlib.contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in this thread, which must be the main one, when it takes longer. There is one alarm per
-    process: whoever else has set it, as pytest does, gets it back with the time that is left."""
+    """Raise TimeoutError in this thread, which must be the main one, if the context takes longer.
+
+    There is one alarm per process. If it was set before (pytest sets it), it is set again with its remaining time.
+    """
 
     def ring(*_: object) -> None:
         raise TimeoutError(f"a seed took more than {seconds:g} s")

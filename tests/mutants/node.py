@@ -1,4 +1,4 @@
-"""A real node with a planted bug, for real clusters: `python -m tests.mutants.node NAME --config FILE`.
+"""Run a real node with a planted bug: `python -m tests.mutants.node NAME --config FILE`.
 
 In a sweep: `-o 'cluster.command=.venv/bin/python -m tests.mutants.node read-without-confirmation'`.
 """

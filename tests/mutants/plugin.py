@@ -1,5 +1,7 @@
-"""A pytest plugin: `pytest -p tests.mutants.plugin --mutant NAME ...` runs tests on the product with that bug, in the
-processes of real nodes too."""
+"""Pytest plugin that plants a bug: `pytest -p tests.mutants.plugin --mutant NAME ...`.
+
+The bug is in the process of the tests and in the processes of real nodes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep of simulated clusters with a planted bug: `python -m tests.mutants.sweep NAME run PRESET --target sim`."""
+"""Run a simulated sweep with a planted bug: `python -m tests.mutants.sweep NAME run PRESET --target sim`."""
 
 from __future__ import annotations
 

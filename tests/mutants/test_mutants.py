@@ -1,4 +1,4 @@
-"""A handful of the planted bugs, against a few seeds each; `make mutants` runs them all, against many."""
+"""Run a few seeds on some of the planted bugs; `make mutants` runs many seeds on all."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ HANDFUL = {
     "never-backs-off": {"liveness", "convergence"},
     "timeout-is-failure": {"linearizability"},
 }
-"""Bugs that show within a few seeds, and who may notice them."""
+"""Bugs that show within a few seeds, and the checks that may catch them."""
 SEEDS = range(8)
 
 
 @pytest.mark.parametrize(("name", "by"), HANDFUL.items())
 def test_a_planted_bug_is_caught(name: str, by: set[str]) -> None:
-    """Whoever should notice it does, within a few seeds."""
+    """One of the expected checks catches it within a few seeds."""
     outcome = hunt(ALL[name], SEEDS)
     assert outcome.caught
     assert outcome.by in by
 
 
 def test_without_a_bug_nothing_is_caught() -> None:
-    """The control: the same seeds pass when nothing is planted."""
+    """The control: the same seeds pass without a planted bug."""
     outcome = run_until_violated("none", SEEDS)
     assert not outcome.caught, outcome.detail
 
 
 def test_every_planted_bug_can_be_planted() -> None:
-    """The lines that it changes are in the product; a bug that does not apply any more is no bug."""
+    """The lines that a diff removes are in the product; otherwise the diff is out of date."""
     for mutant in ALL.values():
         assert rewrite(mutant.edits), mutant.name
 
 
 def test_every_planted_bug_says_what_it_breaks() -> None:
-    """A sentence, a section, at least one change; its own test exists, if it names one."""
+    """Each has a sentence, a broken promise and at least one change. The test that it names exists."""
     for mutant in ALL.values():
         assert mutant.sentence.endswith("."), mutant.name
         assert mutant.breaks, mutant.name
@@ -63,18 +63,18 @@ def test_every_planted_bug_says_what_it_breaks() -> None:
 
 
 def test_every_known_mistake_is_planted() -> None:
-    """The list of known ways to get it wrong, and more than that."""
+    """Every item of KNOWN is planted, and other bugs are too."""
     assert set(KNOWN) == {known for mutant in ALL.values() for known in mutant.known}
     assert len(ALL) >= 36
 
 
 def test_no_two_planted_bugs_are_the_same() -> None:
-    """Each is a change of its own."""
+    """All have different edits."""
     assert len({tuple(mutant.edits) for mutant in ALL.values()}) == len(ALL)
 
 
 def test_a_bug_is_planted_in_its_context_only() -> None:
-    """Everybody who imported the function gets the changed one, and afterwards the right one again."""
+    """Every importer of the function calls the changed code within the context, and the original code afterwards."""
     with planted(ALL["half-is-a-majority"].edits):
         assert quorum_size(4) == 2
     assert quorum_size(4) == 3
@@ -82,12 +82,12 @@ def test_a_bug_is_planted_in_its_context_only() -> None:
 
 @pytest.mark.parametrize(("generic", "directed", "passes"), [(20, 5, True), (19, 30, False), (25, 0, True)])
 def test_enough_bugs_must_be_caught_by_generic_means(generic: int, directed: int, passes: bool) -> None:
-    """A checker is worth what it finds without having been told where to look."""
+    """A checker must find bugs for which it was not written."""
     caught = [Outcome(f"g{i}", True, "linearizability") for i in range(generic)]
     caught += [Outcome(f"d{i}", True, DIRECTED) for i in range(directed)]
     lines: list[str] = []
     assert summarise(caught, [Outcome(PRODUCT, False)], LEAST_GENERIC, 1.0, lines.append) is passes
-    assert ("too few by generic means: 19, not 20" in lines) is not passes
+    assert ("generic checks caught too few: 19, at least 20 are required" in lines) is not passes
     assert not summarise([*caught, Outcome("x", False)], [], 0, 1.0, lines.append)
 
 
@@ -106,7 +106,7 @@ def test_enough_bugs_must_be_caught_by_generic_means(generic: int, directed: int
 def test_a_sweep_ends_with_3_on_a_violation_and_with_4_when_it_proves_nothing(
     name: str, options: Sequence[str], exit_code: int, says: str, tmp_path: Path
 ) -> None:
-    """With a planted bug: one breaks what clients were promised, the other has the fault do nothing."""
+    """One planted bug breaks a promise to clients; the other disables the link faults."""
     command = [sys.executable, "-m", "tests.mutants.sweep", name, "run", "quick", "--target", "sim", "--plain"]
     one_cell = ("cluster.nodes=3", "chaos=none", "phases.measure=4s")
     run = subprocess.run(
@@ -123,14 +123,14 @@ def test_a_sweep_ends_with_3_on_a_violation_and_with_4_when_it_proves_nothing(
 
 
 def test_a_bug_that_no_simulation_runs_goes_to_its_own_test_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeds would be run for nothing."""
+    """No seed can find it, so no seed is run."""
     monkeypatch.setattr("tests.mutants.hunt._directed_test_fails", lambda mutant: (True, "FAILED"))
     outcome = hunt(ALL["stale-address"], SEEDS)
     assert (outcome.caught, outcome.by, outcome.seeds) == (True, DIRECTED, 0)
 
 
 def test_lines_that_are_not_there_are_refused() -> None:
-    """The product went on, the diff did not: that must not go unnoticed."""
+    """A diff whose lines have changed in the product raises an error."""
     edit = Edit("raft_actor_node.core.quorum:quorum_size", ("    return voters // 3 + 1",), ())
     with pytest.raises(ValueError, match="0 times"):
         rewrite([edit])
