@@ -1,4 +1,4 @@
-"""Draw the pictures of README and manual from one real run. `make pictures` takes about two minutes.
+"""Draw the pictures of README and manual from one real run: `make pictures`, about two minutes.
 
 docs/pictures/live.svg       the live display, soon after a failover
 docs/pictures/summary.svg    the table of results at the end of the run
@@ -34,7 +34,7 @@ NODES = [3, 5]
 
 
 class Camera(PlainView):
-    """A view that keeps one frame of the live display: from the last cell, after the failover."""
+    """A view that keeps one frame of the live display, from the last cell after its failover."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(Console(), progress)
@@ -70,7 +70,7 @@ def as_svg(shown: RenderableType, title: str) -> str:
 
 
 def failover_svg(failover: Mapping[str, Any], heading: str) -> str:
-    """Return the stages of one failover as bars on one axis, which begins at the loss of the leader."""
+    """Return an SVG with the stages of one failover as bars; the axis begins at the loss of the leader."""
     times = [(stage, failover[f"{stage}_ms"]) for stage in STAGES if failover[f"{stage}_ms"] is not None]
     left, right, top, row = 130, 210, 70, 34
     scale = (900 - left - right) / max(time for _, time in times)
@@ -107,7 +107,7 @@ def failover_svg(failover: Mapping[str, Any], heading: str) -> str:
 
 
 async def take(out: Path) -> tuple[str, Run]:
-    """Run the sweep; return the frame and the run."""
+    """Run the sweep; return the frame as SVG, and the run. Exits if the run fails."""
     sweep = Sweep.from_preset("quick", overrides={"cluster.nodes": NODES})
     cameras: list[Camera] = []
 

@@ -1,8 +1,8 @@
 """Write the reference of the manual from the code: `make reference`.
 
-Each function gives one page of docs/reference/. What the code says of itself is taken from there. What stands only in
-stored files (keys of result.json, files of a run) is described in docs/generate/stored.py. tests/docs/test_reference.py
-fails when a page is out of date, and when a real run holds something that no page describes.
+One function writes each page of docs/reference/, from declarations and docstrings of the code. docs/generate/stored.py
+describes what only stored files contain (keys of result.json, files of a run). tests/docs/test_reference.py fails if a
+page is out of date, or if a real run contains something that no page describes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ UNITS = {
 }
 """Units of numbers that are neither durations, nor sizes, nor shares, nor counts."""
 PLACES = {"PerHost": "`{per_host: K}`", "OnHosts": "`{hosts: [...]}`"}
-"""Models whose form stands in the table."""
+"""Models that the table shows in the form in which they are written."""
 
 
 def parameters_page() -> str:
@@ -58,7 +58,7 @@ def parameters_page() -> str:
         "# Parameters",
         (
             "A parameter of a cell is set in `base`, in `axes`, in a case, or with `-o KEY=VALUE`, by its dotted name. "
-            "`sweep schema` prints the same as a JSON schema for editors."
+            "`sweep schema` prints a JSON schema of all parameters, for editors."
         ),
         (
             "A *duration* is a number with its unit: `us`, `ms`, `s`, `m` or `h`. A *range* is two durations: "
@@ -75,11 +75,11 @@ def parameters_page() -> str:
         parts += [f"## {name}", _first_paragraph(inspect.getdoc(model) or ""), *_table(model, f"{name}.")]
     parts += [
         "## spec",
-        "What stands in a spec beside the parameters of its cells.",
+        "Keys of a spec other than the parameters of its cells.",
         *_table(Spec, "", leaving_out=("base",)),
         "## node",
         (
-            "What a node process reads from its own configuration file, beside the sections "
+            "Keys of the configuration file of a node process, in addition to the sections "
             "[raft](#raft), [storage](#storage), [limits](#limits) and [transport](#transport)."
         ),
         *_table(NodeConfig, "", leaving_out=("raft", "storage", "limits", "transport")),
@@ -92,7 +92,7 @@ def _is_model(annotation: object) -> bool:
 
 
 def _table(model: type[BaseModel], prefix: str, leaving_out: Iterable[str] = ()) -> list[str]:
-    """The table of a section; then, by name, what does not fit into a cell of it."""
+    """Return the table of a section, then the meanings that are too long for the table."""
     schema = model.model_json_schema()
     meanings = attribute_docstrings(model)
     rows, details = [], []
@@ -155,7 +155,7 @@ def _bounds(option: Mapping[str, Any]) -> str:
 
 @functools.cache
 def attribute_docstrings(model: type) -> Mapping[str, str]:
-    """The docstring below each field of a model or dataclass, and of its bases."""
+    """Return the docstring below each field of a model or dataclass and of its bases, by name."""
     found: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if base in (object, BaseModel):
@@ -177,15 +177,15 @@ def chaos_page() -> str:
     parts = [
         "# Chaos",
         (
-            "The value of `chaos:` in a spec. `.venv/bin/python -m chaos.faults` prints the same. "
-            "How a fault is added: [add a fault](../how-to/add-a-fault.md)."
+            "The value of `chaos:` in a spec. `.venv/bin/python -m chaos.faults` prints this grammar. "
+            "How to add a fault: [add a fault](../how-to/add-a-fault.md)."
         ),
         "## Grammar",
         f"```text\n{grammar().rstrip()}\n```",
         "## Kinds of fault",
         (
             "*Ends a leadership*: whether a leader that the fault strikes loses its leadership. "
-            "*Proof*: what is counted when the fault strikes; without a counter the act is the proof."
+            "*Proof*: what nodes count when the fault strikes. *The act*: the call on the process is the proof."
         ),
     ]
     rows = [
@@ -211,11 +211,11 @@ def checks_page() -> str:
         "# Checks",
         (
             "The judge makes these checks of every cell, in this order. What ok, violated and unknown mean: "
-            "[verdicts](../explanation/verdicts.md). How a check is added: [add a check](../how-to/add-a-check.md)."
+            "[verdicts](../explanation/verdicts.md). How to add a check: [add a check](../how-to/add-a-check.md)."
         ),
         (
-            "*Safety*: a violation means that something wrong happened; otherwise something right did not happen. "
-            "*Decisive*: it must be ok for a cell to meet `expect: safe`."
+            "*Safety*: a violation means that something wrong happened; otherwise something required did not happen. "
+            "*Decisive*: it must be ok for a cell with an unknown verdict to meet `expect: safe`."
         ),
     ]
     rows = [
@@ -224,11 +224,11 @@ def checks_page() -> str:
             _first_paragraph(inspect.getdoc(inspect.getmodule(check.find)) or ""),
             "yes" if check.safety else "no",
             "yes" if check.decisive else "no",
-            f"`checks.{check.switch}`" if check.switch else "always made",
+            f"`checks.{check.switch}`" if check.switch else "always runs",
         )
         for check in CHECKS
     ]
-    parts.append(table(("check", "question", "safety", "decisive", "switched by"), rows))
+    parts.append(table(("check", "question", "safety", "decisive", "switched off by"), rows))
     return _page(parts)
 
 
@@ -240,7 +240,7 @@ def targets_page() -> str:
         "# Targets",
         (
             "The kinds of clusters that `target` in a spec can name. "
-            "How one is added: [add a target](../how-to/add-a-target.md)."
+            "How to add a target: [add a target](../how-to/add-a-target.md)."
         ),
         table(("target", "what it is"), [(f"`{kind.name}`", kind.about) for kind in TARGETS.values()]),
         "## Capabilities",
@@ -266,7 +266,7 @@ def command_line_page() -> str:
     """The help of every command, and the targets of the Makefile."""
     parts = [
         "# Command line",
-        "`make install` puts `sweep` into `.venv/bin`. What it exits with: [exit codes](exit-codes.md).",
+        "`make install` puts `sweep` into `.venv/bin`. Its exit codes: [exit codes](exit-codes.md).",
         "## sweep",
         _help(cli.main, "sweep"),
     ]
@@ -293,24 +293,24 @@ def run_directory_page() -> str:
     parts = [
         "# Run directory",
         (
-            "A run writes `results/<name>/<time>/` as it goes. It can be read at any moment. "
-            "`results/<name>/latest` and `results/latest` point to the newest. How to read the numbers: "
+            "A run writes `results/<name>/<time>/` while it runs, and it can be read at any moment. "
+            "`results/<name>/latest` and `results/latest` point to the newest run. How to read the numbers: "
             "[what the numbers mean](../explanation/numbers.md)."
         ),
         "## Files",
-        table(("file", "what it holds"), [(f"`{name}`", meaning) for name, meaning in FILES.items()]),
+        table(("file", "contents"), [(f"`{name}`", meaning) for name, meaning in FILES.items()]),
         "## latency.npz",
-        "`numpy.load` alone reads it. One row per operation; times are nanoseconds of the driver's monotonic clock.",
+        "`numpy.load` reads it. One row per operation; times are nanoseconds of the driver's monotonic clock.",
         table(("array", "dtype", "meaning"), [(f"`{name}`", *rest) for name, *rest in arrays()]),
         *_prose_of_arrays(),
         "## result.json",
         (
             "One object per cell. `<kind>` is `all`, `put`, `get`, `delete`, `cas` or `append`; `<node>` is a node id; "
-            "`<stage>` is a stage of a failover; `[]` is each element of a list. A key that is absent was not measured."
+            "`<stage>` is a stage of a failover; `[]` is each element of a list. An absent key was not measured."
         ),
         table(("key", "meaning"), [(f"`{key}`", meaning) for key, meaning in RESULT_KEYS.items()]),
         "## results.csv",
-        "One row per cell. The columns of the metrics are empty where nothing was measured.",
+        "One row per cell. A metric that was not measured is an empty field.",
         table(
             ("column", "meaning"),
             [(name if "axis" in name else f"`{name}`", meaning) for name, meaning in CSV_COLUMNS.items()],
@@ -347,7 +347,7 @@ def arrays() -> list[tuple[str, str, str]]:
 
 
 def _prose_of_arrays() -> Sequence[str]:
-    """What the docstring says after its table."""
+    """Return the paragraphs after the table of that docstring."""
     return (operations.__doc__ or "").rpartition("|\n")[2].strip().split("\n\n")
 
 
@@ -355,17 +355,18 @@ def _prose_of_arrays() -> Sequence[str]:
 
 
 def exit_codes_page() -> str:
-    """What `sweep` and a node exit with."""
+    """The exit codes of `sweep` and of a node."""
     meanings = {
-        exit_codes.EXIT_OK: "All good.",
+        exit_codes.EXIT_OK: "Success: no cell failed, and every verdict meets its `expect`.",
         exit_codes.EXIT_FAILED: "A cell failed, its infrastructure failed, Ray cannot be reached, or results cannot be "
-        "written. Of `sweep doctor`: something is wrong. Of `sweep clean`: a host could not be cleaned.",
-        2: "Usage or spec is wrong, or the hosts cannot carry the sweep. Nothing was started.",
-        exit_codes.EXIT_VIOLATED: "A verdict is violated.",
-        exit_codes.EXIT_UNKNOWN: "A verdict is unknown.",
+        "written. `sweep doctor`: something is wrong. `sweep clean`: a host could not be cleaned.",
+        2: "The command line or the spec is wrong, the hosts cannot carry the sweep, or a host runs other code. "
+        "Nothing was started, unless the code of a host changed during the sweep.",
+        exit_codes.EXIT_VIOLATED: "A verdict is violated, and `expect` does not ask for that.",
+        exit_codes.EXIT_UNKNOWN: "A verdict is unknown, and `expect` does not ask for that.",
         exit_codes.EXIT_INTERRUPTED: "Interrupted by SIGINT, SIGTERM, or SIGHUP (unless started with `nohup`). "
-        "Faults were healed, nodes were stopped, and what was measured is kept.",
-        141: "The reader of the output has ended, as with `| head`. Nothing is printed about it.",
+        "Faults were healed, nodes were stopped, and the measurements so far are kept.",
+        141: "The program that read the output has ended, as with `| head`. No message is printed.",
     }
     order: list[int] = []
     while left := [code for code in meanings if code != 141 and code not in order]:
@@ -374,19 +375,16 @@ def exit_codes_page() -> str:
         "# Exit codes",
         "## sweep",
         table(("code", "meaning"), [(str(code), meaning) for code, meaning in meanings.items()]),
-        (
-            f"Where several hold, the first of {', '.join(map(str, order))} counts. "
-            "A verdict that the cell's `expect` asks for counts as good."
-        ),
+        (f"If several apply, the first of {', '.join(map(str, order))} counts."),
         "## A node",
-        "What `python -m raft_actor_node` exits with. 0 is a stop on request, or the end of its owner.",
+        "Exit codes of `python -m raft_actor_node`. It exits with 0 when it is stopped, or when its owner ends.",
         table(("code", "error", "meaning"), _errors()),
     ]
     return _page(parts)
 
 
 def _errors() -> list[tuple[str, str, str]]:
-    """Exit code, name and meaning of the errors with which a node ends."""
+    """Return exit code, name and meaning of the errors that end a node."""
 
     def below(kind: type[RaftLabError]) -> Iterable[type[RaftLabError]]:
         for each in kind.__subclasses__():
@@ -413,7 +411,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of Markdown."""
+    """Return a Markdown table."""
 
     def line(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

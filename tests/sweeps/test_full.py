@@ -142,7 +142,7 @@ async def test_a_violation_found_before_the_disk_was_full_decides_the_exit_code(
     verdicts: list[dict[str, Any]],
     code: int,
 ) -> None:
-    """docs/reference/exit-codes.md: where several hold, the first of 130, 2, 3, 1, 4 counts."""
+    """docs/reference/exit-codes.md: if several apply, the first of 130, 2, 3, 1, 4 counts."""
     write, left = getattr(RunWriter, method), iter(verdicts)
     calls_so_far = 0
 
