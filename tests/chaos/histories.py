@@ -41,12 +41,12 @@ class _Execution:
         self.rng, self.sessions, self.keys, self.values = rng, sessions, keys, values
         writes = 1 - mix.get("get", 0.0) / sum(mix.values())
         self.unknown = unknown / writes if writes else 0.0
-        """Share of the writes."""
+        """The share of the writes that are given up."""
         # The checker could not know the length of a value that is written with two lengths.
         self.put_bytes = PUT_BYTES if values is None else APPEND_BYTES
         self.kinds, self.shares = list(mix), list(mix.values())
         self.state: dict[int, tuple[tuple[int, ...] | None, int]] = {}
-        """What a key holds, and its length in bytes."""
+        """Key -> its value, and the length in bytes."""
         self.known: dict[int, tuple[int, ...] | None] = {}
         self.history: list[Operation] = []
         self.events: list[tuple[int, int, int, Any]] = []

@@ -41,18 +41,18 @@ from raft_actor_node.trace_lines import parse_trace
 from raft_actor_node.units import Range
 
 FAST = RaftSettings(election_timeout=Range(0.3, 0.6), heartbeat_interval=0.05, rpc_timeout=0.1)
-"""Quick enough for a test, slow enough for two busy cores; but a leader that stands still for a moment is replaced."""
+"""Quick enough for a test, and slow enough for two busy cores; but a leader that stalls for a moment is replaced."""
 STEADY = FAST.model_copy(update={"election_timeout": Range(2.0, 2.5)})
-"""For tests in which the leader must stay: it does also when a busy machine lets it stand still for a second."""
+"""For tests in which the leader must stay, even if a busy machine stalls it for a second."""
 PATIENCE_S = 20.0
-"""How long a condition may take to come true before a test fails: far more than it ever should."""
+"""Seconds until a test fails because a condition did not hold; far more than a condition should need."""
 PATIENT = TransportSettings(connect_timeout=PATIENCE_S, probe_timeout=PATIENCE_S)
-"""How the tests themselves reach the nodes."""
+"""The transport settings of the tests' own clients and probes."""
 RETRY_BUDGET_S = 3 * PATIENCE_S
-"""Of a client of which a test says nothing else: what it asks succeeds, also on a machine that does much else."""
+"""The default retry budget of clients in tests: operations succeed even on a busy machine."""
 
 COMMAND = "default"
-"""What a node process runs; tests.mutants.plugin has it run a planted bug."""
+"""The command of a node process; tests.mutants.plugin replaces it by that of a planted bug."""
 
 LEADER = inspection_pb2.Role.LEADER
 

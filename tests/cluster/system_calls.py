@@ -26,7 +26,7 @@ TRACED = (
 )
 SENDS = ("sendmsg", "sendto", "write", "writev")
 LONGEST = 1 << 16
-"""Longer strings are cut short: only the room ahead of a log is longer here."""
+"""strace cuts longer strings short; only the room ahead of a log is longer."""
 
 
 def strace(output: Path) -> list[str]:

@@ -23,7 +23,7 @@ from tests.cluster.greedy import APPEND, CASES, GET, MB, PUT, UNLIMITED, Attack,
 from tests.cluster.local import PATIENCE_S, LocalCluster, eventually
 
 BAR_BYTES = 128 * MB
-"""What a node may need above its log and its data."""
+"""The memory that a node may need besides its log and its data."""
 LIMITS = RaftSettings(election_timeout=Range(1.0, 2.0), heartbeat_interval=0.1)
 
 

@@ -15,7 +15,7 @@ from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 from tests.cluster.local import PATIENCE_S, LocalCluster, eventually
 
 DEADLINE_S = 2.0
-"""Long enough for an answer though the node stands still for a second and its disk for half of one."""
+"""Long enough for an answer, even if the node stalls for a second and its disk for half a second."""
 LATEST_S = 5.0
 """How late an answer at a deadline may be on a busy machine."""
 

@@ -13,7 +13,7 @@ from tests.cluster.local import LocalCluster
 from tests.cluster.test_crashes import Writers, missing
 
 LOST = {"unsynced": "lost", "fsync_latency": 0.01}
-"""Slow enough for the power to fail while something is under way to the disk: what was promised too early is seen."""
+"""Slow enough that the power fails while writes are under way to the disk, which reveals premature promises."""
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 5])

@@ -13,7 +13,7 @@ from tests.cluster.local import FAST, LocalCluster
 
 MB = 10**6
 UNHURRIED = FAST.model_copy(update={"election_timeout": Range(0.6, 0.9)})
-"""Shorter than what is sent needs to cross the link, long enough for a busy machine."""
+"""Shorter than the messages need to cross the link, and long enough for a busy machine."""
 
 
 async def elections(cluster: LocalCluster) -> list[tuple[str, int, int]]:

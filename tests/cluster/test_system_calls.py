@@ -25,10 +25,10 @@ from tests.cluster.system_calls import Call, Disk, Sent, calls, lives, messages,
 
 NODES = 3
 MARK = b"write-%04d;"
-"""What the writes append, each its own: the length of the value after it tells which of them is answered."""
+"""What each write appends. All marks have one length, so the value's length tells which append is answered."""
 BEFORE, AFTER = 10, 5
 PATIENCE_S = 60.0
-"""Everything takes several times as long under strace."""
+"""Under strace everything takes several times as long."""
 
 
 class Life(NamedTuple):

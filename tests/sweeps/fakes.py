@@ -264,7 +264,7 @@ class FakeBackend:
         self.clusters: list[FakeCluster] = []
         self.workers: list[FakeWorker] = []
         self.refusals: dict[int, RaftLabError] = {}
-        """Position of a cell, from 0, to why its cluster does not come up."""
+        """Position of a cell, from 0 -> the reason why its cluster does not come up."""
         self.lost: str | None = None
         self.checked: list[ClusterPlan] = []
         self.most_nodes = 99

@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
 }
 LONG = {"load": {"clients": 2}, "phases": {"warmup": f"{WARMUP_S}s", "measure": "100s"}}
 AFTER_A_SILENCE_S = 60.0
-"""A head is taken for lost after 15 s; then the cell ends."""
+"""Ray's head counts as lost after a silence of 15 s; then the cell must end."""
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -13,7 +13,7 @@ from sweeps.load.operations import OK, UNKNOWN
 from tests.sweeps.analysis.test_latency import S, operations
 
 TIMEOUT_S = 0.2
-"""Two seconds after the begin of a fault it counts."""
+"""The longest election timeout: operations count from ten of them, 2 s, after the fault took effect."""
 
 
 def fault(begin: float, end: float | None, index: int = 0, *, advance: float | None = None) -> list[FaultEvent]:

@@ -18,7 +18,7 @@ from sweeps.spec.parameters import CheckSettings
 
 [CELL] = (Path(__file__).parents[1] / "format-1" / "cells").iterdir()
 KEPT = ("params.json", "result.json")
-"""Without these two there is no cell."""
+"""Without these two files there is no cell."""
 
 
 @pytest.fixture

@@ -33,8 +33,10 @@ base:
   phases: {warmup: 100ms, measure: 2s}
   checks: {invariants: false}
 """
-"""Without invariants: in simulation every step is compared with a model, which would see a lost write. Real processes
-have none."""
+"""Without invariants: the simulation compares every step with a model, which would find a lost write by itself.
+
+Real processes have no such model.
+"""
 
 
 @pytest.fixture(autouse=True)
