@@ -1,4 +1,4 @@
-"""Many seeds: what adds up, what is judged, what is shown, and how it ends."""
+"""Campaigns of many seeds: sums, verdicts, the display, and how a campaign ends."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def seed_result(seed: int, verdict: Verdict = "ok", *, forced: bool = False, **c
 
 
 def full(count: int, **missing: int) -> Campaign:
-    """A campaign whose seeds all reach everything, but for what is only reached by so many."""
+    """A campaign whose seeds all reach every situation, except those that only some of them are to reach."""
     campaign = Campaign(0, count)
     for seed in range(count):
         coverage = {name: 2 for name in BARS if seed < missing.get(name.replace(" ", "_").replace("-", "_"), count)}
@@ -127,7 +127,7 @@ def fails_at_3(seed: int, **_: object) -> SeedResult:
 
 
 def test_a_seed_that_fails_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor the violation that another seed of the same task found."""
+    """Another seed of the same task keeps its result, and so does the violation that it found."""
     monkeypatch.setattr("sweeps.campaign.campaign.run_seed", fails_at_3)
     outcomes = run_seeds([0, 1, 2, 3])
     assert [outcome.seed for outcome in outcomes if isinstance(outcome, SeedResult)] == [0, 1, 2]

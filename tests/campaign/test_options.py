@@ -1,4 +1,4 @@
-"""What is drawn from a seed: always the same, always legal, and everything in turn."""
+"""The options that a seed draws: always the same, always legal, and each choice in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each profile comes into the situation it is for, on the product as it is, and nothing is found there."""
+"""Each profile reaches its situation with the unmodified product, and finds no violation there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SITUATIONS = {
     "stale-candidate": ("shorter logs refused",),
 }
 SEEDS = 40
-"""Seeds that are tried at most: a situation that takes more has become rare."""
+"""The most seeds that are tried; a situation that needs more has become rare."""
 
 
 def test_every_profile_has_a_situation() -> None:

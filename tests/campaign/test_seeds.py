@@ -1,4 +1,4 @@
-"""A seed, from its beginning to its verdict: the same every time, and a verdict that bites."""
+"""A seed, from its options to its verdict: it gives the same run every time, and bugs are found."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_options_can_be_given() -> None:
 
 
 class _CountsOldTerms(RaftNode):
-    """Commits what is on a majority, of whatever term (Figure 8)."""
+    """Commits what is on a majority, whatever its term (Figure 8)."""
 
     def _advance_commit(self) -> None:
         index = int(reached_by_quorum([self.durable_index, *(p.match_index for p in self.progress.values())]))
@@ -113,7 +113,7 @@ def test_a_bug_is_found(profile: str, parts: Parts, found: str) -> None:
 
 
 def test_a_clients_view_alone_is_enough_to_find_a_stale_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the invariants, what clients saw is still judged."""
+    """Without the invariants, the histories of clients are still judged."""
     monkeypatch.setattr("sweeps.campaign.life.ClusterInvariants", _Blind)
     for seed in range(30):
         result = run_seed(seed, profile="deposed-leader", parts=Parts(node=_ReadsAtOnce), story=True)
@@ -127,17 +127,17 @@ def test_a_clients_view_alone_is_enough_to_find_a_stale_read(monkeypatch: pytest
 
 
 class _Blind(Silent):
-    """In place of the invariants."""
+    """Replaces the invariants and checks nothing."""
 
     def __init__(self, **_: object) -> None:
         pass
 
     def compare_states(self, states: object, now: float) -> None:
-        """As in ClusterInvariants."""
+        """The same member as in ClusterInvariants."""
 
 
 class _ReadsAtOnce(RaftNode):
-    """Answers reads without asking whether it still leads."""
+    """Answers reads without checking that it still leads."""
 
     def _confirmed_sequence(self) -> float:
         return float("inf")
@@ -147,7 +147,7 @@ def test_reads_at_the_end_that_nobody_answers_are_noticed(monkeypatch: pytest.Mo
     read_all = Clients.read_all
 
     async def in_no_time(clients: Clients, addresses: Mapping[str, str], timeout_s: float) -> int:
-        # The first attempt, too: it may go to the leader.
+        # This includes the first attempt, which may go to the leader.
         clients._settings = clients._settings.model_copy(update={"rpc_timeout": 1e-6})
         return await read_all(clients, addresses, 1e-6)
 
@@ -160,14 +160,14 @@ def test_reads_at_the_end_that_nobody_answers_are_noticed(monkeypatch: pytest.Mo
 
 @pytest.fixture
 def voter() -> RaftNode:
-    """It voted for n2 in term 5, in an earlier life."""
+    """A node that voted for n2 in term 5, in an earlier incarnation."""
     members, parameters = ("n1", "n2", "n3"), RaftParameters(0.15, 0.3, 0.05, 0.1)
     hard_state = HardState(current_term=5, voted_for="n2")
     return RaftNode("n1", members, parameters, rng=random.Random(1), now=0.0, hard_state=hard_state)
 
 
 def test_a_vote_asked_again_is_one_that_another_candidate_asks_for(voter: RaftNode) -> None:
-    """The same candidate may have it again: there is no danger in that."""
+    """A repeated request of the same candidate is harmless, as that candidate already has the vote."""
     coverage = Coverage()
     coverage.started(voter, 0.0)
     for candidate, times in (("n2", 0), ("n3", 1)):

@@ -1,4 +1,4 @@
-"""Tasks on a real Ray: results as they come, few at a time, and an end for each."""
+"""Tasks on a real Ray: results as they complete, a bounded number at a time, and each task is ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_tasks_on_ray() -> None:
 
 
 async def test_all_tasks_are_ended_even_where_one_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever Ray raises when it is told to end one; and nothing of this program waits for them any more."""
+    """Each task is cancelled whatever Ray raises for another one, and this program waits for none of them."""
     loop = asyncio.get_running_loop()
     started, ended = list[object](), list[object]()
 
@@ -73,7 +73,7 @@ async def _one_that_takes_too_long_is_ended() -> None:
 
 
 async def _what_is_left_is_ended() -> None:
-    """Whoever leaves the iteration leaves nothing behind: what comes next need not wait."""
+    """Leaving the iteration early leaves no task behind, so later work need not wait."""
     items = [0.0, *[100.0] * 20]
     async with contextlib.aclosing(run_tasks(time.sleep, items, at_a_time=4, timeout_s=200)) as outcomes:
         assert (await anext(outcomes)).error is None

@@ -1,8 +1,7 @@
-"""The slowest checker: tries every order, with kv/model.py as the store. For histories of a few operations.
+"""Check a history of a few operations by trying every order, with kv/model.py as the store.
 
-Of one process each operation ends before the next begins, whatever the clock says.
-
-What is written is a number below 200; in the store it is one byte, padded to `size` bytes.
+In one process, each operation ends before the next one begins, whatever the clock says. Written values are numbers
+below 200. The store holds a number as one byte, padded to `size` bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _PADDING = 255
 
 
 def linearizable(operations: Sequence[Operation]) -> bool:
-    """Whether some order of the operations, which are on one key, explains every answer."""
+    """Whether some order of the operations explains every answer. All operations are on one key."""
     todo = [o for o in operations if o.outcome == "ok" or (o.outcome == "info" and o.f != "get")]
     todo.sort(key=lambda o: (o.invoke_ns, o.return_ns))
     return _search(todo, None)
@@ -42,14 +41,17 @@ def _search(todo: list[Operation], current: bytes | None) -> bool:
 
 
 def _before(one: Operation, other: Operation) -> bool:
-    """Whether one that is listed before another precedes it in their process. When two of one moment took no time,
-    the list tells which came first, unless nobody knows the end of the other one."""
+    """Whether `one`, which is listed before `other`, precedes it in their process.
+
+    If two operations took no time at the same moment, their order in the list counts. It does not count if the outcome
+    of `other` is unknown.
+    """
     at_once = other.outcome == "info" and one.invoke_ns == other.invoke_ns
     return one.process == other.process and one.return_ns <= other.invoke_ns and not at_once
 
 
 def as_command(operation: Operation, current: bytes | None) -> Command:
-    """What the store is asked; a value that a cas expects is padded as the present one is, if it is the same."""
+    """The command for the store. If a cas expects the current value, the expected value gets the same padding."""
     written = operation.written
     value = b"" if written is None else bytes([written[0]]) + bytes([_PADDING]) * ((operation.size or 1) - 1)
     expected = None
@@ -59,7 +61,7 @@ def as_command(operation: Operation, current: bytes | None) -> Command:
 
 
 def explains(operation: Operation, result: Result) -> bool:
-    """Whether the answer of the store is the one that the client got."""
+    """Whether the store's answer is the one that the client got."""
     match operation.f:
         case "get":
             return bool(decoded(result.value) == operation.observed)
@@ -74,5 +76,5 @@ def explains(operation: Operation, result: Result) -> bool:
 
 
 def decoded(value: bytes | None) -> Value:
-    """What was written, without the padding."""
+    """The written numbers, without the padding."""
     return None if value is None else tuple(byte for byte in value if byte != _PADDING)

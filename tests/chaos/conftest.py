@@ -1,4 +1,4 @@
-"""A cluster that only takes notes, and an event loop whose time is virtual."""
+"""A cluster that only records calls, and an event loop in virtual time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raft_actor_node.node_faults import NodeFaults
 
 
 class _VirtualSelector(selectors.SelectSelector):
-    """Where a loop would wait for its next timer, its time jumps there."""
+    """Jumps to the next timer of the loop instead of waiting for it."""
 
     now_s = 1000.0
 
@@ -52,7 +52,7 @@ class Applied:
 
 
 class FakeTarget:
-    """Notes (time in seconds since the first call, what, whom) and does what one tells it to do wrong."""
+    """Records each call as (seconds since the first call, what, nodes), and fails as a test asks."""
 
     def __init__(self, n: int = 5) -> None:
         self.node_ids = node_names(n)
@@ -133,7 +133,7 @@ class FakeTarget:
 
 @pytest.fixture
 def virtual() -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Runs a coroutine to its end in virtual time; whatever it leaves behind is cancelled."""
+    """Run a coroutine to its end in virtual time, and cancel the tasks that it leaves behind."""
 
     def run_virtual(work: Coroutine[Any, Any, Any]) -> Any:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
@@ -149,5 +149,5 @@ def clock() -> VirtualClock:
 
 @pytest.fixture
 def cluster() -> type[FakeTarget]:
-    """The fake cluster; one is made inside the loop it lives in."""
+    """The class of the fake cluster; an instance must be created inside the loop that it is used in."""
     return FakeTarget

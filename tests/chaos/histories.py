@@ -1,4 +1,4 @@
-"""Histories that are linearizable by construction: each operation takes effect at a moment of its own."""
+"""Histories that are linearizable by construction: each operation takes effect at one moment."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def executed(
     mix: Mapping[str, float] = MIX,
     values: int | None = None,
 ) -> History:
-    """A history of `sessions` clients that never pause: often one moment is the end of an operation and the begin of
-    the next. A share `unknown` of the operations is given up, all of them writes, as reads tell nothing then: half of
-    these never take effect, the others then or later. `values`: so many different values only, None: all are unique.
+    """A history of `sessions` clients that never pause, so an operation often begins when another one ends.
+
+    A share `unknown` of the operations is given up. All of these are writes, as an unknown read tells nothing. Half of
+    them never take effect; the others do so at once or later. `values` is the number of different values; None makes
+    all values unique.
     """
     return _Execution(random.Random(seed), sessions, keys, unknown, mix, values).run(operations)
 
@@ -39,12 +41,12 @@ class _Execution:
         self.rng, self.sessions, self.keys, self.values = rng, sessions, keys, values
         writes = 1 - mix.get("get", 0.0) / sum(mix.values())
         self.unknown = unknown / writes if writes else 0.0
-        """Share of the writes."""
-        # Of a value that is written with two lengths the checker would know none.
+        """The share of the writes that are given up."""
+        # The checker could not know the length of a value that is written with two lengths.
         self.put_bytes = PUT_BYTES if values is None else APPEND_BYTES
         self.kinds, self.shares = list(mix), list(mix.values())
         self.state: dict[int, tuple[tuple[int, ...] | None, int]] = {}
-        """What a key holds, and its length in bytes."""
+        """Key -> its value, and the length in bytes."""
         self.known: dict[int, tuple[int, ...] | None] = {}
         self.history: list[Operation] = []
         self.events: list[tuple[int, int, int, Any]] = []

@@ -1,4 +1,4 @@
-"""How much time a check may take, and that it is its own."""
+"""The time limit of a check: it counts only time in which the check runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chaos.linearizability.bounds import PAUSE_S, Bounds, OutOfBounds
 
 
 def test_a_pause_of_the_judge_is_none_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped for a while, it goes on where it was; the time in which it works is limited all the same."""
+    """While its process is stopped, the judge loses no time; its working time stays limited."""
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     bounds = Bounds(end=now + 10.0)

@@ -1,4 +1,4 @@
-"""Faults of disks: the grammar, the table they make, and what the monkey does with them."""
+"""Disk faults: the grammar, the table that they make, and what the monkey does with them."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_faults_of_one_disk_are_in_force_together() -> None:
 
 
 def test_the_table_joins_every_field_that_a_node_may_have_faults_in() -> None:
-    """A new field of NodeFaults needs its join in chaos/faults/inside.py; this test fails until it is there."""
+    """A new field of NodeFaults needs its join in chaos/faults/inside.py; until then this test fails."""
     assert set(NodeFaults.model_fields) == {"disk"}
     assert set(DiskFault.model_fields) == {"fsync_latency_ms", "stall", "error", "on"}
 
@@ -137,7 +137,7 @@ def test_the_table_joins_every_field_that_a_node_may_have_faults_in() -> None:
 
 
 class Tables:
-    """Notes each table of faults inside nodes, with its time."""
+    """Records each table of faults inside nodes, with its time."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, dict[str, NodeFaults]]] = []
@@ -204,7 +204,7 @@ def test_two_disk_faults_compose_and_heal_independently(lab: Lab) -> None:
 
 
 def test_a_node_whose_disk_fails_takes_no_fault_of_its_process(lab: Lab) -> None:
-    """It may be down already, so that to restart it would end two faults at once."""
+    """The node may be down already, so its restart would end two faults at once."""
     faults = [
         {"disk": "n1", "error": "EIO", "at": "1s", "heal_after": "4s"},
         {"crash": ["n1", "n2"], "at": "2s", "restart_after": "1s"},
@@ -266,7 +266,7 @@ def test_a_node_that_slept_through_a_change_of_disks_is_told_when_it_wakes(lab: 
         {"pause": "n1", "at": "2s", "resume_after": "3s"},
     ]
     target = lab.run(planned(faults))
-    # The links were never touched, and are left alone.
+    # The links were never touched, so the monkey leaves them alone.
     assert [(at_s, what) for at_s, what, _ in target.calls][:5] == [
         (1.0, "inside"),
         (2.0, "pause"),
@@ -278,7 +278,7 @@ def test_a_node_that_slept_through_a_change_of_disks_is_told_when_it_wakes(lab: 
 
 
 def test_a_disk_fault_that_its_node_did_not_take_did_not_strike(lab: Lab) -> None:
-    """The node may be silent because of another fault, but not because of this one."""
+    """Another fault may silence the node, but this one does not."""
 
     def prepare(target: FakeTarget) -> None:
         async def deaf(faults: Mapping[str, NodeFaults]) -> Any:
@@ -316,7 +316,7 @@ def test_a_restart_that_failed_is_tried_again_at_the_end(lab: Lab) -> None:
         ("n1", 6, 1.0, True),
         ("n1", 6, 2.9, True),
         ("n1", 6, 3.0, True),
-        ("n1", 6, 3.1, False),  # it is healed: the disk fails by itself
+        ("n1", 6, 3.1, False),  # after the heal, the failure is the disk's own
         ("n1", 6, 0.9, False),
         ("n1", 7, 2.0, False),  # no fault breaks an invariant
         ("n1", None, 2.0, False),

@@ -1,4 +1,4 @@
-"""Histories: JSON lines there and back, what others write, what is no history; and columns."""
+"""Histories: JSON lines written and read back, histories of other tools, bad input, and columns."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_every_kind_of_operation_there_and_back(
     tmp_path_factory: pytest.TempPathFactory, found: list[Operation]
 ) -> None:
     for at, operation in enumerate(found):
-        # One at a time: a process has one operation at a time, and these may even take no time at all.
+        # A process has one operation at a time, so no two may overlap. An operation may take no time at all.
         operation.invoke_ns += 20 * at
         operation.return_ns += 20 * at
     path = tmp_path_factory.mktemp("history") / "h.jsonl"
@@ -95,7 +95,7 @@ def test_every_kind_of_operation_there_and_back(
 
 
 def test_a_client_that_does_not_know_goes_on_under_another_number(tmp_path: Path) -> None:
-    """As checkers of others demand."""
+    """The format of other checkers demands a new process after each unknown outcome."""
     operations = [Operation(0, "put", 1, n, outcome="info", invoke_ns=n) for n in range(3)]
     operations.append(Operation(1, "get", 1, observed=None, invoke_ns=9, return_ns=10))
     History(operations).write_jsonl(tmp_path / "h.jsonl")
@@ -109,7 +109,7 @@ def test_operations_without_duration_do_not_overlap_in_the_file(tmp_path: Path) 
 
 
 def test_what_others_write(tmp_path: Path) -> None:
-    """A register of Jepsen's: no keys, no times, a nemesis, read and write, an operation that never ends."""
+    """A register of Jepsen: no keys, no times, a nemesis, read and write, an operation that never ends."""
     history = read(
         tmp_path,
         '{"process": 0, "type": "invoke", "f": "write", "value": 3, "index": 0}',
@@ -232,7 +232,7 @@ FOREIGN = "a\n\x1b[31m\x00<b>&\ud800\x85\u202e\u2028"
 
 
 def test_what_stands_in_a_history_cannot_command_a_terminal(tmp_path: Path) -> None:
-    """Neither as a key nor as a value, nor inside of one; and it can be written to files."""
+    """This holds for a key, for a value, and for what a value contains; and all output can be encoded."""
     for value in (FOREIGN, {FOREIGN: FOREIGN}, [FOREIGN, 2]):
         lines = [line(0, "invoke", "put", 1, 1), line(0, "ok", "put", 2, 1), line(1, "invoke", "get", 3)]
         lines.append(line(1, "ok", "get", 4, value))
@@ -310,7 +310,7 @@ def test_each_row_has_the_error_of_its_generators_clock(tmp_path: Path) -> None:
 
 
 def test_columns_without_the_later_ones() -> None:
-    """As latency.npz was before there was a checker: what cannot be known is unknown, not wrong."""
+    """A latency.npz from before the checker existed: what its columns do not tell is unknown, not wrong."""
     row = {"kind": 2, "outcome": 1, "end_ns": 2}
     found = columns(
         [row, {**row, "observed": ID}, {**row, "kind": 3}, {**row, "kind": 5, "written": ID, "observed": 9}]
@@ -342,7 +342,7 @@ def test_an_id_without_padding_is_what_an_append_to_nothing_leaves_behind() -> N
 
 @pytest.mark.parametrize("kind", [1, 4], ids=["put", "cas"])
 def test_a_value_that_lost_its_padding_is_one_that_nobody_wrote(kind: int) -> None:
-    """A put of 64 bytes of which 8 are left; and one that was cut before something was appended."""
+    """A put of 64 bytes of which 8 are left, and a put that was cut before an append."""
     put = {"kind": kind, "outcome": 1, "written": ID + 1, "found": 1, "end_ns": 2}
     append = {"kind": 5, "outcome": 1, "written": ID + 2, "observed": 72, "start_ns": 3, "end_ns": 4}
     get = {"kind": 2, "outcome": 1, "found": 1, "start_ns": 5, "end_ns": 6}

@@ -1,4 +1,4 @@
-"""What makes a kind of fault: what it must declare, and that everything goes by what it declares."""
+"""Kinds of faults: what each must declare, and that all code relies on these declarations alone."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_kind_that_does_not_exist_is_refused_and_not_taken_for_another() -> No
 
 
 class Whole(Fault):
-    """Everything that a kind must declare, but the kind itself: no class of its own is checked."""
+    """Declares everything except `kind`; a class without a kind of its own is not checked."""
 
     end_key = "heal_after"
     nodes_key = "whole"
@@ -120,7 +120,7 @@ def test_a_fault_without_an_effect_is_refused() -> None:
 
 
 class Freeze(Fault):
-    """Stop a process and cut its links, beside a disk that is slow: it does everything that an effect may hold."""
+    """Stop a process, cut its links and stall its disk: it uses every part of an effect."""
 
     kind = nodes_key = "freeze"
     end_key = "thaw_after"
@@ -156,7 +156,7 @@ class Freeze(Fault):
 
 @pytest.fixture
 def freezing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The kind is in the registry; what was built of the kinds before is built again."""
+    """Register the kind, and rebuild the models that list all kinds; afterwards restore them."""
 
     def rebuild() -> None:
         for model in (ChaosSpec, Schedule, FaultEvent):
@@ -222,7 +222,7 @@ def test_a_new_kind_is_judged_by_what_it_declares() -> None:
 
 @pytest.mark.usefixtures("freezing")
 def test_a_node_that_was_stopped_has_the_tables_when_it_wakes(lab: Lab) -> None:
-    """Its links and its disk are healed before it goes on, when it cannot hear of it, and once more afterwards."""
+    """Its links and disk are healed before it resumes, when it cannot hear of it, and once more afterwards."""
     target = lab.run(plan(parse_chaos({"freeze": "n2", "at": "1s"}), duration_s=5.0, nodes=NODES, seed=1))
     target.assert_healed()
     assert [event.action for event in lab.events] == ["inject", "heal", "heal"]

@@ -1,4 +1,4 @@
-"""Histories of which one knows whether they are linearizable, and the bounds of the checker."""
+"""Histories whose linearizability is known, and the bounds of the checker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.chaos.histories import executed
 
 
 def op(process: int, f: Function, begin: int, end: float, value: Any = None, **more: Any) -> Operation:
-    """An operation on key `k`; one that has no end is of unknown outcome."""
+    """An operation on key `k`; an endless one is of unknown outcome."""
     if f == "get":
         more["observed"] = value if value is None or isinstance(value, tuple) else (value,)
         value = None
@@ -166,7 +166,7 @@ def test_these_have_none(name: str) -> None:
 
 @pytest.mark.parametrize("name", VIOLATED)
 def test_a_violation_is_found_among_many_operations_and_made_small(name: str) -> None:
-    """Other traffic, before and after, on this key and others; its values are strings, ours are numbers."""
+    """Other traffic precedes and follows the violation, on this key and others; its values are strings, not numbers."""
     last = max(operation.invoke_ns for operation in VIOLATED[name]) + 100
     hidden = [replace(o, key="k", process=o.process + 10) for o in _traffic(1)]
     shift = int(max(o.return_ns for o in hidden if o.return_ns < math.inf)) + 10
@@ -184,7 +184,7 @@ def _traffic(seed: int) -> list[Operation]:
         operation.key = "other"
         operation.value = None if operation.value is None else f"{seed}.{operation.value}"
         operation.observed = operation.observed and (f"{seed}.{operation.observed[0]}",)
-    # What is read of the initial state would not hold later.
+    # Reads of the initial state would not hold later.
     return [operation for operation in history if operation.f == "put" or operation.observed]
 
 
@@ -213,7 +213,7 @@ def test_an_error_of_the_clocks_widens_what_overlaps() -> None:
 
 
 def test_the_order_of_a_process_holds_whatever_the_error_of_its_clock() -> None:
-    """It reads one clock. What others did at that time may come before or after."""
+    """A process reads one clock. Operations of others at that time may come before or after."""
     own = [op(0, "put", 0, 1, 1), op(0, "put", 2, 3, 2), op(0, "get", 4, 5, 1)]
     wrong = [replace(operation, error_ns=10**9) for operation in own]
     assert judge(*wrong).verdict == "violated"
@@ -227,7 +227,7 @@ def test_a_violation_says_how_right_its_times_are() -> None:
 
 
 def hard(operations: int) -> History:
-    """Few values, many clients, one key: more orders than anybody can try."""
+    """Few values, many clients, one key: too many orders to try them all."""
     return executed(operations, seed=2, sessions=40, keys=1, unknown=0.3, values=4)
 
 
@@ -252,7 +252,7 @@ def test_memory_that_runs_out_is_unknown() -> None:
 
 @pytest.mark.parametrize("kind", ["put", "get", "cas"])
 def test_bounds_hold_however_many_operations_overlap(kind: str) -> None:
-    """Each step of the search looks at thousands of others, and leaves a layer of as many behind."""
+    """Each step of the search compares thousands of operations, and keeps a layer of as many states."""
     every = [op(n, "put", n, 10**9 + n, n % 2000) for n in range(4000)]
     if kind == "get":
         every += [op(n + 4000, "get", n, 10**9 + n, n % 2000) for n in range(4000)]

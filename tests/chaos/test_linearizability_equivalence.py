@@ -1,4 +1,4 @@
-"""The checker against the slowest one (brute_force.py), both ways, and against the store's model."""
+"""The checker agrees with brute force in both directions, and with the store's model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOADS: list[dict[str, Any]] = [
 
 
 def judged(operations: list[Operation]) -> bool:
-    """The verdict; a history that says nothing has an order."""
+    """Whether the checker finds an order; a history without anything to judge has one."""
     result = check(History(operations))
     assert result.verdict != "unknown" or "nothing to judge" in result.reason
     return result.verdict != "violated"
@@ -46,7 +46,7 @@ def any_operations(draw: st.DrawFn) -> list[Operation]:
     values = st.none() | lists.map(tuple)
     operations = []
     for at in range(count):
-        # A process has one operation at a time; the end of one and the begin of the next may look like one moment.
+        # A process has one operation at a time; one may begin at the moment at which the previous one ends.
         process = draw(st.integers(0, at))
         free_ns = max((int(o.return_ns) for o in operations if o.process == process and o.outcome == "ok"), default=0)
         operation = Operation(process, draw(st.sampled_from(kinds)), 0, invoke_ns=free_ns + draw(st.integers(0, 6)))
@@ -83,7 +83,7 @@ def test_any_history_gets_the_verdict_of_brute_force(operations: list[Operation]
 
 
 def mutated(rng: random.Random, operations: list[Operation]) -> None:
-    """Change an answer, a moment or an outcome, so that there may be no order any more."""
+    """Change an answer, a moment or an outcome, so that the history may no longer be linearizable."""
     operation = rng.choice(operations)
     others = [o.observed for o in operations if o.f == "get" and o.outcome == "ok"] or [None]
     match rng.randrange(4):
@@ -93,7 +93,7 @@ def mutated(rng: random.Random, operations: list[Operation]) -> None:
         case 1:
             by = rng.randrange(-3_000_000, 3_000_000)
             operation.invoke_ns, operation.return_ns = operation.invoke_ns + by, operation.return_ns + by
-            operation.process += 100  # its own process does one thing at a time
+            operation.process += 100  # its own process has one operation at a time
         case 2 if operation.f == "get":
             operation.observed = rng.choice(others)
         case 3 if operation.f == "append" and operation.observed is not None:
@@ -129,7 +129,7 @@ def test_what_was_executed_has_an_order(load: dict[str, Any], seed: int, session
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(LOADS), st.integers(0, 2**32))
 def test_what_a_violation_shows_is_one(load: dict[str, Any], seed: int) -> None:
-    """However small it was made: by brute force, and it is among what happened."""
+    """Brute force confirms the reduced violation, and all of its operations happened."""
     rng = random.Random(seed)
     operations = executed(40, seed=seed, sessions=4, unknown=0.1, **load).operations
     for _ in range(3):
@@ -141,13 +141,13 @@ def test_what_a_violation_shows_is_one(load: dict[str, Any], seed: int) -> None:
         assert all(any(o is shown for o in operations) for shown in violation.operations)
         assert violation.left_out + len(violation.operations) <= len(operations)
         assert violation.impossible in violation.operations
-        if len(violation.operations) <= 8:  # more would take it too long
+        if len(violation.operations) <= 8:  # brute force would take too long for more
             assert not linearizable(violation.operations)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_each_step_means_what_the_model_says(seed: int) -> None:
-    """Follows random operations through both: the store's model, and steps over numbered states."""
+    """Random operations pass through both the store's model and the checker's steps over numbered states."""
     rng = random.Random(seed)
     operations = executed(60, seed=seed, sessions=1, keys=1, unknown=0.0).operations
     problem = pose(operations)
@@ -164,12 +164,12 @@ def test_each_step_means_what_the_model_says(seed: int) -> None:
 
 
 def _agree(problem: Problem, taken: Step, operation: Operation, current: bytes | None, state: int) -> None:
-    """In this state the step is possible exactly when the model gives the answer that the client got."""
+    """In this state the step is possible exactly if the model gives the answer that the client got."""
     value, result = step(current, as_command(operation, current), value_bytes=1 << 20)
     after = problem.after(state, taken)
     if after != NONE:
         assert explains(operation, result)
         assert problem.states.size[after] in {None, len(value or b"")}
     elif explains(operation, result):
-        # What the step knows more than the answer: that the value it made was seen, and what it was.
+        # The step also knows whether the value it made was seen, and which value it was.
         assert operation.f == "append" or decoded(value) is None

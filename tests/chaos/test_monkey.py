@@ -1,4 +1,4 @@
-"""The monkey against a cluster that takes notes, in virtual time: what it does, what it records, that it heals."""
+"""The monkey against a fake cluster in virtual time: what it does, what it records, that it heals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def planned(value: Any, *, duration_s: float = 10.0, n: int = 5, seed: int = 42)
 
 
 class Lab:
-    """One run on one fake cluster."""
+    """One run of a schedule on one fake cluster."""
 
     def __init__(self, virtual: Virtual, clock: VirtualClock, cluster: type[FakeTarget]) -> None:
         self.virtual, self.clock, self.cluster = virtual, clock, cluster
@@ -77,7 +77,7 @@ def test_the_leader_is_crashed_and_restarted_at_its_times(lab: Lab) -> None:
 
 
 def test_in_a_constrained_election_the_hub_is_cut_off_first(lab: Lab) -> None:
-    """One fault in two stages on the same nodes; it is one window, and what ran can be replayed."""
+    """The fault has two stages on the same nodes and one window, and its record can be replayed."""
     tables: list[set[tuple[str, str]]] = []
 
     def prepare(target: FakeTarget) -> None:
@@ -322,7 +322,7 @@ def test_an_error_of_the_target_is_recorded_and_the_schedule_goes_on(lab: Lab) -
     target = lab.run(planned(faults), prepare)
     injected = [(event.error, event.took_effect) for event in lab.events if event.action == "inject"]
     assert injected == [("no such process", None)] * 2 + [("", True)]
-    # What failed may have had an effect, so that it is healed all the same.
+    # A failed action may have had an effect, so the monkey heals it all the same.
     assert (2.0, "restart", ("n1",)) in target.calls
     assert (4.0, "no links", ()) in target.calls
     assert (6.0, "resume", ("n2",)) in target.calls
@@ -428,13 +428,13 @@ def slow_restarts(took_s: float) -> Callable[[FakeTarget], None]:
 
 
 def strikes(lab: Lab) -> list[tuple[str, int | None, float]]:
-    """What was done with each fault, and when."""
+    """The actions other than heals: what happened to which fault, at which second."""
     start_ns = round(lab.target.start_s * 1e9)
     return [(e.action, e.index, (e.time_ns - start_ns) / 1e9) for e in lab.events if e.action != "heal"]
 
 
 def test_a_slow_restart_postpones_the_next_fault(lab: Lab) -> None:
-    """It does not skip it, and two crashes that were to be one after the other are never at the same time."""
+    """The next fault is not skipped, and two crashes planned one after the other never overlap."""
     schedule = planned([{"crash": f"n{k + 1}", "at": f"{2 * k}s", "restart_after": "1s"} for k in range(3)])
     target = lab.run(schedule, slow_restarts(1.5))
     assert strikes(lab) == [("inject", 0, 0.0), ("inject", 1, 2.5), ("inject", 2, 5.0)]
@@ -446,7 +446,7 @@ def test_a_slow_restart_postpones_the_next_fault(lab: Lab) -> None:
 
 
 def test_a_fault_that_is_postponed_does_not_begin_while_the_one_before_lasts(lab: Lab) -> None:
-    """The second crash is late and then lasts for its whole time, in which the third one falls due."""
+    """The second crash is late and lasts for its whole time, in which the third one falls due."""
     lab.run(
         planned([{"crash": f"n{k + 1}", "at": f"{2 * k}s", "restart_after": "1.9s"} for k in range(4)]),
         slow_restarts(0.3),
@@ -462,7 +462,7 @@ def test_what_does_not_fit_before_the_end_any_more_is_skipped(lab: Lab) -> None:
         {"isolate": "n3", "at": "7.5s", "heal_after": "2s"},
     ]
     target = lab.run(planned(faults), slow_restarts(3.2))
-    # The restarts end at 5.2 and 9.4 s.
+    # The restarts end at 5.2 s and 9.4 s.
     assert [each[:2] for each in strikes(lab)] == [("inject", 0), ("inject", 1), ("skip", 2), ("skip", 3)]
     details = [event.detail for event in lab.events if event.action == "skip"]
     assert all(detail.endswith("; it did not fit before the end of the schedule") for detail in details)
@@ -527,7 +527,7 @@ def test_what_ran_can_be_replayed_to_the_same_nodes(lab: Lab, tmp_path: Path) ->
     lab.events = []
 
     def prepare(target: FakeTarget) -> None:
-        target.leads = None  # nobody needs to be asked
+        target.leads = None  # the record names the nodes, so the monkey needs no leader
 
     second = lab.run(planned({"replay": str(tmp_path / "schedule.json")}, duration_s=40.0, seed=7), prepare)
     assert second.calls == first.calls
@@ -549,7 +549,7 @@ def test_any_monkey_leaves_a_healed_cluster(lab: Lab, seed: int) -> None:
 async def test_without_a_clock_it_runs_in_real_time(cluster: type[FakeTarget]) -> None:
     target = cluster()
     before_ns = time.monotonic_ns()
-    # For longer than a busy machine may sleep: a pause whose time was over would be skipped.
+    # Longer than a busy machine may delay the process; otherwise the pause would be late and be skipped.
     events = await run(target, planned({"pause": "n1", "at": "10ms", "resume_after": "2s"}))
     paused, resumed = events
     assert paused.time_ns - before_ns >= 10_000_000

@@ -19,7 +19,7 @@ resolve = Partition.resolved
 
 
 def visible(n: int, shape: str, seed: int = 0) -> dict[str, set[str]]:
-    """What each node sees, itself included, under a partition of this shape; n1 leads."""
+    """The nodes that each node can reach, itself included, under a partition of this shape while n1 leads."""
     nodes = node_names(n)
     fault = resolve(Partition(partition=shape), nodes, "n1", Random(seed))
     lost = {(rule.from_id, rule.to_id) for rule in fault.rules(nodes)}
@@ -28,7 +28,7 @@ def visible(n: int, shape: str, seed: int = 0) -> dict[str, set[str]]:
 
 
 def sides(view: dict[str, set[str]]) -> list[set[str]]:
-    """The groups of a partition into groups that see all of themselves and nothing else."""
+    """The groups of a partition whose groups are fully connected and do not overlap."""
     groups = {frozenset(seen) for seen in view.values()}
     assert sum(map(len, groups)) == len(view), "the groups overlap"
     return sorted((set(group) for group in groups), key=len)
@@ -117,7 +117,7 @@ def test_in_a_constrained_election_only_who_missed_entries_sees_a_quorum(n: int)
     [hub] = [node for node, seen in view.items() if len(seen) >= quorum_size(n)]
     assert view[hub] == set(nodes) - {"n1"}
     assert all(seen == {node, hub} for node, seen in view.items() if node not in ("n1", hub))
-    # Beforehand the hub alone is cut off: the others, the leader among them, commit what it misses.
+    # In the first stage only the hub is cut off: the others, the leader among them, commit what the hub misses.
     fault = resolve(Partition(partition="constrained-election"), nodes, "n1", Random(0))
     before = {(rule.from_id, rule.to_id) for rule in fault.rules_before(nodes)}
     assert before == {(a, b) for a in nodes for b in nodes if a != b and hub in (a, b)}

@@ -1,4 +1,4 @@
-"""From a `chaos:` value and a seed to a timeline: determinism, times, saving and replaying."""
+"""From a `chaos:` value and a seed to a schedule: determinism, times, saving and replaying."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_crash_times_are_spread_over_the_interval() -> None:
     schedule = planned({"crash": "leader", "every": "1s", "restart_after": "200ms"}, duration_s=1000.0)
     offsets = sorted(at_s % 1.0 for at_s, _ in times(schedule))
     assert len(offsets) == 1000
-    # Uniform on [0, 0.8): the empirical distribution is nowhere further off than four standard errors.
+    # Uniform on [0, 0.8): the empirical distribution deviates by less than four standard errors everywhere.
     assert max(abs(offset / 0.8 - rank / 1000) for rank, offset in enumerate(offsets)) < 2 / 1000**0.5
 
 

@@ -1,4 +1,4 @@
-"""The grammar of `chaos:`: what is accepted comes back as it was written; what is not is named in one line."""
+"""The grammar of `chaos:`: accepted values are written back as they were, and refusals take one line."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.client.fakes import CALM, FakeNode, Load, StartLoad, StartNodes, book
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def nodes() -> AsyncIterator[StartNodes]:
-    """Starts fake nodes that share one store: `n1, n2 = await nodes(2)`."""
+    """Start fake nodes that share one store: `n1, n2 = await nodes(2)`."""
     async with AsyncExitStack() as stack:
 
         async def start(count: int) -> list[FakeNode]:
@@ -35,7 +35,7 @@ async def nodes() -> AsyncIterator[StartNodes]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def load() -> AsyncIterator[StartLoad]:
-    """Starts engines: `load = await load([n1, n2])`; the nodes' ids are n1, n2, ... in this order."""
+    """Start an engine with a load: `load = await load([n1, n2])`; the nodes' ids are n1, n2, ... in this order."""
     async with AsyncExitStack() as stack:
 
         async def start(targets: Any, settings: ClientSettings = CALM, **options: Any) -> Load:

@@ -1,4 +1,4 @@
-"""Fakes for the tests of the client: key-value nodes that answer as a script says, and a load."""
+"""Fakes for the tests of the client: scripted key-value nodes, and a load."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 from raft_actor_node.units import Range
 
 CALM = ClientSettings(rpc_timeout=10.0, retry_budget=30.0, retry_backoff=Range(0.001, 0.01))
-"""No deadline passes by itself, however busy the machine is."""
+"""No deadline passes, however busy the machine is."""
 QUICK = ClientSettings(rpc_timeout=2.0, retry_budget=30.0, retry_backoff=Range(0.001, 0.01))
-"""For tests in which a deadline has to pass, and not also because the machine was busy for a second."""
+"""For tests in which a deadline must pass, but not because the machine was busy for a second."""
 STEADY = TransportSettings(connect_timeout=10.0)
-"""No attempt to connect is given up because the machine is busy."""
+"""A busy machine does not make an attempt to connect time out."""
 PATIENCE_S = 60.0
 
 Result = kv_pb2.OperationResult
 Step = Callable[[kv_pb2.Operation], Result | None]
-"""What a node does with one operation; None is silence."""
+"""What a node does with one operation; None means that it does not answer."""
 
 
 STATUS = {
@@ -39,7 +39,7 @@ STATUS = {
     int(kv_pb2.OUTCOME_UNKNOWN): grpc.StatusCode.UNAVAILABLE,
     int(kv_pb2.SEQUENCE_STALE): grpc.StatusCode.UNAVAILABLE,
 }
-"""With which a unary call ends, by its error; with FAILED_PRECONDITION for any other (proto/kv.proto)."""
+"""The status that ends a unary call with this error; other errors end with FAILED_PRECONDITION (proto/kv.proto)."""
 
 
 class AbortStream(Exception):
@@ -70,8 +70,11 @@ def abort(code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> Step:
 
 
 class FakeNode(kv_pb2_grpc.KVServicer):
-    """A node without Raft. It applies operations to its store, unless `script` says otherwise for the next
-    ones or `default` for all of them; the opening of sessions is scripted only through `default`."""
+    """A node without Raft, which applies operations to its store.
+
+    The steps of `script` replace this for the next operations, and `default` for all others. Only `default` applies to
+    the opening of sessions.
+    """
 
     def __init__(self, store: Store | None = None) -> None:
         self.store = store or Store(value_bytes=1 << 20)
@@ -79,7 +82,7 @@ class FakeNode(kv_pb2_grpc.KVServicer):
         self.default: Step = self.apply
         self.batches: list[kv_pb2.OperationBatch] = []
         self.reading = asyncio.Event()
-        """Cleared: the node reads nothing more from its streams."""
+        """While this is cleared, the node reads nothing from its streams."""
         self.reading.set()
         self.streams: list[Any] = []
         self.address = ""
@@ -100,11 +103,11 @@ class FakeNode(kv_pb2_grpc.KVServicer):
 
     @property
     def operations(self) -> list[kv_pb2.Operation]:
-        """Everything received but the opening of sessions."""
+        """Everything received except requests to open sessions."""
         return [each for batch in self.batches for each in batch.operations if each.kind != kv_pb2.OPEN_SESSION]
 
     def apply(self, operation: kv_pb2.Operation) -> Result:
-        """Do what is asked, as a leader would."""
+        """Apply the operation, as a leader would."""
         expected = operation.expected if operation.HasField("expected") else None
         what = int(operation.kind), operation.key, operation.value, expected
         session_id, sequence = operation.session_id, operation.sequence
@@ -120,11 +123,11 @@ class FakeNode(kv_pb2_grpc.KVServicer):
         return Result(id=operation.id, error=error, found=done.found, value=done.value, number=done.number)
 
     def apply_silently(self, operation: kv_pb2.Operation) -> None:
-        """Do what is asked, and lose the answer."""
+        """Apply the operation, but do not answer."""
         self.apply(operation)
 
     def take(self, batch: kv_pb2.OperationBatch) -> list[Result]:
-        """Do what a batch asks for, or what the script says."""
+        """Apply the operations of a batch, or follow the script."""
         self.batches.append(batch)
         results = [self._step(operation)(operation) for operation in batch.operations]
         return [result for result in results if result is not None]
@@ -170,7 +173,7 @@ class FakeNode(kv_pb2_grpc.KVServicer):
         return kv_pb2.OpenSessionReply(session_id=(await self._unary(kv_pb2.OPEN_SESSION, request, context)).number)
 
     async def _unary(self, kind: Any, request: Any, context: Any) -> Result:
-        """Do what a unary call asks for, or what the script says: one that is silent answers never."""
+        """Answer a unary call, or follow the script; after a silent step the call is never answered."""
         operation = kv_pb2.Operation(kind=kind)
         for name in ("key", "value", "session_id", "sequence", "expected"):
             field = request.DESCRIPTOR.fields_by_name.get(name)
@@ -196,7 +199,7 @@ class FakeNode(kv_pb2_grpc.KVServicer):
 
 
 class DirectLink:
-    """Of an engine to a fake node without gRPC, for virtual time: answers take a millisecond."""
+    """An engine's link to a fake node without gRPC, for virtual time: an answer takes a millisecond."""
 
     def __init__(self, node: FakeNode, owner: LinkOwner) -> None:
         self._node, self._owner = node, owner
@@ -205,15 +208,15 @@ class DirectLink:
         node.streams.append(self)
 
     def wake(self) -> None:
-        """As Link does, at the end of this tick."""
+        """Send at the end of this tick, as Link does."""
         self._loop.call_soon(self._send)
 
     async def write(self, batch: kv_pb2.ResultBatch) -> None:
-        """As a stream of gRPC does."""
+        """Accept a batch, as a gRPC stream does."""
         self._receive(batch)
 
     async def close(self) -> None:
-        """What is under way is lost."""
+        """Drop everything that is under way."""
         self._closed = True
 
     def _send(self) -> None:
@@ -232,10 +235,10 @@ StartNodes = Callable[[int], Awaitable[list[FakeNode]]]
 
 
 class InOrder(random.Random):
-    """Has an engine try the nodes in the order of its address book, so that a script knows who is asked next."""
+    """Makes an engine try the nodes in the order of its address book, so a script knows which is next."""
 
     def shuffle(self, x: Any) -> None:
-        """Leave it as it is."""
+        """Keep the order."""
 
 
 class Load:
@@ -256,7 +259,7 @@ class Load:
         self.then(operations)
 
     async def completed(self, count: int) -> list[Operation]:
-        """The operations, as soon as there are `count` of them."""
+        """Wait for `count` completed operations, and return them."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self.done) < count:
                 self._change.clear()
@@ -264,7 +267,7 @@ class Load:
         return self.done
 
     async def run(self, *operations: Operation) -> Sequence[Operation]:
-        """Submit, and wait for all."""
+        """Submit operations, and wait for all of them."""
         count = len(self.done) + len(operations)
         self.engine.submit(operations)
         await self.completed(count)
@@ -284,15 +287,15 @@ async def until(condition: Callable[[], Any], what: str) -> None:
 
 
 def book(targets: list[Any]) -> dict[str, str]:
-    """An address book; targets are fake nodes or addresses."""
+    """An address book of n1, n2, ...; each target is a fake node or an address."""
     return {f"n{i}": getattr(target, "address", target) for i, target in enumerate(targets, 1)}
 
 
-# What the tests of the engine ask, and what they look at.
+# The operations for the tests of the engine, and the facts that they check.
 
 
 async def session(load: Load) -> Session:
-    """A new one."""
+    """A new session."""
     return (await load.engine.open_sessions(1))[0]
 
 
@@ -302,7 +305,7 @@ def put(key: bytes = b"k", value: bytes = b"v", in_session: Session | None = Non
 
 
 def append(value: bytes, in_session: Session | None = None) -> Operation:
-    """A write that may not."""
+    """A write that must not be repeated."""
     return Operation(Kind.APPEND, b"k", value, session=in_session)
 
 
@@ -312,10 +315,10 @@ def get(key: bytes = b"k") -> Operation:
 
 
 def codes(operation: Operation) -> list[str]:
-    """How its attempts without an answer ended."""
+    """The outcomes of the operation's unanswered attempts."""
     return [attempt.outcome for attempt in operation.failures]
 
 
 def sequences(operations: Sequence[kv_pb2.Operation]) -> set[tuple[int, int]]:
-    """What a session recognises them by."""
+    """The sequence numbers of the operations."""
     return {(operation.session_id, operation.sequence) for operation in operations}

@@ -1,4 +1,4 @@
-"""The engine by unary calls, against fake nodes: the same outcomes as on the stream, and what its statuses mean."""
+"""The engine with unary calls, against fake nodes: outcomes as on the stream, and the meaning of statuses."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_without_a_detail_two_statuses_alone_mean_that_nothing_happened(
 
 
 async def test_the_end_of_a_stream_says_nothing_of_what_was_sent_on_it(nodes: StartNodes, load: StartLoad) -> None:
-    """The control: with the same status."""
+    """The control: the same status as above."""
     (n1,) = await nodes(1)
     n1.script.append(abort(grpc.StatusCode.FAILED_PRECONDITION))
     it = await load([n1], ONE_ATTEMPT, call="stream")
@@ -99,7 +99,7 @@ async def test_an_operation_goes_where_the_detail_hints(nodes: StartNodes, load:
 
 
 async def test_a_retry_has_the_same_sequence_and_takes_effect_once(nodes: StartNodes, load: StartLoad) -> None:
-    """The answer is lost: a deadline passes, never earlier than it should."""
+    """The answer is lost, so the deadline passes, and not earlier than it should."""
     (n1,) = await nodes(1)
     it = await load([n1], QUICK, call="unary")
     own = await session(it)

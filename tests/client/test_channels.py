@@ -31,7 +31,7 @@ def test_options_follow_the_settings() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_USER_TIMEOUT is Linux's")
 async def test_both_ends_give_up_on_one_that_acknowledges_nothing() -> None:
-    """tests/testbed/test_links.py shows what for."""
+    """tests/testbed/test_links.py shows why this is needed."""
     server = grpc.aio.server(options=server_options(TransportSettings(silence_timeout=0.75)))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -45,7 +45,7 @@ async def test_both_ends_give_up_on_one_that_acknowledges_nothing() -> None:
 
 
 def _user_timeouts() -> dict[tuple[int, int], int]:
-    """Of all TCP connections of this process, in ms; by port here, and there."""
+    """The TCP user timeouts in ms of all connections of this process, by local and remote port."""
     found = {}
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(descriptor.name))) as end:

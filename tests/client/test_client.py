@@ -1,4 +1,4 @@
-"""KVClient: the engine's face for people; where a deadline passes: test_deadlines.py."""
+"""KVClient, the engine's interface for users; tests of deadlines are in test_deadlines.py."""
 
 from __future__ import annotations
 

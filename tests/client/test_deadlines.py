@@ -38,7 +38,7 @@ ONE_ATTEMPT = ClientSettings(rpc_timeout=0.5, retry_budget=0.0)
 
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs a test on a loop of its own whose time is virtual."""
+    """Run a test on a loop of its own in virtual time."""
 
     @functools.wraps(test)
     def run(**arguments: Any) -> None:
@@ -48,7 +48,7 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 def fakes(count: int) -> tuple[list[FakeNode], dict[str, Any]]:
-    """Nodes that share one store, and what an engine needs to talk to them without gRPC."""
+    """Nodes that share one store, and the links of an engine to them without gRPC."""
     store = Store(value_bytes=1 << 20)
     nodes = {f"address:{i + 1}": FakeNode(store) for i in range(count)}
     for address, node in nodes.items():
@@ -61,7 +61,7 @@ def fakes(count: int) -> tuple[list[FakeNode], dict[str, Any]]:
 
 
 async def load(count: int, settings: ClientSettings) -> tuple[Load, list[FakeNode]]:
-    """An engine, and the nodes n1, n2, ... that it tries in this order."""
+    """An engine, and the nodes n1, n2, ... in the order in which it tries them."""
     nodes, options = fakes(count)
     it = Load(book(nodes), settings, **options)
     it.engine.start()
@@ -69,7 +69,7 @@ async def load(count: int, settings: ClientSettings) -> tuple[Load, list[FakeNod
 
 
 def client(count: int, settings: ClientSettings) -> tuple[KVClient, list[FakeNode]]:
-    """The same with the engine's face for people."""
+    """As `load`, with the engine's interface for users."""
     nodes, options = fakes(count)
     engine = functools.partial(ClientEngine, rng=InOrder(), **options)
     return KVClient(book(nodes), settings=settings, client_id="me", engine=engine), nodes
@@ -155,13 +155,13 @@ async def test_nodes_that_point_at_one_another_are_not_asked_without_pause() -> 
         (kv_pb2.SEQUENCE_REUSED, FAIL, UNKNOWN),
         (kv_pb2.SEQUENCE_STALE, UNKNOWN, UNKNOWN),
         (kv_pb2.OUTCOME_UNKNOWN, UNKNOWN, UNKNOWN),
-        # The session remembers: whichever attempt was applied, it had no effect.
+        # The session remembers the operation: whichever attempt was applied, it had no effect.
         (kv_pb2.VALUE_TOO_LARGE, FAIL, FAIL),
     ],
 )
 @virtual
 async def test_outcome_of_each_error(code: int, alone: int, after_another: int) -> None:
-    """`fail` only when no attempt was ambiguous; a read fails whatever the error (behaviour, section 1)."""
+    """`fail` only if no attempt was ambiguous; a read fails with any error (behaviour, section 1)."""
     it, (n1,) = await load(1, ClientSettings(retry_budget=0.3, retry_backoff=Range(0.005, 0.02)))
     first, second = await it.engine.open_sessions(2)
     n1.default = refuse(code, message="because")
@@ -175,7 +175,7 @@ async def test_outcome_of_each_error(code: int, alone: int, after_another: int) 
     assert codes(later)[:2] == ["OUTCOME_UNKNOWN", name]
 
 
-# Silence: who is left, and who is not.
+# Silence: which nodes the engine leaves, and which it keeps.
 
 
 @virtual
@@ -196,7 +196,7 @@ async def test_one_lost_message_does_not_drive_the_others_from_the_leader() -> N
 
 @virtual
 async def test_a_silent_leader_is_left_also_when_a_node_beside_it_names_it() -> None:
-    """A leader in a minority without check quorum: it answers nobody, and its followers go on naming it."""
+    """A leader in a minority without check quorum answers no request, and its followers still name it."""
     it, (n1, n2, n3) = await load(3, QUICK)
     n1.default = silent
     n2.default = refuse(kv_pb2.NOT_LEADER, hint="n1")

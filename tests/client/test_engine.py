@@ -1,4 +1,4 @@
-"""The engine: outcomes, retries, batches (against fake nodes, over real streams); its deadlines: test_deadlines.py."""
+"""The engine over real streams to fake nodes: outcomes, retries, batches. test_deadlines.py tests its deadlines."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ async def test_a_write_without_session_is_tried_again_as_long_as_nothing_was_app
 async def test_a_retry_after_an_ambiguous_attempt_gets_the_original_result(
     nodes: StartNodes, load: StartLoad, step: object, code: str, applied: bool
 ) -> None:
-    """The same session and sequence; applied once, whether the lost attempt was or was not (8)."""
+    """With the same session and sequence the operation takes effect once, whether or not the lost attempt did (8)."""
     (n1,) = await nodes(1)
     it = await load([n1], QUICK if step is silent else CALM)
     own = await session(it)
@@ -229,7 +229,7 @@ async def test_a_retry_after_an_ambiguous_attempt_gets_the_original_result(
     n1.script.append(lossy)
     (operation,) = await it.run(append(b"abc", own))
     assert (operation.outcome, operation.number, operation.error) == (OK, 3, "")
-    # After the end of a stream there may be attempts that find none open yet.
+    # After the end of a stream, some attempts may find no open stream yet.
     assert codes(operation)[0] == code
     assert set(codes(operation)[1:]) <= {"UNAVAILABLE"}
     assert len(n1.operations) == 2
@@ -256,11 +256,11 @@ async def test_bad_input_is_told_by_the_node(nodes: StartNodes, load: StartLoad)
     assert operation.message == "key: must not be empty"
 
 
-# Where attempts go.
+# The nodes to which attempts go.
 
 
 async def test_a_hint_is_followed_at_once_and_remembered(nodes: StartNodes, load: StartLoad) -> None:
-    """A server that is not the leader rejects a request and names the leader, where the client goes (8)."""
+    """A server that is not the leader rejects a request and names the leader, which the client asks next (8)."""
     n1, n2, n3 = await nodes(3)
     it = await load([n1, n2, n3], ClientSettings(rpc_timeout=10.0, retry_backoff=Range(30.0, 30.0), retry_budget=60.0))
     n1.default = n2.default = refuse(kv_pb2.NOT_LEADER, "n3")
@@ -297,8 +297,10 @@ async def test_a_client_begins_at_a_random_node(nodes: StartNodes, load: StartLo
 
 
 async def test_after_a_crash_a_client_goes_on_at_random_among_the_others(nodes: StartNodes, load: StartLoad) -> None:
-    """When the leader crashes clients try again with randomly chosen servers (paper, section 8), and with all of
-    them before they try one twice."""
+    """When the leader crashes, clients retry with randomly chosen servers (paper, section 8).
+
+    The engine tries every other node before it tries one twice.
+    """
     targets = await nodes(5)
     crashed, *others = targets
     engines = [await load(targets, rng=random.Random(seed)) for seed in range(30)]
@@ -353,7 +355,7 @@ async def test_a_refused_connection_is_unavailable_and_of_unknown_outcome(nodes:
 
 
 async def test_what_was_never_sent_is_not_ambiguous(nodes: StartNodes, load: StartLoad) -> None:
-    """A write without session goes on to the next node after a refused connection, and may fail there."""
+    """A write without session goes to the next node after a refused connection, and may fail there."""
     n1, n2 = await nodes(2)
     await n1.stop()
     it = await load([n1, n2])
@@ -376,7 +378,7 @@ async def test_a_broken_stream_ends_what_it_carried_and_is_opened_again(nodes: S
 
 
 async def test_a_silent_leader_is_left_by_all(nodes: StartNodes, load: StartLoad) -> None:
-    """If the leader crashes requests time out, and clients try again elsewhere (8)."""
+    """If the leader crashes, requests time out, and clients retry with other servers (8)."""
     n1, n2 = await nodes(2)
     it = await load([n1, n2], QUICK)
     first, second = await it.engine.open_sessions(2)
@@ -388,7 +390,7 @@ async def test_a_silent_leader_is_left_by_all(nodes: StartNodes, load: StartLoad
 
 
 async def test_a_paused_node_holds_up_nobody_else(nodes: StartNodes, load: StartLoad) -> None:
-    """It accepts connections and reads nothing: its stream blocks, operations keep their deadlines."""
+    """The paused node accepts connections but reads nothing: its stream blocks; operations keep their deadlines."""
     n1, n2 = await nodes(2)
     it = await load([n1, n2], ClientSettings(rpc_timeout=1.0, retry_budget=60.0))
     own = await (await load([n1, n2])).engine.open_sessions(24)
@@ -404,7 +406,7 @@ async def test_a_paused_node_holds_up_nobody_else(nodes: StartNodes, load: Start
 
 
 async def test_what_expired_before_it_was_sent_is_never_sent(nodes: StartNodes, load: StartLoad) -> None:
-    """The connection of a stopped node is accepted by its kernel; it goes on when the node does."""
+    """The kernel of a stopped node accepts the connection; the node reads from it when it resumes."""
     (n1,) = await nodes(1)
     resumed = asyncio.Event()
 
@@ -434,8 +436,10 @@ async def test_what_expired_before_it_was_sent_is_never_sent(nodes: StartNodes, 
 
 
 async def test_a_silent_node_is_connected_to_afresh(nodes: StartNodes, load: StartLoad) -> None:
-    """A connection that an outage of the network has slowed down must not outlast it. What is sent
-    meanwhile ends as silence does: at its deadline."""
+    """A connection that a network outage has slowed down must not outlast the outage.
+
+    Operations that are sent meanwhile end like unanswered ones, at their deadline.
+    """
     (n1,) = await nodes(1)
     it = await load([n1], ClientSettings(rpc_timeout=0.1, retry_budget=0.0))
     n1.default = silent
@@ -488,7 +492,7 @@ async def test_operations_wait_for_an_address(nodes: StartNodes, load: StartLoad
     assert {attempt.node_id for attempt in operation.failures} == {""}
 
 
-# Sessions, and the end.
+# Sessions, and closing the engine.
 
 
 async def test_a_session_that_cannot_be_opened(nodes: StartNodes, load: StartLoad) -> None:
@@ -557,7 +561,7 @@ async def test_the_clock_can_be_replaced(nodes: StartNodes, load: StartLoad) -> 
 
 
 async def test_many_faults_at_once_lose_no_operation(nodes: StartNodes, load: StartLoad) -> None:
-    """Every operation completes once; what is OK was applied once; what failed was not applied."""
+    """Every operation completes once: what is OK was applied once, and what failed was not applied."""
     cluster = await nodes(3)
     it = await load(cluster, ClientSettings(rpc_timeout=0.03, retry_budget=1.0, retry_backoff=Range(0.001, 0.005)))
     own = await it.engine.open_sessions(32)
@@ -587,7 +591,7 @@ async def test_many_faults_at_once_lose_no_operation(nodes: StartNodes, load: St
         it.engine.submit([append(b"x", each.session) for each in done]) if len(it.done) < total else None
     )
     it.engine.submit([append(b"x", each) for each in own])
-    # The last ones may be complete, and yet to be told of in the next turn of the loop.
+    # The last operations may be complete, but reported only in the next turn of the loop.
     await until(lambda: len(it.done) >= total and not it.engine.outstanding and not it.engine._done, "all completed")
     assert len({id(operation) for operation in it.done}) == len(it.done)
     lengths = [operation.number for operation in it.done if operation.outcome == OK]

@@ -1,4 +1,4 @@
-"""What a client cannot be used from, another event loop or a forked process, and addresses that it does not take."""
+"""Clients refuse another event loop, a forked process, and addresses that are not valid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raft_actor_node.kv.commands import Kind
 from raft_actor_node.node_faults import NodeFaults
 
 NOWHERE = "127.0.0.1:1"
-"""A port on which nothing listens."""
+"""A port without a listener."""
 
 
 async def client() -> KVClient:
@@ -73,7 +73,7 @@ USES: list[tuple[Callable[[], Awaitable[Any]], Callable[[Any], Any]]] = [
 def test_on_another_event_loop_it_is_a_runtime_error_at_once(
     make: Callable[[], Awaitable[Any]], use: Callable[[Any], Any]
 ) -> None:
-    """As of a notebook, or of tests with an asyncio.run each. The first loop is still there, but does not run."""
+    """As in a notebook, or in tests that each call asyncio.run: the first loop still exists, but does not run."""
 
     async def elsewhere(made: Any) -> None:
         async with asyncio.timeout(10):
@@ -155,11 +155,11 @@ if sys.argv[1] == "after":
 
 @pytest.mark.parametrize("when", ["inside", "after"])
 def test_after_a_fork_it_is_a_runtime_error_and_no_crash(when: str) -> None:
-    """Inside of the loop of the parent, as its copy, or after that has ended; also of a client that the child makes."""
+    """In the forked copy of the parent's loop, or after that loop ended; the same for a client that the child makes."""
     done = subprocess.run([sys.executable, "-c", FORKED, when], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    # A client that was closed before says that.
+    # A client that was closed before says so instead.
     first = "does not survive a fork" if when == "inside" else "the engine is closed"
     for line, words in zip(lines, (first, "does not survive a fork", "forked from", "forked from"), strict=True):
         assert words in line

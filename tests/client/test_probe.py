@@ -1,4 +1,4 @@
-"""NodeProbe, against a server that offers everything, nothing, or does not answer."""
+"""NodeProbe, against a server that offers everything, one that offers nothing, and one that does not answer."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ async def test_a_node_that_is_not_there(server: Server) -> None:
 
 
 async def test_a_node_that_does_not_answer_is_given_up_at_the_timeout() -> None:
-    """As one that is stopped: the kernel accepts the connection, and nobody reads from it."""
+    """As with a stopped node, the kernel accepts the connection, but no process reads from it."""
     listener = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     async with NodeProbe(f"127.0.0.1:{port}", transport=PATIENT) as probe:
@@ -177,7 +177,7 @@ async def test_a_node_that_does_not_answer_is_given_up_at_the_timeout() -> None:
 
 
 async def test_what_is_asked_when_the_probe_is_closed_fails_and_is_not_cancelled() -> None:
-    """As when a host is lost: nobody answers, and the owner drops the probe of a node that is gone."""
+    """A lost host does not answer, and the owner closes the probe of a node that is gone."""
     listener = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     for ask in (NodeProbe.status, NodeProbe.trace):

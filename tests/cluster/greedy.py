@@ -1,5 +1,7 @@
-"""What greedy clients ask: little to send, much to do. A table for tests (memory, leadership) and for the benchmark
-(turns)."""
+"""Requests of greedy clients: small to send, expensive to serve.
+
+The tests of budgets use this table for memory and leadership, the benchmark uses it for turns.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +28,16 @@ CAS, APPEND = kv_pb2.COMPARE_AND_SWAP, kv_pb2.APPEND
 
 
 class Attack:
-    """A client with a stub of its own, at the leader."""
+    """A client with a stub of its own at the leader."""
 
     def __init__(self, stub: Any, enough: Callable[[], bool] = lambda: True) -> None:
-        """Calls go on, round after round, until there were `enough`."""
+        """Calls go on, round after round, until `enough` returns true."""
         self.stub = stub
         self.rounds = 0
         self._enough = enough
 
     async def batches(self, *batches: list[kv_pb2.Operation], read: bool) -> list[kv_pb2.OperationResult]:
-        """Send batches on one stream; read every answer, or none, for a while."""
+        """Send batches on one stream; read all answers, or none for 3 s."""
         results: list[kv_pb2.OperationResult] = []
         call = self.stub.Execute()
 
@@ -51,7 +53,7 @@ class Attack:
                     results += part.results
                 assert len(results) == sum(map(len, batches)), "each operation is answered before the stream ends"
             else:
-                await asyncio.sleep(3.0)  # as long as it takes a node to build what nobody reads
+                await asyncio.sleep(3.0)  # long enough for the node to build answers that the client does not read
         finally:
             writer.cancel()
             call.cancel()
@@ -59,7 +61,7 @@ class Attack:
         return results
 
     async def calls(self, count: int, call: Callable[[int], Awaitable[Any]]) -> None:
-        """So many unary calls at once, again and again; each ends with a reply, or is refused without effect."""
+        """Make `count` unary calls at once, round after round; each must be answered, or refused without effect."""
         while not self.rounds or not self._enough():
             self.rounds += 1
             outcomes = await asyncio.gather(*map(call, range(count)), return_exceptions=True)
@@ -73,11 +75,11 @@ class Attack:
 
 
 def unread_gets(keys: Sequence[bytes]) -> bytes:
-    """HTTP/2 of a client that gets each key in a call, and has no window for the answers (RFC 9113, 6.9)."""
+    """HTTP/2 of a client that calls Get for each key and grants no window for the answers (RFC 9113, section 6.9)."""
     path = f"/{kv_pb2.DESCRIPTOR.services_by_name['KV'].full_name}/Get"
     fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "n", "te": "trailers"}
     fields["content-type"] = "application/grpc"
-    # Literal fields without indexing (RFC 7541, 6.2.2); all are shorter than 127 bytes.
+    # Literal fields without indexing (RFC 7541, section 6.2.2); all are shorter than 127 bytes.
     headers = b"".join(
         b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
         for name, value in fields.items()
@@ -104,7 +106,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def same(count: int, kind: Any, **fields: Any) -> list[kv_pb2.Operation]:
-    """So many operations on one key."""
+    """`count` operations on one key."""
     return [kv_pb2.Operation(id=i, kind=kind, key=b"k", **fields) for i in range(count)]
 
 
@@ -124,7 +126,7 @@ async def mixed(attack: Attack) -> None:
 
 
 CASES: dict[str, tuple[int, int, Callable[[Attack], Awaitable[Any]]]] = {
-    # name: (bytes at the key before, bytes that reach log and data, what is asked)
+    # name: (bytes of the key's value before, bytes that reach log and data, the requests)
     "2000 gets, read": (100_000, 0, lambda attack: attack.batches(same(2000, GET), read=True)),
     "2000 gets, unread": (100_000, 0, lambda attack: attack.batches(same(2000, GET), read=False)),
     "20000 gets of 1 MiB, unread": (MB, 0, lambda attack: attack.batches(same(20_000, GET), read=False)),

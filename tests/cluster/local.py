@@ -1,7 +1,7 @@
-"""A cluster of real node processes on loopback, without Ray: what the tests of the protocol stand on.
+"""A cluster of real node processes on loopback, without Ray, for the tests of the protocol.
 
-Ray adds nothing to these tests but seconds. The processes are supervised by the very class that the Ray
-actors run (orchestration's NodeSupervisor); tests/orchestration and tests/sweeps use a real Ray.
+These tests need nothing of Ray, which would add seconds to each. NodeSupervisor of orchestration supervises the
+processes, as it does in Ray's actors. tests/orchestration and tests/sweeps use a real Ray.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ from raft_actor_node.trace_lines import parse_trace
 from raft_actor_node.units import Range
 
 FAST = RaftSettings(election_timeout=Range(0.3, 0.6), heartbeat_interval=0.05, rpc_timeout=0.1)
-"""Quick enough for a test, slow enough for two busy cores; but a leader that stands still for a moment is replaced."""
+"""Quick enough for a test, and slow enough for two busy cores; but a leader that stalls for a moment is replaced."""
 STEADY = FAST.model_copy(update={"election_timeout": Range(2.0, 2.5)})
-"""For tests in which the leader must stay: it does also when a busy machine lets it stand still for a second."""
+"""For tests in which the leader must stay, even if a busy machine stalls it for a second."""
 PATIENCE_S = 20.0
-"""How long a condition may take to come true before a test fails: far more than it ever should."""
+"""Seconds until a test fails because a condition did not hold; far more than a condition should need."""
 PATIENT = TransportSettings(connect_timeout=PATIENCE_S, probe_timeout=PATIENCE_S)
-"""How the tests themselves reach the nodes."""
+"""The transport settings of the tests' own clients and probes."""
 RETRY_BUDGET_S = 3 * PATIENCE_S
-"""Of a client of which a test says nothing else: what it asks succeeds, also on a machine that does much else."""
+"""The default retry budget of clients in tests: operations succeed even on a busy machine."""
 
 COMMAND = "default"
-"""What a node process runs; tests.mutants.plugin has it run a planted bug."""
+"""The command of a node process; tests.mutants.plugin replaces it by that of a planted bug."""
 
 LEADER = inspection_pb2.Role.LEADER
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], what: str, timeout_s: float = PATIENCE_S) -> Any:
-    """Wait until the condition returns something true, and return it. Fails with `what` it waited for."""
+    """Wait until the condition returns a true value, and return it. A failure names `what`."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = await condition()
@@ -73,9 +73,9 @@ WHOLE = NodeFaults()
 
 
 class LocalCluster:
-    """Node processes n1 ... nN. Use as an async context manager; the exit checks the traces of all lives.
+    """Node processes n1 ... nN, as an async context manager; its exit checks the traces of all incarnations.
 
-    `storage` is a mapping of StorageSettings beside its directory. `under` gives what to put before a node's command.
+    `storage` is a mapping of StorageSettings without the directory. `under` returns the words before a node's command.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class LocalCluster:
     # ------------------------------------------------------------------------------ processes
 
     async def restart(self, *node_ids: str, bootstrap: bool = False, node_faults: NodeFaults = WHOLE) -> None:
-        """Start these nodes, all at once, under the link faults in force and with these faults inside them."""
+        """Start these nodes at once, with the link faults in force and these faults inside them."""
         rules, inside = [rule.model_dump() for rule in self._rules], node_faults.model_dump()
         starts = (self.supervisors[i].start(rules, inside, bootstrap=bootstrap) for i in node_ids)
         started = await asyncio.gather(*starts)
@@ -156,7 +156,10 @@ class LocalCluster:
         await asyncio.gather(*(self.supervisors[i].kill() for i in node_ids))
 
     async def terminate(self, node_id: str) -> int:
-        """SIGTERM; the exit code. A supervisor would kill before a busy disk has written what a node leaves."""
+        """Send SIGTERM and return the exit code.
+
+        A supervisor would kill the node before a busy disk has written everything.
+        """
         os.kill((await self.status(node_id)).pid, signal.SIGTERM)
         self.live.discard(node_id)
         end = await self.supervisors[node_id].wait(PATIENCE_S)
@@ -203,11 +206,11 @@ class LocalCluster:
         return dict(zip(chosen, await asyncio.gather(*map(self.status, chosen)), strict=True))
 
     async def leader(self, among: Sequence[str] = ()) -> str:
-        """Wait until one of these nodes leads and a quorum of the cluster, among them, follows it."""
+        """Wait until one of these nodes leads, and a quorum of the cluster, all among these nodes, follows it."""
         return (await self.leading(among)).node_id
 
     async def leading(self, among: Sequence[str] = ()) -> inspection_pb2.StatusReply:
-        """As `leader`: its status at that moment."""
+        """As `leader`, but return its status at that moment."""
 
         async def find() -> inspection_pb2.StatusReply | None:
             statuses = (await self.statuses(among)).values()
@@ -223,7 +226,7 @@ class LocalCluster:
         return status
 
     async def converged(self) -> inspection_pb2.StatusReply:
-        """Wait until all live nodes have applied the same prefix up to the same end; returns one status."""
+        """Wait until all live nodes have applied their whole log and have the same state; return the status of one."""
 
         async def same() -> inspection_pb2.StatusReply | None:
             statuses = list((await self.statuses()).values())
@@ -239,7 +242,7 @@ class LocalCluster:
         return status
 
     async def client(self, only: Sequence[str] = (), call: CallForm = "stream", **settings: Any) -> KVClient:
-        """A client; with `only` it knows just these nodes. It is patient, unless `settings` say otherwise."""
+        """A client; with `only` it knows just these nodes. It retries for RETRY_BUDGET_S, unless `settings` differ."""
         settings = {"retry_budget": RETRY_BUDGET_S, **settings}
         addresses = {i: a for i, a in self.book.addresses().items() if not only or i in only}
         engine = partial(ClientEngine, call=call)
@@ -250,7 +253,7 @@ class LocalCluster:
         return client
 
     async def traces(self) -> dict[str, list[TraceRecord]]:
-        """What each node told of itself, over all its lives."""
+        """The trace records of each node, over all its incarnations."""
         files = await asyncio.gather(*(self.supervisors[i].collect() for i in self.node_ids))
         return {i: [*parse_trace(f.trace, i)] for i, f in zip(self.node_ids, files, strict=True)}
 
@@ -262,6 +265,6 @@ class LocalCluster:
 
 
 def check_traces(traces: dict[str, list[TraceRecord]]) -> None:
-    """The rules of Raft, over all lives of all nodes."""
+    """Check the rules of Raft over all incarnations of all nodes."""
     finding = judge_traces((event for events in traces.values() for event in events), list(traces))
     assert finding.verdict == "ok", f"{finding.reason}\n{finding.detail}"

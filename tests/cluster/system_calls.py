@@ -1,8 +1,8 @@
-"""What the system calls of a real node say: what was on its disk when a message left. Recorded by strace.
+"""What was on a real node's disk when a message left, by its system calls, which strace records.
 
-The order of the lines is the order of things: strace lets a thread go on only when it has written what that thread did.
-A call begins on one line and ends there or on a later one. A message leaves when the call begins that sends its last
-byte; a write is on disk when an fsync has ended that began after the end of the write.
+The order of the lines is the order of events, as strace lets a thread continue only after it has written what the
+thread did. A call begins on one line and ends on that line or a later one. A message leaves when the call that sends
+its last byte begins. A write is on disk when an fsync ends that began after the end of the write.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ TRACED = (
 )
 SENDS = ("sendmsg", "sendto", "write", "writev")
 LONGEST = 1 << 16
-"""Longer strings are cut short: only the room ahead of a log is longer here."""
+"""strace cuts longer strings short; only the room ahead of a log is longer."""
 
 
 def strace(output: Path) -> list[str]:
-    """What to put before a command: its calls go to the file OUTPUT.PID. The command stays the child of its owner, and
-    the tracer, in a session of its own, ends when it does."""
+    """The words before a command that trace it to the file OUTPUT.PID.
+
+    The command stays the child of its parent. The tracer is in a session of its own and ends with the command.
+    """
     options = f"-DDD -f --seccomp-bpf -q -yy -xx -ttt -s {LONGEST} -e trace={TRACED} -e signal=KILL"
     return ["sh", "-c", f'exec strace {options} -o "$0.$$" "$@"', str(output)]
 
 
 def untraceable() -> str | None:
-    """Why no process can be traced here; None where it can."""
+    """Why processes cannot be traced here; None if they can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     told = subprocess.run(
@@ -51,16 +53,16 @@ class Call(NamedTuple):
 
     name: str
     path: str
-    """Of the first descriptor: a file, or the ends of a socket."""
+    """The first descriptor's file, or the ends of its socket."""
     names: tuple[str, ...]
-    """Paths among its arguments."""
+    """The paths among the arguments."""
     data: bytes
-    """What it writes or sends, as far as it was taken."""
+    """The bytes that the call wrote or sent."""
     result: int
     begin: int
-    """Line on which it begins."""
+    """The line on which the call begins."""
     end: int
-    """Line on which it ends."""
+    """The line on which the call ends."""
     begin_s: float
     end_s: float
 
@@ -73,8 +75,10 @@ _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
 
 def calls(files: Sequence[Path]) -> list[Call]:
-    """All calls that ended, in the order of their beginnings, of the lives of a node. One that sends may have done so
-    when the process is killed in the middle; any other one has done nothing then."""
+    """All calls of a node's incarnations, in the order of their beginnings.
+
+    A call that a kill interrupts counts as done if it sends, and as failed otherwise.
+    """
     begun: dict[str, tuple[str, int, float]] = {}
     found = []
     lines = [line for file in files for line in file.read_text(encoding="ascii").splitlines()]
@@ -114,7 +118,7 @@ def _path(text: str) -> str:
 
 
 def lives(output: Path) -> list[Path]:
-    """The files of a node's lives, one after the other, as soon as all of these have ended; before that, none."""
+    """The trace files of a node's incarnations, in order; none before all incarnations have ended."""
     files = list(output.parent.glob(f"{output.name}.*"))
     texts = [file.read_text(encoding="ascii") for file in files]
     for file, text in zip(files, texts, strict=True):
@@ -138,7 +142,7 @@ _DATA = 0
 
 
 def messages(found: Sequence[Call]) -> Iterator[Sent]:
-    """What left over sockets: the DATA frames of HTTP/2, put together to messages of gRPC."""
+    """The sent messages: the DATA frames of HTTP/2, joined into messages of gRPC."""
     bytes_of: dict[str, bytes] = {}
     open_: dict[tuple[str, int], bytes] = {}
     for call in found:
@@ -160,31 +164,31 @@ def messages(found: Sequence[Call]) -> Iterator[Sent]:
 
 @dataclass
 class File:
-    """What was written to a file: in the order of the writes, and how many of them are on disk."""
+    """The writes to a file, in order, and how many of them are on disk."""
 
     writes: list[bytes] = field(default_factory=list)
     durable: int = 0
 
 
 class Disk:
-    """What of a node's files is on disk, moment by moment."""
+    """The durable part of a node's files at each moment."""
 
     def __init__(self, found: Sequence[Call], folder: str) -> None:
-        """`folder`: the node's own."""
+        """`folder`: the directory of the node."""
         self._folder = folder
         self._files: dict[str, File] = {}
         self._synced: dict[int, tuple[File, int]] = {}
         self.faults: list[str] = []
-        """What was renamed, or promised, without an fsync before."""
+        """The renames of files that had no fsync before."""
         self._unnamed: dict[str, int] = {}
-        """Directory -> line on which an entry of it was changed last that is not on disk yet."""
+        """Directory -> line on which one of its entries last changed; only directories without an fsync since then."""
         self.renamed: list[str] = []
         moments = [(call.begin, 0, call) for call in found] + [(call.end, 1, call) for call in found]
         self._moments = sorted(moments, key=lambda moment: moment[:2])
         self._next = 0
 
     def until(self, line: int) -> None:
-        """Take in all that happened before this line."""
+        """Process all events before this line."""
         while self._next < len(self._moments) and self._moments[self._next][0] < line:
             _, is_end, call = self._moments[self._next]
             self._next += 1
@@ -222,12 +226,12 @@ class Disk:
         return sorted(self._unnamed)
 
     def durable(self, name: str) -> list[bytes]:
-        """What was written to one of the node's files, as far as it is on disk."""
+        """The durable writes to one of the node's files."""
         file = self._files.get(f"{self._folder}/{name}", File())
         return file.writes[: file.durable]
 
     def hard_state(self) -> HardState:
-        """Term and vote that both copies hold."""
+        """The term and vote that both copies hold."""
         copies = []
         for name in HARD_STATE_NAMES:
             written = self.durable(name)
@@ -236,11 +240,11 @@ class Disk:
         return min(copies)
 
     def last_index(self) -> int:
-        """The index up to which the log is on disk, in one piece."""
+        """The index up to which the log is on disk without a gap."""
         last = 0
-        for write in self.durable(LOG_NAME)[1:]:  # behind the header of the file
+        for write in self.durable(LOG_NAME)[1:]:  # the first write is the header of the file
             at = 0
-            while at < len(write) and write[at]:  # behind the units is the room
+            while at < len(write) and write[at]:  # a zero byte begins the preallocated room behind the units
                 _, _, first, _, _, size, count, _, _ = _UNIT.unpack_from(write, at)
                 assert 0 < first <= last + 1
                 last = first + count - 1

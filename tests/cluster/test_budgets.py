@@ -1,5 +1,7 @@
-"""A client cannot cost a node more than its budgets, whatever it sends and whether or not it reads: the leader stays,
-memory is bounded, and others are served meanwhile."""
+"""A client cannot cost a node more than its budgets, whatever the client sends and whether or not it reads.
+
+The leader stays, memory is bounded, and other clients are served meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,12 @@ from tests.cluster.greedy import APPEND, CASES, GET, MB, PUT, UNLIMITED, Attack,
 from tests.cluster.local import PATIENCE_S, LocalCluster, eventually
 
 BAR_BYTES = 128 * MB
-"""What a node may need above its log and its data."""
+"""The memory that a node may need besides its log and its data."""
 LIMITS = RaftSettings(election_timeout=Range(1.0, 2.0), heartbeat_interval=0.1)
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had since `forget_peak`."""
+    """The most memory that a process has had since `forget_peak`, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
@@ -64,7 +66,7 @@ async def test_a_greedy_client_costs_no_more_than_the_budgets(cluster: LocalClus
     for pid in pids.values():
         forget_peak(pid)
     async with grpc.aio.insecure_channel(cluster.address(leader), options=UNLIMITED) as channel:
-        # One round of calls may be through before a put of others is on disk.
+        # The attack repeats its round of calls, as one round may end before a put of the other client is on disk.
         greedy = Attack(kv_pb2_grpc.KVStub(channel), lambda: served > 0)
         async with asyncio.timeout(3 * PATIENCE_S):
             await attack(greedy)
@@ -86,7 +88,7 @@ async def test_a_greedy_client_costs_no_more_than_the_budgets(cluster: LocalClus
 
 
 async def test_a_burst_of_large_puts_is_appended_once(cluster: LocalCluster) -> None:
-    """64 puts of 1 MiB at once take longer than the client waits for one: what it asks again waits for the first."""
+    """64 puts of 1 MiB at once take longer than the client's timeout; its retries wait for the first attempt."""
     kv = await cluster.client(rpc_timeout=0.3, retry_budget=60.0)
     await asyncio.gather(*(kv.put(b"b%d" % i, b"v" * MB) for i in range(64)))
     status = await cluster.converged()
@@ -106,7 +108,7 @@ async def entries(cluster: LocalCluster, node_id: str) -> AsyncIterator[bytes]:
 
 
 async def test_a_stream_that_its_client_half_closes_gives_all_answers(cluster: LocalCluster) -> None:
-    """As every generic gRPC client does that has a list of requests: `stub.Execute(iter([batch]))`."""
+    """A generic gRPC client with a list of requests half-closes the stream: `stub.Execute(iter([batch]))`."""
     leader = await cluster.leader()
     async with grpc.aio.insecure_channel(cluster.address(leader)) as channel:
         stub: Any = kv_pb2_grpc.KVStub(channel)
@@ -118,7 +120,7 @@ async def test_a_stream_that_its_client_half_closes_gives_all_answers(cluster: L
 
 
 async def test_what_is_no_batch_ends_its_stream_and_leaves_few_lines(cluster: LocalCluster) -> None:
-    """What came before it is answered; whatever else it breaks, the log of the node does not grow with it."""
+    """Earlier batches are answered; however a client breaks the protocol, the node's log file does not grow with it."""
     leader = await cluster.leader()
     async with grpc.aio.insecure_channel(cluster.address(leader)) as channel:
         name = "/raft_lab.v1.KV/"
@@ -162,7 +164,7 @@ async def test_streams_that_do_not_read_end_when_others_need_their_room(cluster:
 
 
 async def test_a_client_that_reads_is_served_though_others_hold_everything(cluster: LocalCluster) -> None:
-    """Also when nothing else happens: the node itself looks again who does not read."""
+    """This needs no other event: the node itself checks regularly which clients do not read."""
     kv = await cluster.client(retry_budget=60.0)
     await kv.put(b"k", b"v" * MB)
     await kv.put(b"m", b"v" * 300_000)
@@ -273,7 +275,7 @@ async def test_a_stream_that_waits_for_its_client_keeps_no_message(cluster: Loca
 
 
 async def _read_all(call: Any) -> grpc.StatusCode:
-    """Read a stream that is half-closed to its end; the status."""
+    """Half-close the stream and read it to its end; return its status."""
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         await call.done_writing()
         while await call.read() is not grpc.aio.EOF:

@@ -1,4 +1,4 @@
-"""What a caller sees under faults: deadlines, retries, at most once, linearizable reads."""
+"""What a caller sees under faults: deadlines, retries, at-most-once effects, linearizable reads."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
 from tests.cluster.local import PATIENCE_S, LocalCluster, eventually
 
 DEADLINE_S = 2.0
-"""Long enough for an answer though the node stands still for a second and its disk for half of one."""
+"""Long enough for an answer, even if the node stalls for a second and its disk for half a second."""
 LATEST_S = 5.0
 """How late an answer at a deadline may be on a busy machine."""
 
 
 @pytest.mark.parametrize("lost", ["requests", "replies"])
 async def test_a_drop_is_a_timeout_on_a_unary_call(one: LocalCluster, lost: str) -> None:
-    """Nothing until the deadline, then DEADLINE_EXCEEDED; and the retry gets the original result."""
+    """The call ends with DEADLINE_EXCEEDED and not earlier; the retry gets the original result."""
     async with grpc.aio.insecure_channel(one.address("n1")) as channel:
         kv = kv_pb2_grpc.KVStub(channel)
         session = (await kv.OpenSession(kv_pb2.OpenSessionRequest(), timeout=PATIENCE_S)).session_id
@@ -46,7 +46,7 @@ async def test_a_drop_is_a_timeout_on_a_unary_call(one: LocalCluster, lost: str)
 
 @pytest.mark.parametrize("lost", ["requests", "replies"])
 async def test_a_drop_is_a_timeout_on_the_stream(one: LocalCluster, lost: str) -> None:
-    """The operation ends at its deadline, the stream and its other operations go on."""
+    """The operation ends at its deadline; the stream and its other operations go on."""
     once = await one.client(only=["n1"], rpc_timeout=DEADLINE_S, retry_budget=0.0)
     ends = ("clients", "n1") if lost == "requests" else ("n1", "clients")
     await one.set_links([LinkRule(from_id=ends[0], to_id=ends[1], messages=lost, drop=0.5)])
@@ -71,7 +71,7 @@ async def test_a_drop_is_a_timeout_on_the_stream(one: LocalCluster, lost: str) -
 
 
 async def test_an_answer_does_not_pass_a_link_that_was_cut_meanwhile(steady_three: LocalCluster) -> None:
-    """The question came while the link was whole; its answer, that the outcome is unknown, is lost all the same."""
+    """The request passed while the link was whole; the answer OUTCOME_UNKNOWN is lost on the cut link."""
     three = steady_three
     leader = await three.leader()
     once = await three.client(only=[leader], rpc_timeout=PATIENCE_S, retry_budget=0.0)
@@ -94,7 +94,7 @@ async def test_an_answer_does_not_pass_a_link_that_was_cut_meanwhile(steady_thre
 
     await eventually(answered, "check quorum ends the write")
     await three.heal()
-    await asyncio.gather(once.get(b"k"), return_exceptions=True)  # answered after it, on the same stream
+    await asyncio.gather(once.get(b"k"), return_exceptions=True)  # its answer comes later on the same stream
     assert not write.done(), "it was answered, to nobody"
     await once.close()
     with pytest.raises(OperationUnknown):
@@ -102,7 +102,7 @@ async def test_an_answer_does_not_pass_a_link_that_was_cut_meanwhile(steady_thre
 
 
 async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
-    """Its answers wait in the node up to a bound, and no longer grow then."""
+    """The node buffers answers up to a bound, and then reads no more requests."""
     async with LocalCluster(tmp_path, 1) as cluster:
         kv = await cluster.client()
         await kv.put(b"k", bytes(500_000))
@@ -121,7 +121,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path) -> N
 
 
 async def test_append_is_applied_once_under_retries(three: LocalCluster) -> None:
-    """Half of all messages to and from clients are lost: every append counts once (section 8)."""
+    """Of all messages to and from clients, 30 % are lost; every append takes effect once (section 8)."""
     await three.leader()
     await three.set_links(
         [LinkRule(from_id="clients", to_id="*", drop=0.3), LinkRule(from_id="*", to_id="clients", drop=0.3)]
@@ -137,7 +137,7 @@ async def test_append_is_applied_once_under_retries(three: LocalCluster) -> None
 
 async def test_sessions_survive_leader_change_and_restart_of_every_node(three: LocalCluster) -> None:
     async def call(request: kv_pb2.AppendRequest) -> int:
-        """The length, from whoever leads now."""
+        """The length that the present leader answers."""
         leader = await three.leader()
         async with grpc.aio.insecure_channel(three.address(leader)) as channel:
             return (await kv_pb2_grpc.KVStub(channel).Append(request, timeout=PATIENCE_S)).length
@@ -160,7 +160,7 @@ async def test_sessions_survive_leader_change_and_restart_of_every_node(three: L
 
 @pytest.mark.parametrize("nodes", [3, 5])
 async def test_a_paused_leader_serves_no_stale_read_when_it_wakes(tmp_path: Path, nodes: int) -> None:
-    """Reads are confirmed by a heartbeat round that began after them, however long the leader slept (section 8)."""
+    """A heartbeat round that began after a read must confirm it, however long the leader was paused (section 8)."""
     async with LocalCluster(tmp_path, nodes) as cluster:
         await wakes_without_stale_reads(cluster)
 
@@ -172,7 +172,7 @@ async def wakes_without_stale_reads(cluster: LocalCluster) -> None:
     sleeper = await cluster.client(only=[old], rpc_timeout=3.0, retry_budget=0.0)
     assert await sleeper.get(b"k") == b"old"
     await cluster.pause(old)
-    reads = [asyncio.create_task(sleeper.get(b"k")) for _ in range(5)]  # they wait in its socket
+    reads = [asyncio.create_task(sleeper.get(b"k")) for _ in range(5)]  # they wait in the socket of the paused leader
     new = await cluster.leader(cluster.others(old))
     there = await cluster.client(only=cluster.others(old))
     await there.put(b"k", b"new")
@@ -186,7 +186,7 @@ async def wakes_without_stale_reads(cluster: LocalCluster) -> None:
 
 
 async def test_concurrent_clients_on_one_key(three: LocalCluster) -> None:
-    """Of many compare-and-swaps from one value exactly one wins, each time."""
+    """Of several compare-and-swaps from one value, exactly one wins each time."""
     clients = [await three.client() for _ in range(4)]
     await clients[0].put(b"k", b"0")
     for i in range(15):

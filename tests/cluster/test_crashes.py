@@ -1,4 +1,4 @@
-"""Nodes that die and come back, with clients at work."""
+"""Nodes that crash and restart, while clients write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READS_AT_A_TIME = 100
 
 
 class Writers:
-    """Clients that write new keys all the time, and remember what was acknowledged."""
+    """Clients that write new keys all the time, and remember the acknowledged writes."""
 
     def __init__(self, kv: KVClient, count: int = 8) -> None:
         self.acknowledged: dict[bytes, bytes] = {}
@@ -36,7 +36,7 @@ class Writers:
                 self.acknowledged[key] = value
 
     async def reach(self, count: int) -> None:
-        """Wait until so many writes were acknowledged, however slow the disk is, as long as there are new ones."""
+        """Wait for `count` acknowledged writes; fail only if no new one comes within the time limit of `eventually`."""
         while (so_far := len(self.acknowledged)) < count:
 
             async def more(than: int = so_far) -> bool:
@@ -51,8 +51,10 @@ class Writers:
 
 
 async def missing(kv: KVClient, expected: dict[bytes, bytes]) -> dict[bytes, bytes | None]:
-    """What a linearizable read finds otherwise than expected. A few at a time: a machine that does much else answers
-    each of them soon, and not all of them."""
+    """The keys whose linearizable read differs from the expected value, with the values that were read.
+
+    Reads go out in batches, as a busy machine may not answer all of them before their deadline.
+    """
     wrong, all_keys = {}, list(expected)
     for begin in range(0, len(all_keys), READS_AT_A_TIME):
         keys = all_keys[begin : begin + READS_AT_A_TIME]
@@ -111,7 +113,7 @@ async def test_all_nodes_killed_at_once_come_back_with_everything(tmp_path: Path
 
 
 async def test_many_small_entries_reach_a_follower_that_was_away(tmp_path: Path) -> None:
-    """A batch keeps to the size of a message, counted with what each entry adds to it."""
+    """A batch keeps the size limit of a message; the limit counts the overhead of each entry."""
     raft = FAST.model_copy(update={"max_batch_entries": 65536, "max_batch_bytes": 960 * 1024})
     small = {"transport": TransportSettings(message_bytes=1024 * 1024), "limits": LimitSettings(value_bytes=1024)}
     async with LocalCluster(tmp_path, 3, raft, **small) as cluster:

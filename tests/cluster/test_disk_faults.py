@@ -1,4 +1,4 @@
-"""Real processes whose disks are slow, hang or fail, on request: who goes on, what is bounded, how a node ends."""
+"""Real processes under injected disk faults (slow, stalled, failing): who goes on, what is bounded, how a node ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def at(cluster: LocalCluster, node_id: str, holds: Callable[[Any], bool]) -> Cal
 
 
 async def test_a_stalled_leader_commits_with_its_followers_and_refuses_what_exceeds_its_bound(tmp_path: Path) -> None:
-    """limits.unsynced_bytes bounds what is not on its disk; what is refused has no effect, and clients try again."""
+    """limits.unsynced_bytes bounds what is not on the leader's disk; a refused write has no effect and is retried."""
     raft = STEADY.model_copy(update={"max_inflight_bytes": 64 * KB, "max_batch_bytes": 64 * KB})
     limit = 256 * KB
     async with LocalCluster(tmp_path, 3, raft, limits={"unsynced_bytes": limit}) as cluster:
@@ -78,7 +78,7 @@ async def test_with_two_nodes_or_fewer_a_stalled_leader_commits_nothing(tmp_path
         commit = (await cluster.status(leader)).commit_index
         waiting = asyncio.create_task(kv.put(b"k", b"w"))
         await eventually(at(cluster, leader, lambda s: s.last_log_index > commit), "the write is appended")
-        if nodes == 2:  # the leader knows that its follower has the write on disk
+        if nodes == 2:  # the leader knows that the follower has the write on disk
             await eventually(at(cluster, leader, lambda s: s.peers[0].match_index > commit), "a copy is durable")
         else:
             await eventually(at(cluster, leader, lambda s: s.counters.fsyncs_stalled == 1), "it waits for its disk")
@@ -148,7 +148,7 @@ async def test_an_injected_error_is_exit_6_and_loses_nothing(tmp_path: Path, err
 
 
 async def test_sigterm_while_the_disk_is_stalled_ends_the_node_and_acknowledges_nothing(tmp_path: Path) -> None:
-    """Exit 6, in bounded time: what it had taken in is of unknown outcome, and nothing more is promised."""
+    """Exit 6 in bounded time: appended writes are of unknown outcome, and the node acknowledges nothing more."""
     async with LocalCluster(tmp_path, 1) as cluster:
         kv = await cluster.client()
         await kv.put(b"k", b"v")
@@ -178,7 +178,7 @@ async def test_sigterm_while_the_disk_is_slow_is_an_orderly_end(tmp_path: Path) 
 
 
 async def test_a_node_that_restarts_under_a_fault_recovers_and_starts_with_it(tmp_path: Path) -> None:
-    """Recovery is not disturbed; the first write is. And a killed process does not wait for its disk."""
+    """The fault does not disturb recovery, but the first write. A killed process does not wait for its disk."""
     async with LocalCluster(tmp_path, 3, STEADY) as cluster:
         kv = await cluster.client()
         await kv.put(b"k", b"v")

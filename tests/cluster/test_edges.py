@@ -1,5 +1,4 @@
-"""Where a node process meets its surroundings: descriptors that are closed, a terminal that hangs up, IPv6, and file
-systems that lack what a log needs."""
+"""The surroundings of a node process: closed descriptors, a terminal that hangs up, IPv6, poor file systems."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ CLOSED = [(0,), (1,), (2,), (0, 1, 2)]
 
 
 def command(directory: Path, *options: str, **changes: Any) -> list[str]:
-    """A node with a configuration of its own, and the planted bug if there is one."""
+    """The command of a node with a configuration of its own; it runs the planted bug, if a bug is planted."""
     data = {"cluster_id": "c", "node_id": "n1", "members": ["n1"], "bootstrap": True} | changes
     data.setdefault("storage", {"dir": str(directory / "wal")})
     path = directory / f"{data['node_id']}.json"
@@ -45,7 +44,7 @@ def without(closed: Sequence[int], words: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def running(words: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the context at the latest."""
+    """A process that is killed when the context ends."""
     with subprocess.Popen(words, **options) as process:
         try:
             yield process
@@ -54,7 +53,7 @@ def running(words: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[b
 
 
 async def announced(file: Path) -> str:
-    """The address that a node has written."""
+    """The address that a node wrote to its file."""
 
     def read() -> str | None:
         with contextlib.suppress(OSError, ValueError):
@@ -65,7 +64,7 @@ async def announced(file: Path) -> str:
 
 
 def target(pid: int, descriptor: int) -> Path:
-    """What a descriptor of a process is open on."""
+    """The file that a descriptor of a process refers to."""
     return Path(f"/proc/{pid}/fd/{descriptor}").readlink()
 
 
@@ -85,7 +84,7 @@ async def serves(addresses: Sequence[str]) -> None:
 async def test_a_node_that_was_started_without_descriptors_serves_and_stops(
     tmp_path: Path, closed: tuple[int, ...]
 ) -> None:
-    """As cron and wrappers of daemons do it. Nothing else may have got their numbers."""
+    """cron and wrappers of daemons start programs so. No other file may get the descriptors' numbers."""
     book = tmp_path / "book"
     words = without(closed, command(tmp_path, "--address-book", str(book)))
     null = subprocess.DEVNULL
@@ -99,7 +98,7 @@ async def test_a_node_that_was_started_without_descriptors_serves_and_stops(
 
 @pytest.mark.parametrize("options", [(), ("--address-book", "{}/book")], ids=["owner", "address book"])
 def test_a_standard_output_that_takes_nothing_is_one_line(tmp_path: Path, options: tuple[str, ...]) -> None:
-    """The address could not be told to anyone, so the node ends."""
+    """The node cannot report its address to its owner, so it ends."""
     words = command(tmp_path, *(option.format(tmp_path) for option in options))
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -121,7 +120,7 @@ def test_an_address_book_that_cannot_be_written_is_one_line(tmp_path: Path) -> N
 
 
 async def test_a_node_that_restarts_after_a_wipe_of_the_address_book_finds_those_that_ran_on(tmp_path: Path) -> None:
-    """Otherwise a majority could stay without a leader: the node that restarted would know no peer."""
+    """Otherwise a majority could stay without a leader, as a restarted node would know no peer."""
     members, book = ["n1", "n2", "n3"], tmp_path / "book"
     words = {
         member: command(tmp_path, "--address-book", str(book), node_id=member, members=members) for member in members
@@ -144,7 +143,7 @@ async def test_a_node_that_restarts_after_a_wipe_of_the_address_book_finds_those
 
 
 async def test_without_a_standard_input_there_is_no_owner(tmp_path: Path) -> None:
-    """A node that is not told to look into an address book has an owner, or ends."""
+    """Without an address book a node needs an owner on standard input; without both it ends."""
     log = tmp_path / "log"
     words = without((0,), command(tmp_path, log_file=str(log)))
     with running(words, stdout=subprocess.PIPE) as process:
@@ -189,7 +188,7 @@ async def test_a_node_that_was_started_with_nohup_goes_on(tmp_path: Path) -> Non
 
 
 def ipv6_missing() -> str | None:
-    """Why there is no IPv6 loopback; None where there is."""
+    """Why there is no IPv6 loopback; None if there is one."""
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
             return None
@@ -276,7 +275,7 @@ def test_a_disk_that_fails_is_not_taken_for_one_that_lacks_something(tmp_path: P
 
 
 def _ends_on(directory: Path, shim: str) -> tuple[int, str]:
-    """Exit code and standard error of a node whose calls to the system are replaced."""
+    """Exit code and standard error of a node in which the shim replaces system calls."""
     _, _, module, *arguments = command(directory)
     script = f"import errno, os, runpy, sys\n{shim}\nrunpy.run_module('{module}', run_name='__main__')"
     done = subprocess.run(

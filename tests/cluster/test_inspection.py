@@ -1,4 +1,4 @@
-"""What nodes tell of themselves suffices to compare them, and to judge all their lives."""
+"""The status and the trace of nodes suffice to compare nodes and to judge all their incarnations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.cluster.local import LocalCluster, eventually
 
 
 async def test_nodes_that_applied_different_numbers_of_entries_are_compared_at_the_smallest(tmp_path: Path) -> None:
-    """The rolling hash of a prefix, also on a node that is behind and on one that started again."""
+    """The nodes agree on the rolling hash of a prefix; one of them was behind, and one restarted."""
     async with LocalCluster(tmp_path, 3) as cluster:
         leader = await cluster.leader()
         behind, again = cluster.others(leader)
@@ -39,7 +39,7 @@ async def test_nodes_that_applied_different_numbers_of_entries_are_compared_at_t
 
 
 async def test_the_trace_tells_ends_of_logs_and_terms_of_entries(one: LocalCluster) -> None:
-    """`log_term` in the file and in the stream; a node that starts tells the vote that it found."""
+    """`log_term` is in the file and in the stream; a restarted node reports the vote that it found."""
     client = await one.client()
     await client.put(b"k", b"v")
     await one.kill("n1")

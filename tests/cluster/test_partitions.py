@@ -1,4 +1,4 @@
-"""Networks that split: no leader without a majority, nothing commits that cannot, no two leaders in a term."""
+"""Network partitions: no leader without a majority, no commit without a quorum, no two leaders in a term."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cluster.local import LEADER, STEADY, LocalCluster, eventually
 
 
 async def test_a_leader_cut_off_with_a_minority(steady_five: LocalCluster) -> None:
-    """Nothing completes there, the majority goes on, and the old leader's suffix is overwritten (5.3, 5.4)."""
+    """Nothing completes in the minority; the majority goes on and overwrites the old leader's suffix (5.3, 5.4)."""
     five = steady_five
     kv = await five.client()
     await kv.put(b"before", b"1")
@@ -77,7 +77,7 @@ async def test_a_leader_in_the_majority_stays(steady_five: LocalCluster) -> None
     "parts", [(("n1", "n2"), ("n3", "n4"), ("n5",)), (("n1", "n2"), ("n3", "n4"))], ids=["three-parts", "even-split"]
 )
 async def test_no_part_with_a_majority(tmp_path: Path, parts: Sequence[Sequence[str]]) -> None:
-    """No leader appears anywhere and nothing commits, until the network is whole again."""
+    """No leader appears in any part and nothing commits until the heal."""
     async with LocalCluster(tmp_path, sum(map(len, parts))) as cluster:
         kv = await cluster.client()
         await kv.put(b"k", b"1")
@@ -104,7 +104,7 @@ async def test_no_part_with_a_majority(tmp_path: Path, parts: Sequence[Sequence[
 
 @pytest.mark.parametrize("direction", ["deaf", "mute"])
 async def test_a_leader_cut_in_one_direction_is_replaced(three: LocalCluster, direction: str) -> None:
-    """Deaf: it hears nobody, and check quorum makes it step down. Mute: nobody hears it."""
+    """A deaf leader hears no node, so check quorum makes it step down. A mute leader is heard by no node."""
     old = await three.leader()
     ends = [(other, old) if direction == "deaf" else (old, other) for other in three.others(old)]
     await three.set_links([LinkRule(from_id=a, to_id=b, cut=True) for a, b in ends])
@@ -118,7 +118,7 @@ async def test_a_leader_cut_in_one_direction_is_replaced(three: LocalCluster, di
 
 
 async def test_a_partition_outlives_a_restart(three: LocalCluster) -> None:
-    """A restarted node has the table before it opens its port: a crash inside a partition does not leak."""
+    """A restarted node has the link table before it opens its port, so it does not leak messages."""
     leader = await three.leader()
     lonely = three.others(leader)[0]
     await three.partition((lonely,), three.others(lonely))
@@ -138,7 +138,7 @@ async def test_a_partition_outlives_a_restart(three: LocalCluster) -> None:
 
 @pytest.mark.parametrize("loss", [0.05, 0.2, 0.5])
 async def test_messages_are_lost(three: LocalCluster, loss: float) -> None:
-    """Whatever share of the messages between nodes is lost, what is acknowledged stays, and progress is made."""
+    """With 5 to 50 % of the messages between nodes lost, acknowledged writes stay, and clients make progress."""
     await three.set_links([LinkRule(from_id="*", to_id="*", drop=loss)])
     kv = await three.client(rpc_timeout=2.0, retry_budget=40.0)
     for i in range(20):
@@ -149,7 +149,7 @@ async def test_messages_are_lost(three: LocalCluster, loss: float) -> None:
 
 
 async def test_messages_wait_for_bandwidth(three: LocalCluster) -> None:
-    """8 KiB take 80 ms to another node at 100 KiB/s, never less."""
+    """At 100 KiB/s, 8 KiB take 80 ms to another node, never less."""
     kv = await three.client(retry_budget=30.0)
     await three.leader()
     await three.set_links([LinkRule(from_id="*", to_id="*", bytes_per_s=100 * 1024)])
@@ -163,7 +163,7 @@ async def test_messages_wait_for_bandwidth(three: LocalCluster) -> None:
 
 
 async def test_copies_of_messages_come_late(three: LocalCluster) -> None:
-    """A leader that was stopped sends, when it goes on, the late copies of what it sent in its term."""
+    """When a paused leader resumes, it still sends the late copies of messages of its old term."""
     kv = await three.client(retry_budget=30.0)
     await three.set_links([LinkRule(from_id="*", to_id="*", duplicate=1.0, late_ms=1500)])
     for i in range(3):

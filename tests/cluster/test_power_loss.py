@@ -1,4 +1,4 @@
-"""Power failures under load: what a node has not synced dies with its process (`storage.unsynced: lost`).
+"""Power failures under load: unsynced writes of a node die with its process (`storage.unsynced: lost`).
 
 SIGKILL alone leaves the page cache to the kernel and proves nothing about fsync; the last tests are the controls.
 """
@@ -13,7 +13,7 @@ from tests.cluster.local import LocalCluster
 from tests.cluster.test_crashes import Writers, missing
 
 LOST = {"unsynced": "lost", "fsync_latency": 0.01}
-"""Slow enough for the power to fail while something is under way to the disk: what was promised too early is seen."""
+"""Slow enough that the power fails while writes are under way to the disk, which reveals premature promises."""
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 5])
@@ -58,7 +58,7 @@ async def test_an_orderly_end_is_no_power_loss(tmp_path: Path) -> None:
 
 
 async def lost_when_all_die(cluster: LocalCluster) -> int:
-    """How many acknowledged writes are gone after all nodes were killed at once and came back."""
+    """The number of acknowledged writes that are lost after all nodes were killed at once and restarted."""
     kv = await cluster.client()
     writers = Writers(kv)
     await writers.reach(200)
@@ -70,7 +70,7 @@ async def lost_when_all_die(cluster: LocalCluster) -> int:
 
 @pytest.mark.parametrize("nodes", [1, 3])
 async def test_without_fsync_power_loss_loses_acknowledged_writes_and_is_caught(tmp_path: Path, nodes: int) -> None:
-    """Votes are lost as well: the traces of the nodes, over both lives, show it too."""
+    """Votes are lost as well: the traces of both incarnations show it too."""
     with pytest.raises(AssertionError, match="back to"):
         async with LocalCluster(tmp_path, nodes, storage={**LOST, "fsync": "off"}) as cluster:
             assert await lost_when_all_die(cluster) >= 200

@@ -1,4 +1,4 @@
-"""The node as a process: its face on gRPC, its exit codes, its ties to its owner, what it takes in from peers."""
+"""The node as a process: its gRPC interface, its exit codes, its ties to its owner, the peers' messages it accepts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cluster.local import LEADER, PATIENCE_S, LocalCluster, eventually
 
 
 def config(directory: Path, **changes: Any) -> str:
-    """Write a node's configuration file; returns its path."""
+    """Write a node's configuration file; return its path."""
     data = {"cluster_id": "c", "node_id": "n1", "members": ["n1"], "bootstrap": True} | changes
     data.setdefault("storage", {"dir": str(directory / "wal")})
     path = directory / "node.json"
@@ -101,14 +101,14 @@ def test_a_member_whose_directory_vanished_does_not_come_back_empty(tmp_path: Pa
 
 
 def test_a_node_that_is_refused_leaves_no_trace_file(tmp_path: Path) -> None:
-    """Nothing was changed, it says; and the next run does not find a life that never was."""
+    """The node claims that nothing was changed; a trace file would show an incarnation that never existed."""
     trace = tmp_path / "trace.jsonl"
     assert ends(config(tmp_path, bootstrap=False, trace_file=str(trace)))[0] == 5
     assert not trace.exists()
 
 
 def test_the_trace_may_stand_in_the_directory_of_the_node(tmp_path: Path) -> None:
-    """Which the node makes, when it is new."""
+    """A new node creates that directory itself."""
     trace = tmp_path / "wal" / "n1" / "trace.jsonl"
     with node(config(tmp_path, trace_file=str(trace))) as process:
         assert process.stdout is not None
@@ -134,7 +134,7 @@ def test_the_node_ends_with_its_owner(tmp_path: Path) -> None:
 
 
 def test_nodes_without_an_owner_find_each_other(tmp_path: Path) -> None:
-    """The way of docs/how-to/run-nodes-by-hand.md."""
+    """These are the steps of docs/how-to/run-nodes-by-hand.md."""
     members, processes = ["n1", "n2", "n3"], []
     try:
         for member in members:
@@ -174,14 +174,14 @@ def test_a_file_that_cannot_be_opened_is_one_line_and_exit_2(tmp_path: Path, fie
 
 
 def test_a_trace_that_cannot_be_written_stops_the_node(tmp_path: Path) -> None:
-    """What is not on record must not leave the node: it ends, instead of living on as a zombie that leads."""
+    """The node must not act without a record: it ends, instead of leading without a trace."""
     with node(config(tmp_path, trace_file="/dev/full")) as process:
         assert process.wait(timeout=20) == 6
         process.communicate()
 
 
 def test_a_failed_last_write_is_not_exit_0(tmp_path: Path) -> None:
-    """SIGTERM, and then the disk fails while the log is closed: exit 6."""
+    """After SIGTERM, the disk fails while the log is closed: exit 6."""
     script = (
         "import sys, runpy; from raft_actor_node.runtime.wal import Wal; from raft_actor_node.errors import DiskError\n"
         "def close(self): raise DiskError('the disk failed')\n"
@@ -252,7 +252,7 @@ def append_entries(term: int) -> raft_pb2.PeerRequest:
     ids=["wrong cluster", "wrong addressee", "unknown sender", "itself", "other members", "no members"],
 )
 async def test_a_message_without_valid_ids_changes_nothing(three: LocalCluster, batch: dict[str, Any]) -> None:
-    """Not even the term in it counts."""
+    """Even its term does not count."""
     before = await three.status("n1")
     valid = {"cluster_id": three.config.cluster_id, "from_id": "n2", "to_id": "n1", "members": three.node_ids}
     request = raft_pb2.PeerRequests(**{**valid, **batch}, requests=[append_entries(1000)])
@@ -302,7 +302,7 @@ async def test_a_malformed_batch_changes_nothing(three: LocalCluster, bad: dict[
 
 
 async def test_a_second_leader_in_the_term_stops_the_node(three: LocalCluster) -> None:
-    """Exit 7: a broken invariant is a bug somewhere, and going on would make it worse."""
+    """Exit 7: a broken invariant is a bug, and going on could make the damage worse."""
     leader = await three.leader()
     follower, other = three.others(leader)
     term = (await three.status(follower)).current_term
@@ -329,7 +329,7 @@ async def test_inspection_shows_the_state(three: LocalCluster) -> None:
     await three.converged()
 
     async def on_every_disk() -> inspection_pb2.StatusReply | None:
-        """The leader's status, once it knows that. A follower applies what it has, be it on its own disk or not yet."""
+        """The leader's status, once all followers match. A follower may apply an entry before its own disk has it."""
         status = await three.status(await three.leader(), with_state_hash=True)
         matched = all(peer.match_index == status.last_log_index < peer.next_index for peer in status.peers)
         durable = status.durable_index == status.commit_index == status.last_applied == status.last_log_index
@@ -378,7 +378,7 @@ main()
 
 
 def test_no_election_falls_due_while_a_node_recovers_and_has_no_address(tmp_path: Path) -> None:
-    """Its log is long, and its election timeout short: the timer starts when its address is announced."""
+    """The election timer starts when the node announces its address, however long its recovery takes."""
     trace = tmp_path / "trace.jsonl"
     raft = {"pre_vote": False, "election_timeout": "150ms-300ms"}
     path = config(tmp_path, members=["n1", "n2", "n3"], raft=raft, trace_file=str(trace))

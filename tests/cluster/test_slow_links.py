@@ -1,4 +1,4 @@
-"""What takes longer than an election timeout to cross a link commits all the same, under the leader that has it."""
+"""Entries commit under their leader even if they take longer than an election timeout to cross a link."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.cluster.local import FAST, LocalCluster
 
 MB = 10**6
 UNHURRIED = FAST.model_copy(update={"election_timeout": Range(0.6, 0.9)})
-"""Shorter than what is sent needs to cross the link, long enough for a busy machine."""
+"""Shorter than the messages need to cross the link, and long enough for a busy machine."""
 
 
 async def elections(cluster: LocalCluster) -> list[tuple[str, int, int]]:
-    """Where each node stands, and how often it stood for election."""
+    """The term of each node, and the number of elections and pre-votes that it started."""
     statuses = await cluster.statuses()
     return sorted(
         (node_id, status.current_term, status.counters.elections_started + status.counters.pre_votes_started)

@@ -1,6 +1,6 @@
-"""That what a node promises is on its disk before it says so, as the operating system saw it.
+"""A node's promises are on its disk before they leave, as the operating system saw it.
 
-Everything else in the tests believes `runtime/disk.py`: with an fdatasync that does nothing it would all pass.
+All other tests trust `runtime/disk.py`: they would pass with an fdatasync that does nothing.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from tests.cluster.system_calls import Call, Disk, Sent, calls, lives, messages,
 
 NODES = 3
 MARK = b"write-%04d;"
-"""What the writes append, each its own: the length of the value after it tells which of them is answered."""
+"""What each write appends. All marks have one length, so the value's length tells which append is answered."""
 BEFORE, AFTER = 10, 5
 PATIENCE_S = 60.0
-"""Everything takes several times as long under strace."""
+"""Under strace everything takes several times as long."""
 
 
 class Life(NamedTuple):
-    """A node as the system saw it, over all its lives."""
+    """The system calls of a node, over all its incarnations."""
 
     calls: list[Call]
     folder: str
     ports: set[str]
-    """At which it served."""
+    """The ports at which the node served."""
 
     def disk(self) -> Disk:
-        """Its disk, at the beginning."""
+        """The node's disk before the first call."""
         return Disk(self.calls, self.folder)
 
     def said(self) -> Iterator[tuple[Sent, Any]]:
-        """What it told its peers: replies where it serves, requests elsewhere."""
+        """The messages to its peers: replies on connections that it accepted, requests on others."""
         for sent in messages(self.calls):
             kind = raft_pb2.PeerReplies if self._serves(sent) else raft_pb2.PeerRequests
             if (peer := _parsed(kind, sent.message)) is not None and peer.from_id == Path(self.folder).name:
                 yield sent, peer
 
     def answered(self) -> Iterator[tuple[Sent, int]]:
-        """The appends that it answered, by the length that the value had then."""
+        """The appends that it answered, as the length of the value after each, in marks."""
         for sent in messages(self.calls):
             batch = _parsed(kv_pb2.ResultBatch, sent.message) if self._serves(sent) else None
             for result in batch.results if batch is not None else ():
@@ -59,12 +59,12 @@ class Life(NamedTuple):
                     yield sent, result.number // len(MARK % 0)
 
     def _serves(self, sent: Sent) -> bool:
-        """Whether it accepted the connection: TCP:[own->other]."""
+        """Whether the node accepted the connection, from the socket's name TCP:[own->other]."""
         return sent.socket.split("->")[0].rsplit(":", 1)[1].rstrip("]") in self.ports
 
 
 def _parsed(kind: Any, message: bytes) -> Any:
-    """The message if it is of this kind, as far as its bytes tell."""
+    """The message, if its bytes can be of this kind; otherwise None."""
     try:
         parsed = kind.FromString(message)
     except DecodeError:
@@ -74,7 +74,7 @@ def _parsed(kind: Any, message: bytes) -> Any:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Life]:
-    """Three nodes, traced through a load and the loss of their leader."""
+    """The system calls of `traced_nodes`; the tests are skipped where strace does not work."""
     if reason := untraceable():
         assert "CI" not in os.environ, reason
         pytest.skip(reason)
@@ -82,7 +82,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Life]:
 
 
 async def traced_nodes(folder: Path) -> dict[str, Life]:
-    """Three nodes that took writes, lost their leader, went on, and had it back."""
+    """Three nodes that took writes, lost their leader, took more writes, and got it back."""
     settings = {"under": lambda node_id: strace(folder / node_id)}
     async with LocalCluster(folder / "disks", NODES, STEADY, **settings) as cluster:
         kv = await cluster.client(rpc_timeout=5.0, retry_budget=PATIENCE_S)
@@ -129,7 +129,7 @@ def test_an_answer_leaves_when_its_entry_is_on_the_disks_of_a_majority(nodes: di
 
 
 def _durable_s(life: Life) -> dict[int, float]:
-    """When each write was on the node's disk for the first time."""
+    """For each write, the time at which it was first on the node's disk."""
     disk, found = life.disk(), dict[int, float]()
     for call in life.calls:
         if call.name in ("fsync", "fdatasync") and call.path.endswith(f"/{LOG_NAME}"):

@@ -1,4 +1,4 @@
-"""One node on a bench: the test plays its peers, its disk and the clock, a message at a time."""
+"""One node on a bench: the test plays the node's peers, its disk and its clock, one message at a time."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Solo:
 
     @property
     def terms(self) -> list[int]:
-        """Terms of the whole log."""
+        """The terms of the whole log."""
         return list(self.node.log.terms(1, self.node.log.last_index + 1))
 
     def step(self, *events: Event, at: float | None = None) -> Effects:
-        """One step, and the fsyncs it asked for when `sync`; their effects together."""
+        """Make one step, and with `sync` the fsyncs that it asks for; return all their effects together."""
         self.now = self.now if at is None else at
         total = self.node.step(events, self.now)
         self.pending = total.persist or self.pending
@@ -79,13 +79,13 @@ class Solo:
         return total
 
     def fsync(self) -> Effects:
-        """The write under way becomes durable."""
+        """Complete the write under way."""
         assert self.pending, "nothing is being written"
         number, self.pending = self.pending.number, None
         return self.step(Persisted(number))
 
     def receive(self, *messages: Message) -> list[Message]:
-        """What the node says to these messages."""
+        """Return what the node answers to these messages."""
         return self.step(*map(Receive, messages)).messages
 
     def propose(self, *payloads: bytes) -> Effects:
@@ -95,26 +95,26 @@ class Solo:
         return self.step(at=self.now + seconds)
 
     def timeout(self) -> Effects:
-        """The next deadline of the node passes."""
+        """Let the node's next deadline pass."""
         return self.step(at=max(self.now, self.node.next_deadline()))
 
     def stand(self) -> list[RequestVote]:
-        """Time out, and win the pre-vote when there is one; the requests for real votes."""
+        """Time out and win the pre-vote, if there is one; return the requests for real votes."""
         said = self.timeout().messages
         if self.node.role == Role.PRE_CANDIDATE:
             said = self.receive(*map(vote, requests(said)))
-        assert self.node.role in (Role.CANDIDATE, Role.LEADER)  # alone, it leads at once
+        assert self.node.role in (Role.CANDIDATE, Role.LEADER)  # a single node leads at once
         return requests(said)
 
     def lead(self) -> list[AppendEntries]:
-        """Win an election; the first AppendEntries."""
+        """Win an election; return the first AppendEntries."""
         said = self.receive(*map(vote, self.stand()))
         assert self.node.role == Role.LEADER
         return appends(said)
 
 
 def vote(request: RequestVote, *, granted: bool = True, term: int | None = None) -> RequestVoteReply:
-    """A peer's answer to the bench's request."""
+    """A peer's answer to the bench's request for a vote."""
     own = (request.term - request.pre_vote) if term is None else term
     return RequestVoteReply(
         request.to_id, request.from_id, own, request.term, granted, request.pre_vote, request.sequence
@@ -122,7 +122,7 @@ def vote(request: RequestVote, *, granted: bool = True, term: int | None = None)
 
 
 def ack(request: AppendEntries, match_index: int | None = None) -> AppendEntriesReply:
-    """A follower has the request's entries durably (or all up to match_index)."""
+    """A follower's success: it holds the request's entries, or all up to match_index, durably."""
     match = request.prev_log_index + len(request.entry_terms) if match_index is None else match_index
     return AppendEntriesReply(
         request.to_id, request.from_id, request.term, request.term, True, match, 0, 0, 0, request.sequence
@@ -130,7 +130,7 @@ def ack(request: AppendEntries, match_index: int | None = None) -> AppendEntries
 
 
 def refusal(request: AppendEntries, conflict_term: int, conflict_index: int) -> AppendEntriesReply:
-    """A follower whose log does not match at the request's prev_log_index."""
+    """The answer of a follower whose log does not match at the request's prev_log_index."""
     term, prev = request.term, request.prev_log_index
     return AppendEntriesReply(
         request.to_id, request.from_id, term, term, False, 0, prev, conflict_term, conflict_index, request.sequence

@@ -1,7 +1,7 @@
-"""A world for pure Raft nodes: virtual time, a wire that misbehaves, disks that forget what was not synced.
+"""A world for pure Raft nodes: virtual time, a faulty network, and disks that lose what was not synced.
 
-`World` drives any number of nodes; the product's ClusterInvariants check after every step what must never be
-seen. bench.py has one node alone. Everything follows from the seed; nothing sleeps.
+`World` drives any number of nodes, and the product's ClusterInvariants check every step. bench.py drives one node
+alone. The seed determines everything, and nothing sleeps.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def names(n: int) -> list[str]:
 
 
 def payload(index: int, term: int) -> bytes:
-    """Payload of the entry at `index` of `term`, the same wherever it is needed: what log matching demands."""
+    """The payload of the entry at `index` of `term`, always the same, as log matching demands."""
     return b"%d.%d" % (index, term)
 
 
 @dataclass
 class Disk:
-    """What one node's disk holds for certain; `write` is the moment at which an fsync returns."""
+    """The durable state of one node's disk; `write` is called when an fsync returns."""
 
     hard_state: HardState = field(default_factory=HardState)
     terms: list[int] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Disk:
     commit_index: int = 0
 
     def write(self, persist: Persist, *, entries: bool = True) -> None:
-        """The hard state, then the entries as one unit (or not, when the power fails in between)."""
+        """Write the hard state, then the entries as one unit; a power failure in between drops the entries."""
         self.hard_state = persist.hard_state or self.hard_state
         if entries and persist.terms:
             self.terms[persist.first_index - 1 :] = persist.terms
@@ -72,7 +72,7 @@ class Disk:
 
 @dataclass
 class Applied:
-    """Stands for a state machine: what it holds is the log up to an index."""
+    """A substitute for a state machine: its state is the log up to an index."""
 
     last_applied: int = 0
 
@@ -112,9 +112,9 @@ class World:
         self.nodes: dict[str, RaftNode] = {}
         self.mail: dict[str, list[Event]] = {}  # of paused nodes
         self.cuts: set[tuple[str, str]] = set()  # (from, to)
-        self.stalled: dict[str, int | None] = {}  # disks that hang: the incarnation whose write hangs, if any
+        self.stalled: dict[str, int | None] = {}  # stalled disks: the incarnation whose write hangs, if any
         self.lose: Callable[[Message], bool] = lambda _: False
-        self.sent: list[Message] = []  # what left, lost or not, for tests to read
+        self.sent: list[Message] = []  # all sent messages, lost or not, for tests to read
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._ticket, self._life, self._writing = count(), dict.fromkeys(self.ids, 0), dict[str, Persist]()
         self.invariants = ClusterInvariants()
@@ -131,7 +131,7 @@ class World:
     # ------------------------------------------------------------------------------ faults
 
     def crash(self, node_id: str) -> None:
-        """Power loss: of the write under way nothing, only the hard state, or everything got to the disk."""
+        """Power loss: of the write under way, the disk holds nothing, only the hard state, or everything."""
         del self.nodes[node_id]
         self.invariants.crashed(node_id, self.now)
         self.mail.pop(node_id, None)
@@ -164,11 +164,11 @@ class World:
         self._step(node_id, self.mail.pop(node_id))
 
     def stall(self, *node_ids: str) -> None:
-        """The disks of these nodes hang from now on."""
+        """Let the disks of these nodes hang from now on."""
         self.stalled |= dict.fromkeys(node_ids)
 
     def unstall(self, *node_ids: str) -> None:
-        """The disks of these nodes answer again: what hung is durable."""
+        """Let the disks of these nodes answer again; the hanging writes become durable."""
         for node_id in node_ids:
             life = self.stalled.pop(node_id)
             if life is not None:
@@ -184,7 +184,7 @@ class World:
                 self.cut(a, b)
 
     def heal(self) -> None:
-        """Links whole and quick, messages safe, disks that answer, every node up and running."""
+        """Heal everything: links are whole and quick, no message is lost, disks answer, and every node runs."""
         self.unstall(*self.stalled)
         self.cuts.clear()
         self.delay = (0.001, 0.004)
@@ -199,7 +199,7 @@ class World:
     # ------------------------------------------------------------------------------ clients
 
     def leader(self) -> RaftNode | None:
-        """The leader of the highest term among nodes that are up, if that term has one."""
+        """The leader of the highest term among the running nodes, if that term has one."""
         up = [n for n in self.nodes.values() if n.role == Role.LEADER and n.node_id not in self.mail]
         return max(up, key=lambda n: n.current_term, default=None)
 
@@ -207,7 +207,7 @@ class World:
         self.give(node_id, Propose(next(self._ticket), payloads))
 
     def read(self, node_id: str) -> int:
-        """A read arrives; `read_results` will hold its index, or None when it was refused."""
+        """A read arrives; `read_results` will hold its index, or None if it was refused."""
         read_id = next(self._ticket)
         self.give(node_id, Read(read_id))
         return read_id
@@ -224,7 +224,7 @@ class World:
         self.run_until(lambda: False, seconds)
 
     def run_until(self, done: Callable[[], bool], limit: float) -> bool:
-        """Let time pass until the condition holds; whether it did within `limit` seconds."""
+        """Let time pass until the condition holds; return whether it did within `limit` seconds."""
         end = self.now + limit
         while not done():
             due, who = self._queue[0][0] if self._queue else inf, ""
@@ -247,7 +247,7 @@ class World:
         return self.run_until(lambda: self.leader() is not None, limit)
 
     def elect(self, *, after: int = 0) -> RaftNode:
-        """A leader whose no-op is committed, of a term above `after`."""
+        """Wait for a leader of a term above `after` whose no-op is committed, and return it."""
         done = self.run_until(lambda: (n := self.settled_leader()) is not None and n.current_term > after, 10 * ET_MAX)
         leader = self.settled_leader()
         assert done, f"seed {self.seed}: no leader"
@@ -259,7 +259,7 @@ class World:
         return leader if leader and leader.log.term_at(leader.commit_index) == leader.current_term else None
 
     def converged(self) -> bool:
-        """Every node is up, holds the same log, durably, and knows all of it committed."""
+        """Whether every node is up and holds the same log durably, and knows all of it to be committed."""
         state = {(n.log.last_index, n.log.last_term, n.durable_index, n.commit_index) for n in self.nodes.values()}
         committed = len(self.invariants.committed_terms)
         return len(self.nodes) == len(self.ids) and len(state) == 1 and state.pop()[0] == committed

@@ -15,7 +15,7 @@ def test_a_leader_that_hears_no_quorum_steps_down(n: int) -> None:
     world = World(n)
     leader = world.elect()
     others = [i for i in world.ids if i != leader.node_id]
-    for other in others[n // 2 - 1 :]:  # one voter short of a majority is heard
+    for other in others[n // 2 - 1 :]:  # the leader hears one voter less than a majority
         world.cut(other, leader.node_id, both=False)
     start = world.now
     assert world.run_until(lambda: leader.role != Role.LEADER, 3 * ET_MAX)
@@ -36,7 +36,7 @@ def test_a_leader_that_hears_a_bare_quorum_stays(n: int) -> None:
 
 
 def test_without_check_quorum_a_deaf_leader_is_an_outage_for_ever() -> None:
-    """Its heartbeats keep everybody quiet and nothing commits: the control (6.2)."""
+    """The control: a deaf leader's heartbeats keep the other nodes from electing, and nothing commits (6.2)."""
     world = World(3, check_quorum=False)
     leader = world.elect()
     assert world.run_until(world.converged, 1.0)
@@ -50,7 +50,7 @@ def test_without_check_quorum_a_deaf_leader_is_an_outage_for_ever() -> None:
 
 
 def test_with_check_quorum_a_deaf_leader_is_replaced() -> None:
-    """It steps down, falls silent, and another takes over (6.2)."""
+    """The leader steps down, sends no more heartbeats, and another node takes over (6.2)."""
     world = World(3)
     old = world.elect()
     for other in world.ids:
@@ -63,7 +63,7 @@ def test_with_check_quorum_a_deaf_leader_is_replaced() -> None:
 
 
 def test_refusals_are_signs_of_life_too() -> None:
-    """Whoever answers in this term follows this leader, whatever its log (6.2)."""
+    """A node that answers in this term follows this leader, whatever the node's log is (6.2)."""
     solo = Solo(2, terms=[1] * 50)
     messages = solo.lead()
     for _ in range(40):
@@ -73,7 +73,7 @@ def test_refusals_are_signs_of_life_too() -> None:
 
 
 def test_answers_of_an_earlier_term_are_no_signs_of_life() -> None:
-    """A late reply says nothing about who follows now (5.1, 6.2)."""
+    """A late reply says nothing about the present followers (5.1, 6.2)."""
     solo = Solo(3, check_quorum=True)
     old = solo.lead()
     solo.receive(append(2, leader="n2"))
@@ -86,8 +86,10 @@ def test_answers_of_an_earlier_term_are_no_signs_of_life() -> None:
 
 
 def test_a_voter_that_hears_a_leader_ignores_candidates() -> None:
-    """A RequestVote within the minimum election timeout of hearing from a current leader does not update the
-    term or grant a vote (4.2.3)."""
+    """A voter that heard from a current leader within the minimum election timeout ignores a RequestVote.
+
+    It neither updates its term nor grants a vote (4.2.3).
+    """
     solo = Solo()
     solo.receive(append(1))
     solo.step(at=ET_MIN * 0.99)
@@ -102,7 +104,7 @@ def test_a_voter_that_hears_a_leader_ignores_candidates() -> None:
 
 
 def test_a_leader_ignores_candidates_while_it_hears_a_quorum() -> None:
-    """A node that was away must not depose it (4.2.3); a term in a *reply* still does (5.1)."""
+    """A node that was away must not depose the leader (4.2.3); a term in a *reply* still does (5.1)."""
     solo = Solo()
     solo.lead()
     solo.receive(request_vote(7, 9, 9))
@@ -118,7 +120,7 @@ def test_without_check_quorum_a_higher_term_always_counts() -> None:
 
 
 def test_a_paused_leader_steps_down_on_waking() -> None:
-    """Its mail is read first, and then the time: an empty mailbox means that nobody follows (6.2)."""
+    """A leader reads its mail before it checks the time: an empty mailbox means that no node follows it (6.2)."""
     solo = Solo()
     solo.receive(*[ack(m) for m in solo.lead()])
     effects = solo.step(at=solo.now + 5 * ET_MAX)
@@ -127,7 +129,7 @@ def test_a_paused_leader_steps_down_on_waking() -> None:
 
 
 def test_a_paused_follower_reads_its_mail_before_it_stands() -> None:
-    """A process that slept must not believe that nobody wrote (5.2)."""
+    """A process that was paused must not conclude that it received no message (5.2)."""
     world = World(3)
     leader = world.elect()
     sleeper = next(i for i in world.ids if i != leader.node_id)
@@ -141,7 +143,7 @@ def test_a_paused_follower_reads_its_mail_before_it_stands() -> None:
 
 
 def test_a_leader_that_stepped_down_has_no_leader_and_waits_its_turn() -> None:
-    """It becomes a follower of its own term, forgets who led, and draws a new election timeout (6.2)."""
+    """It becomes a follower of its own term without a known leader, and draws a new election timeout (6.2)."""
     solo = Solo()
     solo.lead()
     solo.step(at=solo.now + 2 * ET_MAX)

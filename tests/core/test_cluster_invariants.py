@@ -1,7 +1,7 @@
-"""A rule that cannot fail is worthless: each rule of a cluster is broken here, and named.
+"""Each rule of a cluster is broken here once, and the error names the rule: a rule that cannot fail is worthless.
 
-A world in order comes first (`settled`); then one node is shown as it must never be seen (`seen`), or a disk, a
-message, a result. Nothing here depends on a bug that the core could have.
+Each test starts from a healthy world (`settled`). Then it shows one node in a forbidden state (`seen`), or spoils a
+disk, a message or a result. No test depends on a bug of the core.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from tests.core.harness import ET_MAX, Applied, World
 
 
 def settled(n: int = 3, **changes: Any) -> tuple[World, RaftNode, RaftNode]:
-    """A world whose nodes all hold and know the same three committed entries; its leader, and a follower."""
+    """A world whose nodes all hold the same three committed entries and know it; its leader, and a follower."""
     world = World(n, 1, **changes)
     leader = world.elect()
     world.propose(leader.node_id, b"x")
     world.propose(leader.node_id, b"y")
     assert world.run_until(world.converged, ET_MAX)
-    world.run(0.02)  # what is under way arrives
+    world.run(0.02)  # the messages under way arrive
     return world, leader, next(node for node in world.nodes.values() if node is not leader)
 
 
 def seen(world: World, node: RaftNode, *events: Event, effects: Effects | None = None, **changes: Any) -> None:
-    """The node makes a step that leaves it like this."""
+    """Show the invariants a step that leaves the node in this state."""
     before = node.snapshot()
     for name, value in changes.items():
         setattr(node, name, value)
@@ -60,7 +60,7 @@ def seen(world: World, node: RaftNode, *events: Event, effects: Effects | None =
 
 
 def leads(world: World, node: RaftNode, term: int) -> None:
-    """The node is seen leading a term of which it was told."""
+    """Show the node as the leader of a term of which it was told."""
     told = heartbeat(node, node.peers[0], term)
     seen(world, node, told, current_term=term, voted_for=None, role=Role.LEADER, progress={})
 
@@ -83,7 +83,7 @@ def extend(node: RaftNode, *payloads: bytes, term: int | None = None) -> None:
 def vote_request(
     node: RaftNode, candidate: str, term: int, *, pre_vote: bool = False, ends: tuple[int, int] | None = None
 ) -> Receive:
-    """A request of a candidate whose log ends at this index, of this term; default: as the node's own."""
+    """A candidate's request, whose log ends at this index and term; by default at those of the node's own log."""
     index, last_term = ends or (node.log.last_index, node.log.last_term)
     return Receive(RequestVote(candidate, node.node_id, term, index, last_term, pre_vote, 1))
 
@@ -107,7 +107,7 @@ def vote_for(node: RaftNode, candidate: str, term: int, *, pre_vote: bool = Fals
 
 
 def breaks(rule: Rule, act: Callable[[], object]) -> InvariantViolated:
-    """The act breaks this rule, and the error says so."""
+    """Check that the act breaks this rule, and that the error says so."""
     with pytest.raises(InvariantViolated) as caught:
         act()
     assert caught.value.rule == rule
@@ -120,7 +120,7 @@ def others(world: World, *nodes: RaftNode) -> list[RaftNode]:
 
 
 def test_a_world_in_order_breaks_nothing() -> None:
-    """The stage of these tests is sound; the error names rule, node and time, and the first is kept."""
+    """The stage of these tests is sound; the error names rule, node and time, and the first error is kept."""
     world, leader, follower = settled()
     seen(world, leader)
     seen(world, follower)
@@ -140,7 +140,7 @@ def test_two_leaders_in_a_term() -> None:
 
 
 def test_a_leader_without_the_votes_of_a_quorum() -> None:
-    """Also a candidate that counts a vote twice, or one of an older term, or half of an even cluster as most."""
+    """A candidate may count a vote twice, count one of an older term, or take half of an even cluster as a quorum."""
     for n, voters in ((3, 1), (4, 2), (5, 2)):
         world, leader, follower = settled(n)
         for voter in [follower, *others(world, leader, follower)][:voters]:
@@ -206,7 +206,7 @@ def test_a_vote_for_a_log_that_is_not_up_to_date(ends: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("entries", [0, 1])
 def test_what_else_arrives_is_no_excuse_for_a_vote(entries: int) -> None:
-    """Only entries that came before it was asked may have changed a voter's log."""
+    """Only entries that arrived before the request may have changed the voter's log."""
     world, leader, follower = settled()
     request = vote_request(follower, "n9", 9, ends=(1, 1))
     terms, payloads = [1] * entries, [b""] * entries
@@ -222,7 +222,7 @@ def test_what_else_arrives_is_no_excuse_for_a_vote(entries: int) -> None:
 
 
 def test_a_leader_that_comes_and_goes_within_one_step() -> None:
-    """It leads, and then a message tells it of a higher term: that it led is judged all the same."""
+    """In one step the node leads and then sees a higher term; its leadership is judged all the same."""
     world, leader, follower = settled()
     led = Effects(trace=[TraceEvent("became_leader", 9)])
     told = heartbeat(follower, leader.node_id, 10)
@@ -248,7 +248,7 @@ def test_an_entry_of_a_later_term_than_its_node() -> None:
 
 
 def test_a_pre_vote_that_changes_term_or_vote() -> None:
-    """Asked whether it would vote, a node changes nothing (dissertation, 9.6)."""
+    """A node that is asked for a pre-vote changes nothing (dissertation, 9.6)."""
     world, leader, follower = settled()
     request = vote_request(follower, leader.node_id, 9, pre_vote=True)
     breaks(Rule.PRE_VOTE, lambda: seen(world, follower, request, current_term=9, voted_for=None))
@@ -282,7 +282,7 @@ def test_a_candidate_that_skips_terms() -> None:
 
 
 def test_a_leader_that_hears_no_quorum_and_does_not_step_down() -> None:
-    """Within two longest timeouts, of a clock that may be slow."""
+    """A leader must step down within two longest election timeouts, even by a slow clock."""
     world, leader, follower = settled()
     heard = world.now
     seen(world, leader, answer(leader, follower.node_id, 3, 99))
@@ -294,7 +294,7 @@ def test_a_leader_that_hears_no_quorum_and_does_not_step_down() -> None:
     seen(world, leader)
     world.now = heard + 2 * ET_MAX / 0.9 + 0.001
     breaks(Rule.CHECK_QUORUM, lambda: seen(world, leader))
-    seen(world, leader, answer(leader, follower.node_id, 3, 100))  # a pause is over: it reads its mail
+    seen(world, leader, answer(leader, follower.node_id, 3, 100))  # the pause is over: it reads its mail
 
 
 # ------------------------------------------------------------------------------ logs
@@ -317,7 +317,7 @@ def test_two_payloads_of_one_index_and_term() -> None:
 
 
 def test_two_histories_before_one_index_and_term() -> None:
-    """What a skipped check of prev_log_term leaves behind."""
+    """A skipped check of prev_log_term leaves this behind."""
     world, leader, follower = settled()
     for node, middle in ((leader, 3), (follower, 2)):
         seen(world, node, heartbeat(node, "n9", 5), current_term=5, voted_for=None, role=Role.FOLLOWER)
@@ -347,7 +347,7 @@ def test_a_disk_on_which_entries_stand_behind_others_than_in_memory() -> None:
 
 
 def test_an_append_success_for_what_the_leader_does_not_hold() -> None:
-    """A follower that counts what it holds, and not what the message verified (Figure 2, receiver 5)."""
+    """The follower counts all that it holds, instead of what the message verified (Figure 2, receiver 5)."""
     world, leader, follower = settled()
     extend(follower, b"left over")
     seen(world, follower)
@@ -381,7 +381,7 @@ def lose(world: World, node: RaftNode, count: int) -> None:
 
 
 def test_a_disk_that_lost_what_it_reported_as_durable() -> None:
-    """A fsync that lied, a directory that was not synced, a log cut at a bad checksum."""
+    """A false fsync, a directory that was not synced, or a log that was cut at a bad checksum."""
     world, _, follower = settled()
     world.crash(follower.node_id)
     lose(world, follower, 1)
@@ -435,7 +435,7 @@ def test_a_new_leader_without_a_committed_entry() -> None:
     third = others(world, leader, follower)[0]
     world.crash(third.node_id)
     lose(world, third, 3)
-    del world.invariants._disks[third.node_id]  # as if the loss had gone unseen
+    del world.invariants._disks[third.node_id]  # as if the invariants had missed the loss
     world.restart(third.node_id)
     third = world.nodes[third.node_id]
     for voter in (follower, third):
@@ -468,7 +468,7 @@ def test_other_entries_committed_than_elsewhere() -> None:
 
 
 def test_an_entry_taken_for_committed_that_no_leader_committed() -> None:
-    """commit_index = min(leader_commit, last log index) instead of the last entry that was verified."""
+    """commit_index = min(leader_commit, last log index), instead of the last entry that was verified."""
     world, _, follower = settled()
     extend(follower, b"left over")
     seen(world, follower)
@@ -498,7 +498,7 @@ def test_a_commit_index_that_goes_back_or_beyond_the_log() -> None:
 
 
 def test_an_entry_of_an_older_term_committed_by_counting() -> None:
-    """Figure 8: on a majority, and yet not committed."""
+    """Figure 8: the entry is on a majority, and yet not committed."""
     world, leader, follower = settled()
     third = others(world, leader, follower)[0]
     extend(third, b"old")
@@ -514,7 +514,7 @@ def test_an_entry_of_an_older_term_committed_by_counting() -> None:
 
 @pytest.mark.parametrize(("n", "holders"), [(1, 0), (3, 1), (4, 2), (5, 2)])
 def test_a_commit_of_what_no_quorum_holds_durably(n: int, holders: int) -> None:
-    """A leader that counts itself before its fsync, or copies that were not promised, or half of an even cluster."""
+    """A leader that counts itself before its fsync, copies that were not promised, or half of an even cluster."""
     world = World(n, 1)
     leader = world.elect()
     world.propose(leader.node_id, b"x", b"y")
@@ -533,7 +533,7 @@ def test_a_committed_entry_that_leaves_a_disk() -> None:
 
 
 def test_a_committed_entry_that_leaves_the_disks_of_a_quorum() -> None:
-    """Nodes that do not know of the commit may lose it, to an older leader whose entries were under way."""
+    """Nodes that do not know of the commit may lose the entry to an older leader whose entries were under way."""
     world = World(5, 1)
     leader = world.elect()
     assert world.run_until(world.converged, ET_MAX)
@@ -563,7 +563,7 @@ def test_a_start_with_more_committed_than_ever_was() -> None:
 
 
 def test_a_leaders_view_of_a_follower() -> None:
-    """match_index grows, is promised, and stays below next_index."""
+    """match_index only grows, only counts promised entries, and stays below next_index."""
     world, leader, follower = settled()
     progress = leader.progress[follower.node_id]
     progress.match_index = 2
@@ -640,7 +640,7 @@ class Replicas:
         self.log = leader.log
 
     def apply(self, node_id: str, hi: int, *, spoil: Callable[[Store, list[Result]], None] | None = None) -> None:
-        """A node applies up to `hi`; `spoil` is the bug."""
+        """Let a node apply entries up to `hi`; `spoil` is the bug."""
         store = self.stores[node_id]
         lo = store.last_applied + 1
         results = store.apply(lo, self.log.terms(lo, hi + 1), self.log.payloads(lo, hi + 1))
@@ -659,7 +659,7 @@ def test_replicas_in_order_break_nothing() -> None:
 
 
 def test_a_command_that_takes_effect_twice() -> None:
-    """A retry that is applied again, whether its result shows it (append) or only the state (put)."""
+    """A retry is applied again, visible in its result (append) or only in the state (put)."""
     replicas = Replicas(OPEN, PUT, OTHER, PUT, APPEND, APPEND)
     replicas.apply("n1", 6)
 
@@ -691,7 +691,7 @@ def test_a_command_without_effect_and_a_result_unlike_elsewhere() -> None:
 
 
 def test_another_state_after_the_same_entries() -> None:
-    """A session table that is not replicated shows in no value."""
+    """An unreplicated session table does not show in any value."""
     replicas = Replicas(OPEN, PUT)
     replicas.apply("n1", 3)
     replicas.apply("n2", 3)
@@ -756,7 +756,7 @@ def test_a_read_that_misses_what_another_node_acknowledged() -> None:
 
 
 def test_a_read_by_a_leader_that_nobody_confirmed_since() -> None:
-    """Without a round, or with acknowledgements that are older than the read."""
+    """The read has no round of its own, or its acknowledgements are older than the read."""
     world, leader, _ = settled()
     replies = confirmed(world, leader)
     seen(world, leader, Read(1), Read(2))
@@ -792,7 +792,7 @@ def test_a_read_answered_from_a_state_that_lags() -> None:
 
 
 def test_only_what_a_client_was_told_counts_as_acknowledged() -> None:
-    """Of a proposal of which another leader replaced a suffix, the prefix was."""
+    """If another leader replaced a suffix of a proposal, only the prefix was acknowledged."""
     world, leader, _ = settled()
     invariants = world.invariants
     extend(leader, b"a", b"b")
@@ -831,7 +831,7 @@ def test_an_established_leader_is_one_that_a_quorum_follows() -> None:
 
 
 def test_the_observer_starts_on_disks_that_are_older_than_it() -> None:
-    """What was committed before is adopted, from the first life of each node."""
+    """Entries that were committed before are adopted from the first incarnation of each node."""
     world, _, _ = settled()
     invariants = ClusterInvariants()
     for node in world.nodes.values():

@@ -12,7 +12,7 @@ from tests.core.harness import ET_MAX, World, stored
 
 
 def leading(n: int, **kwargs: object) -> tuple[Solo, dict[str, AppendEntries]]:
-    """A leader in term 1 with its no-op committed, and nothing else; then two entries on their way."""
+    """A leader in term 1 whose no-op is committed; then two entries are under way."""
     solo = Solo(n, **kwargs)  # type: ignore[arg-type]
     solo.receive(*[ack(m) for m in solo.lead()])
     assert solo.node.commit_index == 1
@@ -48,7 +48,7 @@ def test_followers_may_commit_before_the_leader_has_written() -> None:
 
 
 def test_a_single_node_commits_after_its_own_fsync_only() -> None:
-    """A majority of one is one durable copy; without fsync there is none (5.3)."""
+    """A majority of one is one durable copy; before the fsync there is none (5.3)."""
     solo, _ = leading(1)
     assert solo.node.commit_index == 1
     effects = solo.propose(b"c")
@@ -61,8 +61,10 @@ def test_a_single_node_commits_after_its_own_fsync_only() -> None:
 
 @pytest.mark.parametrize("why", ["AppendEntriesReply", "RequestVote", "AppendEntries"])
 def test_a_commit_is_told_in_the_term_and_the_step_in_which_it_happened(why: str) -> None:
-    """Clients are answered in this step, so the trace must have it before a new term is durable: were it lost with the
-    process, nothing would be known of what was promised, nor by whose counting (5.4.2)."""
+    """Clients are answered in this step, so the trace must have the commit before a new term is durable.
+
+    If the process lost the record, it would be unknown what was promised, and by whose counting (5.4.2).
+    """
     solo, sent = leading(3, check_quorum=False)
     solo.fsync()
     ends = {
@@ -80,7 +82,7 @@ def test_a_commit_is_told_in_the_term_and_the_step_in_which_it_happened(why: str
 
 
 def test_a_leader_that_wins_with_entries_unwritten_does_not_count_them() -> None:
-    """Entries that came from an older leader and are still under way to the disk are no copy yet (10.2.1)."""
+    """Entries of an older leader that are still under way to the disk do not count as a copy (10.2.1)."""
     solo = Solo(3)
     solo.sync = False
     solo.receive(append(1, 0, 0, [1, 1]))
@@ -111,7 +113,7 @@ def test_figure_8_an_entry_of_an_older_term_is_not_committed_by_counting() -> No
 
 
 def test_figure_8_an_entry_of_the_own_term_commits_all_before_it() -> None:
-    """Once an entry from the current term is committed so are all prior ones, indirectly (5.4.2, Figure 8 e)."""
+    """Once an entry of the current term is committed, all prior ones are, indirectly (5.4.2, Figure 8 e)."""
     solo = Solo(5, terms=[1, 2], term=3)
     for m in [m for m in solo.lead() if m.entry_terms][:2]:
         solo.receive(ack(m))
@@ -119,8 +121,11 @@ def test_figure_8_an_entry_of_the_own_term_commits_all_before_it() -> None:
 
 
 def test_figure_8_replayed() -> None:
-    """(a) to (d): a leader of term 4 brings the entry of term 2 to a majority and crashes; S5 comes back and
-    erases it with its entry of term 3. Nobody may have called it committed meanwhile (5.4.2, Figure 8)."""
+    """(a) to (d): a leader of term 4 brings the entry of term 2 to a majority and crashes.
+
+    S5 comes back and erases that entry with its own of term 3. No node may have committed the erased entry meanwhile
+    (5.4.2, Figure 8).
+    """
     figure = {"n1": [1, 2], "n2": [1, 2], "n3": [1], "n4": [1], "n5": [1, 3]}
     world = World(5, max_batch_entries=1, disks={i: stored(terms, term=3) for i, terms in figure.items()})
     world.crash("n5")
@@ -150,15 +155,17 @@ def test_figure_8_replayed() -> None:
 def test_a_follower_commits_up_to_the_last_entry_this_message_verified(
     prev: int, entries: list[int], leader_commit: int, expected: int
 ) -> None:
-    """commitIndex = min(leaderCommit, index of last *new* entry): what lies behind may be another leader's
-    (Figure 2, AppendEntries, receiver 5)."""
+    """commitIndex = min(leaderCommit, index of last *new* entry) (Figure 2, AppendEntries, receiver 5).
+
+    Entries behind the last new one may be another leader's.
+    """
     solo = Solo(terms=[1, 1, 1, 1, 1])
     solo.receive(append(2, prev, 1 if prev else 0, entries, commit=leader_commit))
     assert solo.node.commit_index == expected
 
 
 def test_a_followers_commit_index_never_goes_back() -> None:
-    """commitIndex increases monotonically, also when old messages arrive late (Figure 2)."""
+    """commitIndex increases monotonically, even if old messages arrive late (Figure 2)."""
     solo = Solo(terms=[1, 1, 1, 1])
     solo.receive(append(1, 4, 1, [], commit=4))
     for message in (append(1, 4, 1, [], commit=2), append(1, 0, 0, [1], commit=9), append(2, 1, 1, [1], commit=1)):
@@ -167,7 +174,7 @@ def test_a_followers_commit_index_never_goes_back() -> None:
 
 
 def test_a_refused_append_commits_nothing() -> None:
-    """A follower whose log does not match knows nothing of what is committed in it (5.3)."""
+    """A follower whose log does not match cannot know which of its entries are committed (5.3)."""
     solo = Solo(terms=[1, 1])
     solo.receive(append(2, 5, 2, [], commit=2), append(2, 2, 2, [], commit=2))
     assert solo.node.commit_index == 0
@@ -175,8 +182,10 @@ def test_a_refused_append_commits_nothing() -> None:
 
 @pytest.mark.parametrize("check_quorum", [True, False])
 def test_a_leader_in_a_minority_commits_nothing_and_its_suffix_is_overwritten(check_quorum: bool) -> None:
-    """Entries on a minority are not committed, for a majority is one of all nodes and not of those that can be
-    reached; the next leader replaces them (5.3, 5.4)."""
+    """Entries on a minority are not committed, and the next leader replaces them (5.3, 5.4).
+
+    A majority is one of all nodes, not of those that can be reached.
+    """
     world = World(5, check_quorum=check_quorum)
     old = world.elect()
     assert world.run_until(world.converged, 1.0)
@@ -218,7 +227,7 @@ def test_an_even_split_commits_nothing_anywhere() -> None:
 
 
 def test_commit_is_told_to_followers_by_the_next_heartbeat() -> None:
-    """Once a follower learns that an entry is committed it applies it; heartbeats carry the index (5.3)."""
+    """A follower applies an entry once it learns that the entry is committed; heartbeats carry the index (5.3)."""
     world = World(3)
     leader = world.elect()
     world.propose(leader.node_id, b"x")
@@ -226,7 +235,7 @@ def test_commit_is_told_to_followers_by_the_next_heartbeat() -> None:
 
 
 def test_each_commit_is_traced_once() -> None:
-    """The trace tells the new commit index of a step, and nothing when it did not move."""
+    """The trace has the new commit index of a step, and nothing if the index did not move."""
     solo, sent = leading(3)
     solo.sync = True
     events = [Receive(ack(sent["n2"])), Receive(ack(sent["n3"])), Receive(ack(sent["n3"]))]

@@ -27,7 +27,7 @@ def test_a_vote_leaves_after_it_is_durable() -> None:
 
 
 def test_a_new_term_leaves_after_it_is_durable() -> None:
-    """currentTerm is updated on stable storage before responding, also where the answer is no (Figure 2)."""
+    """currentTerm is updated on stable storage before responding, even if the answer is a refusal (Figure 2)."""
     solo = unsynced(terms=[4])
     assert solo.receive(request_vote(9)) == []
     (reply,) = solo.fsync().messages
@@ -46,7 +46,7 @@ def test_a_candidate_asks_and_counts_itself_after_its_own_vote_is_durable() -> N
 
 
 def test_an_early_vote_does_not_make_a_leader_whose_own_is_unwritten() -> None:
-    """With two of three, one of them its own and not durable, there is no majority yet (5.2)."""
+    """With two of three votes there is no majority yet while the own one is not durable (5.2)."""
     solo = unsynced(3, term=1, voted_for="n1", pre_vote=False)
     solo.timeout()
     for _ in range(3):
@@ -71,7 +71,7 @@ def test_an_append_is_answered_after_it_is_durable() -> None:
 
 
 def test_a_doubled_append_is_not_answered_earlier_than_the_first() -> None:
-    """That an entry is in the log does not mean that it is on disk (Figure 2)."""
+    """An entry in the log is not yet an entry on disk (Figure 2)."""
     solo = unsynced(term=1)
     message = append(1, 0, 0, [1, 1])
     assert solo.receive(message, message) == []
@@ -99,7 +99,7 @@ def test_a_leader_sends_while_it_writes() -> None:
 
 
 def test_writes_batch_themselves() -> None:
-    """One write at a time; the next covers all that came meanwhile (10.2.1)."""
+    """There is one write at a time; the next one covers everything that came meanwhile (10.2.1)."""
     solo = Solo(1)
     solo.timeout()
     solo.sync = False
@@ -123,11 +123,11 @@ def test_nothing_to_write_writes_nothing() -> None:
 
 
 def test_entries_replaced_while_they_were_written_are_not_durable() -> None:
-    """The write that ends is of what was there when it began: a new leader's entries are not in it (5.3)."""
+    """A write covers the entries that were there when it began, not those of a new leader (5.3)."""
     solo = unsynced(terms=[1], term=1)
     solo.receive(append(1, 1, 1, [1, 1, 1]))  # 2, 3, 4 go to the disk
     old = solo.pending
-    assert solo.receive(append(2, 2, 1, [2, 2], leader="n3")) == []  # 3 and 4 are others now
+    assert solo.receive(append(2, 2, 1, [2, 2], leader="n3")) == []  # a new leader replaced 3 and 4
     assert solo.fsync().messages == [], "index 2 is durable; 3 and 4 of term 2 and the term itself are not"
     assert old
     assert solo.node.durable_index == 2
@@ -139,7 +139,7 @@ def test_entries_replaced_while_they_were_written_are_not_durable() -> None:
 
 
 def test_a_suffix_replaced_below_the_write_under_way() -> None:
-    """Also entries that were durable already are not any more when a leader replaces them (5.3)."""
+    """Durable entries, too, are no longer durable once a leader replaces them (5.3)."""
     solo = unsynced(terms=[1, 1, 1, 1], term=1)
     solo.receive(append(1, 4, 1, [1, 1]))
     solo.receive(append(2, 1, 1, [2], leader="n3"))
@@ -151,20 +151,19 @@ def test_a_suffix_replaced_below_the_write_under_way() -> None:
 
 
 def test_promises_of_an_older_term_are_dropped() -> None:
-    """A vote or an answer that did not leave before the term went up is of no use, and must not be given under
-    the new term's cover."""
+    """A vote or an answer that had not left before the term rose is useless, and must not leave under the new term."""
     solo = unsynced()
     solo.receive(request_vote(1, candidate="n2"))
     solo.receive(request_vote(2, candidate="n3"))
     messages = [m for _ in range(2) for m in solo.fsync().messages]
     assert [(m.to_id, m.request_term) for m in messages if isinstance(m, RequestVoteReply)] == [("n3", 2)]
     solo.receive(append(2, 0, 0, [2], leader="n3"))
-    solo.receive(request_vote(3, 9, 9, candidate="n2"))  # check quorum: n3 is heard, the term stays
+    solo.receive(request_vote(3, 9, 9, candidate="n2"))  # check quorum: n3 was heard, so the term stays
     assert len(solo.fsync().messages) == 1
 
 
 def test_a_completion_of_another_write_is_not_believed() -> None:
-    """Persisted carries a number: only that of the write under way counts."""
+    """Persisted carries a number, and only that of the write under way counts."""
     solo = unsynced(term=1)
     solo.receive(append(1, 0, 0, [1]))
     assert solo.pending
@@ -173,7 +172,7 @@ def test_a_completion_of_another_write_is_not_believed() -> None:
 
 
 def test_a_write_carries_the_hard_state_only_when_it_changed() -> None:
-    """The hard state costs two fsyncs of its own: not to be paid per batch."""
+    """Writing the hard state costs two more fsyncs, which must not be paid for every batch."""
     solo = Solo(1)
     solo.timeout()
     persist = solo.propose(b"x").persist
@@ -182,7 +181,7 @@ def test_a_write_carries_the_hard_state_only_when_it_changed() -> None:
 
 
 def test_the_commit_hint_of_a_write_is_within_what_it_makes_durable() -> None:
-    """After a restart commit_index must not point behind the log (recovery starts from the hint)."""
+    """Recovery starts from the hint, and commit_index must not point behind the log after a restart."""
     solo = unsynced(terms=[1, 1], term=1)
     solo.receive(append(1, 2, 1, [1, 1], commit=3))
     solo.receive(append(1, 4, 1, [1], commit=5))
@@ -196,7 +195,7 @@ def test_the_commit_hint_of_a_write_is_within_what_it_makes_durable() -> None:
 
 
 def test_a_restart_begins_with_what_was_durable() -> None:
-    """A node that comes back has its term, its vote and its log, leads nobody, and hears nobody (Figure 2)."""
+    """A restarted node has its term, its vote and its log, but no role as leader and no known leader (Figure 2)."""
     solo = Solo(terms=[1, 2], term=3, voted_for="n2", commit_index=1)
     node = solo.node
     assert (node.current_term, node.voted_for, node.commit_index, node.durable_index) == (3, "n2", 1, 2)
@@ -209,8 +208,10 @@ def test_a_restart_begins_with_what_was_durable() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_votes_survive_power_loss_during_elections(seed: int) -> None:
-    """Crash and restart everybody faster than an election, with slow disks: never two votes in a term, never two
-    leaders (5.2; the world checks every message that leaves)."""
+    """All nodes crash and restart faster than an election, with slow disks (5.2).
+
+    No term has two votes of one node or two leaders; the world checks every message that leaves.
+    """
     world = World(3, seed, disk=(0.0, 0.060), pre_vote=seed % 2 == 0)
     for _ in range(40):
         world.run(world.rng.uniform(0, 0.1))
@@ -223,8 +224,10 @@ def test_votes_survive_power_loss_during_elections(seed: int) -> None:
 
 
 def test_a_vote_is_traced_when_it_is_given() -> None:
-    """A vote that a power loss took back before it left was never given: were it in the trace already, a
-    checker that reads traces would see two votes in one term where none was promised (5.2)."""
+    """If a power loss takes a vote back before it left, that vote was never given (5.2).
+
+    If the trace already had it, a checker of traces would see two votes in one term where only one was promised.
+    """
     solo = unsynced()
     early = [e.kind for e in solo.step(Receive(request_vote(1))).trace]
     late = [e.kind for e in solo.fsync().trace]
@@ -233,7 +236,7 @@ def test_a_vote_is_traced_when_it_is_given() -> None:
 
 
 def test_a_vote_that_leaves_is_in_the_trace_of_its_step() -> None:
-    """What becomes visible is recorded first, also when the node's term goes on within the same step."""
+    """What becomes visible is recorded first, even if the node's term rises within the same step."""
     solo = unsynced()
     solo.receive(request_vote(1, candidate="n2"))
     assert solo.pending
@@ -245,7 +248,7 @@ def test_a_vote_that_leaves_is_in_the_trace_of_its_step() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_an_acknowledged_write_survives_the_loss_of_every_nodes_power(seed: int) -> None:
-    """Durable means durable: all nodes lose power at once, again and again (5.4; 10.2.1)."""
+    """All nodes lose power at once, again and again, and no acknowledged write is lost (5.4; 10.2.1)."""
     world = World(3, seed, disk=(0.001, 0.010))
     for k in range(10):
         leader = world.elect()
@@ -261,7 +264,7 @@ def test_an_acknowledged_write_survives_the_loss_of_every_nodes_power(seed: int)
 
 
 def test_one_answer_per_request_even_when_held() -> None:
-    """What is held leaves once."""
+    """Each held answer leaves once."""
     solo = unsynced(term=1)
     for k in range(20):
         solo.receive(append(1, k, 1 if k else 0, [1], sequence=k + 1))

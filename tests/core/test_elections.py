@@ -61,8 +61,10 @@ def test_election_timeouts_are_random_and_drawn_anew() -> None:
 
 
 def test_a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() -> None:
-    """To begin an election, a follower increments its current term, votes for itself, asks all (5.2), and tells
-    them the index and term of its last entry (5.4.1)."""
+    """To begin an election, a follower increments its current term, votes for itself and asks all others (5.2).
+
+    The request has the index and term of the candidate's last entry (5.4.1).
+    """
     solo = Solo(5, terms=[1, 1, 2], term=3, pre_vote=False)
     requests = solo.stand()
     assert (solo.node.current_term, solo.node.voted_for) == (4, "n1")
@@ -89,7 +91,7 @@ def test_a_single_node_elects_itself() -> None:
 
 
 def test_a_new_leader_tells_everybody_at_once() -> None:
-    """Once it wins, it sends heartbeats to all to establish its authority and prevent elections (5.2)."""
+    """Once a candidate wins, it sends heartbeats to all to establish its authority and prevent elections (5.2)."""
     solo = Solo(5)
     assert {m.to_id for m in solo.lead()} == {"n2", "n3", "n4", "n5"}
 
@@ -125,15 +127,14 @@ def test_a_vote_binds_also_after_a_restart() -> None:
     [(3, 2, True), (4, 2, True), (2, 2, False), (9, 1, False), (1, 3, True), (0, 0, False)],
 )
 def test_a_vote_needs_an_up_to_date_log(last_index: int, last_term: int, expected: bool) -> None:
-    """The later last term is more up-to-date, whatever the length; in equal terms the longer log is (5.4.1)."""
+    """The log with the later last term is more up-to-date; with equal last terms the longer log is (5.4.1)."""
     solo = Solo(terms=[1, 2, 2])
     assert granted(*solo.receive(request_vote(5, last_index, last_term))) is expected
     assert solo.node.current_term == 5, "the term counts even where the vote is refused (5.1)"
 
 
 def test_granting_a_vote_restarts_the_election_timer_and_refusing_does_not() -> None:
-    """Start an election if the timeout elapses without AppendEntries from the current leader or *granting* a
-    vote (Figure 2, rules for followers)."""
+    """AppendEntries of the current leader and a *granted* vote restart the timeout (Figure 2, rules for followers)."""
     solo = Solo(terms=[2])
     first = solo.node.next_deadline()
     solo.step(at=ET_MIN / 2)
@@ -144,8 +145,10 @@ def test_granting_a_vote_restarts_the_election_timer_and_refusing_does_not() -> 
 
 
 def test_a_vote_that_is_asked_for_again_does_not_restart_the_election_timer() -> None:
-    """A candidate that hears no answer asks again (5.1); whoever voted for it must get to stand for election all the
-    same, or a candidate that nobody can answer holds back everybody else for as long as it likes."""
+    """A candidate that hears no answer asks again (5.1), but its voters must be able to stand for election.
+
+    Otherwise a candidate that hears no answers could keep all other nodes from standing indefinitely.
+    """
     solo = Solo()
     solo.step(at=ET_MIN / 2)
     solo.receive(request_vote(1))
@@ -158,8 +161,10 @@ def test_a_vote_that_is_asked_for_again_does_not_restart_the_election_timer() ->
 
 
 def test_a_stale_append_does_not_restart_the_election_timer() -> None:
-    """Only the *current* leader's AppendEntries counts: any other RPC would let a dead leader's mail hold
-    back elections (Figure 2, rules for followers)."""
+    """Only AppendEntries of the *current* leader count (Figure 2, rules for followers).
+
+    Otherwise late messages of a dead leader could delay elections.
+    """
     solo = Solo(term=5)
     first = solo.node.next_deadline()
     solo.step(at=ET_MIN / 2)
@@ -182,8 +187,7 @@ STALE_OR_NEWER: dict[str, Callable[[int], Message]] = {
 @pytest.mark.parametrize("kind", STALE_OR_NEWER)
 @pytest.mark.parametrize("role", [Role.FOLLOWER, Role.CANDIDATE, Role.LEADER])
 def test_a_higher_term_in_any_message_makes_a_follower(kind: str, role: Role) -> None:
-    """If one server's term is smaller than the other's, it updates its term; a candidate or leader whose term
-    is out of date becomes a follower at once (5.1)."""
+    """A server with an older term updates it; a candidate or leader then becomes a follower at once (5.1)."""
     solo = Solo(check_quorum=False)
     if role != Role.FOLLOWER:
         solo.lead() if role == Role.LEADER else solo.stand()
@@ -195,8 +199,10 @@ def test_a_higher_term_in_any_message_makes_a_follower(kind: str, role: Role) ->
 @pytest.mark.parametrize("kind", STALE_OR_NEWER)
 @pytest.mark.parametrize("role", [Role.FOLLOWER, Role.CANDIDATE, Role.LEADER])
 def test_a_message_of_an_older_term_changes_nothing(kind: str, role: Role) -> None:
-    """A request with a stale term number is rejected, a stale reply dropped; terms never decrease (5.1). A candidate
-    goes on, whoever says that it leads an older term (5.2)."""
+    """A request with a stale term is rejected, a stale reply is dropped, and terms never decrease (5.1).
+
+    A candidate goes on if it hears from the leader of an older term (5.2).
+    """
     solo = Solo(terms=[3, 3], term=5)
     if role != Role.FOLLOWER:
         solo.lead() if role == Role.LEADER else solo.stand()
@@ -209,7 +215,7 @@ def test_a_message_of_an_older_term_changes_nothing(kind: str, role: Role) -> No
 
 
 def test_a_late_vote_of_an_earlier_term_does_not_count() -> None:
-    """Votes are for one term (5.2); a vote that arrives in the next election is nobody's."""
+    """Votes are for one term (5.2); a vote that arrives in the next election counts for no candidate."""
     solo = Solo(5, pre_vote=False)
     old = solo.stand()
     while solo.node.current_term == 1:
@@ -237,7 +243,7 @@ def test_a_refused_vote_does_not_count() -> None:
 
 
 def test_a_pre_vote_is_not_a_vote() -> None:
-    """A promise to vote some day must not be counted as a vote (dissertation, 9.6)."""
+    """A granted pre-vote must not be counted as a vote (dissertation, 9.6)."""
     solo = Solo(5, pre_vote=False)
     for m in solo.stand():
         solo.receive(RequestVoteReply(m.to_id, "n1", m.term, m.term, True, True, m.sequence))
@@ -254,7 +260,7 @@ def test_a_candidate_yields_to_the_leader_of_its_term() -> None:
 
 
 def test_a_split_vote_ends_in_a_new_term() -> None:
-    """When votes are split each candidate times out and starts a new election in a higher term (5.2)."""
+    """If votes are split, each candidate times out and starts a new election in a higher term (5.2)."""
     solo = Solo(4, pre_vote=False)
     solo.receive(vote(solo.stand()[0]))
     while solo.node.current_term == 1:
@@ -304,7 +310,7 @@ def test_the_only_node_that_sees_a_majority_has_a_stale_log() -> None:
 
 
 def test_two_leaders_in_one_term_stop_the_node() -> None:
-    """At most one leader can be elected in a given term; who sees two must not go on (5.2, Figure 3)."""
+    """At most one leader can be elected in a given term; a node that sees two must stop (5.2, Figure 3)."""
     solo = Solo()
     solo.receive(append(1, leader="n2"))
     with pytest.raises(InvariantViolated, match="election safety"):
@@ -316,7 +322,7 @@ def test_two_leaders_in_one_term_stop_the_node() -> None:
 
 
 def test_the_leader_of_a_term_is_remembered_when_it_falls_silent() -> None:
-    """At most one leader can be elected in a given term, also when the first is not heard any more (5.2)."""
+    """At most one leader can be elected in a given term, even if the first one is no longer heard (5.2)."""
     solo = Solo()
     solo.receive(append(1, leader="n2"))
     solo.timeout()
@@ -326,7 +332,7 @@ def test_the_leader_of_a_term_is_remembered_when_it_falls_silent() -> None:
 
 
 def test_hearing_the_same_leader_again_is_no_change_of_leader() -> None:
-    """`leader_changes` counts leaders: a pre-candidate that hears its old leader again saw no new one."""
+    """`leader_changes` counts leaders: a pre-candidate that hears its old leader again saw no new leader."""
     solo = Solo()
     solo.receive(append(1, leader="n2"))
     assert solo.node.counters.leader_changes == 1
@@ -349,8 +355,10 @@ def test_counters_tell_what_happened() -> None:
 
 
 def test_leadership_won_and_lost_within_one_step_is_reported() -> None:
-    """Effects.leadership_lost: whoever got a proposal accepted must learn that its outcome is unknown, also
-    when all of it happened between two steps' ends."""
+    """Effects.leadership_lost: the client of an accepted proposal must learn that its outcome is unknown.
+
+    This holds even if leadership is won and lost within one step.
+    """
     solo = Solo()
     request = solo.stand()[0]
     proposal = Propose(7, [payload(2, 1)])
@@ -380,19 +388,20 @@ def test_proposals_are_refused_by_who_does_not_lead() -> None:
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_disk_slower_than_the_election_timeout_does_not_end_the_election(n: int) -> None:
-    """A candidate that is still writing its own vote must not give that election up for the next: with its
-    fsync slower than every timeout it would do so for ever, alone in its cluster even (5.2; 10.2.1).
+    """A candidate that is still writing its own vote must not start the next election (5.2; 10.2.1).
 
-    The other nodes' disks are quick: a voter as slow as that is beyond what timing allows (5.6)."""
+    With an fsync slower than every timeout it would restart elections forever, even alone in its cluster. The other
+    nodes' disks are quick: voters as slow as that are beyond what timing allows (5.6).
+    """
     world = World(n, seed=1, disks={"n1": stored([1, 1])})
     world.disk_latency["n1"] = (2 * ET_MAX, 2.5 * ET_MAX)
     if n == 3:
-        world.cut("n2", "n3")  # only n1 can win: it has the better log
+        world.cut("n2", "n3")  # only n1 can win, as it has the better log
     assert world.run_until(lambda: bool(world.leaders), 30 * ET_MAX)
 
 
 def test_a_candidate_with_a_slow_disk_asks_once() -> None:
-    """What is held back for the disk is not to pile up: one request per peer leaves when the vote is durable."""
+    """Held messages must not pile up: one request per peer leaves when the vote is durable."""
     solo = Solo(election_timeout_min=10.0, election_timeout_max=11.0, pre_vote=False)
     solo.sync = False
     solo.timeout()

@@ -1,4 +1,4 @@
-"""The rules over trace events: a history in order breaks none, and each rule is broken once, and named."""
+"""The rules over trace events: a correct history breaks none, and each rule is broken once and named."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Teller:
 
 
 def records(events: Story) -> list[TraceRecord]:
-    """Events as they are read from the trace files of their nodes."""
+    """The events as they are read from the trace files of their nodes."""
     return [read_record(each["node"], each) for each in events if isinstance(each.get("node"), str)]
 
 
 def in_order() -> Teller:
-    """Three nodes; n1 leads term 1 and commits two entries, all of them know."""
+    """Three nodes: n1 leads term 1 and commits two entries, and all nodes know it."""
     teller = Teller()
     for node in ("n1", "n2", "n3"):
         teller.tell(node, "started", 0)
@@ -65,7 +65,7 @@ def rules(teller: Teller) -> list[Rule]:
 
 
 def test_a_history_in_order() -> None:
-    """Also over a restart, and a new leader that erases what an old one left."""
+    """This holds over a restart, and when a new leader erases what an old one left."""
     teller = in_order()
     teller.tell("n1", "started", 1, 4, 1, peer="n1")
     teller.elect("n2", 2, 3, 1, voters=("n3",))
@@ -132,7 +132,7 @@ def test_each_rule_is_broken_and_named(name: str) -> None:
 
 
 def test_what_a_crash_may_take_back_is_not_broken() -> None:
-    """A follower may know of a commit before its own disk has the entry; after a crash it has the old ones again."""
+    """A follower may learn of a commit before its disk has the entry; a crash brings its old entries back."""
     teller = in_order()
     teller.tell("n2", "commit", 1, 6, 1)
     teller.tell("n2", "started", 1, 5, 1, "n1")
@@ -141,7 +141,7 @@ def test_what_a_crash_may_take_back_is_not_broken() -> None:
 
 
 def test_an_entry_may_be_erased_before_it_is_committed() -> None:
-    """By a leader that lacks it, though another one commits it later."""
+    """A leader that lacks the entry may erase it, even if another leader commits it later."""
     teller = in_order()
     teller.elect("n2", 2, 2, 1, ("n3",))
     teller.tell("n3", "log_truncated", 2, 3, 1)
@@ -173,7 +173,7 @@ def test_foreign_lines_are_passed_over() -> None:
 
 
 def test_a_life_whose_first_lines_are_lost_is_told_by_its_numbers() -> None:
-    """A torn line swallows the first one of the next life; commits begin anew all the same."""
+    """A torn line swallows the first line of the next incarnation; commits may start again all the same."""
     teller = in_order()
     teller.tell("n2", "commit", 1, 7, 1)
     teller.tell("n2", "started", 1, 5, 1, "n1").tell("n2", "commit", 1, 6, 1)
@@ -182,7 +182,7 @@ def test_a_life_whose_first_lines_are_lost_is_told_by_its_numbers() -> None:
 
 
 def test_a_life_whose_first_lines_are_lost_though_its_numbers_go_on() -> None:
-    """Nothing tells that it is another life: its commits may begin anew."""
+    """Nothing shows that it is another incarnation, but its commits may start again."""
     teller = in_order()
     teller.tell("n2", "started", 1, 5, 1, "n1")
     for _ in range(20):
@@ -227,7 +227,7 @@ def test_where_lines_are_missing_roles_are_not_judged() -> None:
 
 
 def test_events_without_terms_of_entries_are_judged_as_far_as_they_tell() -> None:
-    """Traces of programs that do not know `log_term`."""
+    """Programs that do not know `log_term` write such traces."""
     teller = in_order()
     teller.elect("n3", 2, 0, 0, ("n2",)).tell("n2", "commit", 2, 3, 7)
     teller.tell("n2", "vote_granted", 2, peer="n2")
@@ -244,8 +244,10 @@ def test_a_bug_that_repeats_itself_does_not_fill_the_report() -> None:
 
 
 def test_what_was_erased_need_not_be_found_again() -> None:
-    """A log may begin shorter when the end of it was erased: as was told, or in a term that there was no time to tell
-    of, or after a vote of which there was none."""
+    """A log may begin shorter after its end was erased.
+
+    The erasure was traced, or came in a term that was never traced, or after a vote that was never traced.
+    """
     durable = in_order().tell("n2", "commit", 1, 3, 1, durable_index=5)
     assert rules(durable.tell("n2", "log_truncated", 1, 5, 1).tell("n2", "started", 1, 4, 1, "n1")) == []
     for term, vote in ((2, ""), (2, "n3")):
@@ -259,7 +261,7 @@ def test_what_was_erased_need_not_be_found_again() -> None:
 
 
 def test_what_is_on_disk_is_not_known_where_events_are_missing() -> None:
-    """It may have been erased among them."""
+    """The missing events may be those that erased it."""
     teller = in_order().tell("n2", "commit", 1, 3, 1, durable_index=5).tell("n2", "log_truncated", 1, 5, 1)
     del teller.events[-1]
     teller.tell("n2", "leader_heard", 1, peer="n1").tell("n2", "started", 1, 4, 1, "n1")
@@ -268,7 +270,7 @@ def test_what_is_on_disk_is_not_known_where_events_are_missing() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_what_nodes_in_order_tell_is_in_order(seed: int) -> None:
-    """The events of the core itself, under crashes, cuts and loss: no rule may cry for nothing."""
+    """The core's own events under crashes, cuts and loss raise no false alarm."""
     rng = random.Random(seed)
     world = World(rng.choice([3, 5]), seed, loss=0.1, duplicate=0.2, pre_vote=rng.random() < 0.5)
     events, numbers, step = [], dict.fromkeys(world.ids, 0), world.invariants.stepped

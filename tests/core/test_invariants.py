@@ -1,4 +1,4 @@
-"""A broken rule stops the node, loudly, also where asserts are switched off."""
+"""A broken rule stops the node with an error, even where asserts are switched off."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def counted_early(node: RaftNode) -> None:
 def test_how_a_leader_must_not_keep_account_of_its_followers(
     breaks: Callable[[RaftNode], None], rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checked by the leader itself after every step (Figure 2, volatile state on leaders; section 5.3)."""
+    """The leader checks its account of followers after each step (Figure 2, volatile state on leaders; section 5.3)."""
     bench = Solo()
     bench.receive(*map(ack, bench.lead()))
     assert bench.node.progress["n2"].match_index == bench.node.commit_index == 1
@@ -93,7 +93,7 @@ def test_what_is_known_of_a_follower_begins_anew_with_each_leadership() -> None:
 def test_a_leader_that_hears_no_quorum_notices_that_it_still_leads(
     check_quorum: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check quorum (dissertation, section 6.2), should stepping down fail."""
+    """Check quorum (dissertation, section 6.2), in case stepping down fails."""
     bench = Solo(5, check_quorum=check_quorum)
     monkeypatch.setattr(bench.node, "_hears_quorum", lambda: True)
     first = bench.lead()
@@ -108,7 +108,7 @@ def test_a_leader_that_hears_no_quorum_notices_that_it_still_leads(
 
 
 def test_rules_that_hold_cost_no_formatting() -> None:
-    """The checks run after every step, on the hot path: their message is made when a rule broke, not before."""
+    """The checks run after every step, on the hot path: they format a message only when a rule is broken."""
 
     class Silent(Snapshot):
         __slots__ = ()

@@ -34,7 +34,7 @@ def test_search_by_term(terms: list[int], term: int) -> None:
 
 @given(some_terms, st.data())
 def test_first_difference_is_where_a_loop_would_find_it(terms: list[int], data: st.DataObject) -> None:
-    """The first of the new entries that is missing or has another term (Figure 2, receiver 3 and 4)."""
+    """The first new entry that is missing, or whose term differs (Figure 2, receiver 3 and 4)."""
     first = data.draw(st.integers(1, len(terms) + 1))
     new = data.draw(some_terms)
     expected = first
@@ -45,7 +45,7 @@ def test_first_difference_is_where_a_loop_would_find_it(terms: list[int], data: 
 
 @given(some_terms, st.integers(1, 25), st.integers(1, 8), st.integers(0, 12))
 def test_batch_end_is_the_longest_batch_within_the_limits(terms: list[int], lo: int, most: int, size: int) -> None:
-    """At least one entry if there is one, else the longest that keeps to both limits."""
+    """At least one entry, if there is one; beyond that, the longest batch within both limits."""
     it = log(terms)
     lo = min(lo, len(terms) + 1)
     hi, total = it.batch_end(lo, most, size)
@@ -57,7 +57,7 @@ def test_batch_end_is_the_longest_batch_within_the_limits(terms: list[int], lo: 
 
 @given(some_terms, some_terms, st.integers(1, 20))
 def test_truncate_and_append(terms: list[int], more: list[int], first: int) -> None:
-    """A list, with indexes from 1."""
+    """The log behaves like a list with indexes from 1."""
     it, first = log(terms), min(first, len(terms) + 1)
     it.truncate(first)
     it.append(more, [b"new"] * len(more))

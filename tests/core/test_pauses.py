@@ -1,4 +1,4 @@
-"""A node that was paused does not take its own silence for that of others, and does not wait long for them either."""
+"""A paused node does not mistake its own pause for silence of the others, and does not wait long for them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.core.bench import Solo, ack, append, appends, request_vote, requests
 from tests.core.harness import ET_MAX, ET_MIN, HEARTBEAT, RPC_TIMEOUT
 
 GRACE = 2 * HEARTBEAT
-"""Within this a leader that lives is heard."""
+"""A leader that is alive is heard within this time."""
 PAUSE = 20 * ET_MAX
 
 
 def woken(solo: Solo, pause_s: float = PAUSE) -> None:
-    """The node is paused, and steps for the first time after it."""
+    """Return the effects of the first step after a pause."""
     solo.now += pause_s
     solo.step(Paused(pause_s))
 
@@ -34,7 +34,7 @@ def test_a_woken_follower_waits_for_its_mail_and_stays_a_follower(pre_vote: bool
 
 @pytest.mark.parametrize("pre_vote", [True, False])
 def test_a_woken_follower_replaces_a_leader_that_is_dead(pre_vote: bool) -> None:
-    """At the latest after the grace and the spread of election timeouts, which a node that wakes with it draws too."""
+    """The wait is at most the grace and the spread of election timeouts, which nodes that wake together draw too."""
     solo = Solo(pre_vote=pre_vote)
     solo.receive(append(1))
     woken(solo)

@@ -30,7 +30,7 @@ def test_a_pre_vote_changes_no_term_and_no_vote() -> None:
 
 
 def test_granting_a_pre_vote_does_not_restart_the_election_timer() -> None:
-    """Only a real vote does (Figure 2); otherwise those who cannot win would hold back those who can."""
+    """Only a real vote does (Figure 2); otherwise candidates that cannot win would delay those that can."""
     solo = Solo()
     first = solo.node.next_deadline()
     solo.step(at=ET_MIN / 2)
@@ -70,7 +70,7 @@ def test_a_pre_vote_needs_a_newer_term_and_an_up_to_date_log(
 
 
 def test_who_hears_a_leader_grants_no_pre_vote() -> None:
-    """... and have not received heartbeats from a valid leader for at least a baseline election timeout (9.6)."""
+    """A node refuses if it has heard a valid leader within the minimum election timeout (9.6)."""
     solo = Solo()
     solo.receive(append(1))
     solo.step(at=ET_MIN * 0.99)
@@ -88,7 +88,7 @@ def test_who_hears_a_leader_grants_no_pre_vote() -> None:
 
 
 def test_a_pre_candidate_that_is_behind_learns_the_term() -> None:
-    """A refusal carries the voter's term; with it the next attempt can succeed (5.1)."""
+    """A refusal carries the voter's term, with which the next attempt can succeed (5.1)."""
     solo = Solo(term=3)
     request = next(m for m in solo.timeout().messages if isinstance(m, RequestVote))
     solo.receive(vote(request, granted=False, term=8))
@@ -98,7 +98,7 @@ def test_a_pre_candidate_that_is_behind_learns_the_term() -> None:
 
 
 def test_a_pre_candidate_yields_to_a_leader() -> None:
-    """A leader of its term is heard: it was only slow (5.2)."""
+    """The leader of its term was only slow: its message ends the pre-candidacy (5.2)."""
     solo = Solo(term=1)
     solo.timeout()
     solo.receive(append(1))
@@ -107,7 +107,7 @@ def test_a_pre_candidate_yields_to_a_leader() -> None:
 
 @pytest.mark.parametrize("check_quorum", [True, False])
 def test_a_rejoining_node_does_not_disrupt(check_quorum: bool) -> None:
-    """A partitioned server cannot raise its term, so that it disrupts nobody when it comes back (9.6)."""
+    """A partitioned server cannot raise its term, so it does not disrupt the cluster when it comes back (9.6)."""
     world = World(5, check_quorum=check_quorum)
     leader = world.elect()
     away = next(i for i in world.ids if i != leader.node_id)
@@ -122,7 +122,7 @@ def test_a_rejoining_node_does_not_disrupt(check_quorum: bool) -> None:
 
 @pytest.mark.parametrize("check_quorum", [True, False])
 def test_a_rejoining_node_disrupts_without_pre_vote(check_quorum: bool) -> None:
-    """Without it, its term has grown and forces the leader to step down (9.6): the control of the test above."""
+    """The control of the test above: without pre-vote its term has grown and forces the leader to step down (9.6)."""
     world = World(5, pre_vote=False, check_quorum=check_quorum)
     leader = world.elect()
     term = leader.current_term
@@ -136,7 +136,7 @@ def test_a_rejoining_node_disrupts_without_pre_vote(check_quorum: bool) -> None:
 
 
 def test_a_node_that_hears_nobody_keeps_its_term() -> None:
-    """One way only: what it says arrives, what others say does not. Its term does not rise (9.6)."""
+    """Its messages arrive, and those of the others do not. Its term does not rise (9.6)."""
     world = World(3)
     leader = world.elect()
     deaf = next(i for i in world.ids if i != leader.node_id)
@@ -148,7 +148,7 @@ def test_a_node_that_hears_nobody_keeps_its_term() -> None:
 
 
 def test_a_pre_candidate_that_hears_a_refusal_asks_again_at_the_next_timeout() -> None:
-    """Pre-votes are asked for as long as no leader is heard (9.6)."""
+    """A node asks for pre-votes as long as it hears no leader (9.6)."""
     solo = Solo()
     for _ in range(10):
         requests = [m for m in solo.timeout().messages if isinstance(m, RequestVote)]
@@ -159,7 +159,7 @@ def test_a_pre_candidate_that_hears_a_refusal_asks_again_at_the_next_timeout() -
 
 
 def test_chained_nodes_keep_their_leader() -> None:
-    """Ends that do not see each other: the middle or an end leads, and stays (9.6, 6.2)."""
+    """The ends do not see each other: the middle or an end leads, and stays (9.6, 6.2)."""
     for seed in range(5):
         world = World(3, seed)
         world.cut("n1", "n3")
@@ -170,7 +170,7 @@ def test_chained_nodes_keep_their_leader() -> None:
 
 
 def test_a_node_everybody_sees_keeps_the_cluster_going() -> None:
-    """Quorum loss: all see only n1, which then must come to lead, and stays (9.6, 6.2)."""
+    """Quorum loss: all nodes see only n1, which must become leader and stay (9.6, 6.2)."""
     for seed in range(5):
         world = World(5, seed)
         world.elect()

@@ -33,7 +33,7 @@ def test_a_read_waits_for_a_round_that_began_after_it() -> None:
 
 
 def test_answers_to_older_requests_do_not_confirm_a_read() -> None:
-    """Only a heartbeat sent after the read arrived proves that it led then (6.4)."""
+    """Only a heartbeat sent after the read arrived proves that the node led then (6.4)."""
     solo = settled(3)
     old = appends(solo.propose(b"x").messages) + appends(solo.wait(HEARTBEAT).messages)
     assert not solo.step(Read(1)).reads
@@ -44,7 +44,7 @@ def test_answers_to_older_requests_do_not_confirm_a_read() -> None:
 
 
 def test_a_read_and_older_answers_in_one_step_do_not_mix() -> None:
-    """What was in the mailbox beside the read was sent before it (6.4)."""
+    """Messages that were in the mailbox beside the read were sent before it (6.4)."""
     solo = settled(3)
     old = appends(solo.wait(HEARTBEAT).messages)
     assert ready(solo.step(Read(1), *[Receive(ack(m)) for m in old])) == []
@@ -75,7 +75,7 @@ def test_a_read_before_the_no_op_is_committed_waits_for_it() -> None:
     first = solo.lead()
     assert not solo.step(Read(1)).reads
     messages = [m for m in first if not m.entry_terms]
-    for _ in range(3):  # it leads, that is confirmed again and again, but it knows no commit index
+    for _ in range(3):  # its leadership is confirmed again and again, but it knows no commit index
         effects = solo.step(*[Receive(ack(m, 0)) for m in messages])
         messages = appends(effects.messages) or appends(solo.wait(HEARTBEAT).messages)
         assert ready(effects) == []
@@ -104,7 +104,7 @@ def test_an_answered_write_is_a_confirmation_too() -> None:
 
 
 def test_a_refusal_of_this_term_confirms_too() -> None:
-    """A follower that refuses for its log's sake acknowledges the leader all the same (6.4)."""
+    """A follower that refuses because of its log acknowledges the leader all the same (6.4)."""
     world = World(3)
     leader = world.elect()
     peer = next(i for i in world.ids if i != leader.node_id)
@@ -128,7 +128,7 @@ def test_reads_share_rounds() -> None:
 
 
 def test_a_lost_round_is_replaced_by_the_next_heartbeat() -> None:
-    """Reads do not hang on a lost message (5.1: servers retry)."""
+    """A lost message does not block reads (5.1: servers retry)."""
     solo = settled(3)
     solo.step(Read(1))
     beat = appends(solo.wait(HEARTBEAT).messages)
@@ -136,7 +136,7 @@ def test_a_lost_round_is_replaced_by_the_next_heartbeat() -> None:
 
 
 def test_a_single_node_answers_at_once() -> None:
-    """A majority of one needs nobody's confirmation (6.4)."""
+    """A majority of one needs no confirmation (6.4)."""
     solo = Solo(1)
     solo.timeout()
     assert ready(solo.step(Read(1))) == [(1, 1)]
@@ -151,7 +151,7 @@ def test_reads_are_refused_by_who_does_not_lead() -> None:
 
 
 def test_waiting_reads_are_refused_when_leadership_ends() -> None:
-    """A leader that was deposed answers no read that waits (6.4), not even one confirmed in the same step."""
+    """A deposed leader answers no waiting read (6.4), not even one that was confirmed in the same step."""
     solo = settled(3)
     solo.step(Read(1))
     effects = solo.step(Read(2), Receive(append(5, leader="n2")))
@@ -176,8 +176,10 @@ def test_a_new_leadership_starts_its_rounds_anew() -> None:
 @pytest.mark.parametrize("check_quorum", [True, False])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_paused_leader_answers_no_stale_read_on_waking(seed: int, check_quorum: bool) -> None:
-    """A leader that slept through an election must not answer from its old state, whatever lay in its mailbox
-    meanwhile: reads, answers to its last heartbeats, its own writes to disk (8)."""
+    """A leader that was paused during an election must not answer from its old state (8).
+
+    Its mailbox may hold reads, answers to its last heartbeats, and completions of its own writes.
+    """
     world = World(3, seed, check_quorum=check_quorum)
     old = world.elect()
     for _ in range(3):
@@ -188,7 +190,7 @@ def test_a_paused_leader_answers_no_stale_read_on_waking(seed: int, check_quorum
     new = world.elect(after=old.current_term)
     world.propose(new.node_id, b"newer")
     world.run(5 * ET_MAX)
-    late = world.read(old.node_id)  # has to see "newer": the world checks that
+    late = world.read(old.node_id)  # must see "newer", which the world checks
     world.resume(old.node_id)
     after = world.read(old.node_id)
     world.run(1.0)

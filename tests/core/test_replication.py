@@ -41,8 +41,10 @@ def answer(reply: Message) -> AppendEntriesReply:
 def test_an_append_behind_a_hole_or_a_conflict_is_refused(
     prev: int, prev_term: int, conflict_term: int, conflict_index: int
 ) -> None:
-    """If the follower does not find an entry with prevLogIndex and prevLogTerm it refuses the new entries; it
-    names the term of the conflict and the first index it stores for that term (5.3)."""
+    """A follower without the entry at prevLogIndex of prevLogTerm refuses the new entries (5.3).
+
+    The refusal names the term of the conflict and the first index that the follower stores for that term.
+    """
     solo = Solo(terms=[1, 2, 2, 3, 3])
     reply = answer(*solo.receive(append(9, prev, prev_term, [9])))
     assert (reply.success, reply.rejected_index) == (False, prev)
@@ -55,16 +57,18 @@ def test_an_append_behind_a_hole_or_a_conflict_is_refused(
     [
         (5, [4, 4], [1, 2, 2, 3, 3, 4, 4]),  # behind the end
         (3, [3, 4], [1, 2, 2, 3, 4]),  # one known, one conflict
-        (1, [4], [1, 4]),  # a conflict takes everything behind it along
-        (3, [3], [1, 2, 2, 3, 3]),  # known already: what follows stays
+        (1, [4], [1, 4]),  # a conflict erases everything behind it
+        (3, [3], [1, 2, 2, 3, 3]),  # known already: later entries stay
         (0, [1, 2, 2], [1, 2, 2, 3, 3]),
         (2, [], [1, 2, 2, 3, 3]),  # a heartbeat erases nothing
         (0, [4], [4]),
     ],
 )
 def test_only_a_conflict_erases(prev: int, entries: list[int], expected: list[int]) -> None:
-    """If an existing entry conflicts with a new one (same index, other term), delete it and all that follow;
-    append those that are not in the log (Figure 2, AppendEntries, receiver 3 and 4)."""
+    """An existing entry that conflicts with a new one (same index, other term) is deleted with all that follow it.
+
+    Then the missing entries are appended (Figure 2, AppendEntries, receiver 3 and 4).
+    """
     solo = Solo(terms=[1, 2, 2, 3, 3])
     prev_term = solo.terms[prev - 1] if prev else 0
     reply = answer(*solo.receive(append(4, prev, prev_term, entries)))
@@ -73,7 +77,7 @@ def test_only_a_conflict_erases(prev: int, entries: list[int], expected: list[in
 
 
 def test_old_and_doubled_appends_erase_nothing() -> None:
-    """AppendEntries is idempotent; one that was delayed says nothing about what came later (5.5)."""
+    """AppendEntries is idempotent; a delayed one says nothing about later entries (5.5)."""
     solo = Solo()
     first, second = append(1, 0, 0, [1, 1]), append(1, 2, 1, [1, 1], commit=2, sequence=2)
     solo.receive(first, second)
@@ -106,7 +110,7 @@ def test_any_order_of_the_same_messages_gives_the_same_log(seed: int) -> None:
     "message", [append(5, 2, 4, [5]), append(5, 1, 1, [5]), append(5, 0, 0, [2, 2])], ids=["prev", "entry", "first"]
 )
 def test_a_conflict_with_what_is_committed_stops_the_node(message: AppendEntries) -> None:
-    """A committed entry is never replaced: who is told to do so must not go on (5.4.3, Figure 3)."""
+    """A committed entry is never replaced: a node that is told to do so must stop (5.4.3, Figure 3)."""
     solo = Solo(terms=[1, 1, 1], commit_index=2)
     with pytest.raises(InvariantViolated, match="committed"):
         solo.receive(message)
@@ -120,7 +124,7 @@ def test_figure_7_every_follower_is_brought_in_line(follower: str) -> None:
     """A leader handles inconsistencies by forcing the followers' logs to duplicate its own (5.3, Figure 7)."""
     leader, log = stored(FIGURE_7_LEADER, term=7), FIGURE_7[follower]
     world = World(3, disks={"n1": leader, "n2": stored(log, term=7), "n3": stored(FIGURE_7_LEADER, term=7)})
-    world.lose = lambda m: m.from_id == "n2" and not isinstance(m, AppendEntriesReply)  # n2 does not stand
+    world.lose = lambda m: m.from_id == "n2" and not isinstance(m, AppendEntriesReply)  # n2 does not stand for election
     won = world.elect()
     assert won.node_id != "n2"
     assert world.run_until(world.converged, 1.0)
@@ -141,12 +145,12 @@ def test_probing_takes_a_term_per_round_trip() -> None:
         at_follower = appends(leader.receive(*[reply_as_n2(m) for m in replies]))
         assert trips < 120
     assert follower.terms == leader.terms
-    # Ten terms of the follower conflict; after that, 99 batches of 1024 in windows of 64.
+    # Ten terms of the follower conflict; then come 99 batches of 1024 entries in windows of 64.
     assert trips <= 10 + 6
 
 
 def retarget(request: AppendEntries) -> AppendEntries:
-    """The same request as if n2 sent it to n1: benches are all called n1."""
+    """The same request, as if n2 sent it to n1, as every bench is called n1."""
     return append(
         request.term,
         request.prev_log_index,
@@ -182,8 +186,10 @@ def test_a_follower_far_behind_catches_up_in_batches() -> None:
 
 
 def test_reordered_batches_do_not_multiply() -> None:
-    """A batch that overtakes another is refused, and what follows it is sent again; that must not feed on
-    itself. (A stream between two nodes keeps the order: this is for injected delays.)"""
+    """A batch that overtakes another is refused and sent again with its successors, which must not cause more refusals.
+
+    A stream between two nodes keeps the order; only injected delays reorder batches.
+    """
     world = World(3, delay=(0.001, 0.004), disks={"n1": stored([1] * 20_000), "n2": stored([1] * 20_000)})
     world.elect()
     assert world.run_until(world.converged, 3.0)
@@ -214,7 +220,7 @@ def test_the_window_is_bounded_and_moves_with_answers() -> None:
 
 
 def test_the_window_is_bounded_in_bytes() -> None:
-    """At most max_inflight_bytes are unanswered; one batch more may begin below that."""
+    """At most max_inflight_bytes are unanswered; below that, one more batch may begin."""
     solo = Solo(2, max_batch_entries=1, max_inflight_bytes=30 + 2 * ENTRY_BYTES)
     solo.receive(*[ack(m) for m in solo.lead()])
     first = appends(solo.propose(*[b"x" * 12] * 10).messages)
@@ -244,7 +250,7 @@ def test_match_index_never_goes_back() -> None:
 
 
 def test_late_answers_of_an_earlier_leadership_are_ignored() -> None:
-    """An answer speaks of the term in which it was asked: what matched then may be erased now (5.1)."""
+    """An answer speaks of the term of its request: what matched then may be erased now (5.1)."""
     solo = Solo(3)
     solo.lead()
     old = appends(solo.propose(b"a", b"b", b"c").messages, "n2")[0]
@@ -269,7 +275,7 @@ def entries_sent(world: World, *, to: str) -> int:
 
 
 def lose_once(world: World, which: type, *, peer: str) -> list[Message]:
-    """Lose the next such message with entries to, or with success from, the peer; the list names it."""
+    """Lose the next message with entries to the peer, or with success from it; the returned list will name it."""
     lost: list[Message] = []
 
     def lose(message: Message) -> bool:
@@ -288,8 +294,10 @@ def lose_once(world: World, which: type, *, peer: str) -> list[Message]:
 
 @pytest.mark.parametrize("which", [AppendEntries, AppendEntriesReply])
 def test_a_lost_batch_or_answer_is_resent_though_heartbeats_get_through(which: type) -> None:
-    """If AppendEntries RPCs are lost the leader retries indefinitely (5.3); heartbeats that are answered
-    say nothing about the batch that was not."""
+    """If AppendEntries RPCs are lost, the leader retries indefinitely (5.3).
+
+    Answered heartbeats do not confirm a batch.
+    """
     world = World(2, heartbeat_interval=RPC_TIMEOUT / 5)
     leader = world.elect()
     assert world.run_until(world.converged, 1.0)
@@ -303,7 +311,7 @@ def test_a_lost_batch_or_answer_is_resent_though_heartbeats_get_through(which: t
 
 
 def test_a_batch_lost_in_the_middle_is_found_at_once() -> None:
-    """The batch behind it is refused, and that points at the hole: no timeout is waited for (5.3)."""
+    """The next batch is refused and reveals the hole, so the leader waits for no timeout (5.3)."""
     world = World(3, rpc_timeout=10.0)
     leader = world.elect()
     assert world.run_until(world.converged, 1.0)
@@ -317,7 +325,7 @@ def test_a_batch_lost_in_the_middle_is_found_at_once() -> None:
 
 
 def test_resending_backs_off_but_never_ends() -> None:
-    """A silent follower costs little, and is asked for ever: by heartbeats and by resending (5.3)."""
+    """A silent follower costs little, and the leader asks it forever: by heartbeats and by resending (5.3)."""
     solo = Solo(3, check_quorum=False, heartbeat_interval=1000.0, election_timeout_min=1e4, election_timeout_max=2e4)
     solo.lead()
     sent = [len(appends(solo.timeout().messages)) for _ in range(40)]
@@ -326,8 +334,10 @@ def test_resending_backs_off_but_never_ends() -> None:
 
 
 def test_backing_off_is_bounded_by_what_healing_may_take() -> None:
-    """Batches to one node are lost for long, as a full queue loses them, while heartbeats get through; when that
-    ends its log converges within 10 longest election timeouts, whatever the moment (5.3)."""
+    """Batches to one node are lost for long, as in a full queue, while heartbeats get through (5.3).
+
+    Whenever the loss ends, the log converges within 10 longest election timeouts.
+    """
     for lost_for in range(10, 30, 2):
         world = World(3)
         leader = world.elect()
@@ -353,8 +363,10 @@ def test_answers_slower_than_the_rpc_timeout_are_believed(heartbeat: float) -> N
 
 
 def test_entries_that_move_are_waited_for_and_others_are_asked_after() -> None:
-    """A part of a batch that arrived is answered like a heartbeat with the sequence of the batch: the deadline counts
-    from there. Answered heartbeats say nothing about a batch that may be lost (5.3)."""
+    """An answer to a part of a batch restarts the deadline; like a heartbeat's, it has the batch's sequence.
+
+    Answered heartbeats say nothing about a batch that may be lost (5.3).
+    """
     solo = Solo(2)
     solo.receive(*[ack(m) for m in solo.lead()])
     (batch,) = appends(solo.propose(b"large").messages)
@@ -377,10 +389,10 @@ def test_entries_that_move_are_waited_for_and_others_are_asked_after() -> None:
 
 
 def test_a_slow_disk_at_a_follower_is_waited_for() -> None:
-    """With fsync slower than the rpc timeout a follower still advances, and is not flooded with copies."""
+    """If an fsync is slower than the rpc timeout, the follower still advances, and is not flooded with copies."""
     world = World(3, seed=3)
     world.disk_latency["n3"] = (3.5 * RPC_TIMEOUT, 4.5 * RPC_TIMEOUT)
-    world.lose = lambda m: m.from_id == "n3" and not isinstance(m, AppendEntriesReply)  # n3 does not stand
+    world.lose = lambda m: m.from_id == "n3" and not isinstance(m, AppendEntriesReply)  # n3 does not stand for election
     leader = world.elect()
     assert leader.node_id != "n3"
     world.sent.clear()
@@ -396,8 +408,9 @@ def test_a_slow_disk_at_a_follower_is_waited_for() -> None:
 def test_a_follower_that_was_away_at_the_election_is_sent_what_it_lacks_only() -> None:
     """nextIndex starts behind the leader's last entry, and backs up only as far as the logs differ (5.3).
 
-    The old leader comes back a second after the new one was elected; its log of 5000 entries is whole. That
-    the first request got lost must not make the leader send all of it again."""
+    The old leader comes back a second after the election of the new one, with its whole log of 5000 entries. A lost
+    first request must not make the new leader send all of them again.
+    """
     world = World(3)
     old = world.elect()
     for _ in range(5):
@@ -413,7 +426,7 @@ def test_a_follower_that_was_away_at_the_election_is_sent_what_it_lacks_only() -
 
 
 def test_one_lost_first_batch_does_not_send_the_whole_log() -> None:
-    """A request without answer is sent again from where it was, not from the log's first entry (5.3)."""
+    """An unanswered request is sent again from its own position, not from the log's first entry (5.3)."""
     world = World(3, disks={i: stored([1] * 5000) for i in ("n1", "n2", "n3")})
     lost: list[str] = []
 
@@ -444,8 +457,10 @@ def test_replication_survives_a_bad_link(loss: float) -> None:
 
 
 def test_a_refusal_of_what_is_matched_does_not_start_a_storm() -> None:
-    """A follower that lost what it had acknowledged (a disk that lies) breaks the promise that Raft rests on;
-    the leader cannot mend that, but must not answer each refusal with the next request either."""
+    """A follower whose disk loses acknowledged entries breaks a promise on which Raft rests.
+
+    The leader cannot repair that, but it must not answer each refusal with the next request.
+    """
     solo = Solo(2, terms=[1] * 10)
     solo.receive(*[ack(m) for m in solo.lead()])
     messages = appends(solo.propose(b"x").messages)
@@ -458,7 +473,7 @@ def test_a_refusal_of_what_is_matched_does_not_start_a_storm() -> None:
 
 
 def test_a_heartbeat_goes_where_the_logs_agree() -> None:
-    """It is answered at once and carries the commit index, whatever batches are under way (5.2)."""
+    """A heartbeat is answered at once and carries the commit index, whatever batches are under way (5.2)."""
     solo = Solo(2)
     solo.receive(*[ack(m) for m in solo.lead()])
     solo.propose(b"a", b"b")

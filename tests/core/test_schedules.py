@@ -1,8 +1,8 @@
-"""Random schedules: the rules of Figure 3 always, and progress once the faults end.
+"""Random schedules: the rules of Figure 3 hold always, and there is progress once the faults end.
 
-The world checks election safety, votes, log matching, leader completeness, state machine safety, leader
-append-only, durable copies, promises and reads after every step; here faults are only thrown at it. A seed that
-fails is replayed with `play(seed)`.
+After every step the world checks election safety, votes, log matching, leader completeness, state machine safety,
+leader append-only, durable copies, promises and reads. The tests only inject faults. `play(seed)` replays a seed that
+failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BLOCKS = 10
 
 
 def chaotic(seed: int) -> tuple[World, Random]:
-    """A cluster of random size, options and quality."""
+    """A cluster of random size, options and network quality."""
     rng = Random(f"options {seed}")
     world = World(
         rng.choice([1, 2, 3, 3, 4, 5, 5]),
@@ -36,7 +36,7 @@ def chaotic(seed: int) -> tuple[World, Random]:
 
 
 def disturb(world: World, rng: Random, k: int) -> None:
-    """One thing that can happen: to a client, a process or a link."""
+    """Inject one random event at a client, a process or a link."""
     i, act, leader = rng.choice(world.ids), rng.random(), world.leader()
     if act < 0.50:
         target = leader.node_id if leader and rng.random() < 0.8 else i
@@ -82,8 +82,10 @@ def test_safety_always_and_liveness_after_healing(block: int) -> None:
 
 
 def test_schedules_reach_what_they_are_for() -> None:
-    """A world in which nothing happens proves nothing: together the seeds see elections, conflicts, commits,
-    crashed leaders and answered reads."""
+    """Together the seeds have elections, conflicts, commits, crashed leaders and answered reads.
+
+    A world in which nothing happens would prove nothing.
+    """
     worlds = [play(seed) for seed in range(40)]
     assert sum(len(w.leaders) for w in worlds) > 60
     assert sum(n.counters.entries_erased for w in worlds for n in w.nodes.values()) > 10
@@ -111,7 +113,7 @@ def test_doubled_and_reordered_messages(n: int) -> None:
 
 @pytest.mark.parametrize("n", [3, 4, 5])
 def test_leaders_killed_faster_than_they_settle(n: int) -> None:
-    """SIGKILL of whoever leads, as soon as it does (5.4)."""
+    """Each new leader is killed as soon as it leads (5.4)."""
     for seed in range(20):
         world = World(n, seed)
         for _ in range(8):
@@ -129,7 +131,7 @@ def test_leaders_killed_faster_than_they_settle(n: int) -> None:
 
 
 def test_the_same_seed_gives_the_same_history() -> None:
-    """Deterministic: no set, no clock and no global randomness decides anything."""
+    """The core is deterministic: no set, no clock and no global randomness decides anything."""
     first, again = play(7), play(7)
     assert first.sent == again.sent
     assert (first.now, first.committed, first.leaders) == (again.now, again.committed, again.leaders)

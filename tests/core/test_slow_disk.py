@@ -1,4 +1,4 @@
-"""A disk that is slow or hangs: what a leader and a follower do meanwhile, what is bounded, and who yields."""
+"""A slow or stalled disk: what leaders and followers do meanwhile, what is bounded, and which leader yields."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_followers_commit_while_the_leaders_own_copy_is_not_durable(n: int) -> N
 
 @pytest.mark.parametrize(("n", "stalled"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)])
 def test_without_a_quorum_of_disks_nothing_is_committed(n: int, stalled: int) -> None:
-    """Leader and a part of the followers hang: no majority holds the entry durably (5.3)."""
+    """The disks of the leader and of some followers hang: no majority holds the entry durably (5.3)."""
     world, leader = settled(n)
     assert n - stalled < quorum_size(n)
     others = [i for i in world.ids if i != leader][: stalled - 1]
@@ -84,7 +84,7 @@ def test_a_stalled_leader_serves_reads_of_what_its_followers_committed() -> None
 
 
 def test_a_leader_that_crashes_in_a_stall_loses_no_committed_entry() -> None:
-    """What was committed without it is on a majority of disks, of which one is in any quorum (5.4)."""
+    """An entry committed without the leader's disk is on a majority of disks, one of them in any quorum (5.4)."""
     world, leader = settled(3)
     world.stall(leader)
     world.propose(leader, *[b"%d" % number for number in range(50)])
@@ -127,7 +127,7 @@ def test_a_stalled_follower_answers_heartbeats_and_grants_no_vote() -> None:
 
 
 def test_while_the_term_is_not_durable_only_the_newest_answers_wait() -> None:
-    """A disk may hang for long, while a leader sends heartbeats: what waits for it is bounded."""
+    """A disk may hang for long while a leader sends heartbeats: the number of waiting answers is bounded."""
     solo = Solo()
     solo.sync = False
     for sequence in range(1, 1000):
@@ -144,7 +144,7 @@ def test_while_the_term_is_not_durable_only_the_newest_answers_wait() -> None:
 
 
 def test_a_leader_refuses_what_exceeds_the_unsynced_bytes_before_it_appends() -> None:
-    """limits.unsynced_bytes: the refusal has no effect, and the leader takes writes again when its disk answers."""
+    """limits.unsynced_bytes: a refusal has no effect, and the leader accepts writes again when its disk answers."""
     limit = 10 * KB
     world, leader = settled(3, unsynced_bytes=limit)
     node = world.nodes[leader]
@@ -176,7 +176,7 @@ def test_the_refusal_is_told() -> None:
 
 
 def test_a_follower_takes_no_more_entries_than_may_wait_for_its_disk() -> None:
-    """It answers as to a heartbeat, with what is durable: the leader sends the entries again (5.3)."""
+    """The follower answers as to a heartbeat, with its durable index; the leader sends the entries again (5.3)."""
     solo = Solo(term=1, unsynced_bytes=200)
     solo.sync = False
     assert solo.receive(append(1, terms=[1] * 8)) == []
@@ -191,7 +191,7 @@ def test_a_follower_takes_no_more_entries_than_may_wait_for_its_disk() -> None:
 
 @pytest.mark.parametrize("inflight", [4 * KB, 1 << 20])
 def test_the_backlog_of_a_stalled_follower_is_bounded(inflight: int) -> None:
-    """By the window of its leader, and where leaders change by its own limit; it catches up when it is healed."""
+    """The window of the leader bounds it, and across leaders the follower's own limit; after the heal it catches up."""
     limit = 20 * KB
     world, leader = settled(3, unsynced_bytes=limit, max_inflight_bytes=inflight, max_batch_bytes=2 * KB)
     stalled = next(i for i in world.ids if i != leader)
@@ -221,7 +221,7 @@ def test_a_conflicting_suffix_stays_while_there_is_no_room_for_its_replacement()
 
 
 def test_a_leader_whose_disk_hangs_yields_to_a_node_whose_disk_does_not() -> None:
-    """yield_after: it steps down, does not stand for election while its disk hangs, and follows the next leader."""
+    """yield_after: the leader steps down, does not stand while its disk hangs, and follows the next leader."""
     world, old = settled(3, yield_after=YIELD_AFTER)
     world.stall(old)
     world.propose(old, b"x")
@@ -243,7 +243,7 @@ def test_a_leader_whose_disk_hangs_yields_to_a_node_whose_disk_does_not() -> Non
 
 @pytest.mark.parametrize("pre_vote", [False, True])
 def test_a_node_whose_disk_hangs_does_not_stand_and_does_when_it_answers(pre_vote: bool) -> None:
-    """Alone with its disk: all others are gone, and it must not raise its term meanwhile."""
+    """All other nodes are gone, and the node must not raise its term while its disk hangs."""
     world, old = settled(3, yield_after=YIELD_AFTER, pre_vote=pre_vote, check_quorum=False)
     node = world.nodes[old]
     world.stall(old)
@@ -287,7 +287,7 @@ def test_it_says_why_it_yields() -> None:
 
 
 def test_a_write_that_is_slower_than_usual_is_not_late() -> None:
-    """Each write has its own time: many that are slow, one after the other, are no disk that hangs."""
+    """Each write has its own limit: many slow writes, one after the other, do not make a disk that hangs."""
     world, leader = settled(3, yield_after=YIELD_AFTER)
     world.disk_latency[leader] = (0.8 * YIELD_AFTER, 0.9 * YIELD_AFTER)
     for _ in range(100):
@@ -297,7 +297,7 @@ def test_a_write_that_is_slower_than_usual_is_not_late() -> None:
 
 
 def test_a_leader_with_nothing_to_write_does_not_yield() -> None:
-    """Its last write was durable in time, and that was long ago."""
+    """Its last write was durable in time, however long ago that was."""
     world, leader = settled(3, yield_after=YIELD_AFTER)
     world.run(5 * YIELD_AFTER)
     assert world.leader() is world.nodes[leader]
@@ -305,7 +305,7 @@ def test_a_leader_with_nothing_to_write_does_not_yield() -> None:
 
 
 def test_a_pre_candidate_whose_disk_hangs_gives_up() -> None:
-    """It holds a quorum of pre-votes too late: it must not raise its term."""
+    """Its quorum of pre-votes comes too late: it must not raise its term."""
     solo = Solo(term=1, yield_after=ET_MAX)
     solo.sync = False
     solo.receive(append(1, terms=[1]))
@@ -325,7 +325,7 @@ def test_a_pre_candidate_whose_disk_hangs_gives_up() -> None:
 
 
 def test_a_candidate_whose_entries_hang_takes_no_leadership() -> None:
-    """Its vote is durable, and what it had taken in as a follower is not yet."""
+    """Its vote is durable, but the entries that it accepted as a follower are not yet."""
     solo = Solo(term=1, yield_after=ET_MAX, pre_vote=False)
     solo.sync = False
     solo.receive(append(1, terms=[1]))
@@ -340,7 +340,7 @@ def test_a_candidate_whose_entries_hang_takes_no_leadership() -> None:
 
 
 def test_a_process_that_was_paused_hears_of_its_disk_first() -> None:
-    """What came while it did not listen is read before its write counts as late."""
+    """After a pause, a completed write is read before it counts as late."""
     solo = Solo(yield_after=YIELD_AFTER, check_quorum=False)
     messages = solo.lead()
     solo.sync = False
@@ -384,7 +384,7 @@ def test_who_does_not_yield_breaks_an_invariant(before: Snapshot, after: Snapsho
 
 @pytest.mark.parametrize("seed", range(12))
 def test_any_disks_hang_and_answer_again(seed: int) -> None:
-    """Safety throughout, and a cluster at work again once they answer; with and without yield_after."""
+    """Safety holds throughout, and the cluster works again once the disks answer, with and without yield_after."""
     rng = random.Random(seed)
     world = World(
         rng.choice((1, 2, 3, 3, 4, 5)),
@@ -416,7 +416,7 @@ def test_any_disks_hang_and_answer_again(seed: int) -> None:
 
 
 def test_heartbeats_of_a_stalled_leader_carry_on() -> None:
-    """They promise nothing that is not durable: term and vote are."""
+    """They promise nothing that is not durable, as term and vote are."""
     solo = Solo()
     solo.receive(*[ack(m) for m in solo.lead()])
     solo.sync = False

@@ -1,4 +1,4 @@
-"""The pages of the manual, and what stands in them."""
+"""The pages of the manual, and their content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOTE = re.compile(r"<!-- (?P<key>[a-z ]+): (?P<value>.*) -->")
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code, and the notes in comments above it: `<!-- file: my.yaml -->`."""
+    """A block of code, and the notes in the comments above it: `<!-- file: my.yaml -->`."""
 
     language: str
     text: str

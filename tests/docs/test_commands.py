@@ -1,11 +1,11 @@
-"""Every command and every program in README and manual runs, or the page says why it does not run here.
+"""Every command and every program in README and manual runs, or the page says why this test does not run it.
 
-Blocks of a page are run in order, in one scratch folder that looks like the root of the project to them. Notes stand
-in comments above a block:
+The blocks of a page run in order, in one scratch folder that looks to them like the root of the project. Notes are
+comments above a block:
 
     <!-- file: my.yaml -->       the block is written to this file
-    <!-- exit: 3 -->             its last command exits with this code
-    <!-- not run: REASON -->     it is not run by this test; the reason says who runs it, or why it cannot be run
+    <!-- exit: 3 -->             the block's last command exits with this code
+    <!-- not run: REASON -->     this test does not run the block; REASON says who does, or why it cannot run
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.docs.pages import PAGES, ROOT, Block, blocks, name
 
 MANUAL = [page for page in PAGES if name(page).startswith(("README", "CONTRIBUTING", "docs/"))]
 RUN_S = 170.0
-"""For one block; a page takes a few seconds as a rule."""
+"""Time limit of one block in seconds; a page usually takes a few."""
 _PROGRAM = """
 import ast, asyncio, inspect, sys
 code = compile(sys.stdin.read(), "the page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -35,7 +35,7 @@ if inspect.iscoroutine(main):
 
 
 def wrong(block: Block) -> str:
-    """Why a block is neither run nor explained, or nothing."""
+    """The reason why a block is neither run nor explained; empty if it is one of them."""
     if "not run" in block.notes:
         return "" if len(block.notes["not run"]) > 10 else "needs a reason"
     if block.language in ("sh", "python"):
@@ -59,7 +59,7 @@ def test_every_target_of_make_in_it_exists(page: Path) -> None:
 
 
 def run(folder: Path, block: Block) -> None:
-    """Run one block; what it starts ends with it."""
+    """Run one block, and end the processes that it starts."""
     if block.language == "python":
         command = [sys.executable, "-c", _PROGRAM]
     else:

@@ -1,4 +1,4 @@
-"""Every link of the manual leads somewhere, and every page of it can be reached."""
+"""Every link of the manual leads to an existing target, and every page can be reached."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_files_that_are_named_in_code_exist(page: Path) -> None:
-    """`sweeps/cli.py`, or, where the room is clear, `cli.py` or `runtime/wal.py`."""
+    """`sweeps/cli.py`, or, where the folder is clear, `cli.py` or `runtime/wal.py`."""
     named = re.findall(r"`([\w-]+(?:/[\w-]+)*\.(?:py|proto|yaml|md|diff))`", page.read_text(encoding="utf-8"))
     own = {block.notes.get("file") for block in blocks(page)} | {"spec.yaml"}
     assert [path for path in named if path not in own and not any(file.endswith(f"/{path}") for file in FILES)] == []

@@ -1,4 +1,4 @@
-"""The reference says what the code says, and describes everything that a run leaves behind."""
+"""The reference agrees with the code, and describes everything that a run leaves behind."""
 
 from __future__ import annotations
 
@@ -70,21 +70,21 @@ def keys(value: Any, path: str = "") -> Iterator[str]:
 
 
 def form(known: str) -> str:
-    """A key of the table as a regular expression: `<x>` in it is any name."""
+    """A key of the table as a regular expression, in which `<x>` matches any name."""
     pattern = re.escape(known).replace("<metric>", ".+")
     pattern = pattern.replace("<stage>", f"({'|'.join(STAGES)})").replace("<p>", r"(p[\d.]+|max)")
     return re.sub(r"<\w+>", r"[^.]+", pattern) + r"(\..*)?"
 
 
 def described(key: str) -> bool:
-    """Whether the table has a key, or what contains it, or, where it is null or empty, what it would contain."""
+    """Whether the table has a key or a container of it; for null or empty values, whether it has any key inside."""
     return any(re.fullmatch(form(known), key) or known.startswith((f"{key}.", f"{key}[")) for known in RESULT_KEYS)
 
 
 @pytest.fixture(scope="module")
 def found(run: Run) -> set[str]:
     """The keys of all results."""
-    # What only real cells have: figures of nodes and of the load.
+    # Only real cells have these: figures of nodes and of the load.
     real = summarise(
         CellData(
             parameters=Parameters(),

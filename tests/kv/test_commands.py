@@ -99,7 +99,7 @@ def test_the_layout_is_what_the_module_says() -> None:
         + bytes.fromhex("0201000000000000")
         + b"more"
     )
-    # As older versions logged it.
+    # Older versions wrote this to the log.
     old = bytes.fromhex("05 03000000 ffffffff 04000000 0700000000000000 0900000000000000") + b"keymore"
     assert decode(old) == Command(Kind.APPEND, b"key", b"more", session_id=7, sequence=9, longest=None)
     assert decode(encode(Kind.COMPARE_AND_SWAP, b"k", b"v", None)).expected is None

@@ -1,4 +1,4 @@
-"""The store, held against the sequential specification, and the session rules one by one."""
+"""The store agrees with the sequential specification; the session rules are tested one by one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def store_with(*payloads: bytes, term: int = 1, value_bytes: int = VALUE_BYTES) 
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
-    """Any log, applied in batches of any size, means to the store what it means to the model."""
+    """Any log, applied in batches of any size, has the same effect on the store as on the model."""
 
     sessions: Bundle[int] = Bundle("sessions")
     sent: Bundle[bytes] = Bundle("sent")
@@ -67,7 +67,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         key=KEYS,
         value=VALUES,
         expected=st.none() | VALUES,
-        # Ids that were never opened, ids of other entries, and none at all; sequences with gaps and steps back.
+        # Ids that were never opened, ids of other entries, and no id; sequences with gaps and steps back.
         session_id=sessions | st.sampled_from([0, 3, 10**9]),
         sequence=st.integers(1, 5),
         longest=LONGEST,
@@ -145,13 +145,13 @@ TestStoreAgainstModel.settings = settings(max_examples=200, stateful_step_count=
 
 
 def test_nodes_with_different_limits_answer_alike() -> None:
-    """The entry says how long the value may become; what the node that applies it is set to does not count."""
+    """The entry carries the limit of the value's length; the setting of the applying node does not count."""
     log = [
         OPEN_SESSION,
         append(b"k", b"abcd", longest=16),
         append(b"k", b"efgh", 1, 1, longest=7),
         append(b"k", b"efgh", longest=8),
-        append(b"k", b"", longest=4),  # a leader with a smaller limit than what the key holds already
+        append(b"k", b"", longest=4),  # a leader whose limit is below the present length
         append(b"k", b"efgh", 1, 1, longest=16),  # the retry, with another leader
     ]
     stores, answers = zip(*(store_with(*log, value_bytes=limit) for limit in (1, 7, 100)), strict=True)
@@ -296,8 +296,7 @@ def test_the_hash_of_a_prefix_is_what_the_applied_hash_was(log: list[tuple[int, 
 
 
 def test_the_hash_of_a_prefix_is_over_what_was_applied_not_over_what_the_log_says_now() -> None:
-    """A node that applied another entry than the others is told apart, also when a leader has put that right in its
-    log since."""
+    """A node that applied another entry than the others is found, even if a leader has since repaired its log."""
     good = [put(b"k", b"%d" % k) for k in range(60)]
     bad = [*good[:20], put(b"k", b"another"), *good[21:]]
     log = Log([1] * 60, list(bad))
@@ -311,7 +310,7 @@ def test_the_hash_of_a_prefix_is_over_what_was_applied_not_over_what_the_log_say
 
 
 def test_the_hash_of_a_prefix_of_a_long_log_begins_at_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It costs the same wherever the prefix ends, and however large its values are."""
+    """The hash costs the same wherever the prefix ends, and however large its values are."""
     hashed: list[int] = []
     update = _PrefixHash.update
 

@@ -29,22 +29,22 @@ _MEMORY = 100 * 2**20
 
 
 class Where:
-    """Tells where it is."""
+    """Reports the Ray node that it runs on."""
 
     def ray_node(self) -> str:
-        """Ray's id of the host."""
+        """Return Ray's id of the host."""
         return str(ray.get_runtime_context().get_node_id())
 
 
 class Hog:
-    """Uses a CPU."""
+    """Holds a CPU."""
 
     def ready(self) -> None:
-        """It does."""
+        """Return as soon as the actor runs, and thus holds its CPU."""
 
 
 async def error_of(attempt: Awaitable[Any]) -> dict[str, Any]:
-    """What an attempt raises, and after how many seconds."""
+    """Return the error that an attempt raises, and the seconds until then."""
     begin = time.monotonic()
     try:
         await attempt
@@ -54,7 +54,7 @@ async def error_of(attempt: Awaitable[Any]) -> dict[str, Any]:
 
 
 async def places(backend: RayBackend, count: int, placement: Placement) -> list[list[str]]:
-    """Host that each node was to have, and has."""
+    """Return for each node the host that was chosen, and the host that it runs on."""
     workers = await backend.pool.place(count, placement)
     for worker in workers:
         await worker.create(Where)
@@ -65,7 +65,7 @@ async def places(backend: RayBackend, count: int, placement: Placement) -> list[
 
 
 async def hosted(backend: RayBackend) -> dict[str, Any]:
-    """Where hosted objects are, and whether their actors are used again."""
+    """Return where hosted objects are, and whether their actors are reused."""
     told: dict[str, Any] = {}
     other = next(host for host in backend.hosts if not host.is_driver)
     for name, on in (("default", None), ("other", other)):
@@ -81,7 +81,7 @@ async def hosted(backend: RayBackend) -> dict[str, Any]:
 
 
 async def taken(backend: RayBackend) -> dict[str, Any]:
-    """Others use a CPU, for good and for a while."""
+    """Refuse a plan whose CPUs are in use for good, and wait for CPUs that are in use for a while."""
     told: dict[str, Any] = {}
     victim = next(host for host in backend.hosts if not host.is_driver)
     hog = (
@@ -117,7 +117,7 @@ def _head_knows(host_id: str) -> None:
 
 
 async def sweep(address: str, folder: Path, *options: str) -> dict[str, Any]:
-    """How `sweep run` ends."""
+    """Return the exit code, the output and the duration of `sweep run`."""
     words = [word for option in options for word in ("-o", option)]
     begin = time.monotonic()
     process = await asyncio.create_subprocess_exec(
@@ -137,7 +137,7 @@ async def sweep(address: str, folder: Path, *options: str) -> dict[str, Any]:
 
 async def main(folder: Path) -> None:
     """Run all experiments, one after the other."""
-    ray._private.utils.write_ray_address = lambda *_: None  # else a file of this user names this cluster
+    ray._private.utils.write_ray_address = lambda *_: None  # otherwise a file of this user would name this cluster
     common = {"object_store_memory": _MEMORY, "include_dashboard": False}
     head = {"num_cpus": 0, "temp_dir": str(folder / "ray"), **common}
     cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)

@@ -111,7 +111,7 @@ async def test_storage_where_the_user_wants_it(temporary: Path) -> None:
 
 
 async def test_a_node_runs_the_code_of_its_driver(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This holds for any files in its working folder, or on the path of its host."""
+    """This holds whatever files are in its working folder, or on the path of its host."""
     for name in ("there/raft_actor_node/__init__", "here/raft_actor_node/__init__", "here/grpc", "here/asyncio"):
         file = temporary / f"{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)

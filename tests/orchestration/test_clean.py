@@ -223,7 +223,7 @@ async def test_what_a_supervisor_has_is_held_until_it_is_closed(base: Path) -> N
     assert running._process is not None
     child = json.loads(running._process._reported.result())["pid"]
     await running.close()
-    assert end_process(child, start_ticks(child))  # in a session of its own, so it has not ended with the node
+    assert end_process(child, start_ticks(child))  # its own session keeps it from ending with the node
     assert [each.what for each in clean() if str(base) in each.what] == [str(base / "run" / "cell")]
 
 

@@ -25,7 +25,7 @@ def sample(now_ns: int, offset_ns: int, there_ns: int, back_ns: int) -> Sample:
 def test_the_bound_holds_however_long_the_ways_take_and_however_the_clock_turns(
     offset_ns: int, there_ns: int, back_ns: int, steps: list[tuple[int, float, int, int]], when: float
 ) -> None:
-    """The drift changes at any moment, also between two questions."""
+    """The drift may change at any moment, also between two questions."""
     now_ns = 10**12
     under_test = TrackedClock(sample(now_ns, offset_ns, there_ns, back_ns))
     true = [offset_ns]

@@ -227,7 +227,7 @@ async def test_a_node_that_comes_back_without_the_present_links_has_failed(
 
         monkeypatch.setattr(worker, "call", call)
         restarting = asyncio.create_task(cluster.restart("n2"))
-        await started.wait()  # it has begun, with the table of this moment
+        await started.wait()  # the restart has begun, with the table of this moment
         await cluster.set_links([])
         assert (await restarting).failed == ("n2",)
 
@@ -237,7 +237,7 @@ async def test_sigkill_of_an_actor(
 ) -> None:
     monkeypatch.setattr(
         "orchestration.ray_cluster.supervised._REPLACE_TIMEOUT_S", 60.0
-    )  # Ray starts an actor meanwhile
+    )  # meanwhile Ray starts an actor
     async with running(backend, foreign, nodes=3) as cluster:
         await cluster.pause("n2")
         for node_id in ("n1", "n2"):
@@ -251,10 +251,10 @@ async def test_sigkill_of_an_actor(
         assert cluster.live == ("n3",)
         with pytest.raises(InfrastructureError, match="is gone"):
             await cluster.restart("n1")
-        await cluster.crash("n3")  # the others are not concerned
+        await cluster.crash("n3")  # the loss of the other actors does not affect n3
         await cluster.restart("n3")
         await cluster.halt()
-        os.kill(cluster.worker("n3").facts.pid, signal.SIGKILL)  # no task watches it: its node is down
+        os.kill(cluster.worker("n3").facts.pid, signal.SIGKILL)  # no task watches this actor, as its node is down
         files = [await cluster.collect(node_id) for node_id in cluster.node_ids]
         assert all("foreign node n" in each.log for each in files), "another actor of the host has them"
     assert not (temporary_folder() / cluster.plan.run_id).exists()
@@ -347,7 +347,7 @@ async def test_hosted_objects(backend: RayBackend) -> None:
     assert await other.call("qsize") == 0
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(10):
-        while not other.lost:  # until Ray knows, it only says that there is no answer
+        while not other.lost:  # until Ray knows of the death, it only reports that there is no answer
             with pytest.raises(InfrastructureError):
                 await other.call("get")
     with pytest.raises(InfrastructureError, match=r"is gone \(get\(\)\)"):

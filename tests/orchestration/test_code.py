@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(330)
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A folder with another checkout, a script of a user's, and modules named as a dependency and as one of Python."""
+    """A folder with another checkout, a user's script, and modules named like a dependency and one of Python's."""
     for name in ("raft_actor_node/__init__.py", "sweeps/__init__.py", "chaos.py", "click.py", "colorsys.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('raise RuntimeError("a script of the user")\n')
@@ -53,8 +53,8 @@ def test_what_lies_in_the_folder_of_the_driver_does_not_run(elsewhere: Path) -> 
 
 
 def test_a_connection_that_imports_other_code_is_refused_in_one_line(elsewhere: Path) -> None:
-    """It was made before, and looks in the folder of the driver first."""
-    for name in ("click.py", "colorsys.py"):  # Ray itself needs them there
+    """The program connected by itself, so its workers look for modules in the driver's folder first."""
+    for name in ("click.py", "colorsys.py"):  # Ray's own processes would import these and fail
         (elsewhere / name).unlink()
     folder = str(short_folder())
     try:

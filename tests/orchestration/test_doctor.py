@@ -27,7 +27,7 @@ RAY = RayFacts("a fake", "127.0.0.1:41230", "2.60.0", private=True, authenticati
 
 
 class FakeWorker:
-    """Holds an examiner in this process; says where it was closed."""
+    """Holds an examiner in this process; records where it was closed."""
 
     clock = SimpleNamespace(offset_ns=7, error_ns=3)
 
@@ -45,7 +45,7 @@ class FakeWorker:
 
 
 class FakeBackend:
-    """Hosts that are all this machine, under addresses of their own; `factories` replaces the examiner of some."""
+    """Hosts that are all this machine, each with an address; `factories` replaces the examiner of some hosts."""
 
     def __init__(self, count: int, factories: dict[str, Any] | None = None) -> None:
         self.hosts = [Host(f"id{i}", f"127.0.0.{i}", 1.0, i == 1, f"vm{i}") for i in range(1, count + 1)]
@@ -254,7 +254,7 @@ def closed() -> Iterator[int]:
 async def test_a_way_that_is_blocked_names_both_hosts(
     port: str, reason: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_ANSWER_TIMEOUT_S", 10.0)  # far more than a connection has
+    monkeypatch.setattr(doctor, "_ANSWER_TIMEOUT_S", 10.0)  # much longer than a connection may take
     number = request.getfixturevalue(port)
 
     class Elsewhere(Examiner):

@@ -65,7 +65,7 @@ async def driver(foreign: tuple[str, ...], address: str = "local", **environment
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        start_new_session=True,  # a Ctrl-C for it must not be one for the tests
+        start_new_session=True,  # otherwise a Ctrl-C for the driver would also reach the tests
     )
     try:
         assert process.stdout is not None
@@ -75,7 +75,7 @@ async def driver(foreign: tuple[str, ...], address: str = "local", **environment
     finally:
         process.kill()
         await asyncio.to_thread(process.communicate)
-        # What a killed program cannot do: the files of its nodes stay, as evidence.
+        # A killed program cannot remove the files of its nodes; they stay as evidence.
         await asyncio.to_thread(shutil.rmtree, temporary_folder() / run_id, ignore_errors=True)
 
 
@@ -116,7 +116,7 @@ async def test_attached_to_a_cluster(foreign: tuple[str, ...]) -> None:
                 os.kill(victim.process.pid, number)
                 await eventually(functools.partial(all_gone, ours), "nodes and actors are gone", PATIENCE_S)
         core = {pid for pid in before if not _title(pid).startswith("ray::IDLE")}
-        assert core <= set(of_ray(folder))  # the cluster itself is not ours to end
+        assert core <= set(of_ray(folder))  # the cluster itself belongs to the user and must stay
 
 
 def _title(pid: int) -> str:

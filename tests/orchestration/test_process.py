@@ -251,7 +251,7 @@ async def test_sigkill_of_the_owner(tmp_path: Path, mode: str) -> None:
 
 
 def test_owner_that_is_gone_before_the_start(tmp_path: Path) -> None:
-    """The kernel tells of a parent's death only those who asked before."""
+    """The kernel signals a parent's death only to processes that asked for it before."""
     shim = Path(process_module.__file__).with_name("shim.py")
     mark = tmp_path / "ran"
     result = subprocess.run([sys.executable, "-I", "-S", shim, "1", "touch", mark], capture_output=True, check=False)

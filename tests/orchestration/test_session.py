@@ -31,7 +31,7 @@ class Head:
         self.free = {"id-2": 1.0, "id-3": 1.0}
         self.asked = 0
         self.code: dict[str, tuple[str, str]] = {}
-        """By package, where the second host has another than this program."""
+        """Package -> its code on the second host, if that differs from the code of this program."""
         monkeypatch.setattr(pool, "imported_on", self._imported_on)
         monkeypatch.setattr(pool, "live_hosts", lambda: list(self.hosts))
         monkeypatch.setattr(pool, "free_cpus", self._free_cpus)
@@ -201,8 +201,8 @@ def test_workers_look_where_the_driver_looks_and_not_where_it_stands(monkeypatch
     library = sysconfig.get_path("stdlib")
     monkeypatch.setattr(session.sys, "path", ["/of/the/script", "", library, "/of/packages"])
     job = session._job()
-    job._py_driver_sys_path.extend(["/of/the/script", "/where/it/stands"])  # as Ray does when it connects
+    job._py_driver_sys_path.extend(["/of/the/script", "/where/it/stands"])  # Ray does so when it connects
     workers = ["/of/a/worker"]
-    for place in job._get_proto_job_config().py_driver_sys_path:  # as its workers do
+    for place in job._get_proto_job_config().py_driver_sys_path:  # Ray's workers do so
         workers.insert(0, place)
     assert workers == ["/of/the/script", str(Path.cwd()), "/of/a/worker"], "an empty place is the folder it stands in"

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def told() -> Iterator[dict[str, Any]]:
-    """What the program tells."""
+    """The output of the program."""
     folder = short_folder()
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
@@ -93,7 +93,7 @@ def test_cpus_that_others_use_are_waited_for_a_while(told: dict[str, Any]) -> No
 
 
 def test_a_sweep_is_refused_in_one_line_before_anything_starts(told: dict[str, Any]) -> None:
-    """Although its first cell could run."""
+    """The sweep is refused although its first cell could run."""
     refused = told["sweep"]
     assert refused["code"] == 2
     assert "[1/" not in refused["output"]

@@ -1,4 +1,4 @@
-"""Silent actors: no call waits for them beyond its limit, and finally they are given up."""
+"""Silent actors: no call waits for them beyond its limit, and in the end the driver gives them up."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CUT = LinkRule(from_id="n2", to_id="n3", cut=True)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But not so much that the actors that are well, on a busy machine, are taken for silent ones."""
+    """Shorten the limits, but keep them long enough for healthy actors on a busy machine."""
     monkeypatch.setattr(supervised, "_FAULT_TIMEOUT_S", 2.0)
     monkeypatch.setattr(supervised, "_TELL_TIMEOUT_S", 0.2)
     monkeypatch.setattr(supervised, "_HALT_TIMEOUT_S", 4.0)
@@ -53,7 +53,7 @@ async def running(backend: RayBackend, foreign: tuple[str, ...] | str, **plan: A
 
 
 class Silenced:
-    """Actors that were stopped; they go on when a test ends."""
+    """Actors that were stopped; they are resumed when a test ends."""
 
     def __init__(self) -> None:
         self.pids: list[int] = []
@@ -136,7 +136,7 @@ async def test_a_silent_node_does_not_hide_the_leader(backend: RayBackend, tmp_p
         leader = await cluster.leader()
         assert leader is not None
         follower = next(node_id for node_id in cluster.node_ids if node_id != leader)
-        os.kill(cluster.pid(follower), signal.SIGSTOP)  # behind our back: it is asked, and does not answer
+        os.kill(cluster.pid(follower), signal.SIGSTOP)  # unknown to the cluster, which asks in vain
         try:
             with Stopwatch() as took:
                 assert await cluster.leader() == leader
@@ -151,7 +151,7 @@ async def test_nobody_waits_again_for_a_node_that_missed_the_last_table(
     async with running(backend, "default", storage={"dir": str(tmp_path)}, chaos_enabled=True) as cluster:
         await cluster.leader()
         pid = cluster.pid("n3")
-        os.kill(pid, signal.SIGSTOP)  # behind our back, as when its host is cut off
+        os.kill(pid, signal.SIGSTOP)  # unknown to the cluster, as when the host is cut off
         silenced.pids.append(pid)
         took_s = []
         for _ in range(2):

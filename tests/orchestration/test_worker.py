@@ -19,7 +19,7 @@ AHEAD_NS = 10**12
 
 
 class Actor:
-    """An actor on another host, whose clock is ahead, and gains."""
+    """An actor on another host, whose clock is ahead and can be moved."""
 
     def __init__(self, identity: str) -> None:
         self.facts = SimpleNamespace(remote=lambda: self._answer(("host", 1, 1, identity)))
@@ -78,7 +78,7 @@ async def test_a_cancellation_that_comes_together_with_the_answer_is_not_lost() 
 
 
 async def test_a_knock_asks_on_until_it_is_known_whether_the_actor_is_gone() -> None:
-    """If Ray's head reports a death late, its first answer is that the actor is unreachable."""
+    """If Ray's head learns of a death late, its first answer is that the actor is unreachable."""
     errors = [ActorUnavailableError("who knows", bytes(16)), RayActorError()]
 
     async def fail() -> None:

@@ -1,22 +1,22 @@
-"""A stage on which a story of Raft is played word by word: the language of figure7.txt and figure8.txt.
+"""Plays stories of Raft command by command, in the language of figure7.txt and figure8.txt.
 
-A story begins with a table: the term that all servers have reached, then for each its name and the terms of the
-entries in its log. Each command stands on a line of its own behind `>`, and below it, indented, what is seen.
-Another table begins another story. What follows a `#` is for the reader.
+A story begins with a table: the term that all servers have reached, then each server with its name and the terms of its
+log's entries. Each command is on a line of its own behind `>`. The indented lines below it are what is seen. Another
+table begins another story. Text behind a `#` is a comment.
 
     > S1 stands               time passes for S1 alone, until it stands for election
-    > S1 goes on              time passes for S1 alone: heartbeats of a leader, and asking again
+    > S1 goes on              time passes for S1 alone: a leader sends heartbeats and repeats requests
     > S1 is asked for x       a client proposes x
-    > S1 crashes              only what is on disk is left of it
+    > S1 crashes              S1 keeps only what is on its disk
     > S1 restarts
-    > only S1 S2 talk         of the links only those among these servers hold; mail on the others is lost
+    > only S1 S2 talk         only the links among these servers work; messages on other links are lost
     > all talk
-    > lose entries of term 4  AppendEntries that carry such an entry are lost on the way; `lose nothing` ends that
-    > logs                    shows the log of every server, what is committed in brackets
+    > lose entries of term 4  AppendEntries with such an entry are lost; `lose nothing` ends that
+    > logs                    shows the log of every server, with the committed part in brackets
 
-Mail is delivered at once, in the order in which it was sent, until nobody has anything to say. Disks are quick:
-a write is durable within the step that asked for it. The plain paper is played: no pre-vote, no check quorum,
-one entry per AppendEntries. `python -m tests.paper.stage FILE` prints a story as it is seen now.
+Messages are delivered at once, in the order in which they were sent, until there are none. Disks are quick: a write is
+durable within the step that asked for it. The plain paper is played: no pre-vote, no check quorum, one entry per
+AppendEntries. `python -m tests.paper.stage FILE` prints a story as it is seen now.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from raft_actor_node.core import (
 from tests.core.harness import RPC_TIMEOUT, parameters, payload
 
 GOING_ON = 2 * RPC_TIMEOUT
-"""Enough for a leader to ask after what was lost, and to be answered."""
+"""Long enough for a leader to repeat lost requests and get answers."""
 
 TOLD = {
     "became_candidate": "stands for term {term}",
@@ -56,13 +56,13 @@ TOLD = {
 
 
 class Stage:
-    """Servers that are moved by commands only, and `seen`, the lines of what they did since it was cleared."""
+    """Servers that only commands move; `seen` has the lines of what they did since it was cleared."""
 
     def __init__(self, term: int, logs: dict[str, list[int]]) -> None:
         self.names = list(logs)
         self.parameters = parameters(pre_vote=False, check_quorum=False, max_batch_entries=1)
         self.seen: list[str] = []
-        self._now = dict.fromkeys(logs, 0.0)  # each server has a clock of its own, for only commands move it
+        self._now = dict.fromkeys(logs, 0.0)  # each server has a clock of its own, which only commands move
         self._talking = set(logs)
         self._lost_term = 0
         self._mail: deque[Message] = deque()
@@ -73,7 +73,7 @@ class Stage:
             self._start(name, HardState(term), log)
 
     def act(self, command: str) -> None:
-        """Perform one command; what is seen is added to `seen`."""
+        """Perform one command, and add what is seen to `seen`."""
         match command.split():
             case [name, "stands"]:
                 started = self._nodes[name].counters.elections_started
@@ -170,7 +170,7 @@ class Stage:
 
 
 def play(story: str) -> str:
-    """The story with, below each command, what is seen now; all else as it stands."""
+    """Return the story with the present observations below each command, and all other lines as they are."""
     term, logs = 0, dict[str, list[int]]()
     stage: Stage | None = None
     told: list[str] = []

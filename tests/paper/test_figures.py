@@ -1,4 +1,4 @@
-"""Figures 7 and 8 of the paper as stories, held against what is seen when they are played again."""
+"""Figures 7 and 8 of the paper as stories, compared with what is seen when they are played."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_figure_is_played_as_it_is_written(figure: str) -> None:
 
 
 def test_what_is_not_seen_is_missed() -> None:
-    """The control: a story that claims more, or less, than happens is not played as it is written."""
+    """The control: a story that claims more or less than happens fails."""
     story = (HERE / "figure8.txt").read_text(encoding="utf-8")
     claim = story.replace("    S1 1 2 4\n    S2 1 2\n    S3 1 2\n", "    S1 [1 2] 4\n    S2 1 2\n    S3 1 2\n")
     silence = story.replace("    S2 erases its log from 2 on\n", "", 1)
@@ -31,6 +31,6 @@ def test_what_is_not_seen_is_missed() -> None:
 
 
 def test_a_command_that_does_not_exist_is_refused() -> None:
-    """A story with a misprint is not silently another story."""
+    """A misprint must not silently change a story."""
     with pytest.raises(ValueError, match="S1 stnads"):
         play("term 1\nS1 1\n> S1 stnads\n")

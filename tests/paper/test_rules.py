@@ -1,7 +1,7 @@
-"""Rules of the paper for which no test of tests/core was there yet; README.md has the table of all of them.
+"""The rules of the paper that tests of tests/core do not cover; README.md lists the test of each rule.
 
-Each test restates its rule and ends with the section. What needs one server is played on the bench, what needs
-several in the world, whose checks (Figure 3) run after every step.
+Each test restates its rule and ends with the section. Rules of one server are played on the bench. Rules of several are
+played in the world, whose checks (Figure 3) run after every step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.core.harness import ET_MAX, ET_MIN, HEARTBEAT, World, stored
 
 
 def test_a_follower_is_passive() -> None:
-    """Followers issue no requests on their own, they only respond to leaders and candidates (5.1)."""
+    """Followers issue no requests on their own; they only respond to leaders and candidates (5.1)."""
     solo = Solo(5, terms=[1, 1])
     for said in (
         solo.receive(append(1, 2, 1, [1], sequence=7)),
@@ -44,7 +44,7 @@ def test_a_follower_is_passive() -> None:
 
 
 def test_requests_leave_in_parallel() -> None:
-    """RPCs are issued in parallel: nobody is asked only after another has answered (5.1)."""
+    """RPCs are issued in parallel: no request waits for the answer of another server (5.1)."""
     solo = Solo(7)
     assert [r.to_id for r in solo.stand()] == list(solo.node.peers)
     solo = Solo(7)
@@ -53,22 +53,26 @@ def test_requests_leave_in_parallel() -> None:
 
 
 def test_a_term_may_end_without_a_leader_and_never_has_two() -> None:
-    """Time is divided into terms of any length, numbered one after the other; a split vote ends one without a
-    leader, and none has two (5.1)."""
+    """Time is divided into terms of any length with consecutive numbers; no term has two leaders (5.1).
+
+    A split vote ends a term without a leader.
+    """
     empty = 0
     for seed in range(20):
-        # One timeout for all: they stand together and split the vote, until chance parts them.
+        # All nodes have one timeout: they stand together and split the vote, until random delays separate them.
         world = World(4, seed, election_timeout_max=ET_MIN, pre_vote=False)
         world.run(2.0)
         reached = max(node.current_term for node in world.nodes.values())
-        assert set(world.leaders) <= set(range(1, reached + 1))  # by term: the world refuses a second one
+        assert set(world.leaders) <= set(range(1, reached + 1))  # by term: the world refuses a second leader
         empty += reached - len(world.leaders)
     assert empty > 20
 
 
 def test_a_leader_leads_until_the_end_of_its_term() -> None:
-    """A candidate that wins serves as leader for the rest of its term (5.1): nothing but a higher term ends it, and
-    it does not lead in that term again."""
+    """A candidate that wins serves as leader for the rest of its term, and does not lead in that term again (5.1).
+
+    Only a higher term ends its leadership.
+    """
     world = World(5)
     leader = world.elect()
     term = leader.current_term
@@ -126,8 +130,7 @@ def test_a_command_is_appended_and_sent_to_all() -> None:
 
 @pytest.mark.parametrize("n", [3, 5, 7])
 def test_an_entry_is_committed_in_one_round_trip_to_a_majority(n: int) -> None:
-    """In the normal case one round of RPCs to a majority replicates an entry, and a slow minority does not matter
-    (5.3)."""
+    """Normally one round of RPCs to a majority replicates an entry; a slow minority does not delay it (5.3)."""
     world = World(n, delay=(0.010, 0.010), disk=(0.001, 0.001))
     leader = world.elect()
     world.run(0.2)
@@ -162,7 +165,7 @@ def test_a_majority_that_is_up_is_enough_and_less_is_not(n: int, tolerated: int)
 
 
 def test_a_follower_is_sent_what_it_lacks_for_ever() -> None:
-    """The leader retries until all followers store all entries, also after it has answered the client (5.3)."""
+    """The leader retries until all followers store all entries, even after it has answered the client (5.3)."""
     world = World(3)
     leader = world.elect()
     away = next(i for i in world.ids if i != leader.node_id)
@@ -176,8 +179,10 @@ def test_a_follower_is_sent_what_it_lacks_for_ever() -> None:
 
 
 def test_entries_and_what_is_committed_in_them_reach_everybody_in_order() -> None:
-    """Committed entries are durable and are executed by all state machines in log order; the leader tells the
-    highest committed index with every AppendEntries (5.3)."""
+    """Committed entries are durable, and all state machines execute them in log order (5.3).
+
+    The leader sends the highest committed index with every AppendEntries.
+    """
     world = World(5, loss=0.2, duplicate=0.2, delay=(0.001, 0.050))
     applied = {i: [b""] * 0 for i in world.ids}
     for k in range(60):
@@ -195,12 +200,12 @@ def test_entries_and_what_is_committed_in_them_reach_everybody_in_order() -> Non
 
 
 def test_a_leader_never_overwrites_or_erases_its_own_log() -> None:
-    """Leader append-only: whatever it hears in its term, its log only grows (5.3, Figure 3)."""
+    """Leader append-only: whatever a leader receives in its term, its log only grows (5.3, Figure 3)."""
     solo = Solo(5, terms=[1, 2, 2], term=3)
     said = appends(solo.lead())
     log = [1, 2, 2, 4]
     for message in (
-        append(3, 1, 1, [3, 3], leader="n2"),  # of a leader that was
+        append(3, 1, 1, [3, 3], leader="n2"),  # of a former leader
         append(2, 0, 0, [2, 2], leader="n3"),
         AppendEntriesReply("n2", "n1", 4, 4, False, 0, 3, 1, 1, said[0].sequence),
         AppendEntriesReply("n3", "n1", 4, 4, False, 0, 3, 0, 1, said[1].sequence),
@@ -214,15 +219,17 @@ def test_a_leader_never_overwrites_or_erases_its_own_log() -> None:
 
 
 def test_one_entry_per_index_and_term() -> None:
-    """A leader creates at most one entry at an index in its term, and entries never move: logs that hold an entry
-    of the same index and term agree in its command, and in all entries before it (5.3, log matching)."""
+    """A leader creates at most one entry at an index in its term, and entries never move (5.3, log matching).
+
+    Logs that hold an entry of the same index and term agree in its command, and in all entries before it.
+    """
     terms_seen = 0
     for seed in range(10):
         world = World(5, seed, loss=0.3, delay=(0.0, 0.050))
         made: dict[tuple[int, int], tuple[bytes, ...]] = {}
         for k in range(80):
             for i in world.ids:
-                world.propose(i, b"%s %d" % (i.encode(), k))  # only a leader takes it
+                world.propose(i, b"%s %d" % (i.encode(), k))  # only a leader accepts it
             world.run(0.020)
             if k % 10 == 9 and (leader := world.leader()):
                 world.crash(leader.node_id)
@@ -238,8 +245,10 @@ def test_one_entry_per_index_and_term() -> None:
 
 
 def test_probing_sends_no_entries_until_the_logs_agree() -> None:
-    """After a refusal the leader goes back, asking with empty AppendEntries; once it has found where the logs agree
-    it sends everything from there on (5.3; dissertation, section 3.5)."""
+    """After a refusal the leader goes back with empty AppendEntries (5.3; dissertation, section 3.5).
+
+    Once it has found where the logs agree, it sends everything from there on.
+    """
     solo = Solo(terms=[1, 2, 2, 3, 3, 3], term=3, check_quorum=False)
     probe = appends(solo.lead(), "n2")[0]
     for lacks, asked in ((4, 3), (2, 1), (1, 0)):
@@ -257,8 +266,7 @@ def test_probing_sends_no_entries_until_the_logs_agree() -> None:
 
 
 def test_success_means_that_the_logs_are_the_same_up_to_there() -> None:
-    """Whenever AppendEntries succeeds the follower's log is identical to the leader's up through the new entries
-    (5.3)."""
+    """If AppendEntries succeeds, the follower's log is the leader's up through the new entries (5.3)."""
     succeeded = 0
     for seed in range(10):
         world = World(3, seed, loss=0.3, duplicate=0.2, delay=(0.0, 0.050))
@@ -283,8 +291,7 @@ def test_success_means_that_the_logs_are_the_same_up_to_there() -> None:
 
 
 def test_match_index_begins_at_0_and_is_made_anew_after_an_election() -> None:
-    """matchIndex[] and nextIndex[] are reinitialised after election: to 0, and behind the leader's last entry
-    (Figure 2)."""
+    """After election matchIndex[] is reset to 0, and nextIndex[] to behind the leader's last entry (Figure 2)."""
     solo = Solo(3)
     for term in (1, 3):
         last = solo.node.log.last_index
@@ -303,8 +310,10 @@ def test_match_index_begins_at_0_and_is_made_anew_after_an_election() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_whoever_wins_holds_all_that_is_committed(seed: int) -> None:
-    """The election keeps a candidate from winning unless its log holds all committed entries (5.4.1): a majority
-    of the votes meets the majority that stores them."""
+    """A candidate cannot win unless its log holds all committed entries (5.4.1).
+
+    The majority that votes and the majority that stores the entries have a server in common.
+    """
     world = World(5, seed)
     leader = world.elect()
     assert world.run_until(world.converged, ET_MAX)
@@ -320,7 +329,7 @@ def test_whoever_wins_holds_all_that_is_committed(seed: int) -> None:
 
 
 def test_entries_keep_the_term_in_which_they_were_made() -> None:
-    """When a leader replicates entries from earlier terms they keep their original term numbers (5.4.2)."""
+    """A leader that replicates entries from earlier terms keeps their original term numbers (5.4.2)."""
     solo = Solo(terms=[1, 2, 2], term=4)
     first = solo.lead()[0]
     refused = AppendEntriesReply("n2", "n1", 5, 5, False, 0, 3, 0, 1, first.sequence)
@@ -331,7 +340,7 @@ def test_entries_keep_the_term_in_which_they_were_made() -> None:
 
 
 def test_entries_flow_from_the_leader_to_followers_only() -> None:
-    """A leader needs no entries of others: it takes none, from a vote or an answer of whoever has more (5.4)."""
+    """A leader takes no entries from others, not even with a vote or an answer of a server that has more (5.4)."""
     figure = {"n1": [1, 1], "n2": [1, 1], "n3": [1, 1], "n4": [1, 1, 1, 1], "n5": [1, 1, 1, 1]}
     world = World(5, disks={i: stored(terms, term=2) for i, terms in figure.items()})
     world.isolate("n4", "n5")
@@ -346,8 +355,7 @@ def test_entries_flow_from_the_leader_to_followers_only() -> None:
 
 
 def test_a_follower_knows_the_most_recent_leader_it_heard() -> None:
-    """A server that is not leader rejects a client's request and says who leads: AppendEntries names its sender
-    (8)."""
+    """A server that is not leader rejects a request and names the leader, which AppendEntries told it (8)."""
     solo = Solo()
     effects = solo.step(Propose(1, [b"x"]))
     assert (effects.refused, solo.node.leader_id) == ([1], None)
@@ -359,8 +367,10 @@ def test_a_follower_knows_the_most_recent_leader_it_heard() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_command_that_is_sent_again_after_its_leader_crashed_takes_effect_once(seed: int) -> None:
-    """The leader commits a command and crashes before it answers; the client sends it again, with the same serial
-    number, to the next. The state machine knows the number and gives the first answer again (8)."""
+    """A leader commits a command and crashes before it answers; the client sends the command to the next leader (8).
+
+    The state machine knows the serial number and gives the first answer again.
+    """
     world = World(3, seed)
     leader = world.elect()
     world.propose(leader.node_id, encode(Kind.OPEN_SESSION))
@@ -382,7 +392,7 @@ def test_a_command_that_is_sent_again_after_its_leader_crashed_takes_effect_once
 
 
 def test_a_leader_opens_its_term_with_a_no_op() -> None:
-    """To learn which entries are committed a leader commits a blank no-op entry at the start of its term (8)."""
+    """To learn which entries are committed, a leader commits a blank no-op entry at the start of its term (8)."""
     solo = Solo(terms=[1, 1], term=1)
     said = solo.lead()
     assert solo.terms == [1, 1, 2]

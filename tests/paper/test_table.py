@@ -1,4 +1,4 @@
-"""README.md says which test holds which rule of the paper; here, that what it says is so."""
+"""README.md lists the tests of the rules of the paper; these tests check the list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 TESTS = HERE.parent
 SECTIONS = {"5.1": 8, "5.2": 18, "5.3": 23, "5.4": 13, "8": 16, "Figure 2": 29}
-"""The least number of rules in each section: to take one out is to be a decision."""
+"""The least number of rules in each section, so that removing one needs a decision."""
 
 
 def table() -> list[tuple[str, str, str, str]]:
@@ -50,7 +50,7 @@ def test_every_section_has_its_rules(section: str, rules: int) -> None:
 
 
 def test_every_test_of_the_table_exists_and_names_its_section() -> None:
-    """A row points at a test whose docstring says which section it is about."""
+    """A row names a test whose docstring names the section."""
     wrong = []
     for section, rule, file, test in table():
         text = docstrings(file).get(test)
@@ -62,7 +62,7 @@ def test_every_test_of_the_table_exists_and_names_its_section() -> None:
 
 
 def test_every_test_of_this_folder_is_in_the_table() -> None:
-    """What is not a rule of the paper does not belong here; controls of the stories themselves excepted."""
+    """Only rules of the paper belong here, except for controls of the stories."""
     known = {(file, test) for _, _, file, test in table()}
     for file in ("paper/test_rules.py", "paper/test_figures.py"):
         controls = {"test_what_is_not_seen_is_missed", "test_a_command_that_does_not_exist_is_refused"}

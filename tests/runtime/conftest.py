@@ -1,4 +1,4 @@
-"""Shows at the end of a session what became of damaged logs."""
+"""Shows at the end of a session what happened to damaged logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a node looks for its peers when they move."""
+"""How a node finds its peers when their addresses change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from raft_actor_node.units import Range
 
 
 class Port:
-    """Somewhere to connect to; it notes that somebody did."""
+    """A port that records whether a peer connected to it."""
 
     def __init__(self) -> None:
         self.called = asyncio.Event()
@@ -35,7 +35,7 @@ class Port:
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[Port]:
-    """A port of this host, as long as the context lasts."""
+    """A port of this host that listens until the context ends."""
     port = Port()
     server = await asyncio.start_server(port, "127.0.0.1", 0)
     try:
@@ -57,7 +57,7 @@ def config_of(node_id: str) -> NodeConfig:
 
 
 async def test_older_news_of_an_address_is_not_believed() -> None:
-    """A later epoch is a later life of the peer; its earlier address may be somebody else's by now."""
+    """A later epoch belongs to a later incarnation of the peer; another process may have its earlier address by now."""
     config = config_of("n1")
     quick = TransportSettings(reconnect_backoff=Range(0.001, 0.002), connect_timeout=0.2)
     config = config.model_copy(update={"transport": quick})
@@ -69,7 +69,7 @@ async def test_older_news_of_an_address_is_not_believed() -> None:
             await new.called.wait()
             transport.update_addresses({"n2": (old.address, 1)})
             new.called.clear()
-            await new.called.wait()  # it goes on knocking there
+            await new.called.wait()  # the link goes on connecting there
             transport.update_addresses({"n2": (newest.address, 3)})
             await newest.called.wait()
             assert not old.called.is_set()
@@ -78,14 +78,14 @@ async def test_older_news_of_an_address_is_not_believed() -> None:
 
 
 async def test_a_later_life_has_a_higher_epoch_though_the_wall_clock_went_back(tmp_path: Path) -> None:
-    """Without an owner nodes tell their addresses by files; peers would not believe one of a lower epoch."""
+    """Without an owner, nodes publish their addresses in files; peers ignore an address of a lower epoch."""
     news: asyncio.Queue[Addresses] = asyncio.Queue()
     AddressDirectory(tmp_path, config_of("n1"), news.put_nowait).announce("n1", "127.0.0.1:41230")
     epochs = []
     for life in (1, 2, 3):
         address = f"127.0.0.1:4123{life}"
         AddressDirectory(tmp_path, config_of("n2"), lambda _: None).announce("n2", address)
-        os.utime(tmp_path / "n2", (1e9 - life, 1e9 - life))  # each life at an earlier time than the one before
+        os.utime(tmp_path / "n2", (1e9 - life, 1e9 - life))  # each incarnation is older than its predecessor
         async with asyncio.timeout(10):
             while (found := (await news.get()).get("n2", ("", 0)))[0] != address:
                 pass
@@ -94,7 +94,7 @@ async def test_a_later_life_has_a_higher_epoch_though_the_wall_clock_went_back(t
 
 
 async def test_a_directory_that_was_wiped_hides_no_later_life(tmp_path: Path) -> None:
-    """A peer that runs on has seen higher epochs than the one with which the files begin anew."""
+    """A running peer has seen higher epochs than those with which the new files begin."""
     book: dict[str, tuple[str, int]] = {}
     seen = asyncio.Event()
 
@@ -126,7 +126,7 @@ async def test_a_directory_that_was_wiped_hides_no_later_life(tmp_path: Path) ->
     ids=range(8),
 )
 async def test_a_file_that_names_no_address_is_passed_over(tmp_path: Path, text: str) -> None:
-    """It may be torn by a power failure, or somebody else's; the next life of its node begins anew."""
+    """A power failure may tear the file, or another program may own it; the node's next incarnation starts anew."""
     news: asyncio.Queue[Addresses] = asyncio.Queue()
     (tmp_path / "n2").write_text(text)
     AddressDirectory(tmp_path, config_of("n1"), news.put_nowait).announce("n1", "127.0.0.1:41230")
@@ -143,7 +143,7 @@ def content(file: Path) -> str:
 
 
 async def appears(file: Path) -> str:
-    """The content of a file, when it has some."""
+    """Wait until the file has content, and return it."""
     for _ in range(1000):
         if text := content(file):
             return text
@@ -152,7 +152,7 @@ async def appears(file: Path) -> str:
 
 
 async def test_a_node_that_runs_on_writes_its_file_again_after_a_wipe(tmp_path: Path) -> None:
-    """A peer that starts later must find it. Peers that know the address see no change."""
+    """A peer that starts later must find the address; peers that know it see no change."""
     book, news = tmp_path / "book", asyncio.Queue[Addresses]()
     AddressDirectory(book, config_of("n1"), news.put_nowait).announce("n1", "127.0.0.1:41230")
     AddressDirectory(book, config_of("n2"), lambda _: None).announce("n2", "127.0.0.1:41231")
@@ -168,7 +168,7 @@ async def test_a_node_that_runs_on_writes_its_file_again_after_a_wipe(tmp_path: 
 
 
 async def test_a_node_that_runs_on_replaces_no_file_of_a_later_life(tmp_path: Path) -> None:
-    """The earlier life may find its file missing just before the later one writes."""
+    """The earlier incarnation may find its file missing just before the later one writes it."""
     early = AddressDirectory(tmp_path, config_of("n2"), lambda _: None)
     early.announce("n2", "127.0.0.1:41231")
     wipe(tmp_path)
@@ -180,7 +180,7 @@ async def test_a_node_that_runs_on_replaces_no_file_of_a_later_life(tmp_path: Pa
 async def test_a_directory_that_cannot_be_written_any_more_is_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The node goes on, tries again, and loses no news of its peers."""
+    """The node goes on, retries, and still sees its peers' addresses."""
     monkeypatch.setattr(AddressDirectory, "INTERVAL_S", 0.01)
     book, news = tmp_path / "book", asyncio.Queue[Addresses]()
     AddressDirectory(book, config_of("n1"), news.put_nowait).announce("n1", "127.0.0.1:41230")
@@ -198,7 +198,7 @@ async def test_a_directory_that_cannot_be_written_any_more_is_one_warning(
 async def test_a_file_that_could_not_be_written_whole_is_not_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would not be missing, so that it would not be written again when there is room."""
+    """A torn file would not be missing, so the node would not write it again once there is room."""
     directory = AddressDirectory(tmp_path, config_of("n1"), lambda _: None)
     directory.announce("n1", "127.0.0.1:41230")
     wipe(tmp_path)

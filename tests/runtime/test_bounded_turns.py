@@ -1,4 +1,4 @@
-"""What observers and malformed messages cost a node: a bounded part of one turn, and a bounded part of the disk."""
+"""Observers and malformed messages cost a node a bounded part of a turn and of the disk."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_state_is_hashed_in_small_steps_as_it_was_at_the_first() -> None:
 
 
 def test_a_message_of_names_alone_is_taken_apart_like_any_other() -> None:
-    """A name takes two bytes, and says nothing: a message of 8 MiB has four million of them."""
+    """A name takes two bytes and carries nothing: a message of 8 MiB has four million names."""
     name = b"\x0a\x00"
     parts = batches.parts(name * 40 * TURN_OPERATIONS)
     assert sum(1 for _ in parts) == 40

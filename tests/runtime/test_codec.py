@@ -1,6 +1,6 @@
-"""What comes from a peer is looked through before the core sees it: nonsense has no effect, and never ends a node.
+"""Messages of peers are checked before the core sees them: an invalid one has no effect and never ends a node.
 
-That the rules refuse nothing that a correct node sends is checked on every message of tests/core/harness.py.
+tests/core/harness.py checks for every message that the rules accept what a correct node sends.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MOST = 2**63 - 1
 SMALL = st.integers(0, 7)
 NUMBERS = SMALL | SMALL | SMALL | st.sampled_from([MOST - 1, MOST, MOST + 1, 2**64 - 1])
 DOCUMENTED = ("leaders n", "conflict with a leader at committed index", "erases committed entry")
-"""What stops a node, as it should: a second leader in a term, and a conflict below what is committed."""
+"""The errors that rightly stop a node: a second leader in a term, and a conflict below the commit index."""
 
 
 def append_entries(**changes: Any) -> pb.PeerRequest:
-    """In term 5, two entries behind entry 2 of term 1."""
+    """A request in term 5, with two entries behind entry 2 of term 1."""
     values = {
         "term": 5,
         "prev_log_index": 2,
@@ -166,7 +166,7 @@ def test_what_no_correct_peer_answers_is_refused(reply: pb.PeerReply) -> None:
 
 
 def changed(make: Any, fields: Sequence[str], flags: Sequence[str], lists: bool) -> st.SearchStrategy[Any]:
-    """Sound messages of one kind, with any of their fields changed."""
+    """Valid messages of one kind, with any of their fields changed."""
     change: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(fields, NUMBERS) | dict.fromkeys(flags, st.booleans())
     if lists:
         change["entry_terms"] = st.lists(NUMBERS, max_size=4)
@@ -191,7 +191,7 @@ MESSAGES = st.one_of(
 
 
 def node_in(role: str) -> Solo:
-    """A node in term 5, or about there, with four entries of which two are committed."""
+    """A node in a term near 5, with four entries of which two are committed."""
     solo = Solo(terms=[1, 1, 2, 4], term=4, commit_index=2)
     if role == "candidate":
         solo.stand()
@@ -220,7 +220,7 @@ def test_no_batch_ends_a_node_but_by_the_documented_stop(
                 for each in batch
             ]
         except ValueError:
-            continue  # whole, and the core never sees it
+            continue  # the check refuses the whole batch, and the core never sees it
         try:
             solo.step(*map(Receive, messages))
             for _ in range(3):
@@ -240,7 +240,7 @@ def test_no_batch_ends_a_node_but_by_the_documented_stop(
     [{"match_index": 9}, {"match_index": MOST}, {"sequence": 10**6}, {"success": False, "rejected_index": 9}],
 )
 def test_a_leader_ignores_answers_to_what_it_never_asked(changes: dict[str, Any]) -> None:
-    """Each is sound by itself; what the leader sent tells that it is not true. A read must not count it either."""
+    """Each answer is valid by itself, but does not fit what the leader sent. A read must not count it either."""
     solo = node_in("leader")
     [beat] = appends(solo.receive(), "n2") or appends(solo.wait(0.05).messages, "n2")[:1]
     before, progress = solo.node.snapshot(), repr(solo.node.progress)

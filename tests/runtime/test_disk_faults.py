@@ -1,4 +1,4 @@
-"""Disk faults that are switched while a log is in use: what fails, what waits, and what is counted."""
+"""Disk faults that are switched while a log is in use: which calls fail or wait, and what is counted."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_log_under_faults_is_a_log(faulty: tuple[FaultyDisk, DiskFaults], tmp_
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
 @pytest.mark.parametrize("on", ["write", "fsync"])
 def test_an_injected_error_is_an_error_of_the_disk(held: tuple[Wal, DiskFaults], error: str, on: str) -> None:
-    """Exit code 6; the log is of no use any more, also when the fault is healed."""
+    """Exit code 6. The log stays unusable, even after the heal."""
     wal, faults = held
     faults.replace(DiskFault.model_validate({"error": error, "on": on}))
     with pytest.raises(DiskError, match="the disk failed") as caught:
@@ -132,7 +132,7 @@ def test_a_delay_takes_as_long_as_it_says_and_ends_when_it_is_healed(held: tuple
     wal.append(1, [1], [b"x"], 0)
     assert time.monotonic() - began >= 0.08
     faults.replace(DiskFault(fsync_latency_ms=3_600_000))
-    # A thread, so that an fsync that nothing wakes fails the test at once and does not hang it.
+    # In a thread, an fsync that is never woken fails the test at once instead of hanging it.
     append = threading.Thread(target=wal.append, args=(2, [1], [b"y"], 0), daemon=True)
     append.start()
     while faults.counters.fsyncs_delayed < 2:
@@ -147,7 +147,7 @@ def test_a_delay_takes_as_long_as_it_says_and_ends_when_it_is_healed(held: tuple
 
 
 class Bench:
-    """A writer thread on a disk under faults, and what it says."""
+    """A writer thread on a disk under faults, and its reports."""
 
     def __init__(self, directory: Path, *, close_s: float = PATIENCE_S, lets_go: bool = True) -> None:
         self.faults = DiskFaults()
@@ -169,7 +169,7 @@ class Bench:
         self.writer.submit(Persist(number, None, number, [1], [b"x"], 0))
 
     async def close(self) -> None:
-        """Stop, in bounded time; the thread ends whatever the outcome."""
+        """Stop in bounded time; the thread ends whatever the outcome."""
         try:
             await asyncio.wait_for(self.writer.close(), PATIENCE_S / 2)
         finally:
@@ -190,7 +190,7 @@ async def test_a_stalled_fsync_is_not_acknowledged_and_the_loop_goes_on(tmp_path
     bench.faults.replace(STALL)
     bench.submit(1)
     await until(lambda: bench.faults.counters.fsyncs_stalled)
-    for _ in range(100):  # a loop that waited for the disk would not come through
+    for _ in range(100):  # a loop that waited for the disk would not get through this
         await asyncio.sleep(0)
     assert (bench.done, bench.failed) == ([], [])
     bench.faults.replace(None)
@@ -211,7 +211,7 @@ async def test_a_node_that_stops_while_its_disk_is_stalled_acknowledges_nothing_
 
 
 async def test_a_node_that_stops_waits_no_longer_for_a_disk_than_it_says(tmp_path: Path) -> None:
-    """A real disk that hangs lets nothing go."""
+    """A real disk that hangs releases no call."""
     bench = Bench(tmp_path, close_s=0.1, lets_go=False)
     bench.faults.replace(STALL)
     bench.submit(1)

@@ -1,4 +1,4 @@
-"""When the driver answers: a node with a disk, peers and a clock that the test plays."""
+"""The moments at which the driver answers, for a node whose disk, peers and clock the test plays."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Hands:
 
 
 class SlowWriter:
-    """A disk that has written something when the test says so."""
+    """A disk that completes a write when the test says so."""
 
     def __init__(self, wal: Any, fsync: Any, done: Callable[[Persisted], None], failed: Any) -> None:
         self.done = done
@@ -74,7 +74,7 @@ class SlowWriter:
 
 
 class Sink:
-    """A client that waits for the outcome of its commands; it notes how far the store was when it was told."""
+    """A client that waits for the outcome of its commands, and records the store's progress at each answer."""
 
     def __init__(self, store: Store) -> None:
         self.heard: list[tuple[str, int, list[int], int]] = []
@@ -94,11 +94,11 @@ class Table:
     """Node n1 of three, which leads."""
 
     def __init__(self, *, take_part: bool = True) -> None:
-        """Without `take_part` it has recovered and no more."""
+        """Without `take_part` the node has only recovered."""
         self.clock, self.said = Hands(), list[Message]()
         self.tracer = Tracer("n1", None)
         self.order: list[str] = []
-        """What became visible outside, one after the other."""
+        """What became visible outside, in order."""
         core = RaftNode("n1", ["n1", "n2", "n3"], parameters(pre_vote=False), rng=Random(0), now=0.0)
         self.store = Store(value_bytes=100)
         self.driver = Driver(
@@ -141,13 +141,13 @@ class Table:
             self.clock.soon.popleft()()
 
     def wait(self) -> None:
-        """Until the alarm rings."""
+        """Wait until the alarm rings."""
         self.clock.time_s, ring = self.clock.alarm
         ring()
         self.turn()
 
     def written(self) -> None:
-        """The write under way is durable."""
+        """Complete the write under way."""
         assert self.disk.under_way is not None
         number, self.disk.under_way = self.disk.under_way.number, None
         self.disk.done(Persisted(number))
@@ -173,9 +173,10 @@ class Table:
 
 @pytest.mark.parametrize("first", ["the own disk", "a follower"])
 def test_a_command_is_answered_with_its_result_when_it_is_applied(first: str) -> None:
-    """The leader appends a command and sends it out; when the entry has been safely replicated it applies the entry to
-    its state machine and returns the result to the client (5.3): not when it is appended, not when it is written, not
-    when one other has it, but all of it, in that order."""
+    """The leader replies once the entry is safely replicated and applied to its state machine (5.3).
+
+    It does not reply when the entry is only appended, only written, or only on one other node.
+    """
     table = Table()
     sink = table.propose(b"abc", b"de")
     (request,) = table.sent("n2")
@@ -189,7 +190,7 @@ def test_a_command_is_answered_with_its_result_when_it_is_applied(first: str) ->
 
 
 def test_the_trace_is_on_record_before_anything_of_the_step_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies in between has told no peer, no disk and no client of what its trace does not have."""
+    """If the process dies in between, no peer, disk or client knows anything that its trace lacks."""
     table = Table()
     sink = table.propose(b"abc")
     table.written()
@@ -204,8 +205,10 @@ def test_the_trace_is_on_record_before_anything_of_the_step_leaves(monkeypatch: 
 
 
 def test_commands_are_answered_as_far_as_they_are_committed() -> None:
-    """What is committed is applied and answered; what follows it waits (5.3), and is of unknown outcome when
-    leadership ends."""
+    """Committed commands are applied and answered; later ones wait (5.3).
+
+    When leadership ends, the outcome of the waiting ones is unknown.
+    """
     table = Table()
     table.propose(b"abc")
     sink = table.propose(b"d", b"e")
@@ -221,7 +224,7 @@ def test_commands_are_answered_as_far_as_they_are_committed() -> None:
 
 
 def test_much_that_is_committed_at_once_is_applied_in_parts() -> None:
-    """By bytes too: while large values are applied and hashed, no heartbeat leaves."""
+    """The parts are bounded in bytes too, as no heartbeat leaves while large values are applied and hashed."""
     table = Table()
     table.driver._apply_bytes = 200
     sink = table.propose(*[b"0123456789"] * 8)
@@ -233,14 +236,14 @@ def test_much_that_is_committed_at_once_is_applied_in_parts() -> None:
 
 
 def test_a_command_that_is_not_appended_is_refused_at_once() -> None:
-    """Who does not lead appends nothing (5.3)."""
+    """A node that does not lead appends nothing (5.3)."""
     table = Table()
     table.hear(append(2, leader="n3"))
     assert table.propose(b"abc").heard == [("refused", 0, [], 1)]
 
 
 def follower(table: Table) -> None:
-    """The node hears a later leader."""
+    """Let the node hear a later leader."""
     table.hear(append(5))
     assert table.driver.node.role == Role.FOLLOWER
     table.written()
@@ -248,7 +251,7 @@ def follower(table: Table) -> None:
 
 
 def stands(table: Table, until_s: float) -> bool:
-    """Whether the node stands for election by then, when each alarm rings at its time."""
+    """Whether the node stands for election by then, if each alarm rings in time."""
     node = table.driver.node
     while table.clock.alarm[0] <= until_s and node.role == Role.FOLLOWER:
         table.wait()
@@ -256,7 +259,7 @@ def stands(table: Table, until_s: float) -> bool:
 
 
 def test_a_timer_that_rings_late_is_not_believed_before_the_mail_is_read() -> None:
-    """The process stood still: the heartbeats of a leader that lives are in the kernel, and come in a moment."""
+    """The process was paused: heartbeats of a live leader are still in the kernel, and arrive in a moment."""
     table = Table()
     follower(table)
     table.clock.time_s += 10.0
@@ -269,7 +272,7 @@ def test_a_timer_that_rings_late_is_not_believed_before_the_mail_is_read() -> No
 
 
 def test_what_arrives_before_a_late_timer_rings_does_not_hide_the_pause() -> None:
-    """A vote is asked for by another node that woke, say: the leader may well be heard."""
+    """For example, another woken node asks for a vote; the leader may still be heard."""
     table = Table()
     follower(table)
     table.clock.time_s += 10.0
@@ -278,7 +281,7 @@ def test_what_arrives_before_a_late_timer_rings_does_not_hide_the_pause() -> Non
 
 
 def test_a_late_timer_is_believed_when_nothing_comes() -> None:
-    """The leader is dead: it is replaced soon after the node woke."""
+    """The leader is dead, and is replaced soon after the node woke."""
     table = Table()
     follower(table)
     table.clock.time_s += 10.0
@@ -288,7 +291,7 @@ def test_a_late_timer_is_believed_when_nothing_comes() -> None:
 
 
 def test_an_election_is_asked_for_precisely_and_a_look_at_the_clock_is_not() -> None:
-    """The last alarm before an election is at its very moment, and precise; those before cost next to nothing."""
+    """The last alarm before an election is exact; earlier alarms cost next to nothing."""
     table = Table()
     follower(table)
     due = table.driver.node.next_deadline()
@@ -301,8 +304,10 @@ def test_an_election_is_asked_for_precisely_and_a_look_at_the_clock_is_not() -> 
 
 
 def test_nothing_falls_due_while_a_node_recovers() -> None:
-    """It replays its log and opens its port; what comes in meanwhile is taken in when peers can reach it, and its
-    election timer starts then."""
+    """While a node replays its log and opens its port, messages wait until peers can reach it.
+
+    Its election timer starts then.
+    """
     table = Table(take_part=False)
     table.clock.time_s = 100.0
     table.hear(append(3))
@@ -323,7 +328,7 @@ def test_nothing_falls_due_while_a_node_recovers() -> None:
 
 @pytest.mark.parametrize("end", ["applied", "lost", "refused"])
 def test_a_stop_waits_for_what_is_pending_and_no_longer(end: str) -> None:
-    """However it ends: the grace is for what may still be answered."""
+    """A stop lasts no longer than the grace, which is for answers that are still possible."""
 
     async def main() -> None:
         table = Table()

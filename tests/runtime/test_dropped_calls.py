@@ -1,4 +1,4 @@
-"""What link faults take from a client is a timeout to it: nothing is said, neither an answer nor an error."""
+"""A message that link faults drop looks like a timeout to the client: it gets neither an answer nor an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raft_actor_node.runtime.services import KVService
 
 
 class Echo:
-    """A gate that answers whatever it takes, at once."""
+    """A gate that answers every request at once."""
 
     def __init__(self) -> None:
         self.taken: list[int] = []
@@ -28,7 +28,7 @@ class Echo:
         caller.respond([Answer(id=operation.id) for operation in operations], 0)
 
     def left(self, caller: Caller, size: int) -> None:
-        """Answers that are gone."""
+        """Ignore that answers of this size have left."""
 
     def error(self, operation_id: int, code: Any, message: str = "") -> Answer:
         return Answer(id=operation_id, error=kv_pb2.ErrorCode.Name(code), message=message)
@@ -43,7 +43,7 @@ class Standstill:
 
 @pytest.mark.parametrize(("lost", "taken"), [("requests", []), ("replies", [1, 2])])
 def test_what_is_dropped_is_not_answered(lost: Literal["requests", "replies"], taken: list[int]) -> None:
-    """A dropped request is never seen by the node; a dropped reply leaves its effects, and is withheld."""
+    """A dropped request never reaches the node. A dropped reply is withheld, but the operation takes effect."""
     ends = (CLIENTS, "n1") if lost == "requests" else ("n1", CLIENTS)
     rule = LinkRule(from_id=ends[0], to_id=ends[1], messages=lost, drop=1.0)
     faults = LinkFaults("n1", ["n1", "n2", "n3"], [rule], random.Random(0))

@@ -1,4 +1,4 @@
-"""What bounds the memory and the turns of a node: budgets of the gate, of applying, of one write of the log."""
+"""Bounds on a node's memory and turns: the budgets of the gate, of applying, and of one write of the log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIMITS: dict[str, Any] = {
 
 
 class Hand:
-    """A driver that appends, applies and confirms when the test says so; it leads."""
+    """The driver of a leader that appends, applies and confirms when the test says so."""
 
     def __init__(self, value_bytes: int) -> None:
         self.store = Store(value_bytes=value_bytes)
@@ -54,7 +54,7 @@ class Hand:
         self.awake = True
 
     def commit(self) -> None:
-        """Apply and answer everything proposed, then what was read."""
+        """Apply and answer all proposals, then the reads."""
         proposals, self.proposals = self.proposals, []
         for payloads, sink in proposals:
             at = 0
@@ -85,14 +85,14 @@ class Bench:
         return Client(self, unary)
 
     def has(self, value: bytes, key: bytes = b"k") -> None:
-        """A key holds a value."""
+        """Make a key hold a value."""
         client = self.client()
         client.ask(Kind.PUT, key=key, value=value)
         self.finish()
         client.read()
 
     def finish(self) -> None:
-        """Everything is applied, confirmed and answered, as far as clients read."""
+        """Apply, confirm and answer everything, as far as clients read."""
         self.driver.commit()
         self.driver.turn()
         while self.driver.awake:
@@ -104,7 +104,7 @@ class Client:
         self.caller = Caller(self._take, unary=unary)
         self.answers: list[kv_pb2.OperationResult] = []
         self.unread: list[tuple[int, int]] = []
-        """Bytes of what arrived, and those of errors in it, which the budget does not refuse."""
+        """Bytes of the messages that arrived, and of the errors in them, which the budget does not refuse."""
         self._bench = bench
         self._id = 0
 
@@ -118,13 +118,13 @@ class Client:
         self._bench.gate.take(operations, self.caller)
 
     def read(self) -> None:
-        """Everything that was sent."""
+        """Read everything that was sent."""
         unread, self.unread = self.unread, []
         for size, _ in unread:
             self._bench.gate.left(self.caller, size)
 
     def unread_errors(self) -> int:
-        """What its unread errors take of the budget."""
+        """The bytes of the budget that unread errors take."""
         return VALUE_COPIES * sum(errors for _, errors in self.unread)
 
     def errors(self) -> Counter[int]:
@@ -143,7 +143,7 @@ OK, OVERLOADED = int(ErrorCode.OK), int(ErrorCode.OVERLOADED)
 @pytest.mark.parametrize("kind", [Kind.PUT, Kind.APPEND, Kind.COMPARE_AND_SWAP, Kind.DELETE])
 @pytest.mark.parametrize("unary", [False, True])
 def test_what_does_not_fit_is_overloaded_and_has_no_effect(kind: Kind, unary: bool) -> None:
-    """And what one caller holds leaves as much for others."""
+    """One caller's operations leave other callers as much of the budget."""
     bench = Bench()
     greedy, other = bench.client(unary=unary), bench.client()
     greedy.ask(kind, 1000, value=b"v" * KB)
@@ -260,7 +260,7 @@ def test_turns_do_not_grow_with_the_callers_that_wait(monkeypatch: pytest.Monkey
 
 
 def test_a_value_that_no_budget_allows_is_refused_and_the_next_is_answered() -> None:
-    """Written when the limits were others."""
+    """The value was written under other limits."""
     bench = Bench()
     bench.driver.store.apply(bench.driver.store.last_applied + 1, [1], [encode(Kind.PUT, b"k", b"v" * 64 * KB)])
     stream = bench.client()
@@ -343,7 +343,7 @@ def test_a_stream_that_does_not_read_gets_no_more_and_others_do() -> None:
 
 
 def test_whatever_waits_can_be_answered() -> None:
-    """Reads that have taken all that operations may take leave enough for the longest answer."""
+    """Even if reads take all that operations may take, the longest answer still fits."""
     bench = Bench()
     bench.has(b"v" * 4 * KB)
     streams = [bench.client() for _ in range(20)]
@@ -383,7 +383,7 @@ def test_a_caller_that_is_gone_holds_nothing() -> None:
 
 
 def test_a_swap_pays_for_the_longest_value_that_it_may_see() -> None:
-    """Also for one that is only pending: what puts before it write, and what appends make longer."""
+    """A swap also pays for a pending value: what earlier puts write, and what appends add."""
     bench = Bench()
     stream = bench.client()
     stream.ask(Kind.PUT, value=b"v" * 4000)
@@ -399,7 +399,7 @@ def test_a_swap_pays_for_the_longest_value_that_it_may_see() -> None:
 
 
 def test_the_session_table_keeps_no_more_than_its_budget() -> None:
-    """The retry of a failed swap gets what the first one saw, as long as the session does nothing else."""
+    """The retry of a failed swap gets what the first attempt saw, as long as the session does nothing else."""
     bench = Bench()
     stream = bench.client()
     stream.ask(Kind.PUT, value=b"v" * 4 * KB)
@@ -442,7 +442,7 @@ def opened(bench: Bench, count: int) -> list[int]:
 
 
 def test_a_retry_is_answered_from_memory_by_a_leader_only() -> None:
-    """An answer is a sign of a leader, for a client and for those who judge availability."""
+    """An answer shows clients, and the judges of availability, that the node leads."""
     bench = Bench()
     (session,) = opened(bench, 1)
     client = bench.client()
@@ -535,7 +535,7 @@ def test_what_is_not_the_same_command_of_the_same_session_is_no_retry() -> None:
 
 
 def test_what_is_lost_in_two_parts_is_told_once() -> None:
-    """A node that has lost its leadership, and then ends before it has applied what was committed."""
+    """A node loses its leadership, and then ends before it has applied what was committed."""
     bench = Bench()
     (session,) = opened(bench, 1)
     client = bench.client()
@@ -559,7 +559,7 @@ def test_what_is_lost_in_two_parts_is_told_once() -> None:
 
 
 def test_the_retries_of_a_swap_pay_for_what_the_session_saw() -> None:
-    """The value may be gone since: what the session keeps is what each of them is answered with."""
+    """The value may be gone by then: each retry is answered with what the session keeps."""
     bench = Bench()
     (session,) = opened(bench, 1)
     bench.has(b"v" * 4 * KB)
@@ -659,8 +659,7 @@ def _value_bytes(client: Client) -> int:
 
 
 def touched(values: dict[bytes, bytes], payload: bytes) -> int:
-    """Bytes that applying a command reads and writes, of payload and values, counted beside the store; the values
-    follow."""
+    """Apply a command to `values` without the store; return the bytes of payload and values read and written."""
     command = decode(payload)
     current = values.get(command.key)
     length = len(current or b"")
@@ -683,7 +682,7 @@ def touched(values: dict[bytes, bytes], payload: bytes) -> int:
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), budget=st.integers(1, 40_000))
 def test_applying_touches_no_more_than_the_budget(seed: int, budget: int) -> None:
-    """Or one entry alone; and what is applied in parts is what is applied at once."""
+    """One entry alone may exceed the budget. Applying in parts has the same effect as applying at once."""
     rng = random.Random(seed)
     payloads = []
     for _ in range(rng.randrange(1, 60)):
@@ -694,7 +693,7 @@ def test_applying_touches_no_more_than_the_budget(seed: int, budget: int) -> Non
     results = whole.apply(1, [1] * len(payloads), payloads)
     told: list[Any] = []
     while len(told) < len(payloads):
-        # As the driver hands them over: payloads within the budget, or one.
+        # As the driver hands them over: payloads within the budget, or a single one.
         end = at = len(told)
         while end < len(payloads) and (end == at or sum(map(len, payloads[at : end + 1])) <= budget):
             end += 1
@@ -709,7 +708,7 @@ def test_applying_touches_no_more_than_the_budget(seed: int, budget: int) -> Non
 
 @pytest.mark.parametrize("size", [10, 1000])
 def test_one_write_of_the_log_has_no_more_than_its_budget(size: int) -> None:
-    """Or one entry; the rest follows with the next fsync, and everything is committed."""
+    """One entry alone may exceed the budget; the rest follows with the next fsync, and everything is committed."""
     persisted: list[Persist] = []
 
     class Watched(World):
@@ -719,7 +718,7 @@ def test_one_write_of_the_log_has_no_more_than_its_budget(size: int) -> None:
 
     world = Watched(3, 1, max_persist_bytes=500)
     leader = world.elect()
-    # Its followers commit what it has not written itself: a unit must not say of what follows it that it is committed.
+    # Followers commit entries that the leader has not written: a unit must not mark later entries as committed.
     world.disk_latency[leader.node_id] = (0.1, 0.1)
     world.propose(leader.node_id, *[b"x" * size] * 50)
     world.run(5.0)

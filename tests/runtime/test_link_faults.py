@@ -1,4 +1,4 @@
-"""What the table of link faults makes of a message."""
+"""The effect of the table of link faults on messages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def test_a_heavy_tail_is_late_once_in_a_hundred_times_and_very_late_once_in_a_th
     late_s = [faults.leaving("n2", "requests", int)[0] - 0.005 for _ in range(DRAWS)]
     assert all(0.001 - 1e-9 <= each <= 1.0 + 1e-9 for each in late_s), "from a hundredth to ten times the tail"
     shares = [sum(each >= bound - 1e-9 for each in late_s) / DRAWS for bound in (0.002, 0.01, 0.1, 1.0)]
-    # Expected are 1/2, 1/10, 1/100 and 1/1000; each within five standard errors.
+    # Expected shares are 1/2, 1/10, 1/100 and 1/1000; each is within five standard errors.
     for share, expected in zip(shares, (0.5, 0.1, 0.01, 0.001), strict=True):
         assert abs(share - expected) < 5 * (expected * (1 - expected) / DRAWS) ** 0.5
     assert faults.counters.delayed == DRAWS
 
 
 def test_the_copies_of_a_doubled_request_of_a_client_arrive_together() -> None:
-    """Were one refused for want of a leader, and the other taken later, the refusal would have been a lie."""
+    """If a node refused one copy for want of a leader, and took the other later, the refusal would have been wrong."""
     rule = LinkRule(from_id=CLIENTS, to_id="n1", duplicate=1.0, delay_ms=5, jitter_ms=50)
     faults = LinkFaults("n1", ("n1", "n2"), [rule], Random(1))
     fates = [faults.arriving("load-1", "requests", int) for _ in range(100)]
@@ -147,7 +147,7 @@ def test_a_rule_travels_unharmed() -> None:
 
 
 def test_what_a_cut_takes_is_counted_apart_from_what_is_lost_by_chance() -> None:
-    """Otherwise nobody could tell whether a partition beside a lossy link cut anything."""
+    """Otherwise it would be unknown whether a partition next to a lossy link cut anything."""
     lossy = LinkRule(from_id="n1", to_id="n2", drop=1.0)
     cut = [LinkRule(from_id="n1", to_id="n3", cut=True), LinkRule(from_id="n3", to_id="n1", cut=True)]
     faults = LinkFaults("n1", ("n1", "n2", "n3"), [*cut, lossy], Random(1))

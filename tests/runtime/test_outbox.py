@@ -1,4 +1,4 @@
-"""What waits for a peer, what replaces it, and how a large message travels in parts."""
+"""The messages that wait for a peer, what replaces them, and how a large message travels in parts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def parts(message: AppendEntries) -> list[Fragment]:
 
 
 def same(one: Message | None, other: AppendEntries) -> bool:
-    """Whatever sequences their entries are in."""
+    """Whether messages are equal, whatever types of sequences hold their entries."""
     assert isinstance(one, AppendEntries)
     plain = [
         replace(each, entry_terms=list(each.entry_terms), entry_payloads=list(each.entry_payloads))
@@ -90,7 +90,7 @@ def test_a_ballot_replaces_the_one_before_it_and_no_heartbeat() -> None:
 
 
 def test_copies_and_overtaken_messages_replace_nothing() -> None:
-    """Link faults make them, and they are to arrive; the newest request is never lost to an older one."""
+    """Copies made by link faults must arrive, and an older request never replaces the newest one."""
     box = outbox()
     for message in (heartbeat(7), heartbeat(7), heartbeat(3), ballot(2), ballot(1)):
         box.put(message)
@@ -182,7 +182,7 @@ def test_a_message_comes_out_as_it_went_in(size: int) -> None:
 
 
 def test_no_mixture_of_messages_is_delivered() -> None:
-    """Whatever parts come in whatever order: what is delivered is a message that was sent, whole."""
+    """Whatever parts come in whatever order: a delivered message is one that was sent, as a whole."""
     rng = random.Random(1)
     messages = [entries(sequence, sizes=(40_000 * 4,)) for sequence in (1, 2, 3)]
     pool = [fragment for message in messages for fragment in parts(message)]

@@ -1,4 +1,4 @@
-"""Peers with other members, and peers that send nonsense: refused, counted, and without any effect."""
+"""Peers with other members, and peers that send invalid messages: refused, counted, and without any effect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ THREE = ("n1", "n2", "n3")
 
 
 class Peer:
-    """The transport of one node, on a port of its own, without a core: what arrives is kept."""
+    """The transport of one node on a port of its own, without a core; it keeps the messages that arrive."""
 
     def __init__(self, node_id: str, members: Sequence[str]) -> None:
         config = NodeConfig.model_validate(
@@ -49,7 +49,7 @@ class Peer:
 
 @asynccontextmanager
 async def talking(*peers: Peer) -> AsyncIterator[None]:
-    """All of them know each other's addresses."""
+    """Transports that know one another's addresses."""
     for peer in peers:
         await peer.server.start()
     for peer in peers:
@@ -64,7 +64,7 @@ async def talking(*peers: Peer) -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], object], act: Callable[[], object] = lambda: None) -> None:
-    """Act again and again until the condition holds: what has no connection yet is lost."""
+    """Repeat the action until the condition holds, as messages without a connection are lost."""
     while not condition():
         act()
         await asyncio.sleep(0.01)
@@ -85,7 +85,7 @@ async def test_the_order_of_members_does_not_matter() -> None:
 async def test_a_peer_with_other_members_is_refused_and_both_lists_are_named(
     members: Sequence[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing of it arrives, in either direction; both nodes say why, in a line and not more than that."""
+    """No message arrives in either direction; both nodes log the reason once."""
     right, wrong = Peer("n1", THREE), Peer("n2", members)
     async with talking(right, wrong):
         await until(lambda: right.refused >= 3, lambda: wrong.ask("n1"))
@@ -100,12 +100,12 @@ async def test_a_peer_with_other_members_is_refused_and_both_lists_are_named(
 
 
 class Answering(raft_pb2_grpc.RaftServicer):
-    """A server that answers each request with what it was made with, whatever it is asked."""
+    """A server that gives the same reply to each request."""
 
     def __init__(self, **batch: object) -> None:
         self.batch = batch
         self.streams = 0
-        """Number of streams on which it was asked something."""
+        """The number of streams with at least one request."""
 
     async def Exchange(  # noqa: N802 - the name is the service's
         self, request_iterator: AsyncIterator[pb.PeerRequests], context: grpc.aio.ServicerContext
@@ -119,7 +119,7 @@ class Answering(raft_pb2_grpc.RaftServicer):
 
 
 async def answered_by(service: Answering, done: Callable[[Peer], object]) -> Peer:
-    """n1 asks this service until something is done."""
+    """Let n1 send requests to this service until the condition holds."""
     server = grpc.aio.server()
     raft_pb2_grpc.add_RaftServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -141,7 +141,7 @@ def reply(**changes: int) -> pb.PeerReply:
 
 @pytest.mark.parametrize("members", [[], ["n1", "n2"]])
 async def test_an_answer_of_a_peer_with_other_members_ends_the_stream(members: list[str]) -> None:
-    """It let the requests in, as one of an older version would: what it answers counts as little."""
+    """The peer accepts requests, as one of an older version would, but its answers count as little as its requests."""
     service = Answering(members=members, replies=[reply(term=1000)])
     asking = await answered_by(service, lambda peer: service.streams >= 2)
     assert asking.arrived == []
@@ -154,7 +154,7 @@ async def test_answers_of_a_peer_with_the_same_members_arrive() -> None:
 
 
 async def test_malformed_answers_are_refused_whole_and_the_stream_goes_on() -> None:
-    """The good one beside it does not count either, and its term is ignored."""
+    """The valid reply in the same batch does not count either, and its term is ignored."""
     service = Answering(replies=[reply(term=1000, success=0), reply(rejected_index=3)])
     asking = await answered_by(service, lambda peer: peer.refused >= 4)
     assert asking.arrived == []
@@ -166,7 +166,7 @@ def raw(request: pb.PeerRequest, *, members: Sequence[str] = THREE, from_id: str
 
 
 async def test_a_malformed_batch_is_refused_whole() -> None:
-    """Also the sound request before the malformed one."""
+    """The valid request before the malformed one is refused too."""
     node = Peer("n1", THREE)
     good = encode_request(AppendEntries("n2", "n1", 1000, 0, 0, [], [], 0, 1))
     bad = pb.PeerRequest(append_entries=pb.AppendEntriesRequest(term=1000, prev_log_term=5))
@@ -194,7 +194,7 @@ async def test_what_is_no_message_is_counted_and_ends_its_stream(caplog: pytest.
 
 
 async def test_the_members_are_told_once_and_asked_again_of_another_peer() -> None:
-    """A stream belongs to the peer that opened it; another one on it must say who its members are."""
+    """A stream belongs to the peer that opened it; another peer on it must state its members first."""
     node = Peer("n1", THREE)
     request = encode_request(AppendEntries("n2", "n1", 9, 0, 0, [], [], 0, 1))
     async with talking(node), grpc.aio.insecure_channel(node.address) as channel:
@@ -209,7 +209,7 @@ async def test_the_members_are_told_once_and_asked_again_of_another_peer() -> No
 
 
 async def test_warnings_about_a_peer_are_rare(caplog: pytest.LogCaptureFixture) -> None:
-    """However many messages it sends; each is counted."""
+    """However many messages it sends, warnings are rare; each message is counted."""
     node = Peer("n1", THREE)
     bad = pb.PeerRequest(append_entries=pb.AppendEntriesRequest(term=9, entry_terms=[0], entry_payloads=[b""]))
     async with talking(node), grpc.aio.insecure_channel(node.address) as channel:
@@ -223,7 +223,7 @@ async def test_warnings_about_a_peer_are_rare(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_a_stranger_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever names it makes up, and however long they are."""
+    """The names that it makes up, and their lengths, do not matter."""
     node = Peer("n1", THREE)
     async with talking(node), grpc.aio.insecure_channel(node.address) as channel:
         for number in range(20):
@@ -243,5 +243,5 @@ async def _read_all(read: Callable[[], Awaitable[object]]) -> None:
 
 
 def test_a_reply_on_the_wire_is_what_it_was() -> None:
-    """The helpers of this file make what the product makes."""
+    """The helpers of this file encode messages as the product does."""
     assert reply() == encode_reply(AppendEntriesReply("n2", "n1", 9, 9, True, 0, 0, 0, 0, 1))

@@ -1,4 +1,4 @@
-"""On which stream messages and replies leave, and how many."""
+"""The streams on which messages and replies leave, and how many leave."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from raft_actor_node.runtime.transport import TELL_AFTER, WINDOW, Transport
 
 
 class Peer(raft_pb2_grpc.RaftServicer):
-    """Node n2, played by hand: it notes what comes on which connection, while it is `running`."""
+    """Node n2, played by hand: while it is `running`, it records what comes on which connection."""
 
     def __init__(self) -> None:
         self.connections: dict[str, list[pb.PeerRequest]] = {}
@@ -47,7 +47,7 @@ class Peer(raft_pb2_grpc.RaftServicer):
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[Transport, Peer]]:
-    """The transport of n1, and n2, which it reaches."""
+    """The transport of n1, connected to n2."""
     config = NodeConfig.model_validate(
         {"cluster_id": "c", "node_id": "n1", "members": ["n1", "n2"], "storage": {"dir": "unused"}}
     )
@@ -60,7 +60,7 @@ async def connected() -> AsyncIterator[tuple[Transport, Peer]]:
     try:
         async with asyncio.timeout(30):
             sequence = 0
-            while len(peer.connections) < 2:  # what is sent before there is a connection is lost
+            while len(peer.connections) < 2:  # messages before there is a connection are lost
                 sequence += 2
                 transport.send([heartbeat(sequence), entries(sequence + 1, 10)])
                 await asyncio.sleep(0.01)
@@ -128,7 +128,7 @@ async def test_a_node_tells_what_it_has_taken_though_it_has_nothing_to_answer() 
 
 
 async def test_replies_leave_on_the_stream_on_which_requests_come() -> None:
-    """Also when a peer had a second stream for a while, and that one is over."""
+    """This holds even after a second stream of the peer has ended."""
     config = NodeConfig.model_validate(
         {"cluster_id": "c", "node_id": "n1", "members": ["n1", "n2"], "storage": {"dir": "unused"}}
     )

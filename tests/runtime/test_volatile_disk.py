@@ -1,4 +1,4 @@
-"""The disk for which SIGKILL is a power failure: what was promised is on the real disk, what was not synced is not."""
+"""The disk for which SIGKILL is a power failure: synced data is on the real disk, and unsynced data is not."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_bytes_are_written_by_a_sync_of_the_file(tmp_path: Path) -> None:
 def test_a_slow_sync_takes_its_time_before_it_does_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Disk]
 ) -> None:
-    """A kill in that time finds of the changes what a power failure would: where unsynced bytes are lost, nothing."""
+    """A kill during that time leaves what a power failure would: no unsynced change, where unsynced bytes are lost."""
     (tmp_path / "file").write_bytes(b"before")
     waits: list[tuple[float, bytes]] = []
     monkeypatch.setattr(
@@ -111,7 +111,7 @@ def test_files_that_are_not_there_are_missed_as_on_any_disk(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("fsync", [True, False])
 def test_every_promise_is_on_the_real_disk_when_it_is_made(tmp_path: Path, fsync: bool) -> None:
-    """The directory is copied behind the log's back: the copy is what SIGKILL would leave."""
+    """A copy of the directory, made without the log's knowledge, is what SIGKILL would leave."""
     wal, _ = open_wal(tmp_path / "n1", VolatileDisk(), fsync)
     calls: list[Callable[[], None]] = [
         lambda: wal.save_hard_state(3, "n2"),
@@ -149,7 +149,7 @@ for index in itertools.count(len(found.terms) + 1):
 
 
 def kill_while_it_appends(directory: Path, fsync: str, more: int) -> list[int]:
-    """What a process has promised in its ledger when it is killed, some appends after the last time."""
+    """Kill a process some appends after the last time, and return the promises in its ledger."""
     ledger = directory / "ledger"
 
     def size() -> int:
@@ -161,7 +161,7 @@ def kill_while_it_appends(directory: Path, fsync: str, more: int) -> list[int]:
         deadline = time.monotonic() + 30
         while (now := size()) < before + 2 * more:
             assert process.poll() is None
-            if now > seen:  # a slow disk is not a stuck one
+            if now > seen:  # a slow disk is not a hung one
                 seen, deadline = now, time.monotonic() + 30
             assert time.monotonic() < deadline
             time.sleep(0.001)

@@ -1,4 +1,4 @@
-"""What the write-ahead log promises to its caller: round trips, the directory, refused arguments, speed."""
+"""The promises of the write-ahead log to its caller: round trips, the directory, refused arguments, cost."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_directory_of_another_node_is_refused_and_left_alone(tmp_path: Path,
 def test_the_directory_of_a_member_of_another_list_is_refused_and_left_alone(
     tmp_path: Path, members: list[str]
 ) -> None:
-    """It might lead alone, or vote in a cluster that counts other quorums."""
+    """The node might lead alone, or vote in a cluster that counts other quorums."""
     make_member(tmp_path / "n1")
     before = contents(tmp_path / "n1")
     with pytest.raises(DataCorrupt) as caught:
@@ -361,7 +361,7 @@ def test_a_long_log_is_recovered_whole(tmp_path: Path) -> None:
 
 
 def test_room_is_kept_after_a_kill_and_given_back_at_close(tmp_path: Path) -> None:
-    """Small appends do not change the size of the file; zeros behind the log are no tear, other bytes are."""
+    """Small appends do not change the file's size; zeros behind the log are no tear, but other bytes are."""
     options: dict[str, Any] = {"cluster_id": "c", "node_id": "n1", "members": MEMBERS, "bootstrap": True}
     wal, _ = Wal.open(tmp_path / "n1", **options)
     wal.save_hard_state(1, None)
@@ -371,7 +371,7 @@ def test_room_is_kept_after_a_kill_and_given_back_at_close(tmp_path: Path) -> No
     assert size > Disk.room_bytes
     wal.append(2, [1], [b"two"], 0)
     assert log.stat().st_size == size
-    wal._release("was killed")  # as SIGKILL does: without giving anything back
+    wal._release("was killed")  # as after SIGKILL, nothing is given back
 
     wal, recovered = Wal.open(tmp_path / "n1", **options)
     assert (recovered.payloads, recovered.warnings) == ([b"one", b"two"], [])

@@ -1,8 +1,8 @@
 """Crashes at every call that changes the disk, power failures, and disks that fail.
 
-The disk is a simulated one (orchestration/sim_cluster/disk.py). At each call of a log's life something happens to the
-process or to the disk, and what was not synced is kept, torn or gone, by many seeds. The log must open on whatever is
-left and keep its promises. Controls show that these seeds tell a log that syncs from one that does not.
+The disk is simulated (orchestration/sim_cluster/disk.py). At each call in a log's life, the process or the disk fails.
+Unsynced data is kept, torn or lost, by many seeds. The log must open on every result and keep its promises. Controls
+show that these seeds distinguish a log that syncs from one that does not.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SEEDS = range(12)
 
 
 def calls_and_seeds() -> Iterator[tuple[int, int]]:
-    """The first call with each seed, then the second, and so on."""
+    """The first call with each seed, then the second call, and so on."""
     return ((call, seed) for call in itertools.count() for seed in SEEDS)
 
 
 def crashed_at_any_call(disk: Callable[..., SimDisk] = sim_disk, **options: Any) -> Iterator[Ledger]:
-    """A new node, dead at its first call, at its second, and so on; some of each, that differ in chance only."""
+    """New nodes that die at their first call, their second, and so on; those of one call differ in the seed only."""
     for call, seed in calls_and_seeds():
         ledger = Ledger(disk(call, seed))
         ledger.disk.on_call = dies_after(call)
@@ -69,7 +69,7 @@ def test_a_power_failure_at_any_call_keeps_every_promise() -> None:
 
 
 def test_recovery_makes_durable_what_a_killed_process_left_in_the_page_cache() -> None:
-    """The process is killed at any call, the next one recovers and promises it, and then the power fails."""
+    """The process is killed at any call, the next one recovers and promises the entries, and then the power fails."""
     for ledger in crashed_at_any_call():
         ledger.disk.kill()
         ledger.open()
@@ -82,7 +82,7 @@ def test_recovery_makes_durable_what_a_killed_process_left_in_the_page_cache() -
 
 @pytest.mark.parametrize("end", [SimDisk.kill, SimDisk.lose_power])
 def test_a_crash_at_any_call_of_recovery_keeps_every_promise(end: Callable[[SimDisk], object]) -> None:
-    """Recovery begins with the worst that one crash leaves: copies of the hard state that differ, and a torn tail."""
+    """Recovery begins with the worst result of one crash: copies of the hard state that differ, and a torn tail."""
     for call, seed in calls_and_seeds():
         ledger = Ledger(sim_disk(call, seed))
         ledger.open()
@@ -110,7 +110,7 @@ def test_a_crash_at_any_call_of_recovery_keeps_every_promise(end: Callable[[SimD
 
 
 class DeafDisk(SimDisk):
-    """A disk that wrongly does nothing in one kind of sync."""
+    """A disk that skips one kind of sync without an error."""
 
     def __init__(self, deaf: str, *seed: object) -> None:
         super().__init__(random.Random(repr(seed)))
@@ -167,7 +167,7 @@ def test_a_bootstrap_that_was_interrupted_can_be_done_again() -> None:
 
 
 def fails_at(disk: SimDisk, call: int, code: int) -> Callable[[], int]:
-    """Let the disk fail at a call, and from then on. Returns a function that counts the calls."""
+    """Let the disk fail from this call on; return a function that counts the calls."""
     calls = 0
 
     def count(name: str) -> None:
@@ -188,8 +188,10 @@ def repair(disk: SimDisk) -> None:
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
 def test_after_any_error_nothing_is_promised_or_tried_again(code: int) -> None:
-    """The process leaves, another one recovers what the page cache shows, and then the power fails: what a failed
-    sync should have covered is shown, not written, and a second sync does not write it either."""
+    """The process ends, another one recovers what the page cache shows, and then the power fails.
+
+    Data of a failed sync is shown but not written, and a second sync does not write it either.
+    """
     for call, seed in calls_and_seeds():
         ledger = Ledger(sim_disk(call, seed))
         ledger.open()
@@ -245,8 +247,10 @@ def test_an_error_at_close_is_reported_and_releases_the_lock() -> None:
 
 @pytest.mark.parametrize("failing", ["log", "hard state"])
 def test_what_a_failed_fsync_left_in_the_page_cache_is_written_again(failing: str) -> None:
-    """After a failed fsync the kernel shows data as written that is not. The next process may promise it only once it
-    has written it again: an fsync alone finds nothing to do."""
+    """After a failed fsync the kernel shows unwritten data as if it were written.
+
+    The next process may promise that data only after it has written it again: an fsync alone finds nothing to do.
+    """
     for seed in SEEDS:
         ledger = Ledger(sim_disk(seed))
         ledger.open()
@@ -266,8 +270,10 @@ def test_what_a_failed_fsync_left_in_the_page_cache_is_written_again(failing: st
 
 
 def test_a_vote_whose_fsync_failed_survives_the_tearing_of_its_other_copy() -> None:
-    """The second copy of a vote is in the page cache only. While the first is being rewritten the power fails, and
-    tears it: the second is then what the vote is known by, if it was written again before anything was promised."""
+    """The second copy of a vote is in the page cache only, and a power failure tears the first one during its rewrite.
+
+    The second copy then holds the vote, if it was written again before anything was promised.
+    """
     for seed in range(150):
         ledger = Ledger(sim_disk(seed))
         ledger.disk.whole_sectors = False
@@ -325,7 +331,7 @@ def test_short_writes_are_completed() -> None:
 
 
 class FullDisk(Disk):
-    """A disk that takes nothing and reports no error."""
+    """A disk that writes nothing and reports no error."""
 
     def pwritev(self, fd: int, buffers: object, offset: int) -> int:
         return 0

@@ -1,8 +1,8 @@
-"""Damage to the files of a log at rest: cut at every byte, flipped at every bit, sectors zeroed or overwritten, stale
-bytes behind the tail, files that are missing, doubled or of another log.
+"""Damage to the files of a log at rest.
 
-The units of the sample are parsed here from the documented layout, not with the code under test. Every outcome belongs
-to one of the categories of torture.py; none is ever wrong data.
+The log is cut at every byte and flipped at every bit. Sectors are zeroed or overwritten. Stale bytes lie behind the
+tail. Files are missing, doubled or of another log. The test parses the units of the sample by the documented layout,
+not by the code under test. Every outcome belongs to one of the categories of torture.py; none is ever wrong data.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def state_of(recovered: Recovered) -> State:
 
 @dataclass
 class Sample:
-    """A closed log with everything that occurs in one, and what it holds at the end of each unit."""
+    """A closed log with every kind of content, and the state at the end of each unit."""
 
     disk: SimDisk
     files: dict[str, bytes]
     nonce: bytes
     ends: list[int]
-    """Offset behind the segment header and behind each unit."""
+    """The offset behind the segment header and behind each unit."""
     chains: list[int]
     states: list[State]
 
     def put(self, changed: dict[str, bytes]) -> dict[str, bytes]:
-        """Make the directory the sample's, with some of the files changed."""
+        """Write the sample to the directory, with some of the files changed."""
         files = self.files | changed
         for name in self.contents().keys() - files.keys():
             self.disk.put(DIRECTORY / name, None)
@@ -91,7 +91,7 @@ def sample() -> Sample:
 
 @pytest.fixture
 def long_sample() -> Sample:
-    """Units from less than a sector to several."""
+    """A sample whose units take from less than a sector to several."""
     return make_sample([(i, [4], [b"%d" % i * 97 * i], i - 1) for i in range(1, 21)])
 
 
@@ -146,7 +146,7 @@ def test_the_layout_is_as_documented(sample: Sample) -> None:
 
 
 def judge(sample: Sample, damaged: bytes, marked: int) -> str:
-    """Open with a damaged log, and check that what comes of it is what the layout says; counts and returns it.
+    """Open a damaged log, check the outcome against the layout, count it, and return it.
 
     All units of the sample were promised, and the durable mark covers the first `marked` of them.
     """
@@ -187,8 +187,10 @@ def test_a_log_cut_at_any_byte_keeps_what_was_marked_or_is_refused(sample: Sampl
 
 @pytest.mark.parametrize("marked", [5, 4], ids=["marked to the end", "last unit above the mark"])
 def test_no_flipped_bit_is_ever_taken_for_data(sample: Sample, marked: int) -> None:
-    """All is below the mark after a clean close, and after each append while the machine stays up; a power
-    failure may leave the mark behind, since it is not synced."""
+    """The mark covers everything after a clean close, and after each append while the machine stays up.
+
+    A power failure may leave the mark behind, as the mark is not synced.
+    """
     log_bytes = sample.files[LOG_NAME]
     outcomes = Counter(judge(sample, flipped(log_bytes, bit), marked) for bit in range(8 * len(log_bytes)))
     last_bits = 8 * (sample.ends[5] - sample.ends[marked])
@@ -223,7 +225,7 @@ def test_a_small_file_cut_at_any_byte_is_repaired(sample: Sample, name: str) -> 
 
 @pytest.mark.parametrize("name", HARD_STATE_NAMES)
 def test_a_small_file_cut_at_any_byte_beside_a_bad_one_is_refused(sample: Sample, name: str) -> None:
-    """Of the hard state there are two copies; the other one is empty here."""
+    """The hard state has two copies; the other one is empty here."""
     other = next(each for each in HARD_STATE_NAMES if each != name)
     for size in range(len(sample.files[name])):
         before = sample.put({name: sample.files[name][:size], other: b""})
@@ -267,7 +269,7 @@ def test_any_zeroed_or_random_sectors_are_refused_or_cut_off_as_a_tail(long_samp
 
 @pytest.mark.parametrize("room", [0, 1, 700])
 def test_stale_bytes_behind_the_tail_are_cut_off(sample: Sample, room: int) -> None:
-    """What a file system may leave there: earlier units of this log, or of another one, whole or in part."""
+    """A file system may leave earlier units of this log or of another one there, whole or in part."""
     log_bytes, ends, chance = sample.files[LOG_NAME], sample.ends, random.Random(0)
     twin = make_sample(SAMPLE_CALLS, nonce_of="a twin")
     pieces = [chance.randbytes(100), log_bytes, twin.files[LOG_NAME], twin.files[LOG_NAME][ends[-2] :]]
@@ -343,8 +345,11 @@ def test_a_doubled_unit_is_refused_or_cut_off(sample: Sample) -> None:
 
 
 def test_an_older_copy_of_a_file_is_repaired_refused_or_indistinguishable(sample: Sample) -> None:
-    """As after a careless restore. One copy of the hard state is outvoted by the other's sequence number; of both, only
-    a log that is ahead of them tells. A log is told by its mark; with an older mark it looks like a tear."""
+    """As after a careless restore.
+
+    One old copy of the hard state loses to the other's higher sequence number. Two old copies show only if the log is
+    ahead of them. An old log shows by its mark; with an equally old mark it looks like a tear.
+    """
     older = encode_hard_state(sample.nonce, HardState(1, 1, None))
     for name in HARD_STATE_NAMES:
         sample.put({name: older})
@@ -406,7 +411,7 @@ def torn_behind(sample: Sample, payload: bytes) -> bytes:
 
 
 def unit_at(sample: Sample, nonce: bytes, offset: int) -> bytes:
-    """A complete unit that says it stands at an offset."""
+    """A complete unit that claims to be at an offset."""
     header, body, _ = encode_unit(
         nonce, offset, 0, first_index=7, terms=[4], payloads=[b"forged"], commit_index=4, durable_offset=0
     )
@@ -422,7 +427,7 @@ def test_a_payload_cannot_pass_for_a_unit(sample: Sample) -> None:
         recovered = open_and_close(sample.disk)
         assert state_of(recovered) == sample.states[-1]
         assert len(recovered.warnings) == 1
-    # With nonce and offset right it is a unit: that is what the nonce keeps from clients.
+    # With the right nonce and offset it is a unit; clients do not know the nonce.
     before = sample.put({LOG_NAME: torn_behind(sample, unit_at(sample, sample.nonce, offset))})
     assert_refused(sample, before, match=f"a later one is valid at offset {offset}")
 

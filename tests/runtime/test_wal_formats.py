@@ -1,6 +1,6 @@
 """Logs of older versions: they open, and from then on they are bound to their members.
 
-format-1/ is the directory of a node as version 0.1 left it.
+format-1/ is the directory of a node of version 0.1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HELD: State = (
     ],
     4,
 )
-"""What is in it."""
+"""The content of that directory's log."""
 SEEDS = range(8)
 
 
@@ -98,7 +98,7 @@ def test_a_damaged_old_log_is_refused_and_left_alone() -> None:
 
 
 def test_a_crash_at_any_moment_of_the_rewriting_loses_nothing() -> None:
-    """At each call that changes the disk the process dies; then the power may fail too."""
+    """The process dies at each call that changes the disk; then the power may fail too."""
     rewritten = set()
     for call, seed in ((call, seed) for call in itertools.count() for seed in SEEDS):
         disk = old_disk(call, seed)
@@ -132,7 +132,7 @@ def test_a_full_disk_leaves_an_old_log_as_it_was() -> None:
 
 
 def test_a_long_old_log_is_rewritten_in_several_units() -> None:
-    """Damage at its end must not look like a tear of all of it."""
+    """Damage at the old log's end must not look like a tear of the whole log."""
     count = 10_000
     segment = Segment(1, b"12345678", "c", "n1", (), 0, 0)
     old = Replay(0, 0, 0, commit_index=9_000)
@@ -159,7 +159,7 @@ def test_a_long_old_log_is_rewritten_in_several_units() -> None:
 
 
 def test_the_mark_of_an_old_log_is_not_taken_for_that_of_the_new_one() -> None:
-    """The mark is emptied before the log is replaced: each of the two logs opens without one."""
+    """The mark is emptied before the log is replaced: each of the two logs opens without a mark."""
     disk = old_disk()
     disk.put(DIRECTORY / MARK_NAME, b"")
     assert open_and_close(disk)[0] == HELD

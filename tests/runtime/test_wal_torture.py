@@ -1,7 +1,7 @@
-"""Everything at once, in any order: calls, crashes, power failures, failing disks, damage, crashes during recovery.
+"""All faults in any order: calls, crashes, power failures, failing disks, damage, crashes during recovery.
 
-A machine draws the order; a ledger beside the log (torture.py) says what was promised. What must come of damage is
-derived here from the documented layout, by a reader of its own.
+A state machine draws the order. A ledger beside the log (torture.py) records the promises. A reader in this file
+derives the required outcome of damage from the documented layout.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def header_at(log: bytes, offset: int) -> tuple[int, int] | None:
 
 
 def unit_ends(log: bytes) -> list[int]:
-    """Where the segment header ends, and each good unit behind it."""
+    """The ends of the segment header and of each good unit behind it."""
     *_, cluster_bytes, node_bytes, members_bytes = SEGMENT.unpack_from(log)
     ends = [SEGMENT.size + cluster_bytes + node_bytes + members_bytes + 4]
     (chain,) = struct.unpack_from("<I", log, ends[0] - 4)
@@ -65,12 +65,12 @@ class Torture(RuleBasedStateMachine):
         self.ledger = Ledger(self.disk)
         self.ledger.open()
         self.states: list[tuple[list[tuple[int, bytes]], int]] = [([], 0)]
-        """What the log holds after none, one, two ... of its units."""
+        """The log's state after none, one, two ... of its units."""
         self.healthy: dict[Any, bytes] = {}
-        """The files before they were damaged; empty while they are not."""
+        """The files before they were damaged; empty while they are undamaged."""
         self.undamaged = self.ledger.promised, self.ledger.underway
         self.kept_units: int | None = None
-        """How many units damage leaves; None: all."""
+        """The number of units that damage leaves; None: all."""
         self.may_refuse = False
 
     @property
@@ -100,7 +100,7 @@ class Torture(RuleBasedStateMachine):
             self.states.append(self.ledger.promised[2:])
 
     def call(self, fate: st.DataObject, call: Callable[[], None]) -> bool:
-        """Make a call, which comes to its end or not."""
+        """Make a call, which a crash may interrupt."""
         kinds = ["done"] * 6 + [*ENDS, "dies", "EIO on write", "EIO on sync", "ENOSPC", "short writes"]
         kind = fate.draw(st.sampled_from(kinds), label="fate")
         disk = self.disk
@@ -141,7 +141,7 @@ class Torture(RuleBasedStateMachine):
     @precondition(lambda self: not self.up)
     @rule(calls=st.none() | st.integers(0, 30), kind=st.sampled_from(sorted(ENDS)))
     def recover(self, calls: int | None, kind: str) -> None:
-        """Start again; perhaps the process dies in the middle of it."""
+        """Start again; the process may die during recovery."""
         if calls is not None and not self.healthy:
             self.disk.on_call = dies_after(calls)
         before = self.disk.contents()
@@ -163,7 +163,7 @@ class Torture(RuleBasedStateMachine):
         self.healthy, self.kept_units, self.may_refuse = {}, None, False
 
     def count(self, warnings: list[str]) -> None:
-        """Bring the states of the units up to date after a recovery."""
+        """Update the states of the units after a recovery."""
         units = len(unit_ends(self.disk.contents()[LOG])) - 1
         assert self.ledger.promised is not None
         if units == len(self.states):
@@ -190,7 +190,7 @@ class Torture(RuleBasedStateMachine):
         chance=st.randoms(use_true_random=False),
     )
     def damage_log(self, kind: str, where: float, marked: bool, chance: random.Random) -> None:
-        """Damage the log; perhaps the durable mark is missing as well, which leaves less that is known for sure."""
+        """Damage the log; the durable mark may be lost as well, which leaves less that is certain."""
         log = self.disk.contents()[LOG]
         ends = unit_ends(log)
         at = int(where * ends[-1])
@@ -211,7 +211,7 @@ class Torture(RuleBasedStateMachine):
         self.judge(log, bytes(damaged), ends)
 
     def judge(self, log: bytes, damaged: bytes, ends: list[int]) -> None:
-        """What must come of a damaged log: it is refused, or so many units are kept."""
+        """The required outcome for a damaged log: it is refused, or a given number of units is kept."""
         good = next((i for i, (a, b) in enumerate(zip(damaged, log, strict=False)) if a != b), len(damaged))
         bad = sum(end <= good for end in ends)
         if bad == len(ends):
@@ -226,7 +226,8 @@ class Torture(RuleBasedStateMachine):
         if bad == 0 or durable > start or behind:
             self.may_refuse, self.kept_units = True, -1
         elif bad < len(self.states):
-            # Promised, and nobody can tell it from a tear. The ledger takes note, so that the loss is not called a bug.
+            # A promise is lost, but the damage looks exactly like a tear. The ledger records that, so the loss does not
+            # count as a bug.
             promised, underway = self.ledger.promised, self.ledger.underway
             assert promised is not None
             self.kept_units = bad - 1
@@ -243,7 +244,7 @@ class Torture(RuleBasedStateMachine):
     )
     def damage_small_file(self, name: str, content: bytes | None) -> None:
         copies = [self.disk.contents().get(DIRECTORY / name) for name in HARD_STATE_NAMES]
-        # While a save was under way one copy may be bad already: then this is the second fault.
+        # During a save, one copy may be bad already, so this would be the second fault.
         self.may_refuse = name != MARK_NAME and copies[0] != copies[1]
         self.damage(DIRECTORY / name, content)
 
@@ -259,14 +260,14 @@ class Torture(RuleBasedStateMachine):
         self.healthy, self.kept_units, self.may_refuse = {}, None, False
 
     def teardown(self) -> None:
-        """In the end nothing that was promised is missing."""
+        """At the end no promise is broken."""
         if self.healthy:
             self.undo_damage()
         self.disk.lose_power()
         self.ledger.check()
 
 
-TestTorture = pytest.mark.timeout(900)(Torture.TestCase)  # to shrink what it finds takes its time
+TestTorture = pytest.mark.timeout(900)(Torture.TestCase)  # shrinking a failure takes long
 TestTorture.settings = settings(
     max_examples=150,
     stateful_step_count=30,

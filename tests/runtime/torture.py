@@ -1,6 +1,6 @@
-"""A log on a simulated disk, with a ledger beside it of what was promised: the oracle of the storage tests.
+"""A log on a simulated disk, with a ledger of its promises: the oracle of the storage tests.
 
-The ledger lives in the test and never forgets; the log must agree with it after whatever happened to its disk.
+The ledger is in the test's memory and never forgets. The log must agree with it, whatever happened to the disk.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Died(BaseException):
 
 
 def dies_after(calls: int) -> Callable[[str], None]:
-    """A hook for SimDisk.on_call: the process dies instead of making one call more."""
+    """A hook for SimDisk.on_call: the process dies after this many calls, instead of making the next one."""
     left = iter(range(calls))
 
     def count(_: str) -> None:
@@ -58,21 +58,21 @@ def state_of(recovered: Recovered) -> State:
 
 
 class Ledger:
-    """Calls on a log, and what it has promised by them."""
+    """Calls on a log, and the promises that they made."""
 
     def __init__(self, disk: SimDisk) -> None:
         self.disk = disk
         self.wal: Wal | None = None
         self.promised: State | None = None
         self.underway: State | None = None
-        """What the call that was interrupted would have promised; None without one."""
+        """What the interrupted call would have promised; None if no call was interrupted."""
         self.interrupt = False
-        """The process dies in the next call."""
+        """Whether the process dies in the next call."""
 
     def open(self, **options: Any) -> Recovered:
-        """Recover. What is found must be promised or under way, and is promised from then on."""
+        """Recover. The recovered state must be promised or under way, and counts as promised from then on."""
         self.disk.commit()
-        # Before the first promise the bootstrap may be given again; later it must not be needed.
+        # Before the first promise the bootstrap may be repeated; later it must not be needed.
         self.wal, recovered = open_wal(self.disk, bootstrap=self.promised is None, **options)
         found = state_of(recovered)
         assert found in (self.promised or NEW, self.underway), f"{found}: not {self.promised} or {self.underway}"
@@ -109,7 +109,7 @@ class Ledger:
         self.wal = None
 
     def live(self) -> None:
-        """Everything that happens to a log, once."""
+        """Use every kind of call on a log once."""
         self.save_hard_state(1, "n1")
         self.append(1, [(1, b""), (1, b"one"), (1, b"x" * 300)], 1)
         self.save_hard_state(2, None)
@@ -119,7 +119,7 @@ class Ledger:
         self.close()
 
     def check(self) -> None:
-        """Open, and open again: the second time nothing is found that would have to be changed."""
+        """Open the log twice; the second time there must be nothing to repair."""
         self.open()
         self.close()
         before = self.disk.contents()
@@ -129,7 +129,10 @@ class Ledger:
 
 
 def sim_disk(*seed: object) -> SimDisk:
-    """A new disk; equal seeds make equal disks. Half tear sectors as well: two copies of term and vote bear it."""
+    """A new disk; equal seeds make equal disks.
+
+    Half of them tear sectors as well, which the two copies of term and vote must survive.
+    """
     chance = random.Random(repr(seed))
     disk = SimDisk(chance)
     disk.whole_sectors = chance.random() < 0.5

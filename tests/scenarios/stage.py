@@ -1,4 +1,4 @@
-"""Where scenarios are played: on real processes, or in simulation, through one face."""
+"""Stages of scenarios: real processes or the simulation, with one interface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.orchestration.sim.worlds import Simulated, WorldName, eventually
 
 LEADER = inspection_pb2.Role.LEADER
 SEEDS = range(1, 6)
-"""In simulation each scenario is played with each of them."""
+"""The seeds with which each scenario is played in simulation."""
 
 
 class Stage(Protocol):
@@ -88,7 +88,7 @@ def play(
     raft: RaftSettings = FAST,
     **switches: bool,
 ) -> None:
-    """Have a story told in one of the worlds, all invariants watched. `switches` are those of RaftSettings."""
+    """Play a story in one of the worlds and check all invariants. `switches` are fields of RaftSettings."""
     raft = raft.model_copy(update=switches)
     if world == "real":
         asyncio.run(_play_on_processes(directory, story, nodes, raft))

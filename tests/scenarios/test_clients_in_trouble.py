@@ -1,4 +1,4 @@
-"""What clients do while the cluster cannot: nothing is applied twice, nothing that was acknowledged is lost."""
+"""Clients while the cluster cannot serve: nothing is applied twice, and no acknowledged write is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORLDS = pytest.mark.parametrize("world", ["real", "simulated"])
 
 @WORLDS
 def test_what_could_not_be_committed_takes_effect_once_or_never(world: WorldName, tmp_path: Path) -> None:
-    """The leader appends and cannot commit; clients give up; the heal commits what they gave up."""
+    """The leader appends but cannot commit; clients give up; after the heal their operations commit."""
 
     async def story(cluster: Stage) -> None:
         leader = await cluster.leader()
@@ -53,7 +53,7 @@ def test_what_could_not_be_committed_takes_effect_once_or_never(world: WorldName
 
 @WORLDS
 def test_clients_count_on_one_key_over_a_crash_of_the_leader(world: WorldName, tmp_path: Path) -> None:
-    """Compare-and-swap by many: each number is won once; what is unknown counts once or not at all."""
+    """Several clients compare-and-swap: each number is won once; an unknown swap counts once or not at all."""
 
     async def story(cluster: Stage) -> None:
         clients = [await cluster.client(rpc_timeout=1.0, retry_budget=60.0) for _ in range(4)]

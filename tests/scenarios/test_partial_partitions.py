@@ -1,7 +1,7 @@
-"""Networks in which some nodes see each other and others do not: who may lead, and who cannot.
+"""Networks in which only some nodes see each other: which nodes can lead.
 
-The cases are those of the literature (Ng, Haridi, Carbone: Omni-Paxos, EuroSys 2023, section 2). What clients see of
-them, with each protocol switch, is the preset `survival`; here is why.
+The cases are those of the literature (Ng, Haridi, Carbone: Omni-Paxos, EuroSys 2023, section 2). The preset `survival`
+shows what clients see of them with each protocol switch; these tests show why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LONG_S = 4 * FAST.election_timeout.max_s
 def test_who_alone_sees_a_majority_is_not_elected_with_a_stale_log(
     world: WorldName, switch: bool, tmp_path: Path
 ) -> None:
-    """Constrained election: no leader is the right answer, for nobody else could get a majority (section 5.4.1)."""
+    """Constrained election: having no leader is right, as no other node could get a majority (section 5.4.1)."""
 
     async def story(cluster: Stage) -> None:
         kv = await cluster.client()
@@ -62,7 +62,7 @@ def test_who_alone_sees_a_majority_is_not_elected_with_a_stale_log(
 @WORLDS
 @pytest.mark.parametrize("pre_vote", [True, False])
 def test_the_only_node_that_sees_a_majority_comes_to_lead(world: WorldName, pre_vote: bool, tmp_path: Path) -> None:
-    """Quorum loss with check quorum: the leader notices that it has none, and falls silent."""
+    """Quorum loss with check quorum: the leader notices that it has no quorum, and steps down."""
 
     async def story(cluster: Stage) -> None:
         kv = await cluster.client()
@@ -85,7 +85,7 @@ def test_the_only_node_that_sees_a_majority_comes_to_lead(world: WorldName, pre_
 def test_without_check_quorum_a_leader_without_a_majority_keeps_everybody_waiting(
     world: WorldName, tmp_path: Path
 ) -> None:
-    """Quorum loss with pre-vote alone: the hub hears a leader, and no other node can be told of a higher term."""
+    """Quorum loss with pre-vote alone: the hub hears a leader, and no other node can spread a higher term."""
 
     async def story(cluster: Stage) -> None:
         kv = await cluster.client()
@@ -95,7 +95,7 @@ def test_without_check_quorum_a_leader_without_a_majority_keeps_everybody_waitin
         before = await cluster.status(leader)
         hub, *others = cluster.others(leader)
         await cluster.partition(*SHAPES["quorum-loss"].groups((hub, *others, leader)))
-        # Who hears nobody tries twice in this time.
+        # A node that hears no other tries twice in this time.
         tries = await cluster.client(rpc_timeout=0.3, retry_budget=2 * STEADY.election_timeout.max_s)
         with pytest.raises(OperationError):
             await tries.get(b"k")
@@ -105,7 +105,7 @@ def test_without_check_quorum_a_leader_without_a_majority_keeps_everybody_waitin
         assert (during.current_term, during.commit_index) == (before.current_term, before.commit_index)
         assert (await cluster.status(hub)).leader_id == leader
         await cluster.heal()
-        # It may go on, or lose to one of those who heard nobody: that depends on who speaks first.
+        # The leader may stay, or lose to a node that heard no other, depending on which message comes first.
         await kv.put(b"k", b"after")
         await kv.close()
 
@@ -115,7 +115,7 @@ def test_without_check_quorum_a_leader_without_a_majority_keeps_everybody_waitin
 @WORLDS
 @pytest.mark.parametrize("nodes", [3, 5])
 def test_a_chained_leader_stays(world: WorldName, nodes: int, tmp_path: Path) -> None:
-    """One follower does not see the leader, all others do: with pre-vote it cannot depose it, again and again."""
+    """One follower does not see the leader, but all others do: with pre-vote it cannot depose the leader repeatedly."""
 
     async def story(cluster: Stage) -> None:
         kv = await cluster.client()
@@ -146,8 +146,11 @@ async def leads(cluster: Stage, node_id: str) -> bool:
 
 
 async def leads_on(cluster: Stage, node_id: str) -> bool:
-    """Whether a node leads for as long as several elections would take. A busy machine may cost it one such time; one
-    that is deposed again and again never has any."""
+    """Whether a node leads for LONG_S without interruption.
+
+    A busy machine may interrupt it once, so the caller repeats the check. A node that is deposed again and again never
+    leads that long.
+    """
     before = await cluster.status(node_id)
     await asyncio.sleep(LONG_S)
     after = await cluster.status(node_id)

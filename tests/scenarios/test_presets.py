@@ -1,7 +1,7 @@
-"""The presets of this subject in virtual time, at a lower rate: every cell is as it is expected to be.
+"""The presets of partitions and disks in virtual time, at a lower rate: every cell meets its expectation.
 
-Histories are judged where the presets are run (`sweep run survival --target sim`), and here for the controls, which
-must not pass; else the invariants of Raft are watched at every step, and availability is what the presets say.
+Histories are judged where the presets run (`sweep run survival --target sim`), and here only for the controls, which
+must not pass. All other cells are checked for the invariants of Raft at every step, and for the expected availability.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ CONTROLS = {
     "retries without dedupe": ("violated", {"linearizability"}),
     "client deadline below the commit latency": ("unknown", {"coverage"}),
 }
-"""Cases that must not pass: the verdict, and the checks that must come to it. They are judged in earnest."""
+"""Cases that must not pass: the verdict, and the checks that must reach it. These cases are fully judged."""
 
 
 def checks(cell: CellResult) -> set[str]:
-    """The checks that came to the verdict of a cell."""
+    """The checks that reached the verdict of a cell."""
     return {each["check"] for each in cell.result["verdict"]["findings"] if each["verdict"] == cell.verdict}
 
 
@@ -53,8 +53,10 @@ def test_controls_come_to_the_verdict_that_they_must(controls: Run, case: str) -
 
 
 def test_acknowledged_writes_that_a_power_loss_took_are_missed(tmp_path: Path) -> None:
-    """Most nodes without fsync find a damaged log, and end. Where all find an empty one the cluster goes on, and
-    clients see that what they had been told is gone; with nobody to watch the disks, that must be enough."""
+    """Most nodes without fsync find a damaged log, and end. If all find an empty log, the cluster goes on.
+
+    Clients then see that acknowledged writes are gone. No observer watches the disks, so that must suffice.
+    """
     options = ["target=sim", "cases=power loss without fsync", "checks.invariants=false"]
     for seed in range(1, 31):
         [cell] = Sweep.from_options("bad-parameters", options, seed).run(tmp_path / str(seed)).cells
@@ -108,8 +110,10 @@ def test_scenarios(cell: Cell) -> None:
 
 @pytest.mark.parametrize("cell", cells("disks"), ids=ids)
 def test_disks(cell: Cell) -> None:
-    """Also what only nodes can count: the disk was struck, or its error ended the node; no follower's disk costs an
-    election."""
+    """This includes facts that only nodes can count: the fault hit the disk, or its error ended the node.
+
+    No follower's disk costs an election.
+    """
     cell = slower(cell, 40.0)
     record = live(cell)
     assert record.error is None, record.detail

@@ -13,7 +13,7 @@ from raft_actor_node.kv.store import Store
 
 
 def forgets_its_log() -> None:
-    """Begin every life with an empty directory."""
+    """Begin every incarnation with an empty directory."""
     path = Path(sys.argv[sys.argv.index("--config") + 1])
     config = json.loads(path.read_text(encoding="utf-8"))
     shutil.rmtree(Path(config["storage"]["dir"], config["node_id"]), ignore_errors=True)
@@ -21,7 +21,7 @@ def forgets_its_log() -> None:
 
 
 def reads_from_a_cache() -> None:
-    """Answer what was read up to half a second ago once more."""
+    """Answer a read from a cache that is up to 0.5 s old."""
     fresh, cache = Store.get, dict[bytes, tuple[float, bytes | None]]()
 
     def get(store: Store, key: bytes) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What all tests of sweeps share."""
+"""Fixtures that all tests of sweeps share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOOD: dict[str, Any] = {"verdict": "ok", "reason": "", "findings": []}
 
 
 class FakeJudge:
-    """Takes the place of the judge's process; finds what a test tells it to."""
+    """Replaces the judge's process; reports the verdicts that a test sets."""
 
     def __init__(self) -> None:
         self.verdict = GOOD
@@ -31,7 +31,7 @@ class FakeJudge:
 
 @pytest.fixture(autouse=True)
 def judge(monkeypatch: pytest.MonkeyPatch) -> FakeJudge:
-    """A process per cell would be most of the time of these tests."""
+    """Replace the judge: starting its process for each cell would dominate the time of these tests."""
     fake = FakeJudge()
     monkeypatch.setattr(runner, "judged", fake)
     return fake

@@ -1,4 +1,4 @@
-"""Examinations in which all is well, for tests to spoil."""
+"""Examinations without any finding, which tests then spoil."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RAY = RayFacts("Ray: the cluster at 10.0.0.1:41230", "10.0.0.1:41230", "2.60.0",
 
 
 def host(address: str = FIRST, **changes: Any) -> HostReport:
-    """A host; `changes` may name a field of it, of its machine, or of its storage (its error: `storage_error`)."""
+    """A host; `changes` are fields of the host, of its machine, or of its storage, whose error is `storage_error`."""
     first = address == FIRST
     well: dict[str, Any] = {"cpus": 4.0, "code": CODE, "machine": MACHINE, "storage": STORAGE, "same_clock": first}
     well |= {"clock_offset_ns": 0, "clock_error_ns": 0} if first else {"clock_offset_ns": -5 * MS, "clock_error_ns": MS}
@@ -51,7 +51,7 @@ def host(address: str = FIRST, **changes: Any) -> HostReport:
 
 
 def examination(*hosts: HostReport, links: Sequence[Link] | None = None, ray: RayFacts = RAY) -> Examination:
-    """Of these hosts, all of which reach one another where `links` does not say otherwise."""
+    """An examination of these hosts. They all reach one another, unless `links` says otherwise."""
     if links is None:
         addresses = [each.address for each in hosts]
         links = [Link(a, b, Samples([MS // 5] * 1000)) for a in addresses for b in addresses if a != b]

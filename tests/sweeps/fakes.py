@@ -28,7 +28,7 @@ HOST = Host("h1", "10.0.0.1", 2.0, is_driver=True, name="here")
 
 
 class FakeEngine:
-    """Completes every operation after `delay_s`, as one key-value store would; `silent` ones never."""
+    """Completes every operation after `delay_s`, as one key-value store would; with `silent` it completes none."""
 
     delay_s = 0.002
 
@@ -120,7 +120,7 @@ class FakeWorker:
         self.held = held
         self.closed = False
         self.compared = 0
-        """How often its clock was."""
+        """How often its clock was compared."""
 
     async def compare_clocks(self, *, timeout_s: float = 1.0) -> Any:
         self.compared += 1
@@ -146,7 +146,7 @@ class FakeBook:
 
 
 class FakeCluster:
-    """n1 leads, and the next node after it when it is crashed."""
+    """n1 leads; when the leader is crashed, the next node takes over."""
 
     def __init__(self, plan: ClusterPlan, now_ns: Callable[[], int]) -> None:
         self.plan, self.now_ns = plan, now_ns
@@ -264,14 +264,14 @@ class FakeBackend:
         self.clusters: list[FakeCluster] = []
         self.workers: list[FakeWorker] = []
         self.refusals: dict[int, RaftLabError] = {}
-        """Position of a cell, from 0, to why its cluster does not come up."""
+        """Position of a cell, from 0 -> the reason why its cluster does not come up."""
         self.lost: str | None = None
         self.checked: list[ClusterPlan] = []
         self.most_nodes = 99
         self.started = asyncio.Event()
         self.examination = examination(host())
         self.storage_dirs: list[str] = []
-        """That were examined."""
+        """The storage directories that were examined, in order."""
 
     async def check(self, plan: ClusterPlan) -> list[Any]:
         self.checked.append(plan)
@@ -307,7 +307,7 @@ class FakeBackend:
 
 
 class VirtualBackend(FakeBackend):
-    """For a SimLoop, whose time is its own: whatever the machine does meanwhile, everything happens when it is due."""
+    """A fake backend on a SimLoop: events happen at their virtual time, however slow the machine is."""
 
     def connect(self) -> contextlib.AbstractAsyncContextManager[FakeBackend]:
         loop = asyncio.get_running_loop()

@@ -1,5 +1,8 @@
-"""A node on whose host the disk is full: `python full_disk.py NODE BYTES --config FILE` is the project's own node, and
-where it is NODE its log lies on a file system of that many bytes, which nobody else sees. Needs root."""
+"""The project's own node, whose disk may be full. Needs root.
+
+`python full_disk.py NODE BYTES --config FILE` starts the node of FILE. If that node is NODE, its log lies on a file
+system of BYTES bytes that only its process sees.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x00020000, 0x4000, 1 << 18
 
 
 def mount_small(folder: Path, size: int) -> None:
-    """In a mount namespace of its own, so that it goes with this process."""
+    """Mount a tmpfs of `size` bytes at `folder`, in a mount namespace that ends with this process."""
     libc = ctypes.CDLL(None, use_errno=True)
     folder.mkdir(parents=True, exist_ok=True)
     for done in (

@@ -1,10 +1,12 @@
-"""Kills a sweep with SIGKILL wherever it touches its run directory, and completes it. A program of its own, because it
-forks: python killed.py OUT MOST
+"""Kill a sweep with SIGKILL at each write to its run directory, resume it, and check the directory.
 
-Each time one process runs the sweep, on a cluster that lives in the process, and ends at the k-th time that it makes,
-opens for writing, renames or removes something; a second one resumes it, and ends likewise; a third one completes it.
-After each the directory must be one that can be read, and what was done once stays as it was, byte for byte. Of all k
-at most MOST are tried. Prints how many there are.
+python killed.py OUT MOST
+
+This is a separate program because it forks. For each k, one process runs a sweep on a cluster in that process, and
+kills itself just before the k-th time that it creates, opens for writing, renames or removes something. A second
+process resumes the run and is killed likewise. A third one completes it. After each of them the directory must be
+readable, and finished cells must stay the same, byte for byte. At most MOST of all k are tried. Prints the number of
+all k.
 """
 
 from __future__ import annotations
@@ -40,8 +42,10 @@ SEED = 4
 
 
 def killed_at(number: int, out: Path) -> Callable[[], int]:
-    """Have this process end before it touches something below `out` for the `number`-th time; 0: never. Returns a
-    function that tells how often it did."""
+    """Make this process kill itself before its `number`-th change below `out`; 0 means never.
+
+    Returns a function that counts the changes so far.
+    """
     count = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -50,7 +54,7 @@ def killed_at(number: int, out: Path) -> Callable[[], int]:
         if event not in WRITES and not opened:
             return
         place = str(arguments[0])
-        if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # as shutil.rmtree does it
+        if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # shutil.rmtree passes a directory descriptor
             place = str(Path(f"/proc/self/fd/{arguments[1]}").readlink() / place)
         if place.startswith(str(out)):
             count += 1
@@ -62,7 +66,7 @@ def killed_at(number: int, out: Path) -> Callable[[], int]:
 
 
 def forked(work: Callable[[], int]) -> int:
-    """Do it in a process of its own; its exit code, negative for a signal."""
+    """Run the work in a child process; return its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:
         try:
@@ -74,7 +78,7 @@ def forked(work: Callable[[], int]) -> int:
 
 
 def sweep(out: Path, *, resume: bool, kill: int = 0, counted: Path | None = None) -> int:
-    """Run or resume it; returns the exit code."""
+    """Run or resume the sweep; return its exit code."""
     runner.judged = FakeJudge()  # type: ignore[assignment]
     count = killed_at(kill, out)
     arguments = (["sweep"], FakeBackend().connect, lambda progress: PlainView(Console(quiet=True), progress))
@@ -88,7 +92,7 @@ def sweep(out: Path, *, resume: bool, kill: int = 0, counted: Path | None = None
 
 
 def done(out: Path) -> dict[str, dict[str, bytes]]:
-    """Of the newest run: cell id to file to content, of the cells that need not run again."""
+    """The files of the newest run's finished cells: cell id -> file -> content."""
     stored = read_run(find_run(out, None))
     return {
         cell.params["cell"]: {
@@ -100,23 +104,23 @@ def done(out: Path) -> dict[str, dict[str, bytes]]:
 
 
 def check(out: Path, before: dict[str, dict[str, bytes]]) -> dict[str, dict[str, bytes]]:
-    """What is done now; it contains what was done before."""
+    """Return the finished cells; fail if one that was finished before has changed."""
     now = done(out)
     assert before.items() <= now.items(), "a cell that was done has changed"
     return now
 
 
 def told(out: Path) -> list[Any]:
-    """Why cells are not as they should be."""
+    """The reasons why cells are not ok."""
     return [cell.result["reason"] for cell in read_run(find_run(out, None)).cells]
 
 
 def one(out: Path, kill: int) -> None:
-    """Kill it there, resume it and kill it there too, complete it."""
+    """Kill the run at this change, kill its resumption at the same count, and complete it."""
     assert forked(lambda: sweep(out, resume=False, kill=kill)) == -signal.SIGKILL
     if not any(out.glob("tiny/*/manifest.json")):
-        return  # it had not begun
-    if not (out / "latest").exists():  # nobody had been pointed to it
+        return  # the run had not begun
+    if not (out / "latest").exists():  # the process died before it made the link
         (out / "latest").symlink_to(next(out.glob("tiny/2*")).relative_to(out))
     found = check(out, {})
     assert read_run(find_run(out, None)).manifest["complete"] is False
@@ -132,7 +136,7 @@ def one(out: Path, kill: int) -> None:
 
 
 def main() -> None:
-    """Try them all, or some of them."""
+    """Try all kill points, or a sample of MOST of them."""
     out, most = Path(sys.argv[1]), int(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
     counted = out / "count"

@@ -1,4 +1,4 @@
-"""`sweep` where the results lie on a file system of so many bytes, which nobody else sees. Needs root.
+"""Run `sweep` with its results on a file system of BYTES bytes that only this process sees. Needs root.
 
 python small_out.py FOLDER BYTES COMMAND ...      as `sweep COMMAND ... --out FOLDER`
 """

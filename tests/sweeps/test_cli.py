@@ -27,7 +27,7 @@ def sweep(*arguments: str) -> Result:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
-    """Takes Ray's place."""
+    """A fake backend in place of Ray."""
     fake = FakeBackend()
     monkeypatch.setitem(TARGETS, "raft", replace(TARGETS["raft"], open=lambda place: fake.connect()))
     return fake
@@ -177,7 +177,7 @@ def test_only_run_imports_ray(arguments: list[str]) -> None:
 
 
 def test_a_call_into_ray_that_hangs_does_not_keep_the_program(tmp_path: Path) -> None:
-    """Python would wait for it, in a handler of Ray's."""
+    """At its end, Python would wait for the hung thread in an atexit handler of Ray."""
     program = (
         "import asyncio, atexit, sys, time\n"
         "from orchestration.ray_cluster.calls import bounded\n"

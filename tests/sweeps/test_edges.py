@@ -1,4 +1,4 @@
-"""Where `sweep` meets its surroundings: descriptors that are closed, signals, and a terminal that hangs up."""
+"""The surroundings of `sweep`: closed descriptors, signals, and a terminal that hangs up."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def until(condition: Callable[[], Any], what: str) -> None:
 
 
 def measures(folder: Path) -> bool:
-    """Whether a cell has begun; its nodes have written a log by then."""
+    """Whether a cell has begun: its nodes have written a log."""
     return any((folder / "logs").rglob("*.wal"))
 
 
 @contextlib.contextmanager
 def running(words: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the context at the latest."""
+    """A process that is killed when the context ends."""
     with subprocess.Popen(words, **options) as process:
         try:
             yield process
@@ -66,7 +66,7 @@ def running(words: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[b
 
 
 def children(pid: int) -> set[int]:
-    """Processes of the session of a process, itself left out."""
+    """The other processes in the session that this process leads."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -77,7 +77,7 @@ def children(pid: int) -> set[int]:
 
 
 def blocks_hangups(pid: int) -> bool:
-    """Whether SIGHUP waits, in the main thread of a process; of one that has ended, too."""
+    """Whether the main thread of a process blocks SIGHUP; true if the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -86,7 +86,7 @@ def blocks_hangups(pid: int) -> bool:
 
 
 def test_a_sweep_that_was_started_without_descriptors_measures_and_judges(tmp_path: Path) -> None:
-    """Cells, load generator, nodes and judge; and another program of ours afterwards."""
+    """Neither cells, load generator, nodes and judge, nor a later `sweep check` need descriptors 0 to 2."""
     script = 'exec "$@" 0<&- 1>&- 2>&-'
     done = subprocess.run(
         ["/bin/sh", "-c", script, "sh", *SWEEP, "run", *spec(tmp_path, "3s")], timeout=PATIENCE_S, check=False
@@ -103,11 +103,13 @@ def test_a_sweep_that_was_started_without_descriptors_measures_and_judges(tmp_pa
 
 
 def test_a_terminal_that_hangs_up_ends_a_sweep_in_order(tmp_path: Path) -> None:
-    """The shell gets SIGHUP from the kernel and ends; then all of its foreground group gets it, Ray's processes too,
-    which the sweep needs to clean up. Other shells pass it on before, so the sweep gets it twice. What it says goes
-    nowhere."""
+    """The shell gets SIGHUP from the kernel and ends; then the kernel sends SIGHUP to the whole foreground group.
+
+    The group includes Ray's processes, which the sweep needs to clean up. Other shells pass SIGHUP on before they end,
+    so the sweep must bear it twice. Its output goes nowhere.
+    """
     controller, terminal = pty.openpty()
-    # With --ctty the terminal is that of the session; it hangs up when the controller is closed.
+    # With --ctty the terminal belongs to the session; it hangs up when the controller is closed.
     words = ["setsid", "--ctty", "/bin/sh", "-c", '"$@"; true', "sh", *SWEEP, "run", *spec(tmp_path, "60s")[:-1]]
     with running(words, stdin=terminal, stdout=terminal, stderr=terminal) as process:
         os.close(terminal)
@@ -129,7 +131,7 @@ def test_a_terminal_that_hangs_up_ends_a_sweep_in_order(tmp_path: Path) -> None:
 
 
 def _drained(controller: int) -> bool:
-    """Read what the sweep shows, so that it never waits for this end."""
+    """Read the output of the sweep, so that the sweep never blocks on a full terminal."""
     os.set_blocking(controller, False)
     with contextlib.suppress(BlockingIOError):
         while os.read(controller, 1 << 16):
@@ -153,8 +155,8 @@ cli.main(["wait"])
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_every_command_ends_with_130(number: signal.Signals) -> None:
-    """Also one that does nothing about signals of its own."""
-    # As from a terminal: what is started in the background may have SIGINT ignored.
+    """This includes a command that has no signal handler of its own."""
+    # As from a terminal: a background process may inherit an ignored SIGINT.
     words = ["env", "--default-signal", sys.executable, "-c", SIGNALLED]
     with running(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

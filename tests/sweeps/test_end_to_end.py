@@ -1,4 +1,4 @@
-"""A tiny sweep through the whole road: the command line, Ray, node processes, chaos, load, the run directory."""
+"""A small sweep through all layers: the command line, Ray, node processes, chaos, load, the run directory."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_events_of_nodes_and_faults_are_on_one_clock(crashed: StoredCell) -> Non
 
 
 def leaders(events: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Who was elected, and for which term; there may be others than those that the test is about."""
+    """The elected nodes with their terms. There may be others than the one that the test asserts."""
     return [(event["node"], event["term"]) for event in events if event["kind"] == "became_leader"]
 
 

@@ -1,4 +1,4 @@
-"""Results that cannot be written: which file, why, and what to do; in one line, and without a false verdict."""
+"""Results that cannot be written: one line names the file, the cause and what to do, and no verdict becomes false."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def told(path: Path) -> str:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
 @pytest.mark.parametrize("pages", [1, 4, 7, 20, 60])
 def test_a_full_disk_is_told_with_the_file_and_how_to_go_on(tmp_path: Path, pages: int) -> None:
-    """Whichever write is the first that fails."""
+    """The size decides which write fails first."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.sweeps.small_out", str(tmp_path / "out"), str(pages * PAGE), *ONE_CELL],
         capture_output=True,
@@ -55,7 +55,7 @@ def test_a_full_disk_is_told_with_the_file_and_how_to_go_on(tmp_path: Path, page
     [line] = done.stderr.splitlines()
     assert line.startswith(f"sweep: {tmp_path}/out/quick/")
     assert ": cannot be written: No space left on device; make room" in line
-    if pages >= 4:  # there was a run by then
+    if pages >= 4:  # large enough that the run directory exists
         run = line.rpartition("`sweep resume ")[2].partition("`")[0]
         assert line.startswith(f"sweep: {run}/")
 
@@ -128,7 +128,7 @@ OK = {"verdict": "ok", "reason": "", "findings": []}
 @pytest.mark.parametrize(
     ("method", "calls", "verdicts", "code"),
     [
-        ("write_cell", 2, [VIOLATED], 3),  # of the first cell, before the second cannot be written
+        ("write_cell", 2, [VIOLATED], 3),  # of the first cell, before the second one cannot be written
         ("write_result", 1, [VIOLATED], 3),  # of the cell whose verdict cannot be written
         ("write_cell", 2, [OK], 1),
         ("write_cell", 1, [], 1),
@@ -200,7 +200,7 @@ async def test_a_violation_that_a_check_cannot_write_down_decides_its_exit_code(
 
 
 def test_a_campaign_prints_what_it_found_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And exits with the worse of both."""
+    """The campaign exits with the code of the violation, which is worse than that of the failed write."""
 
     def run_seed(seed: int, **_: object) -> SeedResult:
         [report] = (tmp_path / "simulate").iterdir()  # made before the first seed

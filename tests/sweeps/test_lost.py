@@ -1,4 +1,4 @@
-"""What nodes run on is lost in the middle of a sweep: actors, disks, Ray's head, the driver. On a real Ray."""
+"""Actors, disks, Ray's head and the driver are lost in the middle of a sweep on a real Ray."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
 }
 LONG = {"load": {"clients": 2}, "phases": {"warmup": f"{WARMUP_S}s", "measure": "100s"}}
 AFTER_A_SILENCE_S = 60.0
-"""A head is taken for lost after 15 s; then the cell ends."""
+"""Ray's head counts as lost after a silence of 15 s; then the cell must end."""
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -67,7 +67,7 @@ class Sweeping:
         )
 
     def finish(self, timeout_s: float = 120.0) -> tuple[int, str]:
-        """Exit code and output."""
+        """Wait for its end; return the exit code and the output."""
         output, _ = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, output
 
@@ -80,11 +80,11 @@ class Sweeping:
 
     @property
     def files(self) -> Path:
-        """Of the nodes of all cells, but their logs."""
+        """The folder of the nodes of all cells. Their logs are elsewhere."""
         return temporary_folder() / f"{self.name}-{self.path.name}"
 
     def nodes(self, cell: str) -> dict[str, int]:
-        """Node id to pid, of the nodes of a cell that run."""
+        """Node id -> pid of the cell's running nodes."""
         folder = str(self.files / cell)
         found = {}
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
@@ -98,7 +98,7 @@ class Sweeping:
         return found
 
     def until_measured(self, position: int = 0) -> dict[str, int]:
-        """Wait until the cell in this position has been measured for a moment; the pids of its nodes."""
+        """Wait until the cell at this position has been measured for 0.5 s; return the pids of its nodes."""
 
         def begun() -> str | None:
             if not list((self.folder / "results").glob(f"{self.name}/2*/journal.jsonl")):
@@ -125,7 +125,7 @@ class Sweeping:
 
 @contextmanager
 def sweeping_in(folder: Path, name: str = "lost") -> Iterator[Sweeping]:
-    """One that ends with the context, as its files do: those of a sweep that is killed stay."""
+    """A sweep that ends with the context. Its nodes' files are removed, as a killed sweep leaves them behind."""
     one = Sweeping(folder, name)
     try:
         yield one
@@ -147,8 +147,8 @@ def sweeping(tmp_path: Path) -> Iterator[Sweeping]:
 
 
 def test_an_actor_and_then_the_driver_are_killed_and_the_run_is_completed(sweeping: Sweeping) -> None:
-    """The actor's cell is marked and the next one is good; the driver leaves nothing running."""
-    # In an open load the next operation is due however long those before it take.
+    """The actor's cell is marked and the next one is ok; the driver leaves no process behind."""
+    # In an open load, operations stay due on schedule, however long earlier ones take.
     load = {**BASE["load"], "mode": "open", "rate": 200, "clients": 1024}
     sweeping.start("run", sweeping.spec({"load": load}, repeats=3), "--address", "local")
     nodes = sweeping.until_measured()
@@ -209,7 +209,7 @@ def test_a_node_whose_disk_is_full_says_so_and_its_cell_is_no_result(sweeping: S
 
 
 def head_process(folder: str) -> int:
-    """The process that is Ray's head."""
+    """The pid of Ray's head."""
     for entry in Path("/proc").glob("[0-9]*"):
         if guard.belongs(int(entry.name), folder) and b"gcs_server" in (entry / "cmdline").read_bytes().split(b"\0")[0]:
             return int(entry.name)
@@ -217,7 +217,7 @@ def head_process(folder: str) -> int:
 
 
 def test_a_head_that_is_lost_ends_the_sweep_with_a_reason(tmp_path: Path) -> None:
-    """Killed, or silent: both at a time, for most of it is waiting."""
+    """The head is killed or stopped. Both cases run in parallel, as each mostly waits."""
 
     def lose(number: signal.Signals) -> None:
         folder, name = tmp_path / number.name, f"lost-head-{int(number)}"

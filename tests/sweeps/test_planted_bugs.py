@@ -1,4 +1,4 @@
-"""Sweeps on real processes that are not right, or prove nothing: the verdicts, and the exit codes."""
+"""Sweeps on real processes that have bugs, or that prove nothing: the verdicts and the exit codes."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ BASE: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def judge() -> None:
-    """Not the fake: cells are judged in earnest here."""
+    """Keep the real judge."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def backend() -> AsyncIterator[RayBackend]:
-    """One private Ray for all of them."""
+    """One private Ray for all tests of this file."""
     async with private_ray() as connected:
         yield connected
 
 
 async def run(backend: RayBackend, spec: dict[str, Any], out: Path) -> tuple[int, StoredRun]:
-    """Run it without a word; the exit code, and what is stored."""
+    """Run the sweep quietly; return its exit code and the stored run."""
 
     @contextlib.asynccontextmanager
     async def connect() -> AsyncIterator[Any]:
@@ -58,14 +58,14 @@ async def run(backend: RayBackend, spec: dict[str, Any], out: Path) -> tuple[int
     code, path = await sweep.execute(out, ["sweep"], connect, view)
     stored = read_run(path)
     for kept in {Path(each) for cell in stored.cells for each in cell.result.get("kept", ())}:
-        shutil.rmtree(kept)  # the logs of nodes that did wrong, for whoever looks into it
-        with contextlib.suppress(OSError):  # other cells of the run have theirs there
+        shutil.rmtree(kept)  # the logs that a failed cell keeps for inspection
+        with contextlib.suppress(OSError):  # other cells of the run may keep logs in it
             kept.parent.rmdir()
     return code, stored
 
 
 def violated(result: dict[str, Any]) -> set[str]:
-    """The checks that found something."""
+    """The names of the violated checks."""
     return {each["check"] for each in result["verdict"]["findings"] if each["verdict"] == "violated"}
 
 
@@ -93,7 +93,7 @@ async def test_a_buggy_node_program_is_caught_and_the_exit_code_is_3(backend: Ra
     row = (stored.path / "results.csv").read_text().splitlines()[1]
     assert ",violated,," in row, "nothing was left unchecked"
 
-    # The same files give the same verdict at any time.
+    # Judging the same files again gives the same verdict.
     (cached.path / "violation.txt").unlink()
     assert await check_run(stored.path, {}, lambda params, result: None) == 3
     assert (cached.path / "violation.txt").exists()

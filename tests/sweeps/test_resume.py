@@ -1,4 +1,4 @@
-"""Runs that are taken up again: what is done stays, the rest runs."""
+"""Resumed runs: finished cells stay, and the rest runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOST = NodeExit("n2", "infrastructure", None, "the actor on 10.0.0.3 is gone (wa
 
 
 async def resume(path: Path, backend: FakeBackend) -> tuple[int, str]:
-    """Complete it; the exit code and what was printed."""
+    """Resume the run; return its exit code and the output."""
     console = Console(file=io.StringIO(), width=200)
     code, _ = await Sweep.resume(
         path, ["sweep"], backend.connect, lambda progress: PlainView(console, progress), announce=console.print
@@ -43,7 +43,7 @@ async def resume(path: Path, backend: FakeBackend) -> tuple[int, str]:
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Content and time of every file in a folder."""
+    """Content and modification time of every file in a folder."""
     return {
         path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -278,7 +278,7 @@ def test_a_simulated_run_is_resumed_by_the_command(tmp_path: Path) -> None:
 
 
 def test_a_driver_that_is_killed_at_any_write_leaves_a_run_that_is_read_and_completed(tmp_path: Path) -> None:
-    """At 25 of them; see killed.py, which by hand tries them all."""
+    """Kills at 25 of the writes; by hand, killed.py can try them all."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.sweeps.killed", str(tmp_path / "runs"), "25"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -14,7 +14,7 @@ from raft_actor_node.config import ClientSettings
 
 
 async def main() -> None:
-    """Put all values concurrently."""
+    """Put all values concurrently, and print the seconds."""
     count, size = int(sys.argv[1]), int(sys.argv[2])
     addresses = dict(word.split("=", 1) for word in sys.argv[3:])
     async with KVClient(addresses, settings=ClientSettings(rpc_timeout=40.0, retry_budget=60.0)) as kv:

@@ -68,8 +68,7 @@ class Sweeping:
     """Names of the folders of cells that were disturbed already."""
 
     def loaded(self, entries: int) -> dict[str, Path]:
-        """Wait until the next cell has a leader and has committed so many entries of its load; the traces of its
-        nodes."""
+        """Wait until the next cell has a leader that committed `entries` entries of load; return its nodes' traces."""
         begin = time.monotonic()
         while True:
             files = [file for file in traces(self.bed) if file.parent.name not in self.over]
@@ -84,15 +83,15 @@ class Sweeping:
             time.sleep(0.05)
 
     def host(self, trace: Path) -> NamespaceHost:
-        """Where the node of this trace runs."""
+        """Return the host on which the node of this trace runs."""
         return next(host for host in self.bed.hosts if host.folder in trace.parents)
 
     def log(self) -> str:
-        """What it has said."""
+        """Return the output of the sweep so far."""
         return (self.out / "log").read_text()
 
     def wait(self, timeout_s: float) -> tuple[int, Run]:
-        """Its exit code, and its results."""
+        """Wait for the end of the sweep; return its exit code and its results."""
         code = self.process.wait(timeout_s)
         return code, Run.read(self.out / "results/bars/latest")
 
@@ -202,7 +201,7 @@ def test_the_cable_of_the_leaders_host_is_pulled_and_put_back(bed: Testbed, ray:
 
 
 def told(what: str, cells: list[CellResult]) -> None:
-    """No acknowledged write is lost, and clients are served again in time."""
+    """Check that no acknowledged write is lost and that clients are served again in time; print the gaps."""
     gaps_s = []
     for cell in cells:
         operations = cell.stored.operations()
@@ -228,7 +227,7 @@ def test_a_driver_that_is_killed_leaves_nothing_and_its_run_is_resumed(
 ) -> None:
     with sweeping(bed, ray, tmp_path, "run", spec(tmp_path, nodes=4, measure_s=3, repeats=3)) as sweep:
         sweep.loaded(entries=50)
-        sweep.loaded(entries=50)  # the second: one is done, one runs, one is to come
+        sweep.loaded(entries=50)  # at the second cell: one is done, one runs, one is to come
         running = ours(bed)
         assert all(any(word in line for line in running) for word in OURS)
         sweep.process.kill()

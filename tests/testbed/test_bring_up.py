@@ -125,14 +125,14 @@ def serve_ssh(host: NamespaceHost, keys: Path) -> None:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key without a passphrase; it serves users and hosts."""
+    """A key without a passphrase, for users and hosts."""
     folder = tmp_path_factory.mktemp("keys")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "id_ed25519"], check=True)
     return folder
 
 
 def copy_source(folder: Path) -> None:
-    """What a clone has, as far as it is needed."""
+    """Copy the files of a clone that a wheel or a job needs."""
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "requirements-dev.txt", ".gitignore"):
@@ -167,7 +167,7 @@ def eventually(condition: Callable[[], object], what: str, timeout_s: float) -> 
 
 
 def command_lines(host: NamespaceHost) -> dict[int, str]:
-    """Of all its processes, by their ids."""
+    """Return the command line of each process of the host, by process id."""
     found = {}
     for pid in host.pids():
         with suppress(OSError):  # it has ended meanwhile
@@ -176,7 +176,7 @@ def command_lines(host: NamespaceHost) -> dict[int, str]:
 
 
 def environments(host: NamespaceHost, word: str) -> set[str]:
-    """What its processes with this word in their command line have in common in their environment."""
+    """Return the environment variables that all processes with this word in their command line share."""
     found = [
         set(Path(f"/proc/{pid}/environ").read_text().split("\0"))
         for pid, line in command_lines(host).items()
@@ -186,13 +186,13 @@ def environments(host: NamespaceHost, word: str) -> set[str]:
 
 
 def running(bed: Testbed, *words: str) -> list[str]:
-    """Processes on any host that have one of these words in their command line."""
+    """Return the command lines, on any host, that contain one of these words."""
     lines = [line for host in (bed.head, *bed.hosts) for line in command_lines(host).values()]
     return [line for line in lines if any(word in line for word in words)]
 
 
 def check_nothing_left(bed: Testbed) -> None:
-    """Of a sweep that has ended."""
+    """Check that an ended sweep has left no process and no file."""
     eventually(lambda: not running(bed, *OURS), "no process of ours is left", 10)
     for host in (bed.head, *bed.hosts):
         assert host.run("sh", "-c", "find /tmp/raft-lab-* /var/tmp/raft-lab-* -type f 2>/dev/null; true") == ""
@@ -203,7 +203,7 @@ def check_ray_is_gone(bed: Testbed, timeout_s: float) -> None:
 
 
 def counted(status: str) -> int:
-    """Machines that are in the cluster, by `ray status`."""
+    """Return the number of machines in the cluster, from the output of `ray status`."""
     return sum(map(int, re.findall(r"(?m)^ (\d+) local\.cluster\.node", status)))
 
 
@@ -217,13 +217,13 @@ def check_results(path: Path, hosts: Sequence[NamespaceHost]) -> None:
 
 
 def narrow_ports(host: NamespaceHost) -> None:
-    """As the page does, by sysctl."""
+    """Narrow the range of ephemeral ports by the page's sysctl."""
     [(name, values)] = re.findall(r"sysctl -w ([\w.]+)='([\d ]+)'", PAGE)
     host.run("sh", "-c", f"echo {values} > /proc/sys/{name.replace('.', '/')}")
 
 
 def opened() -> set[int]:
-    """The ports that the page asks to open between hosts."""
+    """Return the ports that the page asks to open between hosts."""
     [words] = re.findall(r"then only ([^.]*) need be open", PAGE.replace("\n", " "))
     ranges = [word.split("-") for word in re.findall(r"\d+(?:-\d+)?", words)]
     return {port for each in ranges for port in range(int(each[0]), int(each[-1]) + 1)}
@@ -235,7 +235,7 @@ def listening(host: NamespaceHost, *, loopback: bool = False) -> set[int]:
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{host.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
             _, local, _, state, *_ = line.split()
-            address, port = local.split(":")  # in words of the machine's byte order, and in network order
+            address, port = local.split(":")  # the address is in the machine's byte order, the port in network order
             here = address.endswith("0100007F") or address == "0" * 24 + "01000000"
             if state == "0A" and here == loopback:
                 found.add(int(port, 16))
@@ -244,7 +244,7 @@ def listening(host: NamespaceHost, *, loopback: bool = False) -> set[int]:
 
 @pytest.mark.skipif(reason := lacking(SSH_SERVER, shutil.which("ssh"), shutil.which("rsync")), reason=str(reason))
 def test_ray_up_and_a_job_by_wheel(keys: Path, wheels: Path) -> None:
-    """The last host is the user's own machine; it is no part of the cluster."""
+    """The last host is the user's own machine, which is not part of the cluster."""
     with Testbed(3) as bed:
         everywhere(bed, furnish)
         everywhere(bed, lambda host: serve_ssh(host, keys))
@@ -340,7 +340,7 @@ def test_by_hand_and_a_job_that_brings_its_code() -> None:
 
 @pytest.mark.skipif(reason := lacking(), reason=str(reason))
 def test_a_job_that_is_stopped_ends_in_order_and_its_run_is_completed() -> None:
-    """It ends within the time that the page allows; otherwise Ray kills it, and its results do not say so."""
+    """The job ends within the time that the page allows; otherwise Ray kills it, and its results do not say so."""
     with by_hand() as bed:
         job = JOB.replace("submit", f"submit --no-wait --submission-id {STOPPED}")
         shell(bed.head, job.replace("scalability", f"quick {SWEEP} -o phases.measure=20s"))

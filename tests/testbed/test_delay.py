@@ -1,4 +1,4 @@
-"""A delay between hosts where the kernel has no netem: by our link faults, as a user asks for it."""
+"""A delay between hosts where the kernel has no netem, by the project's link faults, as a user asks for it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ GIVEN_UP_S = 150.0
 
 
 def examine(bed: Testbed, ray: RayHosts, go: Path = Path("/"), spoil: Callable[[], None] | None = None) -> Any:
-    """What stands in the manifest of a run; `spoil` is called when there is a connection to Ray, then `go` is made."""
+    """Return the doctor's part of a run's manifest. After the connection to Ray, call `spoil`, then create `go`."""
     command = (sys.executable, "-c", EXAMINE, ray.address, str(go))
     process = bed.head.start(*command, env=ray.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
@@ -52,7 +52,7 @@ def examine(bed: Testbed, ray: RayHosts, go: Path = Path("/"), spoil: Callable[[
         process.kill()
         process.communicate()
     assert process.returncode == 0, errors
-    return json.loads(output.splitlines()[-1])  # above it Ray may tell of hosts that it has lost
+    return json.loads(output.splitlines()[-1])  # before that line, Ray may report hosts that it has lost
 
 
 def wrong(told: dict[str, Any]) -> list[tuple[str, str]]:

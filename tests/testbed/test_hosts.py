@@ -96,7 +96,7 @@ def connect(client: NamespaceHost, server: NamespaceHost, port: int, timeout_s: 
 
 @pytest.fixture
 def port(bed: Testbed) -> Iterator[int]:
-    """Of a server on the first host."""
+    """The port of a server on the first host."""
     process = bed.hosts[0].start(sys.executable, "-I", "-S", "-c", SERVER, stdout=subprocess.PIPE)
     assert process.stdout is not None
     yield int(process.stdout.readline())
@@ -113,7 +113,7 @@ def interfaces() -> list[str]:
 
 
 def namespaces(pids: Iterable[int] | None = None) -> set[str]:
-    """Those that these processes are in, or all processes of this machine."""
+    """Return the namespaces of these processes, or of all processes of this machine."""
     found = set()
     for pid in pids if pids is not None else (entry.name for entry in Path("/proc").glob("[0-9]*")):
         for link in Path(f"/proc/{pid}/ns").glob("*"):
@@ -147,7 +147,7 @@ def test_nobody_else_sees_their_network(bed: Testbed) -> None:
 
 
 def own(bed: Testbed, host: NamespaceHost, place: str) -> set[str]:
-    """What a folder of a host has beside what leads to folders that all hosts share: this project may be below it."""
+    """Return a host folder's content without the paths to shared folders, as this project may be below it."""
     shared = {path.relative_to(place).parts[0] for path in bed.shared if Path(place) in path.parents}
     return set(host.run("ls", "-A", place).splitlines()) - shared
 
@@ -155,7 +155,7 @@ def own(bed: Testbed, host: NamespaceHost, place: str) -> set[str]:
 def test_folders_and_process_ids_are_a_hosts_own(bed: Testbed) -> None:
     first, second, _ = bed.hosts
     for place in ("/tmp", "/var/tmp", "/dev/shm"):
-        with tempfile.TemporaryDirectory(dir=place):  # of the machine, which no host sees
+        with tempfile.TemporaryDirectory(dir=place):  # a folder of the machine, which no host sees
             first.run("touch", f"{place}/here")
             assert own(bed, first, place) == {"here"}
             assert own(bed, second, place) == set()
@@ -164,7 +164,7 @@ def test_folders_and_process_ids_are_a_hosts_own(bed: Testbed) -> None:
 
 
 def test_shared_folders_are_the_same_everywhere(tmp_path: Path) -> None:
-    """Also below a folder that is a host's own otherwise."""
+    """This holds even if a shared folder is below a folder that is a host's own."""
     with Testbed(2, shared=[tmp_path]) as testbed:
         testbed.hosts[0].run("touch", str(tmp_path / "seen"))
         assert testbed.hosts[1].run("ls", str(tmp_path)) == "seen\n"
@@ -255,7 +255,7 @@ def test_a_host_that_is_killed_loses_every_process_and_no_other() -> None:
 
 
 def test_a_lost_host_says_nothing_and_a_new_one_takes_its_place() -> None:
-    """Its peers are not told that connections end, as after a power failure; its disk is lost too."""
+    """As after a power failure, its peers get no notice that connections end, and its disk is lost too."""
     with Testbed(2) as testbed:
         first, second = testbed.hosts
         first.run("touch", "/var/tmp/here")
@@ -346,7 +346,7 @@ def test_nothing_is_left_when_the_owner_ends(bed: Testbed, number: signal.Signal
         assert (told["folder"] in remains()) is (number is not signal.SIGINT)
         reap()
         assert not Path(told["folder"]).exists()
-        assert bed.folder.exists()  # its owner runs
+        assert bed.folder.exists()  # the owner runs
         assert python(bed.hosts[0], "print('here')") == "here"
     finally:
         owner.kill()
@@ -359,7 +359,7 @@ def test_reap_kills_what_is_recorded_and_only_that() -> None:
     dead.wait()
     recorded, reused = (subprocess.Popen(["sleep", "1000"]) for _ in range(2))
     folder = hosts._FOLDERS / f"raft-testbed-{dead.pid}-12345-{uuid.uuid4().hex[:8]}"
-    unseen = folder.with_name(f".{folder.name}")  # by other sessions, until it is complete
+    unseen = folder.with_name(f".{folder.name}")  # other sessions ignore a folder with this name until it is complete
     unseen.mkdir()
     try:
         since = start_ticks(recorded.pid)

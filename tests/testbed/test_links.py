@@ -21,7 +21,7 @@ from tests.testbed.waiting import eventually
 
 RAFT = RaftSettings(election_timeout=Range(0.5, 1.0), heartbeat_interval=0.05, rpc_timeout=0.15)
 CUT_S = 8.0
-"""TCP retransmits 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s after the cut; by itself it would be 4.6 s late."""
+"""TCP retransmits 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s after the cut, so it would resume 4.6 s late by itself."""
 REJOIN_S = 3.0
 
 

@@ -47,7 +47,7 @@ def cells(bed: Testbed, ray: RayHosts, tmp_path_factory: pytest.TempPathFactory)
 
 
 def names(bed: Testbed, cell: CellResult) -> list[str]:
-    """Of the hosts of its load generators."""
+    """Return the names of the hosts of the cell's load generators."""
     return [bed.host(generator["host"]).name for generator in cell.result["generators"]]
 
 

@@ -49,7 +49,7 @@ def ray(bed: Testbed) -> RayHosts:
 
 
 def start(bed: Testbed, ray: RayHosts, *words: str) -> subprocess.Popen[str]:
-    """`sweep` on the head."""
+    """Start `sweep` on the head."""
     command = [sys.executable, "-m", "sweeps.cli", *words, "--address", ray.address]
     return bed.head.start(*command, env=ray.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -63,7 +63,7 @@ def spec(folder: Path, cluster: dict[str, Any], repeats: int, measure: str = "8s
 
 
 def command(pid: int) -> bytes:
-    """Its words, each with a zero byte behind it."""
+    """Return the words of a process's command, each followed by a zero byte."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -76,7 +76,7 @@ def nodes(host: NamespaceHost) -> list[int]:
 
 
 def test_the_sweep_goes_on_with_the_hosts_that_are_left(bed: Testbed, ray: RayHosts, tmp_path: Path) -> None:
-    """A node goes with its host, and a part of the load."""
+    """The sweep loses a node and a part of its load with the host."""
     lost = bed.hosts[2]
     out = ("--plain", "--out", str(tmp_path))
     # In an open load the next operation is due no matter how long earlier operations take.
@@ -157,7 +157,7 @@ def test_what_breaks_on_a_host_that_stays_costs_one_cell_each(bed: Testbed, ray:
 
 
 def until_loaded(bed: Testbed, over: set[str]) -> None:
-    """Wait until the next cell that is not `over` is in the middle of its measurement."""
+    """Wait until the next cell that is not in `over` has 2 s of load, and add it to `over`."""
 
     def loaded() -> bool:
         files = [file for file in traces(bed) if file.parent.name not in over]
@@ -186,7 +186,7 @@ def test_the_sweep_stops_where_there_is_no_place_any_more(bed: Testbed, ray: Ray
 def test_a_head_that_no_host_reaches_ends_the_sweep_and_nothing_runs_on(
     bed: Testbed, ray: RayHosts, tmp_path: Path
 ) -> None:
-    """It is unplugged: the driver, which runs there, loses all hosts at once."""
+    """The unplugged head runs the driver, which loses all hosts at once."""
     process = start(bed, ray, "run", spec(tmp_path, {}, 2), "--plain", "--out", str(tmp_path))
     eventually(lambda: load_s(traces(bed)) > 2, "in the middle of the measurement", 60)
     bed.link_down(bed.head)

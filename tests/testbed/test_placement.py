@@ -20,7 +20,7 @@ LATE = str(Path(__file__).with_name("placed_late.py"))
 
 
 def run(bed: Testbed, ray: RayHosts, folder: Path, *each: str) -> Done:
-    """`sweep run` with these options."""
+    """Run `sweep run` with these options."""
     return sweep(bed, ray, "run", "quick", *options(*each), "--out", str(folder), timeout_s=150)
 
 
@@ -93,6 +93,6 @@ def test_a_host_that_is_lost_after_it_was_chosen_is_told_within_a_minute(
     finally:
         process.kill()
         process.wait()
-    seconds, _, reason = told.splitlines()[-1].partition(" ")  # Ray itself says something before
+    seconds, _, reason = told.splitlines()[-1].partition(" ")  # Ray itself prints lines before
     assert reason == f"{lost.address} ({lost.name}) left the Ray cluster", told
     assert float(seconds) < 60

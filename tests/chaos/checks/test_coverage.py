@@ -108,7 +108,7 @@ def of_links(*statuses: Status) -> Finding:
 
 
 def test_what_another_fault_took_does_not_stand_for_this_one() -> None:
-    """Nor do messages that were cut before it, or after it was healed."""
+    """Nor do messages count that were cut before this fault or after its heal."""
     lossy = told("n2", 150, dropped=9)
     assert of_links(lossy, told("n1", 90), told("n1", 199, cut=1)).verdict == "ok"
     for statuses in (
@@ -120,7 +120,7 @@ def test_what_another_fault_took_does_not_stand_for_this_one() -> None:
 
 
 def test_a_node_that_is_killed_within_a_fault_takes_no_proof_with_it() -> None:
-    """What it counted in each of its lives is enough, and so is what the others counted."""
+    """The counts of its incarnations are enough, and so are those of other nodes."""
     lossy = told("n2", 150, dropped=9)
     assert of_links(lossy, told("n1", 90, cut=5), told("n1", 120, cut=6)).verdict == "ok"
     assert of_links(lossy, told("n1", 90, cut=5), told("n1", 199, life=2, cut=2)).verdict == "ok"
@@ -161,7 +161,7 @@ def test_a_fault_that_was_not_in_force(more: dict[str, Any], why: str) -> None:
     ],
 )
 def test_the_end_of_a_node_proves_the_fault_that_ended_it(ends: list[FaultExit], verdict: str) -> None:
-    """What it had counted ended with it. Another node, another exit code or another time proves nothing."""
+    """The node's counters ended with it. Another node, another exit code or another time proves nothing."""
     disk = {"disk": ["n1"], "error": "ENOSPC"}
     faults = fault("disk", "n1", fault=disk), fault("disk", "n1", action="heal", fault=disk, time_ns=40)
     assert judged(*faults, nodes=NODES, fault_exits=ends).verdict == verdict
@@ -173,7 +173,7 @@ def test_a_chaos_cell_without_any_fault() -> None:
 
 
 def test_of_many_faults_half_must_bite_of_each_kind() -> None:
-    """A crash may miss the leader; but what never bit is not survived."""
+    """A crash may miss the leader; but if no fault of a kind hit, the cluster has not survived that kind."""
     bit, missed = fault("crash", "n1"), fault("crash", "n2", detail="n2; there was no leader", index=1)
     assert judged(bit, missed, aims={1: "leader"}).verdict == "ok"
     assert judged(bit, missed, missed, aims={1: "leader"}).verdict == "unknown"
@@ -210,7 +210,7 @@ def test_the_verdict_says_how_many_faults_were_put_in_force_and_why_not_all() ->
 
 
 def test_faults_that_were_asked_for_and_never_tried_count() -> None:
-    """The run of the schedule was cut short, so that nothing tells of the others."""
+    """The schedule was cut short, so no event mentions the other faults."""
     assert judged(*crashes(12), faults_asked={"crash": 24}).reason == "12 of 24 crash faults were put in force"
     more = judged(*crashes(20), faults_asked={"crash": 20, "pause": 4})
     assert (more.verdict, more.reason) == ("unknown", "0 of 4 pause faults were put in force")

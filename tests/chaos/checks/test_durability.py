@@ -33,12 +33,12 @@ def test_a_prefix_that_all_have_on_disk() -> None:
     ],
 )
 def test_applied_is_not_durable(durable: dict[str, int], verdict: str) -> None:
-    """All three have applied the same; what counts is how much of it their disks have."""
+    """All three nodes have applied the same prefix; only what is on their disks counts."""
     assert judge_durability(7, 8, SAME, durable, NODES).verdict == verdict
 
 
 def test_a_minority_that_kept_what_it_acknowledged() -> None:
-    """A leader acknowledged before a quorum had the entries; the others never got them."""
+    """A leader acknowledged writes before a quorum had the entries; the other nodes never got them."""
     behind = [state("n1", 12, b"12"), state("n2", 9), state("n3", 9)]
     finding = judge_durability(11, 12, behind, {"n1": 12, "n2": 9, "n3": 9}, NODES)
     assert finding.verdict == "violated"
@@ -51,7 +51,7 @@ def test_logs_of_the_right_length_with_other_entries_do_not_hold_the_prefix() ->
 
 
 def test_a_node_that_has_not_applied_the_prefix_yet_is_unclear() -> None:
-    """Its log may end there with other entries, which were never committed."""
+    """The end of its log may hold other entries, which were never committed."""
     late = [state("n1"), state("n2", 5, b"5"), state("n3", 5, b"5")]
     finding = judge_durability(7, 8, late, dict.fromkeys(NODES, 9), NODES)
     assert (finding.verdict, finding.reason) == (
@@ -64,7 +64,7 @@ def test_a_node_that_has_not_applied_the_prefix_yet_is_unclear() -> None:
 
 @pytest.mark.parametrize(("acknowledged", "verdict"), [(8, "ok"), (9, "violated"), (50, "violated")])
 def test_each_acknowledged_write_has_an_entry_of_its_own(acknowledged: int, verdict: str) -> None:
-    """Beside the no-op of the first leader."""
+    """The no-op of the first leader takes one entry more."""
     assert judge_durability(acknowledged, 9, SAME, dict.fromkeys(NODES, 9), NODES).verdict == verdict
 
 

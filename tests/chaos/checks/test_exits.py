@@ -1,4 +1,4 @@
-"""Nodes that ended by themselves."""
+"""Nodes that exited unexpectedly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nodes must not say of themselves."""
+"""What the statuses of nodes must not show."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def cut_off(**more: Any) -> list[FaultEvent]:
 
 
 def led(faults: list[FaultEvent], *at_s: float, node: str = "n1", check_quorum_s: float | None = 1.0) -> bool:
-    """Whether a node that led at these seconds should not have: it must step down after 2 s without a quorum."""
+    """Whether leading at these seconds violates check quorum: a leader must step down 2 s after it lost its quorum."""
     statuses = [leader(node, int(at * SECOND)) for at in at_s]
     return judge_statuses(statuses, NODES, faults, check_quorum_s=check_quorum_s).verdict == "violated"
 
 
 def test_a_leader_that_was_cut_off_steps_down() -> None:
-    """Check quorum (dissertation, section 6.2), as far as statuses show."""
+    """Check quorum (dissertation, section 6.2), as far as statuses show it."""
     assert not led(cut_off(), 9, 10.5, 11.9)
     assert not led(cut_off(), 9, 11.9, 12.1), "once: it may have woken up just now"
     assert not led(cut_off(), 12.1, 12.2, 12.3), "nor were the others much later"

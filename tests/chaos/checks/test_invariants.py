@@ -1,4 +1,4 @@
-"""What traces show, and what they must not lack."""
+"""Violations that traces show, and records that they must not lack."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_line_that_cannot_be_read_is_missing_unless_it_is_the_last_of_a_life()
 
 
 def test_torn_and_foreign_lines_cost_only_themselves() -> None:
-    """A line without its end has the first one of the next life behind it."""
+    """A torn last line is followed, in the same line, by the first line of the next incarnation."""
     whole = [json.dumps(each.as_json()) for each in LED]
     lines = [whole[0], "hello", "[1, 2]", "17", whole[2][:40] + whole[4], whole[5][:-9]]
     assert [each.kind for each in parse_trace(lines, "n7")] == ["started", "became_leader"]

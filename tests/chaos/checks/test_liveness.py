@@ -29,7 +29,7 @@ def test_a_leader_within_ten_of_the_longest_timeouts(signs_s: list[float], end_s
     [(14.2, 14.3, "ok"), (None, 16.9, "unknown"), (None, 17.1, "violated"), (17.1, 18.0, "violated")],
 )
 def test_a_leader_that_is_lost_later_is_missed(found_s: float | None, end_s: float, verdict: str) -> None:
-    """The first sign is no proof that there still is one."""
+    """An early sign of a leader does not prove that there still is one."""
     found_ns = None if found_s is None else int(found_s * SECOND)
     moments = {"calm_ns": 10 * SECOND, "end_ns": int(end_s * SECOND), "asked_ns": 14 * SECOND, "found_ns": found_ns}
     assert judge_liveness([11 * SECOND], election_timeout_max_s=0.3, **moments).verdict == verdict

@@ -24,7 +24,7 @@ def test_nodes_that_applied_the_same() -> None:
         state("n2", 7, b"7", 7, b"?"),
         state("n2", 7, b"?", 7, b"7"),
         state("n2", 9, b"?"),
-        state("n2", 7, b"?"),  # against the prefix that the others told
+        state("n2", 7, b"?"),  # against the prefix that the other nodes reported
         state("n2", 9, b"9", 7, b"7", b"other state"),
     ],
 )

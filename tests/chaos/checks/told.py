@@ -1,4 +1,4 @@
-"""What nodes told, made up for tests of checks."""
+"""Made-up trace records and statuses for the tests of checks."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ ROUGH = SimSettings(
     stalls_per_s=0.2,
     power_loss=0.5,
 )
-"""Everything at once, and a cluster that still gets its work done."""
+"""All faults at once, mild enough for the cluster to make progress."""
 MONKEY = {"monkey": list(FAULTS), "every": "1s"}
 CLIENT = ClientSettings(rpc_timeout=0.3, retry_budget=3.0)
 

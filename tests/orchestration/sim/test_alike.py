@@ -21,7 +21,7 @@ BOTH = pytest.mark.parametrize("world", ["real", "simulated"])
 
 
 async def failure(call: Awaitable[object]) -> tuple[type[OperationError], str, float]:
-    """How a call fails: the error, its code, and after how many seconds of the world's time."""
+    """Return the error of a call, its code, and the seconds until then in the world's time."""
     begin = asyncio.get_running_loop().time()
     with pytest.raises(OperationError) as caught:
         await call
@@ -29,7 +29,7 @@ async def failure(call: Awaitable[object]) -> tuple[type[OperationError], str, f
 
 
 async def once(world: World, node_id: str, deadline_s: float = DEADLINE_S) -> KVClient:
-    """A client of one node that tries once, after it has shown that it gets answers."""
+    """Return a client of one node that tries once; before, it has shown that the node answers it."""
     client = await world.client(only=[node_id], rpc_timeout=deadline_s, retry_budget=0.0)
     await eventually(lambda: reached(client), f"{node_id} answers")
     return client
@@ -90,7 +90,7 @@ def test_a_write_on_a_node_that_dies_is_unknown(world: WorldName, tmp_path: Path
         cut = [LinkRule(from_id="*", to_id=leader, cut=True), LinkRule(from_id=leader, to_id="*", cut=True)]
         await cluster.set_links(cut)
         write = asyncio.ensure_future(failure(client.put(b"k", b"1")))
-        await asyncio.sleep(0.1)  # it is appended, and cannot be committed
+        await asyncio.sleep(0.1)  # long enough to append the write; it cannot be committed
         await cluster.kill(leader)
         kind, code, took_s = await write
         assert (kind, code) == (OperationUnknown, "UNAVAILABLE")
@@ -164,7 +164,7 @@ def test_a_retry_over_a_leader_change_takes_effect_once(world: WorldName, tmp_pa
         assert await client.append(b"k", b"a") == 1
         await cluster.set_links([LinkRule(from_id=leader, to_id="clients", messages="replies", drop=1.0)])
         write = asyncio.ensure_future(client.append(b"k", b"b"))
-        await asyncio.sleep(0.2)  # it took effect, and its answer was lost
+        await asyncio.sleep(0.2)  # long enough for the append to take effect; its answer was lost
         await cluster.kill(leader)
         assert await write == 2, "the original result"
         assert await client.get(b"k") == b"ab"

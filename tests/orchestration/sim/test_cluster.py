@@ -200,7 +200,7 @@ def test_a_restart_that_is_given_up_can_be_tried_again() -> None:
 
 
 def test_a_message_of_before_reaches_a_later_life() -> None:
-    """As on a network that keeps what it likes; the core has to bear it."""
+    """A network may deliver a message of an earlier incarnation, and the core must tolerate it."""
 
     class Lives(Silent):
         def __init__(self) -> None:
@@ -211,7 +211,7 @@ def test_a_message_of_before_reaches_a_later_life() -> None:
             self.began[node.node_id] = now
 
         def sent(self, message: Any, now: float) -> None:
-            sent[id(message)] = now, message  # which keeps it, and its id its own
+            sent[id(message)] = now, message  # keeps the message, so its id stays unique
 
         def delivered(self, message: Any, now: float) -> None:
             self.late += sent[id(message)][0] < self.began[message.to_id]
@@ -269,7 +269,7 @@ def test_a_slow_disk_takes_as_long_as_the_plan_says() -> None:
 
 
 def test_a_disk_error_that_the_node_made_up_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No disk has failed: a node that leaves with the exit code of a broken disk is a node with a bug."""
+    """No disk has failed: a node that exits with the code of a broken disk has a bug."""
 
     def fails(wal: Wal, fd: int) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -446,7 +446,7 @@ def test_clients_hear_of_the_end_of_a_process_and_not_of_a_host_without_power(po
 
 
 def test_a_status_tells_time_by_the_clocks_of_the_simulation() -> None:
-    """The silence of a peer by the clock of the node, the moment by that of the recording."""
+    """The silence of a peer is measured by the node's clock, the time of the status by the recording's."""
 
     async def tell(cluster: SimCluster) -> None:
         leader = await leader_of(cluster)
@@ -519,7 +519,7 @@ def test_a_cut_holds_at_both_ends_and_outlives_a_restart() -> None:
 
 
 def test_messages_wait_for_bandwidth() -> None:
-    """8 KiB take half a second to a follower at 16 KiB/s, and what is sent with them comes after them."""
+    """At 16 KiB/s, 8 KiB take half a second to a follower, and later messages arrive after them."""
 
     async def tell(cluster: SimCluster) -> None:
         leader = await leader_of(cluster)
@@ -546,7 +546,7 @@ def test_messages_wait_for_bandwidth() -> None:
 
 
 class Entries(Silent):
-    """Counts what was sent with a large payload, by receiver, and what was sent without entries."""
+    """Counts the messages with a large payload, by receiver."""
 
     def __init__(self) -> None:
         self.large: Counter[str] = Counter()
@@ -584,7 +584,7 @@ def test_a_large_entry_crosses_a_slow_link_once_and_without_an_election(rate: in
 
 @pytest.mark.parametrize(("rate", "every_s"), [(250_000, 0.2), (500_000, 0.05)])
 def test_a_large_entry_crosses_a_slow_link_beside_small_writes(rate: int, every_s: float) -> None:
-    """What is appended meanwhile makes the batch of the next attempt longer: it must not begin again for that."""
+    """New entries make the batch of the next attempt longer, but the transfer must not start again because of that."""
     watch = Entries()
 
     async def tell(cluster: SimCluster) -> None:
@@ -602,7 +602,7 @@ def test_a_large_entry_crosses_a_slow_link_beside_small_writes(rate: int, every_
         await asyncio.gather(*small)
         await converged(cluster)
         assert ballots(cluster) == before
-        # Once more at most: the answer to the first may come when the leader has asked again.
+        # At most once more: the leader may have retried before the first answer came.
         assert max(watch.large.values()) <= 2
 
     story(tell, observer=watch)
@@ -622,7 +622,7 @@ def test_many_entries_cross_a_slow_link_without_an_election() -> None:
 
 
 def test_heartbeats_that_the_link_cannot_take_are_replaced_and_do_not_queue() -> None:
-    """At 100 B/s a heartbeat takes longer than the interval between two. After 20 s the link brings the newest."""
+    """At 100 B/s a heartbeat takes longer than the heartbeat interval; after 20 s the link still brings recent ones."""
 
     class Ages(Silent):
         def __init__(self) -> None:
@@ -654,7 +654,7 @@ def test_heartbeats_that_the_link_cannot_take_are_replaced_and_do_not_queue() ->
 
 
 def test_late_copies_are_messages_of_earlier_terms() -> None:
-    """They are taken for what they are: nothing is undone, nothing is done twice."""
+    """Late copies change nothing: nothing is undone, and nothing is applied twice."""
 
     class Late(Silent):
         def __init__(self) -> None:
@@ -672,7 +672,7 @@ def test_late_copies_are_messages_of_earlier_terms() -> None:
         for i in range(5):
             assert await kv.append(b"log", b"x") == i + 1
             leader = await leader_of(cluster)
-            await cluster.pause(leader)  # what it holds back for later leaves when it goes on
+            await cluster.pause(leader)  # a late copy that is due during the pause leaves when the leader resumes
             await kv.append(b"other", b"y")
             await cluster.resume(leader)
         statuses = [await cluster.status(node_id) for node_id in cluster.node_ids]
@@ -708,7 +708,7 @@ class _Forgetful(Store):
 
 
 class _Votes(Silent):
-    """Every vote that leaves is on the disk of the node that gave it."""
+    """Checks that every vote is on the disk of its node before it leaves."""
 
     def __init__(self) -> None:
         self.durable: dict[str, str | None] = {}
@@ -753,7 +753,7 @@ def test_a_bug_in_any_part_is_told() -> None:
 
 
 class _Hasty(Store):
-    """Believes to have applied one entry more than it was given."""
+    """Counts one applied entry more than it was given."""
 
     def apply(self, first_index: int, terms: Any, payloads: Any, budget: int = 1 << 62) -> Any:
         results = super().apply(first_index, terms, payloads, budget)
@@ -762,7 +762,7 @@ class _Hasty(Store):
 
 
 def test_a_state_that_is_ahead_of_what_is_committed_stops_its_node() -> None:
-    """It needs no observer, as in real runs."""
+    """As in real runs, this needs no observer."""
 
     async def tell(cluster: SimCluster) -> None:
         await asyncio.sleep(1.0)
@@ -782,7 +782,7 @@ def test_a_bug_outside_of_the_nodes_is_told() -> None:
 
 
 def test_events_are_in_the_order_of_the_contract() -> None:
-    """started before anything; stepped before what it causes; synced before the promise."""
+    """A node starts before its first step; a step comes before its effects; a sync comes before the promise."""
 
     class Order(Silent):
         def __init__(self) -> None:
@@ -851,7 +851,7 @@ def test_its_traces_have_the_form_of_trace_files_and_its_status_that_of_a_node()
 
 
 def test_a_rough_run_gets_its_work_done() -> None:
-    """Every kind of fault at once, then everything healed: one state, one leader, nothing broken."""
+    """With every kind of fault at once and then a heal, there is one state and one leader, and no rule is broken."""
     outcome = simulate(1)
     assert outcome.violations == []
     assert outcome.exits == []

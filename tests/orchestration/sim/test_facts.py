@@ -58,10 +58,10 @@ def test_a_node_that_is_started_again_with_other_members_is_refused(peers: int) 
 
 
 def test_peers_refuse_a_new_node_with_other_members_and_ignore_its_term() -> None:
-    """Its log is empty, so it cannot know better; the others go on without it."""
+    """The node's log is empty, so it cannot detect the mismatch itself; the others go on without it."""
 
     async def main() -> None:
-        # Without these a higher term, once it is believed, deposes the leader.
+        # Without these two settings, a higher term that a node believes deposes the leader.
         raft = RaftSettings(pre_vote=False, check_quorum=False)
         cluster = SimCluster(ClusterPlan(nodes=3, raft=raft), seed=1)
         configure(cluster, "n3", members=["n2", "n3"])

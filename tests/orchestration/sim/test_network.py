@@ -1,4 +1,4 @@
-"""The simulated network: what becomes of messages follows its settings, and the link faults hold beside it."""
+"""The simulated network: deliveries follow its settings, and link faults apply on top of them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ READING_S = 0.001
 
 
 def tell(rate: float, story: Callable[[Process, list[Any]], Any]) -> list[Any]:
-    """What a story notes about a process, and what its calls raised."""
+    """Return what a story notes about a process, and the errors that the process's calls raised."""
 
     async def main() -> list[Any]:
         loop = asyncio.get_running_loop()

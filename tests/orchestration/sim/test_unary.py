@@ -38,7 +38,7 @@ def test_operations_of_all_kinds_wherever_one_asks_first(world: WorldName, tmp_p
 @both
 @pytest.mark.parametrize("lost", ["requests", "replies"])
 def test_a_drop_is_a_timeout(world: WorldName, lost: Literal["requests", "replies"], tmp_path: Path) -> None:
-    """It never gets an early error. The operation takes effect if only the answer was lost."""
+    """The call gets no early error. The operation takes effect if only the answer was lost."""
 
     async def story(it: World) -> None:
         leader = await it.leader()

@@ -39,7 +39,7 @@ def test_a_woken_follower_hears_its_leader_before_it_stands(world: WorldName, pr
             await cluster.pause(follower)
             await asyncio.sleep(pause_s)
             await cluster.resume(follower)
-            await asyncio.sleep(LONG.max_s)  # by then it would have stood
+            await asyncio.sleep(LONG.max_s)  # an election would have begun by then
         assert await cluster.leader() == leader
         assert {node_id: await ballots(cluster, node_id) for node_id in cluster.node_ids} == before
 
@@ -49,7 +49,7 @@ def test_a_woken_follower_hears_its_leader_before_it_stands(world: WorldName, pr
 @BOTH
 @PRE_VOTE
 def test_nodes_that_wake_to_a_dead_leader_replace_it_in_time(world: WorldName, pre_vote: bool, tmp_path: Path) -> None:
-    """They listen for two heartbeats and stand, and not together: within a longest election timeout of waking."""
+    """They listen for two heartbeats and then stand at different times, within a longest election timeout of waking."""
 
     async def story(cluster: World) -> None:
         leader = await cluster.leader()

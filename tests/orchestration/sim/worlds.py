@@ -35,7 +35,7 @@ class World(Protocol):
 
 
 class Simulated:
-    """The simulation in the words of LocalCluster."""
+    """The simulation behind the interface of LocalCluster."""
 
     def __init__(self, cluster: SimCluster) -> None:
         self.cluster = cluster
@@ -78,7 +78,7 @@ class Simulated:
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """Wait until the condition returns something true, in whichever time."""
+    """Wait until the condition returns a true value, in the time of the present world."""
     async with asyncio.timeout(PATIENCE_S):
         while not (value := await condition()):  # noqa: ASYNC110
             await asyncio.sleep(0.02)

@@ -13,11 +13,11 @@ from sweeps.load.operations import OK, UNKNOWN
 from tests.sweeps.analysis.test_latency import S, operations
 
 TIMEOUT_S = 0.2
-"""Two seconds after the begin of a fault it counts."""
+"""The longest election timeout: operations count from ten of them, 2 s, after the fault took effect."""
 
 
 def fault(begin: float, end: float | None, index: int = 0, *, advance: float | None = None) -> list[FaultEvent]:
-    """The events of a fault; each act takes a tenth of a second to reach all nodes."""
+    """The events of a fault; each action takes 0.1 s to reach all nodes."""
     acts = (("inject", begin), ("advance", advance), ("heal", end))
     return [
         FaultEvent.read(
@@ -53,7 +53,7 @@ def test_it_is_available_when_operations_complete_later_than_the_bound() -> None
 
 
 def test_what_clocks_cannot_tell_to_be_under_the_fault_is_not() -> None:
-    """After the heal, by a clock that may be wrong, in the last moment before it."""
+    """An operation proves service under the fault only if its clock's error cannot place it after the heal."""
     partition = fault(1.0, 5.0)
     healed = replace(successes(0.5, 4.99), generator_error_ns=np.array([S // 50], np.int64))
     assert state(partition, successes(0.5, 4.99)) == "available"
@@ -62,7 +62,10 @@ def test_what_clocks_cannot_tell_to_be_under_the_fault_is_not() -> None:
 
 
 def test_a_few_operations_are_no_service() -> None:
-    """One in 100 of the rate before the fault is; where nobody knows that rate, one operation is enough."""
+    """Below 1 % of the rate before the fault, a cell is barely available.
+
+    If that rate is unknown, one operation makes the cell available.
+    """
     partition, before = fault(1.0, 5.0), [0.01 * number for number in range(100)]
     assert state(partition, successes(*before, 4.0)) == "barely available"
     assert state(partition, successes(*before, 4.0, 4.1, 4.2)) == "available"
@@ -117,7 +120,7 @@ def test_the_outage_is_the_longest_time_without_success_under_the_fault() -> Non
     [under] = under_faults(fault(1.0, 5.0), successes(0.5, 2.1, 2.2, 4.2), TIMEOUT_S)
     assert under.outage_ms == 2000.0
     assert under.completed == 1
-    # One in the 1.1 s before it was in force; one in the 1.9 s from the bound to its end.
+    # One success in the 1.1 s before the fault is in force, and one in the last 1.9 s of the fault, behind the bound.
     assert under.share == round((1 / 1.9) / (1 / 1.1), 3)
 
 

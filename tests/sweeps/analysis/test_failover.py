@@ -52,7 +52,7 @@ def test_every_stage_counts_from_the_crash() -> None:
     assert found.stages_ms() == {
         "detected": 150.0,
         "elected": 170.0,
-        "heard": 174.0,  # the last survivor; the old leader comes back much later and does not count
+        "heard": 174.0,  # the last survivor; the old leader hears it much later and does not count
         "committed": 178.0,  # by the new leader, although a follower wrote its line first
         "succeeded": 185.0,  # not the answer at 1000.5, which the old leader had sent before it died
     }

@@ -26,8 +26,10 @@ def operations(
     dropped: dict[int, str] | None = None,
     **extra: Any,
 ) -> Operations:
-    """Operations from rows that name only what matters; times in nanoseconds. `dropped`: when what was dropped was due,
-    and its kind."""
+    """Operations from rows that name only the columns that matter; times are in nanoseconds.
+
+    `dropped` maps the due time of each dropped operation to its kind.
+    """
     if dropped is not None:
         extra["dropped_ns"] = np.array([*dropped], np.int64)
         extra["dropped_kind"] = np.array([KINDS[kind] for kind in dropped.values()], np.uint8)
@@ -146,7 +148,7 @@ def test_dropped_operations_are_counted_within_the_measurement() -> None:
 
 
 def test_what_was_dropped_counts_with_the_rest_of_the_measurement() -> None:
-    """It is never served: what is known is that it waited from when it was due to the end of the measurement."""
+    """A dropped operation is never served: it waited at least from its due time to the end of the measurement."""
     ops = operations(
         {"start_ns": 1 * S, "end_ns": 2 * S, "kind": KINDS["put"]},
         dropped={3 * S: "put", 4 * S: "get", 10 * S: "put"},
@@ -161,21 +163,22 @@ def test_what_was_dropped_counts_with_the_rest_of_the_measurement() -> None:
 
 
 def test_what_was_dropped_is_under_the_fault_in_force_when_it_was_due() -> None:
-    """A later fault has no part in it, though the lower bound of its latency lasts until the end of the measurement."""
+    """A later fault does not count, although the lower bound of the latency lasts until the end of the measurement."""
     dropped = dict.fromkeys((1 * S, 4 * S, 5 * S - 1, 5 * S), "put")
     ops = operations(dropped=dropped, fault_ns=np.array([[4 * S, 5 * S]], np.int64))
     assert ops.latencies(under_fault=True).ns.tolist() == [6 * S, 5 * S + 1]
     assert ops.latencies(under_fault=False).ns.tolist() == [9 * S, 5 * S]
 
 
-# 1000 operations: (how many, milliseconds, whether these are lower bounds) -> p50 p90 p99 max, and which are bounds.
+# 1000 operations as (count, milliseconds, lower bound or not), the expected p50, p90, p99 and maximum, and the names of
+# those that are lower bounds.
 BOUNDED: list[tuple[list[tuple[int, int, bool]], list[float], list[str]]] = [
     ([(980, 5, False), (20, 8000, True)], [5, 5, 8000, 8000], ["p99", "max"]),
-    # Left out, they would give a p99 of 5 ms; with those above it, the 990th is still known.
+    # If the row above left its lower bounds out, its p99 would be 5 ms. Below, all bounds lie above the 990th sample.
     ([(990, 5, False), (10, 8000, True)], [5, 5, 5, 8000], ["max"]),
-    # Below the percentile they push it up: had they taken longer, another one would be there.
+    # Lower bounds below the percentile make it one: with the true latencies the percentile could be higher.
     ([(10, 1, True), (490, 5, False), (500, 9, False)], [5, 9, 9, 9], ["p50", "max"]),
-    # Ties: whatever they took really, 5 ms stays the 500th.
+    # Ties: whatever the true latencies are, the 500th sample stays 5 ms.
     ([(10, 1, True), (600, 5, False), (390, 9, False)], [5, 9, 9, 9], ["max"]),
     ([(1000, 3, True)], [3, 3, 3, 3], ["p50", "p90", "p99", "max"]),
 ]

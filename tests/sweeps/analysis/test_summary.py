@@ -1,4 +1,4 @@
-"""What raw data says, and whether a cell is as expected."""
+"""The summary of raw data, and whether a cell is as expected."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_what_a_foreign_program_does_not_tell_is_not_a_number() -> None:
 
 
 def test_what_was_dropped_is_in_the_percentiles_of_its_kind() -> None:
-    """100 puts of 5 ms, 40 puts and 30 gets that found no client in the last second of ten."""
+    """100 puts take 5 ms; in the last of ten seconds, 40 puts and 30 gets find no free client."""
     due = {9 * S + i * MS: "put" if i < 40 else "get" for i in range(70)}
     result = summarise(evidence(puts(100, dropped=due)))
     assert result["operations"]["by_kind"] == {
@@ -111,7 +111,7 @@ def test_failovers_are_told_by_median_p90_and_maximum() -> None:
     assert result["faults"] == 2
     assert figures(result, "elected") == (300.0, None, 500.0, 2)
     assert figures(result, "succeeded") == (400.0, None, 600.0, 2)
-    # One that never ended is worse than any number.
+    # A failover that never ended is worse than any number.
     unended = summarise(evidence(ops, Parameters(chaos=CRASH), events=[*seen, crash(3.0, "n3")]))
     assert unended["metrics"]["failovers"] == 3
     assert figures(unended, "elected") == (500.0, None, None, 2)
@@ -135,7 +135,7 @@ def figures(result: dict[str, Any], stage: str) -> tuple[float | None, ...]:
     ],
 )
 def test_the_figures_of_failovers(times_ms: list[float | None], expected: tuple[float | None, ...]) -> None:
-    """Of fewer than 10 the p90 would be the maximum; one that never ended is longer than any."""
+    """With fewer than 10 failovers the p90 is None. A failover that never ended exceeds all others."""
     empty = {
         "failovers": [{f"{stage}_ms": time for stage in STAGES} for time in times_ms],
         "elections": {"won": 0, "started": 0},
@@ -302,7 +302,7 @@ def test_expected_unavailability_is_good_and_its_absence_is_not() -> None:
 
 
 def test_availability_is_judged_while_faults_last() -> None:
-    """More in test_availability.py. The longest election timeout is 300 ms, so that after 3 s it counts."""
+    """With a longest election timeout of 300 ms, operations count from 3 s after the fault (test_availability.py)."""
     early, late = ({"start_ns": at * S, "end_ns": at * S + 5, "outcome": OK} for at in (1, 5))
     for rows, state in (([early], "unavailable"), ([early, late], "available")):
         other = {"unavailable": "available", "available": "unavailable"}[state]
@@ -314,7 +314,7 @@ def test_availability_is_judged_while_faults_last() -> None:
 
 
 def test_availability_is_judged_later_where_a_simulated_clock_is_slow() -> None:
-    """300 ms take 1.5 s on a clock that is five times too slow."""
+    """On a clock at a fifth of real speed, 300 ms take 1.5 s."""
     slow = {"target": "sim", "sim": SimSettings(clock_rate=(0.2, 1.0)), "chaos": CRASH}
     found = operations({"start_ns": 5 * S, "end_ns": 5 * S + 5, "outcome": OK}, measure_ns=(0, 14 * S))
     assert "no fault lasted" in str(verdict(found, expect="unavailable", **slow))
@@ -379,7 +379,7 @@ def test_what_is_known_only_from_below_never_shows_that_it_is_below_a_limit(cond
     ],
 )
 def test_a_metric_that_there_is_not_is_refused_with_the_one_that_was_meant(written: str, meant: str) -> None:
-    """The first one said the worst of the cell, without saying so."""
+    """`failover.elected` does not say that it is the maximum, so it is no metric."""
     with pytest.raises(ValueError, match="is not a metric") as refused:
         parse_threshold(written, "< 1s")
     assert str(refused.value) == f"{written} is not a metric; did you mean {meant}?"
@@ -395,7 +395,7 @@ def test_a_small_cluster_is_described_by_its_parameters() -> None:
 
 
 def test_what_is_derived_from_a_lower_bound_is_one() -> None:
-    """A threshold must not take it for the true value."""
+    """A threshold must not take a lower bound for the true value."""
     result = {"latency_ms": {"get": {"p50": 1.0, "max": 5.0, "lower_bounds": ["max"]}}, "failovers": []}
     assert isinstance(latency("get", "max", result), AtLeast)
     assert not isinstance(latency("get", "p50", result), AtLeast)

@@ -1,4 +1,4 @@
-"""Every check of the registry, over a stored cell, an empty one and damaged ones; and a check of this file's own."""
+"""Every check of the registry, over a stored cell, an empty one and damaged ones; and a check defined in this file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweeps.spec.parameters import CheckSettings
 
 [CELL] = (Path(__file__).parents[1] / "format-1" / "cells").iterdir()
 KEPT = ("params.json", "result.json")
-"""Without these two there is no cell."""
+"""Without these two files there is no cell."""
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_cell_that_ended_before_its_nodes_could_be_asked_is_no_violation(folde
 
 
 def test_a_new_check_goes_through_the_judge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that finds something, one that lacks something, one that fails, and one that does not apply."""
+    """Four new checks: one finds a violation, one lacks evidence, one raises, and one does not apply."""
 
     def writes(stored: StoredEvidence) -> Finding:
         return Finding("writes", "violated", f"{stored.acknowledged_writes} writes by {len(stored.nodes)} nodes")

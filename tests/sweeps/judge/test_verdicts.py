@@ -1,4 +1,4 @@
-"""What verdicts mean: against expectations, for exit codes, in tables; and when cells are judged."""
+"""The meaning of verdicts: against expectations, for exit codes, in tables; and when cells are judged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALL = tuple(check.name for check in CHECKS)
 
 
 def verdict_with(**verdicts: Any) -> dict[str, Any]:
-    """All checks are ok but for these."""
+    """A verdict in which all checks except these are ok."""
     found: dict[str, Any] = {**dict.fromkeys(ALL, "ok"), **verdicts}
     return as_json([Finding(check, word, "why") for check, word in found.items()])
 
@@ -59,12 +59,12 @@ FAILED = unjudged("ended with -9")
         ("violated", VIOLATED, "ok", 0),
         ("violated", OK, "failed", 1),
         ("violated", UNKNOWN, "failed", 1),
-        # Not every violation is the one that a control is there for, and nothing follows where nothing happened.
+        # A control expects a violation of safety, not just any violation; and it must show that the load was served.
         ("violated", SLOW, "ok", 3),
         ("violated", verdict_with(linearizability="violated", liveness="violated"), "ok", 0),
         ("violated", verdict_with(linearizability="violated", coverage="unknown"), "ok", 3),
         ("violated", verdict_with(exits="violated"), "ok", 0),
-        # Not every unknown is one that was hoped for.
+        # `safe` tolerates an unknown coverage, but no decisive check without a result.
         ("safe", UNDECIDED, "ok", 4),
         ("safe", verdict_with(invariants="unknown"), "ok", 4),
         ("safe", verdict_with(state="unknown", coverage="unknown"), "ok", 0),

@@ -1,4 +1,4 @@
-"""Several load generators as one: where they are, what each does, how their rows are put on one clock; and losses."""
+"""Several load generators as one: their hosts, their shares, the merge of their rows on one clock, and their loss."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_composites_of_several_generators_have_places_of_their_own() -> None:
     assert rows.composite_ids.tolist() == [ID, ID + 1, ID + 1, ID + 2, ID + 3, ID + 4, ID + 5, ID + 6]
 
 
-# ------------------------------------------------------------------------------ a group of them
+# ------------------------------------------------------------------------------ a group of generators
 
 
 class Hosts:
@@ -174,7 +174,7 @@ class Hosts:
     load_options: Mapping[str, Any] = {}
 
     def __init__(self, engine: type[FakeEngine] = FakeEngine, *, wrong_ns: int = 0, error_ns: int = 0) -> None:
-        """`wrong_ns`: by how much the measured offset of each clock but the first is too large."""
+        """`wrong_ns`: by how much each measured offset, except the first, is too large."""
         self.engine, self.wrong_ns, self.error_ns = engine, wrong_ns, error_ns
         self.store: dict[bytes, bytes] = {}
         self.workers: list[FakeWorker] = []
@@ -207,7 +207,7 @@ MIXED = LoadSettings(clients=7, keys=3, mix=Mix(put=0.2, get=0.3, delete=0.1, ca
 
 
 async def run(backend: Hosts, load: LoadSettings = MIXED, count: int = 400) -> tuple[LoadGroup, GroupResult]:
-    """Load from the head and two hosts until so many operations succeeded."""
+    """Run load from the head and two hosts until `count` operations succeeded."""
     under_test = group(backend, load, HEAD, *HOSTS[:2])
     await under_test.open()
     await under_test.connect({"n1": "a"}, 1.0)
@@ -261,7 +261,7 @@ async def test_an_offset_that_is_wrong_beyond_its_bound_is_found_and_one_within_
 
 
 def test_an_error_widens_as_much_as_it_says_and_no_more() -> None:
-    """Two clients: what the second one of them reads at 120 was overwritten until 80, if its clock is right."""
+    """Client 2 reads at 120 ns a value that was overwritten by 80 ns: stale, unless its clock is wrong by 40 ns."""
     put = {"kind": KINDS["put"], "outcome": 1, "client": 1}
     first = result({**put, "written": ID + 1, "end_ns": 20}, {**put, "written": ID + 2, "start_ns": 30, "end_ns": 80})
     get = {"kind": KINDS["get"], "outcome": 1, "client": 2, "observed": ID + 1, "found": 1}
@@ -298,7 +298,7 @@ async def test_sessions_that_are_not_granted_are_an_error_and_may_be_asked_for_a
 
 
 class Deaf(FakeWorker):
-    """Does not answer to these calls."""
+    """A worker that does not answer the calls in `to`."""
 
     to: tuple[str, ...] = ()
 
@@ -309,7 +309,7 @@ class Deaf(FakeWorker):
 
 
 async def deafened(*to: str) -> tuple[LoadGroup, Hosts]:
-    """A group whose second generator goes deaf once all have begun."""
+    """A group whose second generator stops answering once all have begun."""
     backend = Hosts()
     under_test = group(backend, MIXED, HEAD, HOSTS[0])
     await under_test.open()
@@ -355,7 +355,7 @@ async def test_the_others_go_on_without_one_that_is_lost(method: str) -> None:
 
 
 class ManyHosts(FakeBackend):
-    """Its clusters are on HOSTS[0], as FakeBackend has it; generators come where they are asked to be."""
+    """A backend whose clusters are on HOSTS[0]; load generators are placed on the host that the cell asks for."""
 
     hosts: Any = (HEAD, *HOSTS)
     deaf_to: tuple[str, ...] = ()
@@ -479,7 +479,7 @@ async def test_hosts_that_are_not_there_are_refused_before_anything_starts(tmp_p
 
 @pytest.mark.timeout(120)
 def test_two_generators_on_a_real_ray(tmp_path: Path) -> None:
-    """Two actors of one host, which is named twice: each has its part of the load, and what both saw has an order."""
+    """Two actors on one host, which is named twice, share the load; their joint history is linearizable."""
     text = f"""
 name: two
 base:

@@ -43,7 +43,7 @@ OUTAGE_MS = 3000.0
 
 @pytest.fixture(autouse=True)
 def judge() -> None:
-    """Not the fake: cells are judged in earnest here."""
+    """Keep the real judge."""
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,10 @@ def shown(run: Run, width: int = 80) -> str:
 
 
 def test_an_outage_is_in_the_percentiles_though_few_operations_were_started_in_it(outage: CellResult) -> None:
-    """Ten clients wait through it, and about 600 operations find none of them free. Of the others alone less than one
-    in a hundred waited."""
+    """Ten clients wait through the outage, and about 600 operations find none of them free.
+
+    Of the operations that were started, less than 1 % waited.
+    """
     result = outage.result
     assert result["longest_gap_ms"] >= OUTAGE_MS
     assert result["operations"]["dropped"] > 500
@@ -116,7 +118,7 @@ def test_the_csv_keeps_numbers_and_says_which_are_lower_bounds(run: Run, outage:
 
 
 def test_slow_restarts_postpone_faults_and_what_did_not_fit_is_counted(run: Run) -> None:
-    """Each crash takes two seconds of a schedule that has one each second."""
+    """Each crash takes two seconds, and the schedule has one crash per second."""
     cell = cell_of(run, "slow restarts")
     injected, asked = cell.result["faults"], cell.result["faults_asked"]
     assert asked == 10

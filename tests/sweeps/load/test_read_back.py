@@ -1,4 +1,4 @@
-"""The reads at the end: each key that was written, once, when all is healed."""
+"""The reads at the end: after the heal, each written key is read once."""
 
 from __future__ import annotations
 
@@ -33,22 +33,24 @@ base:
   phases: {warmup: 100ms, measure: 2s}
   checks: {invariants: false}
 """
-"""Without invariants: in simulation every step is compared with a model, which would see a lost write. Real processes
-have none."""
+"""Without invariants: the simulation compares every step with a model, which would find a lost write by itself.
+
+Real processes have no such model.
+"""
 
 
 @pytest.fixture(autouse=True)
 def judge() -> None:
-    """Not the fake: cells are judged in earnest here."""
+    """Keep the real judge."""
 
 
 def cell(out: Path, text: str = ONLY_PUTS) -> CellResult:
-    """The one cell of a sweep."""
+    """The only cell of a sweep."""
     [found] = Sweep.from_source(read_source(text, "file.yaml")).run(out).cells
     return found
 
 
-# ------------------------------------------------------------------------------ what they find
+# ------------------------------------------------------------------------------ what the reads find
 
 
 @pytest.mark.parametrize("call", ["stream", "unary"])
@@ -61,7 +63,7 @@ def test_a_lost_write_is_found_under_a_load_that_never_reads(tmp_path: Path, cal
 
 
 def test_without_them_it_is_not_found_and_the_verdict_says_what_was_left_out(tmp_path: Path) -> None:
-    """The control."""
+    """The control experiment."""
     with planted(mutants()["put-without-effect"].edits):
         found = cell(tmp_path, ONLY_PUTS.replace("invariants: false", "invariants: false, read_back: 0s"))
     assert found.verdict == "ok"
@@ -103,7 +105,7 @@ def test_only_acknowledged_writes_that_changed_something_count() -> None:
 
 
 class Reader(FakeEngine):
-    """Notes the largest number of reads that were outstanding, and answers some of them never."""
+    """Records the largest number of outstanding reads, and leaves the `unanswered` ones open."""
 
     most = 0
     unanswered: Callable[[Operation], bool] = staticmethod(lambda operation: False)
@@ -124,7 +126,7 @@ class Reader(FakeEngine):
 
 
 async def read(load: LoadSettings, keys: int, timeout_s: float) -> tuple[LoadResult, float]:
-    """Read so many keys back in virtual time; how long it took."""
+    """Read back this many keys in virtual time; return the result and the elapsed seconds."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SimLoop)
     Reader.most = 0
@@ -171,7 +173,7 @@ def test_they_end_with_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("call", ["stream", "unary"])
 def test_a_pause_of_generator_and_node_together_costs_no_key(call: Any) -> None:
-    """As of a suspended machine: the clock goes on, and neither asks nor answers."""
+    """When a machine is suspended, its clock goes on, but neither generator nor node runs."""
     timeout_s, pause_s = 0.6, 2.5
 
     async def main() -> LoadResult:
@@ -217,7 +219,7 @@ def test_several_generators_read_each_key_once_also_when_one_of_them_is_lost() -
     assert read[1]
 
 
-# ------------------------------------------------------------------------------ when they are not all answered
+# ------------------------------------------------------------------------------ when some reads are not answered
 
 
 def test_keys_that_could_not_be_read_make_the_verdict_unknown_and_are_counted(
@@ -238,7 +240,7 @@ def test_keys_that_could_not_be_read_make_the_verdict_unknown_and_are_counted(
 
 
 def test_the_reads_do_not_hide_that_the_load_was_not_served() -> None:
-    """They succeed when all is healed: a failover or an outage ends with an operation of the load."""
+    """The reads succeed after the heal, but only an operation of the load ends a failover or an outage."""
     columns = {name: np.zeros(3, dtype) for name, dtype in COLUMNS.items()}
     columns["outcome"][:] = OK
     columns["end_ns"][:] = [5, 6, 99]

@@ -1,4 +1,4 @@
-"""Values and what their bytes say."""
+"""Values, and what their bytes tell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IDS = [(client + 1) << CLIENT_SHIFT | number for client, number in ((0, 1), (0, 
 
 
 def composite(values: Values, number: int) -> list[int]:
-    """The ids that a number below 2**40 stands for."""
+    """The ids that a number below 2**40 represents."""
     ids, ends = values.composites()
     begin = int(ends[number - 2]) if number > 1 else 0
     return [int(each) for each in ids[begin : int(ends[number - 1])]]
@@ -41,7 +41,7 @@ def test_what_was_appended_is_told_apart_in_order(value_bytes: int, put: bool, i
 
 
 def test_a_value_without_its_padding_is_another_one() -> None:
-    """A put of 64 bytes that was cut to its id, and one that lost its padding before something was appended."""
+    """A put of 64 bytes that was cut to its id, and a put that lost its padding before an append."""
     values, (first, second, *_) = Values(64), IDS
     whole, cut, rest = values.make(first), values.make(first)[:8], values.piece(second)
     assert values.numbers([whole, cut]) == [first, first + BARE]

@@ -55,7 +55,7 @@ async def node() -> AsyncIterator[FakeNode]:
 
 
 async def run(load: LoadSettings, count: int = 100, **options: Any) -> tuple[LoadGenerator, LoadResult]:
-    """Load until `count` operations succeeded, then drain."""
+    """Run load until `count` operations succeeded, then drain."""
     under_test = generator(load, **options)
     await under_test.connect({"n1": "a"})
     await under_test.start()
@@ -170,8 +170,10 @@ async def test_what_finds_no_client_free_is_dropped_and_counted() -> None:
 
 
 async def test_what_is_dropped_has_the_kind_that_was_due() -> None:
-    """Each arrival draws its kind and key, whether or not it finds a client: the kinds are those of an open loop that
-    drops nothing, in order."""
+    """Each arrival draws its kind and key, whether or not it finds a free client.
+
+    The drawn kinds are therefore those of an open loop that drops nothing, in the same order.
+    """
     settings = LoadSettings(
         mode="open", rate=1000.0, arrivals="constant", clients=4, mix=Mix(put=0.5, get=0.3, cas=0.2)
     )
@@ -194,8 +196,10 @@ async def test_what_is_dropped_has_the_kind_that_was_due() -> None:
 async def test_what_came_due_before_the_end_is_started_or_dropped_though_the_loop_was_paused(
     pause_ms: int, started: int
 ) -> None:
-    """A pause at the end of the measurement counts as one in its middle does: what was due is taken when the load is
-    stopped, and what finds no client free is dropped."""
+    """A pause at the end of the measurement counts like one in its middle.
+
+    When the load is stopped, all operations that are due are taken; those that find no free client are dropped.
+    """
     now_ns = 10**9
     load = LoadGenerator(
         LoadSettings(mode="open", rate=1000.0, arrivals="constant", clients=64),
@@ -219,7 +223,7 @@ async def test_what_came_due_before_the_end_is_started_or_dropped_though_the_loo
 
 
 async def test_a_snapshot_shows_what_was_dropped_as_waiting() -> None:
-    """While nothing completes, the live percentiles say for how long it has been so."""
+    """While nothing completes, the live percentiles show how long that has been so."""
     load = generator(LoadSettings(mode="open", rate=1000.0, arrivals="constant", clients=4))
     await load.connect({"n1": "a"})
     engine: Any = load._engine

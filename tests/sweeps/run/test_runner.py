@@ -1,4 +1,4 @@
-"""The life of cells, on a cluster that lives in the test: what is done, what is recorded, how runs end."""
+"""The life of cells, on a cluster in the test's process: what is done, what is recorded, how runs end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sweep(text: str = TWO_CELLS) -> Sweep:
 
 
 async def execute(under_test: Sweep, backend: FakeBackend, out: Path) -> tuple[int, Path, str]:
-    """Run it plainly; the exit code, the directory and what was printed."""
+    """Run the sweep with the plain view; return the exit code, the run directory and the output."""
     console = Console(file=io.StringIO(), width=200)
     code, path = await under_test.execute(
         out, ["sweep"], backend.connect, lambda progress: PlainView(console, progress), announce=console.print
@@ -46,7 +46,7 @@ async def execute(under_test: Sweep, backend: FakeBackend, out: Path) -> tuple[i
 
 
 def execute_virtually(text: str, backend: VirtualBackend, out: Path) -> tuple[int, Path, str]:
-    """The same, in virtual time."""
+    """As `execute`, in virtual time."""
     return run_virtual(lambda: execute(sweep(text), backend, out))
 
 
@@ -90,7 +90,7 @@ async def test_a_cell_goes_through_its_phases_and_leaves_nothing_running(tmp_pat
 
 
 async def test_all_clocks_are_compared_while_there_is_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a clock gains and loses again between the two ends of a cell would otherwise be in no bound."""
+    """Comparisons at both ends of a cell would miss what a clock gains and loses again in between."""
     monkeypatch.setattr("sweeps.run.machine.CLOCK_POLL_S", 0.05)
     backend = FakeBackend()
     await execute(sweep(), backend, tmp_path)
@@ -322,7 +322,7 @@ async def test_an_interruption_while_files_are_fetched_keeps_what_was_measured(
     async with asyncio.timeout(20):
         await asked.wait()
         os.kill(os.getpid(), signal.SIGINT)
-        while not any(task.cancelling() for task in asyncio.all_tasks()):  # noqa: ASYNC110 - nobody tells
+        while not any(task.cancelling() for task in asyncio.all_tasks()):  # noqa: ASYNC110 - no event to await
             await asyncio.sleep(0.001)
         go.set()
         code, path, _ = await running

@@ -1,4 +1,4 @@
-"""Sweeps in simulation, and cells judged from what they left behind."""
+"""Sweeps in simulation, and the judging of stored cells."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def command(*arguments: str) -> Result:
 
 @pytest.fixture(autouse=True)
 def judge() -> None:
-    """Not the fake: cells are judged in earnest here."""
+    """Keep the real judge."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stored(out: Path) -> StoredRun:
-    """One cell, simulated by the command line."""
+    """A run of one cell, simulated by the command line."""
     (out / "crash.yaml").write_text(CRASH.replace("  target: sim\n", ""))
     done = command("run", str(out / "crash.yaml"), "--target", "sim", "--out", str(out))
     assert done.exit_code == 0, done.output
@@ -85,7 +85,7 @@ def stored(out: Path) -> StoredRun:
 
 @pytest.fixture
 def cell(stored: StoredRun, tmp_path: Path) -> StoredCell:
-    """A copy of the cell, to be spoiled."""
+    """A copy of the cell, for a test to spoil."""
     folder = shutil.copytree(stored.cells[0].path, tmp_path / "cell")
     return StoredCell(folder, stored.cells[0].params, stored.cells[0].result)
 
@@ -125,7 +125,7 @@ async def test_the_same_seed_gives_the_same_cell_whatever_ran_before_it(tmp_path
 
 
 async def test_from_within_an_event_loop_it_runs_in_a_thread_and_only_there(tmp_path: Path) -> None:
-    """As in a notebook, whose cells run in an event loop."""
+    """A notebook's cells already run in an event loop."""
     simulated = sweep(CRASH)
     with pytest.raises(RuntimeError, match=r"await asyncio\.to_thread\(sweep\.run\)"):
         simulated.run(tmp_path / "refused")
@@ -195,8 +195,10 @@ base:
 
 
 async def test_slow_clocks_get_the_time_that_they_need(tmp_path: Path) -> None:
-    """What must happen within election timeouts, such as a leader without a quorum stepping down, must happen within
-    those of the slowest clock; a cell is no less available for it."""
+    """Limits in election timeouts, such as that for a leader without a quorum to step down, follow the slowest clock.
+
+    Slow clocks alone must not make a cell unavailable.
+    """
     run = await asyncio.to_thread(Sweep.from_source(read_source(SLOW, "file.yaml")).run, tmp_path)
     [cell] = run.cells
     assert cell.result["verdict"]["reason"] == ""
@@ -204,7 +206,7 @@ async def test_slow_clocks_get_the_time_that_they_need(tmp_path: Path) -> None:
 
 
 async def test_slow_clocks_are_waited_for_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten of the longest election timeouts of 300 ms are 15 s where a clock is five times too slow."""
+    """Ten of the longest election timeouts (300 ms) take 15 s on a clock at a fifth of real speed."""
     phases, enter, leader = [""], Progress.enter, SimCluster.leader
 
     def entered(progress: Progress, phase: str, length_s: float | None = None) -> None:
@@ -230,7 +232,7 @@ def test_only_simulated_clocks_are_slow(target: Any) -> None:
 
 
 async def test_each_step_is_compared_with_the_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A retry that takes effect a second time is found when it is applied, and not only by what clients saw."""
+    """A retry that takes effect twice is found when a node applies it, not only in what clients saw."""
     monkeypatch.setattr(Store, "_repeated", lambda *_: Applied())
     text = CRASH.replace("chaos: {crash: leader, at: 1/3, restart_after: 500ms}", LOST_ANSWERS)
     run = await asyncio.to_thread(Sweep.from_source(read_source(text, "file.yaml")).run, tmp_path)
@@ -248,7 +250,7 @@ async def test_a_cancellation_reaches_what_runs_in_virtual_time() -> None:
     async def work() -> None:
         began.set()
         try:
-            while True:  # noqa: ASYNC110 - time that passes is all there is to wait for
+            while True:  # noqa: ASYNC110 - nothing to await: the task only passes virtual time
                 await asyncio.sleep(1.0)
         except asyncio.CancelledError:
             seen.append("cancelled")
@@ -288,7 +290,7 @@ async def test_an_interrupted_simulation_keeps_what_there_is(tmp_path: Path, mon
 
 
 def found(cell: StoredCell, **checks: Any) -> dict[str, str]:
-    """The verdict of each check on a cell as it lies there."""
+    """The verdict of each check on a stored cell, and the cell's own under ""."""
     verdict = judge_folder(cell.path, CheckSettings(**checks))
     return {each["check"]: each["verdict"] for each in verdict["findings"]} | {"": verdict["verdict"]}
 
@@ -347,14 +349,14 @@ def test_states_that_differ_are_found(cell: StoredCell) -> None:
 def test_what_nodes_say_of_themselves_is_held_against_the_rules(
     cell: StoredCell, changes: dict[str, int], also: dict[str, str]
 ) -> None:
-    """The entries that were committed are not on the disks of a quorum; more is applied than was committed."""
+    """Committed entries that are not on the disks of a quorum, and a node that applied more than was committed."""
     statuses = cell.inspection()["statuses"]
     spoil(cell, statuses=[*statuses[:-2], *({**status, **changes} for status in statuses[-2:])])
     assert found(cell) == {**GOOD, "inspection": "violated", **also, "": "violated"}
 
 
 def test_more_acknowledged_writes_than_entries_are_lost_writes(cell: StoredCell) -> None:
-    """Logs that end early are all the same, and durable as far as they go."""
+    """Logs that end early are still consistent with one another, and durable up to their ends."""
     inspection = cell.inspection()
     ends = {"last_index": 9, "durable_index": 9, "commit_index": 9, "last_applied": 9}
     settled = inspection["settled"]
@@ -396,7 +398,7 @@ def test_a_cluster_without_a_leader_afterwards_is_not_alive(cell: StoredCell) ->
     (cell.path / "events.jsonl").write_text(write_events(events))
     spoil(cell, settled={**settled, "leader_ns": None, "end_ns": far})
     assert found(cell)["liveness"] == "violated"
-    # A node that took long to start is waited for.
+    # The judge gives a node that started late more time.
     started = {"kind": "started", "node": "n1", "term": 1, "number": 1, "time_ns": far - 10**9}
     with (cell.path / "events.jsonl").open("a") as file:
         file.write(json.dumps(started) + "\n")
@@ -406,7 +408,7 @@ def test_a_cluster_without_a_leader_afterwards_is_not_alive(cell: StoredCell) ->
 
 
 def test_a_fault_that_did_nothing_proves_nothing(cell: StoredCell) -> None:
-    """Nor does one of which nothing is known: then a node had more lives than it should have had."""
+    """A fault without a record proves nothing either: its node has one incarnation too many."""
     events = [event for event in cell.events() if not isinstance(event, FaultEvent)]
     (cell.path / "events.jsonl").write_text(write_events(events))
     assert found(cell) == {**GOOD, "invariants": "unknown", "coverage": "unknown", "": "unknown"}
@@ -430,8 +432,10 @@ axes:
 
 
 async def test_each_fault_has_its_own_proof(tmp_path: Path) -> None:
-    """A partition that cuts nothing does not live on what a lossy link lost, and an honest fault does not lose its
-    proof with the nodes that are killed or stopped within it."""
+    """A partition that cuts nothing must not count the messages lost on a lossy link as its own.
+
+    A real fault keeps its proof when its nodes are killed or paused while it lasts.
+    """
     run = await asyncio.to_thread(Sweep.from_source(read_source(SIDE_BY_SIDE, "file.yaml")).run, tmp_path)
     coverage = [
         next(each for each in cell.result["verdict"]["findings"] if each["check"] == "coverage") for cell in run.cells
@@ -442,7 +446,7 @@ async def test_each_fault_has_its_own_proof(tmp_path: Path) -> None:
 
 
 def with_outcome(cell: StoredCell, outcome: int, where: Callable[[Operations], Any]) -> dict[str, str]:
-    """What is found when some operations of a cell ended otherwise."""
+    """The verdicts after the outcome of some of the cell's operations was changed."""
     operations = cell.operations()
     operations["outcome"][where(operations)] = outcome
     operations.save(cell.path / "latency.npz")
@@ -450,7 +454,7 @@ def with_outcome(cell: StoredCell, outcome: int, where: Callable[[Operations], A
 
 
 def test_operations_that_fail_prove_nothing(cell: StoredCell) -> None:
-    """However many there are of them."""
+    """The number of failed operations does not matter."""
     assert int(cell.operations().measured.sum()) > 200
     assert with_outcome(cell, FAIL, lambda operations: slice(30, None))["coverage"] == "unknown"
 
@@ -480,7 +484,7 @@ def without_majority(tmp_path_factory: pytest.TempPathFactory) -> StoredRun:
 
 @pytest.fixture
 def outage(without_majority: StoredRun, tmp_path: Path) -> StoredCell:
-    """A copy of a cell that was unavailable as expected, to be spoiled."""
+    """A copy of a cell that was unavailable as expected, for a test to spoil."""
     folder = shutil.copytree(without_majority.cells[0].path, tmp_path / "outage")
     return StoredCell(folder, without_majority.cells[0].params, without_majority.cells[0].result)
 
@@ -524,7 +528,7 @@ NEVER = OUTAGE.replace("  chaos: {isolate: majority, at: 1s, heal_after: 3s}", "
 
 
 def test_where_nobody_is_ever_served_clients_ask_all_the_time(tmp_path: Path) -> None:
-    """No leader at all; without faults that is what one looks at, with faults it shows nothing of them."""
+    """An outage without any leader is proven if there are no faults; if there are, it proves nothing about them."""
     safe, disturbed = NEVER.replace("expect: unavailable", "expect: safe"), f"{NEVER}  chaos: {{crash: leader, at: 1s}}"
     assert safe != NEVER
     for text, code, coverage in ((NEVER, 0, "ok"), (safe, 0, "unknown"), (disturbed, 4, "unknown")):
@@ -541,7 +545,7 @@ def test_where_nobody_is_ever_served_clients_ask_all_the_time(tmp_path: Path) ->
 
 
 def test_unavailability_is_refuted_by_sessions_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are used: then operations succeed."""
+    """The load uses sessions that open late, so operations succeed."""
     connect, tried = CellRun._connect, []
 
     async def late(life: CellRun, cluster: Any, load: Any) -> bool:
@@ -639,7 +643,7 @@ def test_traces_of_which_something_is_missing_prove_nothing(cell: StoredCell) ->
 
 
 def test_a_node_of_ours_under_another_command_is_to_have_traces(cell: StoredCell) -> None:
-    """It tells of itself; a foreign program that does not may lack them."""
+    """A node that reports its status must have traces; a foreign program that reports nothing may lack them."""
     shutil.rmtree(cell.path / "traces")
     parameters = {**cell.params["parameters"], "cluster": {"nodes": 3, "command": ["python", "-m", "other"]}}
     (cell.path / "params.json").write_text(json.dumps({**cell.params, "parameters": parameters}))
@@ -658,7 +662,7 @@ def test_states_of_which_one_is_not_known_prove_nothing(cell: StoredCell) -> Non
 
 
 def test_a_leader_that_is_not_found_at_the_end_is_missed(cell: StoredCell) -> None:
-    """Though there was one soon after the fault."""
+    """A leader soon after the fault does not suffice."""
     settled = cell.inspection()["settled"]
     spoil(cell, settled={**settled, "leader_ns": None})
     assert found(cell)["liveness"] == "unknown"
@@ -690,7 +694,7 @@ def test_a_run_is_judged_again_and_its_results_are_rewritten(stored: StoredRun, 
 
 
 def test_a_run_that_is_not_complete_is_unknown_at_best(stored: StoredRun, tmp_path: Path) -> None:
-    """Cells that never ran show nothing; a violation stays one."""
+    """Cells that never ran prove nothing; a violation stays a violation."""
     path = shutil.copytree(stored.path, tmp_path / "run", symlinks=True)
     manifest = path / "manifest.json"
     manifest.write_text(json.dumps({**stored.manifest, "complete": False}))
@@ -704,7 +708,7 @@ def test_a_run_that_is_not_complete_is_unknown_at_best(stored: StoredRun, tmp_pa
 
 
 def test_a_run_is_not_judged_while_it_runs(stored: StoredRun, tmp_path: Path) -> None:
-    """Its driver holds it until it has finished, or is gone, however it ended."""
+    """The driver locks the run until it finishes it or dies."""
     program = "import sys; from pathlib import Path; from sweeps.store.lock import RunLock; "
     program += "lock = RunLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     path = shutil.copytree(stored.path, tmp_path / "run", symlinks=True)
@@ -766,7 +770,7 @@ def test_a_history_of_others_is_judged(tmp_path: Path) -> None:
 
 
 def test_a_history_is_judged_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a cell is: in a process of its own, which memory and time bound."""
+    """As for a cell, the judge is a process of its own with bounded memory and time."""
     monkeypatch.setattr("sweeps.judge.program.check", None)
     file = tmp_path / "wide.jsonl"
     History(Operation(n, "put", 1, n, invoke_ns=n, return_ns=10**9 + n) for n in range(50_000)).write_jsonl(file)

@@ -1,4 +1,4 @@
-"""What an examination of the hosts means: each rule on its own, the words, the exit codes."""
+"""The findings of an examination of hosts: each rule on its own, the words, the exit codes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
 
 
 def slow(milliseconds: float, late: float | None = None) -> Samples:
-    """Most take one time, the last hundredth and a bit another."""
+    """980 samples of one time, and 20 of another."""
     return Samples([int(milliseconds * MS)] * 980 + [int((late or milliseconds) * MS)] * 20)
 
 
@@ -180,7 +180,7 @@ def test_percentiles_are_told_only_with_samples_above_them() -> None:
 
 
 class Backend:
-    """Finds what a test tells it to."""
+    """A backend whose examination is set by a test."""
 
     def __init__(self, found: Examination | None) -> None:
         self.found = found

@@ -111,7 +111,7 @@ def test_a_matrix_has_a_row_per_case_and_size_and_a_column_per_combination_of_sw
 def test_a_column_is_named_by_the_switches_that_are_on(
     raft: dict[str, bool], axes: dict[str, Any], heading: str
 ) -> None:
-    """Whether they vary, or have the same value in all cells."""
+    """A switch is named whether it varies or has the same value in all cells."""
     cells = [cell("chained", nodes=nodes, raft=raft, axes={"cluster.nodes": nodes, **axes}) for nodes in (5, 7)]
     assert [part.strip() for part in text(view(cells))[0].split("  ") if part.strip()][2:] == [heading]
 

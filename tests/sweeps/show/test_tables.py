@@ -261,7 +261,7 @@ def test_the_line_of_a_cell_tells_of_its_failovers_once(times_ms: list[float | N
 
 
 class Clock:
-    """Time that a test moves."""
+    """A clock that a test moves."""
 
     now = 0.0
 
@@ -360,7 +360,7 @@ def test_a_simulation_says_that_it_is_one() -> None:
 def test_the_time_left_learns_from_the_cells_that_are_done() -> None:
     progress, clock = running()
     estimate = sum(cell_s(cell) for cell in progress.cells[2:])
-    assert progress.left_s > estimate  # the first cell took longer beyond its load than estimated
+    assert progress.left_s > estimate  # the first cell took longer outside its load than estimated
     before = progress.left_s
     clock.now += 2.0
     assert progress.left_s == pytest.approx(before - 2.0)

@@ -1,4 +1,4 @@
-"""What `sweep` prints: foreign text shows as what it is, and a reader that has read enough ends it quietly."""
+"""The output of `sweep`: escapes in foreign text are made visible, and a closed pipe ends the program quietly."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda arguments: arguments[0],
 )  # fmt: skip
 def test_a_reader_that_is_gone_ends_it_quietly(stored: Path, tmp_path: Path, arguments: list[str]) -> None:
-    """As other programs do; and a sweep that runs ends in order."""
+    """Other programs do the same; a sweep that is running ends in order."""
     if arguments[0] not in ("presets", "schema", "clean", "--help"):
         new = arguments[0] in ("run", "simulate")
         arguments = [*arguments, "--out", str(tmp_path if new else stored)]

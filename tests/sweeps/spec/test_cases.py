@@ -1,4 +1,4 @@
-"""Named cases: several parameters at once, what is expected of combinations, what must be refused."""
+"""Named cases: they set several parameters at once, expect results of combinations, and name what must be refused."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_what_is_wrong_is_said_in_one_line(text: str, message: str) -> None:
 
 
 def test_the_survival_matrix_expects_what_is_known_of_partial_partitions() -> None:
-    """With pre-vote and check quorum a cluster survives whatever leaves it a node that sees a quorum and may lead."""
+    """With pre-vote and check quorum, a cluster stays available if one node that sees a quorum may become leader."""
     source = open_source("survival")
     found = make_cells(resolve(source), source)
     assert {cell.parameters.cluster.nodes for cell in found} == {5, 7}

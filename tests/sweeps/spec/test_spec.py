@@ -1,4 +1,4 @@
-"""Specs: what is read, what is refused and how, what the command line overrides."""
+"""Specs: what is read, what is refused and with which message, what the command line overrides."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_presets_are_sound(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_presets_have_the_clients_for_the_outages_that_they_provoke(preset: str) -> None:
-    """With what a random arrival may add to it."""
+    """The load has one client for each arrival of the longest outage, and three standard deviations more."""
     source = open_source(preset)
     for cell in make_cells(resolve(source), source):
         load = cell.parameters.load
@@ -123,8 +123,10 @@ def test_presets_have_the_clients_for_the_outages_that_they_provoke(preset: str)
     ],
 )
 def test_how_long_faults_may_keep_clients_waiting(chaos: str, more: str, outage_s: float) -> None:
-    """Two of the longest election timeouts and a client's deadline, on top of what takes the quorum; at most until
-    clients give up, after 11 s by default."""
+    """The outage is the time without a quorum, plus two of the longest election timeouts and a client's deadline.
+
+    It is at most the time after which clients give up, 11 s by default.
+    """
     base = f"raft: {{election_timeout: 300ms-600ms}}, chaos: {chaos}, load: {{mode: open, rate: 100, clients: 300}}"
     _, [cell] = sweep(f"base: {{{base}{', ' if more else ''}{more}}}")
     assert longest_outage_s(cell.parameters) == pytest.approx(outage_s)
@@ -158,7 +160,7 @@ def test_the_presets_cover_what_the_issue_names() -> None:
     assert {1.0, 0.1} <= {load.mix.put for load in loads}
 
 
-# Each row: the spec, options, and the beginning of the one line that refuses it.
+# Each row: the spec, the options, and the beginning of the error line.
 BAD = [
     (
         "base:\n  chaos: {crash: leader, every: 1s, restart_after: 2s}",

@@ -1,4 +1,4 @@
-"""Runs of older versions: shown and judged, never resumed. format-1/ is a run directory as version 0.1 left it."""
+"""Runs of older versions are shown and judged, but never resumed. format-1/ is a run directory of version 0.1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OLD = Path(__file__).parents[1] / "format-1"
 
 @pytest.fixture(autouse=True)
 def judge() -> None:
-    """Not the fake: cells are judged in earnest here."""
+    """Keep the real judge."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_an_old_run_is_judged(old: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["as it was", "not readable any more"])
 def test_an_old_run_is_not_resumed(old: Path, spec: str) -> None:
-    """Its cells would stand beside others that were measured and counted differently."""
+    """Otherwise one run would mix cells that were measured and counted differently."""
     change_manifest(old, complete=False)
     if spec != "as it was":
         (old / "spec.yaml").write_text("what: was this?")
