@@ -19,11 +19,12 @@ from orchestration import ClusterPlan
 from orchestration.targets import ClusterKind, Place
 from raft_actor_node.errors import ConfigError, RaftLabError
 from raft_actor_node.signals import on_ending_signal
-from sweeps.judge.exit_codes import EXIT_INTERRUPTED, ends_with
+from sweeps.judge.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, ends_with
 from sweeps.load.latencies import Ints, Latencies
 from sweeps.load.operations import Operations
 from sweeps.run.progress import Progress
 from sweeps.show.doctor import Examined, as_json, findings
+from sweeps.show.terminal import EXIT_PIPE
 from sweeps.spec.cases import refusals
 from sweeps.spec.estimate import MOST_SIMULATED
 from sweeps.spec.grid import Cell, make_cells
@@ -203,19 +204,17 @@ class Sweep:
             except asyncio.CancelledError:
                 writer.finish(complete=False, exit_code=EXIT_INTERRUPTED)
                 return EXIT_INTERRUPTED, writer.path
-            except RaftLabError as error:
+            except (RaftLabError, OSError) as error:  # an OSError: standard output is full, or its reader left
                 if interrupted:
                     ends_with(error, EXIT_INTERRUPTED)
+                closed = isinstance(error, BrokenPipeError)
+                code = EXIT_PIPE if closed else getattr(error, "exit_code", EXIT_FAILED)
                 with contextlib.suppress(WriteFailed):  # WriteFailed is usually the error being handled
                     writer.journal("run failed", error=str(error))
                     writer.add_facts({"stopped": str(error)})
-                    writer.finish(complete=False, exit_code=error.exit_code)
-                if not isinstance(error, ConfigError):
+                    writer.finish(complete=False, exit_code=code)
+                if isinstance(error, RaftLabError) and not isinstance(error, ConfigError):
                     error.add_note(f"`{resume_command(writer.path)}` then runs the remaining cells")
-                raise
-            except OSError as error:
-                if interrupted:
-                    ends_with(error, EXIT_INTERRUPTED)
                 raise
 
     async def _on_backend(

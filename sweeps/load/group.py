@@ -230,7 +230,10 @@ class LoadGroup:
         async def written(member: _Member) -> Any:
             return await member.call("written")
 
-        found = await self._each(lambda member: member.until_lost(written(member)))
+        async def found_by(member: _Member) -> Any:
+            return None if member.lost else await member.until_lost(written(member))
+
+        found = await self._each(found_by)
         keys = np.unique(np.concatenate([np.empty(0, np.uint32), *(each for each in found if each is not None)]))
         readers = [member for member in self._members if not member.lost]
 

@@ -81,23 +81,30 @@ class CellRun:
 
         Raises only CancelledError; the record is then in `interrupted`.
         """
-        ending = Ending()
+        ending, interrupted = Ending(), False
         try:
             await self._live()
         except asyncio.CancelledError:
-            await self._salvage()
-            self.interrupted = await self._record(Ending("interrupted"))
-            raise
+            ending, interrupted = Ending("interrupted"), True
         except Exception as failure:
             ending = Ending.of(failure)
+        # The record is completed even if the cell is cancelled meanwhile, also more than once.
+        finishing = asyncio.ensure_future(self._finish(ending))
+        while not finishing.done():
+            try:
+                await asyncio.wait({finishing})
+            except asyncio.CancelledError:
+                interrupted = True
+        record = finishing.result()
+        if interrupted:
+            self.interrupted = record
+            raise asyncio.CancelledError
+        return record
+
+    async def _finish(self, ending: Ending) -> Record:
+        if ending.error is not None:
             await self._salvage()
-        # The record is completed even if the cell is cancelled meanwhile.
-        record = asyncio.ensure_future(self._record(ending))
-        try:
-            return await asyncio.shield(record)
-        except asyncio.CancelledError:
-            self.interrupted = await record
-            raise
+        return await self._record(ending)
 
     async def release(self, *, keep: bool) -> None:
         """Close the load generators and stop the cluster. With `keep` the files of the nodes stay on their hosts."""

@@ -132,7 +132,7 @@ class Runner:
                 self._progress.enter("check")
                 result = await self._judge(cell, result)
         finally:
-            kept = await self._release(run, record, keep=status == "failed" or _is_wrong(result))
+            kept = await self._release(run, record, keep=result["status"] == "failed" or _is_wrong(result))
             if kept:
                 result |= {"kept": kept}
                 self._writer.write_result(cell, result)

@@ -14,7 +14,8 @@ class RunLock:
 
     def __init__(self, path: Path) -> None:
         """Acquire the lock. Raises ConfigError if another process holds it."""
-        self._directory: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._directory: int | None = None
+        self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

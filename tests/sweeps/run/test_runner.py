@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from orchestration.plan import NodeExit
 from orchestration.sim_cluster import run_virtual
 from raft_actor_node.names import node_names
 from sweeps.api import Run, Sweep, make_view
+from sweeps.load.group import LoadGroup
 from sweeps.load.operations import OK
 from sweeps.run.collect import read_trace
 from sweeps.run.progress import Progress
@@ -169,16 +171,21 @@ async def test_a_cell_whose_cluster_does_not_come_up_fails_and_the_sweep_goes_on
     assert backend.workers[0].closed
 
 
-async def test_a_node_that_ends_by_itself_fails_the_cell_at_once_and_its_logs_are_kept(tmp_path: Path) -> None:
-    class Fragile(FakeCluster):
-        async def crash(self, *node_ids: str) -> None:
-            await super().crash(*node_ids)
-            self.unexpected_exits.append(NodeExit("n2", "exit", 7, "", 0))
+class Fragile(FakeCluster):
+    """A cluster in which n2 ends by itself when another node is crashed."""
 
-    text = "name: tiny\nbase: {phases: {warmup: 50ms, measure: 60s}, chaos: {crash: leader, at: 200ms}}"
+    async def crash(self, *node_ids: str) -> None:
+        await super().crash(*node_ids)
+        self.unexpected_exits.append(NodeExit("n2", "exit", 7, "", 0))
+
+
+DIES = "name: tiny\nbase: {phases: {warmup: 50ms, measure: 60s}, chaos: {crash: leader, at: 200ms}}"
+
+
+async def test_a_node_that_ends_by_itself_fails_the_cell_at_once_and_its_logs_are_kept(tmp_path: Path) -> None:
     backend = FakeBackend(lambda cluster: setattr(cluster, "__class__", Fragile))
     async with asyncio.timeout(20):
-        code, path, printed = await execute(sweep(text), backend, tmp_path)
+        code, path, printed = await execute(sweep(DIES), backend, tmp_path)
     assert code == 1
     [cell] = read_run(path).cells
     assert cell.result["reason"] == "node n2 ended (exit): exit code 7 (invariant broken)"
@@ -330,6 +337,70 @@ async def test_an_interruption_while_files_are_fetched_keeps_what_was_measured(
     [cell] = read_run(path).cells
     assert cell.result["status"] == "interrupted"
     assert cell.operations().measured.any()
+
+
+async def test_interruptions_while_a_failed_cell_drains_keep_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go, real = asyncio.Event(), asyncio.Event(), LoadGroup.drain
+
+    async def late(self: LoadGroup, timeout_s: float) -> int:
+        asked.set()
+        await go.wait()
+        return await real(self, timeout_s)
+
+    monkeypatch.setattr(LoadGroup, "drain", late)
+    backend = FakeBackend(lambda cluster: setattr(cluster, "__class__", Fragile))
+    running = asyncio.create_task(execute(sweep(DIES), backend, tmp_path))
+    async with asyncio.timeout(20):
+        await asked.wait()
+        for sent in (1, 2):
+            os.kill(os.getpid(), signal.SIGINT)
+            while not any(task.cancelling() >= sent for task in asyncio.all_tasks()):  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.001)
+        go.set()
+        code, path, _ = await running
+    assert code == 130
+    [cell] = read_run(path).cells
+    assert cell.result["status"] == "interrupted"
+    assert len(cell.operations()) > 0
+
+
+@pytest.mark.parametrize("verdict", ["ok", "violated"])
+async def test_logs_of_a_cell_are_kept_by_what_the_judge_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    """A planted violation that was not found fails the cell; its logs are then needed."""
+
+    async def judged(*_: object) -> dict[str, Any]:
+        name = "linearizability"
+        findings = [
+            {"check": name, "verdict": verdict, "reason": "so"},
+            {"check": "coverage", "verdict": "ok", "reason": ""},
+        ]
+        return {"verdict": verdict, "reason": "so", "findings": findings}
+
+    monkeypatch.setattr("sweeps.run.runner.judged", judged)
+    backend = FakeBackend()
+    code, path, _ = await execute(sweep(f"name: tiny\nbase: {{expect: violated, phases: {BRIEF}}}"), backend, tmp_path)
+    [cell] = read_run(path).cells
+    missed = verdict == "ok"
+    assert (code, cell.result["status"]) == ((1, "failed") if missed else (0, "ok"))
+    assert backend.clusters[0].calls[-1] == f"stop keep={missed}"
+
+
+@pytest.mark.parametrize(("problem", "code"), [(BrokenPipeError(), 141), (OSError(errno.ENOSPC, "full"), 1)])
+async def test_a_run_whose_output_fails_says_in_its_manifest_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: OSError, code: int
+) -> None:
+    def fails(*_: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(PlainView, "cell_done", fails)
+    with pytest.raises(type(problem)):
+        await execute(sweep(), FakeBackend(), tmp_path)
+    [path] = (tmp_path / "tiny").glob("2*")
+    assert json.loads((path / "manifest.json").read_text())["exit_code"] == code
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

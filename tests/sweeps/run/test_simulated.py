@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import os
@@ -731,6 +732,13 @@ def test_the_writer_of_a_run_holds_it_until_it_has_finished(tmp_path: Path) -> N
         RunLock(writer.path)
     writer.finish(complete=False, exit_code=1)
     RunLock(writer.path).release()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_lock_on_a_folder_that_is_missing_fails_with_one_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        RunLock(tmp_path / "missing")
+    gc.collect()
 
 
 def test_a_history_leaves_as_json_lines_and_comes_back(stored: StoredRun, out: Path, tmp_path: Path) -> None:
