@@ -14,6 +14,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from raft_actor_node.channels import ERROR_DETAIL_KEY, channel_options
+from raft_actor_node.client_home import enter_grpc
 from raft_actor_node.client_link import LinkOwner
 from raft_actor_node.config import TransportSettings
 from raft_actor_node.pb import kv_pb2, kv_pb2_grpc
@@ -65,6 +66,7 @@ class UnaryLink:
 
     def __init__(self, address: str, transport: TransportSettings, owner: LinkOwner) -> None:
         """Begin to connect to `address` ("host:port"). Needs a running event loop."""
+        enter_grpc()
         self._owner = owner
         self._address = address
         self._open = self._closed = self._due = False

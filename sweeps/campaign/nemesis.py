@@ -31,6 +31,8 @@ POWER_SHARE = 0.4
 """Share of the crashes that are power losses, if the script does not choose."""
 SHORT_LOG_BYTES = 600
 """Minimum length of a log to damage: a shorter one has too few units for certain detection."""
+STARTS = 20
+"""Most attempts to start a node from a damaged disk."""
 ROTTEN_COPIES = 0.25
 """Probability that a copy of term and vote is damaged instead of the log."""
 Ailment = Literal["write", "full", "sync", "sync once"]
@@ -238,17 +240,29 @@ class Nemesis:
         if path in logs:
             self._rotten.append((node_id, loop.time(), inf))
         try:
-            await self.cluster.restart(node_id)
-            if path in logs:
+            refused = await self._refuses(node_id)
+            if path in logs and refused is False:
                 self.unnoticed.append(f"{node_id} started, although a bit was flipped at offset {at} of {path}")
-        except NodeFailed:
-            pass
+            if path in copies and refused is True:
+                self.unnoticed.append(f"{node_id} did not start from the intact copy of {path}")
         finally:
             if self.core(node_id) is None:
                 disk.put(path, files[path])
             if path in logs:
                 self._rotten[-1] = (*self._rotten[-1][:2], loop.time())
         await self.restart(node_id)
+
+    async def _refuses(self, node_id: str) -> bool | None:
+        """Start a node; return whether it refused because of damage. None: every start ended before that, for another
+        reason (the simulation interrupts some starts and fails some calls on the disk)."""
+        for _ in range(STARTS):
+            try:
+                await self.cluster.restart(node_id)
+                return False
+            except NodeFailed as error:
+                if error.node_exit_code == DataCorrupt.exit_code:
+                    return True
+        return None
 
     def broken(self) -> list[Violation]:
         """Return the violations that observers and nodes found, except refusals to start from a damaged log."""

@@ -129,6 +129,8 @@ def _directed_test_fails(mutant: Mutant) -> tuple[bool, str]:
         check=False,
     )
     lines = [line for line in run.stdout.splitlines() if line.startswith("FAILED")]
+    if any(f" - {misprint}: " in line for line in lines for misprint in MISPRINTS):
+        raise RuntimeError(f"{mutant.name}: the diff has a mistake, correct it: {lines[0]}")
     return run.returncode == 1 and bool(lines), lines[0] if lines else run.stdout[-500:]
 
 
