@@ -36,7 +36,7 @@ _EXIT_MEANING = {
 _REASON = re.compile(r"\d\d:\d\d:\d\d\.\d{3} CRITICAL |raft_actor_node: ")
 """The start of a log line in which our own node gives the reason for its exit.
 
-The first form comes from runtime/process.py, the second from __main__.py, before logging is set up.
+runtime/process.py logs the first form. __main__.py writes the second form for an error at start-up.
 """
 
 

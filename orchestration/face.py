@@ -1,7 +1,7 @@
 """The protocols that every kind of cluster satisfies.
 
     Backend   checks a plan, starts a Cluster, hosts a Worker
-    Cluster   is observed, disturbed, collected from and stopped; its disturbances are those of chaos' Target
+    Cluster   is observed, disturbed, collected from and stopped; it satisfies the protocol Target of chaos/target.py
     Worker    holds one object in a process of its own, such as a load generator, and calls its methods
 
 The protocols are structural: a kind of cluster need not inherit from them. targets.py lists the kinds.
@@ -21,7 +21,7 @@ from raft_actor_node.links import LinkRule
 from raft_actor_node.node_faults import NodeFaults
 
 if TYPE_CHECKING:
-    from raft_actor_node.client_engine import ClientEngine  # brings gRPC with it
+    from raft_actor_node.client_engine import ClientEngine  # its import would also import gRPC
 
 
 # ---------------------------------------------------------------------------------- hosts and their clocks
@@ -254,7 +254,7 @@ class Cluster(Protocol):
 
 
 class LoadOptions(TypedDict, total=False):
-    """Arguments that bind a load generator to the backend's world; without them it uses the real world."""
+    """Arguments that bind a load generator to the backend's world; by default the generator uses the real world."""
 
     engine: Callable[..., ClientEngine]
     clock: Callable[[], int]

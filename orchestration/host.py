@@ -1,6 +1,6 @@
 """Facts about this host: code and versions, available CPUs, limits, disk.
 
-The system reports most of them at once. `fsync_times` measures for a given time. It and `lacking_calls` write to the
+Most functions return at once. `fsync_times` measures for a given time. `fsync_times` and `lacking_calls` write to the
 disk, and remove what they wrote.
 """
 
@@ -25,7 +25,7 @@ PACKAGES = ("raft_actor_node", "orchestration", "chaos", "sweeps")
 DEPENDENCIES = ("raft-lab", "ray", "grpcio", "protobuf", "numpy", "pydantic", "uvloop")
 """Distributions whose versions influence the measurements."""
 MOST_SAMPLES = 1000
-"""The smallest number of samples with 10 of them above the 99th percentile."""
+"""Maximum number of samples: the smallest number with 10 samples above the 99th percentile."""
 _WRITE_BYTES = 512
 """About the size of a batch of a few small entries."""
 
@@ -74,7 +74,7 @@ def cpus_available(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/pro
 def _quotas(groups: Path, own: Path) -> Iterator[float]:
     """Yield the CPUs that each control group above this process allows, for versions 1 and 2 (cgroups(7)).
 
-    In a container the path may be the machine's; its last folders are then missing, and the container's root counts.
+    In a container the path may be the machine's. Its last folders are then missing, and the container's root counts.
     """
     try:
         lines = own.read_text(encoding="utf-8").splitlines()
@@ -116,8 +116,8 @@ def fsync_times(folder: Path, seconds: float) -> list[int]:
     It writes as a node's log does: over zeros that were written ahead. It stops after MOST_SAMPLES or `seconds`, and
     leaves no files. Raises OSError.
 
-    A missing folder is not created, because hosts that share the disk would remove it from each other. The nearest
-    existing parent is used, which is on the same file system.
+    It does not create a missing folder, because hosts that share the disk would remove each other's folder. It uses the
+    nearest existing parent, which is on the same file system.
     """
     samples: list[int] = []
     with tempfile.TemporaryFile(dir=nearest_present(folder), buffering=0) as file:
@@ -136,8 +136,8 @@ def fsync_times(folder: Path, seconds: float) -> list[int]:
 def lacking_calls(folder: Path) -> list[str]:
     """Return the calls that a log needs and this folder's file system lacks, with its error; one line each.
 
-    A node locks its directory, and makes directory entries durable. Both are tried in a temporary directory, beside
-    the file of `fsync_times`. It leaves no files. Raises OSError.
+    A node locks its directory, and makes directory entries durable. This function tries both in a temporary
+    directory, beside the file of `fsync_times`, and leaves no files. Raises OSError.
     """
     lacking = []
     with tempfile.TemporaryDirectory(dir=nearest_present(folder)) as name:

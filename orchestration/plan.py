@@ -109,7 +109,7 @@ class NodeExit(NamedTuple):
     cause: Cause
     """`crash` and `stop`: this cluster's caller requested the exit. `fault`: an injected fault inside the node, such as
     a disk error, ended it. `exit`: the process ended by itself; an exit code above 0 without such a fault counts as
-    this. `infrastructure`: its actor or its host ended, and neither the node nor chaos caused it."""
+    `exit`. `infrastructure`: its actor or its host ended, and neither the node nor chaos caused it."""
     exit_code: int | None
     """As in `subprocess`; None when the code was lost together with the actor."""
     log_tail: str

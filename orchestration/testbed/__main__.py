@@ -1,7 +1,7 @@
 """A sweep over hosts of a testbed: `python -m orchestration.testbed [--hosts N] sweep PRESET [-o KEY=VALUE ...]`.
 
 The words after `sweep` are passed to `sweep run`, which runs on the head and prints where the results are. The exit
-code is that of `sweep run`, or 1 if the testbed cannot be created.
+code is that of `sweep run`. It is 1 if the testbed fails, and 130 if it is interrupted before `sweep run` ends.
 """
 
 from __future__ import annotations

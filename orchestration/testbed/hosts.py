@@ -4,8 +4,8 @@ A host is a set of Linux namespaces (network, time, process ids, mounts, name, I
 A bridge connects the hosts' interfaces. It has its own network namespace, so the rest of the machine sees neither
 interfaces nor addresses of the testbed, and several testbeds are isolated from each other.
 
-The hosts end with their owner, however it ends: process 1 then reads end-of-file, and the kernel ends a host with its
-process 1. If the owner was killed, a folder remains until the next testbed calls `reap`.
+The hosts end with their owner, however the owner ends: process 1 then reads end-of-file and exits, and the kernel ends
+the rest of its host. If the owner was killed, a folder remains until the next testbed calls `reap`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class NamespaceHost:
             try:
                 output, errors = process.communicate(timeout=timeout_s)
             except subprocess.TimeoutExpired:
-                raise TestbedError(f"{what}: not within {timeout_s:g} s") from None
+                raise TestbedError(f"{what}: did not end within {timeout_s:g} s") from None
             finally:
                 process.kill()
         if process.returncode != 0:
@@ -118,7 +118,10 @@ class NamespaceHost:
         return output
 
     def delay(self, seconds: float) -> None:
-        """Delay all packets that the host sends; 0 ends that. Raises TestbedError if the kernel has no netem."""
+        """Delay all packets that the host sends; 0 removes the delay.
+
+        Raises TestbedError if the command tc or the kernel's netem is missing.
+        """
         words = ["replace", "netem", "delay", f"{seconds * 1e6:.0f}us"] if seconds else ["del"]
         try:
             self.run("tc", "qdisc", words[0], "dev", "eth0", "root", *words[1:])
@@ -126,7 +129,7 @@ class NamespaceHost:
             raise TestbedError(f"a delay needs tc and the kernel's netem: {error}") from None
 
     def bandwidth(self, bytes_per_s: int) -> None:
-        """Limit the host's total sending rate; 0 ends that. The kernel's token bucket has a queue of 100 ms."""
+        """Limit the host's total sending rate; 0 removes the limit. The kernel's token bucket has a queue of 100 ms."""
         tbf = ["replace", "tbf", "rate", f"{8 * bytes_per_s}bit", "burst", "16kb", "latency", "100ms"]
         words = tbf if bytes_per_s else ["del"]
         self.run("tc", "qdisc", words[0], "dev", "eth0", "root", *words[1:])
@@ -159,7 +162,7 @@ class Testbed:
 
     The head has the machine's clock; the other clocks are ahead by multiples of 1000 s. Each host has its own /tmp and
     /var/tmp on the machine's disk. `shared` folders are visible on all hosts, as are this project and its Python.
-    Raises TestbedError, for example where `missing` gives a reason.
+    Raises TestbedError, for example if `missing` returns a reason.
     """
 
     __test__ = False
@@ -208,7 +211,7 @@ class Testbed:
         shutil.rmtree(self.folder)
 
     def lose(self, host: NamespaceHost) -> None:
-        """Power a host off: unplug it first, so that peers are not told that connections end, then kill it."""
+        """Power a host off: unplug it first, so that its peers see no connection close, then kill it."""
         self._switch.run("ip", "link", "delete", host.name)
         host.kill()
 
@@ -254,7 +257,7 @@ class Testbed:
     def _plug(self, host: NamespaceHost) -> None:
         # Run on the machine, where the pids are valid; the interfaces are created inside their namespaces.
         switch, there = (("netns", str(each.pid)) for each in (self._switch, host))
-        # Derived from the host's address; otherwise peers would send to the hardware address of a replaced host.
+        # Derived from the host's address; otherwise peers would still send to the hardware address of a lost host.
         hardware = "02:00:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Address(host.address).packed)
         inside = ("peer", "name", "eth0", "address", hardware, *there)
         _run("ip", "link", "add", "name", host.name, *switch, "type", "veth", *inside)

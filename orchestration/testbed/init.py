@@ -26,7 +26,7 @@ def main() -> None:
         private = Path(folder + place)
         private.mkdir(parents=True)
         private.chmod(0o1777)
-        # Shared folders inside this one must stay visible after the private folder covers it.
+        # Shared folders inside `place` must stay visible after the private folder covers `place`.
         for path in (path for path in shared if Path(place) in Path(path).parents):
             inside = private / Path(path).relative_to(place)
             inside.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Assembly of a node from its parts; the caller supplies clock, transport and disk.
 
-A process (process.py) supplies the host's clock, gRPC and its disk; a simulator supplies its own. Tests replace a part
-by a broken one to check that the failure is detected.
+A process (process.py) supplies the host's clock, the host's disk and gRPC. A simulator supplies simulated ones. Tests
+replace a part by a broken part and check that the failure is detected.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ class Node(Generic[MailT]):
     ) -> None:
         """Recover what the disk holds. `fail` is called once if the node cannot continue.
 
-        `disk_faults` are those of `disk`, if it supports any. They take effect only after the recovery of the log.
-        `tracer` is called once this node holds its directory, so a refused node leaves no trace file.
+        `disk_faults` holds the faults of `disk`, if that disk supports any. The faults take effect only after the
+        recovery of the log. `tracer` is called after this node has locked its directory, so a refused node leaves no
+        trace file.
 
         Raises ConfigError, DirectoryLocked, DataCorrupt or DiskError.
         """

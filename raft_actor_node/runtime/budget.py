@@ -1,6 +1,7 @@
 """Limits on operations and answers.
 
-They bound the memory that these take until the client has the answers, and their share of one turn of the event loop.
+The limits bound the memory that operations and answers take until the client has the answers. They also bound the work
+of one turn of the event loop.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ TURN_OPERATIONS = 1024
 """Maximum number of operations accepted, applied, answered or sent in one turn of the event loop, to keep heartbeats
 on time. Bytes have their own limits (limits.turn_apply_bytes, limits.turn_answer_bytes)."""
 SMALL_BYTES = 256
-"""Pending writes of values up to this length are not tracked: every compare-and-swap pays for at least this much."""
+"""Pending writes of values up to this length are not tracked, because every compare-and-swap pays for at least
+this many bytes."""
 
 
 class ConfirmedReads(Protocol):
@@ -28,10 +30,10 @@ class ConfirmedReads(Protocol):
     keys: deque[tuple[int, bytes]]
     """Id and key of each unanswered get."""
     cost: int
-    """Bytes of the budget that they hold."""
+    """Bytes of the budget that these gets hold."""
 
     def forget(self) -> None:
-        """Return their bytes to the budget, because their caller is gone."""
+        """Return the bytes of these gets to the budget, because their caller is gone."""
 
 
 class Caller:
@@ -53,7 +55,7 @@ class Caller:
     def __init__(self, respond: Respond, *, unary: bool = False) -> None:
         """`respond` takes the answers, and reports their bytes with Gate.left once they have left the node.
 
-        The answer of a unary call is made at once, so its reads pay for it when they arrive.
+        A unary call is answered at once, so a read of a unary call pays for its answer when it arrives.
         """
         self.respond = respond
         self.unary = unary
@@ -68,19 +70,19 @@ class Caller:
         self.ready: deque[ConfirmedReads] = deque()
         """Confirmed reads whose values are not looked up yet."""
         self.queued = False
-        """Whether it is in the queue for a turn in which `ready` is answered."""
+        """Whether this caller is queued for a turn that answers `ready`."""
         self.blocked = False
-        """Whether its reads wait until it has read its answers, or until budget is free."""
+        """Whether its reads wait until the client has read earlier answers, or until budget is free."""
         self.closed = False
-        """Whether answers can no longer reach it."""
+        """Whether answers can no longer reach the client."""
 
 
 class Budget:
     """Bytes that all callers of a node hold together.
 
-    Operations may take three quarters of it, answers all of it, so every accepted operation can be answered. Messages
-    that are only partly accepted reduce what is left for operations. They do not reduce what is left for answers,
-    because a message waits until earlier answers have left.
+    Operations may take three quarters of the limit, answers all of it, so every accepted operation can be answered.
+    Messages that are only partly accepted reduce what is left for operations. They do not reduce what is left for
+    answers, because the rest of a message waits until earlier answers have left.
     """
 
     def __init__(self, limit: int) -> None:
@@ -97,7 +99,7 @@ class Budget:
         return any(caller.ready and not caller.unread for caller in self.starved)
 
     def for_operations(self, caller: Caller) -> int:
-        """Return the bytes that operations of a caller may take. It then holds no more than is left for others."""
+        """Return the bytes that more operations of a caller may take: it may hold at most as much as it leaves free."""
         return (self.limit * 3 // 4 - self.held - self.messages - caller.held) // 2
 
     def for_answers(self, caller: Caller) -> int:
@@ -111,9 +113,9 @@ class Budget:
 
 
 class PendingValues:
-    """Upper bounds on the length of values once all pending writes are applied, for compare-and-swaps that see them.
+    """Upper bounds on the lengths of values after all pending writes. A compare-and-swap may return such a value.
 
-    There are two generations of writes; the older is discarded when its last batch is answered.
+    There are two generations of writes. The older generation is discarded when its last batch is answered.
     """
 
     def __init__(self, get: Callable[[bytes], bytes | None]) -> None:
@@ -126,7 +128,7 @@ class PendingValues:
     def longest(self, key: bytes) -> int:
         """Return the upper bound for a key, at least SMALL_BYTES.
 
-        It excludes entries of earlier leaders that a new leader has not applied yet.
+        The bound does not cover entries of earlier leaders that a new leader has not applied yet.
         """
         one, other = self._lengths
         return max(len(self._get(key) or b""), one.get(key, 0), other.get(key, 0), SMALL_BYTES)

@@ -1,6 +1,6 @@
-"""The clock of a node. Everything that a node does later goes through its Clock.
+"""The clock of a node, for time and for later calls in all code that real and simulated nodes share.
 
-A simulator has its own clock, with which it also pauses, stalls and ends a node.
+A simulator supplies its own Clock. With it, the simulator also pauses, stalls and ends a node.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ class Clock(Protocol):
         """Call after a delay."""
 
     def call_at(self, when: float, callback: Callable[[], object], *, precise: bool) -> Timer:
-        """Call at time `when` of `now`, or earlier: the callback checks the clock and schedules itself again.
+        """Call when `now` reaches `when`, in seconds.
 
-        A call that is not `precise` may be slightly late, and is never early.
+        A `precise` call may be early: its callback must check the clock and schedule itself again. A call that is not
+        `precise` may be slightly late, and is never early.
         """
 
 
@@ -58,7 +59,7 @@ class RealClock:
         """As in Clock.
 
         uvloop counts whole milliseconds, in phase in all processes of a host, so timeouts drawn from a narrow range
-        would coincide. Therefore a precise call spends its last millisecond in turns of the loop.
+        would coincide. Therefore a precise call spends its last 1 to 2 ms in turns of the loop.
         """
         left = when - time.monotonic()
         if not precise:

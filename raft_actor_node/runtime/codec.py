@@ -1,4 +1,4 @@
-"""Translation between messages and faults and their wire forms in proto/: only this module does it."""
+"""Translation of messages and faults to and from their wire forms in proto/. Only this module does it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from raft_actor_node.pb import raft_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A part of an encoded AppendEntries. `head` is the AppendEntries without its entries, equal in all parts."""
+    """A part of an encoded AppendEntries: bytes from `offset` on, of `total`.
+
+    `head` is the AppendEntries without its entries, equal in all parts.
+    """
 
     head: AppendEntries
     offset: int

@@ -50,7 +50,7 @@ class Disk:
         return os.fstat(fd).st_nlink
 
     def memory_file_system(self, path: Path) -> str | None:
-        """Return the memory file system that holds a path, or would hold it; None if it is on a disk."""
+        """Return the type of the memory file system that holds a path, or would hold it; None if a disk does."""
         return memory_file_system(path)
 
     def random_bytes(self, size: int) -> bytes:
@@ -135,9 +135,9 @@ def write_all(disk: Disk, fd: int, buffers: Sequence[bytes | memoryview], offset
 
 
 def sync_directory(disk: Disk, directory: Path) -> None:
-    """Make the entries of a directory durable: without it, a power failure may remove a new file.
+    """Make the entries of a directory durable. Without this sync, a power failure may remove a new file.
 
-    Raises Unsupported if the file system cannot do that.
+    Raises Unsupported if the file system cannot sync directories.
     """
     fd = disk.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -162,7 +162,7 @@ def nearest_present(path: Path) -> Path:
 
 
 def memory_file_system(path: Path) -> str | None:
-    """Return the memory file system that holds a path, or would hold it; None if it is on a disk.
+    """Return the type of the memory file system that holds a path, or would hold it; None if a disk does.
 
     Also None if the system does not provide /proc.
     """

@@ -1,7 +1,8 @@
 """The effect of a disk fault on the next write and the next fsync, for real and for simulated disks.
 
-This module uses no clock and no thread. A disk calls `write` before each write. For each fsync it makes a HeldFsync and
-calls `left_s` to learn how long to wait; it calls again whenever `changed` was called.
+This module uses no clock and no thread. A disk calls `write` before each write. For each fsync the disk makes a
+HeldFsync, and `left_s` returns how long to wait. The disk calls `left_s` again after the wait, and at once when
+`changed` is called.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class DiskFaults:
         self.fault = NO_FAULT
         self.counters = DiskFaultCounters()
         self.ending = False
-        """Whether the node stops: no fsync is held any more."""
+        """Whether the node is stopping. Then no fsync is held any more."""
         self.changed: Callable[[], None] = lambda: None
         """Called after each change, because the wait of a held fsync may have changed."""
 
@@ -52,11 +53,11 @@ class DiskFaults:
         self.changed()
 
     def write(self) -> None:
-        """Raise OSError if the next write fails."""
+        """Raise OSError if the fault makes the next write fail."""
         self.fail("write")
 
     def fail(self, call: Literal["write", "fsync"]) -> None:
-        """Raise OSError if the next call of this kind fails."""
+        """Raise OSError if the fault makes the next call of this kind fail."""
         fault = self.fault
         if fault.error and fault.on == call:
             self.counters.errors += 1
@@ -72,9 +73,9 @@ class HeldFsync:
         self._delayed = self._stalled = False
 
     def left_s(self, waited_s: float) -> float:
-        """Return how long it must still wait after `waited_s` seconds; inf during a stall, 0 to proceed.
+        """Return how many seconds the fsync must still wait after `waited_s` seconds; inf during a stall, 0 to proceed.
 
-        Raises OSError if the fsync fails.
+        Raises OSError if the fault makes the fsync fail.
         """
         faults = self._faults
         fault, counters = faults.fault, faults.counters

@@ -47,7 +47,7 @@ class ProposalSink(Protocol):
         """Note that nothing was appended: too many bytes wait for this node's disk (limits.unsynced_bytes)."""
 
     def lost(self, offset: int) -> None:
-        """Note that the outcome of payloads from `offset` on is unknown: they were appended and may be committed."""
+        """Note that the outcome of payloads from `offset` on is unknown: they may be appended, and may be committed."""
 
 
 class ReadSink(Protocol):
@@ -57,7 +57,7 @@ class ReadSink(Protocol):
         """Note that every read of this sink may now be answered from the store."""
 
     def refused(self) -> None:
-        """Note that this node does not lead, or no longer: it cannot answer the reads."""
+        """Note that the reads cannot be answered, because this node does not lead, or no longer leads."""
 
 
 class Watch(Protocol):
@@ -264,7 +264,7 @@ class Driver:
         while self._pending and self._pending[0].next_index < hi:
             pending = self._pending[0]
             at, end = pending.next_index - lo, min(pending.end_index, hi) - lo
-            # Another leader may have replaced a suffix. By log matching, entries of our term are ours, and a prefix.
+            # Another leader may have replaced a suffix. By log matching, our entries are the prefix with our term.
             ours = terms[at:end].count(pending.term)
             if ours:
                 pending.sink.applied(pending.offset, results[at : at + ours])
@@ -279,14 +279,14 @@ class Driver:
             self.wake()
 
     def _lose_pending(self) -> None:
-        """Report uncommitted proposals as lost with the leadership: another leader may commit them, or never."""
+        """Report uncommitted proposals as lost with the leadership: a later leader may or may not commit them."""
         last = self.node.commit_index
         while self._pending and self._pending[-1].end_index - 1 > last:
             pending = self._pending.pop()
             known = max(last + 1 - pending.next_index, 0)
             pending.sink.lost(pending.offset + known)
             if known:
-                # Committed but not applied: answered once applied.
+                # The rest is committed. It is answered once it is applied.
                 pending.end_index = last + 1
                 self._pending.append(pending)
                 return
@@ -302,7 +302,7 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         look_at = self._looked_at + self._look_s
-        # Not shortly before the deadline, because an imprecise timer could fire after it.
+        # No look shortly before the deadline: the imprecise timer of that look could fire after the deadline.
         looks = look_at + 2 * TIMER_GRAIN_S < deadline
         self._timer_due = look_at if looks else deadline
         precise = not looks and self.node.role != Role.LEADER

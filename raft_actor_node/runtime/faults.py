@@ -1,7 +1,7 @@
 """Link faults in force on this node: the fate of each message that leaves or arrives.
 
 The hook is in our own transport and services, not in gRPC interceptors, and costs nothing while the table is empty. A
-dropped message is never delivered; its sender notices by its deadline.
+dropped message is never delivered; its sender notices when its own deadline expires.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ answers ("replies"), and entries."""
 Delays = tuple[float, ...]
 """Fate of a message: the delay of each of its copies in seconds."""
 Fate = Callable[[str, MessageKind, Callable[[], int]], Delays]
-"""Function of the other end of the link, the kind, and the size in bytes (called if needed) that returns the fate."""
+"""Function of the other end of the link, the kind, and a function that returns the size in bytes."""
 
 ONCE: Delays = (0.0,)
 """Fate of an unaffected message: delivered once, without delay."""
@@ -29,12 +29,13 @@ NEVER: Delays = ()
 """Fate of a lost message."""
 
 QUEUE_S = 1.0
-"""Longest wait of an operation or an answer for earlier ones, if the bandwidth to a client is limited. The buffer of a
-link holds no more; otherwise a client that retries would fill the memory and occupy the link long after the fault.
-Between nodes nothing is lost for lack of bandwidth. As under TCP, the excess waits at the sender, which bounds it
-(TransportSettings.queue_bytes) and replaces stale messages."""
+"""Longest time in seconds that an operation or answer waits for earlier ones if the bandwidth to a client is limited.
+A message that would wait longer is lost, as in the full buffer of a router. Otherwise a client that retries would fill
+the memory, and occupy the link long after the fault. Between nodes, nothing is lost for lack of bandwidth. As under
+TCP, the excess waits at the sender, which bounds its queue (TransportSettings.queue_bytes) and replaces stale
+messages."""
 REMEMBERED_LINKS = 4096
-"""Maximum number of links kept in memory, because each client may have its own name."""
+"""Maximum number of links kept in memory. Each client may have its own name, so links are unbounded in number."""
 RECHECK_S = 0.1
 """Time within which a message that waits for bandwidth notices that the fault is healed."""
 _SHORT_S = 0.001
@@ -119,7 +120,7 @@ class LinkFaults:
     def leaving(self, to_id: str, kind: MessageKind, size: Callable[[], int] = int) -> Delays:
         """Return the delays in seconds of the copies of a message that leaves this node; none if it is lost.
 
-        For a peer this excludes bandwidth, which is limited when messages leave their queue: `occupy`, `busy_s`.
+        For a peer, the delays exclude bandwidth. `occupy` and `busy_s` limit it when messages leave their queue.
         """
         return self._fate((self._node_id, to_id), self._rules(self._node_id, to_id, kind), size)
 
@@ -153,9 +154,10 @@ class LinkFaults:
     def arriving(self, from_id: str, kind: MessageKind, size: Callable[[], int] = int) -> Delays:
         """Return the delays in seconds of the copies of a message that arrives; none if it is lost.
 
-        From a peer only a cut counts, and size does not: the sender decided everything else, once. Clients decide
-        nothing, so this node decides for them. Copies of a client's request arrive together. Otherwise this node could
-        refuse one, become leader and accept the other; the client would take the refusal as proof of no effect.
+        For a message from a peer only a cut counts, because the sender has decided everything else. Clients have no
+        table of faults, so this node decides everything for their messages. Copies of a client's request arrive
+        together. Otherwise this node could refuse one copy, become leader and accept the other. The client would take
+        the refusal as proof of no effect.
         """
         rules = self._rules(from_id, self._node_id, kind)
         if from_id in self._members:
@@ -225,7 +227,7 @@ class LinkFaults:
         return tuple(fate)
 
     def _send(self, link: tuple[str, str], lasts_s: float, copies: int) -> list[float]:
-        """Return when the copies have passed a link that each occupies for `lasts_s`, in seconds from now.
+        """Return in how many seconds each copy has passed the link. A copy occupies the link for `lasts_s` seconds.
 
         Copies that would wait longer than QUEUE_S are lost.
         """

@@ -1,6 +1,6 @@
 """A wrapper that injects faults into a disk in use (node_faults.py).
 
-The thread that writes the log waits here; the event loop only changes the faults.
+The writer thread waits here. The event loop only changes the faults.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raft_actor_node.runtime.disk_faults import DiskFaults, HeldFsync
 
 
 class FaultyDisk(Disk):
-    """A disk that forwards every call to another disk, except writes that fail; fsyncs may be held first.
+    """A disk that forwards calls to another disk. A fault may make a write or an fsync fail, or hold an fsync first.
 
     A held fsync has not begun, so a power failure meanwhile loses its data.
     """

@@ -28,17 +28,17 @@ _PLAIN = frozenset({_GET, int(kv_pb2.PUT), int(kv_pb2.DELETE), _APPEND})
 
 MESSAGES = {
     ErrorCode.NOT_LEADER: "this node does not lead",
-    ErrorCode.OVERLOADED: "too much waits here (limits: pending_operations, pending_bytes, unsynced_bytes), "
-    "or the node stops",
+    ErrorCode.OVERLOADED: "too many operations or bytes wait on this node (limits: pending_operations, pending_bytes, "
+    "unsynced_bytes), or it is stopping",
     ErrorCode.OUTCOME_UNKNOWN: "appended, then leadership was lost or the node stopped",
     ErrorCode.SESSION_UNKNOWN: "session_id: no such session was opened",
-    ErrorCode.SEQUENCE_STALE: "sequence: the session has gone on to a later one",
+    ErrorCode.SEQUENCE_STALE: "sequence: the session has already used a later one",
     ErrorCode.SEQUENCE_REUSED: "sequence: used before in this session, for another command",
     ErrorCode.VALUE_TOO_LARGE: "value: would grow above limits.value_bytes of the leader",
 }
 _SESSIONS_FULL = (
-    "sessions keep too many values that failed compare-and-swaps saw (limits.session_bytes); "
-    "each is dropped at the next write of its session"
+    "sessions keep too many values that failed compare-and-swaps returned (limits.session_bytes); "
+    "the next write of a session frees its value"
 )
 
 Operation = kv_pb2.Operation
@@ -66,7 +66,7 @@ class Gate:
         self.remembered = driver.store.remembered
         self.values = PendingValues(self.get)
         self.originals: dict[tuple[int, int], tuple[_Writes, int]] = {}
-        """Batch of each pending write, and its position there, by session and sequence."""
+        """Batch of each pending write, and its position in the batch, by session and sequence."""
         self._due: deque[Iterator[Due]] = deque()
         """Operations whose outcomes are known and whose answers are not made yet."""
         self._queue: deque[Caller] = deque()
@@ -80,8 +80,8 @@ class Gate:
     def take(self, operations: Sequence[Operation], caller: Caller, *, copies: bool = False) -> None:
         """Accept operations that arrived together. Each is answered once, in any order.
 
-        `copies` means that they are copies of one operation. As long as one of them may take effect, no copy gets a
-        refusal.
+        `copies` means that the operations are copies of one operation. While one copy may take effect, no copy is
+        refused.
         """
         limits = self._limits
         operations = self._admit(operations, caller, copies=copies)
@@ -185,7 +185,7 @@ class Gate:
         self.refuse(caller, [operation.id for operation in operations], ErrorCode.BAD_ARGUMENT, message)
 
     def settle(self, due: Iterator[Due]) -> None:
-        """Answer these operations from the end of this step on, within the limits of a turn."""
+        """Answer operations with known outcomes: from the end of this step on, within the limits of a turn."""
         self._due.append(due)
 
     def error(self, operation_id: int, code: ErrorCode, message: str = "") -> Answer:
@@ -221,7 +221,7 @@ class Gate:
         self.budget.hold(caller, VALUE_COPIES * size)
 
     def left(self, caller: Caller, size: int) -> None:
-        """Return the budget of answers of `size` bytes that have left the node or are lost."""
+        """Release the budget of answers of `size` bytes that have left the node or are lost."""
         if caller.closed:
             return
         caller.unread -= size
@@ -249,7 +249,7 @@ class Gate:
     # ------------------------------------------------------------------------------ reads
 
     def readable(self, reads: Reads) -> None:
-        """Answer confirmed reads from now on."""
+        """Queue confirmed reads, which may be answered from now on."""
         caller = reads.caller
         if caller.closed:
             reads.forget()
@@ -258,7 +258,7 @@ class Gate:
         self._enqueue(caller)
 
     def answer(self) -> None:
-        """Make due answers and answers to confirmed reads, within the limits of one turn. They alternate in order."""
+        """Answer due operations and confirmed reads, within the limits of one turn. Which is first alternates."""
         count, left = TURN_OPERATIONS, self._limits.turn_answer_bytes
         parts = self._answer_due, self._answer_reads
         for part in reversed(parts) if self._reads_first else parts:
@@ -346,7 +346,7 @@ class Gate:
                 end = used + ANSWER_BYTES + (len(value) if value is not None else 0)
                 if len(answers) == count or (end > left and (used or not first)):
                     break
-                if VALUE_COPIES * (end - used) > self.budget.limit // 2:  # written under different limits
+                if VALUE_COPIES * (end - used) > self.budget.limit // 2:  # written under larger limits
                     keys.popleft()
                     answers.append(self.overloaded(operation_id, VALUE_COPIES * (end - used)))
                     refused += 1
@@ -395,7 +395,7 @@ class _Writes:
         self.ids: list[int] = []
         self.payloads: list[bytes] = []
         self.cost = 0
-        """Bytes of the budget that they take."""
+        """Bytes of the budget that these writes take."""
         self.generation = 0
         """Generation in PendingValues."""
         self._costs: list[int] = []
@@ -408,11 +408,11 @@ class _Writes:
         self._gate = gate
         self._caller = caller
         self._may_remember = gate.leads
-        """Whether results in the session table may be answered again: only a leader answers clients."""
+        """Whether the session table may answer a retry: only a leader answers clients."""
         self._open = 0
         """Number of unanswered writes."""
         self._end_at = -1
-        """Position before which writes still wait; -1: all wait."""
+        """Writes before this position still wait; -1: all wait."""
 
     def take(
         self,
@@ -431,7 +431,7 @@ class _Writes:
         gate = self._gate
         cost, kept = OPERATION_BYTES, 0
         if kind == _CAS:
-            # The value that it may see now or, for a retry, the value that its session keeps.
+            # The answer may hold the value at that time or, for a retry, the value that its session keeps.
             answer_bytes = max(gate.values.longest(key), gate.kept_bytes_of(identity[0]) if identity else 0)
             cost += VALUE_COPIES * answer_bytes
             kept = answer_bytes if answer_bytes > SMALL_BYTES else 0
@@ -535,7 +535,7 @@ class Reads:
         self.keys: deque[tuple[int, bytes]] = deque()
         """Id and key of each unanswered get."""
         self.cost = 0
-        """Bytes of the budget that they take."""
+        """Bytes of the budget that these gets take."""
         self.caller = caller
         self._gate = gate
 
@@ -565,17 +565,17 @@ class Reads:
 
 
 class _Made:
-    """Answers to a caller made in one turn."""
+    """Answers that one turn made for one caller."""
 
     __slots__ = ("answers", "cost", "refused", "size")
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
         self.size = 0
-        """Upper bound on their bytes."""
+        """Upper bound on the bytes of the answers."""
         self.refused = 0
         self.cost = 0
-        """Bytes of the budget that their operations took."""
+        """Bytes of the budget that the answered operations took."""
 
     def add(self, answer: Answer, cost: int) -> int:
         """Add an answer. Return the upper bound on its bytes."""

@@ -1,4 +1,4 @@
-"""Encoding of term and vote, and which of the two copies to trust.
+"""Encoding of term and vote, and the choice between their two copies.
 
 Pure, like wal_format.py. A node that forgets its vote could vote twice in a term, and no peer could correct it (paper,
 section 5.2 and Figure 2, persistent state). So there are two copies, A and B, each a file that is overwritten in place:

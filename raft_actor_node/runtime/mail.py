@@ -40,7 +40,7 @@ class Mail(ABC):
         self._clock = clock
         self._node_id = config.node_id
         self._warn_at: dict[str, float] = {}
-        """Earliest time of the next warning, by peer; "" stands for all senders that are not members."""
+        """Earliest time of the next warning, by peer. All senders that are not members share the key ""."""
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send messages, subject to link faults."""
@@ -94,7 +94,7 @@ class Mail(ABC):
         return f"members: {named}, {self._node_id} has {sorted(self.members)}; all nodes must have the same members"
 
     def refuse(self, peer: str, count: int, why: str) -> None:
-        """Count refused messages and log a warning. They change no state of this node, not even its term."""
+        """Count refused messages and log a warning. A refused message changes no state, not even the term."""
         self.counters.refused += count
         self.warn(peer, f"refused {count} messages from {peer!r}: {why}")
 

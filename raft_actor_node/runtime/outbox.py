@@ -21,13 +21,13 @@ from raft_actor_node.pb import raft_pb2 as pb
 from raft_actor_node.runtime.codec import Fragment, decode_append, encode_append
 
 MESSAGE_BYTES = 64
-"""Bytes that a message counts in a queue, without its payloads."""
+"""Size in bytes that a queue counts for a message, besides its payloads."""
 FRAGMENT_BYTES = 64 * 1024
 """Maximum bytes that travel in one piece, unless a single message without entries is larger. Each piece costs about
 0.1 ms of CPU at either end. Below about 1 MB/s, a piece takes longer than the default rpc_timeout. The leader then
 probes with small messages, and does not send the entries again."""
 CONTACT_S = 0.020
-"""Minimum time between fragments that count as a sign of life. On a fast link, a message is complete sooner."""
+"""Minimum seconds between fragments that count as a sign of life. On a fast link, a message is complete sooner."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Outbox:
 
     A newer request replaces older requests that it makes useless. Raft permits the loss of any message, and the newer
     request does everything that the older would have done: see `_supersedes`. All replies stay: each may carry
-    information that no later one has (a match index, a refusal). There are at most as many as accepted requests.
+    information that no later one has (a match index, a refusal). There is at most one per accepted request.
     """
 
     def __init__(self, settings: TransportSettings, counters: TransportCounters, news: Callable[[], object]) -> None:
@@ -138,11 +138,11 @@ def _supersedes(new: Request, old: Message) -> bool:
     * Vote requests: the candidate counts only answers to its present ballot, to which `new` belongs.
     * AppendEntries without entries: `new` has at least the same commit index, its answer confirms at least the same
       reads, and it probes the index that matters to the leader now.
-    * AppendEntries with entries: the leader resends from the same or an earlier index, and will resend all that
-      follows; or its term is later, and the receiver would refuse `old`.
+    * AppendEntries with entries: `new` begins at the same or an earlier index, and the leader will resend all later
+      entries. Or the term of `new` is later, and the receiver would refuse `old`.
     """
     if not isinstance(old, AppendEntries | RequestVote) or old.sequence >= new.sequence:
-        return False  # duplicated or reordered by link faults, whose effects must reach the peer
+        return False  # duplicated or reordered by a link fault, whose effect must reach the peer
     if isinstance(old, AppendEntries) and isinstance(new, AppendEntries) and new.entry_payloads:
         return bool(old.entry_payloads) and (old.term < new.term or old.prev_log_index >= new.prev_log_index)
     return type(old) is type(new) and not (isinstance(old, AppendEntries) and old.entry_payloads)
@@ -174,12 +174,13 @@ class Assembler:
             self._lost = None  # chaos may have duplicated the message: the second copy has the same head
         elif (head, fragment.total, offset) != (self._head, self._total, self._received):
             self.clear()
-            raise ValueError(f"fragment at {offset} of {fragment.total} B does not continue what came before")
+            raise ValueError(f"fragment at {offset} of {fragment.total} B does not continue the fragments before it")
         self._parts.append(fragment.data)
         self._received += len(fragment.data)
         if not fragment.data or self._received > self._total or self._total > self._limit:
             self.clear()
-            raise ValueError(f"fragment of {len(fragment.data)} B at {offset} of {fragment.total} B")
+            why = f"empty, beyond the total, or of a message above {self._limit} B"
+            raise ValueError(f"fragment of {len(fragment.data)} B at {offset} of {fragment.total} B: {why}")
         if self._received < self._total:
             return None
         encoded = b"".join(self._parts)
@@ -189,7 +190,7 @@ class Assembler:
         except DecodeError as error:
             raise ValueError(f"fragments: {error}") from None
         if replace(message, entry_terms=head.entry_terms, entry_payloads=head.entry_payloads) != head:
-            raise ValueError("fragments: the message is not the one that they announce")
+            raise ValueError("fragments: the complete message differs from its announced head")
         return message
 
     def lose(self, fragment: Fragment) -> None:

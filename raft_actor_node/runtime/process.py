@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 REPORT_FD_VARIABLE = "RAFT_REPORT_FD"
 """Environment variable with the number of the descriptor on which to report the address."""
 STOP_GRACE_S = 1.0
-"""How long a stopping node waits until its appended entries are committed."""
+"""Maximum seconds that a stopping node waits until its appended entries are committed."""
 SWITCH_INTERVAL_S = 0.0005
 """Python's thread switch interval. With the default, the writer thread may wait 5 ms for the interpreter after an
 fsync."""
@@ -177,9 +177,9 @@ class _Node:
 class Owner:
     """The process that started this one and holds the other end of stdin.
 
-    This process reports its address once, as a JSON line on the descriptor in RAFT_REPORT_FD (or on stdout). The owner
-    sends lines {"addresses": {node id: {"address": "host:port", "epoch": n}}}. End of file means that the owner ended.
-    A thread then ends this process at once, so that not even a stuck event loop outlives its owner.
+    This process reports its address once, as a JSON line on the descriptor that RAFT_REPORT_FD names, by default on
+    stdout. The owner sends lines {"addresses": {node id: {"address": "host:port", "epoch": n}}}. End of file means that
+    the owner has ended. A thread then ends this process at once: not even a stuck event loop outlives its owner.
     """
 
     def __init__(self, on_addresses: Callable[[Addresses], None]) -> None:
@@ -220,7 +220,7 @@ def _print(report: Mapping[str, Any]) -> None:
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
-    """Yield the lines of a pipe, without sys.stdin: its lock would still be held when the interpreter ends."""
+    """Yield the lines of a pipe. This thread would hold the lock of sys.stdin when the interpreter ends."""
     rest = b""
     while chunk := os.read(descriptor, 65536):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -253,7 +253,7 @@ class AddressDirectory:
         self._seen: dict[str, tuple[str, int]] = {}
         """Last address and epoch in the file of each peer."""
         self._changes: dict[str, int] = {}
-        """Number of times they changed, by peer."""
+        """Number of changes of that file seen so far, by peer."""
 
     def announce(self, node_id: str, address: str) -> None:
         """Write this node's file, then watch the files of peers. Raises RaftLabError if the file cannot be written."""

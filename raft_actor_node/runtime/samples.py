@@ -9,9 +9,9 @@ from collections.abc import Callable
 from time import monotonic_ns
 
 KEPT = 65536
-"""Samples of one kind that a node keeps."""
+"""Maximum number of samples of one kind that a node keeps."""
 RECENT = 4096
-"""Samples in a percentile: few enough to be sorted between two messages."""
+"""Maximum number of samples in a percentile: few enough to be sorted between two messages."""
 LAG_INTERVAL_S = 0.05
 
 
@@ -28,7 +28,7 @@ class Samples:
         self._values = array("I")
 
     def add_ns(self, duration_ns: int) -> None:
-        """Record a duration that ended now. All calls on an object must come from the same thread."""
+        """Record a duration that ended now. On one object, only one thread may call this method."""
         now_ns, value = self._clock_ns(), min(duration_ns // 1000, 2**32 - 1)
         position = self.total % KEPT
         if position < len(self._values):
@@ -39,14 +39,17 @@ class Samples:
         self.total += 1
 
     def since(self, time_ns: int) -> list[int]:
-        """Return the samples taken at or after time_ns on the monotonic clock, in order."""
+        """Return the samples taken at or after `time_ns` on the monotonic clock, in microseconds, oldest first."""
         oldest = self.total % KEPT if len(self._values) == KEPT else 0
         # Two runs with growing times: the older samples start at `oldest`, the newer end before it.
         runs = ((oldest, len(self._values)), (0, oldest))
         return [us for lo, hi in runs for us in self._values[bisect_left(self._times, time_ns, lo, hi) : hi]]
 
     def percentiles(self, *shares: float) -> list[float]:
-        """Return nearest-rank percentiles of the last RECENT samples; zeros if there are none."""
+        """Return nearest-rank percentiles of the last RECENT samples, in microseconds; zeros if there are none.
+
+        Each share is from 0 to 1: 0.99 is the 99th percentile.
+        """
         end = self.total % KEPT or len(self._values)
         begin = max(end - RECENT, 0)
         recent = self._values[begin:end]

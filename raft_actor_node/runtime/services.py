@@ -1,7 +1,7 @@
 """The gRPC services of a node other than Raft: KV for clients, Inspection for observers, and Chaos.
 
-Only this module chooses status codes. A request that link faults drop is never answered; the deadline of the
-client expires. Link faults do not affect Chaos and Inspection.
+Only this module chooses the status codes of these services. A request that link faults drop is never answered, so the
+client's deadline expires. Link faults do not affect Chaos and Inspection.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ STATUS = {
 }
 
 MESSAGE_BYTES = 128 * 1024
-"""Approximate size of a message with answers, unless a single answer is larger. The message stays in memory until the
-client reads it or disconnects."""
+"""Approximate maximum size of a message with answers. A larger answer is sent alone. The message stays in memory until
+the client reads it or disconnects."""
 SENT_COPIES = 2
 """Copies of a message in memory while it is sent: here and in gRPC."""
 UNREAD_S = 1.0
-"""A client that does not read for this long loses its stream if other clients need the memory of its answers."""
+"""A client that reads nothing for so many seconds loses its stream if other clients need the memory of its answers."""
 
 _FULL = "too many clients have not read their answers (limits.pending_bytes)"
 
@@ -185,7 +185,7 @@ class KVService(kv_pb2_grpc.KVServicer):
                 more = True
 
     async def _abandon(self, stream: _Stream, writer: asyncio.Task[None], context: Any) -> None:
-        """Send a client the reason why its stream ended, once it has read the message being written.
+        """Send a client the reason why its stream ended, once the client has read the message being written.
 
         gRPC can cancel neither that message nor the call.
         """
@@ -208,8 +208,8 @@ class KVService(kv_pb2_grpc.KVServicer):
     def _make_room(self) -> None:
         """Reclaim the budget of answers that clients have not read for UNREAD_S.
 
-        Abandon all such answers to unary calls. Of the streams, end only the one whose client has not read for the
-        longest time. If that is less than UNREAD_S and budget is wanted, check again when it reaches UNREAD_S.
+        Abandon all such answers to unary calls. Of the streams, end only the stream whose client has not read for the
+        longest time. If that time is below UNREAD_S and budget is wanted, check again when it reaches UNREAD_S.
         """
         self._looks_for_room = False
         now = time.monotonic()
@@ -229,7 +229,7 @@ class KVService(kv_pb2_grpc.KVServicer):
             self._want_room(UNREAD_S - unread_s)
 
     def _give_up(self, caller: Visitor) -> None:
-        """Return the budget of a unary call whose client does not read its answer. gRPC keeps the answer."""
+        """Release the budget of a unary call whose client does not read its answer. gRPC keeps the answer."""
         del self._answered[caller]
         self._given_up[caller] = SENT_COPIES * caller.unread
         self._given_up_bytes += self._given_up[caller]
@@ -286,7 +286,7 @@ class KVService(kv_pb2_grpc.KVServicer):
         kind: MessageKind,
         deliver: Callable[[list[M]], None],
     ) -> list[M]:
-        """Return the messages that link faults do not affect; copies of the others are delivered later, or never."""
+        """Return the messages that link faults do not affect. Copies of the others are delivered later, or never."""
         unharmed = []
         for message in messages:
             if (delays := fate(caller.client, kind, message.ByteSize)) is ONCE:
@@ -399,7 +399,7 @@ class _Stream:
         self._turn_bytes = turn_bytes
         self._message_bytes = message_bytes
         self.writing_since: float | None = None
-        """Since when a message has been waiting for the client to read, in seconds of the monotonic clock."""
+        """Start of the wait for the client to read a message, in seconds of the monotonic clock; None if none waits."""
         self.writing_bytes = 0
         """Size of that message."""
         self.given_up = False
@@ -445,8 +445,8 @@ class _Stream:
     def _is_behind(self) -> bool:
         """Return whether the client must read before more is accepted.
 
-        It must if confirmed reads wait to be looked up, or if more answers are unread than one turn can send. If the
-        budget is exceeded, the client must read all answers.
+        The client must read if confirmed reads wait to be looked up, or if more answers are unread than one turn can
+        send. If the budget is exceeded, the client must read all answers.
         """
         caller, budget = self.caller, self._gate.budget
         most = self._turn_bytes if budget.held <= budget.limit else 0

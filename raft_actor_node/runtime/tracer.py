@@ -1,7 +1,7 @@
 """The node's trace: in memory for the Trace RPC, and in a file that survives the process.
 
-The file is written without buffering before anything of the step leaves the node. After a SIGKILL the page cache still
-has every line, so no vote is missing from the record.
+The tracer writes the events of a step to the file, unbuffered, before any effect of the step leaves the node. After a
+SIGKILL the page cache still has every line, so no vote is missing from the record.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from raft_actor_node.core import TraceEvent
 from raft_actor_node.errors import ConfigError, DiskError
 
 REMEMBERED = 2048
+"""Number of events kept in memory for the Trace RPC."""
 
 
 class Tracer:
-    """Numbers and time-stamps events, and writes them.
+    """The recorder of a node: it numbers, time-stamps and writes events.
 
     A line is a JSON object: node, number, time_ns, kind, term, index, log_term, durable_index, peer, detail.
-    core/trace.py says what they mean.
+    core/trace.py defines them.
     """
 
     def __init__(self, node_id: str, path: str | None, clock_ns: Callable[[], int] = monotonic_ns) -> None:
@@ -41,7 +42,7 @@ class Tracer:
     def record(self, events: Sequence[TraceEvent]) -> None:
         """Record the events of one step.
 
-        Raises DiskError when the file cannot be written: unrecorded effects must not leave the node.
+        Raises DiskError if the file cannot be written: effects without a record must not leave the node.
         """
         now_ns = self._clock_ns()
         lines = []
@@ -61,7 +62,7 @@ class Tracer:
         self._news = asyncio.Event()
 
     def _line(self, now_ns: int, event: TraceEvent) -> str:
-        # Formatted by hand, because there is a commit with every batch. Only the detail could need escaping.
+        # Formatted by hand, because every batch records a commit. Only the detail could need escaping.
         return (
             f'{{"node":"{self._node_id}","number":{self._number},"time_ns":{now_ns},"kind":"{event.kind}",'
             f'"term":{event.term},"index":{event.index},"log_term":{event.log_term},'
@@ -69,8 +70,10 @@ class Tracer:
         )
 
     async def events(self, after: int, *, follow: bool) -> AsyncIterator[tuple[int, int, TraceEvent]]:
-        """Yield (number, time_ns, event) of every remembered event above `after`; with `follow`, continue with new
-        events."""
+        """Yield (number, time_ns, event) of every remembered event with a number above `after`, in order.
+
+        With `follow`, wait for new events and yield them too.
+        """
         while True:
             news = self._news
             # Numbers are consecutive, so the new events are the last ones.

@@ -49,9 +49,10 @@ from raft_actor_node.runtime.samples import Samples
 logger = logging.getLogger(__name__)
 
 REMEMBERED_PINGS = 256
+"""Maximum number of unanswered heartbeats whose send times are kept for each peer."""
 WINDOW = 64
-"""Maximum number of batches in flight on one stream. A resumed process finds at most these (20 ms of work). What a slow
-link cannot take yet stays in the outbox, where it can be replaced."""
+"""Maximum number of batches in flight on one stream. A process that resumes after a pause finds at most these (20 ms
+of work). Messages that a slow link cannot take yet stay in the outbox, where newer messages can replace them."""
 TELL_AFTER = 16
 """Number of batches after which a receiver acknowledges them even without a reply to send."""
 _FLOWS: tuple[Flow, Flow] = ("requests", "entries")
@@ -101,7 +102,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
     def register(self, server: grpc.aio.Server) -> None:
         """Register the service with a server."""
         raft_pb2_grpc.add_RaftServicer_to_server(self, server)
-        # Registered again without a deserializer: bytes that are not a batch are then counted and refused here.
+        # Registered again without a deserializer, so that this class counts and refuses bytes that are not a batch.
         exchange: grpc.RpcMethodHandler[bytes, pb.PeerReplies] = grpc.stream_stream_rpc_method_handler(
             self.Exchange, response_serializer=pb.PeerReplies.SerializeToString
         )
@@ -135,7 +136,7 @@ class Transport(Mail, raft_pb2_grpc.RaftServicer):
                 if writer.done():
                     break  # replies can no longer leave: the peer must open a new stream
                 if not any(map(_brings_entries, batch.requests)):
-                    # Set with each batch, so that a stream that outlives a later stream carries the replies again.
+                    # Set with each batch: after the end of a later stream, this stream carries the replies again.
                     self._answers[peer] = stream.outbox
                 self._take(batch, assembler)
                 taken.batches += 1

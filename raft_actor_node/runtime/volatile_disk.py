@@ -1,11 +1,11 @@
 """A disk for which SIGKILL is a power failure: unsynced changes exist only in this process and end with it.
 
-SIGKILL leaves the page cache to the kernel, so with a real disk it does not test fsync. This disk bypasses the page
+SIGKILL leaves the page cache to the kernel, so on a real disk SIGKILL does not test fsync. This disk bypasses the page
 cache: a sync of a file writes its changes, and a sync of a directory performs its creations and renames. For tests and
 experiments (`storage.unsynced: lost`).
 
 Directories are created at once, because a missing directory could not be locked. A process that ends cleanly closes the
-lock; this hands all unsynced changes to the kernel, as if it had had them from the start.
+lock. Closing it hands all unsynced changes to the kernel, as if the kernel had held them from the start.
 """
 
 from __future__ import annotations

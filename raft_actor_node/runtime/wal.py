@@ -264,7 +264,7 @@ class Wal:
         self._descriptors.callback(self._disk.close, self._disk.lock(self.directory))
 
     def _create_member(self, cluster_id: str, node_id: str, members: Sequence[str], bootstrap: bool) -> bytes:
-        """Write the files of a new member, the log last; return the log. Without it, the other files do not count."""
+        """Write the files of a new member, the log last; return it. Without a log, the other files do not count."""
         if not bootstrap:
             raise self._comes_back_empty("it contains no log")
         found = {name: data for name in (*HARD_STATE_NAMES, MARK_NAME) if (data := self._read(name)) is not None}
@@ -383,7 +383,7 @@ class Wal:
 
     def _sync_entry(self, path: Path) -> None:
         """Make the directory entry of a file or directory durable."""
-        # If this user cannot read a directory, a node of this user did not create it.
+        # A directory that this user cannot read was not created by a node of this user, so it needs no sync.
         with suppress(PermissionError):
             sync_directory(self._disk, path.parent)
 

@@ -130,7 +130,7 @@ def encode_segment_header(number: int, nonce: bytes, cluster_id: str, node_id: s
 def decode_segment_header(data: bytes, name: str) -> Segment:
     """Decode the header of the log file `name`.
 
-    Raises DataCorrupt if it is damaged: files appear as a whole, so a header is never torn.
+    Raises DataCorrupt if the header is damaged. A log file is created atomically, so its header is never torn.
     """
     cut_short = corrupt(name, 0, f"the file header is cut short to {len(data)} bytes")
     if len(data) < _SEGMENT_BEGIN.size:
@@ -141,7 +141,7 @@ def decode_segment_header(data: bytes, name: str) -> Segment:
     layout = _SEGMENT_STRUCTS.get(version)
     if layout is None:
         raise corrupt(
-            name, 8, f"format {version}; this program reads formats 1 to {VERSION}: start the one that wrote it"
+            name, 8, f"format {version}; this program reads formats 1 to {VERSION}: use the version that wrote it"
         )
     if len(data) < layout.size:
         raise cut_short
@@ -289,7 +289,7 @@ def _find_unit(data: bytes, offset: int, nonce: bytes) -> int | None:
 def _take(data: bytes, unit: _Unit, log: Replay, name: str) -> None:
     """Append the entries of a unit to the log, all or none.
 
-    Its checksums are valid, so a contradiction is a bug of the writer. Reading on would make it worse.
+    The checksums of the unit are valid, so a contradiction is a bug of the writer. Reading on would make it worse.
     """
     prefix = unit.first_index - 1
     payload_bytes = len(unit.body) - _ENTRY_BYTES * unit.entries

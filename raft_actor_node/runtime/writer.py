@@ -1,4 +1,4 @@
-"""Writers: they make the Persists of the core durable, in sequence, and report when each is."""
+"""Writers, which make the Persists of the core durable in sequence and report each durable Persist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raft_actor_node.runtime.samples import Samples
 from raft_actor_node.runtime.wal import Wal
 
 CLOSE_S = 10.0
-"""How long a stopping node waits for a disk that does not answer."""
+"""Maximum seconds that a stopping node waits for a disk that does not answer."""
 
 T = TypeVar("T")
 Done = Callable[[Persisted], None]
@@ -23,13 +23,13 @@ Failed = Callable[[BaseException], None]
 
 
 class Writer(Protocol):
-    """A writer waits for the disk, so that heartbeats need not."""
+    """A writer of the log. It waits for the disk, so that heartbeats need not wait."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start to write."""
 
     def submit(self, persist: Persist) -> None:
-        """Make a Persist durable, after everything submitted before."""
+        """Make a Persist durable, after all Persists submitted before."""
 
     async def close(self) -> None:
         """Finish what was submitted and close the log."""
@@ -40,7 +40,7 @@ WriterFactory = Callable[[Wal, Samples, Done, Failed], Writer]
 
 
 def write(wal: Wal, persist: Persist) -> None:
-    """Make a Persist durable: the hard state first, because a log must never hold a term above it."""
+    """Make a Persist durable: the hard state first, because a log must never hold a term above the saved term."""
     if persist.hard_state is not None:
         wal.save_hard_state(persist.hard_state.current_term, persist.hard_state.voted_for)
     if persist.terms:
@@ -72,7 +72,7 @@ class ThreadWriter:
         self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """As in Writer."""
         self._thread.start()
 
     def submit(self, persist: Persist) -> None:

@@ -475,7 +475,7 @@ def test_a_unit_that_contradicts_itself_or_the_log_is_refused(sample: Sample, ch
 def test_a_version_of_the_format_that_is_not_known_is_refused(sample: Sample) -> None:
     log_bytes = sample.files[LOG_NAME]
     before = sample.put({LOG_NAME: log_bytes[:8] + b"\x03" + log_bytes[9:]})
-    assert_refused(sample, before, match="format 3; this program reads formats 1 to 2: start the one that wrote it")
+    assert_refused(sample, before, match="format 3; this program reads formats 1 to 2: use the version that wrote it")
 
 
 def test_replay_needs_no_files(sample: Sample) -> None:
