@@ -76,7 +76,7 @@ def clean_up(folder: str) -> None:
         begin = time.monotonic()
         quiet = 0 if kill_all(folder) else quiet + 1
         time.sleep(0.05)
-        # A longer scan means that the machine was suspended or this process was stopped; that time does not count.
+        # A longer scan means that the machine was suspended or this process was stopped; the rest does not count.
         left_s -= min(time.monotonic() - begin, _LONGEST_LOOK_S)
     shutil.rmtree(folder, ignore_errors=True)
 
