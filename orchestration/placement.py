@@ -72,7 +72,10 @@ def choose_hosts(count: int, hosts: Sequence[Host], placement: Placement) -> tup
 
 
 def host_named(name: str, hosts: Sequence[Host], field: str = "placement") -> Host:
-    """Return the host with this address, host name or Ray id. Raises PlacementRefused, which begins with `field`."""
+    """Return the host with this address, host name or Ray id.
+
+    Raises PlacementRefused with a message that begins with `field`.
+    """
     found = [host for host in _ordered(hosts) if name in (host.address, host.name, host.host_id)]
     if len(found) == 1:
         return found[0]
@@ -83,7 +86,7 @@ def host_named(name: str, hosts: Sequence[Host], field: str = "placement") -> Ho
 
 
 def shortage(chosen: Iterable[Host], free: Mapping[str, float]) -> str:
-    """Return a message that lists the chosen hosts without enough free CPUs; empty if there are none.
+    """Return a message that lists the chosen hosts without enough free CPUs; empty if every host has enough.
 
     `chosen` has one host for each new actor; `free` maps host ids to free CPUs.
     """

@@ -1,8 +1,8 @@
 """The code inside a Ray actor: a host for any object, and the supervisor of one node.
 
-Neither class uses Ray; pool.py makes an actor of `ObjectHost`. An actor is reused for one object after the other,
-because a new actor costs 0.3 s of CPU. Both are asyncio classes: every call runs as a task of the same loop, so a
-`kill` never queues behind a `wait`.
+Neither class uses Ray; pool.py makes actors of `ObjectHost`. One actor hosts many objects in turn, because a new actor
+costs 0.3 s of CPU. Every call of either class runs as a task of one asyncio loop, so a `kill` never queues behind a
+`wait`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ObjectHost:
         return time.monotonic_ns()
 
     async def create(self, factory: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Replace the object; it is created on the loop that will run its methods."""
+        """Close the current object and create a new one, on the loop that will run its methods."""
         await self.close()
         self._object = factory(*args, **kwargs)
 
@@ -112,9 +112,9 @@ class NodeSpec:
     config: Mapping[str, Any]
     """NodeConfig as JSON, without the fields that depend on the host or on the incarnation."""
     command: str | tuple[str, ...]
-    """`default`, a command line, or its words; `--config FILE` is added."""
+    """`default`, a command line, or the words of one; the supervisor appends `--config FILE`."""
     cwd: str
-    """Working directory of the command, if the host has it."""
+    """Working directory of the command; a host without this directory uses the private folder of the cell."""
     bind_host: str
     advertise_host: str
     boot_timeout_s: float
@@ -138,8 +138,8 @@ class Started(NamedTuple):
 class NodeSupervisor:
     """Starts, stops and disturbs the process of one node, across its incarnations, on one directory.
 
-    The node's files are in a private folder of the run and cell; only the log directory may be chosen by the user.
-    Times are of this host's monotonic clock. When the actor ends in any way, the process ends with it (process.py);
+    The node's files are in a private folder of the run and cell; the user may choose only the log directory. All times
+    are on this host's monotonic clock. When the actor ends in any way, the node's process ends with it (process.py);
     the files remain.
     """
 
@@ -192,7 +192,8 @@ class NodeSupervisor:
         try:
             if self._held is None:
                 self._held = hold(self._scratch)
-            os.close(hold(self._storage))  # only creates it: other cells remove empty folders at the same time
+            # Creates the folder, even while other cells remove the empty folders above it.
+            os.close(hold(self._storage))
             _cut_torn_line(self._trace_file)
             self._config_file.write_text(json.dumps(self._config(faults, bootstrap, seed)), encoding="utf-8")
             return await NodeProcess.spawn(
@@ -243,7 +244,7 @@ class NodeSupervisor:
         return self._running().resume()
 
     async def collect(self) -> NodeFiles:
-        """Read what the node has written so far; an incomplete last line of the trace is left out."""
+        """Read what the node has written so far, without an incomplete last line of the trace."""
         trace, log = await asyncio.gather(
             asyncio.to_thread(_read, self._trace_file), asyncio.to_thread(_read, self._log_file)
         )

@@ -26,7 +26,7 @@ class DriverClock:
 
 
 class RayBackend:
-    """Clusters of real processes, one after the other. Made by `connect`; satisfies face.Backend."""
+    """Starts clusters of real processes, one after the other. Created by `connect`; satisfies face.Backend."""
 
     clock = DriverClock()
     facts: Mapping[str, object] = MappingProxyType({})

@@ -1,6 +1,6 @@
 """Blocking calls into Ray, each with a time limit, even if Ray hangs.
 
-They run in daemon threads: Python would wait for the threads of an executor when the program ends.
+The calls run in daemon threads, because Python waits for the threads of an executor when the program ends.
 """
 
 from __future__ import annotations
@@ -46,16 +46,19 @@ def _calling() -> Iterator[None]:
 
 
 def hangs() -> bool:
-    """Return whether a call hangs: it does not return within _GRACE_S.
+    """Return whether a call is still running after _GRACE_S.
 
-    Then Python cannot exit by itself, because Ray's exit handler waits for that call.
+    In that case Python cannot exit by itself, because Ray's exit handler waits for that call.
     """
     with _ended:
         return not _ended.wait_for(lambda: not _under_way, _GRACE_S)
 
 
 class Caller:
-    """A thread that makes one call after the other until `end`, for processes that die with their parent thread."""
+    """A thread that makes one call after the other until `end`.
+
+    Calls that start processes need such a thread if those processes die with the thread that started them.
+    """
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -77,9 +80,10 @@ class Caller:
 async def bounded(
     who: str, timeout_s: float, call: Callable[[], T], *, start: Callable[[Callable[[], None]], None] = _start
 ) -> T:
-    """Return the result of `call()`, a question to `who`.
+    """Run `call()` in another thread and return its result.
 
-    Raises InfrastructureError when the call fails or takes more than `timeout_s`; a RaftLabError passes unchanged.
+    `who` is the process that the call asks; the error names it. `start` runs a function in the other thread. Raises
+    InfrastructureError when the call fails or takes more than `timeout_s`; a RaftLabError of the call passes unchanged.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
@@ -126,13 +130,13 @@ class Pulse:
     """Checks periodically, until `end`, whether Ray's head answers."""
 
     def __init__(self, question: Callable[[], Any], every_s: float, patience_s: float) -> None:
-        """Begin on the running loop.
+        """Start a task on the running loop that asks the head and sleeps for `every_s`, again and again.
 
-        A question is retried for `patience_s` of this program's own running time. Time during which this program was
+        The task retries `question` for `patience_s` of this program's running time. Time during which this program was
         suspended does not count as silence of the head.
         """
         self.silent = False
-        """Whether the last question timed out."""
+        """Whether the head did not answer the last question, retries included."""
         self._question, self._every_s, self._patience_s = question, every_s, patience_s
         self._task = asyncio.create_task(self._run(), name="pulse of Ray's head")
 

@@ -5,7 +5,7 @@ driver gets the answer and reads t1. When the host read its clock, the driver's 
 
     h - t1  <=  offset  <=  h - t0
 
-even if the two directions take different times. Of a few samples the shortest is kept.
+even if the two directions take different times. The driver takes a few samples and keeps the shortest.
 
 Clocks drift: the offset changes by at most R = FASTEST_DRIFT per second. After a time T, the earlier estimate still
 implies [low - R T, high + R T]. A new sample is intersected with that interval, so a slow answer of a busy host widens
@@ -14,8 +14,9 @@ sample allows [low', high'], the offset was within
 
     [min(low, low') - R T / 2,  max(high, high') + R T / 2].
 
-The bound covers the whole time from the first sample to the last. The offset itself stays that of the first sample.
-So times that were converted earlier and later remain comparable, and differences of a host's own times are kept.
+The bound covers the whole time from the first sample to the last. The reported offset stays that of the first sample.
+So times that were converted earlier and later remain comparable, and a conversion never changes the difference of two
+times of one host.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from orchestration.face import HostClock
 FASTEST_DRIFT = 500e-6
 """Maximum drift in seconds per second: the fastest that Linux lets NTP slew a clock (adjtimex(2)).
 
-Crystals drift by less than a fifth of it. A clock that drifts faster is detected when a sample contradicts the bound.
+Crystals drift by less than a fifth of this rate. A clock that drifts faster is detected when a sample contradicts the
+bound.
 """
 
 

@@ -80,9 +80,10 @@ class RayCluster:
 
     @classmethod
     async def bring_up(cls, pool: Pool, plan: ClusterPlan) -> RayCluster:
-        """Place and start the nodes, and wait until every node serves. On any error everything is cleaned up.
+        """Place and start the nodes, wait until every node serves, then wait for a leader.
 
-        Raises PlacementRefused, NodeFailed (with the end of the node's log) and InfrastructureError.
+        On any error it stops what it started. Raises PlacementRefused, NodeFailed (with the end of the node's log) and
+        InfrastructureError, but no error when there is no leader within `plan.leader_timeout_s`.
         """
         begin = time.monotonic()
         cluster = cls(pool, plan, await pool.place(plan.nodes, plan.placement))
@@ -127,7 +128,7 @@ class RayCluster:
 
     @property
     def addresses(self) -> AddressBook:
-        """Where the nodes are; subscribe to it to learn of restarts."""
+        """The address of each node; subscribers learn of restarts."""
         return self._shared.addresses
 
     @property
@@ -160,15 +161,15 @@ class RayCluster:
         return self._node(node_id).pid
 
     def worker(self, node_id: str) -> Worker:
-        """Return the actor beside a node; it knows the node's host and that host's clock."""
+        """Return the actor that supervises a node; its `host` and `clock` are those of the node."""
         return self._node(node_id).worker
 
     def client(
         self, *, settings: ClientSettings | None = None, client_id: str = "client", follow: bool = True
     ) -> KVClient:
-        """Create and start a client of this cluster; it is closed with the cluster at the latest.
+        """Create and start a client of this cluster; `stop` closes it.
 
-        With `follow` it gets the new addresses after restarts.
+        With `follow` the client gets the new addresses after restarts.
         """
         self._home.check()
         client = KVClient(
@@ -192,7 +193,7 @@ class RayCluster:
             for answer in asyncio.as_completed(asked):
                 if (told := await answer) is not None:
                     statuses |= told
-                # In every quorum some node knows each term that has a leader, so silent nodes are not waited for.
+                # Every quorum contains a node that knows the newest term with a leader. So answers of a quorum suffice.
                 if 2 * len(statuses) > len(self._nodes) and (leader := _leader_among(statuses, newest=True)):
                     return leader
         finally:
@@ -214,13 +215,14 @@ class RayCluster:
         return await node.ask(lambda probe: probe.status(hash_index=hash_index, with_state_hash=with_state_hash))
 
     async def samples(self, node_id: str, since_ns: int = 0) -> inspection_pb2.SamplesReply | None:
-        """Return what a node measured since `since_ns` of its own clock; None as for `status`."""
+        """Return what a node measured since `since_ns` of its own clock; None in the same cases as `status`."""
         return await self._node(node_id).ask(lambda probe: probe.samples(since_ns))
 
     async def collect(self, node_id: str) -> NodeFiles:
-        """Return what a node has written, up or down; also if its actor is lost and its host is reachable.
+        """Return what a node has written, whether the node is up or down.
 
-        Compares the clocks again, because the files contain times. Raises InfrastructureError.
+        If its actor is lost, another actor on the same host reads the files. Compares the clocks again, because the
+        files contain times. Raises InfrastructureError when the host cannot be reached.
         """
         return await self._node(node_id).collect()
 
@@ -231,23 +233,26 @@ class RayCluster:
         return await self._disturb(node_ids, SupervisedNode.crash)
 
     async def restart(self, *node_ids: str) -> Applied:
-        """Restart nodes that are down, from their disks, under the link faults in force.
+        """Restart nodes that are down, from their disks, under the faults in force.
 
-        Returns when they serve and their new addresses are published. If the link faults changed meanwhile and did not
-        reach a node, that node is listed in `failed`. Raises NodeFailed, with the end of the log, for a node that does
-        not start.
+        Returns when they serve and their new addresses are published. If a table of faults changed meanwhile and did
+        not reach a node, that node is listed in `failed`. Raises NodeFailed, with the end of the log, for a node that
+        does not start.
         """
         return self._with_stale(await self._disturb(node_ids, self._restart), node_ids)
 
     async def pause(self, *node_ids: str) -> Applied:
-        """Stop the processes (SIGSTOP) without ending them; returns when they are stopped."""
+        """Stop the processes (SIGSTOP) without ending them; returns when they are stopped.
+
+        Nodes that are down are listed in `failed`.
+        """
         applied = await self._disturb(node_ids, SupervisedNode.pause)
         return applied._replace(failed=tuple(node_id for node_id in node_ids if self._nodes[node_id].state == "down"))
 
     async def resume(self, *node_ids: str) -> Applied:
-        """Resume paused processes (SIGCONT), under the link faults in force.
+        """Resume paused processes (SIGCONT), under the faults in force.
 
-        Nodes that these faults did not reach are listed in `failed`, as with `restart`.
+        As with `restart`, nodes that the current tables of faults did not reach are listed in `failed`.
         """
         return self._with_stale(await self._disturb(node_ids, SupervisedNode.resume), node_ids)
 
@@ -261,7 +266,10 @@ class RayCluster:
         return await self._spread("links", patient=False)
 
     async def heal(self) -> Applied:
-        """Remove all link faults and all faults inside nodes; wait longer for nodes that are slow to answer."""
+        """Remove all link faults and all faults inside nodes.
+
+        Waits longer than `set_links` and `set_node_faults` for nodes that missed an earlier table.
+        """
         self._shared.links, self._shared.inside = (), {}
         links, inside = await asyncio.gather(self._spread("links", patient=True), self._spread("inside", patient=True))
         times = [each for each in (links, inside) if each.first_ns]
@@ -339,7 +347,7 @@ class RayCluster:
         await asyncio.gather(self._each(self.node_ids, SupervisedNode.tell_address), self.addresses.publish())
 
     async def _answer(self, node: SupervisedNode) -> dict[str, inspection_pb2.StatusReply | None] | None:
-        """Return its status by node id (None if it offers no Inspection), or None when it does not answer."""
+        """Return {node id: status}, where status is None if the node offers no Inspection; None without an answer."""
         if node.probe is None:
             return None
         try:

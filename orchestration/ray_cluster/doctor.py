@@ -1,7 +1,7 @@
 """Examine the hosts of a Ray cluster and the network between them, before results measured there are trusted.
 
-An `Examiner` runs on each host, in an ObjectHost (actor.py), and does not use Ray. `examine` asks all of them.
-A missing answer is a finding too. Every question has a timeout, and an examination fails only if Ray itself fails.
+An `Examiner` runs on each host, in an ObjectHost (actor.py), and does not use Ray. `examine` asks every Examiner. A
+missing answer is a finding too. Every question has a timeout, and an examination fails only if Ray itself fails.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ THOROUGH = Depth(fsync_s=15.0, round_trip_s=2.0)
 
 @dataclass(frozen=True)
 class Samples:
-    """Times, in nanoseconds."""
+    """Durations, in nanoseconds."""
 
     ns: Sequence[int] = ()
 
@@ -151,7 +151,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class HostReport:
-    """The findings on one host; what it did not report is None, and `error` says why."""
+    """The findings on one host. A field that the host did not report is None, and `error` says why."""
 
     address: str
     hostname: str
@@ -390,13 +390,13 @@ async def examine(pool: Examinable, ray: RayFacts, storage_dir: str = "auto", *,
     depth = QUICK if quick else THOROUGH
     visits = [_Visit(host, storage_dir, depth) for host in pool.hosts]
     try:
-        # In steps, so that no host starts processes while others measure.
+        # All hosts finish one step before the next one, so that no host starts processes while another measures.
         await asyncio.gather(*(visit.begin(pool) for visit in visits))
         await asyncio.gather(*(visit.ask() for visit in visits))
         reached = [visit for visit in visits if visit.error is None]
         links: list[Link] = []
         for distance in range(1, len(reached)):
-            # At any time each host measures one link and answers on one link.
+            # Each host measures one link and answers on one link at a time.
             pairs = [(visit, reached[(i + distance) % len(reached)]) for i, visit in enumerate(reached)]
             links += await asyncio.gather(*(source.connect_to(target) for source, target in pairs))
     finally:
@@ -478,7 +478,7 @@ class _Visit:
     async def _answer(self, method: str, what: str, *args: Any) -> Any:
         """Return the Examiner's answer. Raises _NoAnswer."""
         assert self._worker is not None
-        # An answer arrives only after its measurement.
+        # The timeout includes the longest measurements, because the answer arrives after them.
         seconds = _ANSWER_TIMEOUT_S + sum(self._depth)
         answer, error = await _outcome(self._worker.call(method, *args, timeout_s=None), seconds, what)
         if error is not None:

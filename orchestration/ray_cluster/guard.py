@@ -1,9 +1,11 @@
 """The process that ends a private Ray instance after its driver ended in any way.
 
-Run as ``python -I -S guard.py FOLDER``, in its own session, with a pipe from the driver as standard input. FOLDER has
-the files of the Ray instance, and the guard holds it (owner.py). On a byte or at end-of-file the guard kills the rest
-of the instance and removes the folder. The kernel ends most of Ray together with the driver. Ray's agents run for
-another minute, in which they try to report the death of their parent to another dead process.
+Run as ``python -I -S guard.py FOLDER``, in its own session, with a pipe from the driver as standard input. FOLDER
+contains the files of the Ray instance, and the guard holds a lock on it (owner.py). When the guard reads a byte or the
+end of the pipe, it kills the rest of the instance and removes the folder.
+
+The kernel ends most of Ray together with the driver. Without the guard, Ray's agents would run for another minute,
+trying to report the death of their parent to a process that is dead too.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ def belongs(pid: int, folder: str) -> bool:
         command = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes())
         if f"={folder}/" in command or f"={folder}\0" in command:
             return True
-        # Other processes replaced their command line by a title, or do not have the folder in it; but they write to it.
+        # Workers replaced their command line by a title; some processes do not name the folder. Both have files in it
+        # open: workers under any descriptor, the others as their output.
         titled = command.startswith("ray::")
         written = (fd for fd in Path(f"/proc/{pid}/fd").iterdir() if titled or fd.name in ("1", "2"))
         return any(_target(fd).startswith(f"{folder}/") for fd in written)
@@ -73,7 +76,7 @@ def clean_up(folder: str) -> None:
         begin = time.monotonic()
         quiet = 0 if kill_all(folder) else quiet + 1
         time.sleep(0.05)
-        # If a scan took longer, the machine was suspended or this process was stopped.
+        # A longer scan means that the machine was suspended or this process was stopped; the rest does not count.
         left_s -= min(time.monotonic() - begin, _LONGEST_LOOK_S)
     shutil.rmtree(folder, ignore_errors=True)
 

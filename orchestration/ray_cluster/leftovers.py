@@ -1,10 +1,11 @@
 """Find and remove what killed programs of this project left on a host.
 
 * A node's process, and every process it starts, has its owner's pid and start time in its environment
-  ($RAFT_LAB_OWNER). It is left over when its owner is gone. Usually the kernel has ended it by then (process.py).
-* The supervisors of a cell's nodes hold the folder of the cell. The driver and the guard hold the folder of a private
-  Ray. They hold it with a lock that ends with its holder. A folder without a holder is left over, even if its logs
-  were kept on purpose.
+  ($RAFT_LAB_OWNER). The process is a leftover if its owner is gone. Usually the kernel ends it with its owner
+  (process.py).
+* The supervisors of a cell's nodes hold a lock on the folder of the cell. The driver and the guard hold a lock on the
+  folder of a private Ray. The kernel releases a lock when its holder ends. A folder without a holder is a leftover,
+  even if the user kept its logs on purpose.
 
 Nothing else is touched.
 """
@@ -100,7 +101,8 @@ def _folders(dry_run: bool) -> Iterator[Leftover]:
             if not dry_run:
                 cell.parent.rmdir()
     for run in runs:
-        with contextlib.suppress(OSError):  # the run has cells again; if this removes it before that, `hold` retries
+        # An OSError means that the run has cells again. If a new cell comes after the rmdir, `hold` creates the folder.
+        with contextlib.suppress(OSError):
             if not any(run.iterdir()):
                 if not dry_run:
                     run.rmdir()
@@ -108,7 +110,7 @@ def _folders(dry_run: bool) -> Iterator[Leftover]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return the entries of a folder; none if it is no folder, or if its program removes it meanwhile."""
+    """Return the entries of a folder; empty if the path is not a folder or another process removes it meanwhile."""
     with contextlib.suppress(OSError):
         return sorted(folder.iterdir())
     return []
@@ -116,7 +118,7 @@ def _entries(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _unheld(folder: Path) -> Iterator[bool]:
-    """Yield whether this is a folder of this user without a holder; no process can hold it inside this context."""
+    """Yield whether this is a folder of this user without a holder; inside the context no process can hold it."""
     if not _own(folder):
         yield False
         return

@@ -48,13 +48,13 @@ def hold(folder: Path) -> int:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with contextlib.suppress(OSError):  # the file system has no locks
-                fcntl.flock(held, fcntl.LOCK_SH)  # waits while another process removes it
+                fcntl.flock(held, fcntl.LOCK_SH)  # waits while another process removes the folder
             with contextlib.suppress(FileNotFoundError):  # removed before it was locked
                 if os.path.samestat(os.fstat(held), folder.stat()):
                     return held
             os.close(held)
-        time.sleep(random.uniform(0, _PAUSE_S))  # random, so as not to be in step with the process that removes it
-    raise OSError(f"{folder}: is removed again and again")
+        time.sleep(random.uniform(0, _PAUSE_S))  # random, so as not to be in step with the process that removes folders
+    raise OSError(f"{folder}: other processes removed it {_TRIES} times; end them and try again")
 
 
 def owner() -> str:
@@ -68,12 +68,16 @@ def start_ticks(pid: int) -> int:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0
-    fields = stat.rpartition(")")[2].split()  # proc(5), from the 3rd on; the name may contain any character
+    # proc(5): the fields from the 3rd on. The 2nd is the name in parentheses, which may contain any character.
+    fields = stat.rpartition(")")[2].split()
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def end_process(pid: int, ticks: int) -> bool:
-    """Kill the process with this pid and start time (SIGKILL), and wait for its end. False if it was gone already."""
+    """Kill the process with this pid and start time (SIGKILL), and wait up to 5 s for its end.
+
+    Returns False if it was already gone, or if this user may not kill it.
+    """
     try:
         process = os.pidfd_open(pid)
     except OSError:

@@ -27,7 +27,7 @@ from raft_actor_node import origin as origin_module
 from raft_actor_node.origin import Origin, origin, origins
 from raft_actor_node.patience import Patience
 
-# Pickled by value: a worker that has different code, or none, must answer too.
+# Pickled by value, so that a worker with different code, or without this package, can answer too.
 ray.cloudpickle.register_pickle_by_value(origin_module)  # type: ignore[no-untyped-call]
 
 _ACTOR_TIMEOUT_S = 60.0
@@ -42,7 +42,7 @@ class Pool:
     """Hands out actors, and takes them back."""
 
     code: Mapping[str, Origin] = MappingProxyType({package: origin(package) for package in PACKAGES})
-    """The code of this program by package, as its source was when the program started."""
+    """By package: the digest and the folder of this program's source when the program started."""
 
     def __init__(self, session: Session) -> None:
         self.hosts = session.hosts
@@ -58,8 +58,8 @@ class Pool:
     ) -> Worker:
         """Create `factory(*args, **kwargs)` in an actor on host `on`, one of `hosts`; default: the driver's host.
 
-        The factory, usually a class, must be importable there. The host may offer no CPU. Raises InfrastructureError,
-        PlacementRefused, OtherCode (not with `any_code`), and what the factory raises.
+        The factory, usually a class, must be importable there. The host need not offer a CPU. Raises
+        InfrastructureError, PlacementRefused, OtherCode (not with `any_code`), and what the factory raises.
         """
         [worker] = await self.acquire([on or self._drivers_host()], any_code=any_code)
         try:
@@ -84,7 +84,7 @@ class Pool:
     async def check_code(self, hosts: Iterable[Host] | None = None) -> None:
         """Raise OtherCode when a Ray worker on one of these hosts (default: all) imports different code.
 
-        A host that does not answer is skipped; other calls report that.
+        A host that does not answer is skipped, because other calls report it.
         """
         for host, found in await imported_on(dict.fromkeys(self.hosts if hosts is None else hosts)):
             for package, *there in found:
@@ -140,7 +140,8 @@ class Pool:
     async def close(self) -> None:
         """End all actors; the actors of a private Ray end with that Ray."""
         if not self.private:
-            with contextlib.suppress(InfrastructureError):  # the actors end together with this program, their owner
+            # If the head does not answer, the actors end together with this program, their owner.
+            with contextlib.suppress(InfrastructureError):
                 await ask_head(self._end_actors)
 
     # ------------------------------------------------------------------------------ inside
@@ -189,8 +190,9 @@ class Pool:
             for worker in workers:
                 self._take_back(worker, healthy=False)
             if isinstance(error, InfrastructureError):
-                await self._check_alive(chosen)  # its error explains the cause better
-                await same_code  # likewise
+                # A lost host or different code explains the failure better than `error` does.
+                await self._check_alive(chosen)
+                await same_code
             raise
         finally:
             same_code.cancel()
@@ -199,7 +201,7 @@ class Pool:
     def _drivers_host(self) -> Host:
         found = next((host for host in self.hosts if host.is_driver), None)
         if found is None:
-            raise InfrastructureError("this program's host is not in the Ray cluster any more")
+            raise InfrastructureError("this program's host left the Ray cluster; start Ray on it again")
         return found
 
     def _without_idle(self, chosen: Sequence[Host]) -> list[Host]:

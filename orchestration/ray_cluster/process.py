@@ -132,16 +132,17 @@ class NodeProcess:
         return not self._exited.done()
 
     async def report(self, timeout_s: float) -> Report:
-        """Wait until the node reports its address.
+        """Wait until the node reports its address, for at most `timeout_s`.
 
-        A node that exits, times out or sends a malformed report is killed. Raises NodeFailed with the end of its log.
+        Raises NodeFailed, with the end of the log, if the node exits, sends no report in time, or sends a malformed
+        one. The process is then dead.
         """
         try:
             with contextlib.suppress(TimeoutError):
                 async with Patience(timeout_s):
                     await asyncio.wait((self._reported, self._exited), return_when=asyncio.FIRST_COMPLETED)
             if self._reported.done() and not self._reported.result():
-                # It closed the pipe without a report. Usually it is exiting, and its exit code says why.
+                # The node closed the pipe without a report. Usually it is exiting, and its exit code says why.
                 with contextlib.suppress(TimeoutError):
                     async with Patience(_STOP_TIMEOUT_S):
                         await asyncio.wait((self._exited,))
@@ -181,8 +182,9 @@ class NodeProcess:
         """
         if self.running:
             try:
-                # The whole group, because a script around a node must not shield it from a fault. The pid is not
-                # reused: only _on_exit reaps the process. If it was reaped otherwise, the call with the pidfd fails.
+                # To the whole group, because a script that starts a node must not shield the node from a fault. The
+                # pid is not reused, because only _on_exit reaps the process. If other code reaped it, the call with
+                # the pidfd fails.
                 signal.pidfd_send_signal(self._pidfd, 0)
                 os.killpg(self.pid, number)
             except ProcessLookupError:
@@ -248,8 +250,8 @@ class NodeProcess:
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        # Kills its remaining children. The process is a zombie until it is reaped below, so its process group
-        # cannot be reused yet.
+        # Kill the remaining children. The process is a zombie until it is reaped below, so its process group cannot be
+        # reused yet.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         exit_code = self._popen.wait()

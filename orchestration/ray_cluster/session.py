@@ -1,9 +1,9 @@
 """The connection to Ray: to an existing cluster, or to a private Ray that ends with this program.
 
-A private Ray is isolated from other Rays. Its files are in its own folder. Its access token is in the environment of
-its processes. In a file of the home directory, a later `ray start` would find the token and demand it from other hosts.
-A private Ray ends with the driver: when the thread that started it ends, the kernel kills most of it, and guard.py the
-rest.
+A private Ray is isolated from other Rays. Its files are in its own folder. Its access token is only in the environment
+of its processes. If the token were in the home directory, a later `ray start` would find it there and demand it from
+other hosts. A private Ray ends with the driver: when the thread that started it ends, the kernel kills most of its
+processes, and guard.py kills the rest.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _DISCONNECT_TIMEOUT_S = 20.0
 _HEAD_TIMEOUT_S = 10.0
 _PULSE_S = 2.0
 _SILENCE_S = 15.0
-"""How long Ray's head may be silent before it is considered lost, in seconds in which this program was running.
+"""Silence after which Ray's head is considered lost, in seconds of this program's running time.
 
-Ray itself ends the program a minute later.
+After another minute of silence, Ray itself ends the program.
 """
 _GUARD_TIMEOUT_S = 30.0
 _KNOCK_TIMEOUT_S = 5.0
@@ -79,10 +79,11 @@ class Session:
 
 @contextlib.asynccontextmanager
 async def connect(address: str | None = None) -> AsyncIterator[Session]:
-    """Use the Ray cluster at `address` or $RAY_ADDRESS (`auto`: the cluster on this machine), else start a private Ray.
+    """Connect to the Ray cluster at `address`, by default $RAY_ADDRESS; without either, start a private Ray.
 
-    `local` starts a private Ray even if $RAY_ADDRESS is set. If this program is already connected, that connection is
-    used in any case, and left open. A private Ray is stopped at exit. Raises InfrastructureError.
+    `auto` is the cluster on this machine; `local` starts a private Ray even if $RAY_ADDRESS is set. If this program is
+    already connected to Ray, the session uses that connection, whatever `address` is, and leaves it open. At exit a
+    private Ray is stopped. Raises InfrastructureError.
     """
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     if wanted not in ("auto", "local"):
@@ -91,7 +92,7 @@ async def connect(address: str | None = None) -> AsyncIterator[Session]:
         except ValueError as error:
             todo = "run this program on a host of the cluster" if "://" in wanted else "or use auto, or local"
             raise InfrastructureError(f"Ray ({wanted}): {error}; {todo}") from None
-    # Ray's processes die with the thread that started them, so this thread runs until the session ends.
+    # Ray's processes die with the thread that started them, so the caller's thread runs until the session ends.
     caller = Caller()
     try:
         with _advice(wanted):
@@ -105,7 +106,8 @@ async def connect(address: str | None = None) -> AsyncIterator[Session]:
             finally:
                 pulse.end()
         finally:
-            with contextlib.suppress(InfrastructureError):  # then the end of this program or the guard disconnects it
+            # If this fails, the connection ends with this program, and the guard ends a private Ray.
+            with contextlib.suppress(InfrastructureError):
                 await caller.bounded("Ray", _DISCONNECT_TIMEOUT_S, connection.disconnect)
             await asyncio.to_thread(connection.end_private)
     finally:
@@ -113,11 +115,15 @@ async def connect(address: str | None = None) -> AsyncIterator[Session]:
 
 
 async def ask_head(question: Callable[[], T]) -> T:
-    """Ask Ray's head and return its answer; raise InfrastructureError after _HEAD_TIMEOUT_S if it is unreachable."""
+    """Run `question`, a call to Ray's head, and return the answer.
+
+    Raises InfrastructureError when the call fails or takes more than _HEAD_TIMEOUT_S.
+    """
     return await bounded("Ray's head", _HEAD_TIMEOUT_S, question)
 
 
 def live_hosts() -> list[Host]:
+    """Return the hosts that Ray's head considers alive. Blocks; see `ask_head`."""
     driver = ray.get_runtime_context().get_node_id()
     return [
         Host(
@@ -177,7 +183,7 @@ class _Connection:
         return f"{origin} {ray.get_runtime_context().gcs_address}", live_hosts()
 
     def disconnect(self) -> None:
-        """Disconnect from Ray, unless the program was connected before."""
+        """Disconnect from Ray, unless the program was connected before this session."""
         if not self._borrowed:
             ray.shutdown()
 
@@ -185,8 +191,8 @@ class _Connection:
         """Stop the private Ray, if any."""
         if self._guard is not None:
             _reread_authentication()
-            # The guard also does this after a SIGKILL of this program, so that path is exercised at every exit. Closing
-            # the pipe is not enough: a process that was forked from this program may still have it open.
+            # The guard stops Ray here as it does after a SIGKILL of this program, so every exit exercises that path.
+            # Closing the pipe is not enough: a process that was forked from this program may still have it open.
             try:
                 communicate(self._guard, b"\n", seconds=_GUARD_TIMEOUT_S)
             except subprocess.TimeoutExpired:
@@ -269,10 +275,10 @@ def _set_environment(variables: Mapping[str, str | None]) -> None:
 
 @contextlib.contextmanager
 def _out_of_hangups() -> Iterator[None]:
-    """Block SIGHUP in processes that this thread starts: when a terminal closes, this program must end its Ray.
+    """Block SIGHUP in the processes that this thread starts.
 
-    The kernel sends SIGHUP to the process group of this program, which contains Ray's processes. Ray itself does the
-    same for SIGINT.
+    When a terminal closes, the kernel sends SIGHUP to the process group of this program, which contains Ray's
+    processes. They must run until this program ends its Ray. Ray itself blocks SIGINT in them.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:

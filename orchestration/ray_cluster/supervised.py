@@ -11,8 +11,8 @@ Commands to the process go through the actor (actor.py). Fault tables and questi
     paused    crash, halt, or an exit by itself      down
 
 An actor may be gone, or silent because its host is unreachable. A command to a silent actor times out, and may still
-reach it later. After _SILENCE_S of silence, or if `halt` gets no answer, the actor is given up and its node is down
-for good. No other call waits for a silent actor beyond its own timeout.
+reach the actor later. When the regular report of an actor is _SILENCE_S late, or `halt` gets no answer, the actor is
+given up and its node is down for good. No other call waits for a silent actor beyond its own timeout.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ _HALT_TIMEOUT_S = 10.0
 _LOOK_S = 10.0
 """How often an actor reports that its node runs."""
 _SILENCE_S = 20.0
-"""How long an actor may be silent before it is considered lost."""
+"""How late the report of an actor may be before the actor is considered lost."""
 _REPLACE_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 5.0
 _KNOCK_S = 0.5
 _FAREWELLS = 4
-"""The number of knocks that decide whether a host shuts down after its node ended."""
+"""Number of knocks that an actor must answer, after its node ended, before its host counts as running."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Shared:
     cluster_id: str
     node_ids: tuple[str, ...]
     addresses: AddressBook = field(default_factory=AddressBook)
-    """Where the nodes are."""
+    """The address of each node."""
     exits: list[NodeExit] = field(default_factory=list)
     """All exits of nodes so far, in order."""
     links: tuple[LinkRule, ...] = ()
@@ -122,7 +122,7 @@ class SupervisedNode:
         await self.worker.create(NodeSupervisor, self._spec())
 
     async def boot(self, *, bootstrap: bool) -> Started:
-        """Down to up: start the process, and kill one that still runs. The caller publishes its address."""
+        """Down to up: start the process, after killing one that still runs. The caller publishes the new address."""
         links, faults = self._shared.links, self._faults
         started = Started(
             *await self.worker.call(
@@ -139,7 +139,8 @@ class SupervisedNode:
         self.state, self.pid, self._started_ticks = "up", started.pid, started.ticks
         self.probe = NodeProbe(started.address, transport=self._shared.plan.transport)
         self._watcher = asyncio.create_task(self._watch(), name=f"end of {self.node_id}")
-        # The tables may have changed while it started. Its address is not published yet, so no message escaped them.
+        # The tables may have changed while the node started. Its address is not published yet, so no message has
+        # reached the node without the current faults.
         await self._catch_up(links, faults)
         return started
 
@@ -166,7 +167,7 @@ class SupervisedNode:
         return self.worker.clock.to_driver(sent_ns)
 
     async def restart(self) -> Started | None:
-        """Down to up, from its disk; None when it runs already. An unconfirmed crash is completed first."""
+        """Down to up, from its disk; None when it runs already. First completes a crash that was not confirmed."""
         if self._fatal:
             await self._decided()
         if self.state != "down":
@@ -185,10 +186,10 @@ class SupervisedNode:
         return self.worker.clock.to_driver(stopped_ns)
 
     async def resume(self) -> int | None:
-        """Paused to up, by SIGCONT, under the link faults in force."""
+        """Paused to up, by SIGCONT, under the faults in force."""
         if self.state != "paused":
             return None
-        # Sent first, so that the current tables wait in the node's socket when it wakes up.
+        # The tables are sent before SIGCONT, so that they wait in the node's socket when it wakes up.
         links = asyncio.create_task(self._catch_up())
         try:
             sent_ns = await self.worker.call("resume", timeout_s=_FAULT_TIMEOUT_S)
@@ -231,7 +232,7 @@ class SupervisedNode:
     # ------------------------------------------------------------------------------ messages to the node
 
     async def push(self, table: Table, *, patient: bool = True) -> int | None:
-        """Send the current table; return when it took effect, on the driver's clock, or None if it did not.
+        """Send the current table of faults; return when it took effect, on the driver's clock, or None if it did not.
 
         With `patient=False` a node that missed an earlier table gets at most _BRIEFLY_S to answer.
         """
@@ -303,7 +304,10 @@ class SupervisedNode:
                 await self.tell_address()
 
     async def _look_after(self) -> Exit | None:
-        """Return the end of the process, or None while it runs; retry for as long as an actor may be silent."""
+        """Wait up to _LOOK_S for the end of the process; return None if it still runs.
+
+        Retries calls that fail. Raises InfrastructureError once the actor is lost or its answer is _SILENCE_S late.
+        """
         async with Patience(_SILENCE_S, interrupt=False) as patience:
             while True:
                 try:
@@ -315,9 +319,10 @@ class SupervisedNode:
                 await asyncio.sleep(_KNOCK_S)
 
     async def _stays(self) -> None:
-        """Raise InfrastructureError if the host is shut down too, after its node ended by a SIGTERM that was not ours.
+        """Raise InfrastructureError if the host shuts down, too.
 
-        A host that shuts down sends SIGTERM to all of its processes.
+        Called when the node ended as after a SIGTERM that this program did not send. A host that shuts down sends
+        SIGTERM to all of its processes.
         """
         for _ in range(_FAREWELLS):
             await asyncio.sleep(_KNOCK_S)
@@ -430,7 +435,10 @@ class SupervisedNode:
                 await asyncio.sleep(_POLL_S)
 
     async def _catch_up(self, links: tuple[LinkRule, ...] | None = None, faults: NodeFaults | None = None) -> None:
-        """Send the current tables to a node that comes back with these tables, until it has the latest."""
+        """Send the tables of faults to a node that comes back, until it has the current ones or does not answer.
+
+        `links` and `faults` are the tables with which the node started; None if it has older ones.
+        """
         while links is not self._shared.links:
             links = self._shared.links
             if await self.push("links") is None:
@@ -441,7 +449,7 @@ class SupervisedNode:
                 return
 
     async def _send(self, table: Table, probe: NodeProbe, timeout_s: float) -> tuple[int | None, bool]:
-        """Send a table. Returns when it took effect, on the node's clock, and whether it has a fault for this node.
+        """Send a table; return when it took effect, on the node's clock, and whether it has a fault for this node.
 
         The time is None if the node offers no Chaos.
         """
@@ -452,7 +460,7 @@ class SupervisedNode:
         return await probe.set_node_faults(faults, timeout=timeout_s), faults != NodeFaults()
 
     async def _try(self, table: Table, patience_s: float) -> int | None:
-        # Retried, because the connection may have broken while the node was paused.
+        # Retries, because the connection may have broken while the node was paused.
         with contextlib.suppress(TimeoutError):
             async with Patience(patience_s):
                 while self.probe is not None:

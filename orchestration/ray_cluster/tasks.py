@@ -75,7 +75,10 @@ async def run_tasks(
 async def on_each_host(
     function: Callable[[T], R], item: T, hosts: Iterable[Host], *, timeout_s: float
 ) -> list[TaskOutcome[Host, R]]:
-    """Run `function(item)` on each of these hosts concurrently; return the outcomes. It reserves no CPU."""
+    """Run `function(item)` on each of these hosts concurrently, without reserving CPUs; return the outcomes.
+
+    An outcome without a result after `timeout_s` has an error. Needs a connection to Ray.
+    """
 
     async def on(host: Host) -> TaskOutcome[Host, R]:
         there = NodeAffinitySchedulingStrategy(host.host_id, soft=False)
@@ -109,7 +112,7 @@ async def _outcome(item: U, reference: Any, timeout_s: float) -> TaskOutcome[U, 
 
 
 def _end(reference: Any) -> None:
-    """End a task by force, in the background: a task that cannot be ended must not delay the end of the others."""
+    """End a task by force, in the background, so that a task that cannot be ended does not delay the others."""
     in_background("end a task", lambda: ray.cancel(reference, force=True, recursive=False))
 
 

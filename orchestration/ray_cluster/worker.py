@@ -43,7 +43,7 @@ class Worker:
         """The time limits of the calls in progress."""
 
     async def connect(self, timeout_s: float) -> None:
-        """Wait until the actor runs."""
+        """Wait until the actor runs, and set `facts`. Raises InfrastructureError."""
         self.facts = HostFacts(*await self._remote("facts", timeout_s=timeout_s))
 
     @property
@@ -81,8 +81,8 @@ class Worker:
     async def knock(self) -> None:
         """Raise InfrastructureError within about 3 s when the actor does not answer.
 
-        Ray may first report that an actor is unreachable, and a moment later that it is gone. This waits for the
-        second report, after which `lost` is set.
+        Ray may first report that an actor is unreachable, and a moment later that it is gone. `knock` waits for the
+        second report, which sets `lost`.
         """
         async with Patience(_KNOCK_TIMEOUT_S, interrupt=False) as patience:
             while True:
@@ -106,7 +106,7 @@ class Worker:
             self._give_back(self, healthy)
 
     def kill(self) -> None:
-        """End the actor and its processes, if that is still possible; do not wait for it."""
+        """Mark the actor as lost; end it and its processes in the background, if that is still possible."""
         self.give_up(f"the actor on {self.host.address} was killed")
         in_background("kill an actor", self.end)
 
@@ -156,7 +156,7 @@ class Worker:
             raise InfrastructureError(words) from None
 
     async def _sample(self, timeout_s: float) -> Sample:
-        """Take a few samples of the clock and return the shortest."""
+        """Take a few samples of the host's clock; return the one with the shortest round trip."""
         samples = []
         for _ in range(_CLOCK_SAMPLES):
             asked_ns = time.monotonic_ns()
