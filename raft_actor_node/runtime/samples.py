@@ -6,6 +6,7 @@ import asyncio
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable
+from math import ceil
 from time import monotonic_ns
 
 KEPT = 65536
@@ -58,7 +59,9 @@ class Samples:
         ordered = sorted(recent)
         if not ordered:
             return [0.0 for _ in shares]
-        return [float(ordered[min(int(share * len(ordered)), len(ordered) - 1)]) for share in shares]
+        # Rounded, because 0.07 * 100 is 7.000000000000001 as a float; the rank of the 7th percentile of 100 is 7.
+        ranks = [max(ceil(round(share * len(ordered), 6)), 1) for share in shares]
+        return [float(ordered[rank - 1]) for rank in ranks]
 
 
 async def measure_loop_lag(samples: Samples) -> None:

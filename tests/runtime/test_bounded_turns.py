@@ -6,6 +6,7 @@ import asyncio
 import io
 import logging
 import random
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import pytest
@@ -34,8 +35,10 @@ def test_percentiles_are_those_of_the_last_samples_and_since_finds_by_time(count
         taken.append((clock[0], told.randrange(10**6)))
         samples.add_ns(1000 * taken[-1][1])
     recent = sorted(us for _, us in taken[-RECENT:])
-    expected = [float(recent[min(int(share * len(recent)), len(recent) - 1)]) if recent else 0.0 for share in (0.5, 1)]
-    assert samples.percentiles(0.5, 1.0) == expected
+    for share in (0.5, 0.9, 0.99, 1.0):
+        # Nearest rank: the smallest sample that is not exceeded by this share of all samples.
+        expected = next((us for us in recent if bisect_right(recent, us) >= share * len(recent)), 0)
+        assert samples.percentiles(share) == [float(expected)]
     for since in (0, clock[0] // 2, clock[0] - 5, clock[0], clock[0] + 1):
         assert samples.since(since) == [us for at, us in taken[-KEPT:] if at >= since]
 
