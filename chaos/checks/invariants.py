@@ -50,7 +50,8 @@ def _missing(told: Summary, lives: Mapping[str, tuple[int, int | None]], committ
     for node, (fewest, most) in lives.items():
         found = told.lives.get(node, 0)
         if found < fewest or (most is not None and found > most):
-            yield f"{node} has {found} of {fewest} incarnations"
+            wanted = f"{fewest}" if most == fewest else f"at least {fewest}" if found < fewest else f"at most {most}"
+            yield f"{node} has {found} incarnations instead of {wanted}"
     for node, index in committed.items():
         if told.committed.get(node, 0) < index:
             yield f"{node} ends at commit index {told.committed.get(node, 0)}, but {node} reported {index}"

@@ -51,6 +51,10 @@ def override(source: Source, key: str, value: Any, origin: str) -> Source:
         data[name] = value
         return Source(data, {**origins, (name,): origin}, source.name)
     if name not in PARAMETER_NAMES and not name.startswith(("load.mix.", "chaos.")):
+        if name in Spec.model_fields:
+            raise here.error(
+                (key,), "cannot be set by an option; name a parameter, as in cluster.nodes=3, or edit the file"
+            )
         known = (*Spec.model_fields, *PARAMETER_NAMES)
         raise here.error((key,), f"unknown parameter{did_you_mean(name, known)}")
     axes = data.get("axes") or {}

@@ -64,7 +64,10 @@ def parse_threshold(metric: str, condition: Any) -> Threshold:
     if match is None:
         raise ValueError(f"{metric}: {condition!r} is not a condition; write <, <=, > or >= and a limit: '< 100ms'")
     if METRICS[metric].is_time:
-        limit = parse_duration(match[2]) * 1e3
+        try:
+            limit = parse_duration(match[2]) * 1e3
+        except ValueError as error:
+            raise ValueError(f"{metric}: {error}") from None
     elif re.fullmatch(r"\d+(\.\d+)?", match[2]):
         limit = float(match[2])
     else:
