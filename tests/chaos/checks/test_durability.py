@@ -68,6 +68,20 @@ def test_each_acknowledged_write_has_an_entry_of_its_own(acknowledged: int, verd
     assert judge_durability(acknowledged, 9, SAME, dict.fromkeys(NODES, 9), NODES).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("durable", "verdict"),
+    [
+        ({"n1": 9}, "unknown"),
+        ({"n1": 9, "n2": 9}, "violated"),
+        ({"n1": 9, "n2": 12}, "unknown"),
+        ({"n1": 9, "n2": 12, "n3": 9}, "unknown"),
+    ],
+)
+def test_a_log_that_is_too_short_as_far_as_it_was_reported(durable: dict[str, int], verdict: str) -> None:
+    """A quorum that has the missing entry on disk may be silent, or may not have applied it yet."""
+    assert judge_durability(9, 9, SAME, durable, NODES).verdict == verdict
+
+
 def test_without_acknowledged_writes_nothing_must_be_durable() -> None:
     assert judge_durability(0, 0, [], {}, NODES).verdict == "ok"
 
