@@ -39,7 +39,7 @@ from sweeps.store.writer import RunWriter
 
 if TYPE_CHECKING:
     from orchestration.face import Backend
-    from sweeps.run.runner import Life
+    from sweeps.run.runner import CellLife
     from sweeps.run.view import View
 
 
@@ -239,7 +239,7 @@ class Sweep:
                 from sweeps.run.machine import Hosts  # noqa: PLC0415
                 from sweeps.run.runner import Runner  # noqa: PLC0415
 
-                def begin(cell: Cell, progress: Progress, run_id: str) -> Life:
+                def begin(cell: Cell, progress: Progress, run_id: str) -> CellLife:
                     return CellRun(cell, backend, Hosts(backend), progress, run_id)
 
                 return await Runner(begin, writer, progress, view, self.spec.thresholds).run(self.cells, done)

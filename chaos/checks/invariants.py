@@ -9,7 +9,7 @@ from chaos.checks.evidence import StoredEvidence, tells_of_itself
 from chaos.checks.finding import Finding, with_more
 from chaos.events import FaultEvent
 from chaos.faults import FAULTS
-from raft_actor_node.core.invariants.history import History, Summary
+from raft_actor_node.core.invariants.history import EventHistory, Summary
 from raft_actor_node.core.trace import TraceRecord
 
 
@@ -28,7 +28,7 @@ def judge_traces(
     Unknown when any of `nodes` traced nothing, or when there is no trace at all. Also unknown when a trace lacks a
     sequence number, an incarnation, or a commit.
     """
-    history = History()
+    history = EventHistory()
     history.take(events)
     broken, told = history.broken(), history.summary()
     if broken:

@@ -15,7 +15,7 @@ from orchestration.plan import ClusterPlan
 from orchestration.ray_cluster.cluster import RayCluster
 from orchestration.ray_cluster.doctor import DeadHost, Examination, RayFacts, examine
 from orchestration.ray_cluster.pool import Pool
-from orchestration.ray_cluster.session import Session, ask_head, connect
+from orchestration.ray_cluster.session import RaySession, ask_head, connect
 from orchestration.ray_cluster.worker import Worker
 
 
@@ -33,7 +33,7 @@ class RayBackend:
     load_options = LoadOptions()
     """Empty: load generators use the real engine and clock."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: RaySession) -> None:
         self.pool = Pool(session)
         """The hosts, and the actors on them."""
         self._session = session

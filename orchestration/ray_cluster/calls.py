@@ -54,7 +54,7 @@ def hangs() -> bool:
         return not _ended.wait_for(lambda: not _under_way, _GRACE_S)
 
 
-class Caller:
+class CallThread:
     """A thread that makes one call after the other until `end`.
 
     Calls that start processes need such a thread if those processes die with the thread that started them.

@@ -73,7 +73,7 @@ THOROUGH = Depth(fsync_s=15.0, round_trip_s=2.0)
 
 
 @dataclass(frozen=True)
-class Samples:
+class Durations:
     """Durations, in nanoseconds."""
 
     ns: Sequence[int] = ()
@@ -111,7 +111,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineFacts:
     """A host as seen by a process that Ray started there."""
 
     cpu: str
@@ -137,7 +137,7 @@ class Storage:
     file_system: str | None
     device: str | None
     free_bytes: int | None
-    fsync: Samples = Samples()
+    fsync: Durations = Durations()
     error: str | None = None
     """Why the folder cannot be written."""
     lacks: Sequence[str] = ()
@@ -159,7 +159,7 @@ class HostReport:
     cpus: float
     """CPUs that Ray offers there."""
     code: Code | None = None
-    machine: Machine | None = None
+    machine: MachineFacts | None = None
     storage: Storage | None = None
     same_clock: bool = False
     """Whether the host reads the same monotonic clock as the driver."""
@@ -171,12 +171,12 @@ class HostReport:
 
 
 @dataclass(frozen=True)
-class Link:
+class Connection:
     """A connection from one host to an ephemeral port of another."""
 
     source: str
     target: str
-    round_trips: Samples = Samples()
+    round_trips: Durations = Durations()
     error: str | None = None
 
 
@@ -210,7 +210,7 @@ class Examination:
     ray: RayFacts
     driver: Code
     hosts: Sequence[HostReport]
-    links: Sequence[Link] = field(default=())
+    links: Sequence[Connection] = field(default=())
     """Links from every host that answered to every other such host."""
 
     def as_json(self) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class Examiner:
         self._echo: _EchoServer | None = None
 
     async def about(self) -> dict[str, Any]:
-        """Return the fields of Code and Machine."""
+        """Return the fields of Code and MachineFacts."""
         return await asyncio.to_thread(_about)
 
     async def storage(self, storage_dir: str, seconds: float) -> dict[str, Any]:
@@ -303,7 +303,7 @@ class _EchoServer:
 
 
 def _about() -> dict[str, Any]:
-    machine = Machine(
+    machine = MachineFacts(
         cpu=cpu_model(),
         cores=os.cpu_count() or 1,
         cpus_available=cpus_available(),
@@ -394,7 +394,7 @@ async def examine(pool: Examinable, ray: RayFacts, storage_dir: str = "auto", *,
         await asyncio.gather(*(visit.begin(pool) for visit in visits))
         await asyncio.gather(*(visit.ask() for visit in visits))
         reached = [visit for visit in visits if visit.error is None]
-        links: list[Link] = []
+        links: list[Connection] = []
         for distance in range(1, len(reached)):
             # Each host measures one link and answers on one link at a time.
             pairs = [(visit, reached[(i + distance) % len(reached)]) for i, visit in enumerate(reached)]
@@ -429,7 +429,7 @@ class _Visit:
             return
         try:
             about = await self._answer("about", "describe itself")
-            self._told = {"code": Code(**about["code"]), "machine": Machine(**about["machine"])}
+            self._told = {"code": Code(**about["code"]), "machine": MachineFacts(**about["machine"])}
             self._told["storage"] = await self._ask_storage()
             # On the interface on which nodes listen for other hosts.
             self._door = await self._answer("listen", "open a port", every_interface(self.host.address))
@@ -443,16 +443,16 @@ class _Visit:
             told = await self._answer("storage", "test its disk", self._storage_dir, self._depth.fsync_s)
         except _NoAnswer as reason:
             return Storage(self._storage_dir, None, None, None, error=str(reason))
-        return Storage(**(told | {"fsync": Samples(told["fsync"])}))
+        return Storage(**(told | {"fsync": Durations(told["fsync"])}))
 
-    async def connect_to(self, other: _Visit) -> Link:
+    async def connect_to(self, other: _Visit) -> Connection:
         """Measure the link from this host to another."""
         where = (other.host.address, *other._door)
         try:
             samples, error = await self._answer("round_trips", "connect", *where, self._depth.round_trip_s)
         except _NoAnswer as reason:
             samples, error = (), str(reason)
-        return Link(self.host.address, other.host.address, Samples(samples), error)
+        return Connection(self.host.address, other.host.address, Durations(samples), error)
 
     async def end(self) -> None:
         """Close the Examiner and return its actor."""

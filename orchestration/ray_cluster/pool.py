@@ -20,7 +20,7 @@ from orchestration.host import PACKAGES
 from orchestration.placement import choose_hosts, cpus_of_actor, shortage
 from orchestration.plan import Placement
 from orchestration.ray_cluster.actor import ObjectHost
-from orchestration.ray_cluster.session import Session, ask_head, live_hosts
+from orchestration.ray_cluster.session import RaySession, ask_head, live_hosts
 from orchestration.ray_cluster.tasks import on_each_host
 from orchestration.ray_cluster.worker import Worker
 from raft_actor_node import origin as origin_module
@@ -44,11 +44,11 @@ class Pool:
     code: Mapping[str, Origin] = MappingProxyType({package: origin(package) for package in PACKAGES})
     """By package: the digest and the folder of this program's source when the program started."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: RaySession) -> None:
         self.hosts = session.hosts
         """The hosts that were alive when nodes were last placed."""
         self.private = session.private
-        """Whether the session started its own Ray; see Session.private."""
+        """Whether the session started its own Ray; see RaySession.private."""
         self.workers: set[Worker] = set()
         """All actors, in use or idle."""
         self._idle: defaultdict[str, list[Worker]] = defaultdict(list)

@@ -40,7 +40,7 @@ _TAIL_BYTES = 4096
 _STOP_TIMEOUT_S = 5.0
 
 
-class Report(NamedTuple):
+class NodeReport(NamedTuple):
     """The report of a node that is ready."""
 
     address: str
@@ -131,7 +131,7 @@ class NodeProcess:
         """Whether the process runs: true until its exit was noticed."""
         return not self._exited.done()
 
-    async def report(self, timeout_s: float) -> Report:
+    async def report(self, timeout_s: float) -> NodeReport:
         """Wait until the node reports its address, for at most `timeout_s`.
 
         Raises NodeFailed, with the end of the log, if the node exits, sends no report in time, or sends a malformed
@@ -262,7 +262,7 @@ class NodeProcess:
         self._exited.set_result(Exit(exit_code, tail, time.monotonic_ns()))
 
 
-def _parse_report(line: bytes) -> Report:
+def _parse_report(line: bytes) -> NodeReport:
     report = json.loads(line)
     if not isinstance(report, dict):
         raise ValueError(f"not an object: {line[:80]!r}")
@@ -271,7 +271,7 @@ def _parse_report(line: bytes) -> Report:
     except ValueError as error:
         raise ValueError(f"address: {error}") from None
     pid = report.get("pid", 0)
-    return Report(address, pid if isinstance(pid, int) else 0, _parse_origin(report.get("code")))
+    return NodeReport(address, pid if isinstance(pid, int) else 0, _parse_origin(report.get("code")))
 
 
 def _parse_origin(code: Any) -> Origin:

@@ -30,7 +30,7 @@ from ray.job_config import JobConfig
 
 from orchestration.errors import InfrastructureError
 from orchestration.face import Host
-from orchestration.ray_cluster.calls import Caller, Pulse, bounded
+from orchestration.ray_cluster.calls import CallThread, Pulse, bounded
 from orchestration.ray_cluster.owner import RAY_PREFIX, hold
 from raft_actor_node.addresses import split_address
 from raft_actor_node.patience import communicate
@@ -58,7 +58,7 @@ _LEAST_CPUS = 4
 _WORKERS_AT_A_TIME = 32
 
 
-class Session:
+class RaySession:
     """A connection to Ray. Created by `connect`."""
 
     def __init__(self, origin: str, hosts: Sequence[Host], *, private: bool, pulse: Pulse | None = None) -> None:
@@ -78,7 +78,7 @@ class Session:
 
 
 @contextlib.asynccontextmanager
-async def connect(address: str | None = None) -> AsyncIterator[Session]:
+async def connect(address: str | None = None) -> AsyncIterator[RaySession]:
     """Connect to the Ray cluster at `address`, by default $RAY_ADDRESS; without either, start a private Ray.
 
     `auto` is the cluster on this machine; `local` starts a private Ray even if $RAY_ADDRESS is set. If this program is
@@ -93,7 +93,7 @@ async def connect(address: str | None = None) -> AsyncIterator[Session]:
             todo = "run this program on a host of the cluster" if "://" in wanted else "or use auto, or local"
             raise InfrastructureError(f"Ray ({wanted}): {error}; {todo}") from None
     # Ray's processes die with the thread that started them, so the caller's thread runs until the session ends.
-    caller = Caller()
+    caller = CallThread()
     try:
         with _advice(wanted):
             connection = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, lambda: _Connection(wanted))
@@ -102,7 +102,7 @@ async def connect(address: str | None = None) -> AsyncIterator[Session]:
                 origin, hosts = await caller.bounded(f"Ray ({wanted})", _CONNECT_TIMEOUT_S, connection.open)
             pulse = Pulse(ray.nodes, _PULSE_S, _SILENCE_S)
             try:
-                yield Session(origin, hosts, private=connection.private, pulse=pulse)
+                yield RaySession(origin, hosts, private=connection.private, pulse=pulse)
             finally:
                 pulse.end()
         finally:

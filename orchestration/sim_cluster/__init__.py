@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestration.sim_cluster.observer import Observer, Observers, Silent
     from orchestration.sim_cluster.settings import SimSettings
     from orchestration.sim_cluster.sim_node import SimNode
-    from orchestration.sim_cluster.world import Violation
+    from orchestration.sim_cluster.world import SimViolation
     from raft_actor_node.runtime.assembly import Parts
 
 _HOME = {
@@ -27,7 +27,7 @@ _HOME = {
     "SimLoop": "orchestration.sim_cluster.loop",
     "SimNode": "orchestration.sim_cluster.sim_node",
     "SimSettings": "orchestration.sim_cluster.settings",
-    "Violation": "orchestration.sim_cluster.world",
+    "SimViolation": "orchestration.sim_cluster.world",
     "run_virtual": "orchestration.sim_cluster.loop",
 }
 
@@ -42,7 +42,7 @@ __all__ = [
     "SimLoop",
     "SimNode",
     "SimSettings",
-    "Violation",
+    "SimViolation",
     "run_virtual",
 ]
 

@@ -22,7 +22,7 @@ from orchestration.sim_cluster.observer import Clockwork, Observer, Observers
 from orchestration.sim_cluster.settings import SimSettings
 from orchestration.sim_cluster.sim_node import KILLED, BootCrash, SimNode
 from orchestration.sim_cluster.story import Story
-from orchestration.sim_cluster.world import Violation, World, stream
+from orchestration.sim_cluster.world import SimViolation, World, stream
 from raft_actor_node.client import KVClient
 from raft_actor_node.client_engine import ClientEngine
 from raft_actor_node.config import CallForm, ClientSettings, NodeConfig
@@ -136,7 +136,7 @@ class SimCluster:
         return tuple(end for end in self.exits if end.cause == "exit")
 
     @property
-    def violations(self) -> list[Violation]:
+    def violations(self) -> list[SimViolation]:
         """Broken rules and exceptions that observers, nodes and disks reported, in order."""
         return self._world.violations
 

@@ -21,7 +21,7 @@ def stream(seed: int, *purpose: object) -> random.Random:
 
 
 @dataclass(frozen=True)
-class Violation:
+class SimViolation:
     """A broken rule, or a bug that raised an exception."""
 
     time_s: float
@@ -46,7 +46,7 @@ class World:
     """The link faults in force."""
     inside: Mapping[str, NodeFaults] = field(default_factory=dict)
     """The faults inside nodes in force, by node."""
-    violations: list[Violation] = field(default_factory=list)
+    violations: list[SimViolation] = field(default_factory=list)
 
     def stream(self, *purpose: object) -> random.Random:
         """Create a random number generator for one purpose, derived from the seed."""
@@ -54,6 +54,6 @@ class World:
 
     def violated(self, node_id: str, error: BaseException) -> None:
         """Record a violation; the simulation continues."""
-        violation = Violation(self.loop.time(), node_id, error)
+        violation = SimViolation(self.loop.time(), node_id, error)
         self.violations.append(violation)
         self.story.tell(node_id, f"! {type(error).__name__}: {error}")

@@ -44,7 +44,7 @@ from raft_actor_node.core.messages import (
     RequestVote,
     RequestVoteReply,
 )
-from raft_actor_node.core.progress import Progress
+from raft_actor_node.core.progress import FollowerProgress
 from raft_actor_node.core.quorum import quorum_size, reached_by_quorum
 from raft_actor_node.core.read_index import ReadQueue
 from raft_actor_node.core.trace import TraceEvent
@@ -129,7 +129,7 @@ class RaftNode:
         self.durable_index = self.log.last_index
         self.unsynced_bytes = 0
         """Size of the entries above durable_index."""
-        self.progress: dict[NodeId, Progress] = {}
+        self.progress: dict[NodeId, FollowerProgress] = {}
 
         self._rng = rng
         self._made_at = self._now = now
@@ -489,7 +489,7 @@ class RaftNode:
         self.counters.elections_won += 1
         self.counters.leader_changes += 1
         self._trace("became_leader", index=self.log.last_index)
-        self.progress = {peer: Progress(self.log.last_index + 1, self._now) for peer in self.peers}
+        self.progress = {peer: FollowerProgress(self.log.last_index + 1, self._now) for peer in self.peers}
         self._term_start_index = self._append([self.current_term], [NO_OP])
         self._deadline = self._now  # the first heartbeat is due at once
 
@@ -530,7 +530,7 @@ class RaftNode:
     def _confirmed_sequence(self) -> float:
         return reached_by_quorum([inf, *(p.acked_sequence for p in self.progress.values())])
 
-    def _replicate(self, peer: NodeId, progress: Progress) -> None:
+    def _replicate(self, peer: NodeId, progress: FollowerProgress) -> None:
         parameters = self.parameters
         while (
             not progress.probing
@@ -540,7 +540,7 @@ class RaftNode:
         ):
             self._send_append(peer, progress, empty=False)
 
-    def _send_append(self, peer: NodeId, progress: Progress, *, empty: bool) -> None:
+    def _send_append(self, peer: NodeId, progress: FollowerProgress, *, empty: bool) -> None:
         # An empty message points to where the logs are known to agree, or to the probed index. It is answered at once,
         # even while batches are in flight.
         first = progress.next_index if progress.probing or not empty else progress.match_index + 1
@@ -663,7 +663,7 @@ class RaftNode:
                 progress.resend_at = self._now + self.parameters.rpc_timeout
 
     @staticmethod
-    def _is_news(refusal: AppendEntriesReply, progress: Progress) -> bool:
+    def _is_news(refusal: AppendEntriesReply, progress: FollowerProgress) -> bool:
         """Return whether a refusal concerns the current probe or batch, and not an older request."""
         if progress.probing:
             return refusal.rejected_index == progress.next_index - 1

@@ -17,7 +17,7 @@ from math import inf
 
 
 @dataclass(slots=True)
-class Progress:
+class FollowerProgress:
     """What the leader knows about a follower. Always next_index > match_index."""
 
     next_index: int

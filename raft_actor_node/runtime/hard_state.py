@@ -37,7 +37,7 @@ VOTED_FOR_BYTES = 90
 """Maximum length of a node id voted for, in UTF-8."""
 
 
-class HardState(NamedTuple):
+class StoredHardState(NamedTuple):
     """Term and vote (paper, Figure 2), numbered by `sequence` in the order of the saves."""
 
     sequence: int
@@ -45,10 +45,10 @@ class HardState(NamedTuple):
     voted_for: str | None
 
 
-INITIAL = HardState(0, 0, None)
+INITIAL = StoredHardState(0, 0, None)
 
 
-def encode_hard_state(nonce: bytes, state: HardState) -> bytes:
+def encode_hard_state(nonce: bytes, state: StoredHardState) -> bytes:
     """Encode one copy. Raises ValueError if the node id voted for is too long."""
     voted = b"" if state.voted_for is None else state.voted_for.encode()
     if len(voted) > VOTED_FOR_BYTES:
@@ -58,7 +58,7 @@ def encode_hard_state(nonce: bytes, state: HardState) -> bytes:
     return record + struct.pack("<I", crc32(record))
 
 
-def decode_hard_state(data: bytes) -> tuple[bytes, HardState] | None:
+def decode_hard_state(data: bytes) -> tuple[bytes, StoredHardState] | None:
     """Return the nonce and the state in one copy; None if it is damaged."""
     if len(data) != _RECORD.size:
         return None
@@ -66,10 +66,10 @@ def decode_hard_state(data: bytes) -> tuple[bytes, HardState] | None:
     if magic != _MAGIC or crc != crc32(data[:-_CRC_BYTES]):
         return None
     voted_for = None if voted_bytes == _NO_VOTE else voted[:voted_bytes].decode()
-    return nonce, HardState(sequence, term, voted_for)
+    return nonce, StoredHardState(sequence, term, voted_for)
 
 
-def newest(copies: Sequence[bytes | None], nonce: bytes, directory: str) -> HardState:
+def newest(copies: Sequence[bytes | None], nonce: bytes, directory: str) -> StoredHardState:
     """Return the state to recover from the copies of the log with this nonce. A copy is None if its file is missing.
 
     Raises DataCorrupt if no copy is valid, or if two copies with the same sequence differ.

@@ -30,11 +30,11 @@ from pathlib import Path
 
 from raft_actor_node.errors import ConfigError, DataCorrupt, DiskError, InvariantViolated
 from raft_actor_node.runtime.disk import REAL_DISK, Disk, sync_directory, write_all
-from raft_actor_node.runtime.hard_state import INITIAL, HardState, decode_hard_state, encode_hard_state, newest
+from raft_actor_node.runtime.hard_state import INITIAL, StoredHardState, decode_hard_state, encode_hard_state, newest
 from raft_actor_node.runtime.wal_format import (
     NONCE_BYTES,
     DurableMark,
-    Replay,
+    ReplayedLog,
     Segment,
     decode_mark,
     decode_segment_header,
@@ -144,7 +144,7 @@ class Wal:
             raise InvariantViolated(
                 f"hard state: term {term} with vote {voted_for} cannot follow term {old.term} with vote {old.voted_for}"
             )
-        state = HardState(old.sequence + 1, term, voted_for)
+        state = StoredHardState(old.sequence + 1, term, voted_for)
         record = encode_hard_state(self._nonce, state)
         with self._ends_at_error():
             # In sequence: while one copy is being written, the other is intact on disk.
@@ -281,7 +281,7 @@ class Wal:
         self._create(LOG_NAME, header)
         return header
 
-    def _settle_log(self, path: Path, log: Replay, data: bytes) -> list[str]:
+    def _settle_log(self, path: Path, log: ReplayedLog, data: bytes) -> list[str]:
         """Cut off a torn tail, and make the rest durable. After a crash, the rest may exist only in the page cache."""
         self._log_fd = self._open(path, os.O_RDWR)
         self._file_bytes = len(data)
@@ -295,8 +295,8 @@ class Wal:
         return [f"{path}: offset {log.end}: cut off {len(data) - log.end} bytes of a torn last unit"] if torn else []
 
     def _bind_members(
-        self, path: Path, segment: Segment, log: Replay, members: Sequence[str]
-    ) -> tuple[Segment, Replay, DurableMark, bytes]:
+        self, path: Path, segment: Segment, log: ReplayedLog, members: Sequence[str]
+    ) -> tuple[Segment, ReplayedLog, DurableMark, bytes]:
         """Replace a log of version 1 by a log with members.
 
         Return its segment, its content, its durable mark, and the present bytes of the mark's file (none).
@@ -310,7 +310,7 @@ class Wal:
         self._settle_log(path, again, data)
         return bound, again, DurableMark(again.end, again.chain), b""
 
-    def _settle_hard_state(self, copies: Sequence[bytes | None], state: HardState) -> list[str]:
+    def _settle_hard_state(self, copies: Sequence[bytes | None], state: StoredHardState) -> list[str]:
         """Make both copies valid and durable, and open them."""
         record = encode_hard_state(self._nonce, state)
         warnings = []
@@ -328,7 +328,7 @@ class Wal:
         return warnings
 
     def _settle_mark(
-        self, segment: Segment, log: Replay, mark: DurableMark | None, mark_bytes: bytes | None
+        self, segment: Segment, log: ReplayedLog, mark: DurableMark | None, mark_bytes: bytes | None
     ) -> list[str]:
         """Update the durable mark and open it."""
         known = DurableMark(log.end, log.chain)

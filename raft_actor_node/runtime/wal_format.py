@@ -92,7 +92,7 @@ class DurableMark(NamedTuple):
 
 
 @dataclass
-class Replay:
+class ReplayedLog:
     """The valid part of a log, with entry i at position i-1, and where the next unit goes."""
 
     end: int
@@ -157,7 +157,7 @@ def decode_segment_header(data: bytes, name: str) -> Segment:
     return Segment(number, nonce, cluster_id, node_id, members, end + _CRC.size, crc)
 
 
-def rewrite(segment: Segment, log: Replay, members: Iterable[str]) -> bytes:
+def rewrite(segment: Segment, log: ReplayedLog, members: Iterable[str]) -> bytes:
     """Return a log file of the present version, with these members, for the content of an older log."""
     header = encode_segment_header(segment.number, segment.nonce, segment.cluster_id, segment.node_id, members)
     (chain,) = _CRC.unpack_from(header, len(header) - _CRC.size)
@@ -220,13 +220,13 @@ def decode_mark(data: bytes, nonce: bytes) -> DurableMark | None:
     return DurableMark(offset, chain)
 
 
-def replay(data: bytes, segment: Segment, mark: DurableMark | None, name: str) -> Replay:
+def replay(data: bytes, segment: Segment, mark: DurableMark | None, name: str) -> ReplayedLog:
     """Read the valid part of the log file `name`; after its `end` there is room or a torn tail.
 
     Raises DataCorrupt, naming file and offset, for damage that a torn write cannot explain.
     """
     mark_offset = segment.header_bytes if mark is None else mark.offset
-    log = Replay(segment.header_bytes, segment.crc, mark_offset)
+    log = ReplayedLog(segment.header_bytes, segment.crc, mark_offset)
     view = memoryview(data)
     below_mark = mark is not None
     while True:
@@ -248,7 +248,7 @@ def replay(data: bytes, segment: Segment, mark: DurableMark | None, name: str) -
     return log
 
 
-def _unit_at(data: bytes, view: memoryview, log: Replay, nonce: bytes) -> _Unit | None:
+def _unit_at(data: bytes, view: memoryview, log: ReplayedLog, nonce: bytes) -> _Unit | None:
     """Return the unit that continues the log; None if there is no valid unit."""
     header = _header_at(data, log.end, nonce)
     if header is None:
@@ -286,7 +286,7 @@ def _find_unit(data: bytes, offset: int, nonce: bytes) -> int | None:
     return None
 
 
-def _take(data: bytes, unit: _Unit, log: Replay, name: str) -> None:
+def _take(data: bytes, unit: _Unit, log: ReplayedLog, name: str) -> None:
     """Append the entries of a unit to the log, all or none.
 
     The checksums of the unit are valid, so a contradiction is a bug of the writer. Reading on would make it worse.

@@ -9,7 +9,7 @@ are known to fail. life.py runs the seed and judges it.
 """
 
 from sweeps.campaign.life import SeedResult, run_seed
-from sweeps.campaign.options import Load, Options, draw
+from sweeps.campaign.options import CampaignLoad, Options, draw
 from sweeps.campaign.profiles import PROFILES
 
-__all__ = ["PROFILES", "Load", "Options", "SeedResult", "draw", "run_seed"]
+__all__ = ["PROFILES", "CampaignLoad", "Options", "SeedResult", "draw", "run_seed"]

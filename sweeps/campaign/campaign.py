@@ -165,10 +165,10 @@ class Campaign:
         }
 
 
-class View:
+class CampaignView:
     """Display of a campaign. This base class shows nothing."""
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> CampaignView:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -193,7 +193,7 @@ def _run(seed: int, profile: str | None) -> SeedResult | str:
         return f"seed {seed}: {type(error).__name__}: {error}"
 
 
-def _take(campaign: Campaign, view: View, outcome: SeedResult | str) -> None:
+def _take(campaign: Campaign, view: CampaignView, outcome: SeedResult | str) -> None:
     if isinstance(outcome, SeedResult):
         campaign.add(outcome)
         view.seed_done(outcome)
@@ -202,7 +202,7 @@ def _take(campaign: Campaign, view: View, outcome: SeedResult | str) -> None:
         view.note(outcome)
 
 
-def run_serial(campaign: Campaign, view: View) -> None:
+def run_serial(campaign: Campaign, view: CampaignView) -> None:
     """Run all seeds in this process. A KeyboardInterrupt ends the campaign early and marks it as interrupted."""
     campaign.where = "in this process"
     try:
@@ -214,7 +214,7 @@ def run_serial(campaign: Campaign, view: View) -> None:
         campaign.end()
 
 
-async def run_on_ray(campaign: Campaign, view: View, address: str | None) -> None:
+async def run_on_ray(campaign: Campaign, view: CampaignView, address: str | None) -> None:
     """Run all seeds as Ray tasks, as many at a time as there are CPUs.
 
     SIGINT, SIGTERM and SIGHUP end the campaign early and mark it as interrupted. Raises InfrastructureError if Ray
@@ -230,7 +230,7 @@ async def run_on_ray(campaign: Campaign, view: View, address: str | None) -> Non
             campaign.end()
 
 
-async def _on_ray(campaign: Campaign, view: View, address: str | None) -> None:
+async def _on_ray(campaign: Campaign, view: CampaignView, address: str | None) -> None:
     # Imported here, because importing Ray takes a second.
     from orchestration import RayBackend  # noqa: PLC0415
     from orchestration.ray_cluster.tasks import run_tasks  # noqa: PLC0415
@@ -261,7 +261,7 @@ def _chunks(campaign: Campaign, cpus: int) -> Iterator[Sequence[int]]:
     return (seeds[at : at + size] for at in range(0, len(seeds), size))
 
 
-class Report:
+class CampaignReport:
     """The directory with the files of a campaign.
 
     campaign.json holds the summary, and seed-N.txt the story of seed N. If the history of seed N is not linearizable,

@@ -19,7 +19,7 @@ from chaos.history import Operation as Entry
 from raft_actor_node.client_engine import FAIL, OK, UNKNOWN, ClientEngine, Operation, Session
 from raft_actor_node.config import ClientSettings
 from raft_actor_node.kv.commands import Kind
-from sweeps.campaign.options import Load
+from sweeps.campaign.options import CampaignLoad
 
 ID_BYTES = 8
 """Length of each written id: a value is a sequence of ids."""
@@ -56,7 +56,7 @@ class Clients:
 
     def __init__(
         self,
-        load: Load,
+        load: CampaignLoad,
         settings: ClientSettings,
         engine: Callable[..., ClientEngine],
         rng: random.Random,

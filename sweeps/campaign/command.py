@@ -9,7 +9,16 @@ from pathlib import Path
 from rich.console import Console
 
 from raft_actor_node.errors import ConfigError, RaftLabError
-from sweeps.campaign.campaign import STORIES, Campaign, Report, View, describe, run_on_ray, run_serial, story_of
+from sweeps.campaign.campaign import (
+    STORIES,
+    Campaign,
+    CampaignReport,
+    CampaignView,
+    describe,
+    run_on_ray,
+    run_serial,
+    story_of,
+)
 from sweeps.campaign.display import closing, make_view
 from sweeps.campaign.life import SeedResult, run_seed
 from sweeps.campaign.profiles import PROFILES
@@ -41,7 +50,7 @@ def simulate(
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    campaign, report = Campaign(first, count, profile), Report(out)
+    campaign, report = Campaign(first, count, profile), CampaignReport(out)
     report.summary(campaign)  # an unwritable folder fails before the first seed
     try:
         if story:
@@ -65,7 +74,7 @@ def simulate(
     return campaign.exit_code
 
 
-def _run(campaign: Campaign, view: View, *, serial: bool, address: str | None) -> None:
+def _run(campaign: Campaign, view: CampaignView, *, serial: bool, address: str | None) -> None:
     if serial:
         run_serial(campaign, view)
     else:

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.campaign.campaign import BARS, Campaign, View, describe
+from sweeps.campaign.campaign import BARS, Campaign, CampaignView, describe
 from sweeps.campaign.life import SeedResult
 from sweeps.show.formats import clock
 
@@ -21,7 +21,7 @@ LINES = 10
 _STYLES = {"ok": "green", "violated": "bold red", "unknown": "bold yellow"}
 
 
-class PlainView(View):
+class CampaignPlainView(CampaignView):
     """A view for logs and pipes: a line now and then, and each failure at once."""
 
     def __init__(self, console: Console, campaign: Campaign) -> None:
@@ -39,7 +39,7 @@ class PlainView(View):
             self.note(progress_line(self._campaign))
 
 
-class LiveView(View):
+class CampaignLiveView(CampaignView):
     """A view that redraws the state of the campaign in place."""
 
     def __init__(self, console: Console, campaign: Campaign) -> None:
@@ -62,9 +62,13 @@ class LiveView(View):
         self._live.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def make_view(console: Console, campaign: Campaign, *, plain: bool) -> View:
+def make_view(console: Console, campaign: Campaign, *, plain: bool) -> CampaignView:
     """Return the live display if the output is a terminal, else plain lines."""
-    return PlainView(console, campaign) if plain or not console.is_terminal else LiveView(console, campaign)
+    return (
+        CampaignPlainView(console, campaign)
+        if plain or not console.is_terminal
+        else CampaignLiveView(console, campaign)
+    )
 
 
 def progress_line(campaign: Campaign) -> str:

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from chaos.shapes import Link, compose, cut, separated
 from orchestration.errors import NodeFailed
-from orchestration.sim_cluster import SimCluster, SimDisk, Violation
+from orchestration.sim_cluster import SimCluster, SimDisk, SimViolation
 from raft_actor_node.core import RaftNode, Role
 from raft_actor_node.errors import DataCorrupt
 from raft_actor_node.links import CLIENTS, LinkRule
@@ -264,7 +264,7 @@ class Nemesis:
                     return True
         return None
 
-    def broken(self) -> list[Violation]:
+    def broken(self) -> list[SimViolation]:
         """Return the violations that observers and nodes found, except refusals to start from a damaged log."""
         return [
             violation

@@ -19,7 +19,7 @@ from raft_actor_node.units import Duration, Range
 from sweeps.campaign.profiles import PROFILES
 
 
-class Load(Section):
+class CampaignLoad(Section):
     """The load of the clients."""
 
     call: CallForm = "stream"
@@ -50,7 +50,7 @@ class Options(Section):
     raft: RaftSettings
     sim: SimSettings
     client: ClientSettings
-    load: Load
+    load: CampaignLoad
     length: Duration
     """Virtual time under faults, over which the operations are spread."""
 

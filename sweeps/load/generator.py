@@ -29,7 +29,7 @@ from raft_actor_node.patience import Patience
 from sweeps.load.draws import Arrivals, Choices
 from sweeps.load.latencies import Ints, Latencies
 from sweeps.load.operations import FAIL, KINDS, OK, UNKNOWN, written_keys
-from sweeps.load.recorder import Recorder, Snapshot
+from sweeps.load.recorder import LoadSnapshot, Recorder
 from sweeps.load.values import CLIENT_SHIFT, ID_BYTES, Values
 from sweeps.spec.parameters import LoadSettings
 
@@ -265,7 +265,7 @@ class LoadGenerator:
             await engine.close()
         gc.unfreeze()
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self) -> LoadSnapshot:
         """Return the progress of the load. Cheap: it inspects only the rows since the last snapshot."""
         rows, dropped, then_ns = self._seen
         now_ns = self._clock()
@@ -273,7 +273,7 @@ class LoadGenerator:
         succeeded = self._recorder.column("outcome", rows) == OK
         decided = self._recorder.column("end_ns", rows) - self._recorder.column("intended_ns", rows)
         waiting = now_ns - np.array(self._dropped[dropped:], np.int64)
-        return Snapshot(
+        return LoadSnapshot(
             ok=self._decided[OK],
             failed=self._decided[FAIL],
             unknown=self._decided[UNKNOWN],

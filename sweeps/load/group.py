@@ -23,7 +23,7 @@ from orchestration.face import Backend, Host, Worker
 from orchestration.placement import host_named
 from orchestration.plan import OnHosts
 from sweeps.load.generator import READ_TOGETHER, LoadGenerator, LoadResult
-from sweeps.load.recorder import Snapshot
+from sweeps.load.recorder import LoadSnapshot
 from sweeps.load.results import Generator, GroupResult
 from sweeps.spec.parameters import LoadSettings, Parameters
 
@@ -99,7 +99,7 @@ class _Member:
         self.lost: str | None = None
         self.stale = False
         """Whether the generator missed the last update of addresses."""
-        self.seen = Snapshot()
+        self.seen = LoadSnapshot()
         """Its last snapshot."""
 
     async def call(self, method: str, *args: Any, timeout_s: float = _CALL_S) -> Any:
@@ -190,19 +190,19 @@ class LoadGroup:
         count = len(self._members)
         await self._each(lambda member: member.call("start", member.number / count))
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self) -> LoadSnapshot:
         """Return the progress of the load. A generator that does not respond contributes its last known state."""
 
-        async def look(member: _Member) -> Snapshot:
+        async def look(member: _Member) -> LoadSnapshot:
             try:
                 if member.stale:
                     await self._tell(member)
                 member.seen = await member.call("snapshot", timeout_s=_LOOK_S)
             except InfrastructureError:
-                member.seen = replace(member.seen, per_second=0.0, recent=Snapshot().recent)
+                member.seen = replace(member.seen, per_second=0.0, recent=LoadSnapshot().recent)
             return member.seen
 
-        return Snapshot.together(await self._each(look))
+        return LoadSnapshot.together(await self._each(look))
 
     async def stop(self) -> None:
         """Submit no new operations. An unreachable generator continues until `drain` reaches it."""

@@ -53,7 +53,7 @@ class Recorder:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class LoadSnapshot:
     """The load at one moment, for display. Rates and percentiles cover the time since the last snapshot."""
 
     ok: int = 0
@@ -66,7 +66,7 @@ class Snapshot:
     """Latencies of operations decided since the last snapshot; for dropped operations, the time since they were due."""
 
     @classmethod
-    def together(cls, parts: Sequence[Snapshot]) -> Snapshot:
+    def together(cls, parts: Sequence[LoadSnapshot]) -> LoadSnapshot:
         """Combine snapshots of several generators: add counts and rates, pool latencies."""
         names = ("ok", "failed", "unknown", "dropped", "outstanding", "per_second")
         sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in names}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.load.recorder import Snapshot
+from sweeps.load.recorder import LoadSnapshot
 from sweeps.spec.estimate import cell_s, overhead_s
 from sweeps.spec.grid import Cell
 from sweeps.store.reader import Repeat
@@ -34,7 +34,7 @@ class CellProgress:
     faults: int = 0
     faults_asked: int = 0
     last_fault: str = ""
-    snapshot: Snapshot = field(default_factory=Snapshot)
+    snapshot: LoadSnapshot = field(default_factory=LoadSnapshot)
     throughput: deque[float] = field(default_factory=lambda: deque(maxlen=240))
 
     @property
@@ -111,7 +111,7 @@ class Progress:
         """Return the seconds since the current phase began."""
         return self._clock() - self.current.phase_begin_s if self.current is not None else 0.0
 
-    def load(self, snapshot: Snapshot) -> None:
+    def load(self, snapshot: LoadSnapshot) -> None:
         """Record a snapshot of the load."""
         if self.current is not None:
             self.current.snapshot = snapshot

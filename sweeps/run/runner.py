@@ -32,7 +32,7 @@ from sweeps.store.manifest import file_system
 from sweeps.store.writer import CellFiles, RunWriter, describe
 
 
-class Life(Protocol):
+class CellLife(Protocol):
     """One cell from its beginning to the end of its processes, in real time (CellRun) or in virtual time."""
 
     @property
@@ -46,8 +46,8 @@ class Life(Protocol):
         """Close the load generators and stop the cluster. With `keep` the files of the nodes stay on their hosts."""
 
 
-Begin = Callable[[Cell, Progress, str], Life]
-"""Creates the Life of a cell; the text is the id of the run."""
+Begin = Callable[[Cell, Progress, str], CellLife]
+"""Creates the CellLife of a cell; the text is the id of the run."""
 
 
 class Runner:
@@ -175,7 +175,7 @@ class Runner:
         reason = unmet_expectation(record.evidence, summary, self._thresholds)
         return (record.unavailable or reason) if reason is not None and record.evidence.operations is None else reason
 
-    async def _release(self, run: Life, record: Record, *, keep: bool) -> list[str]:
+    async def _release(self, run: CellLife, record: Record, *, keep: bool) -> list[str]:
         """Release the cell; return the folders in which the logs of its nodes are kept.
 
         A failure is only written to the journal, because the next cell has a new cluster.

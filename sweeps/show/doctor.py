@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestration.ray_cluster.doctor import (
+        Connection,
         Examination,
         HostReport,
-        Link,
-        Machine,
+        MachineFacts,
         RayFacts,
         Storage,
     )
@@ -50,7 +50,7 @@ BUSY = 1.0
 """Runnable processes per CPU before a run starts; from 1 on, every CPU is already busy."""
 
 
-class Finding(NamedTuple):
+class HostFinding(NamedTuple):
     """A property of a host that matters to a run, and what to do about it."""
 
     severity: Literal["wrong", "note"]
@@ -74,7 +74,7 @@ class Examined(Protocol):
 # ---------------------------------------------------------------------------------- findings
 
 
-def findings(examination: Examination) -> list[Finding]:
+def findings(examination: Examination) -> list[HostFinding]:
     """Return all findings of an examination, those that are wrong first."""
     found = [
         *ray_findings(examination.ray, examination.hosts),
@@ -84,17 +84,17 @@ def findings(examination: Examination) -> list[Finding]:
     return sorted(found, key=lambda finding: finding.severity != "wrong")
 
 
-def exit_code(found: list[Finding]) -> int:
+def exit_code(found: list[HostFinding]) -> int:
     """Return the exit code of `sweep doctor`: 0 without findings or with notes only, else 1."""
     return int(any(finding.severity == "wrong" for finding in found))
 
 
-def ray_findings(ray: RayFacts, hosts: Sequence[HostReport]) -> Iterator[Finding]:
+def ray_findings(ray: RayFacts, hosts: Sequence[HostReport]) -> Iterator[HostFinding]:
     """Yield the findings about the Ray cluster as a whole."""
     if not any(host.cpus > 0 for host in hosts):
-        yield Finding("wrong", "Ray", "no host offers a CPU for nodes", "add one: ray start --address=...")
+        yield HostFinding("wrong", "Ray", "no host offers a CPU for nodes", "add one: ray start --address=...")
     if ray.authentication == "none" and not ray.private:
-        yield Finding(
+        yield HostFinding(
             "note",
             "Ray",
             "it runs without authentication: any process that can reach its ports can run programs on its hosts",
@@ -103,14 +103,14 @@ def ray_findings(ray: RayFacts, hosts: Sequence[HostReport]) -> Iterator[Finding
     for dead in ray.dead:
         why = f" ({dead.reason})" if dead.reason else ""
         what = f"{dead.hostname or 'this host'} was in the cluster and is dead{why}"
-        yield Finding("note", dead.address, what, f"to add it again, run there: ray start --address={ray.address}")
+        yield HostFinding("note", dead.address, what, f"to add it again, run there: ray start --address={ray.address}")
 
 
-def host_findings(host: HostReport, examination: Examination) -> Iterator[Finding]:
+def host_findings(host: HostReport, examination: Examination) -> Iterator[HostFinding]:
     """Yield the findings about one host."""
 
-    def finding(severity: Literal["wrong", "note"], what: str, todo: str) -> Finding:
-        return Finding(severity, host.address, what, todo)
+    def finding(severity: Literal["wrong", "note"], what: str, todo: str) -> HostFinding:
+        return HostFinding(severity, host.address, what, todo)
 
     if host.error is not None:
         yield finding("wrong", host.error, _repair(host.error))
@@ -135,49 +135,51 @@ def host_findings(host: HostReport, examination: Examination) -> Iterator[Findin
         yield finding("note", what, "run the driver closer to it, or ignore shorter time differences between hosts")
 
 
-def machine_findings(address: str, machine: Machine) -> Iterator[Finding]:
+def machine_findings(address: str, machine: MachineFacts) -> Iterator[HostFinding]:
     """Yield the findings about CPU and limits."""
     if machine.open_files < LEAST_OPEN_FILES:
         what = f"a process may open {machine.open_files} files; a run needs {LEAST_OPEN_FILES}"
-        yield Finding("wrong", address, what, "ulimit -n 65536, and start Ray there again")
+        yield HostFinding("wrong", address, what, "ulimit -n 65536, and start Ray there again")
     if machine.cpus_available < machine.cores:
         what = f"{machine.cpus_available:g} of {machine.cores} cores may be used, because of a quota or an affinity"
-        yield Finding("note", address, what, "raise that limit, or start Ray with as many CPUs: ray start --num-cpus")
+        yield HostFinding(
+            "note", address, what, "raise that limit, or start Ray with as many CPUs: ray start --num-cpus"
+        )
     if machine.load >= BUSY * machine.cpus_available:
         what = f"on average {machine.load:g} processes shared its {machine.cpus_available:g} CPUs in the last minute"
-        yield Finding("note", address, what, "end other programs there, or wait a minute if a run has just ended")
+        yield HostFinding("note", address, what, "end other programs there, or wait a minute if a run has just ended")
     if machine.niceness > 0:
         what = f"each Ray worker runs with niceness {machine.niceness}, so nodes yield to everything else there"
-        yield Finding("note", address, what, "ray start --head --system-config='{\"worker_niceness\": 0}'")
+        yield HostFinding("note", address, what, "ray start --head --system-config='{\"worker_niceness\": 0}'")
 
 
-def storage_findings(address: str, storage: Storage) -> Iterator[Finding]:
+def storage_findings(address: str, storage: Storage) -> Iterator[HostFinding]:
     """Yield the findings about the folder of the logs."""
     where = f"the logs' folder {storage.folder}"
     if storage.error is not None:
-        yield Finding("wrong", address, f"{where}: {storage.error}", "make it writable, or set storage.dir")
+        yield HostFinding("wrong", address, f"{where}: {storage.error}", "make it writable, or set storage.dir")
     for lack in storage.lacks:
         what = f"{where} is on a file system ({storage.file_system or 'unknown'}) without {lack}: nodes refuse it"
-        yield Finding("wrong", address, what, "set storage.dir to a folder on a local disk")
+        yield HostFinding("wrong", address, what, "set storage.dir to a folder on a local disk")
     if storage.in_memory:
         what = f"{where} is in memory ({storage.file_system}): an fsync proves nothing, nodes refuse it"
-        yield Finding("wrong", address, what, "set storage.dir to a folder on a disk")
+        yield HostFinding("wrong", address, what, "set storage.dir to a folder on a disk")
     if storage.free_bytes is not None and storage.free_bytes < LEAST_FREE_BYTES:
         what = f"{where} has {_bytes(storage.free_bytes)} free; a run needs {_bytes(LEAST_FREE_BYTES)}"
-        yield Finding("wrong", address, what, "make room, or set storage.dir")
+        yield HostFinding("wrong", address, what, "make room, or set storage.dir")
     median, late = storage.fsync.ms(0.5), storage.fsync.ms(0.99)
     if median is not None and median < FASTEST_FSYNC_MS and not storage.in_memory:
         what = f"an fsync in {storage.folder} takes {duration(median)}, less than on any disk"
-        yield Finding("note", address, what, "if power failures matter, check whether fsync is switched off there")
+        yield HostFinding("note", address, what, "if power failures matter, check whether fsync is switched off there")
     if median is not None and median > SLOW_BROADCAST_MS:
         what = f"an fsync takes {duration(median)}, more than a tenth of the shortest election timeout"
-        yield Finding("note", address, what, "set storage.dir to a faster disk, or raise raft.election_timeout")
+        yield HostFinding("note", address, what, "set storage.dir to a faster disk, or raise raft.election_timeout")
     elif late is not None and late > SLOW_FSYNC_MS:
         what = f"one fsync in a hundred takes {duration(late)} or more, long enough to cause false elections"
-        yield Finding("note", address, what, "check what else uses this disk, or raise raft.election_timeout")
+        yield HostFinding("note", address, what, "check what else uses this disk, or raise raft.election_timeout")
 
 
-def link_findings(examination: Examination) -> Iterator[Finding]:
+def link_findings(examination: Examination) -> Iterator[HostFinding]:
     """Yield the findings about links between hosts; a link that is broken in both directions has one finding."""
     ports = {host.address: host.machine.ports for host in examination.hosts if host.machine is not None}
     broken = {(link.source, link.target): link.error for link in examination.links if link.error is not None}
@@ -191,12 +193,12 @@ def link_findings(examination: Examination) -> Iterator[Finding]:
         reasons = "; ".join(dict.fromkeys((error, broken.get((target, source), error))))
         what = f"no connection to an ephemeral port{', in either direction' if both else ''}: {reasons}"
         todo = f"allow {source} to reach {which} of {target}{', and the reverse' if both else ''} (firewall, routes)"
-        yield Finding("wrong", f"{source} {arrow} {target}", what, todo)
+        yield HostFinding("wrong", f"{source} {arrow} {target}", what, todo)
     for link in examination.links:
         median = link.round_trips.ms(0.5)
         if median is not None and median > SLOW_BROADCAST_MS and link.source < link.target:
             what = f"a round trip takes {duration(median)}, more than a tenth of the shortest election timeout"
-            yield Finding("note", f"{link.source} <-> {link.target}", what, "raise raft.election_timeout")
+            yield HostFinding("note", f"{link.source} <-> {link.target}", what, "raise raft.election_timeout")
 
 
 def _repair(error: str) -> str:
@@ -234,7 +236,7 @@ def links_table(examination: Examination) -> Table:
     return table
 
 
-def finding_lines(found: list[Finding]) -> list[Text]:
+def finding_lines(found: list[HostFinding]) -> list[Text]:
     """Return a line for each finding, with its remedy."""
     styles = {"wrong": "bold red", "note": "yellow"}
     lines = [
@@ -244,7 +246,7 @@ def finding_lines(found: list[Finding]) -> list[Text]:
     return lines or [Text("all is well", style="green")]
 
 
-def plain_lines(examination: Examination, found: list[Finding]) -> list[str]:
+def plain_lines(examination: Examination, found: list[HostFinding]) -> list[str]:
     """Return the whole report as plain text, a line for each host, link and finding."""
     names = ("name", "cpus", "load", "clock", "fsync p50", "fsync p99", "logs on", "free", "files", "code")
     lines = head_lines(examination)
@@ -331,7 +333,7 @@ def _clock(host: HostReport) -> str:
     return f"{host.clock_offset_ns / 1e9:+.6f} s within {duration(host.clock_error_ns / 1e6)}"
 
 
-def _link_cell(link: Link | None) -> Text:
+def _link_cell(link: Connection | None) -> Text:
     if link is None:
         return Text("-", style="dim")
     return Text(duration(link.round_trips.ms(0.5))) if link.error is None else Text(link.error, style="bold red")

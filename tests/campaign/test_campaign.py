@@ -19,8 +19,8 @@ from chaos.checks.finding import Finding, Verdict
 from sweeps.campaign.campaign import (
     BARS,
     Campaign,
-    Report,
-    View,
+    CampaignReport,
+    CampaignView,
     describe,
     program,
     replay_command,
@@ -28,7 +28,7 @@ from sweeps.campaign.campaign import (
     run_seeds,
     run_serial,
 )
-from sweeps.campaign.display import LiveView, PlainView, closing, make_view, progress_line, screen
+from sweeps.campaign.display import CampaignLiveView, CampaignPlainView, closing, make_view, progress_line, screen
 from sweeps.campaign.life import SeedResult
 from sweeps.cli import main
 
@@ -133,10 +133,10 @@ def test_a_seed_that_fails_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -
     assert [outcome.seed for outcome in outcomes if isinstance(outcome, SeedResult)] == [0, 1, 2]
     assert outcomes[3] == "seed 3: KeyError: 'kind'"
     campaign = Campaign(0, 5)
-    run_serial(campaign, View())
+    run_serial(campaign, CampaignView())
     assert (campaign.done, campaign.broken, campaign.exit_code) == (4, ["seed 3: KeyError: 'kind'"], 3)
     later = Campaign(2, 3)
-    run_serial(later, View())
+    run_serial(later, CampaignView())
     assert (later.done, later.verdict, later.exit_code) == (2, "unknown", 1)
 
 
@@ -171,9 +171,9 @@ def test_the_display_shows_progress_coverage_and_failures() -> None:
 
 def test_plain_lines_where_there_is_no_terminal() -> None:
     campaign = Campaign(0, 20)
-    assert isinstance(make_view(Console(force_terminal=True), campaign, plain=False), LiveView)
-    assert isinstance(make_view(Console(force_terminal=True), campaign, plain=True), PlainView)
-    assert isinstance(make_view(Console(force_terminal=False), campaign, plain=False), PlainView)
+    assert isinstance(make_view(Console(force_terminal=True), campaign, plain=False), CampaignLiveView)
+    assert isinstance(make_view(Console(force_terminal=True), campaign, plain=True), CampaignPlainView)
+    assert isinstance(make_view(Console(force_terminal=False), campaign, plain=False), CampaignPlainView)
 
 
 # ---------------------------------------------------------------------------------- the command
@@ -222,7 +222,7 @@ def test_a_history_that_is_not_linearizable_is_shown_as_a_picture(
 
 def test_campaigns_of_the_same_second_have_a_directory_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "strftime", lambda layout: "2026-01-01T00-00-00")
-    reports = [Report(tmp_path) for _ in range(3)]
+    reports = [CampaignReport(tmp_path) for _ in range(3)]
     for report in reports:
         report.summary(full(100))
         report.summary(full(100))
@@ -254,8 +254,8 @@ def test_wrong_options_are_one_line_and_exit_code_2(arguments: tuple[str, ...], 
 
 def test_on_ray_the_same_seeds_give_the_same_coverage() -> None:
     there, here = Campaign(0, 6), Campaign(0, 6)
-    asyncio.run(run_on_ray(there, View(), "local"))
-    run_serial(here, View())
+    asyncio.run(run_on_ray(there, CampaignView(), "local"))
+    run_serial(here, CampaignView())
     assert (there.done, there.verdict, there.broken) == (6, "ok", [])
     assert there.times == here.times
 

@@ -13,7 +13,7 @@ import pytest
 from orchestration.sim_cluster import Parts, Silent
 from raft_actor_node.core import Effects, HardState, RaftNode, RaftParameters, RequestVote, Role
 from raft_actor_node.core.invariants import Snapshot
-from raft_actor_node.core.progress import Progress
+from raft_actor_node.core.progress import FollowerProgress
 from raft_actor_node.core.quorum import reached_by_quorum
 from raft_actor_node.kv.store import Result, Store
 from sweeps.campaign import draw, run_seed
@@ -81,7 +81,7 @@ class _NeverSilent(RaftNode):
 class _NoBatches(RaftNode):
     """Sends heartbeats, and never an entry."""
 
-    def _replicate(self, peer: str, progress: Progress) -> None:
+    def _replicate(self, peer: str, progress: FollowerProgress) -> None:
         pass
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from raft_actor_node.runtime.hard_state import HardState, decode_hard_state
+from raft_actor_node.runtime.hard_state import StoredHardState, decode_hard_state
 from raft_actor_node.runtime.wal import HARD_STATE_NAMES, LOG_NAME
 from raft_actor_node.runtime.wal_format import _UNIT
 
@@ -230,13 +230,13 @@ class Disk:
         file = self._files.get(f"{self._folder}/{name}", File())
         return file.writes[: file.durable]
 
-    def hard_state(self) -> HardState:
+    def hard_state(self) -> StoredHardState:
         """The term and vote that both copies hold."""
         copies = []
         for name in HARD_STATE_NAMES:
             written = self.durable(name)
             decoded = decode_hard_state(written[-1]) if written else None
-            copies.append(decoded[1] if decoded is not None else HardState(-1, -1, None))
+            copies.append(decoded[1] if decoded is not None else StoredHardState(-1, -1, None))
         return min(copies)
 
     def last_index(self) -> int:

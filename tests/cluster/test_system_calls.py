@@ -18,7 +18,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from raft_actor_node.addresses import split_address
 from raft_actor_node.pb import kv_pb2, raft_pb2
-from raft_actor_node.runtime.hard_state import HardState
+from raft_actor_node.runtime.hard_state import StoredHardState
 from raft_actor_node.runtime.wal import HARD_STATE_NAMES, LOG_NAME, MARK_NAME
 from tests.cluster.local import STEADY, LocalCluster, eventually
 from tests.cluster.system_calls import Call, Disk, Sent, calls, lives, messages, strace, untraceable
@@ -187,7 +187,7 @@ def test_new_files_are_on_disk_with_their_names_before_the_node_says_that_it_is_
         assert len(reports) == len(life.ports)
         disk.until(reports[0].begin)
         assert {*HARD_STATE_NAMES, LOG_NAME, MARK_NAME} <= set(disk.renamed)
-        assert disk.hard_state() == HardState(0, 0, None)
+        assert disk.hard_state() == StoredHardState(0, 0, None)
         assert disk.durable(LOG_NAME)
         for report in reports:
             disk.until(report.begin)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raft_actor_node.core.invariants.history import MOST_FINDINGS, History, check_history
+from raft_actor_node.core.invariants.history import MOST_FINDINGS, EventHistory, check_history
 from raft_actor_node.core.invariants.rules import Rule
 from raft_actor_node.core.trace import TraceRecord
 from raft_actor_node.trace_lines import read_record
@@ -73,7 +73,7 @@ def test_a_history_in_order() -> None:
     teller.tell("n1", "became_follower", 2).tell("n1", "leader_heard", 2, peer="n2")
     teller.tell("n1", "log_truncated", 2, 4, 1).tell("n1", "commit", 2, 4, 2)
     assert rules(teller) == []
-    history = History()
+    history = EventHistory()
     history.take(records(teller.events))
     told = history.summary()
     assert (told.events, told.leaders, told.commits) == (24, 2, 2)
@@ -166,7 +166,7 @@ def test_foreign_lines_are_passed_over() -> None:
         {"kind": "vote_granted", "node": "n1", "term": 1, "number": 7, "index": 3, "peer": ["n2"]},
         {},
     ]
-    history = History()
+    history = EventHistory()
     history.take(records([*strange, *teller.events, *strange]))
     assert history.broken() == []
     assert history.summary().events == whole
@@ -190,7 +190,7 @@ def test_a_life_whose_first_lines_are_lost_though_its_numbers_go_on() -> None:
     teller.tell("n2", "commit", 1, 2, 1)
     first, last = (max(at for at, each in enumerate(teller.events) if each["kind"] == kind) for kind in KINDS)
     del teller.events[first:last]
-    history = History()
+    history = EventHistory()
     history.take(records(teller.events))
     assert history.broken() == []
     assert history.summary().gaps == {"n2": 1}
@@ -210,11 +210,11 @@ def test_what_is_missing_or_not_of_the_form_is_told() -> None:
         [*whole[:at], {**whole[at], "time_ns": "now"}, *whole[at + 1 :]],
         [*whole[:at], {key: whole[at][key] for key in whole[at] if key != "term"}, *whole[at + 1 :]],
     ):
-        history = History()
+        history = EventHistory()
         history.take(records(spoilt))
         assert history.broken() == []
         assert history.summary().gaps == {node: 1}
-    history = History()
+    history = EventHistory()
     history.take(records([*whole[:at], {**whole[at], "kind": "of tomorrow"}, *whole[at + 1 :]]))
     assert history.summary().gaps == {}
 
@@ -299,7 +299,7 @@ def test_what_nodes_in_order_tell_is_in_order(seed: int) -> None:
         world.run(rng.expovariate(20))
     world.heal()
     world.elect()
-    history = History()
+    history = EventHistory()
     history.take(records(events))
     assert history.broken() == []
     assert history.summary().commits > 3

@@ -17,7 +17,7 @@ from orchestration import ClusterPlan, InfrastructureError, PlacementRefused, Ra
 from orchestration.face import Host
 from orchestration.ray_cluster import pool, session
 from orchestration.ray_cluster.pool import Pool
-from orchestration.ray_cluster.session import Session
+from orchestration.ray_cluster.session import RaySession
 
 HEAD = Host("id-head", "10.0.0.1", 0.0, is_driver=True, name="head")
 ONE, TWO = (Host(f"id-{i}", f"10.0.0.{i}", 1.0, name=f"host{i}") for i in (2, 3))
@@ -53,7 +53,7 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Head:
 
 
 async def test_the_hosts_of_a_plan_are_told_and_looked_up_anew(head: Head) -> None:
-    backend = RayBackend(Session("a test", [HEAD], private=False))
+    backend = RayBackend(RaySession("a test", [HEAD], private=False))
     assert await backend.check(ClusterPlan(nodes=3)) == (ONE, TWO, ONE)
     assert backend.hosts == (HEAD, ONE, TWO)
     head.hosts = [HEAD, TWO]
@@ -72,7 +72,7 @@ async def test_a_host_with_other_code_is_refused_where_it_is_needed(
     head: Head, package: str, there: tuple[str, str], shown: str
 ) -> None:
     head.code = {package: there}
-    backend = RayBackend(Session("a test", [HEAD], private=False))
+    backend = RayBackend(RaySession("a test", [HEAD], private=False))
     with pytest.raises(PlacementRefused) as refused:
         await backend.check(ClusterPlan(nodes=2))
     here = Pool.code[package]
@@ -86,7 +86,7 @@ async def test_a_host_with_other_code_is_refused_where_it_is_needed(
 async def test_too_few_hosts_are_refused_without_a_wait(head: Head) -> None:
     begin = time.monotonic()
     with pytest.raises(PlacementRefused, match="strict_spread of 3 nodes needs 3 hosts, there are 2"):
-        await RayBackend(Session("a test", [HEAD], private=False)).check(
+        await RayBackend(RaySession("a test", [HEAD], private=False)).check(
             ClusterPlan(nodes=3, placement="strict_spread")
         )
     assert time.monotonic() - begin < 20
@@ -96,7 +96,7 @@ async def test_too_few_hosts_are_refused_without_a_wait(head: Head) -> None:
 async def test_a_cpu_that_somebody_uses_is_waited_for_but_not_for_ever(
     head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = RayBackend(Session("a test", [HEAD], private=False))
+    backend = RayBackend(RaySession("a test", [HEAD], private=False))
     monkeypatch.setattr(pool, "_POLL_S", 0.001)
     monkeypatch.setattr(pool, "_PLACEMENT_TIMEOUT_S", 1.5)
     head.free["id-3"] = 0.0
@@ -114,7 +114,7 @@ async def test_a_cpu_that_somebody_uses_is_waited_for_but_not_for_ever(
 
 
 async def test_a_host_that_left_is_not_waited_for(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = RayBackend(Session("a test", [HEAD], private=False))
+    backend = RayBackend(RaySession("a test", [HEAD], private=False))
 
     def left() -> dict[str, float]:
         head.hosts = [HEAD, ONE]
@@ -129,7 +129,7 @@ async def test_a_head_that_does_not_answer_does_not_keep_us(head: Head, monkeypa
     unreachable = threading.Event()
     monkeypatch.setattr(session, "_HEAD_TIMEOUT_S", 0.05)
     monkeypatch.setattr(pool, "live_hosts", unreachable.wait)
-    backend = RayBackend(Session("a test", [HEAD], private=False))
+    backend = RayBackend(RaySession("a test", [HEAD], private=False))
     try:
         with pytest.raises(InfrastructureError, match=r"Ray's head did not answer within 0\.05 s"):
             await backend.check(ClusterPlan(nodes=2))

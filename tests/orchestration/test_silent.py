@@ -19,7 +19,7 @@ from orchestration import ClusterPlan, InfrastructureError, RayBackend, RayClust
 from orchestration.face import Host
 from orchestration.ray_cluster import calls, supervised, worker
 from orchestration.ray_cluster.actor import temporary_folder
-from orchestration.ray_cluster.calls import Caller, bounded, hangs, in_background
+from orchestration.ray_cluster.calls import CallThread, bounded, hangs, in_background
 from orchestration.ray_cluster.clock import Sample, TrackedClock
 from orchestration.ray_cluster.worker import Worker
 from raft_actor_node.links import LinkRule
@@ -268,7 +268,7 @@ async def test_a_call_that_blocks_has_a_limit() -> None:
 
 
 async def test_calls_of_one_thread_are_made_in_order() -> None:
-    caller, made = calls.Caller(), list[int]()
+    caller, made = calls.CallThread(), list[int]()
     slow = asyncio.create_task(caller.bounded("Ray", 5.0, lambda: (time.sleep(0.1), made.append(1))))
     await asyncio.sleep(0)
     await caller.bounded("Ray", 5.0, lambda: made.append(2))
@@ -297,7 +297,7 @@ async def test_calls_under_way_end_when_an_actor_is_given_up() -> None:
 async def test_only_a_call_that_does_not_come_back_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waits for its next call is none: a program that is at its end may leave."""
     monkeypatch.setattr(calls, "_GRACE_S", 10.0)  # the backend of all tests may be asking Ray's head just now
-    caller = Caller()
+    caller = CallThread()
     assert not hangs()
     begun, release = threading.Event(), threading.Event()
     in_background("waiting", lambda: (begun.set(), release.wait()))

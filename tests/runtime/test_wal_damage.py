@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from orchestration.sim_cluster.disk import SECTOR_BYTES, SimDisk
 from raft_actor_node.errors import DataCorrupt
-from raft_actor_node.runtime.hard_state import HardState, encode_hard_state
+from raft_actor_node.runtime.hard_state import StoredHardState, encode_hard_state
 from raft_actor_node.runtime.wal import HARD_STATE_NAMES, LOG_NAME, MARK_NAME, Recovered
 from raft_actor_node.runtime.wal_format import DurableMark, decode_segment_header, encode_mark, encode_unit, replay
 from tests.runtime.torture import DIRECTORY, OUTCOMES, open_wal, sim_disk
@@ -350,7 +350,7 @@ def test_an_older_copy_of_a_file_is_repaired_refused_or_indistinguishable(sample
     One old copy of the hard state loses to the other's higher sequence number. Two old copies show only if the log is
     ahead of them. An old log shows by its mark; with an equally old mark it looks like a tear.
     """
-    older = encode_hard_state(sample.nonce, HardState(1, 1, None))
+    older = encode_hard_state(sample.nonce, StoredHardState(1, 1, None))
     for name in HARD_STATE_NAMES:
         sample.put({name: older})
         assert f"{name}: was out of date" in open_and_close(sample.disk).warnings[0]
@@ -387,7 +387,7 @@ def test_two_bad_copies_of_the_hard_state_are_refused(sample: Sample) -> None:
 
 
 def test_copies_of_the_hard_state_that_contradict_each_other_are_refused(sample: Sample) -> None:
-    other_vote = encode_hard_state(sample.nonce, HardState(2, 4, "n3"))
+    other_vote = encode_hard_state(sample.nonce, StoredHardState(2, 4, "n3"))
     before = sample.put({"hard-state-b": other_vote})
     assert_refused(sample, before, match="contradict each other")
 

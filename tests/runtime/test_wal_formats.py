@@ -16,7 +16,7 @@ from raft_actor_node.errors import DataCorrupt, DiskError
 from raft_actor_node.kv.commands import Kind, encode
 from raft_actor_node.kv.store import Store
 from raft_actor_node.runtime.wal import LOG_NAME, MARK_NAME
-from raft_actor_node.runtime.wal_format import Replay, Segment, decode_segment_header, encode_unit, replay, rewrite
+from raft_actor_node.runtime.wal_format import ReplayedLog, Segment, decode_segment_header, encode_unit, replay, rewrite
 from tests.runtime.torture import DIRECTORY, MEMBERS, Died, State, dies_after, open_wal, state_of
 
 OLD = {path.name: path.read_bytes() for path in (Path(__file__).parent / "format-1").iterdir()}
@@ -135,7 +135,7 @@ def test_a_long_old_log_is_rewritten_in_several_units() -> None:
     """Damage at the old log's end must not look like a tear of the whole log."""
     count = 10_000
     segment = Segment(1, b"12345678", "c", "n1", (), 0, 0)
-    old = Replay(0, 0, 0, commit_index=9_000)
+    old = ReplayedLog(0, 0, 0, commit_index=9_000)
     old.terms.extend([1] * count)
     old.payloads.extend(b"%d" % i for i in range(count))
     data = rewrite(segment, old, ["n2", "n1"])

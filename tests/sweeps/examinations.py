@@ -8,19 +8,19 @@ from typing import Any
 
 from orchestration.ray_cluster.doctor import (
     Code,
+    Connection,
+    Durations,
     Examination,
     HostReport,
-    Link,
-    Machine,
+    MachineFacts,
     RayFacts,
-    Samples,
     Storage,
 )
 
 MS = 1_000_000
 FIRST, SECOND, THIRD = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 CODE = Code({"python": "3.11.7", "raft-lab": "0.2.0", "ray": "2.60.0", "numpy": "2.4.6"}, "0123456789ab", "/code")
-MACHINE = Machine(
+MACHINE = MachineFacts(
     cpu="a CPU",
     cores=4,
     cpus_available=4.0,
@@ -31,7 +31,7 @@ MACHINE = Machine(
     kernel="6.1",
     ports=(32768, 60999),
 )
-STORAGE = Storage("/var/tmp/raft-lab-0", "ext4", "/dev/vda", 2**36, Samples([MS] * 1000))
+STORAGE = Storage("/var/tmp/raft-lab-0", "ext4", "/dev/vda", 2**36, Durations([MS] * 1000))
 RAY = RayFacts("Ray: the cluster at 10.0.0.1:41230", "10.0.0.1:41230", "2.60.0", private=False, authentication="token")
 
 
@@ -43,16 +43,16 @@ def host(address: str = FIRST, **changes: Any) -> HostReport:
     for name, value in changes.items():
         if name in HostReport.__dataclass_fields__:
             well[name] = value
-        elif name in Machine.__dataclass_fields__:
+        elif name in MachineFacts.__dataclass_fields__:
             well["machine"] = replace(well["machine"], **{name: value})
         else:
             well["storage"] = replace(well["storage"], **{name.removeprefix("storage_"): value})
     return HostReport(address, f"vm{address.rpartition('.')[2]}", first, **well)
 
 
-def examination(*hosts: HostReport, links: Sequence[Link] | None = None, ray: RayFacts = RAY) -> Examination:
+def examination(*hosts: HostReport, links: Sequence[Connection] | None = None, ray: RayFacts = RAY) -> Examination:
     """An examination of these hosts. They all reach one another, unless `links` says otherwise."""
     if links is None:
         addresses = [each.address for each in hosts]
-        links = [Link(a, b, Samples([MS // 5] * 1000)) for a in addresses for b in addresses if a != b]
+        links = [Connection(a, b, Durations([MS // 5] * 1000)) for a in addresses for b in addresses if a != b]
     return Examination(ray, CODE, hosts, links)

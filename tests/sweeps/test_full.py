@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from chaos.history import History, Operation
 from chaos.linearizability import check
 from sweeps import cli
-from sweeps.campaign.campaign import Campaign, Report
+from sweeps.campaign.campaign import Campaign, CampaignReport
 from sweeps.campaign.life import SeedResult
 from sweeps.judge import program
 from sweeps.judge.checking import check_run
@@ -86,13 +86,13 @@ def test_a_folder_in_the_way_of_a_cell(tmp_path: Path) -> None:
 
 
 def test_a_summary_of_a_campaign(tmp_path: Path) -> None:
-    report = Report(tmp_path)
+    report = CampaignReport(tmp_path)
     (report.path / ".campaign.json.partial").symlink_to(FULL)
     with pytest.raises(WriteFailed, match=told(report.path / "campaign.json")):
         report.summary(Campaign(0, 1, None))
     (tmp_path / "file").touch()
     with pytest.raises(WriteFailed, match=r"file/simulate/.*: cannot be written: Not a directory"):
-        _ = Report(tmp_path / "file").path
+        _ = CampaignReport(tmp_path / "file").path
 
 
 STALE = History([Operation(0, "get", 1, observed=(5,), invoke_ns=1, return_ns=2)])

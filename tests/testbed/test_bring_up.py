@@ -224,7 +224,7 @@ def narrow_ports(host: NamespaceHost) -> None:
 
 def opened() -> set[int]:
     """Return the ports that the page asks to open between hosts."""
-    [words] = re.findall(r"then only ([^.]*) need be open", PAGE.replace("\n", " "))
+    [words] = re.findall(r"then only ports ([^.]*) need to be open", PAGE.replace("\n", " "))
     ranges = [word.split("-") for word in re.findall(r"\d+(?:-\d+)?", words)]
     return {port for each in ranges for port in range(int(each[0]), int(each[-1]) + 1)}
 

@@ -210,7 +210,7 @@ def test_commands_end_as_they_do_and_take_signals(bed: Testbed) -> None:
     assert first.start("no-such-command").wait(10) == 127
     with pytest.raises(TestbedError, match=r"exit 3 on host1: exit code 3: why"):
         first.run("sh", "-c", "echo why >&2; exit 3")
-    with pytest.raises(TestbedError, match=r"sleep 1000 on host1: not within 0\.2 s"):
+    with pytest.raises(TestbedError, match=r"sleep 1000 on host1: did not end within 0\.2 s"):
         first.run("sleep", "1000", timeout_s=0.2)
     for number, exit_code in ((signal.SIGINT, 5), (signal.SIGTERM, 128 + signal.SIGTERM)):
         process = first.start(

@@ -72,7 +72,7 @@ class Summary:
     """Number of different indexes traced as committed."""
 
 
-class History:
+class EventHistory:
     """Collects events, each node's in its order; `broken` lists the violations."""
 
     def __init__(self) -> None:
@@ -297,6 +297,6 @@ class History:
 
 def check_history(events: Iterable[TraceRecord]) -> list[Broken]:
     """Return the violations in these events of any number of nodes, each node's in its order."""
-    history = History()
+    history = EventHistory()
     history.take(events)
     return history.broken()

@@ -14,7 +14,7 @@ from raft_actor_node.core.types import NodeId, Role
 from raft_actor_node.errors import InvariantViolated
 
 if TYPE_CHECKING:
-    from raft_actor_node.core.progress import Progress
+    from raft_actor_node.core.progress import FollowerProgress
 
 QUORUM_PATIENCE = 2
 """Number of longest election timeouts after which a leader without contact to a quorum must step down."""
@@ -96,13 +96,15 @@ class Leadership:
         self._match: dict[NodeId, int] = {}
         """Highest match index seen in this term, by peer."""
 
-    def check(self, before: Snapshot, after: Snapshot, progress: Mapping[NodeId, Progress], now: float) -> None:
+    def check(self, before: Snapshot, after: Snapshot, progress: Mapping[NodeId, FollowerProgress], now: float) -> None:
         """Check a step after which the node leads. Raises InvariantViolated."""
         rule = self._broken(before, after, progress, now)
         if rule:
             raise InvariantViolated(f"{rule}: {before} -> {after}, {dict(progress)} at {now}")
 
-    def _broken(self, before: Snapshot, after: Snapshot, progress: Mapping[NodeId, Progress], now: float) -> str:
+    def _broken(
+        self, before: Snapshot, after: Snapshot, progress: Mapping[NodeId, FollowerProgress], now: float
+    ) -> str:
         if after.current_term != self._term:
             self._term = after.current_term
             self._match = dict.fromkeys(progress, 0)

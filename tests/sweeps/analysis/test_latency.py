@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sweeps.analysis.latency import percentiles
 from sweeps.load.latencies import Latencies
 from sweeps.load.operations import COLUMNS, FAIL, KINDS, MOST_ATTEMPTS, OK, UNKNOWN, Operations, pool
-from sweeps.load.recorder import Recorder, Snapshot
+from sweeps.load.recorder import LoadSnapshot, Recorder
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -281,10 +281,13 @@ def test_generators_and_the_errors_of_their_clocks_are_kept(tmp_path: Path) -> N
 
 
 def test_snapshots_of_several_generators_add_up_and_their_latencies_are_pooled() -> None:
-    one = Snapshot(ok=1, failed=2, dropped=3, per_second=4.0, recent=known(np.full(99, 1 * MS)))
+    one = LoadSnapshot(ok=1, failed=2, dropped=3, per_second=4.0, recent=known(np.full(99, 1 * MS)))
     waiting = Latencies(np.full(2, 100 * MS), np.ones(2, np.bool_))
-    other = Snapshot(ok=10, unknown=5, outstanding=6, per_second=0.5, recent=waiting)
-    both = Snapshot.together([one, other])
-    assert both == Snapshot(ok=11, failed=2, unknown=5, dropped=3, outstanding=6, per_second=4.5)
+    other = LoadSnapshot(ok=10, unknown=5, outstanding=6, per_second=0.5, recent=waiting)
+    both = LoadSnapshot.together([one, other])
+    assert both == LoadSnapshot(ok=11, failed=2, unknown=5, dropped=3, outstanding=6, per_second=4.5)
     assert (both.recent_ms("p50"), both.recent_ms("p99")) == ((1.0, False), (100.0, True))
-    assert (Snapshot().recent_ms("p50"), Snapshot.together([]).recent_ms("p99")) == ((None, False), (None, False))
+    assert (LoadSnapshot().recent_ms("p50"), LoadSnapshot.together([]).recent_ms("p99")) == (
+        (None, False),
+        (None, False),
+    )

@@ -25,7 +25,7 @@ from sweeps.judge.program import judge
 from sweeps.load.generator import LoadResult
 from sweeps.load.group import LoadGroup, divided, generator_hosts, seed_of
 from sweeps.load.operations import COLUMNS, KINDS
-from sweeps.load.recorder import Snapshot
+from sweeps.load.recorder import LoadSnapshot
 from sweeps.load.results import GroupResult, merged
 from sweeps.spec.parameters import LoadSettings, Mix, Parameters
 from sweeps.store.reader import StoredCell, read_run
@@ -218,7 +218,7 @@ async def run(backend: Hosts, load: LoadSettings = MIXED, count: int = 400) -> t
     return under_test, await under_test.result()
 
 
-async def until(under_test: LoadGroup, condition: Callable[[Snapshot], bool]) -> Snapshot:
+async def until(under_test: LoadGroup, condition: Callable[[LoadSnapshot], bool]) -> LoadSnapshot:
     deadline = time.monotonic() + PATIENCE_S
     while not condition(snapshot := await under_test.snapshot()):
         assert time.monotonic() < deadline, snapshot

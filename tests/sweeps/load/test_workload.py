@@ -19,7 +19,7 @@ from raft_actor_node.kv.commands import Kind
 from sweeps.load.draws import Arrivals, Choices
 from sweeps.load.generator import LoadGenerator, LoadResult
 from sweeps.load.operations import FAIL, KINDS, OK, UNKNOWN
-from sweeps.load.recorder import Snapshot
+from sweeps.load.recorder import LoadSnapshot
 from sweeps.spec.parameters import LoadSettings, Mix
 from tests.client.fakes import FakeNode, book
 from tests.sweeps.fakes import FakeEngine
@@ -33,7 +33,7 @@ def generator(load: LoadSettings, engine: Any = FakeEngine, longest_value: int =
     )
 
 
-async def until(load: LoadGenerator, condition: Callable[[Snapshot], bool]) -> Snapshot:
+async def until(load: LoadGenerator, condition: Callable[[LoadSnapshot], bool]) -> LoadSnapshot:
     """Wait until a snapshot satisfies the condition."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition(snapshot := await load.snapshot()):

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from orchestration import InfrastructureError, RayBackend
-from orchestration.ray_cluster.doctor import DeadHost, Examination, Link, Samples
+from orchestration.ray_cluster.doctor import Connection, DeadHost, Durations, Examination
 from sweeps import cli
 from sweeps.show import doctor
 from sweeps.show.doctor import as_json, exit_code, findings
@@ -26,9 +26,9 @@ def test_nothing_is_found_where_all_is_well() -> None:
     assert exit_code([]) == 0
 
 
-def slow(milliseconds: float, late: float | None = None) -> Samples:
+def slow(milliseconds: float, late: float | None = None) -> Durations:
     """980 samples of one time, and 20 of another."""
-    return Samples([int(milliseconds * MS)] * 980 + [int((late or milliseconds) * MS)] * 20)
+    return Durations([int(milliseconds * MS)] * 980 + [int((late or milliseconds) * MS)] * 20)
 
 
 HOSTS: list[tuple[dict[str, Any], str, str, str]] = [
@@ -73,7 +73,7 @@ def test_one_thing_about_a_host(changes: dict[str, Any], severity: str, what: st
         {"load": 3.9},
         {"fsync": slow(15)},
         {"fsync": slow(1, late=50)},
-        {"fsync": Samples([MS] * 500 + [80 * MS] * 400)},  # too few samples for that percentile
+        {"fsync": Durations([MS] * 500 + [80 * MS] * 400)},  # too few samples for that percentile
         {"fsync": slow(0.005)},
         {"clock_error_ns": 5 * MS, "same_clock": False},
         {"code": replace(CODE, versions=CODE.versions | {"raft-lab": None}, folder="/elsewhere")},
@@ -91,10 +91,10 @@ def test_a_memory_file_system_is_quick_and_that_is_not_said_twice() -> None:
     assert "tmpfs" in finding.what
 
 
-def ways(*broken: tuple[str, str]) -> list[Link]:
+def ways(*broken: tuple[str, str]) -> list[Connection]:
     hosts = (FIRST, SECOND, THIRD)
     return [
-        Link(a, b, error="timed out") if (a, b) in broken else Link(a, b, Samples([MS] * 100))
+        Connection(a, b, error="timed out") if (a, b) in broken else Connection(a, b, Durations([MS] * 100))
         for a in hosts
         for b in hosts
         if a != b
@@ -123,7 +123,7 @@ def test_what_is_cut_both_ways_is_one_finding() -> None:
 
 
 def test_slow_ways_are_noted_once() -> None:
-    links = [Link(FIRST, SECOND, slow(16)), Link(SECOND, FIRST, slow(16))]
+    links = [Connection(FIRST, SECOND, slow(16)), Connection(SECOND, FIRST, slow(16))]
     [finding] = findings(examination(host(), host(SECOND), links=links))
     assert finding.severity == "note"
     assert (finding.host, "16 ms" in finding.what) == ("10.0.0.1 <-> 10.0.0.2", True)
@@ -172,11 +172,11 @@ def test_the_manifest_has_figures_and_findings() -> None:
 
 
 def test_percentiles_are_told_only_with_samples_above_them() -> None:
-    few = Samples(range(100))
+    few = Durations(range(100))
     assert (few.ms(0.5), few.ms(0.99), few.ms(1.0)) == (49 / MS, None, 99 / MS)
-    assert Samples(range(1000)).ms(0.99) == 989 / MS
-    assert Samples().ms(1.0) is None
-    assert Samples([MS] * 19).ms(0.5) is None
+    assert Durations(range(1000)).ms(0.99) == 989 / MS
+    assert Durations().ms(1.0) is None
+    assert Durations([MS] * 19).ms(0.5) is None
 
 
 class Backend:

@@ -16,7 +16,7 @@ from sweeps.analysis.cell_data import CellData
 from sweeps.analysis.summary import summarise
 from sweeps.judge.expectations import pending, with_verdict
 from sweeps.load.latencies import Latencies
-from sweeps.load.recorder import Snapshot
+from sweeps.load.recorder import LoadSnapshot
 from sweeps.run.progress import PHASES, Progress
 from sweeps.show.formats import clock, duration
 from sweeps.show.live import LiveView, PlainView, cell_line, screen, spark
@@ -285,7 +285,7 @@ def running() -> tuple[Progress, Clock]:
     progress.asks(3)
     progress.fault("crash n2", counts=True)
     recent = Latencies(np.array([2_500_000] * 98 + [9_750_000] * 2), np.array([False] * 98 + [True] * 2))
-    progress.load(Snapshot(ok=12_345, unknown=2, per_second=4321.0, recent=recent))
+    progress.load(LoadSnapshot(ok=12_345, unknown=2, per_second=4321.0, recent=recent))
     clock.now = 27.0
     return progress, clock
 
