@@ -28,8 +28,8 @@ _PLAIN = frozenset({_GET, int(kv_pb2.PUT), int(kv_pb2.DELETE), _APPEND})
 
 MESSAGES = {
     ErrorCode.NOT_LEADER: "this node does not lead",
-    ErrorCode.OVERLOADED: "too many operations or bytes wait on this node (limits: pending_operations, pending_bytes, "
-    "unsynced_bytes), or it is stopping",
+    # Kept short: up to thousands of clients may be refused at a time, and unread refusals take memory.
+    ErrorCode.OVERLOADED: "the node is overloaded (limits: pending_operations, pending_bytes, unsynced_bytes) or stops",
     ErrorCode.OUTCOME_UNKNOWN: "appended, then leadership was lost or the node stopped",
     ErrorCode.SESSION_UNKNOWN: "session_id: no such session was opened",
     ErrorCode.SEQUENCE_STALE: "sequence: the session has already used a later one",
