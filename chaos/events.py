@@ -32,7 +32,7 @@ class FaultEvent(Section):
     took_effect: bool | None = True
     """Whether the action took effect on any node; None: unknown, because the call failed or was not answered."""
     planned_at_s: float
-    """When it was due, in seconds after the start."""
+    """When the action was due, in seconds after the start of the schedule."""
     index: int | None
     """Position of the fault in the schedule; the same for its injection and its healing."""
     fault: AnyFault | None
@@ -73,8 +73,8 @@ def fault_windows(events: Iterable[FaultEvent]) -> list[tuple[int, int]]:
     """Return disjoint, ascending [start, end) windows in nanoseconds in which at least one fault was in force.
 
     A fault is in force from when it takes effect on its first node until it is healed on its last. If healing failed,
-    the fault lasts until a later attempt succeeds; if none does, until NEVER_NS. A fault that took effect on no node is
-    ignored.
+    the fault lasts until a later attempt succeeds; if every attempt failed, until NEVER_NS. A fault that took effect on
+    no node is ignored.
     """
     opened: dict[int | None, int] = {}
     spans: list[tuple[int, int]] = []

@@ -16,24 +16,24 @@ lines, one when an operation is invoked and one when it ends, paired by process.
 | value   | put, append: the value written. get: null, and in the `ok` line the value read. cas: [expected, new] |
 | time    | nanoseconds on one clock for all processes; if no line has it, the order of the lines counts         |
 | bytes   | put, append, cas (optional, `invoke`): length of the value written, so that lengths can be judged;   |
-|         | the length of a value written with different lengths is unknown                                      |
+|         | if the same value was written with different lengths, its length is unknown                          |
 | error   | (optional, `invoke`): error of both times of the operation in nanoseconds, in either direction       |
 | observed| (optional, last line) append: length of the value after it; delete: whether there was a value        |
 
-A value is null where the key does not exist, a single written value, or a list: the value put first, then each value
-appended, in order ([x] and x are the same). The empty list is the value of a key that exists: a get of null after `put
-[]` observes something else. Written values should be unique; others are judged correctly, but more slowly.
+A value is null if the key does not exist. Otherwise it is a single written value, or a list: the value put first, then
+each value appended, in order ([x] and x are the same). The empty list is the value of a key that exists: after `put []`
+a get must return [], not null. Written values should be unique; repeated values are judged correctly, but more slowly.
 
 A cas that did not swap ends with `fail`, because it had no effect. Its `observed` is the value it saw instead of the
 expected one, and the operation is judged as a read of that value. A `fail` without `observed` carries no information.
 
 An operation without a last line is an `info`. After an `info` a client continues under a new process number, because
-other checkers require that. At equal times invocations count as earlier, but each operation of a process ends before
-its next one begins. Fields with other names are ignored.
+other checkers require that. At equal times invocations count as earlier than ends, but each operation of a process ends
+before its next one begins. Fields with other names are ignored.
 
-A line is rejected, with FILE:LINE, if it is not such an object, if a name occurs twice in an object, if a number is too
-large (an integer of more than 4300 digits, 1e999; 64 bits for a process, a time, a length), or if it is nested more
-than 100 deep.
+The reader rejects a line, and names FILE:LINE, if the line is not such an object, if a name occurs twice in an object,
+if a number is too large (an integer of more than 4300 digits, 1e999; for a process, a time or a length: more than 64
+bits), or if the line is nested more than 100 deep.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ _KINDS: dict[int, Function] = {1: "put", 2: "get", 3: "delete", 4: "cas", 5: "ap
 _OUTCOMES: dict[int, Outcome] = {1: "ok", 2: "fail", 3: "info"}
 _ID_BYTES = 8
 _FIRST_ID = 1 << 40
-"""Smaller numbers in columns are rows of the table of composites."""
+"""Smaller numbers in the columns of values are row numbers of the table of composites."""
 BARE = 1 << 62
-"""Added to the first id of a value if that id is not followed by the padding that a put writes after it."""
+"""Added to the first id of a value if the padding that a put writes after its id is missing."""
 
 
 _MOST_DEEP = 100
@@ -103,7 +103,7 @@ class Operation:
     """Length in bytes of the value written, if known."""
     invoke_ns: int = 0
     return_ns: int | float = math.inf
-    """When it ended; infinite if the outcome is info, because it may still take effect."""
+    """When the operation ended; infinite if its outcome is info, because it may still take effect."""
     error_ns: int = 0
     """Error of both times relative to other processes, in either direction.
 
@@ -150,10 +150,11 @@ class History:
         The columns start_ns, end_ns, kind, outcome, key, client, written and observed are required. Optional columns:
 
         * expected: cas: id of the expected value, 0 for none. Required if there is any cas (ValueError).
-        * found: get: the key exists; delete: it existed; cas: it swapped. Without it a get with 0 in `observed` found
-          nothing, what a delete found is unknown, and a cas that saw 0 has an unknown outcome.
+        * found: get: whether the key exists; delete: whether it existed; cas: whether it swapped. Without this column,
+          a get with 0 in `observed` found no value, what a delete found is unknown, and a cas that expected a value and
+          saw 0 has an unknown outcome.
         * composite_ids, composite_end: values longer than one id. A number n below 2**40 in `observed` of a get or
-          cas, or in `expected`, stands for composite_ids[composite_end[n - 2] : composite_end[n - 1]] (from 0 for n =
+          cas, or in `expected`, refers to composite_ids[composite_end[n - 2] : composite_end[n - 1]] (from 0 for n =
           1).
         * generator, generator_error_ns: generator_error_ns[generator] is the error of a row's times.
 
@@ -167,8 +168,10 @@ class History:
 
     @classmethod
     def read_jsonl(cls, path: Path | str) -> History:
-        """Read JSON lines, written by this project or by other tools. Raises BadHistory with file, line and field, and
-        OSError."""
+        """Read JSON lines, written by this project or by other tools.
+
+        Raises BadHistory, with file, line and field, and OSError.
+        """
         return cls(_Reader(str(path)).read(Path(path)))
 
     def write_jsonl(self, path: Path | str) -> None:
@@ -263,7 +266,7 @@ def _lines(operations: Sequence[Operation]) -> list[dict[str, Any]]:
         begin, end = operation.invoke_ns, operation.return_ns
         more = {} if operation.size is None else {"bytes": operation.size}
         more |= {"error": operation.error_ns} if operation.error_ns else {}
-        # At equal times ends come first, so that each process has one operation at a time.
+        # At equal times, ends come before invocations, so that each process has one operation at a time.
         lines.append(((begin, 1, number, 0), {**line, "time": begin, **more}))
         if operation.outcome == "info":
             life[operation.process] += stride
@@ -341,7 +344,7 @@ class _Reader:
     def _parsed_int(self, text: str) -> int:
         try:
             return int(text)
-        except ValueError:  # the error of Python's limit on digits has no better words
+        except ValueError:  # more digits than Python converts
             self._fail(f"{text[:10]}... is too large: an integer of {len(text.lstrip('-'))} digits")
 
     def _parsed_float(self, text: str) -> float:
@@ -354,7 +357,7 @@ class _Reader:
         if len(found) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            self._fail(f"{_shown(twice)} stands twice in an object")
+            self._fail(f"{_shown(twice)} occurs twice in an object")
         return found
 
     def _take(self, line: dict[str, Any], number: int) -> Operation | None:
@@ -368,13 +371,15 @@ class _Reader:
         time_ns = self._time(line, number)
         if what == "invoke":
             if process in self._open:
-                self._fail(f"process: {process} has not ended what it began on line {self._open[process][1]}")
+                self._fail(
+                    f"process: {process} begins an operation before it ended that of line {self._open[process][1]}"
+                )
             operation = self._invoked(process, _FUNCTIONS[f], line)
             operation.invoke_ns = time_ns
             self._open[process] = operation, number
             return operation
         if process not in self._open:
-            self._fail(f"process: {process} has not begun anything that could end")
+            self._fail(f"process: {process} ends an operation that it did not begin")
         operation, begun = self._open.pop(process)
         if operation.f != _FUNCTIONS[f]:
             self._fail(f"f: {process} ends {f}, but began {operation.f} on line {begun}")
@@ -405,7 +410,7 @@ class _Reader:
         if self._timed is None:
             self._timed = timed
         if timed != self._timed:
-            self._fail("time: stands in some lines and not in others")
+            self._fail("time: is in some lines but not in others; give it in all lines or in none")
         return self._integer(line, "time") if timed else number
 
     def _invoked(self, process: int, f: Function, line: dict[str, Any]) -> Operation:

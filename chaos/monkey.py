@@ -1,10 +1,12 @@
 """Carry out a schedule on a Target, record what happened, and always heal.
 
-Actions never overlap: a slow action delays the later ones, as their time stamps show. A fault that is due after the end
-of another one waits until that one is actually healed, and then lasts as long as planned: a slow restart postpones the
-faults after it. A fault is skipped if less than half of its time is left before the end of the schedule. Each call of
-the target has a timeout in the event loop's time. An error of the target is recorded and the schedule continues. The
-cluster is healed however the run ends, and a cancellation waits for it.
+Actions never overlap: a slow action delays the later ones, and their time stamps show the delay. If a fault is planned
+to begin after another one ends, it waits until the earlier fault is actually healed, and then lasts as long as planned.
+So a slow restart postpones the faults after it. A fault is skipped if less than half of its planned time is left before
+the end of the schedule.
+
+Each call of the target has a timeout in the event loop's time. The monkey records an error of the target and continues
+with the schedule. It heals the cluster however the run ends; a cancelled run ends only after healing.
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ from raft_actor_node.patience import Patience
 log = logging.getLogger(__name__)
 
 _HEAL, _ADVANCE, _INJECT = range(3)
-"""What a schedule demands; at equal times, in this order."""
+"""The kinds of action, in the order in which they happen when due at the same time."""
 LEAST_LEFT = 0.5
 """A fault is skipped if less than this share of its planned time is left before the end."""
 _SAME_S = 1e-5
-"""Times closer than this are one moment, because the times of a schedule are rounded to the microsecond."""
+"""Times closer than this count as equal, because the times of a schedule are rounded to the microsecond."""
 LEADER_POLL_S = 0.02
 """Interval at which the target is polled for a leader while there is none."""
 
@@ -96,10 +98,10 @@ async def run(
 ) -> list[FaultEvent]:
     """Carry out the schedule, starting now, and return what happened; no fault is in force afterwards.
 
-    It returns when the last fault is healed, which may be before the end of the schedule. `on_event` receives each
-    event as it happens; after a cancellation this is the only way to get them. Raises NotHealed when the target cannot
-    be healed; other failures of the target are in the events. Raises BadChaos, before it acts, for a schedule that does
-    not fit this cluster.
+    Returns when the last fault is healed, which may be before the end of the schedule. `on_event` receives each event
+    as it happens; after a cancellation the caller has no other way to get the events. Raises NotHealed when the target
+    cannot be healed; other failures of the target are in the events. Raises BadChaos, before it acts, for a schedule
+    that does not fit this cluster.
     """
     for fault in schedule.faults:
         if reason := fault.refusal(target.node_ids):
@@ -118,7 +120,9 @@ class _Active:
     """Its nodes, without those that another fault held when it struck, and without those that were brought back."""
     effect: Effect
     heal_at_s: float
+    """When it is due to be healed, in seconds after the start."""
     ending: bool = False
+    """Whether healing it was tried; it may have failed."""
 
 
 @dataclass
@@ -210,10 +214,10 @@ class _Monkey:
         return left_s if fault.lasts is None else min(float(fault.lasts), left_s)
 
     def _waits_for(self, index: int) -> float | None:
-        """Return when to try again: when the first fault is healed that should have ended before this fault.
+        """Return when to try again: the earliest healing time of the faults that should have ended before this fault.
 
-        None: no such fault is in force, or too little time is left for this fault. Faults whose healing failed are not
-        waited for.
+        None: no such fault is in force, or too little time is left for this fault. A fault whose healing failed does
+        not delay others.
         """
         at_s = float(self.schedule.faults[index].at)
         healed_s = [
@@ -237,9 +241,8 @@ class _Monkey:
         fault, note = await self._resolve(index)
         if not self._fits(index):
             return self._skip(index, fault, too_late)
-        fault = fault.timed(
-            tidy_s(min(self._elapsed_s(), end_s - 1e-6)), lasts_s
-        )  # so that a replay uses the actual time
+        # The fault is recorded with its actual time, so that a replay uses that time.
+        fault = fault.timed(tidy_s(min(self._elapsed_s(), end_s - 1e-6)), lasts_s)
         nodes = fault.ids
         if fault.effect(self.nodes).undo:
             held = self._held()
@@ -247,7 +250,7 @@ class _Monkey:
             if not nodes:
                 return self._skip(index, fault, self._holders(fault.ids))
             fault = fault.placed(nodes)
-        # From here on it may be in force: a call that fails or is cancelled may still have taken effect.
+        # From here on the fault may be in force: a call that fails or is cancelled may still have taken effect.
         effect = fault.effect(self.nodes, preparing=fault.prepares_s > 0)
         active = self.active[index] = _Active(fault, nodes, effect, end_s)
         begin_ns = self.clock.now_ns()
@@ -280,7 +283,7 @@ class _Monkey:
             if leader is None:
                 held = self._held()
                 leader = rng.choice([node for node in self.nodes if node not in held] or self.nodes)
-                note = f"there was no leader, {leader} was chosen in its place"
+                note = f"there was no leader, so the seed chose {leader} instead"
         return fault.resolved(self.nodes, leader, rng), note
 
     async def _find_leader(self) -> str | None:
@@ -331,8 +334,10 @@ class _Monkey:
     async def _call(
         self, call: Callable[[], Awaitable[Applied | None]], timeout_s: float, excused: Collection[str] = ()
     ) -> _Outcome:
-        """Call the target and return the outcome; errors of the target are not raised. Excused nodes may fail without
-        an error."""
+        """Call the target and return the outcome; an error of the target becomes part of the outcome.
+
+        If only `excused` nodes fail, the outcome has no error.
+        """
         begin_ns = self.clock.now_ns()
         try:
             applied = await _bounded(call, timeout_s)
@@ -358,7 +363,8 @@ class _Monkey:
             back = await self._bring_back(active, undo)
             for table, stale in list(self.stale.items()):
                 if stale & nodes:
-                    # They could not take the table while they were down, and what they still cut is cut for all nodes.
+                    # These nodes missed the table while they were down or stopped, and the links that they still cut
+                    # are cut for their peers, too.
                     back.last_ns = max(back.last_ns, (await self._set_table(table)).last_ns)
             outcomes.append(back)
         self._healed(index, _together(outcomes))
@@ -397,8 +403,11 @@ class _Monkey:
         return any(self.stale.values())
 
     async def _bring_all_back(self, undo: Undo, tables: _Outcome | None = None) -> None:
-        """Bring back the nodes that each fault holds. `tables`: the outcome of healing the tables, the other half of
-        some faults."""
+        """Bring back the nodes that each fault holds down or stopped.
+
+        `tables` is the outcome of emptying the tables, if that came before: it is the other half of healing a fault
+        that also has a part in a table.
+        """
 
         async def bring_back(index: int) -> None:
             active = self.active[index]

@@ -18,17 +18,17 @@ from raft_actor_node.files import replacing
 from raft_actor_node.units import format_duration, parse_duration
 
 MAX_INTERVALS = 10_000
-"""Limit on the repetitions of one fault; a larger number is a typing error."""
+"""Limit on the repetitions of one fault; a larger number is surely a typing error."""
 
 
 class Schedule(Section):
     """Faults in the order of their times; each strikes once, at a fixed time after the start.
 
-    A fault may still name nodes by a selector such as `leader`; it is resolved when the fault strikes.
+    A fault may name its nodes by a selector such as `leader`; the monkey resolves the selector when the fault strikes.
     """
 
     duration_s: Annotated[float, Field(gt=0)]
-    """Every fault is healed by then."""
+    """Length of the schedule; every fault is healed by its end."""
     seed: int
     """Seed of the choices that are made when a fault strikes."""
     faults: tuple[AnyFault, ...] = ()
@@ -118,7 +118,7 @@ def _replayed(item: Replay, duration_s: float) -> Iterator[Fault]:
 
 
 def _intervals(first_s: float, every_s: float, duration_s: float, kind: str) -> list[float]:
-    # The tolerance makes three thirds of a phase a whole.
+    # The tolerance is for rounding: three thirds of a phase are three intervals, not two.
     count = int((duration_s - first_s) / every_s + 1e-9)
     if not 1 <= count <= MAX_INTERVALS:
         found = f"more than {MAX_INTERVALS} intervals" if count > 0 else "no interval"

@@ -62,7 +62,7 @@ def _links(nodes: Sequence[str], between: Between) -> list[Link]:
 
 
 class Shape(NamedTuple):
-    """A named partition: it makes groups of a list of members, whose order assigns the roles."""
+    """A named partition: a function from a list of members to groups. The order of the list assigns the roles."""
 
     groups: Callable[[Sequence[str]], Groups]
     leader: Literal["first", "last"] | None
@@ -72,8 +72,10 @@ class Shape(NamedTuple):
     two_sided: bool = False
     """Whether the groups are (minority, majority); for `halves` of an even cluster, two halves."""
     has_hub: bool = False
-    """Whether one node, the hub, is in every group except those of a single node: the others communicate only through
-    it."""
+    """Whether one node, the hub, is in every group of two or more nodes.
+
+    The nodes of different groups then communicate only through the hub.
+    """
     behind_s: float = 0.0
     """How long the hub is cut off beforehand, unless the fault sets `behind`."""
 
@@ -91,8 +93,8 @@ def _split(members: Sequence[str], size: int) -> Groups:
 
 
 def _ring(members: Sequence[str]) -> Groups:
-    # Each node reaches `reach` neighbours on either side: a majority, and a different one for every node. Nodes that
-    # are at most `reach` apart share one of the n windows of reach + 1 nodes.
+    # Each node reaches `reach` neighbours on either side. With them it forms a majority, a different one for every
+    # node. Nodes that are at most `reach` apart share one of the n windows of reach + 1 nodes.
     n = len(members)
     reach = quorum_size(n) // 2
     return tuple(tuple(members[(start + i) % n] for i in range(reach + 1)) for start in range(n))

@@ -31,7 +31,7 @@ def _as_list(value: Any) -> Any:
 
 
 class ChaosSpec(RootModel[tuple[AnyItem, ...]]):
-    """The faults of the measuring phase, possibly none. A spec without faults is false."""
+    """The faults of the measuring phase, possibly none. The truth value of a spec without faults is False."""
 
     model_config = ConfigDict(frozen=True)
 

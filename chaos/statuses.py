@@ -37,8 +37,10 @@ class Status:
     peers: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Of a leader, by peer: match index and next index."""
     touched: Mapping[str, int] = field(default_factory=dict)
-    """Messages that link faults affected on this node in this incarnation: cut, dropped (by chance), delayed,
-    duplicated."""
+    """How often faults struck on this node in this incarnation, by counter; see Proof.counter in chaos/faults/base.py.
+
+    Examples: messages cut, dropped (by chance), delayed or duplicated; fsyncs delayed or stalled; disk errors.
+    """
 
 
 def broken_rules(statuses: Iterable[Status]) -> Iterator[str]:
@@ -57,7 +59,8 @@ def broken_rules(statuses: Iterable[Status]) -> Iterator[str]:
         terms[who] = each.term
         for name in ("commit_index", "last_applied"):
             if getattr(each, name) < getattr(before, name):
-                yield f"{who}: {name} went from {getattr(before, name)} back to {getattr(each, name)} within one life"
+                fell = f"from {getattr(before, name)} back to {getattr(each, name)}"
+                yield f"{who}: {name} went {fell} in one incarnation"
         led_on = before.leads and each.leads and before.term == each.term
         for peer, (match, following) in each.peers.items():
             known = before.peers[peer][0] if led_on and peer in before.peers else 0
@@ -72,9 +75,9 @@ def without_quorum(
 ) -> Iterator[str]:
     """Yield the leaders that still led two longest election timeouts after a fault cut them off from every quorum.
 
-    Two statuses at least one longest election timeout apart must show it, and no status in between may contradict it.
-    One is not enough: a process that has just resumed may report before its timers fire. Nodes that were paused
-    meanwhile are not judged.
+    Two statuses at least one longest election timeout apart must show such a leader, and no status in between may
+    contradict them. One status is not enough: a process that has just resumed may report before its timers fire. Nodes
+    that were paused meanwhile are not judged.
     """
     timeout_ns = int(election_timeout_max_s * 1e9)
     patience_ns = QUORUM_PATIENCE * timeout_ns
@@ -99,11 +102,11 @@ def without_quorum(
         if term != each.term:
             suspects[who] = each.term, each.time_ns
         elif each.time_ns - first_ns >= timeout_ns and not _paused(who, since_ns, each.time_ns, pauses):
-            yield f"{who}: leads term {each.term}, and hears no quorum for more than {patience_ns / 1e9:g} s"
+            yield f"{who}: leads term {each.term}, but has heard no quorum for more than {patience_ns / 1e9:g} s"
 
 
 def _unheard(leader: str, rules: Iterable[LinkRule]) -> Iterator[str]:
-    """Yield the peers that receive no request of this node, or whose replies it does not receive."""
+    """Yield the peers that receive no requests of this leader, or whose replies the leader does not receive."""
     for rule in rules:
         if rule.cut and rule.from_id == leader and rule.messages != "replies":
             yield rule.to_id
@@ -151,10 +154,10 @@ def touched(
     statuses: Iterable[Status],
     name: str,
 ) -> int | None:
-    """Return how many messages were cut, dropped, ... while a fault was in force, on the nodes that apply it.
+    """Return by how much a counter of Status.touched grew while a fault was in force, on the nodes that apply it.
 
-    None when no status has the counter. If none of those nodes reported it, all nodes count. The messages of another
-    fault of the same kind on the same nodes at the same time cannot be told apart and are included.
+    `name` is the counter. Returns None when no status has it. If none of those nodes reported the counter, the sum is
+    over all nodes. The sum includes what another fault of the same kind did to the same nodes at the same time.
     """
     healed = healing(event, faults)
     end_ns = inf if healed is None else healed.done_ns
@@ -174,7 +177,7 @@ def touched(
 def _acting(event: FaultEvent, nodes: Sequence[str]) -> set[str]:
     """Return the nodes that apply a link fault: the sender, or the node where the sender is a client.
 
-    A cut is enforced at both ends, but what the sender cuts never arrives.
+    Both ends of a link enforce a cut, but a message that the sender cuts never arrives at the receiver.
     """
     rules = (event.fault.effect(nodes).links if event.fault else None) or ()
     return {rule.from_id if rule.from_id != CLIENTS else rule.to_id for rule in rules} or set(event.nodes)

@@ -28,9 +28,9 @@ class Applied(Protocol):
 class Target(Protocol):
     """A cluster whose processes, links and disks can be disturbed.
 
-    A call acts on all nodes it names, then raises if any of them failed. It returns an Applied where the target knows
-    when the change took effect. With None, the caller uses the begin and the end of the call instead. Restarting a
-    running node does nothing, and neither does resuming a node that is not paused.
+    A call acts on all nodes it names, then raises if any of them failed. It returns an Applied if the target knows when
+    the change took effect. If a call returns None, the caller uses the times at which the call began and ended.
+    Restarting a running node has no effect; neither has resuming a node that is not paused.
     """
 
     @property

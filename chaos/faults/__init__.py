@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 DRAWN: dict[str, type[Item]] = {item.kind: item for item in (Monkey, Replay)}
-"""Items that stand for many faults."""
+"""Items that expand to many faults."""
 
 
 def _items() -> dict[str, type[Item]]:
@@ -84,19 +84,22 @@ def _one_item(value: Any) -> Any:
     kinds = _items()
     allowed = ", ".join(kinds)
     if not isinstance(value, dict):
-        raise ValueError(f"{value!r} is no fault; write none or a mapping, as {{crash: leader}} (kinds: {allowed})")
+        raise ValueError(f"{value!r} is not a fault; write none or a mapping like {{crash: leader}} (kinds: {allowed})")
     named = [key for key in value if key in kinds]
     if not named:
         close = next((text for key in value if (text := did_you_mean(key, kinds))), "")
         raise ValueError(f"no kind of fault among {', '.join(map(str, value)) or 'no keys'}{close} (kinds: {allowed})")
     if len(named) > 1:
-        raise ValueError(f"{' and '.join(named)} in one mapping; write a list of one mapping each")
+        raise ValueError(f"{' and '.join(named)} in one mapping; write a list with one mapping for each fault")
     return value
 
 
 @dataclass(frozen=True)
 class _ByKind:
-    """A pydantic annotation: read a mapping as the item that its key names, among the kinds registered at that time."""
+    """A pydantic annotation: read a mapping as the item that its key names.
+
+    The kinds are those that are registered when pydantic builds the model that uses the annotation.
+    """
 
     drawn: bool
     """Whether monkeys and replays are allowed too."""
@@ -119,14 +122,14 @@ AnyItem = Annotated[Item, _ByKind(drawn=True)]
 _LINKS = ("between", "direction", "messages")
 _HEAD = "chaos:  none | ITEM | [ITEM, ...]           ITEM:  a fault, a monkey or a replay"
 _TERMS = {
-    "every fault": "at: TIME (0s), *_after: TIME (until the end), every: TIME (once)",
-    "TIME": "a duration (2s) or a share of the measuring phase (1/3)",
+    "every fault": "at: TIME (default: 0s), *_after: TIME (default: until the end), every: TIME (default: once)",
+    "TIME": "a duration such as 2s, or a share of the measuring phase such as 1/3",
     "NODES": f"{' | '.join(SELECTORS)}, a node id, or a list of ids",
-    "LINKS": "between: nodes | clients | all (nodes), direction: in | out | both (both), messages: all | requests | "
-    "replies (all); `direction` is seen from the fault's nodes",
+    "LINKS": "between: nodes | clients | all (default: nodes), direction: in | out | both (default: both; in: to the "
+    "fault's nodes, out: from them), messages: all | requests | replies (default: all)",
     "KIND": "one of the faults above",
-    "every": "the fault strikes once in each interval from `at` on, at a random moment that leaves room for it to end "
-    "within the interval; it then needs its *_after, which must not be longer than the interval",
+    "every": "the length of an interval. The fault strikes once in each interval from `at` on, at a random moment, and "
+    "ends within the interval; so it needs its *_after, which must not be longer than the interval",
 }
 
 

@@ -51,7 +51,7 @@ def _moment(value: Any) -> float | Fraction:
             message = f"{value!r} is neither a duration, such as 2s, nor a share of the phase, such as 1/3"
             raise ValueError(message) from None
     if not int(share[1]) <= int(share[2]) != 0:
-        raise ValueError(f"{value!r} is no share of the measuring phase; it lies between 0/1 and 1/1")
+        raise ValueError(f"{value!r} is not a share of the measuring phase; a share is between 0/1 and 1/1")
     return Fraction(int(share[1]), int(share[2]))
 
 
@@ -117,12 +117,12 @@ def drawn_nodes(nodes: Sequence[str], rng: Random) -> str:
 
 
 class Item(Section):
-    """Base of the items of a `chaos:` value. It is serialised as it was written, without defaults."""
+    """Base of the items of a `chaos:` value. An item is serialised as the user writes it, without defaults."""
 
     kind: ClassVar[str]
-    """Its key in a `chaos:` value."""
+    """The key of the item in a `chaos:` value."""
     takes: ClassVar[str]
-    """The value of its key, as a term of the grammar such as NODES."""
+    """The value of that key, as a term of the grammar such as NODES."""
     happens: ClassVar[str]
     """What happens, in a few words; `grammar()` shows it."""
     terms: ClassVar[Mapping[str, str]] = {}
@@ -174,15 +174,15 @@ class Proof(NamedTuple):
     """A counter of a node's status that grows when a fault strikes."""
 
     counter: str
-    """Its name in Status.touched."""
+    """The key of the counter in Status.touched."""
     subject: str
-    """What is counted: message, fsync."""
+    """What is counted, such as `message` or `fsync`."""
     touched: str
-    """What the fault did to it: dropped, delayed."""
+    """What the fault did to each of them, such as `dropped` or `delayed`."""
 
     @property
     def status_field(self) -> str:
-        """Its field in Counters of inspection.proto."""
+        """The field of the counter in Counters of inspection.proto."""
         return f"messages_{self.counter}" if self.subject == "message" else self.counter
 
 
@@ -191,13 +191,13 @@ class Effect:
     """What a fault does to a cluster while it is in force, in terms of the calls of a Target."""
 
     links: Sequence[LinkRule] | None = None
-    """Its part of the table of link faults. None: it is no link fault."""
+    """The fault's part of the table of link faults. None: the fault affects no links."""
     inside: Mapping[str, NodeFaults] | None = None
-    """Its part of the table of faults inside nodes. None: it is no fault inside nodes."""
+    """The fault's part of the table of faults inside nodes. None: the fault is not inside nodes."""
     strike: Strike | None = None
-    """The call on the processes of its nodes when it strikes."""
+    """The call on the processes of the fault's nodes when the fault strikes."""
     undo: Undo | None = None
-    """The call that brings the processes of its nodes back. Until then they are, or may be, down or stopped."""
+    """The call that brings these processes back. Until then they are, or may be, down or stopped."""
 
     def __post_init__(self) -> None:
         if self.links is None and self.inside is None and self.strike is None:
@@ -205,13 +205,13 @@ class Effect:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """The tables to which it contributes."""
+        """The tables to which the fault contributes."""
         parts: dict[Table, object] = {"links": self.links, "inside": self.inside}
         return tuple(table for table, part in parts.items() if part is not None)
 
 
 _DECLARED = ("takes", "happens", "end_key", "nodes_key", "needs", "proof", "ends_leadership", "silences", "begins_life")
-"""What every kind declares."""
+"""The class attributes that every kind declares."""
 
 
 class Fault(Item):
@@ -222,24 +222,24 @@ class Fault(Item):
     """
 
     end_key: ClassVar[str]
-    """The field with the time after which it is healed."""
+    """The field with the time after which the fault is healed."""
     nodes_key: ClassVar[str]
-    """The field that says where it strikes."""
+    """The field that says where the fault strikes."""
     needs: ClassVar[Need]
     """The capability that a target needs."""
     proof: ClassVar[tuple[Proof, ...]]
     """Counters that grow when a fault of this kind strikes. If empty, the call on the target is the proof."""
     ends_leadership: ClassVar[Often]
-    """Whether a leader that it strikes loses its leadership."""
+    """Whether a leader that the fault strikes loses its leadership."""
     silences: ClassVar[bool]
-    """Whether its nodes neither receive nor send anything while it lasts."""
+    """Whether the fault's nodes neither receive nor send anything while the fault lasts."""
     begins_life: ClassVar[Often]
-    """Whether its healing begins a new incarnation of its nodes."""
+    """Whether healing the fault begins a new incarnation of its nodes."""
 
     at: Moment = 0.0
-    """When it strikes; with `every`, when the first interval begins."""
+    """When the fault strikes; with `every`, when the first interval begins."""
     every: Moment | None = None
-    """Length of the intervals, in each of which it strikes once, at a random moment."""
+    """Length of the intervals; the fault strikes once in each, at a random moment."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -251,21 +251,23 @@ class Fault(Item):
 
     @abstractmethod
     def effect(self, nodes: Sequence[str], *, preparing: bool = False) -> Effect:
-        """Return what it does in a cluster of these nodes. It must be resolved.
+        """Return what the fault does in a cluster of these nodes. The fault must be resolved.
 
-        `preparing`: during the first `prepares_s` seconds.
+        `preparing`: return what it does during its first `prepares_s` seconds.
         """
 
     @property
     @abstractmethod
     def disables(self) -> bool:
-        """Whether its nodes take no part in any quorum while it lasts."""
+        """Whether the fault's nodes cannot be part of a quorum while the fault lasts."""
 
     @property
     @abstractmethod
     def exit_code(self) -> int | None:
-        """Exit code with which its nodes may end while it lasts; such an exit proves that it struck. None: they do not
-        end."""
+        """Exit code with which the fault's nodes may exit while it lasts; None: it makes no node exit.
+
+        Such an exit proves that the fault struck.
+        """
 
     @classmethod
     @abstractmethod
@@ -274,7 +276,7 @@ class Fault(Item):
 
     @abstractmethod
     def describe(self) -> str:
-        """Return where it strikes, and how, in a few words."""
+        """Return in a few words where the fault strikes, and how."""
 
     def label(self) -> str:
         """Return its kind and its description."""
@@ -290,34 +292,34 @@ class Fault(Item):
 
     @property
     def lasts(self) -> float | Fraction | None:
-        """How long it lasts; None: until the end."""
+        """How long the fault lasts; None: until the end."""
         value: float | Fraction | None = getattr(self, self.end_key)
         return value
 
     @property
     def where(self) -> str | tuple[Any, ...]:
-        """The NODES or the SHAPE that say where it strikes."""
+        """Where the fault strikes: the value of the field `nodes_key`, NODES or a SHAPE of the grammar."""
         value: str | tuple[Any, ...] = getattr(self, self.nodes_key)
         return value
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of its nodes; empty before it is resolved."""
+        """The ids of the fault's nodes; empty before the fault is resolved."""
         return self.where if isinstance(self.where, tuple) else ()
 
     @property
     def prepares_s(self) -> float:
-        """Seconds from its injection until it is in force as a whole."""
+        """Seconds from the injection until the whole fault is in force; 0 for faults of one stage."""
         return 0.0
 
     @property
     def counters(self) -> tuple[Proof, ...]:
-        """The counters of its kind that this fault makes grow."""
+        """The counters in `proof` that grow because of this fault."""
         return self.proof
 
     @classmethod
     def suspends(cls) -> bool:
-        """Return whether the processes of its nodes stop and continue later, with their memory intact."""
+        """Return whether faults of this kind stop processes that later continue with their memory intact."""
         return cls.silences and cls.begins_life == "never"
 
     def timed(self, at_s: float, lasts_s: float | None) -> Self:
@@ -342,18 +344,24 @@ class Fault(Item):
 
     @classmethod
     def found_leader(cls, aim: str, where: Sequence[Any], leader: str) -> bool:
-        """Return whether a fault aimed at `aim` hit the leader as its aim says. `where`: its resolved place."""
+        """Return whether a fault aimed at the selector `aim` has the right place relative to the leader.
+
+        `where` is the resolved place. For example, a fault aimed at `follower` must not include the leader.
+        """
         return (leader in where) == (aim == "leader")
 
     def refusal(self, nodes: Sequence[str]) -> str:
-        """Return in one line why it cannot happen in a cluster of these nodes, naming the field; empty if it can."""
+        """Return in one line why this fault cannot be injected in a cluster of these nodes; empty if it can.
+
+        The line begins with the name of the field.
+        """
         where = self.where
         if isinstance(where, str) and len(nodes) < SELECTORS[where]:
             return f"{self.nodes_key}: {where} needs at least {SELECTORS[where]} nodes, the cluster has {len(nodes)}"
         return self.unknown_node(nodes, SELECTORS)
 
     def unknown_node(self, nodes: Sequence[str], selectors: Collection[str] = ()) -> str:
-        """Return which of its nodes the cluster does not have, in one line; empty if it has all."""
+        """Return in one line which of the fault's nodes the cluster does not have; empty if it has all of them."""
         unknown = [node for node in self.ids if node not in nodes]
         if not unknown:
             return ""

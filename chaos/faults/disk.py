@@ -68,7 +68,7 @@ class Disk(Fault):
 
     @property
     def disables(self) -> bool:
-        """Whether nothing becomes durable: neither entries nor votes."""
+        """Whether the disk makes nothing durable: neither entries nor votes."""
         return self.fsync_latency is None
 
     @property
@@ -83,7 +83,7 @@ class Disk(Fault):
 
     @classmethod
     def drawn(cls, nodes: Sequence[str], rng: Random) -> Self:
-        """Draw mostly a slow disk, with 20 to 500 ms; sometimes one that hangs or fails."""
+        """Draw a disk that is slow by 20 to 500 ms (70 %), hangs (15 %) or fails (15 %)."""
         where, ways = drawn_nodes(nodes, rng), ("fsync_latency", "stall", "error")
         way = rng.choices(ways, (0.7, 0.15, 0.15))[0]
         details: dict[str, dict[str, object]] = {
@@ -105,7 +105,7 @@ class Disk(Fault):
 
 
 def together(faults: Iterable[DiskFault]) -> DiskFault:
-    """Return one disk fault in which all of them are in force: latencies add up, and the first error counts."""
+    """Return one disk fault that combines these: latencies add up to 1 h at most, and the first error counts."""
     faults = list(faults)
     failing = next((fault for fault in faults if fault.error), DiskFault())
     return DiskFault(

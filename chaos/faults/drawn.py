@@ -1,4 +1,4 @@
-"""Items that stand for many faults: random faults, and those of a saved schedule."""
+"""Items that expand to many faults: random faults, and the faults of a saved schedule."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Monkey(Item):
     happens = "one random fault of these kinds in every interval"
 
     monkey: Kinds
-    """The kinds it chooses from; a kind listed twice is chosen twice as often."""
+    """The kinds from which the monkey chooses; a kind listed twice is chosen twice as often."""
     every: Annotated[Duration, Field(gt=0)]
     """Length of an interval; a fault ends in the interval in which it begins."""
     seed: int | None = None
-    """Seed of its choices; default: derived from the seed of the schedule."""
+    """Seed of the monkey's choices; default: derived from the seed of the schedule."""
 
     def label(self) -> str:
-        """Return the kinds it chooses from."""
+        """Return the kinds from which the monkey chooses."""
         return f"monkey {'+'.join(self.monkey)}"
 
 

@@ -16,7 +16,7 @@ from raft_actor_node.links import LinkRule, Probability
 from raft_actor_node.units import Duration, Size, format_size
 
 DELAYED = (Proof("delayed", "message", "delayed"),)
-"""Proof that messages were held back."""
+"""Proof that messages were delayed."""
 
 
 class MessageFault(LinkFault):
@@ -37,7 +37,7 @@ class MessageFault(LinkFault):
 
     @abstractmethod
     def how(self) -> list[str]:
-        """Return the effect in words; they come before the nodes in `describe`."""
+        """Return the words for the effect, which `describe` puts before the nodes."""
 
     @property
     def among_nodes(self) -> bool:
@@ -72,7 +72,7 @@ class _Cut(MessageFault):
         return {"cut": True}
 
     def how(self) -> list[str]:
-        """Return nothing: the name of the kind is enough."""
+        """Return no words, because the name of the kind says enough."""
         return []
 
 
@@ -165,7 +165,7 @@ class Delay(_OnNodes):
         return words + ([f"tail {format_moment(self.tail)}"] if self.tail else [])
 
     def touch(self) -> dict[str, Any]:
-        """Hold messages back: constant delay, jitter and tail."""
+        """Delay messages by a constant, jitter and tail."""
         parts = {"delay": self.delay, "jitter": self.jitter, "tail": self.tail}
         return {f"{name}_ms": round(seconds * 1e3, 6) for name, seconds in parts.items()}
 
@@ -190,7 +190,7 @@ class Bandwidth(_OnNodes):
 
     @classmethod
     def drawn(cls, nodes: Sequence[str], rng: Random) -> Self:
-        """Narrow all links."""
+        """Limit all links to 4, 16 or 64 KiB/s."""
         return cls.model_validate({"bandwidth": f"{rng.choice([4, 16, 64])}KiB"})
 
     def how(self) -> list[str]:
@@ -198,7 +198,7 @@ class Bandwidth(_OnNodes):
         return [str(format_size(self.bandwidth))]
 
     def touch(self) -> dict[str, Any]:
-        """Hold a message back until the link is free."""
+        """Delay a message until the link is free."""
         return {"bytes_per_s": self.bandwidth}
 
 

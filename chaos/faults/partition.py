@@ -22,7 +22,8 @@ def _shape(value: Any) -> str | Groups:
     if isinstance(value, str) and value in SHAPES:
         return value
     shapes = ", ".join(SHAPES)
-    raise ValueError(f"{value!r} is no partition{did_you_mean(value, SHAPES)} (allowed: {shapes}, or a list of groups)")
+    hint = did_you_mean(value, SHAPES)
+    raise ValueError(f"{value!r} is not a partition{hint} (allowed: {shapes}, or a list of groups)")
 
 
 Split = Annotated[
@@ -43,9 +44,9 @@ class Partition(LinkFault):
     terms: ClassVar = {
         "SHAPE": f"{' | '.join(SHAPES)}, or groups: [[n1, n2, clients], [n3, n4]]",
         "clients": "minority | majority: the side of a named split that clients can reach; default: both",
-        "behind": "a duration: for so long the node that connects the groups (of a bridge, quorum-loss, "
-        "constrained-election, or groups that overlap) is cut off first, and misses entries if there is load; "
-        "default: 1s with constrained-election, else 0s",
+        "behind": "a duration for which the node that connects the groups is isolated before the groups are separated, "
+        "so that it misses entries if there is load; only with bridge, quorum-loss, constrained-election, or groups that "
+        "overlap; default: 1s with constrained-election, else 0s",
     }
     proof = CUT
     ends_leadership = "sometimes"
@@ -55,14 +56,14 @@ class Partition(LinkFault):
     clients: Literal["minority", "majority"] | None = None
     """The only side that clients can reach; default: they reach every node."""
     behind: Annotated[Duration, Field(gt=0, le=3600)] | None = None
-    """How long the node that connects the groups is cut off beforehand; default: that of the shape."""
+    """How long the node that connects the groups is isolated beforehand; default: the `behind_s` of the shape."""
 
     @model_validator(mode="after")
     def _sides(self) -> Partition:
         shape = SHAPES[self.partition] if isinstance(self.partition, str) else None
         if self.clients and not (shape is not None and shape.two_sided):
             splits = ", ".join(name for name, shape in SHAPES.items() if shape.two_sided)
-            raise ValueError(f"clients: only with {splits}; in a list of groups, clients is a member")
+            raise ValueError(f"clients: only with {splits}; in a list of groups, write clients as a member of a group")
         if self.behind and not (hubs(self.partition) if isinstance(self.partition, tuple) else shape and shape.has_hub):
             names = ", ".join(name for name, shape in SHAPES.items() if shape.has_hub)
             raise ValueError(f"behind: only with {names}, or groups that overlap")
@@ -70,7 +71,7 @@ class Partition(LinkFault):
 
     @classmethod
     def drawn(cls, nodes: Sequence[str], rng: Random) -> Self:
-        """Return a partition by a shape without preparation, because preparation may last longer than an interval."""
+        """Draw a shape without preparation, because preparation may last longer than an interval."""
         shapes = [name for name, shape in SHAPES.items() if shape.min_nodes <= len(nodes) and not shape.behind_s]
         return cls(partition=rng.choice(shapes or ["halves"]))
 
@@ -83,7 +84,7 @@ class Partition(LinkFault):
 
     @property
     def prepares_s(self) -> float:
-        """How long the node that connects the groups is cut off before the groups are."""
+        """How long the node that connects the groups is isolated before the groups are separated."""
         if self.behind is not None or not isinstance(self.partition, str):
             return self.behind or 0.0
         return SHAPES[self.partition].behind_s
@@ -95,7 +96,7 @@ class Partition(LinkFault):
         return tuple(dict.fromkeys(node for group in groups for node in group if node != CLIENTS))
 
     def effect(self, nodes: Sequence[str], *, preparing: bool = False) -> Effect:
-        """Cut off the node that connects the groups, then the groups."""
+        """Isolate the node that connects the groups, then separate the groups."""
         return Effect(links=self.rules_before(nodes) if preparing else self.rules(nodes))
 
     def rules(self, nodes: Sequence[str]) -> list[LinkRule]:
@@ -132,10 +133,10 @@ class Partition(LinkFault):
         if unknown := self.unknown_node(nodes):
             return unknown
         if isinstance(where, tuple) and len(self.ids) < n:
-            return f"partition: {', '.join(node for node in nodes if node not in self.ids)} in no group"
+            return f"partition: no group contains {', '.join(node for node in nodes if node not in self.ids)}"
         if isinstance(self.lasts, float) and 0 < self.lasts <= self.prepares_s:
             lasts, behind = format_moment(self.lasts), format_moment(self.prepares_s)
-            return f"partition: behind: {behind} leaves nothing of heal_after, {lasts}"
+            return f"partition: behind: {behind} must be shorter than heal_after, {lasts}"
         return ""
 
     def resolved(self, nodes: Sequence[str], leader: str | None, rng: Random) -> Self:

@@ -37,7 +37,7 @@ ACCEPTED: list[tuple[Any, str]] = [
 ]
 
 REFUSED: list[tuple[Any, str]] = [
-    ("leader", "'leader' is no fault; write none or a mapping"),
+    ("leader", "'leader' is not a fault; write none or a mapping"),
     ({}, "no kind of fault among no keys"),
     ({"crsh": "leader"}, "did you mean crash?"),
     ({"crash": "leader", "restart_aftr": "2s"}, "crash: unknown key 'restart_aftr'; did you mean restart_after?"),
@@ -48,14 +48,14 @@ REFUSED: list[tuple[Any, str]] = [
     ({"crash": ["n1", "n1"]}, "crash: ['n1', 'n1'] is not a list of different node ids"),
     ({"crash": "leader", "at": 3}, "crash.at: 3 is neither a duration"),
     ({"crash": "leader", "at": 3.5}, "crash.at: 3.5 is neither a duration"),
-    ({"crash": "leader", "at": "4/3"}, "crash.at: '4/3' is no share of the measuring phase"),
-    ({"crash": "leader", "at": "1/0"}, "crash.at: '1/0' is no share of the measuring phase"),
+    ({"crash": "leader", "at": "4/3"}, "crash.at: '4/3' is not a share of the measuring phase"),
+    ({"crash": "leader", "at": "1/0"}, "crash.at: '1/0' is not a share of the measuring phase"),
     ({"crash": "leader", "at": "-1s"}, "crash.at: '-1s' is neither a duration"),
     ({"crash": "leader", "every": "5s"}, "crash: restart_after: needed with every"),
     ({"drop": 0.1, "every": "5s"}, "drop: heal_after: needed with every"),
     ({"crash": "leader", "every": "0s", "restart_after": "1s"}, "crash: every: must be above 0s"),
-    ({"partition": "halvs"}, "partition: 'halvs' is no partition; did you mean halves?"),
-    ({"partition": {"a": 1}}, "is no partition"),
+    ({"partition": "halvs"}, "partition: 'halvs' is not a partition; did you mean halves?"),
+    ({"partition": {"a": 1}}, "is not a partition"),
     ({"partition": "ring", "clients": "minority"}, "partition: clients: only with leader-in-minority"),
     ({"partition": "halves", "behind": "1s"}, "partition: behind: only with bridge, quorum-loss, constrained-election"),
     ({"partition": [["n1"], ["n2", "n3"]], "behind": "1s"}, "partition: behind: only with"),

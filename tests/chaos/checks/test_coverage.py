@@ -287,14 +287,14 @@ def test_a_partition_named_for_its_leader_has_it_on_that_side(aim: str, groups: 
 
 
 def test_a_node_chosen_in_place_of_a_missing_leader_is_no_leader() -> None:
-    instead = fault("isolate", "n1", detail="n1; there was no leader, n1 was chosen in its place")
+    instead = fault("isolate", "n1", detail="n1; there was no leader, so the seed chose n1 instead")
     finding = judged(instead, aims={0: "leader"}, traces=LED, statuses=BITTEN)
     assert (finding.verdict, finding.reason) == ("unknown", "isolate n1 was aimed at leader, but there was no leader")
 
 
 @pytest.mark.parametrize("aim", ["follower", "followers", "chained", "bridge", "quorum-loss", "constrained-election"])
 def test_whatever_is_resolved_by_the_leader_needs_one(aim: str) -> None:
-    note = f"{aim}; there was no leader, n1 was chosen in its place"
+    note = f"{aim}; there was no leader, so the seed chose n1 instead"
     kind = "isolate" if aim in SELECTORS else "partition"
     assert judged(fault(kind, "n2", detail=note), aims={0: aim}, statuses=BITTEN).verdict == "unknown"
 

@@ -26,8 +26,8 @@ def leader(node: str, at: int, term: int = 2, **peers: list[int]) -> Status:
     [
         ([said("n1", last_applied=8)], "n1: last_applied 8 beyond commit_index 7"),
         ([said("n1", commit_index=10)], "n1: commit_index 10 beyond the log, which ends at 9"),
-        ([said("n1", 1), said("n1", 2, commit_index=6)], "n1: commit_index went from 7 back to 6 within one life"),
-        ([said("n1", 2), said("n1", 3, last_applied=5)], "n1: last_applied went from 6 back to 5 within one life"),
+        ([said("n1", 1), said("n1", 2, commit_index=6)], "n1: commit_index went from 7 back to 6 in one incarnation"),
+        ([said("n1", 2), said("n1", 3, last_applied=5)], "n1: last_applied went from 6 back to 5 in one incarnation"),
         ([said("n1", 1), said("n1", 2, life=2, commit_index=6)], ""),
         ([said("n1", 1), said("n1", 2, life=2, term=1)], "n1: term went from 2 back to 1"),
         ([leader("n1", 1, n2=[8, 9])], ""),

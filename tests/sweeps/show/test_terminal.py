@@ -64,7 +64,7 @@ def test_an_error_with_a_foreign_path_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"sweep: {tmp_path}/h\\x1b[31m")
-    assert done.stderr.endswith('udcff.jsonl:1: "process" stands twice in an object\n')
+    assert done.stderr.endswith('udcff.jsonl:1: "process" occurs twice in an object\n')
 
 
 @pytest.mark.parametrize("key", ["\ud800", "a\n\x1b[31m\x00"], ids=["half", "controls"])
