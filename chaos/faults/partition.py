@@ -45,8 +45,8 @@ class Partition(LinkFault):
         "SHAPE": f"{' | '.join(SHAPES)}, or groups: [[n1, n2, clients], [n3, n4]]",
         "clients": "minority | majority: the side of a named split that clients can reach; default: both",
         "behind": "a duration for which the node that connects the groups is isolated before the groups are separated, "
-        "so that it misses entries if there is load; only with bridge, quorum-loss, constrained-election, or groups that "
-        "overlap; default: 1s with constrained-election, else 0s",
+        "so that it misses entries if there is load; only with bridge, quorum-loss, constrained-election, or groups "
+        "that overlap; default: 1s with constrained-election, else 0s",
     }
     proof = CUT
     ends_leadership = "sometimes"
