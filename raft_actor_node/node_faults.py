@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from raft_actor_node.errors import DiskError
 from raft_actor_node.links import Milliseconds
 
+INJECTED = "injected"
+"""Word in the message of every error that a fault inside a node makes; real errors do not have it."""
+
 
 class DiskFault(BaseModel):
     """A fault of the disk that holds the log, the term and the vote. Trace files are not affected."""

@@ -34,25 +34,33 @@ def judge_durability(
     """Compare the logs of the nodes with the acknowledged writes.
 
     `acknowledged`: number of acknowledged writes. `prefix`: last index of the acknowledged prefix. `states`: what each
-    node reported at the end. `durable`: durable_index by node. Unknown if the nodes known to have the prefix are no
-    quorum, but would be one together with the nodes that reported too little.
+    node reported at the end. `durable`: durable_index by node. The prefix has at least one entry more than there are
+    acknowledged writes; if fewer were traced, the traces are incomplete, and the finding is not ok. Unknown if the
+    nodes known to have the prefix are no quorum, but would be one together with the nodes that reported too little.
     """
     if not acknowledged:
         return Finding("durability", "ok", "no write was acknowledged")
     entries = max([prefix, *(state.last_applied for state in states)])
     if acknowledged >= entries:
         return _too_short(acknowledged, entries, durable, nodes)
+    traced, prefix = prefix, max(prefix, acknowledged + 1)
     reaching = {node for node in nodes if durable.get(node, -1) >= prefix}
-    alike = _alike(states, prefix, reaching)
+    hashes = _hashes(states, prefix, reaching)
+    alike = _alike(hashes)
     holders = max(alike, key=len, default=set())
-    unclear = reaching.difference(*alike) | (set(nodes) - durable.keys())
+    silent = set(nodes) - durable.keys()
+    possible = [group | silent | _unclear(reaching - group, group, hashes) for group in alike or [set()]]
+    most = max(possible, key=len)
     what = f"{acknowledged} writes were acknowledged, and entries 1 to {prefix}"
-    if len(holders) + len(unclear) < quorum_size(len(nodes)):
+    if len(most) < quorum_size(len(nodes)):
         where = ", ".join(sorted(holders)) or "no node"
         return Finding("durability", "violated", f"{what} are durable on {where} only")
     if len(holders) < quorum_size(len(nodes)):
-        silent = ", ".join(sorted(unclear))
-        return Finding("durability", "unknown", f"{what}: {silent} did not report whether they have them")
+        unclear = ", ".join(sorted(most - holders))
+        return Finding("durability", "unknown", f"{what}: {unclear} did not report whether they have them")
+    if traced < prefix:
+        reason = f"{acknowledged} writes were acknowledged, but nodes traced only the commit of entries 1 to {traced}"
+        return Finding("durability", "unknown", reason)
     return Finding("durability", "ok", f"{what} are durable on {len(holders)} nodes")
 
 
@@ -71,16 +79,41 @@ def _too_short(acknowledged: int, entries: int, durable: Mapping[str, int], node
     return Finding("durability", "unknown", reason)
 
 
-def _alike(states: Iterable[AppliedState], prefix: int, among: Collection[str]) -> list[set[str]]:
-    """Return the groups of nodes that have the same hash at the same index, at or after the end of the prefix."""
+Hashes = Mapping[str, Mapping[int, bytes]]
+"""For each node, its hashes of the applied entries up to an index."""
+
+
+def _hashes(states: Iterable[AppliedState], prefix: int, among: Collection[str]) -> Hashes:
+    """Return the hashes that these nodes reported at or after the end of the prefix."""
+    return {
+        state.node_id: {
+            index: digest
+            for index, digest in (
+                (state.last_applied, state.applied_hash),
+                (state.prefix_index, state.prefix_hash),
+            )
+            if digest and index >= prefix
+        }
+        for state in states
+        if state.node_id in among
+    }
+
+
+def _alike(hashes: Hashes) -> list[set[str]]:
+    """Return the groups of nodes that have the same hash at the same index."""
     groups: dict[tuple[int, bytes], set[str]] = {}
-    for state in states:
-        if state.node_id in among:
-            told = ((state.last_applied, state.applied_hash), (state.prefix_index, state.prefix_hash))
-            for index, digest in told:
-                if digest and index >= prefix:
-                    groups.setdefault((index, digest), set()).add(state.node_id)
+    for node, reported in hashes.items():
+        for each in reported.items():
+            groups.setdefault(each, set()).add(node)
     return list(groups.values())
+
+
+def _unclear(others: Iterable[str], group: Iterable[str], hashes: Hashes) -> set[str]:
+    """Return the nodes that may have the same entries as the group: no hash at a common index differs."""
+    known = [pair for node in group for pair in hashes[node].items()]
+    return {
+        node for node in others if all(hashes.get(node, {}).get(index, digest) == digest for index, digest in known)
+    }
 
 
 def _find(stored: StoredEvidence) -> Finding | None:

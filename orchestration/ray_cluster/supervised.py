@@ -23,7 +23,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -40,7 +40,7 @@ from raft_actor_node.addresses import every_interface
 from raft_actor_node.client_probe import NodeProbe, ProbeFailed
 from raft_actor_node.config import NodeConfig
 from raft_actor_node.links import LinkRule
-from raft_actor_node.node_faults import NodeFaults
+from raft_actor_node.node_faults import INJECTED, NodeFaults
 from raft_actor_node.patience import Patience
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,15 @@ class Shared:
     """The current table of link faults."""
     inside: Mapping[str, NodeFaults] = field(default_factory=dict)
     """The current table of faults inside nodes."""
+
+
+def error_cause(exit_code: int, log_tail: str, expected: Collection[int]) -> Literal["fault", "exit"]:
+    """Return whether a fault inside the node or something else caused an exit with an error code.
+
+    `expected`: the exit codes of all faults since the node started. A real error has the same code, also after a fault
+    was healed. So the last lines of the node's log decide: only an injected error names itself there.
+    """
+    return "fault" if exit_code in expected and INJECTED in log_tail else "exit"
 
 
 class SupervisedNode:
@@ -281,8 +290,7 @@ class SupervisedNode:
             end = await self._end_of()
             exit_code, tail = end.exit_code, end.log_tail
             # A signal or exit code 0 may be the result of our request; an error code is the node's own.
-            own: Cause = "fault" if exit_code in self._fatal else "exit"
-            cause = own if exit_code > 0 else self._ending or "exit"
+            cause = error_cause(exit_code, tail, self._fatal) if exit_code > 0 else self._ending or "exit"
             time_ns = worker.clock.to_driver(end.time_ns)
             if cause == "exit" and exit_code in (0, -signal.SIGTERM):
                 await self._stays()

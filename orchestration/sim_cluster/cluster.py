@@ -262,6 +262,8 @@ class SimCluster:
 
         Raises NodeFailed for a node that does not start.
         """
+        for node_id in node_ids:
+            await self.nodes[node_id].decided()
         down = [each for each in node_ids if self.nodes[each].state == "down" and each not in self._booting]
         self._booting.update(down)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -18,6 +19,8 @@ from raft_actor_node.kv.store import Store
 from raft_actor_node.node_faults import NodeFaults
 from raft_actor_node.runtime.assembly import exit_code
 
+_LOOK_S = 0.001
+"""Interval at which a restart looks whether a failed node has exited."""
 STOP_GRACE_S = 1.0
 """How long a stopping node waits until its appended entries are committed."""
 KILLED = -9
@@ -176,6 +179,13 @@ class SimNode:
     @property
     def _faults(self) -> NodeFaults:
         return self.world.inside.get(self.node_id, NodeFaults())
+
+    async def decided(self) -> None:
+        """Wait while an injected error is about to end the node: the error occurred, but the process has not exited."""
+        while (  # noqa: ASYNC110 - a pause ends the wait, too
+            self.state == "up" and self.life is not None and self.life.runtime.disk_faults.counters.errors
+        ):
+            await asyncio.sleep(_LOOK_S)
 
     async def halt(self) -> None:
         """Shut the process down (SIGTERM)."""

@@ -86,12 +86,13 @@ class Node(Generic[MailT]):
         self.warnings = recovered.warnings
         """Repairs of the log during recovery, one line each."""
         self.disk_faults = disk_faults or DiskFaults()
-        self.disk_faults.replace(config.node_faults.disk)
         try:
             self.tracer = tracer()
         except BaseException:
             self.wal.close()
             raise
+        # Not before: closing the log after a failure must not wait on a stalled disk, which nothing could heal yet.
+        self.disk_faults.replace(config.node_faults.disk)
         self.loop_lag = Samples(clock.now_ns)
         self.faults = LinkFaults(config.node_id, config.members, config.links, _stream(config, "links"), clock.now)
         self.mail = mail(self.faults, lambda message: self.driver.deliver(Receive(message)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
-from raft_actor_node.node_faults import DiskFault
+from raft_actor_node.node_faults import INJECTED, DiskFault
 
 NO_FAULT = DiskFault()
 
@@ -62,7 +62,7 @@ class DiskFaults:
         if fault.error and fault.on == call:
             self.counters.errors += 1
             number = getattr(errno, fault.error)
-            raise OSError(number, f"{os.strerror(number)} (injected on {call})")
+            raise OSError(number, f"{os.strerror(number)} ({INJECTED} on {call})")
 
 
 class HeldFsync:
@@ -84,7 +84,7 @@ class HeldFsync:
             self._stalled = True
             if faults.ending:
                 counters.errors += 1
-                raise OSError(errno.EIO, "an fsync was stalled by a fault when the node stopped")
+                raise OSError(errno.EIO, f"an fsync still hung when the node stopped ({INJECTED} stall)")
             return inf
         faults.fail("fsync")
         left_s = max(fault.fsync_latency_ms / 1000 - waited_s, 0.0)

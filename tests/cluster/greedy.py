@@ -16,6 +16,8 @@ import grpc.aio
 from raft_actor_node.pb import kv_pb2
 
 MB = 1 << 20
+UNREAD_S = 3.0
+"""How long a client that does not read its answers attacks."""
 UNLIMITED = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -53,7 +55,7 @@ class Attack:
                     results += part.results
                 assert len(results) == sum(map(len, batches)), "each operation is answered before the stream ends"
             else:
-                await asyncio.sleep(3.0)  # long enough for the node to build answers that the client does not read
+                await asyncio.sleep(UNREAD_S)
         finally:
             writer.cancel()
             call.cancel()

@@ -165,6 +165,16 @@ def test_nodes_without_an_owner_find_each_other(tmp_path: Path) -> None:
     assert codes == [0, 0, 0]
 
 
+def test_a_node_that_cannot_start_under_a_stalled_disk_ends_with_its_error(tmp_path: Path) -> None:
+    """It closes its log before it ends; the stall must not hold that."""
+    stall = {"disk": {"stall": True}}
+    code, error = ends(
+        config(tmp_path, chaos_enabled=True, node_faults=stall, trace_file=str(tmp_path / "none" / "trace"))
+    )
+    assert code == 2
+    assert "trace_file" in error
+
+
 @pytest.mark.parametrize("field", ["trace_file", "log_file"])
 def test_a_file_that_cannot_be_opened_is_one_line_and_exit_2(tmp_path: Path, field: str) -> None:
     code, error = ends(config(tmp_path, **{field: str(tmp_path / "missing" / "file")}))

@@ -18,6 +18,7 @@ from orchestration.errors import NodeFailed
 from orchestration.plan import NodeExit
 from orchestration.ray_cluster import process as process_module
 from orchestration.ray_cluster.process import NodeProcess
+from orchestration.ray_cluster.supervised import error_cause
 from tests.orchestration.waiting import eventually, gone, state
 
 REPORT = """
@@ -257,3 +258,19 @@ def test_owner_that_is_gone_before_the_start(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-I", "-S", shim, "1", "touch", mark], capture_output=True, check=False)
     assert b"the owner was gone" in result.stderr
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("tail", "cause"),
+    [
+        ("wal.log: cannot be written: No space left on device (injected on write)", "fault"),
+        ("wal.log: cannot be synced: an fsync still hung when the node stopped (injected stall)", "fault"),
+        ("trace_file: cannot be written: No space left on device", "exit"),
+        ("the disk did not answer within 3 s while the node was stopping", "exit"),
+    ],
+)
+def test_an_error_is_the_effect_of_a_fault_only_if_it_says_so(tail: str, cause: str) -> None:
+    """A stall that was healed explains no later exit with the same code."""
+    assert error_cause(6, tail, {6}) == cause
+    assert error_cause(6, tail, set()) == "exit", "no fault in this incarnation"
+    assert error_cause(7, tail, {6}) == "exit"

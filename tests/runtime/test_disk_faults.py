@@ -78,7 +78,7 @@ def test_the_end_of_a_node_lets_a_delay_go_and_fails_a_stall() -> None:
     faults.end()
     assert HeldFsync(faults).left_s(0.0) == 0.0
     faults.replace(STALL)
-    with pytest.raises(OSError, match="stalled by a fault when the node stopped"):
+    with pytest.raises(OSError, match="still hung when the node stopped"):
         HeldFsync(faults).left_s(0.0)
 
 

@@ -62,6 +62,22 @@ def test_a_node_that_has_not_applied_the_prefix_yet_is_unclear() -> None:
     assert judge_durability(7, 8, shared, dict.fromkeys(NODES, 12), NODES).verdict == "ok"
 
 
+@pytest.mark.parametrize(("healthy", "lagging"), [((12, 11), (5,)), ((12, 11, 11), (5, 5))])
+def test_hashes_at_different_indexes_do_not_contradict(healthy: tuple[int, ...], lagging: tuple[int, ...]) -> None:
+    """While a commit spreads, nodes report different indexes, and a lagging node keeps the common index low."""
+    nodes = [f"n{number}" for number in range(1, len(healthy + lagging) + 1)]
+    states = [state(node, at, str(at).encode()) for node, at in zip(nodes, healthy + lagging, strict=True)]
+    durable = dict.fromkeys(nodes[: len(healthy)], 12) | dict.fromkeys(nodes[len(healthy) :], 5)
+    assert judge_durability(7, 8, states, durable, nodes).verdict == "unknown"
+
+
+@pytest.mark.parametrize("traced", [0, 3, 7])
+def test_a_prefix_with_fewer_entries_than_acknowledged_writes_is_no_evidence(traced: int) -> None:
+    """The traces of the last commits are missing."""
+    assert judge_durability(7, traced, SAME, dict.fromkeys(NODES, 9), NODES).verdict == "unknown"
+    assert judge_durability(7, traced, SAME, dict.fromkeys(NODES, traced), NODES).verdict == "violated"
+
+
 @pytest.mark.parametrize(("acknowledged", "verdict"), [(8, "ok"), (9, "violated"), (50, "violated")])
 def test_each_acknowledged_write_has_an_entry_of_its_own(acknowledged: int, verdict: str) -> None:
     """The no-op of the first leader takes one entry more."""

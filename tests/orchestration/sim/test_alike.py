@@ -89,8 +89,13 @@ def test_a_write_on_a_node_that_dies_is_unknown(world: WorldName, tmp_path: Path
         client = await once(cluster, leader, deadline_s=5.0)
         cut = [LinkRule(from_id="*", to_id=leader, cut=True), LinkRule(from_id=leader, to_id="*", cut=True)]
         await cluster.set_links(cut)
+        before = await cluster.status(leader)
         write = asyncio.ensure_future(failure(client.put(b"k", b"1")))
-        await asyncio.sleep(0.1)  # long enough to append the write; it cannot be committed
+
+        async def appended() -> bool:
+            return (await cluster.status(leader)).last_log_index > before.last_log_index
+
+        await eventually(appended, "the write is appended; it cannot be committed")
         await cluster.kill(leader)
         kind, code, took_s = await write
         assert (kind, code) == (OperationUnknown, "UNAVAILABLE")
@@ -163,8 +168,13 @@ def test_a_retry_over_a_leader_change_takes_effect_once(world: WorldName, tmp_pa
         client = await cluster.client(rpc_timeout=DEADLINE_S, retry_budget=15.0)
         assert await client.append(b"k", b"a") == 1
         await cluster.set_links([LinkRule(from_id=leader, to_id="clients", messages="replies", drop=1.0)])
+        before = await cluster.status(leader)
         write = asyncio.ensure_future(client.append(b"k", b"b"))
-        await asyncio.sleep(0.2)  # long enough for the append to take effect; its answer was lost
+
+        async def applied() -> bool:
+            return (await cluster.status(leader)).last_applied > before.last_applied
+
+        await eventually(applied, "the append takes effect; its answer is lost")
         await cluster.kill(leader)
         assert await write == 2, "the original result"
         assert await client.get(b"k") == b"ab"

@@ -24,6 +24,7 @@ from raft_actor_node.core.invariants import Snapshot
 from raft_actor_node.errors import InvariantViolated, OperationError, OperationUnknown
 from raft_actor_node.kv.store import Store
 from raft_actor_node.links import LinkRule
+from raft_actor_node.node_faults import DiskFault, NodeFaults
 from raft_actor_node.pb import inspection_pb2
 from raft_actor_node.runtime.wal import Wal
 from raft_actor_node.units import Range
@@ -920,3 +921,25 @@ def test_messages_may_pass_through_their_wire_form() -> None:
     assert outcome.violations == []
     assert len(set(outcome.states)) == 1
     assert outcome.digest == simulate(5).digest
+
+
+def test_a_restart_waits_for_the_exit_that_an_injected_error_causes() -> None:
+    """Healing may fall between the error and the exit; the node must not stay down."""
+
+    async def tell(cluster: SimCluster) -> None:
+        kv = cluster.client()
+        await kv.put(b"k", b"1")
+        leader = await leader_of(cluster)
+        await cluster.set_node_faults({leader: NodeFaults(disk=DiskFault(error="EIO"))})
+        put = asyncio.ensure_future(kv.put(b"k", b"2"))
+        node = cluster.nodes[leader]
+        while not (node.life and node.life.runtime.disk_faults.counters.errors):  # noqa: ASYNC110 - in virtual time
+            await asyncio.sleep(0.001)
+        assert node.state == "up", "it has not exited yet"
+        await cluster.set_node_faults({})
+        await cluster.restart(leader)
+        assert [(each.node_id, each.cause, each.exit_code) for each in cluster.exits] == [(leader, "fault", 6)]
+        assert node.state == "up"
+        await put
+
+    story(tell, plan=ClusterPlan(nodes=3, storage=StorageSettings(fsync_latency=0.1)))

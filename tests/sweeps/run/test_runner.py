@@ -314,56 +314,39 @@ async def test_a_missed_threshold_fails_the_cell(tmp_path: Path, condition: str,
     assert reasons == ({"threshold latency.all.max: "} if code else {"None"})
 
 
-async def test_an_interruption_while_files_are_fetched_keeps_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("text", "owner", "method"),
+    [
+        pytest.param(f"name: tiny\nbase: {{phases: {BRIEF}}}", FakeCluster, "collect", id="files are fetched"),
+        pytest.param(DIES, LoadGroup, "drain", id="a failed cell drains"),
+    ],
+)
+async def test_interruptions_while_a_cell_ends_keep_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, owner: type, method: str
 ) -> None:
-    asked, go, real = asyncio.Event(), asyncio.Event(), FakeCluster.collect
+    asked, go, real = asyncio.Event(), asyncio.Event(), getattr(owner, method)
+    notes: asyncio.Queue[str] = asyncio.Queue()
 
-    async def late(cluster: FakeCluster, node_id: str) -> Any:
+    async def late(*arguments: Any) -> Any:
         asked.set()
         await go.wait()
-        return await real(cluster, node_id)
+        return await real(*arguments)
 
-    monkeypatch.setattr(FakeCluster, "collect", late)
-    running = asyncio.create_task(execute(sweep(f"name: tiny\nbase: {{phases: {BRIEF}}}"), FakeBackend(), tmp_path))
+    monkeypatch.setattr(owner, method, late)
+    monkeypatch.setattr(PlainView, "note", lambda _, note: notes.put_nowait(note))
+    backend = FakeBackend(lambda cluster: setattr(cluster, "__class__", Fragile))
+    running = asyncio.create_task(execute(sweep(text), backend, tmp_path))
     async with asyncio.timeout(20):
         await asked.wait()
-        os.kill(os.getpid(), signal.SIGINT)
-        while not any(task.cancelling() for task in asyncio.all_tasks()):  # noqa: ASYNC110 - no event to await
-            await asyncio.sleep(0.001)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert (await notes.get()).startswith("interrupted")
         go.set()
         code, path, _ = await running
     assert code == 130
     [cell] = read_run(path).cells
     assert cell.result["status"] == "interrupted"
     assert cell.operations().measured.any()
-
-
-async def test_interruptions_while_a_failed_cell_drains_keep_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, go, real = asyncio.Event(), asyncio.Event(), LoadGroup.drain
-
-    async def late(self: LoadGroup, timeout_s: float) -> int:
-        asked.set()
-        await go.wait()
-        return await real(self, timeout_s)
-
-    monkeypatch.setattr(LoadGroup, "drain", late)
-    backend = FakeBackend(lambda cluster: setattr(cluster, "__class__", Fragile))
-    running = asyncio.create_task(execute(sweep(DIES), backend, tmp_path))
-    async with asyncio.timeout(20):
-        await asked.wait()
-        for sent in (1, 2):
-            os.kill(os.getpid(), signal.SIGINT)
-            while not any(task.cancelling() >= sent for task in asyncio.all_tasks()):  # noqa: ASYNC110 - no event
-                await asyncio.sleep(0.001)
-        go.set()
-        code, path, _ = await running
-    assert code == 130
-    [cell] = read_run(path).cells
-    assert cell.result["status"] == "interrupted"
-    assert len(cell.operations()) > 0
 
 
 @pytest.mark.parametrize("verdict", ["ok", "violated"])
